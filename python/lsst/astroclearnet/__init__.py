@@ -1,0 +1,16 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Restoration of deep coadds from many visit images.
+
+The rooms of the package and the direction of dependence between them are
+described in ``doc/lsst.astroclearnet/architecture.rst``.  Importing this
+package loads neither torch nor any other Rubin package.
+"""
+
+from .version import *

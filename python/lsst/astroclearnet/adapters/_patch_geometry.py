@@ -1,0 +1,293 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Geometry of a patch: where its pixels are on the sky, and its cells."""
+
+from __future__ import annotations
+
+__all__ = ("PatchGeometry", "SkyMapGeometry", "TractGeometry", "box_region")
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import astropy.units as u
+import numpy as np
+import pydantic
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
+
+from lsst.images import YX, Box, CellGrid, PatchDefinition, SkyProjection, TractFrame
+from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
+
+
+class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=True):
+    """Everything the restoration needs to know about one patch.
+
+    Attributes
+    ----------
+    projection
+        Mapping from patch pixels (tract coordinates) to ICRS.
+    definition
+        Identifiers, inner bounding box and cell grid; the outer bounding box
+        of the patch is the box of its cell grid.
+    """
+
+    projection: SkyProjection[TractFrame]
+    definition: PatchDefinition
+
+    @property
+    def bbox(self) -> Box:
+        """Outer bounding box in tract pixels (`lsst.images.Box`)."""
+        return self.definition.cells.bbox
+
+    @property
+    def skymap(self) -> str:
+        """Name of the sky map (`str`)."""
+        return self.projection.pixel_frame.skymap
+
+    @property
+    def tract(self) -> int:
+        """Tract ID (`int`)."""
+        return self.projection.pixel_frame.tract
+
+    @property
+    def pixel_scale(self) -> float:
+        """Pixel scale at the centre of the patch in arcsec (`float`)."""
+        center = (self.bbox.x.center, self.bbox.y.center)
+        x = np.array([center[0], center[0] + 1.0, center[0]])
+        y = np.array([center[1], center[1], center[1] + 1.0])
+        sky = self.projection.pixel_to_sky(YX(y=y, x=x))
+        separation = sky[0].separation(sky[1:]).to_value(u.arcsec)
+        return float(np.sqrt(separation[0] * separation[1]))
+
+
+class TractGeometry(pydantic.BaseModel, frozen=True):
+    """A tangent-plane tract cut into a grid of patches made of cells.
+
+    Attributes
+    ----------
+    tract
+        Tract ID.
+    ra_deg, dec_deg
+        ICRS position of the tangent point, at the centre of the tract.
+    pixel_scale_arcsec
+        Size of a pixel at the tangent point.
+    cell_shape
+        Height and width of a cell in pixels.
+    patch_cells
+        Number of cells along y and x in the inner region of a patch.
+    border_cells
+        Number of cells by which a patch extends beyond its inner region on
+        each side, shared with its neighbours.
+    num_patches
+        Number of patches along y and x.
+    """
+
+    tract: int
+    ra_deg: float
+    dec_deg: float
+    pixel_scale_arcsec: float = pydantic.Field(gt=0)
+    cell_shape: tuple[pydantic.PositiveInt, pydantic.PositiveInt]
+    patch_cells: tuple[pydantic.PositiveInt, pydantic.PositiveInt]
+    border_cells: pydantic.NonNegativeInt = 1
+    num_patches: tuple[pydantic.PositiveInt, pydantic.PositiveInt]
+
+    @property
+    def bbox(self) -> Box:
+        """Bounding box of the tract, which starts at pixel (0, 0)."""
+        return Box.from_shape(
+            [
+                (n * p + 2 * self.border_cells) * c
+                for n, p, c in zip(self.num_patches, self.patch_cells, self.cell_shape, strict=True)
+            ]
+        )
+
+    def projection(self, skymap: str) -> SkyProjection[TractFrame]:
+        """Return the sky projection of the tract.
+
+        Parameters
+        ----------
+        skymap
+            Name of the sky map, recorded in the pixel frame.
+
+        Returns
+        -------
+        projection : `lsst.images.SkyProjection`
+            A gnomonic projection with north up and east to the left.
+        """
+        bbox = self.bbox
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.crpix = [bbox.x.center + 1.0, bbox.y.center + 1.0]
+        wcs.wcs.crval = [self.ra_deg, self.dec_deg]
+        scale = self.pixel_scale_arcsec / 3600.0
+        wcs.wcs.cd = [[-scale, 0.0], [0.0, scale]]
+        wcs.wcs.radesys = "ICRS"
+        frame = TractFrame(skymap=skymap, tract=self.tract, bbox=bbox)
+        return SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=bbox)
+
+    def patch(self, patch: int) -> PatchDefinition:
+        """Return the definition of one patch.
+
+        Parameters
+        ----------
+        patch
+            Patch ID, ``y_index * num_patches[1] + x_index``.
+
+        Returns
+        -------
+        definition : `lsst.images.PatchDefinition`
+            Index, inner box and cell grid of the patch.
+
+        Raises
+        ------
+        LookupError
+            If the tract has no such patch.
+        """
+        if not 0 <= patch < self.num_patches[0] * self.num_patches[1]:
+            raise LookupError(
+                f"Tract {self.tract} has {self.num_patches[0]}x{self.num_patches[1]} patches; "
+                f"patch {patch} is not one of them."
+            )
+        index = divmod(patch, self.num_patches[1])
+        inner_shape = [p * c for p, c in zip(self.patch_cells, self.cell_shape, strict=True)]
+        border = [self.border_cells * c for c in self.cell_shape]
+        inner = Box.from_shape(
+            inner_shape, start=[b + i * s for b, i, s in zip(border, index, inner_shape, strict=True)]
+        )
+        outer = Box.from_shape(
+            [s + 2 * b for s, b in zip(inner_shape, border, strict=True)],
+            start=[i * s for i, s in zip(index, inner_shape, strict=True)],
+        )
+        cells = CellGrid(bbox=outer, cell_shape=YX(*self.cell_shape))
+        return PatchDefinition(id=patch, index=YX(*index), inner_bbox=inner, cells=cells)
+
+
+class SkyMapGeometry(pydantic.BaseModel, frozen=True):
+    """A self-describing sky map: tracts of patches of cells.
+
+    It is stored as a plain dictionary (storage class ``StructuredDataDict``)
+    and so needs no code of the full stack to be read.
+
+    Attributes
+    ----------
+    format
+        Identifier of the layout of the dictionary.
+    skymap
+        Name of the sky map.
+    tracts
+        The tracts of the map.
+    """
+
+    format: Literal["astroclearnet.skymap_geometry.v1"] = "astroclearnet.skymap_geometry.v1"
+    skymap: str
+    tracts: tuple[TractGeometry, ...]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> SkyMapGeometry:
+        """Construct from the content of a geometry dataset.
+
+        Parameters
+        ----------
+        content
+            The dictionary, as made by `to_dict`.
+
+        Returns
+        -------
+        geometry : `SkyMapGeometry`
+            The checked geometry.
+
+        Raises
+        ------
+        ValueError
+            If a key is missing or has a bad value (a
+            ``pydantic.ValidationError`` that names it).
+        """
+        return cls.model_validate(dict(content))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dictionary of plain Python values.
+
+        Returns
+        -------
+        content : `dict`
+            What `from_dict` reads.
+        """
+        return self.model_dump(mode="json")
+
+    def tract(self, tract: int) -> TractGeometry:
+        """Return one tract.
+
+        Parameters
+        ----------
+        tract
+            Tract ID.
+
+        Returns
+        -------
+        geometry : `TractGeometry`
+            The tract.
+
+        Raises
+        ------
+        LookupError
+            If the sky map has no such tract.
+        """
+        for candidate in self.tracts:
+            if candidate.tract == tract:
+                return candidate
+        raise LookupError(f"Sky map {self.skymap!r} has no tract {tract}.")
+
+    def patch(self, tract: int, patch: int) -> PatchGeometry:
+        """Return one patch.
+
+        Parameters
+        ----------
+        tract
+            Tract ID.
+        patch
+            Patch ID.
+
+        Returns
+        -------
+        geometry : `PatchGeometry`
+            Projection and definition of the patch.
+
+        Raises
+        ------
+        LookupError
+            If the sky map has no such tract or patch.
+        """
+        geometry = self.tract(tract)
+        return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
+
+
+def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
+    """Return the region of sky that the corners of a box span.
+
+    Parameters
+    ----------
+    projection
+        Mapping from pixels to the sky.
+    bbox
+        Box in the pixels of ``projection``; its outer pixel edges are used.
+
+    Returns
+    -------
+    region : `lsst.sphgeom.ConvexPolygon`
+        Polygon with the four corners as vertices.
+    """
+    x = np.array([bbox.x.min, bbox.x.max + 1, bbox.x.max + 1, bbox.x.min]) - 0.5
+    y = np.array([bbox.y.min, bbox.y.min, bbox.y.max + 1, bbox.y.max + 1]) - 0.5
+    sky: SkyCoord = projection.pixel_to_sky(YX(y=y, x=x))
+    return ConvexPolygon(
+        [
+            UnitVector3d(LonLat.fromDegrees(float(ra), float(dec)))
+            for ra, dec in zip(sky.ra.deg, sky.dec.deg, strict=True)
+        ]
+    )

@@ -9,3 +9,4 @@
 """Between lsst.images objects and the arrays of the core."""
 
 from ._patch_geometry import *
+from ._piff_compat import *

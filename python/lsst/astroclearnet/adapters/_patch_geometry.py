@@ -21,7 +21,8 @@ import pydantic
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
-from lsst.images import YX, Box, CellGrid, PatchDefinition, SkyProjection, TractFrame
+from lsst.images import YX, Box, SkyProjection, TractFrame
+from lsst.images.cells import CellGrid, PatchDefinition
 from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
 

@@ -6,3 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Plain ways to combine exposures, as references for the restoration."""
+
+from ._coadd import *
+from ._psf_matched import *

@@ -6,3 +6,20 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Restoration of images from plain arrays: torch and numpy only."""
+
+from ._bank import *
+from ._device import *
+from ._errors import *
+from ._exposure_stack import *
+from ._fit import *
+from ._forward_model import *
+from ._kernels import *
+from ._linear import *
+from ._losses import *
+from ._network import *
+from ._noise_model import *
+from ._options import *
+from ._rejection import *
+from ._restore import *
+from ._samples import *

@@ -6,3 +6,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Quality of a coadd against a truth or against its own noise.
+
+Arrays in, plain floats, flat dictionaries or astropy tables out.  Positions
+are 0-based pixel coordinates of the array they come with; pixels that must not
+be used are NaN in the image.
+"""
+
+from ._noise import *
+from ._patch import *
+from ._photometry import *
+from ._point_sources import *
+from ._psf import *
+from ._stars import *

@@ -6,3 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Figures of restored images.
+
+Arrays in, `matplotlib.figure.Figure` out; nothing here touches the state of
+pyplot.
+"""
+
+from ._comparison import *
+from ._restoration import *

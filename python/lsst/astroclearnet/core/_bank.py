@@ -1,0 +1,118 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The bank of linear estimates that the network mixes."""
+
+from __future__ import annotations
+
+__all__ = ("FilterBank",)
+
+import dataclasses
+
+import torch
+
+from ._forward_model import ForwardModel
+from ._linear import LinearEstimator
+
+_DEPTH_FLOOR = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterBank:
+    """Linear estimates of several strengths and what is known of their noise.
+
+    Attributes
+    ----------
+    estimates
+        Shape (s, *latent_shape), from the weakest to the strongest penalty.
+    features
+        Shape (2 s, *latent_shape), what the network sees: the estimates and
+        their successive differences in units of their noise, compressed by
+        asinh, and the depth.
+    significance
+        Shape (s - 1, *latent_shape), absolute successive differences in units
+        of their noise.
+    covariances
+        Shape (s, s), noise covariance of the estimates at full depth.
+    depth
+        Shape latent_shape, weight of the data over its value at full depth.
+    """
+
+    estimates: torch.Tensor
+    features: torch.Tensor
+    significance: torch.Tensor
+    covariances: torch.Tensor
+    depth: torch.Tensor
+
+    @classmethod
+    def build(
+        cls,
+        model: ForwardModel,
+        images: torch.Tensor,
+        weights: torch.Tensor,
+        strengths: tuple[float, ...],
+        exposures: torch.Tensor | None = None,
+    ) -> FilterBank:
+        """Solve for the estimates.
+
+        Parameters
+        ----------
+        model
+            Forward model of all exposures.
+        images
+            Shape (n, H, W).
+        weights
+            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        strengths
+            The strengths, rising.
+        exposures
+            Indices of the exposures to use; all by default.
+
+        Returns
+        -------
+        bank : `FilterBank`
+            The bank.
+        """
+        estimator = LinearEstimator(model, weights, exposures)
+        estimates = estimator.solve_all(images, strengths)
+        covariances = estimator.covariances(torch.tensor(strengths))
+        depth = model.embed(estimator.depth)
+        noise = depth.clamp(min=_DEPTH_FLOOR).rsqrt()
+        variances = covariances.diagonal()
+        steps = variances[:-1] + variances[1:] - 2.0 * covariances.diagonal(offset=1)
+        scaled = estimates / (variances.sqrt()[:, None, None] * noise)
+        differences = (estimates[:-1] - estimates[1:]) / (steps.clamp(min=0).sqrt()[:, None, None] * noise)
+        features = torch.cat([torch.asinh(scaled), torch.asinh(differences), depth.sqrt()[None]])
+        return cls(
+            estimates=estimates,
+            features=features,
+            significance=differences.abs(),
+            covariances=covariances,
+            depth=depth,
+        )
+
+    @property
+    def unit(self) -> float:
+        """Noise of the smoothest estimate at full depth (`float`)."""
+        return float(self.covariances[-1, -1].sqrt())
+
+    def mixture_variance(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the noise variance of the bank mixed with given weights.
+
+        Parameters
+        ----------
+        weights
+            Shape (s, H, W).
+
+        Returns
+        -------
+        variance : `torch.Tensor`
+            Shape (H, W).
+        """
+        full = torch.einsum("ahw,ab,bhw->hw", weights, self.covariances, weights)
+        return full / self.depth.clamp(min=_DEPTH_FLOOR)

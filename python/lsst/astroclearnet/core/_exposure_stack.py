@@ -1,0 +1,195 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Co-registered exposures of one patch, checked and ready to compute on."""
+
+from __future__ import annotations
+
+__all__ = ("ArrayLike", "ExposureStack")
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._errors import InputError, NoUsableDataError
+
+type ArrayLike = np.ndarray | torch.Tensor
+
+
+def _as_tensor(name: str, array: ArrayLike, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array; give plain values, and the mask through 'good'.")
+    try:
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_native(np.asarray(array)))
+    except TypeError as exc:
+        raise InputError(f"{name} of type {type(array).__name__} cannot be read as numbers.") from exc
+    if tensor.is_complex():
+        raise InputError(f"{name} is complex; give real numbers.")
+    return tensor.detach().to(device=device, dtype=dtype)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    # FITS arrays are big-endian, which torch does not take; and a negative
+    # stride it does not take either.
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return np.ascontiguousarray(array)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExposureStack:
+    """Co-registered exposures of one patch.
+
+    Attributes
+    ----------
+    images
+        Shape (n, H, W), float32, background-subtracted, in one common
+        photometric unit; 0 where not ``good``.
+    variances
+        Shape (n, H, W), float32, in that unit squared; 1 where not ``good``.
+    good
+        Shape (n, H, W), bool, `True` where a pixel may be used.
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P), float64, the PSF of each
+        exposure at the centres of a regular grid of cells that covers the
+        images; sum 1, P odd.
+    """
+
+    images: torch.Tensor
+    variances: torch.Tensor
+    good: torch.Tensor
+    psfs: torch.Tensor
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: ArrayLike,
+        variances: ArrayLike,
+        good: ArrayLike,
+        psfs: ArrayLike,
+        *,
+        device: torch.device | None = None,
+    ) -> ExposureStack:
+        """Check arrays and put them on a device.
+
+        A pixel with a value that is not finite, or a variance that is not
+        finite and positive, is not used, whatever ``good`` says.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W).
+        variances
+            Shape (n, H, W).
+        good
+            Shape (n, H, W), boolean, `True` = usable.
+        psfs
+            Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
+            normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
+            the others of its exposure.
+        device
+            Where to put the tensors; the CPU by default.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The exposures.
+
+        Raises
+        ------
+        InputError
+            If shapes or dtypes do not fit, or a PSF is not usable.
+        NoUsableDataError
+            If there is no usable pixel.
+        """
+        device = device if device is not None else torch.device("cpu")
+        image = _as_tensor("images", images, torch.float32, device)
+        variance = _as_tensor("variances", variances, torch.float32, device)
+        if image.ndim != 3 or 0 in image.shape[1:]:
+            raise InputError(f"images must have shape (n, H, W), not {tuple(image.shape)}.")
+        if not image.shape[0]:
+            raise NoUsableDataError("There is no exposure.")
+        if good.dtype not in (torch.bool, np.bool_):
+            raise InputError(f"good must be boolean (True = usable), not {good.dtype}.")
+        usable = _as_tensor("good", good, torch.bool, device)
+        for name, other in (("variances", variance), ("good", usable)):
+            if other.shape != image.shape:
+                raise InputError(
+                    f"{name} has shape {tuple(other.shape)}, which is not that of images, "
+                    f"{tuple(image.shape)}."
+                )
+        usable = usable & torch.isfinite(image) & torch.isfinite(variance) & (variance > 0)
+        if not bool(usable.any()):
+            raise NoUsableDataError(
+                f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite "
+                "or of a variance that is not positive."
+            )
+        zero = torch.zeros((), device=device)
+        one = torch.ones((), device=device)
+        return cls(
+            images=torch.where(usable, image, zero),
+            variances=torch.where(usable, variance, one),
+            good=usable,
+            psfs=_check_psfs(_as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
+        )
+
+    @property
+    def num_exposures(self) -> int:
+        """Number of exposures (`int`)."""
+        return self.images.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are (`torch.device`)."""
+        return self.images.device
+
+    def replace(self, **changes: Any) -> ExposureStack:
+        """Return a copy with some tensors replaced.
+
+        Parameters
+        ----------
+        **changes
+            New values of attributes; they are not checked again.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The changed copy.
+        """
+        return dataclasses.replace(self, **changes)
+
+
+def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
+    if psfs.ndim == 3:
+        psfs = psfs[:, None, None]
+    if psfs.ndim != 5 or psfs.shape[0] != num_exposures or psfs.shape[-1] != psfs.shape[-2]:
+        raise InputError(
+            f"psfs must have shape (n, P, P) or (n, n_cells_y, n_cells_x, P, P) with n={num_exposures}, "
+            f"not {tuple(psfs.shape)}."
+        )
+    if psfs.shape[-1] % 2 == 0 or 0 in psfs.shape:
+        raise InputError(f"psfs must have an odd number of pixels on a side, not {psfs.shape[-1]}.")
+    checked = psfs.clone()
+    for t in range(num_exposures):
+        finite = torch.isfinite(psfs[t]).all(dim=(-1, -2))
+        if not bool(finite.any()):
+            raise InputError(f"The PSF of exposure {t} is not finite.", exposure=t)
+        mean = psfs[t][finite].mean(dim=0)
+        checked[t][~finite] = mean
+        total = checked[t].sum(dim=(-1, -2), keepdim=True)
+        if not bool((total > 0).all()):
+            raise InputError(f"The PSF of exposure {t} does not have a positive sum.", exposure=t)
+        checked[t] /= total
+    return checked

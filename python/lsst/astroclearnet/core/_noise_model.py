@@ -1,0 +1,98 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Variances that do not follow the noise of the pixels they belong to."""
+
+from __future__ import annotations
+
+__all__ = ("model_variances", "smooth")
+
+import torch
+
+from ._exposure_stack import ExposureStack
+from ._kernels import fwhm_to_sigma
+
+_SMOOTHING_FWHM = 24.0
+"""FWHM in pixels over which the part of the variance is averaged that the
+predicted brightness does not explain."""
+
+
+def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
+    """Convolve images with a circular Gaussian, with zeros beyond the edge.
+
+    Parameters
+    ----------
+    images
+        Shape (n, H, W).
+    fwhm
+        FWHM of the Gaussian in pixels.
+
+    Returns
+    -------
+    smoothed : `torch.Tensor`
+        Shape (n, H, W).
+    """
+    sigma = fwhm_to_sigma(fwhm)
+    radius = max(1, round(3.5 * sigma))
+    r = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    profile = torch.exp(-0.5 * (r / sigma) ** 2)
+    profile = profile / profile.sum()
+    rows = torch.nn.functional.conv2d(images[:, None], profile[None, None, :, None], padding=(radius, 0))
+    return torch.nn.functional.conv2d(rows, profile[None, None, None, :], padding=(0, radius))[:, 0]
+
+
+def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None) -> torch.Tensor:
+    """Return variances freed from the noise of the pixels themselves.
+
+    The variance plane of a calibrated image holds the photon noise estimated
+    from the very pixel, so that weights 1 / variance favour pixels that
+    scattered low, which biases fluxes.  Here the plane of each exposure is
+    modelled as ``v = b + c * prediction``, with one photon-noise slope c for
+    the exposure, and b, which follows sky, read noise and vignetting,
+    averaged over a neighbourhood.
+
+    Parameters
+    ----------
+    stack
+        The exposures.
+    prediction
+        Shape (n, H, W), expected brightness of each pixel.  Without it the
+        variance of each exposure is the median of its plane.
+
+    Returns
+    -------
+    variances : `torch.Tensor`
+        Shape (n, H, W), positive everywhere, also where pixels are not good.
+    """
+    medians = torch.stack(
+        [v[g].median() if bool(g.any()) else v.new_tensor(1.0) for v, g in zip(stack.variances, stack.good, strict=True)]
+    )[:, None, None]
+    if prediction is None:
+        return medians.expand_as(stack.variances).clone()
+    light = prediction.clamp(min=0)
+    weight = stack.good.to(light.dtype)
+    slope = _photon_slopes(stack.variances, light, weight, medians)
+    background = (stack.variances - slope * light) * weight
+    # A pixel of a badly predicted source must not brighten its surroundings.
+    background = torch.minimum(background, 3.0 * medians * weight)
+    local = smooth(background, _SMOOTHING_FWHM) / smooth(weight, _SMOOTHING_FWHM).clamp(min=1e-6)
+    local = torch.where(local > 0.2 * medians, local, medians)
+    return local + slope * light
+
+
+def _photon_slopes(
+    variances: torch.Tensor, light: torch.Tensor, weight: torch.Tensor, medians: torch.Tensor
+) -> torch.Tensor:
+    """Fit one non-negative slope of variance against light an exposure."""
+    # Weighted by 1 / v^2 in the expected v, which makes it a fit of relative
+    # deviations, so that neither faint nor saturated pixels dominate.
+    scale = weight / (medians + light * medians / light.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)) ** 2
+    excess = variances - medians
+    numerator = (scale * excess * light).sum(dim=(1, 2), keepdim=True)
+    denominator = (scale * light**2).sum(dim=(1, 2), keepdim=True)
+    return (numerator / denominator.clamp(min=1e-30)).clamp(min=0)

@@ -1,0 +1,161 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Options of the restoration: frozen, validated, with physical units."""
+
+from __future__ import annotations
+
+__all__ = ("FitOptions", "NetworkOptions", "NoiseOptions", "RejectionOptions", "RestoreOptions")
+
+import dataclasses
+
+from ._errors import InputError
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise InputError(f"Option {name}={value!r} must be {rule}.", option=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """Size of the network.
+
+    Attributes
+    ----------
+    strengths
+        Regularisation strengths of the bank of depth-wise filters over the
+        exposures, relative to the total weight, rising.
+    hidden_channels
+        Channels of each hidden layer.
+    non_negative
+        Keep the restored image at or above its fitted sky level.
+    """
+
+    strengths: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    hidden_channels: int = 20
+    non_negative: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.strengths) > 1
+            and self.strengths[0] > 0
+            and all(a < b for a, b in zip(self.strengths, self.strengths[1:], strict=False)),
+            "strengths",
+            self.strengths,
+            "at least two positive, rising numbers",
+        )
+        _require(self.hidden_channels > 0, "hidden_channels", self.hidden_channels, "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """How the network is fitted.
+
+    Attributes
+    ----------
+    huber_delta
+        Residual, in sigma, beyond which the likelihood turns from quadratic
+        to linear.
+    learning_rate
+        Step size of Adam.
+    num_folds
+        Into how many groups the exposures are dealt; each group in turn is
+        held out of what the network sees and predicted by it.
+    window_size
+        Side, in pixels, of the windows of the patch that are fitted.
+    num_windows
+        Number of windows; a patch that is hardly larger than one is fitted
+        whole.
+    patience
+        Epochs without a significant gain of the validation loss after which
+        the fit has converged.
+    max_epochs
+        Upper bound on the number of epochs; reaching it is reported.
+    """
+
+    huber_delta: float = 3.0
+    learning_rate: float = 1e-2
+    num_folds: int = 4
+    window_size: int = 192
+    num_windows: int = 3
+    patience: int = 4
+    max_epochs: int = 60
+
+    def __post_init__(self) -> None:
+        for name in ("huber_delta", "learning_rate"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(self.num_folds > 1, "num_folds", self.num_folds, "at least 2")
+        _require(self.window_size >= 32, "window_size", self.window_size, "at least 32")
+        for name in ("num_windows", "patience", "max_epochs"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class RejectionOptions:
+    """How pixels that the other exposures contradict are rejected.
+
+    Attributes
+    ----------
+    enabled
+        Whether to reject at all.
+    high_threshold
+        Deviation, in sigma, that starts a rejected region.
+    low_threshold
+        Deviation, in sigma, down to which a region is grown.
+    psf_tolerance
+        Fraction of the predicted brightness granted to PSF errors.
+    shift_tolerance
+        Astrometric error, in pixels, granted against the local gradient.
+    num_rounds
+        Rounds of prediction and rejection.
+    """
+
+    enabled: bool = True
+    high_threshold: float = 5.0
+    low_threshold: float = 2.5
+    psf_tolerance: float = 0.03
+    shift_tolerance: float = 0.1
+    num_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.low_threshold <= self.high_threshold,
+            "low_threshold",
+            self.low_threshold,
+            f"positive and at most high_threshold={self.high_threshold}",
+        )
+        for name in ("psf_tolerance", "shift_tolerance"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "non-negative")
+        _require(self.num_rounds > 0, "num_rounds", self.num_rounds, "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions:
+    """What is recorded of the noise.
+
+    Attributes
+    ----------
+    num_realizations
+        Number of noise realisations pushed through the fitted estimator.
+    """
+
+    num_realizations: int = 2
+
+    def __post_init__(self) -> None:
+        _require(self.num_realizations >= 0, "num_realizations", self.num_realizations, "non-negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreOptions:
+    """All options of `restore`, by subject."""
+
+    network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    fit: FitOptions = dataclasses.field(default_factory=FitOptions)
+    rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
+    noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)

@@ -1,0 +1,246 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Figure of one restored image: what went in, what came out, how well."""
+
+from __future__ import annotations
+
+__all__ = ("restoration_figure",)
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, to_rgba
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ._style import (
+    COLORS,
+    STYLE,
+    add_color_bar,
+    add_scale_bar,
+    asinh_norm,
+    color_map,
+    new_figure,
+    show_image,
+    sky_sigma,
+)
+
+_FLAG_COLOR = "#2f9e8f"
+
+
+def restoration_figure(
+    *,
+    coadd: NDArray[Any],
+    restored: NDArray[Any],
+    variance: NDArray[Any],
+    mask: NDArray[np.bool_],
+    residual: NDArray[Any],
+    psfs: Mapping[str, NDArray[Any]],
+    history: Mapping[str, Sequence[float]],
+    title: str,
+    pixel_scale: float,
+) -> Figure:
+    """Draw a restored image beside the coadd, with what tells its quality.
+
+    Parameters
+    ----------
+    coadd, restored
+        Images in nJy, shape (H, W), drawn with one asinh stretch; NaN is
+        missing.
+    variance
+        Variance plane of the restored image in nJy^2, shape (H, W), drawn as
+        standard deviation.
+    mask
+        True on flagged pixels of the restored image, shape (H, W).
+    residual
+        Weighted mean of exposures minus model in units of its standard
+        deviation, shape (H, W).
+    psfs
+        PSF stamps, shape (P, P), by their label in the legend, in drawing
+        order: the coadd's, the target, for example.
+    history
+        Course of the fit by the keys ``step``, ``loss`` and, where there is
+        one, ``held_out_loss``; equally long lists, which may be empty.
+    title
+        Title of the figure.
+    pixel_scale
+        Size of a pixel in arcsec.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure with an Agg canvas, 12 inches wide and, for a square image, 7.8
+        inches high.
+    """
+    with matplotlib.rc_context(STYLE):
+        ratio = float(np.clip(coadd.shape[0] / coadd.shape[1], 0.5, 1.6))
+        figure = new_figure(12.0, 1.6 + 6.2 * ratio, 0.09)
+        figure.suptitle(title, fontsize=14)
+        axes = figure.subplots(2, 3)
+        _draw_sky(axes[0, 0], axes[0, 1], coadd, restored, pixel_scale)
+        _draw_residual(axes[0, 2], residual)
+        _draw_psfs(axes[1, 0], psfs, pixel_scale)
+        _draw_history(axes[1, 1], history)
+        _draw_uncertainty(axes[1, 2], variance, mask)
+        for panel in axes[1, :2]:
+            panel.set_box_aspect(coadd.shape[0] / coadd.shape[1])
+        figure.canvas.draw()
+    return figure
+
+
+def _draw_sky(
+    left: Axes, right: Axes, coadd: NDArray[Any], restored: NDArray[Any], pixel_scale: float
+) -> None:
+    """Draw the coadd and the restored image with one stretch.
+
+    Parameters
+    ----------
+    left, right
+        Where to draw the two.
+    coadd, restored
+        Images in nJy, shape (H, W).
+    pixel_scale
+        Size of a pixel in arcsec.
+    """
+    norm = asinh_norm([coadd, restored], sky_sigma(coadd))
+    cmap = color_map("magma", "#3a3a3a")
+    for axes, image, name in ((left, coadd, "Coadd"), (right, restored, "Restored")):
+        drawn = show_image(axes, image, norm, cmap)
+        axes.set_title(name)
+        add_scale_bar(axes, image.shape, pixel_scale)
+    add_color_bar(drawn, right, "nJy / pixel")
+
+
+def _draw_residual(axes: Axes, residual: NDArray[Any]) -> None:
+    """Draw the residuals with their rms.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    residual
+        Residuals in sigma, shape (H, W).
+    """
+    drawn = show_image(axes, residual, Normalize(-5.0, 5.0), color_map("RdBu_r", "#b0b0b0"))
+    finite = residual[np.isfinite(residual)]
+    rms = float(np.sqrt(np.mean(np.square(finite, dtype=float)))) if finite.size else float("nan")
+    axes.set_title(f"Exposures $-$ model, rms {rms:.2f} $\\sigma$")
+    add_color_bar(drawn, axes, r"mean residual ($\sigma$)")
+
+
+def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[np.bool_]) -> None:
+    """Draw the standard deviation with flagged pixels on top.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    variance
+        Variance in nJy^2, shape (H, W).
+    mask
+        True on flagged pixels, shape (H, W).
+    """
+    sigma = np.sqrt(np.where(np.asarray(variance) >= 0, variance, np.nan))
+    finite = sigma[np.isfinite(sigma)]
+    low, high = np.percentile(finite, [0.5, 99.0]) if finite.size else (0.0, 1.0)
+    norm = Normalize(float(low), float(high) if high > low else float(low) + 1.0)
+    drawn = show_image(axes, sigma, norm, color_map("bone", "#b0b0b0"))
+    overlay = np.zeros((*mask.shape, 4))
+    overlay[np.asarray(mask, dtype=bool)] = to_rgba(_FLAG_COLOR, 0.85)
+    axes.imshow(overlay, origin="lower", interpolation="nearest")
+    share = 100.0 * float(np.mean(mask))
+    axes.set_title("Uncertainty")
+    axes.set_xlabel(f"flagged pixels: {share:.2g} %", color=_FLAG_COLOR, labelpad=5)
+    add_color_bar(drawn, axes, r"$\sigma$ (nJy / pixel)")
+
+
+def _draw_psfs(axes: Axes, psfs: Mapping[str, NDArray[Any]], pixel_scale: float) -> None:
+    """Draw the azimuthal profiles of the PSFs, with their widths.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    psfs
+        Stamps by label.
+    pixel_scale
+        Size of a pixel in arcsec.
+    """
+    extent = 3.0
+    for index, (label, psf) in enumerate(psfs.items()):
+        radius, profile = _radial_profile(psf)
+        half = float(np.interp(-0.5, -profile[: np.argmin(profile) + 1], radius[: np.argmin(profile) + 1]))
+        extent = max(extent, 4.0 * half)
+        name = f"{label}: {2.0 * half * pixel_scale:.2f}\N{DOUBLE PRIME} FWHM"
+        axes.plot(radius * pixel_scale, profile, color=COLORS[index % len(COLORS)], label=name)
+    axes.set(xlabel="radius (arcsec)", ylabel="PSF / peak", title="Point-spread function", ylim=(-0.05, 1.05))
+    axes.set_xlim(0.0, extent * pixel_scale)
+    axes.axhline(0.0, color="0.6", lw=0.7, zorder=0)
+    if psfs:
+        axes.legend(loc="upper right")
+
+
+def _radial_profile(psf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the azimuthal mean of a stamp relative to its centre.
+
+    Parameters
+    ----------
+    psf
+        Stamp, shape (P, P) with P odd, centred on its middle pixel.
+
+    Returns
+    -------
+    radius, profile : `numpy.ndarray`
+        Radii every eighth of a pixel and the mean there of the stamp
+        interpolated as a band-limited function.
+    """
+    size = psf.shape[0]
+    middle = size // 2
+    transform = np.fft.fft2(np.fft.ifftshift(np.asarray(psf, dtype=float)))
+    frequency = 2j * np.pi * np.fft.fftfreq(size)
+    radius = np.arange(0.0, middle, 0.125)
+    angle = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
+    phase_y = np.exp(np.multiply.outer(np.outer(radius, np.sin(angle)), frequency))
+    phase_x = np.exp(np.multiply.outer(np.outer(radius, np.cos(angle)), frequency))
+    profile = np.einsum("rai,ij,raj->r", phase_y, transform, phase_x, optimize=True).real
+    return radius, profile / profile[0]
+
+
+def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
+    """Draw the losses against the step.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    history
+        Lists by the keys ``step``, ``loss`` and ``held_out_loss``.
+    """
+    steps = np.asarray(history.get("step", ()), dtype=float)
+    drawn: list[NDArray[Any]] = []
+    for key, label, color in (
+        ("loss", "exposures shown", COLORS[1]),
+        ("held_out_loss", "exposures held out", COLORS[0]),
+    ):
+        values = np.asarray(history.get(key, ()), dtype=float)
+        if steps.size and values.size == steps.size and np.isfinite(values).any():
+            axes.plot(steps, values, color=color, label=label)
+            drawn.append(values[np.isfinite(values)])
+    axes.set(xlabel="step", ylabel="loss", title="Convergence")
+    axes.margins(x=0.0)
+    if not drawn:
+        axes.text(0.5, 0.5, "no steps recorded", transform=axes.transAxes, ha="center", color="0.5")
+        return
+    values = np.concatenate(drawn)
+    if values.min() > 0 and values.max() > 10.0 * values.min():
+        axes.set_yscale("log")
+    axes.legend(loc="upper right")

@@ -1,0 +1,240 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What all figures share: fonts, the stretch, the scale bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import AsinhNorm, Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+STYLE: Any = {
+    "font.family": ["STIXGeneral", "DejaVu Serif"],
+    "mathtext.fontset": "stix",
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "figure.titlesize": 14,
+    "axes.labelsize": 10.5,
+    "axes.linewidth": 0.7,
+    "axes.formatter.limits": (-4, 5),
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.5,
+    "savefig.dpi": 150,
+}
+"""Settings of matplotlib under which the figures are made."""
+
+COLORS = ("#c1440e", "#1f5fa8", "#3b8a4a", "#7a4fa3", "#8a6d1c")
+"""Line colours, told apart by colour-blind eyes too."""
+
+OUTLINE = withStroke(linewidth=1.8, foreground="black")
+"""Dark rim that keeps light text readable on an image."""
+
+_BARS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
+"""Lengths of scale bars in arcsec."""
+
+
+def new_figure(width: float, height: float, gap: float) -> Figure:
+    """Return an empty figure on its own Agg canvas.
+
+    Parameters
+    ----------
+    width, height
+        Size in inches.
+    gap
+        Space around every panel in inches.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure without axes that is laid out when drawn.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def color_map(name: str, bad: str) -> Colormap:
+    """Return a colour map with a colour for missing pixels.
+
+    Parameters
+    ----------
+    name
+        Name of the colour map.
+    bad
+        Colour of NaN.
+
+    Returns
+    -------
+    cmap : `matplotlib.colors.Colormap`
+        The colour map.
+    """
+    return matplotlib.colormaps[name].with_extremes(bad=bad)
+
+
+def sky_sigma(image: NDArray[Any]) -> float:
+    """Return the robust scatter of the darker half of an image.
+
+    Parameters
+    ----------
+    image
+        Image, shape (H, W); NaN is ignored.
+
+    Returns
+    -------
+    sigma : `float`
+        1.4826 times the median distance below the median; one without data
+        or scatter.
+    """
+    values = np.asarray(image, dtype=float)[np.isfinite(image)]
+    if values.size == 0:
+        return 1.0
+    median = np.median(values)
+    sigma = 1.4826 * float(np.median(median - values[values <= median]))
+    return sigma if sigma > 0 else 1.0
+
+
+def asinh_norm(images: list[NDArray[Any]], sigma: float) -> AsinhNorm:
+    """Return one asinh stretch for several images.
+
+    Parameters
+    ----------
+    images
+        Images, NaN ignored, that share the stretch.
+    sigma
+        Sky noise, which sets the linear part of the stretch.
+
+    Returns
+    -------
+    norm : `matplotlib.colors.AsinhNorm`
+        From 1.5 sigma below zero to the 99.8th percentile of the most
+        contrasted image.
+    """
+    tops = [np.percentile(i[np.isfinite(i)], 99.8) for i in images if np.isfinite(i).any()]
+    top = max([float(t) for t in tops] + [20.0 * sigma])
+    return AsinhNorm(linear_width=2.5 * sigma, vmin=-1.5 * sigma, vmax=top)
+
+
+def show_image(axes: Axes, image: NDArray[Any], norm: Normalize, cmap: Colormap) -> AxesImage:
+    """Draw an image with the first row at the bottom and no ticks.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    image
+        Image, shape (H, W).
+    norm
+        Stretch.
+    cmap
+        Colour map.
+
+    Returns
+    -------
+    drawn : `matplotlib.image.AxesImage`
+        What a colour bar refers to.
+    """
+    drawn = axes.imshow(
+        np.ma.masked_invalid(image), origin="lower", norm=norm, cmap=cmap, interpolation="nearest"
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return drawn
+
+
+def add_color_bar(drawn: AxesImage, axes: Axes, label: str) -> None:
+    """Add a slim colour bar along the right side of axes.
+
+    Parameters
+    ----------
+    drawn
+        Image that the bar explains.
+    axes
+        Axes whose height the bar takes.
+    label
+        Quantity and unit.
+    """
+    beside = axes.inset_axes((1.025, 0.0, 0.045, 1.0))
+    bar = axes.get_figure(root=True).colorbar(drawn, cax=beside, label=label)  # type: ignore[union-attr]
+    if isinstance(drawn.norm, AsinhNorm):
+        ticks = _asinh_ticks(drawn.norm)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.minorticks_off()
+
+
+def _asinh_ticks(norm: AsinhNorm) -> list[float]:
+    """Choose round ticks that do not crowd.
+
+    Parameters
+    ----------
+    norm
+        Stretch.
+
+    Returns
+    -------
+    ticks : `list` [`float`]
+        Zero and round positive values at least a twelfth of the bar apart.
+    """
+    top = float(norm.vmax or 1.0)
+    decade = 10.0 ** np.floor(np.log10(top))
+    candidates = [m * decade * 10.0**-k for k in range(6) for m in (5.0, 2.0, 1.0)]
+    ticks = [0.0]
+    for value in sorted(candidates):
+        if value <= top and float(norm(value)) - float(norm(ticks[-1])) > 1.0 / 12.0:
+            ticks.append(float(value))
+    return ticks
+
+
+def add_scale_bar(axes: Axes, shape: tuple[int, int], pixel_scale: float, color: str = "white") -> None:
+    """Draw a bar of a round length in arcsec into the lower left corner.
+
+    Parameters
+    ----------
+    axes
+        Axes of an image.
+    shape
+        Height and width of the image in pixels.
+    pixel_scale
+        Size of a pixel in arcsec.
+    color
+        Colour of the bar and its label.
+    """
+    height, width = shape
+    fitting = [bar for bar in _BARS if bar <= 0.3 * width * pixel_scale]
+    arcsec = fitting[-1] if fitting else _BARS[0]
+    length = arcsec / pixel_scale
+    x, y = 0.07 * width - 0.5, 0.07 * height - 0.5
+    axes.add_patch(Rectangle((x, y), length, 0.01 * width, color=color, lw=0))
+    axes.annotate(
+        f"{arcsec:g}\N{DOUBLE PRIME}",
+        (x + length / 2, y + 0.01 * width),
+        xytext=(0, 2),
+        textcoords="offset points",
+        color=color,
+        ha="center",
+        va="bottom",
+        path_effects=[OUTLINE],
+    )

@@ -1,0 +1,160 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Figures: the right data at the right place, and nothing on top of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from lsst.astroclearnet.plots import Zoom, comparison_figure, restoration_figure
+
+SHAPE = (60, 84)
+
+
+def gaussian(fwhm: float, size: int = 25) -> NDArray[np.float64]:
+    """Return a circular Gaussian of unit sum."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    stamp = np.exp(-4.0 * np.log(2.0) * (x**2 + y**2) / fwhm**2)
+    return np.asarray(stamp / stamp.sum())
+
+
+def scene() -> dict[str, Any]:
+    """Return the arguments of `restoration_figure` for a small patch."""
+    rng = np.random.default_rng(6)
+    coadd = rng.normal(size=SHAPE)
+    coadd[40, 20] = 500.0
+    coadd[3:6, 70:75] = np.nan
+    residual = np.full(SHAPE, 1.5)
+    residual[0, 0] = np.nan
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[:, :21] = True
+    return {
+        "coadd": coadd,
+        "restored": 2.0 * coadd,
+        "variance": np.full(SHAPE, 4.0) + np.linspace(0, 1, SHAPE[1]),
+        "mask": mask,
+        "residual": residual,
+        "psfs": {"coadd": gaussian(5.0), "restored": gaussian(3.0)},
+        "history": {"step": [0, 10, 20], "loss": [9.0, 2.0, 1.0], "held_out_loss": [9.5, 2.5, 1.2]},
+        "title": "Tract 1, patch 2, band i",
+        "pixel_scale": 0.2,
+    }
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    """Return the axes whose title starts with a text."""
+    return next(axes for axes in figure.axes if axes.get_title().startswith(title))
+
+
+def assert_panels_apart(figure: Figure) -> None:
+    """Check that no panel, with all its labels, covers another."""
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    inside = figure.bbox.padded(1.0)
+    for index, box in enumerate(boxes):
+        assert box is not None
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+        for other in boxes[:index]:
+            assert other is not None
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert width <= 1.0 or height <= 1.0
+
+
+def test_restoration_figure() -> None:
+    """If it fails, the plot dataset shows the wrong thing or overlaps."""
+    arguments = scene()
+    settings = dict(matplotlib.rcParams)
+    figure = restoration_figure(**arguments)
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    assert dict(matplotlib.rcParams) == settings
+    left, right = panel(figure, "Coadd").images[0], panel(figure, "Restored").images[0]
+    assert left.norm is right.norm
+    assert left.origin == "lower"
+    data = left.get_array()
+    assert data is not None
+    assert data[40, 20] == 500.0
+    assert panel(figure, "Exposures").get_title().endswith(r"rms 1.50 $\sigma$")
+    assert panel(figure, "Uncertainty").get_xlabel() == "flagged pixels: 25 %"
+    assert_panels_apart(figure)
+
+
+def test_psf_widths_in_legend() -> None:
+    """If it fails, the figure quotes another seeing than it draws."""
+    legend = panel(restoration_figure(**scene()), "Point-spread").get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["coadd: 1.00\N{DOUBLE PRIME} FWHM", "restored: 0.60\N{DOUBLE PRIME} FWHM"]
+
+
+def test_restoration_figure_of_nothing() -> None:
+    """If it fails, an empty patch ends in an error instead of a plot."""
+    arguments = scene()
+    for name in ("coadd", "restored", "variance", "residual"):
+        arguments[name] = np.full(SHAPE, np.nan)
+    arguments["history"] = {"step": [], "loss": []}
+    arguments["psfs"] = {}
+    figure = restoration_figure(**arguments)
+    assert panel(figure, "Convergence").texts[0].get_text() == "no steps recorded"
+
+
+def test_scale_bar_length() -> None:
+    """If it fails, sizes read off the figure are wrong."""
+    figure = comparison_figure([("One", np.zeros(SHAPE))], pixel_scale=0.2)
+    axes = panel(figure, "One")
+    (bar,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    # A third of 84 pixels of 0.2 arcsec is 5.04 arcsec: the bar is 5.
+    assert axes.texts[0].get_text() == "5\N{DOUBLE PRIME}"
+    assert bar.get_width() == pytest.approx(25.0)
+
+
+def test_comparison_figure() -> None:
+    """If it fails, zooms show another place than their frames."""
+    image = np.add.outer(1000.0 * np.arange(SHAPE[0]), np.arange(SHAPE[1], dtype=float))
+    zooms = [Zoom(50.0, 20.0, 16, "pair"), Zoom(83.0, 2.0, 20, "corner")]
+    figure = comparison_figure(
+        [("Coadd", image), ("Restored", image + 1.0)], zooms=zooms, pixel_scale=0.2, title="Patch"
+    )
+    rows = [axes for axes in figure.axes if axes.images]
+    assert len(rows) == 6
+    cut = rows[2].images[0].get_array()
+    assert cut is not None
+    np.testing.assert_array_equal(cut, image[12:28, 42:58])
+    frame = rows[1].patches[0]
+    assert isinstance(frame, Rectangle)
+    assert (frame.get_x(), frame.get_y(), frame.get_width()) == (41.5, 11.5, 16)
+    assert zooms[1].corner(SHAPE) == (64, 0)
+    assert rows[4].get_ylabel().endswith("corner")
+    assert rows[2].images[0].norm is rows[3].images[0].norm
+    assert_panels_apart(figure)
+
+
+def test_comparison_figure_refuses() -> None:
+    """If it fails, images of different patches are compared."""
+    with pytest.raises(ValueError, match=r"images of one shape; got \[\(3, 4\), \(4, 3\)\]"):
+        comparison_figure([("A", np.zeros((3, 4))), ("B", np.zeros((4, 3)))], pixel_scale=0.2)
+    with pytest.raises(ValueError, match=r"images of one shape; got \[\]"):
+        comparison_figure([], pixel_scale=0.2)
+
+
+def test_pyplot_is_not_loaded() -> None:
+    """If it fails, making a figure in a batch job needs a display."""
+    code = "import sys, lsst.astroclearnet.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,14 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Between lsst.images objects and the arrays of the core."""
+"""Between `lsst.images` objects and the arrays of the core."""
 
+from ._cell_coadd import *
+from ._exposure_arrays import *
+from ._legacy import *
+from ._mask_planes import *
 from ._patch_geometry import *
 from ._piff_compat import *
+from ._pixel_map import *
+from ._psf import *
+from ._visit_image import *

@@ -21,5 +21,8 @@ from ._network import *
 from ._noise_model import *
 from ._options import *
 from ._rejection import *
+from ._resampling import *
 from ._restore import *
 from ._samples import *
+from ._target_psf import *
+from ._uncertainty import *

@@ -112,7 +112,8 @@ def fit_network(
     for epoch in range(options.max_epochs):
         history.learning_rate.append(optimizer.param_groups[0]["lr"])
         order = torch.randperm(len(samples), generator=generator).tolist()
-        sums = sum(_step(network, samples[k], optimizer, options.huber_delta) for k in order)
+        steps = [_step(network, samples[k], optimizer, options.huber_delta) for k in order]
+        sums = torch.stack(steps).sum(dim=0)
         loss, validation_loss = (float(sums[i] / sums[i + 1].clamp(min=1)) for i in (0, 2))
         history.loss.append(loss)
         history.validation_loss.append(validation_loss)

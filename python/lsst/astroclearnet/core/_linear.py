@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from ._forward_model import ForwardModel
+from ._noise_model import masked_medians
 
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
@@ -62,10 +63,7 @@ class LinearEstimator:
             torch.arange(model.num_exposures, device=weights.device) if exposures is None else exposures
         )
         self._weights = weights[self._exposures]
-        good = self._weights > 0
-        typical = torch.stack(
-            [w[g].median() if bool(g.any()) else w.new_tensor(0.0) for w, g in zip(self._weights, good, strict=True)]
-        )
+        typical = masked_medians(self._weights, self._weights > 0, 0.0)
         self.full_weight = float(typical.sum())
         total = self._weights.sum(dim=0)
         self.depth = total / self.full_weight

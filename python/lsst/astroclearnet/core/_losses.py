@@ -34,6 +34,5 @@ def huber(deviation: torch.Tensor, delta: float) -> torch.Tensor:
     loss : `torch.Tensor`
         The shape of ``deviation``.
     """
-    return torch.nn.functional.huber_loss(
-        deviation, torch.zeros((), device=deviation.device).expand_as(deviation), reduction="none", delta=delta
-    )
+    zero = torch.zeros_like(deviation)
+    return torch.nn.functional.huber_loss(deviation, zero, reduction="none", delta=delta)

@@ -84,9 +84,10 @@ class MixingNetwork(nn.Module):
                     fan_in = layer.weight[0].numel()
                     draw = torch.randn(layer.weight.shape, generator=generator)
                     layer.weight.copy_(draw * (2.0 / fan_in) ** 0.5)
-                    layer.bias.zero_()  # type: ignore[union-attr]
+                    if layer.bias is not None:
+                        layer.bias.zero_()
             # The starting point is hardly corrected at first.
-            self.layers[-1].weight.mul_(0.1)  # type: ignore[operator, union-attr]
+            self.layers[-1].weight.mul_(0.1)  # type: ignore[operator]
             self.sky_level.zero_()
 
     def mixture(self, bank: FilterBank) -> torch.Tensor:
@@ -144,7 +145,7 @@ class MixingNetwork(nn.Module):
 
 
 def _prior(significance: torch.Tensor) -> torch.Tensor:
-    """Return a priori weights, (s, H, W), from significances, (s - 1, H, W)."""
+    """Return weights, (s, H, W), for significances, (s - 1, H, W)."""
     strongest = nn.functional.max_pool2d(
         significance[None], _NEIGHBORHOOD, stride=1, padding=_NEIGHBORHOOD // 2
     )[0]

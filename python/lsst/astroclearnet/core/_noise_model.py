@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("model_variances", "smooth")
+__all__ = ("masked_medians", "model_variances", "smooth")
 
 import torch
 
@@ -46,6 +46,31 @@ def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
     return torch.nn.functional.conv2d(rows, profile[None, None, None, :], padding=(0, radius))[:, 0]
 
 
+def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> torch.Tensor:
+    """Return the median of the good pixels of each image.
+
+    Parameters
+    ----------
+    images
+        Shape (n, H, W).
+    good
+        Shape (n, H, W), bool.
+    default
+        Value for an image without good pixels.
+
+    Returns
+    -------
+    medians : `torch.Tensor`
+        Shape (n,).
+    """
+    return torch.stack(
+        [
+            image[use].median() if bool(use.any()) else image.new_tensor(default)
+            for image, use in zip(images, good, strict=True)
+        ]
+    )
+
+
 def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None) -> torch.Tensor:
     """Return variances freed from the noise of the pixels themselves.
 
@@ -69,9 +94,7 @@ def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None
     variances : `torch.Tensor`
         Shape (n, H, W), positive everywhere, also where pixels are not good.
     """
-    medians = torch.stack(
-        [v[g].median() if bool(g.any()) else v.new_tensor(1.0) for v, g in zip(stack.variances, stack.good, strict=True)]
-    )[:, None, None]
+    medians = masked_medians(stack.variances, stack.good, 1.0)[:, None, None]
     if prediction is None:
         return medians.expand_as(stack.variances).clone()
     light = prediction.clamp(min=0)

@@ -34,9 +34,7 @@ _TRAIL_FWHM = 3.0
 """FWHM, in pixels, of the smoothing that brings out faint trails."""
 
 
-def reject_outliers(
-    stack: ExposureStack, model: ForwardModel, options: RejectionOptions
-) -> torch.Tensor:
+def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> torch.Tensor:
     """Find pixels in which one exposure contradicts all others.
 
     Each exposure is predicted from the others; in Fourier space leaving one
@@ -124,9 +122,7 @@ def _deviations(
     )
     # An error of the PSF shows beside the peak as well as on it.
     systematic = torch.nn.functional.max_pool2d(systematic, 3, stride=1, padding=1)
-    deviation = torch.where(
-        stack.good, (stack.images - others) * (variances + systematic).rsqrt(), torch.zeros((), device=others.device)
-    )
+    deviation = (stack.images - others) * (variances + systematic).rsqrt() * stack.good
     # Noise of unit variance has this rms after the smoothing.
     noise = 1.0 / (2.0 * fwhm_to_sigma(_TRAIL_FWHM) * torch.pi**0.5)
     smoothed = smooth(deviation.clamp(-10.0, 10.0), _TRAIL_FWHM) / noise

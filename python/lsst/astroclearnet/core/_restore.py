@@ -72,10 +72,16 @@ class RestorationResult:
     weights
         Shape (n, H, W), float32, inverse variances given to the pixels of the
         exposures; 0 where a pixel was not used.
+    residual
+        Shape (H, W), float32, mean deviation of the exposures from the
+        restored image convolved to their PSFs, in units of its noise.
     chi_square
-        Shape (n,), mean squared deviation, in sigma, of the used pixels of
-        each exposure from the restored image convolved to its PSF; NaN
-        without pixels.
+        Shape (n,), reduced chi-square of the used pixels of each exposure
+        under the restored image convolved to its PSF: the sum of squared
+        deviations over what the same estimator leaves of pure noise, which
+        accounts for the degrees of freedom that the image takes up and for
+        correlated noise.  Without noise realisations it is the mean squared
+        deviation; NaN without pixels.
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of ``image``.
     sky_level
@@ -97,6 +103,7 @@ class RestorationResult:
     rejected: np.ndarray
     noise_realizations: np.ndarray
     weights: np.ndarray
+    residual: np.ndarray
     chi_square: np.ndarray
     target_fwhm: float
     sky_level: float
@@ -226,10 +233,10 @@ def _assemble(
     bank = FilterBank.build(model, stack.images, weights, strengths)
     mixture = network.mixture(bank)
     latent = network.combine(mixture, bank)
-    propagated = model.sample(propagate_noise(draws, mixture, model, weights, strengths))
+    propagated = propagate_noise(draws, mixture, model, weights, strengths)
     variance = bank.mixture_variance(mixture)
     seen = weights.sum(dim=0) > 0
-    ratio = noise_ratio(propagated, model.sample(variance), seen)
+    ratio = noise_ratio(model.sample(propagated), model.sample(variance), seen)
     sky_level = float(network.sky_level) * bank.unit
     if options.network.non_negative:
         excess = (mixture * bank.estimates).sum(dim=0) - sky_level
@@ -238,8 +245,8 @@ def _assemble(
         variance = ratio * variance
 
     deviation = (stack.images - model.predict(latent)) * weights.sqrt()
-    num_used = (weights > 0).sum(dim=(1, 2))
-    chi_square = (deviation**2).sum(dim=(1, 2)) / torch.where(num_used > 0, num_used, torch.nan)
+    residual = (deviation * weights.sqrt()).sum(dim=0) * weights.sum(dim=0).clamp(min=1e-30).rsqrt()
+    chi_square = (deviation**2).sum(dim=(1, 2)) / _expected_chi_square(draws, propagated, model, weights)
     mask = _mask(seen, rejected, stack)
     no_data = (mask & MaskBit.NO_DATA) > 0
     nan = torch.full((), torch.nan, device=mask.device)
@@ -248,8 +255,9 @@ def _assemble(
         variance=_to_numpy(torch.where(no_data, nan, model.sample(variance))),
         mask=_to_numpy(mask),
         rejected=_to_numpy(rejected),
-        noise_realizations=_to_numpy(torch.where(no_data, nan, propagated)),
+        noise_realizations=_to_numpy(torch.where(no_data, nan, model.sample(propagated))),
         weights=_to_numpy(weights),
+        residual=_to_numpy(residual),
         chi_square=_to_numpy(chi_square),
         target_fwhm=model.target_fwhm,
         sky_level=sky_level,
@@ -260,17 +268,37 @@ def _assemble(
     )
 
 
+def _expected_chi_square(
+    draws: torch.Tensor, propagated: torch.Tensor, model: ForwardModel, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return the sum of squares that the estimator leaves of pure noise."""
+    if len(draws):
+        left = torch.stack([d - model.predict(p) for d, p in zip(draws, propagated, strict=True)])
+        expected = (weights * left**2).sum(dim=(-1, -2)).mean(dim=0)
+    else:
+        expected = (weights > 0).sum(dim=(-1, -2)).to(weights.dtype)
+    return torch.where(expected > 0, expected, torch.nan)
+
+
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, stack: ExposureStack) -> torch.Tensor:
-    """Return the mask; light of a pixel reaches data within a PSF's FWHM."""
+    """Return the mask.
+
+    A pixel without data is known from around if it lies in a hole that is not
+    wider than twice the widest PSF: in the closing of the pixels with data.
+    """
     widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
     reach = max(1, round(max(widths)))
-    near = seen[None].float()
-    near = torch.nn.functional.max_pool2d(near, 2 * reach + 1, stride=1, padding=reach)[0] > 0
+    near = ~_dilate(~_dilate(seen, reach), reach)
     mask = torch.zeros(seen.shape, dtype=torch.uint8, device=seen.device)
     mask[~near] |= MaskBit.NO_DATA
     mask[near & ~seen] |= MaskBit.INPAINTED
     mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
     return mask
+
+
+def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:
+    grown = torch.nn.functional.max_pool2d(pixels[None].float(), 2 * radius + 1, stride=1, padding=radius)
+    return grown[0] > 0
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

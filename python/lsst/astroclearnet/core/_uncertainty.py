@@ -10,13 +10,12 @@
 
 from __future__ import annotations
 
-__all__ = ("draw_noise", "non_negative_error", "propagate_noise")
+__all__ = ("draw_noise", "noise_ratio", "non_negative_error", "propagate_noise")
 
 import math
 
 import torch
 
-from ._bank import FilterBank
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 

@@ -6,3 +6,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Write Butler repositories: records, sky map geometry, visit images."""
+
+from ._footprints import *
+from ._records import *
+from ._visit_images import *

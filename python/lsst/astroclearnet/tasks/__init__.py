@@ -6,3 +6,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Pipeline tasks."""
+
+from ._errors import *
+from ._options_config import *
+from ._patch_source import *
+from ._products import *
+from ._progress import *
+from ._reading import *
+from .coregister_visits import *
+from .restore_coadd import *

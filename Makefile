@@ -1,0 +1,38 @@
+# The two commands of the README, and their parts.  Each makes or reuses .venv;
+# PYTHON=/path/to/python chooses the interpreter it is made with.
+
+.PHONY: help demo test test-slow lint clean
+
+# Programs of the environment come first, for the tests that run pipetask.
+ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+TEST_ENV := $(ENV) OMP_NUM_THREADS="$${OMP_NUM_THREADS:-2}"
+
+help:
+	@echo "make demo       simulate a survey, restore its coadds, compare; results in demo/"
+	@echo "make test       static checks and the fast tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       static checks only"
+
+.venv/.done: pyproject.toml
+	@.ci/make-venv
+
+demo: .venv/.done
+	@$(ENV) astroclearnet demo demo
+
+test: lint
+	@$(TEST_ENV) pytest
+
+# Exit status 5 of pytest means that no test was selected.
+test-slow: .venv/.done
+	@$(TEST_ENV) pytest --run-slow -m slow || \
+	{ status=$$?; [ $$status -eq 5 ] && echo "no slow tests"; } || exit $$status
+
+lint: .venv/.done
+	$(ENV) ruff check .
+	$(ENV) ruff format --check .
+	$(ENV) mypy python/lsst/astroclearnet tests
+	$(ENV) numpydoc lint $$(find python -name '*.py' ! -name version.py)
+	$(ENV) codespell
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache doc/_build

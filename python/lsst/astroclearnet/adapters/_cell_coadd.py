@@ -1,0 +1,256 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Arrays on a patch as a coadd of `lsst.images`."""
+
+from __future__ import annotations
+
+__all__ = ("crop_to_patch", "make_cell_coadd", "make_provenance", "missing_cells")
+
+from collections.abc import Mapping, Sequence
+
+import astropy.units as u
+import numpy as np
+
+from lsst.images import Image, Mask, MaskSchema, get_legacy_deep_coadd_mask_planes
+from lsst.images.cells import (
+    CellCoadd,
+    CellGrid,
+    CellGridBounds,
+    CellIJ,
+    CellPointSpreadFunction,
+    CoaddProvenance,
+)
+
+from ..core import fwhm_to_sigma, kernel_fwhm
+from ._patch_geometry import PatchGeometry
+from ._visit_image import CoregisteredExposure
+
+
+def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
+    """Cut the outer box of a patch out of an array with an even border.
+
+    Parameters
+    ----------
+    array
+        Shape (..., H, W).
+    geometry
+        Geometry of the patch.
+
+    Returns
+    -------
+    cropped : `numpy.ndarray`
+        A view of the middle, of the shape of the patch.
+    """
+    rows, columns = (
+        slice((full - part) // 2, (full - part) // 2 + part)
+        for full, part in zip(array.shape[-2:], geometry.bbox.shape, strict=True)
+    )
+    return array[..., rows, columns]
+
+
+def cell_blocks(array: np.ndarray, grid: CellGrid) -> np.ndarray:
+    """Return a view of an image as a grid of cells.
+
+    Parameters
+    ----------
+    array
+        Shape (..., H, W), covering the box of the grid.
+    grid
+        The cells.
+
+    Returns
+    -------
+    blocks : `numpy.ndarray`
+        Shape (..., n_cells_y, n_cells_x, cell height, cell width).
+    """
+    size = grid.grid_size
+    blocks = array.reshape(*array.shape[:-2], size.i, grid.cell_shape.y, size.j, grid.cell_shape.x)
+    return np.moveaxis(blocks, -2, -3)
+
+
+def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
+    """Return the cells in which no pixel has a value.
+
+    Parameters
+    ----------
+    valid
+        Shape (H, W), bool, covering the box of the grid.
+    grid
+        The cells.
+
+    Returns
+    -------
+    missing : `frozenset` [`lsst.images.cells.CellIJ`]
+        Indices of empty cells.
+    """
+    empty = ~cell_blocks(valid, grid).any(axis=(-1, -2))
+    return frozenset(CellIJ(i=int(i), j=int(j)) for i, j in np.argwhere(empty))
+
+
+def make_provenance(
+    exposures: Sequence[CoregisteredExposure],
+    weights: np.ndarray,
+    geometry: PatchGeometry,
+    missing: frozenset[CellIJ] = frozenset(),
+) -> CoaddProvenance:
+    """Record which exposures made each cell, and with what weight.
+
+    Parameters
+    ----------
+    exposures
+        The exposures, on a box that holds the patch in its middle.
+    weights
+        Shape (n, H, W), inverse variances given to the pixels of the patch,
+        0 where a pixel was not used.
+    geometry
+        Geometry of the patch.
+    missing
+        Cells without data, which get no rows.
+
+    Returns
+    -------
+    provenance : `lsst.images.cells.CoaddProvenance`
+        Inputs, and contributions to each cell; the weight is the share of an
+        exposure in the Fisher information about point sources in the cell.
+    """
+    grid = geometry.definition.cells
+    inputs = CoaddProvenance.make_empty_input_table(len(exposures))
+    information = np.stack(
+        [
+            cell_blocks(w, grid).sum(axis=(-1, -2)) * float(np.mean(_squared_norms(e.psfs)))
+            for w, e in zip(weights, exposures, strict=True)
+        ]
+    )
+    total = information.sum(axis=0)
+    share = np.divide(information, total, out=np.zeros_like(information), where=total > 0)
+    rows: list[dict[str, object]] = []
+    for n, exposure in enumerate(exposures):
+        identity = exposure.identity
+        key = {"instrument": identity.instrument, "visit": identity.visit, "detector": identity.detector}
+        for name, value in key.items():
+            inputs[name][n] = value
+        inputs["physical_filter"][n] = identity.physical_filter
+        inputs["day_obs"][n] = identity.day_obs
+        inputs["polygon"][n] = exposure.polygon
+        covered = cell_blocks(crop_to_patch(exposure.covered, geometry), grid)
+        used = cell_blocks(weights[n] > 0, grid)
+        middle = covered[..., grid.cell_shape.y // 2, grid.cell_shape.x // 2]
+        moments = _second_moments(np.nanmean(exposure.psfs, axis=(0, 1)))
+        for i, j in np.argwhere(covered.any(axis=(-1, -2))):
+            if CellIJ(i=int(i), j=int(j)) in missing:
+                continue
+            rows.append(
+                {
+                    **key,
+                    "cell_i": i,
+                    "cell_j": j,
+                    "overlaps_center": middle[i, j],
+                    "overlap_fraction": covered[i, j].mean(),
+                    "unmasked_fraction": used[i, j].mean(),
+                    "weight": share[n, i, j],
+                    "psf_shape_xx": moments[0],
+                    "psf_shape_yy": moments[1],
+                    "psf_shape_xy": moments[2],
+                    "psf_shape_flag": False,
+                }
+            )
+    contributions = CoaddProvenance.make_empty_contribution_table(len(rows))
+    for k, row in enumerate(rows):
+        for name, value in row.items():
+            contributions[name][k] = value
+    return CoaddProvenance(inputs=inputs, contributions=contributions)
+
+
+def make_cell_coadd(
+    *,
+    geometry: PatchGeometry,
+    band: str,
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask_planes: Mapping[str, np.ndarray],
+    psf: np.ndarray,
+    provenance: CoaddProvenance,
+    noise_realizations: np.ndarray | None = None,
+    mask_fractions: Mapping[str, np.ndarray] | None = None,
+) -> CellCoadd:
+    """Assemble a coadd of a whole patch.
+
+    Parameters
+    ----------
+    geometry
+        Geometry of the patch.
+    band
+        Name of the band.
+    image
+        Shape (H, W), nJy, over the outer box of the patch; NaN = no data.
+    variance
+        Shape (H, W), nJy^2.
+    mask_planes
+        Boolean planes of shape (H, W) by name, in the schema of Rubin's deep
+        coadds.
+    psf
+        Shape (P, P), or (n_cells_y, n_cells_x, P, P), sum 1, P odd.
+    provenance
+        Inputs and contributions.
+    noise_realizations
+        Shape (k, H, W), nJy.
+    mask_fractions
+        Fractions of shape (H, W) by name.
+
+    Returns
+    -------
+    coadd : `lsst.images.cells.CellCoadd`
+        The coadd.
+    """
+    grid = geometry.definition.cells
+    bbox = geometry.bbox
+    missing = missing_cells(np.isfinite(image), grid)
+    size = grid.grid_size
+    kernels = np.broadcast_to(psf, (size.i, size.j, *psf.shape[-2:])).copy()
+    for cell in missing:
+        kernels[cell.i, cell.j] = np.nan
+    schema = MaskSchema(get_legacy_deep_coadd_mask_planes().values())
+    mask = Mask(0, schema=schema, bbox=bbox)
+    for name, plane in mask_planes.items():
+        mask.set(name, plane)
+    return CellCoadd(
+        Image(image.astype(np.float32), bbox=bbox, unit=u.nJy),
+        mask=mask,
+        variance=Image(variance.astype(np.float32), bbox=bbox, unit=u.nJy**2),
+        mask_fractions={
+            name: Image(values.astype(np.float32), bbox=bbox)
+            for name, values in (mask_fractions or {}).items()
+        },
+        noise_realizations=[
+            Image(draw.astype(np.float32), bbox=bbox, unit=u.nJy)
+            for draw in (noise_realizations if noise_realizations is not None else ())
+        ],
+        sky_projection=geometry.projection,
+        band=band,
+        psf=CellPointSpreadFunction(kernels, CellGridBounds(grid=grid, bbox=bbox, missing=missing)),
+        patch=geometry.definition,
+        provenance=provenance,
+    )
+
+
+def _squared_norms(psfs: np.ndarray) -> np.ndarray:
+    norms = (psfs**2).sum(axis=(-1, -2))
+    return norms[np.isfinite(norms)]
+
+
+def _second_moments(psf: np.ndarray) -> tuple[float, float, float]:
+    """Return (xx, yy, xy) with a Gaussian weight matched in area."""
+    r = np.arange(psf.shape[-1]) - psf.shape[-1] // 2
+    y, x = np.meshgrid(r, r, indexing="ij")
+    sigma = fwhm_to_sigma(kernel_fwhm(psf))
+    weighted = psf * np.exp(-(x**2 + y**2) / (2.0 * sigma**2))
+    weighted = weighted / weighted.sum()
+    # A Gaussian under a weight of its own size shows half its moments.
+    xx, yy, xy = (2.0 * float((weighted * m).sum()) for m in (x * x, y * y, x * y))
+    return xx, yy, xy

@@ -1,0 +1,301 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""One visit image brought onto the grid of a patch."""
+
+from __future__ import annotations
+
+__all__ = ("CoregisteredExposure", "ExposureId", "UnusableExposureError", "coregister", "projection_of")
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+
+from lsst.images import Box, Polygon, SkyProjection, VisitImage
+from lsst.images.psfs import PointSpreadFunction
+from lsst.images.serialization import ArchiveReadError
+
+from ..core import InputError, resample
+from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
+from ._patch_geometry import PatchGeometry
+from ._pixel_map import PixelMap
+from ._psf import psf_stamps
+
+
+class UnusableExposureError(ValueError):
+    """An exposure that must be left out, and why.
+
+    Parameters
+    ----------
+    reason
+        A short, stable slug such as ``"no_psf"``.
+    message
+        What is wrong, with the value.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class ExposureId:
+    """Identity of a visit image.
+
+    Attributes
+    ----------
+    visit
+        Visit ID.
+    detector
+        Detector ID.
+    instrument
+        Name of the instrument.
+    physical_filter
+        Name of the filter.
+    day_obs
+        Observing day as YYYYMMDD, 0 where it is not known.
+    """
+
+    visit: int
+    detector: int
+    instrument: str = ""
+    physical_filter: str = ""
+    day_obs: int = 0
+
+    @classmethod
+    def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
+        """Construct from what a visit image says of itself.
+
+        Parameters
+        ----------
+        visit_image
+            The visit image.
+
+        Returns
+        -------
+        identity : `ExposureId`
+            Its identity.
+        """
+        info = visit_image.obs_info
+        day = str(info.observing_day or "").replace("-", "")
+        detector = info.detector_num if info.detector_num is not None else visit_image.detector.id
+        return cls(
+            visit=int(info.visit_id or info.exposure_id or 0),
+            detector=int(detector),
+            instrument=info.instrument or "",
+            physical_filter=info.physical_filter or "",
+            day_obs=int(day) if day.isdigit() else 0,
+        )
+
+    def __str__(self) -> str:
+        return f"visit {self.visit}, detector {self.detector}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CoregisteredExposure:
+    """A visit image on the grid of a patch.
+
+    Attributes
+    ----------
+    identity
+        Which visit image.
+    image
+        Shape (H, W), float32, nJy; 0 where not ``good``.
+    variance
+        Shape (H, W), float32, nJy^2; 1 where not ``good``.
+    good
+        Shape (H, W), bool, usable pixels.
+    covered
+        Shape (H, W), bool, pixels on which the detector has a pixel.
+    saturated
+        Shape (H, W), bool.
+    cosmic_ray
+        Shape (H, W), bool.
+    psfs
+        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1.
+    noise
+        Shape (k, H, W), float32, nJy, noise resampled like the image.
+    polygon
+        Part of the patch that the detector covers, in tract pixels.
+    num_not_finite
+        Pixels of the visit image that no mask plane excluded and whose value
+        or variance is not usable.
+    """
+
+    identity: ExposureId
+    image: np.ndarray
+    variance: np.ndarray
+    good: np.ndarray
+    covered: np.ndarray
+    saturated: np.ndarray
+    cosmic_ray: np.ndarray
+    psfs: np.ndarray
+    noise: np.ndarray
+    polygon: Polygon
+    num_not_finite: int
+
+
+def coregister(
+    visit_image: VisitImage,
+    geometry: PatchGeometry,
+    *,
+    bbox: Box | None = None,
+    pixel_map: PixelMap | None = None,
+    excluded_planes: Sequence[str] = DEFAULT_EXCLUDED_PLANES,
+    num_realizations: int = 0,
+    seed: int = 0,
+    kernel_order: int = 5,
+) -> CoregisteredExposure:
+    """Resample a visit image, its variance, mask and PSF onto a patch.
+
+    Parameters
+    ----------
+    visit_image
+        The visit image, or the part of it that overlaps the patch.
+    geometry
+        Geometry of the patch.
+    bbox
+        Box to fill, in tract pixels; the outer box of the patch by default.
+    pixel_map
+        Map from ``bbox`` to the visit image, where it is known already.
+    excluded_planes
+        Mask planes whose pixels are not used.
+    num_realizations
+        Number of noise realisations to draw from the variance plane and
+        resample with the image.
+    seed
+        Seed of the realisations; exposures draw independently.
+    kernel_order
+        Half width of the Lanczos kernel in pixels.
+
+    Returns
+    -------
+    exposure : `CoregisteredExposure`
+        The exposure on the patch.
+
+    Raises
+    ------
+    UnusableExposureError
+        If the exposure has no PSF, no sky projection, a unit that is not
+        calibrated, or no usable pixel on the patch.
+    """
+    identity = ExposureId.from_visit_image(visit_image)
+    visit_image = _calibrated(visit_image)
+    psf = _psf_of(visit_image)
+    bbox = geometry.bbox if bbox is None else bbox
+    if pixel_map is None:
+        pixel_map = PixelMap.from_projections(geometry.projection, bbox, projection_of(visit_image))
+    origin = visit_image.bbox.start
+    y, x = pixel_map.y - origin.y, pixel_map.x - origin.x
+    excluded = mask_of_planes(visit_image.mask, excluded_planes)
+    if visit_image.bounds != visit_image.bbox:
+        grid = visit_image.bbox.meshgrid()
+        excluded |= ~visit_image.bounds.contains(x=grid.x, y=grid.y)
+    image, variance = visit_image.image.array, visit_image.variance.array
+    usable = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+    rng = np.random.default_rng([seed, identity.visit, identity.detector])
+    deviation = np.sqrt(np.where(usable, variance, 0.0))
+    draws = rng.standard_normal((num_realizations, *image.shape), dtype=np.float32) * deviation
+    planes = resample(
+        image, variance, usable & ~excluded, y=y, x=x, area=pixel_map.area(), noise=draws, order=kernel_order
+    )
+    if not planes.good.any():
+        raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
+    nearest = _Nearest(y, x, image.shape)
+    try:
+        psfs = psf_stamps(psf, pixel_map, visit_image.bbox)
+    except InputError as exc:
+        raise UnusableExposureError("bad_psf", str(exc)) from exc
+    return CoregisteredExposure(
+        identity=identity,
+        image=planes.image,
+        variance=planes.variance,
+        good=planes.good,
+        covered=nearest.inside,
+        saturated=nearest(mask_of_planes(visit_image.mask, ["SATURATED"])),
+        cosmic_ray=nearest(mask_of_planes(visit_image.mask, ["COSMIC_RAY"])),
+        psfs=psfs,
+        noise=planes.noise,
+        polygon=_covered_polygon(geometry, visit_image),
+        num_not_finite=int((~usable & ~excluded).sum()),
+    )
+
+
+def projection_of(visit_image: VisitImage) -> SkyProjection[Any]:
+    """Return the sky projection of a visit image.
+
+    Parameters
+    ----------
+    visit_image
+        The visit image.
+
+    Returns
+    -------
+    projection : `lsst.images.SkyProjection`
+        Its projection.
+
+    Raises
+    ------
+    UnusableExposureError
+        If it has none.
+    """
+    projection = visit_image.sky_projection
+    if projection is None:
+        raise UnusableExposureError("no_projection", "The visit image has no sky projection (WCS).")
+    return projection
+
+
+def _psf_of(visit_image: VisitImage) -> PointSpreadFunction:
+    try:
+        psf = visit_image.psf
+    except ArchiveReadError as exc:
+        raise UnusableExposureError("no_psf", f"The PSF of the visit image cannot be read: {exc}") from exc
+    if psf is None:
+        raise UnusableExposureError("no_psf", "The visit image has no PSF.")
+    return psf
+
+
+def _calibrated(visit_image: VisitImage) -> VisitImage:
+    if visit_image.unit == u.nJy:
+        return visit_image
+    try:
+        return visit_image.convert_unit(u.nJy, copy="as-needed")
+    except u.UnitConversionError as exc:
+        raise UnusableExposureError(
+            "not_calibrated",
+            f"The pixels are in {visit_image.unit}, which cannot be converted to nJy: {exc}",
+        ) from exc
+
+
+class _Nearest:
+    """Look up a boolean plane at the nearest pixel."""
+
+    def __init__(self, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> None:
+        finite = np.isfinite(y) & np.isfinite(x)
+        rows, columns = (np.rint(np.where(finite, c, -1.0)).astype(np.int64) for c in (y, x))
+        self.inside = finite & (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+        self._rows, self._columns = np.where(self.inside, rows, 0), np.where(self.inside, columns, 0)
+
+    def __call__(self, plane: np.ndarray) -> np.ndarray:
+        return plane[self._rows, self._columns] & self.inside
+
+
+def _covered_polygon(geometry: PatchGeometry, visit_image: VisitImage) -> Polygon:
+    """Return the part of a patch under a visit image, in tract pixels."""
+    visit_bbox = visit_image.bbox
+    low_x, high_x = visit_bbox.x.min - 0.5, visit_bbox.x.max + 0.5
+    low_y, high_y = visit_bbox.y.min - 0.5, visit_bbox.y.max + 0.5
+    x = np.array([low_x, high_x, high_x, low_x])
+    y = np.array([low_y, low_y, high_y, high_y])
+    corners = geometry.projection.sky_to_pixel(projection_of(visit_image).pixel_to_sky(x=x, y=y))
+    outline = Polygon(x_vertices=np.asarray(corners.x), y_vertices=np.asarray(corners.y))
+    overlap = outline.intersection(geometry.bbox.to_polygon())
+    return overlap if isinstance(overlap, Polygon) else outline

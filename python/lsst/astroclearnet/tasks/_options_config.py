@@ -1,0 +1,203 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Configuration of the restoration, one class for each of its options."""
+
+from __future__ import annotations
+
+__all__ = ("FitConfig", "NetworkConfig", "NoiseConfig", "RejectionConfig", "RestorationConfig")
+
+from lsst.pex.config import Config, ConfigField, Field, ListField, RangeField
+
+from ..core import FitOptions, NetworkOptions, NoiseOptions, RejectionOptions, RestoreOptions
+
+
+class NetworkConfig(Config):
+    """Size of the network."""
+
+    strengths = ListField[float](
+        doc="Regularisation strengths of the bank of depth-wise filters over the exposures, relative to the "
+        "total weight, rising.",
+        default=list(NetworkOptions.strengths),
+        minLength=2,
+        itemCheck=lambda s: s > 0,
+        listCheck=lambda items: list(items) == sorted(set(items)),
+    )
+    hidden_channels = RangeField(
+        dtype=int, doc="Channels of each hidden layer.", default=NetworkOptions.hidden_channels, min=1
+    )
+    non_negative = Field[bool](
+        doc="Keep the restored image at or above its fitted sky level?", default=NetworkOptions.non_negative
+    )
+
+    def make_options(self) -> NetworkOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.NetworkOptions`
+            The same settings.
+        """
+        return NetworkOptions(
+            strengths=tuple(self.strengths),
+            hidden_channels=self.hidden_channels,
+            non_negative=self.non_negative,
+        )
+
+
+class FitConfig(Config):
+    """How the network is fitted."""
+
+    huber_delta = RangeField(
+        dtype=float,
+        doc="Residual (sigma) beyond which the likelihood turns from quadratic to linear.",
+        default=FitOptions.huber_delta,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    learning_rate = RangeField(
+        dtype=float, doc="Step size of Adam.", default=FitOptions.learning_rate, min=0.0, inclusiveMin=False
+    )
+    num_folds = RangeField(
+        dtype=int,
+        doc="Into how many groups the exposures are dealt, each in turn held out of what the network sees.",
+        default=FitOptions.num_folds,
+        min=2,
+    )
+    window_size = RangeField(
+        dtype=int,
+        doc="Side (pixels) of the windows of the patch that are fitted.",
+        default=FitOptions.window_size,
+        min=32,
+    )
+    num_windows = RangeField(
+        dtype=int,
+        doc="Number of windows; a patch that is hardly larger than one is fitted whole.",
+        default=FitOptions.num_windows,
+        min=1,
+    )
+    patience = RangeField(
+        dtype=int,
+        doc="Epochs without a significant gain of the validation loss after which the fit has converged.",
+        default=FitOptions.patience,
+        min=1,
+    )
+    max_epochs = RangeField(
+        dtype=int,
+        doc="Upper bound on the number of epochs; reaching it is reported.",
+        default=FitOptions.max_epochs,
+        min=1,
+    )
+
+    def make_options(self) -> FitOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.FitOptions`
+            The same settings.
+        """
+        return FitOptions(**self.toDict())
+
+
+class RejectionConfig(Config):
+    """How pixels that the other exposures contradict are rejected."""
+
+    enabled = Field[bool](doc="Reject such pixels?", default=RejectionOptions.enabled)
+    high_threshold = RangeField(
+        dtype=float,
+        doc="Deviation (sigma) that starts a rejected region.",
+        default=RejectionOptions.high_threshold,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    low_threshold = RangeField(
+        dtype=float,
+        doc="Deviation (sigma) down to which a region is grown.",
+        default=RejectionOptions.low_threshold,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    psf_tolerance = RangeField(
+        dtype=float,
+        doc="Fraction of the predicted brightness granted to PSF errors.",
+        default=RejectionOptions.psf_tolerance,
+        min=0.0,
+    )
+    shift_tolerance = RangeField(
+        dtype=float,
+        doc="Astrometric error (pixels) granted against the local gradient.",
+        default=RejectionOptions.shift_tolerance,
+        min=0.0,
+    )
+    num_rounds = RangeField(
+        dtype=int, doc="Rounds of prediction and rejection.", default=RejectionOptions.num_rounds, min=1
+    )
+
+    def make_options(self) -> RejectionOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.RejectionOptions`
+            The same settings.
+        """
+        return RejectionOptions(**self.toDict())
+
+    def validate(self) -> None:
+        super().validate()
+        if self.low_threshold > self.high_threshold:
+            raise ValueError(
+                f"rejection.low_threshold={self.low_threshold} must not exceed "
+                f"rejection.high_threshold={self.high_threshold}."
+            )
+
+
+class NoiseConfig(Config):
+    """What is recorded of the noise."""
+
+    num_realizations = RangeField(
+        dtype=int,
+        doc="Number of noise realisations passed through the estimator and stored with the coadd.",
+        default=NoiseOptions.num_realizations,
+        min=0,
+    )
+
+    def make_options(self) -> NoiseOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.NoiseOptions`
+            The same settings.
+        """
+        return NoiseOptions(**self.toDict())
+
+
+class RestorationConfig(Config):
+    """All settings of the restoration of a patch."""
+
+    network = ConfigField[NetworkConfig](doc="Size of the network.")
+    fit = ConfigField[FitConfig](doc="How the network is fitted.")
+    rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
+    noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
+
+    def make_options(self) -> RestoreOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.RestoreOptions`
+            The same settings.
+        """
+        return RestoreOptions(
+            network=self.network.make_options(),
+            fit=self.fit.make_options(),
+            rejection=self.rejection.make_options(),
+            noise=self.noise.make_options(),
+        )

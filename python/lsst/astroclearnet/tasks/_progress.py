@@ -1,0 +1,68 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Progress of a fit, in the log and on a terminal."""
+
+from __future__ import annotations
+
+__all__ = ("report_progress",)
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
+
+from ..core import ProgressCallback
+
+_INTERVAL = 20.0
+"""Seconds between messages in the log."""
+
+
+@contextlib.contextmanager
+def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> Iterator[ProgressCallback]:
+    """Report the epochs of a fit.
+
+    A message goes to the log every 20 seconds; where standard error is a
+    terminal there is also a bar, whose full length is the largest number of
+    epochs, which a fit rarely needs.
+
+    Parameters
+    ----------
+    log
+        Log of the task.
+    description
+        What is fitted, such as the data ID.
+    max_epochs
+        Largest number of epochs.
+
+    Yields
+    ------
+    callback : `lsst.astroclearnet.core.ProgressCallback`
+        To be called after each epoch.
+    """
+    periodic = PeriodicLogger(log, interval=_INTERVAL)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        bar = progress.add_task(description, total=max_epochs, state="")
+
+        def callback(epoch: int, loss: float, validation_loss: float) -> None:
+            state = f"epoch {epoch + 1}, held-out loss {validation_loss:.5f}"
+            progress.update(bar, completed=epoch + 1, state=state)
+            periodic.log("Fit of %s: %s.", description, state)
+
+        yield callback

@@ -1,0 +1,140 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Reading the part of a visit image that overlaps a patch."""
+
+from __future__ import annotations
+
+__all__ = ("VisitImageSource", "read_overlap", "source_id")
+
+import logging
+from typing import Any, Protocol, cast
+
+from lsst.daf.butler import DataCoordinate
+from lsst.images import Box, SkyProjection, VisitImage
+
+from ..adapters import (
+    PatchGeometry,
+    PixelMap,
+    UnusableExposureError,
+    projection_of,
+    visit_image_from_exposure,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Handle(Protocol):
+    """What is used of a deferred dataset handle."""
+
+    dataId: DataCoordinate
+
+    def get(self, **kwargs: object) -> object: ...
+
+
+type VisitImageSource = VisitImage | _Handle
+
+
+def source_id(source: VisitImageSource) -> tuple[int, int]:
+    """Return visit and detector of a source, without reading pixels.
+
+    Parameters
+    ----------
+    source
+        A visit image or a handle of one.
+
+    Returns
+    -------
+    visit, detector : `tuple` [`int`, `int`]
+        By which inputs are sorted and named.
+    """
+    if isinstance(source, VisitImage):
+        return int(source.obs_info.visit_id or 0), int(source.obs_info.detector_num or 0)
+    return int(source.dataId["visit"]), int(source.dataId["detector"])
+
+
+def read_overlap(
+    source: VisitImageSource, geometry: PatchGeometry, bbox: Box, *, padding: int
+) -> tuple[VisitImage, PixelMap]:
+    """Read the pixels of a visit image that a box of a patch needs.
+
+    Of an image stored in its native format only the overlapping part is
+    read.  An afw exposure is read whole, converted and then cut, because its
+    reader has no notion of a box in this conversion.
+
+    Parameters
+    ----------
+    source
+        A visit image or a deferred handle of one.
+    geometry
+        Geometry of the patch.
+    bbox
+        Box to cover, in tract pixels.
+    padding
+        Pixels that the resampling kernel needs beyond the overlap.
+
+    Returns
+    -------
+    visit_image : `lsst.images.VisitImage`
+        The overlapping part.
+    pixel_map : `lsst.astroclearnet.adapters.PixelMap`
+        Map from ``bbox`` to the visit image.
+
+    Raises
+    ------
+    UnusableExposureError
+        If the image cannot be read or does not overlap.
+    """
+    if isinstance(source, VisitImage):
+        return _cut(source, geometry, bbox, padding)
+    try:
+        components = cast(
+            dict[str, object],
+            source.get(component="components", parameters={"components": ["sky_projection", "bbox"]}),
+        )
+        pixel_map = PixelMap.from_projections(
+            geometry.projection, bbox, cast("SkyProjection[Any]", components["sky_projection"])
+        )
+        overlap = _overlap(pixel_map, cast(Box, components["bbox"]), padding)
+        return cast(VisitImage, source.get(parameters={"bbox": overlap})), pixel_map
+    except UnusableExposureError:
+        raise
+    except Exception as exc:
+        # Any stored format that has no components or boxes ends up here, and
+        # so does a file that cannot be read, which the next read will show.
+        _LOG.debug("No read by parts of %s (%s); reading it whole.", source.dataId, exc)
+    return _cut(_read_whole(source), geometry, bbox, padding)
+
+
+def _read_whole(source: _Handle) -> VisitImage:
+    try:
+        return cast(VisitImage, source.get())
+    except Exception as exc:
+        native = exc
+    try:
+        return visit_image_from_exposure(source.get(storageClass="ExposureF"))
+    except Exception as exc:
+        _LOG.debug("Reading %s as an afw exposure failed too: %s", source.dataId, exc)
+    raise UnusableExposureError("unreadable", f"The visit image cannot be read: {native}") from native
+
+
+def _cut(
+    visit_image: VisitImage, geometry: PatchGeometry, bbox: Box, padding: int
+) -> tuple[VisitImage, PixelMap]:
+    pixel_map = PixelMap.from_projections(geometry.projection, bbox, projection_of(visit_image))
+    return visit_image[_overlap(pixel_map, visit_image.bbox, padding)], pixel_map
+
+
+def _overlap(pixel_map: PixelMap, visit_bbox: Box, padding: int) -> Box:
+    footprint = pixel_map.footprint(padding)
+    if footprint is not None:
+        rows = max(footprint.y.start, visit_bbox.y.start), min(footprint.y.stop, visit_bbox.y.stop)
+        columns = max(footprint.x.start, visit_bbox.x.start), min(footprint.x.stop, visit_bbox.x.stop)
+        if rows[0] < rows[1] and columns[0] < columns[1]:
+            return Box.factory[slice(*rows), slice(*columns)]
+    raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")

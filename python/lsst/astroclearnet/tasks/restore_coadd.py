@@ -1,0 +1,327 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Restore the coadd of a patch from visit images."""
+
+from __future__ import annotations
+
+__all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import lsst.pipe.base.connectionTypes as cT
+from lsst.pex.config import ChoiceField, ConfigField, ConfigurableField, Field, RangeField
+from lsst.pipe.base import (
+    InputQuantizedConnection,
+    InvalidQuantumError,
+    NoWorkFound,
+    OutputQuantizedConnection,
+    PipelineTask,
+    PipelineTaskConfig,
+    PipelineTaskConnections,
+    QuantumContext,
+    Struct,
+    UpstreamFailureNoWorkFound,
+)
+from lsst.utils.timer import timeMethod
+
+from ..adapters import CoregisteredExposure, ExposureArrays, PatchGeometry, stack_exposures
+from ..core import RestorationError, RestorationResult, masked_medians, restore, suggest_target_fwhm
+from ._errors import RestorationAlgorithmError
+from ._options_config import RestorationConfig
+from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
+from ._products import RestorationInputs, make_coadd, make_figure, make_metrics
+from ._progress import report_progress
+from ._reading import VisitImageSource
+from .coregister_visits import CoregisterVisitsTask
+
+
+class RestoreCoaddConnections(
+    PipelineTaskConnections,
+    dimensions=("skymap", "tract", "patch", "band"),
+    defaultTemplates={
+        "visit_image_name": "visit_image",
+        "reference_name": "deep_coadd",
+        "output_name": "restored_coadd",
+    },
+):
+    """Inputs and outputs of `RestoreCoaddTask`."""
+
+    visit_images = cT.Input(
+        doc="Calibrated, background-subtracted visit images that overlap the patch.",
+        name="{visit_image_name}",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+        multiple=True,
+        deferLoad=True,
+    )
+    skymap = cT.Input(
+        doc="Sky map of the full stack, for geometry_source='skymap'.",
+        name="skyMap",
+        storageClass="SkyMap",
+        dimensions=("skymap",),
+    )
+    reference_coadd = cT.Input(
+        doc="Existing coadd whose grid is taken over, for geometry_source='coadd'.",
+        name="{reference_name}",
+        storageClass="CellCoadd",
+        dimensions=("skymap", "tract", "patch", "band"),
+        deferLoad=True,
+    )
+    skymap_geometry = cT.Input(
+        doc="Self-describing geometry of a sky map, for geometry_source='dict'.",
+        name="skymap_geometry",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap",),
+    )
+    restored_coadd = cT.Output(
+        doc="Restored coadd at the target PSF, in nJy.",
+        name="{output_name}",
+        storageClass="CellCoadd",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+    restored_coadd_metrics = cT.Output(
+        doc="Figures about the restoration and each of its exposures.",
+        name="{output_name}_metrics",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+    restored_coadd_plot = cT.Output(
+        doc="Coadd beside restored coadd, residual, PSF and convergence.",
+        name="{output_name}_plot",
+        storageClass="Plot",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+
+    def __init__(self, *, config: RestoreCoaddConfig | None = None) -> None:
+        super().__init__(config=config)
+        if config is None:
+            return
+        for source, connection in GEOMETRY_CONNECTIONS.items():
+            if source != config.geometry_source:
+                delattr(self, connection)
+        if not config.do_plot:
+            del self.restored_coadd_plot
+
+
+class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
+    """Configuration of `RestoreCoaddTask`."""
+
+    geometry_source = ChoiceField[str](
+        doc="Where the geometry of the patch comes from.",
+        allowed={
+            "skymap": "The sky map of a full-stack repository.",
+            "coadd": "An existing coadd of the same patch.",
+            "dict": "The self-describing dataset 'skymap_geometry'.",
+        },
+        default="skymap",
+        optional=False,
+    )
+    cell_size = RangeField(
+        dtype=int,
+        doc="Side (pixels) of the cells of a patch whose sky map has no cells.",
+        default=100,
+        min=10,
+    )
+    target_fwhm = RangeField(
+        dtype=float,
+        doc="FWHM (arcsec) of the PSF of the restored coadd.  Fix it for a campaign, so that the PSF does "
+        "not change from patch to patch; without a value it is the sharpest that keeps the noise of an "
+        "unbiased linear restoration below max_noise.",
+        default=None,
+        optional=True,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    max_noise = RangeField(
+        dtype=float,
+        doc="Largest blank-sky rms of an unbiased linear restoration, over that of the inverse-variance "
+        "coadd, that a target PSF chosen from the exposures may cost.",
+        default=2.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    device = Field[str](
+        doc="Device to compute on: 'auto' for a GPU when there is one, 'cpu', 'cuda' or 'cuda:N'.",
+        default="auto",
+        check=lambda d: d in ("auto", "cpu", "cuda") or d.startswith("cuda:"),
+    )
+    seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
+    coregistration: Any = ConfigurableField(
+        doc="Subtask that brings visit images onto the patch.", target=CoregisterVisitsTask
+    )
+    restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
+    do_plot = Field[bool](doc="Write a figure of the restoration?  It needs matplotlib.", default=True)
+
+
+class RestoreCoaddTask(PipelineTask):
+    """Restore the coadd of a patch with a network fitted to its exposures.
+
+    Each visit image is resampled onto the patch with its variance, mask and
+    PSF; the network of `lsst.astroclearnet.core.restore` is fitted to them
+    and gives the sky at one declared PSF.
+    """
+
+    ConfigClass = RestoreCoaddConfig
+    _DefaultName = "restoreCoadd"
+    config: RestoreCoaddConfig
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.makeSubtask("coregistration")
+        self.coregistration: CoregisterVisitsTask
+
+    def runQuantum(
+        self,
+        butlerQC: QuantumContext,
+        inputRefs: InputQuantizedConnection,
+        outputRefs: OutputQuantizedConnection,
+    ) -> None:
+        data_id = butlerQC.quantum.dataId
+        if data_id is None:
+            raise InvalidQuantumError("A quantum of restoreCoadd needs a data ID.")
+        connection = GEOMETRY_CONNECTIONS[self.config.geometry_source]
+        handles = butlerQC.get(inputRefs.visit_images)
+        geometry = read_geometry(
+            self.config.geometry_source,
+            butlerQC.get(getattr(inputRefs, connection)),
+            data_id.required,
+            cell_size=self.config.cell_size,
+        )
+        # The executor leaves one thread to a process; it may have been given
+        # more cores than that.
+        torch.set_num_threads(max(1, butlerQC.resources.num_cores))
+        outputs = self.run(visit_images=handles, geometry=geometry, band=str(data_id["band"]))
+        butlerQC.put(outputs, outputRefs)
+
+    @timeMethod
+    def run(self, *, visit_images: Sequence[VisitImageSource], geometry: PatchGeometry, band: str) -> Struct:
+        """Restore one patch in one band.
+
+        Parameters
+        ----------
+        visit_images
+            Visit images (`lsst.images.VisitImage`) or deferred handles of
+            them, in any order.
+        geometry
+            Geometry of the patch.
+        band
+            Name of the band.
+
+        Returns
+        -------
+        outputs : `lsst.pipe.base.Struct`
+            ``restored_coadd`` (`lsst.images.cells.CellCoadd`),
+            ``restored_coadd_metrics`` (`dict`) and, if configured,
+            ``restored_coadd_plot`` (`matplotlib.figure.Figure`).
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            If no exposure has a usable pixel on the patch.
+        RestorationAlgorithmError
+            If the restoration cannot succeed.
+        """
+        name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
+        seed = self._seed(name)
+        registered = self.coregistration.run(
+            visit_images=visit_images,
+            geometry=geometry,
+            num_realizations=self.config.restoration.noise.num_realizations,
+            seed=seed,
+        )
+        self._require_exposures(registered.exposures, registered.dropped, name)
+        inputs = RestorationInputs(
+            exposures=registered.exposures,
+            dropped=registered.dropped,
+            geometry=geometry,
+            band=band,
+            data_id=name,
+            seed=seed,
+        )
+        result = self._restore(stack_exposures(registered.exposures), inputs)
+        metrics = make_metrics(result, inputs)
+        self._record(metrics)
+        outputs = Struct(restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics)
+        if self.config.do_plot:
+            outputs.restored_coadd_plot = make_figure(result, inputs)
+        return outputs
+
+    @timeMethod
+    def _restore(self, arrays: ExposureArrays, inputs: RestorationInputs) -> RestorationResult:
+        options = self.config.restoration.make_options()
+        target_fwhm = self._target_fwhm(arrays, inputs.geometry)
+        self.log.info(
+            "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
+            inputs.data_id,
+            len(inputs.exposures),
+            target_fwhm * inputs.geometry.pixel_scale,
+        )
+        try:
+            with report_progress(self.log, inputs.data_id, options.fit.max_epochs) as callback:
+                result = restore(
+                    arrays.images,
+                    arrays.variances,
+                    arrays.good,
+                    arrays.psfs,
+                    target_fwhm=target_fwhm,
+                    options=options,
+                    device=self.config.device,
+                    seed=inputs.seed,
+                    noise=arrays.noise,
+                    callback=callback,
+                )
+        except RestorationError as exc:
+            raise RestorationAlgorithmError.from_core(exc) from exc
+        self.log.info(
+            "Fit of %s on %s ended after %d epochs (%s).",
+            inputs.data_id,
+            result.device,
+            len(result.history.loss),
+            result.history.stop_reason,
+        )
+        return result
+
+    def _target_fwhm(self, arrays: ExposureArrays, geometry: PatchGeometry) -> float:
+        """Return the FWHM of the target PSF in pixels."""
+        if self.config.target_fwhm is not None:
+            return float(self.config.target_fwhm) / geometry.pixel_scale
+        levels = masked_medians(torch.as_tensor(arrays.variances), torch.as_tensor(arrays.good), np.inf)
+        return suggest_target_fwhm(
+            np.nanmean(arrays.psfs, axis=(1, 2)), levels.numpy(), max_noise=self.config.max_noise
+        )
+
+    def _seed(self, name: str) -> int:
+        digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest)
+
+    def _require_exposures(
+        self, exposures: Sequence[CoregisteredExposure], dropped: Mapping[str, str], name: str
+    ) -> None:
+        if exposures:
+            return
+        bad = {key: reason for key, reason in dropped.items() if not reason.startswith("no_overlap")}
+        if not bad:
+            raise NoWorkFound(f"No visit image has a pixel on {name}.")
+        reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
+        raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
+
+    def _record(self, metrics: Mapping[str, Any]) -> None:
+        for group in ("patch", "fit", "image"):
+            for key, value in metrics[group].items():
+                self.metadata[f"{group}_{key}"] = value
+        for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
+            self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
+        if torch.cuda.is_available():
+            self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated())
+        self.metadata["torch_version"] = str(torch.__version__)

@@ -1,0 +1,58 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Pipelines and configuration travel with the package."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from lsst.resources import ResourcePath
+
+TOP = Path(__file__).parents[1]
+PACKAGED = sorted(
+    path.relative_to(TOP).as_posix()
+    for path in [*(TOP / "pipelines").rglob("*.yaml"), *(TOP / "config").rglob("*.py")]
+)
+
+
+def test_there_are_pipelines() -> None:
+    """If this fails, the tests below test nothing."""
+    assert {"pipelines/RestoreCoadd.yaml", "pipelines/_ingredients/RestoreCoadd.yaml"} <= set(PACKAGED)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("scheme", ["resource://lsst.astroclearnet/resources/", "eups://astroclearnet/"])
+def test_file_is_found_by_uri(name: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, ``pipetask run -p URI`` does not find the pipeline in an
+    installation by pip.
+    """
+    monkeypatch.delenv("ASTROCLEARNET_DIR", raising=False)
+    assert ResourcePath(scheme + name).read() == (TOP / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_file_is_packaged(name: str) -> None:
+    """If this fails, the file is in the checkout but not in the wheel."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["lsst.astroclearnet"]
+    packaged = PurePosixPath("resources", name)
+    # Patterns are taken from the right: equal lengths make them whole paths.
+    assert any(
+        packaged.match(pattern) and len(packaged.parts) == len(PurePosixPath(pattern).parts)
+        for pattern in patterns
+    )
+
+
+def test_package_says_that_it_is_typed() -> None:
+    """If this fails, mypy ignores the annotations in a user's checks."""
+    assert files("lsst.astroclearnet").joinpath("py.typed").is_file()

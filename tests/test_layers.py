@@ -62,11 +62,11 @@ RULES = {
         ("core", "adapters", "baselines", "repository"),
     ),
     "tasks": Room(
-        (*IMAGES, "torch", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
+        (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ("core", "adapters"),
-        (f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
+        (f"{PACKAGE}.baselines", f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
     ),
-    "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters")),
+    "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),
     # The command only starts what the rooms do, and starts up without them.

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Defects of simulated exposures, and arguments that make no sense."""
+"""Plan and defects of simulated exposures; arguments without sense."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from lsst.astroclearnet.simulation import (
@@ -24,6 +25,7 @@ from lsst.astroclearnet.simulation import (
     add_cosmic_rays,
     bleed,
     interpolate_rows,
+    plan_visits,
     render_truth,
 )
 
@@ -33,17 +35,20 @@ def test_bleeding_conserves_charge_along_columns() -> None:
     electrons = np.full((61, 9), 100.0)
     electrons[30, 4] = 7.5 * FULL_WELL
     electrons[31, 4] = 2.0 * FULL_WELL
-    total = electrons.sum()
+    before = electrons.copy()
     saturated = bleed(electrons)
-    assert electrons.sum() == pytest.approx(total, rel=1e-12)
+    assert electrons.sum() == pytest.approx(before.sum(), rel=1e-12)
     assert electrons.max() == FULL_WELL
-    assert np.flatnonzero(saturated.any(axis=0)).tolist() == [4]
+    changed = electrons != before
+    assert np.flatnonzero(changed.any(axis=0)).tolist() == [4]
     # Nine and a half wells fill eight or nine pixels, and one at each end of
-    # the run in part.
-    rows = np.flatnonzero(saturated[:, 4])
+    # the run in part; all of them must be flagged, and one pixel around.
+    rows = np.flatnonzero(electrons[:, 4] == FULL_WELL)
     assert len(rows) in (8, 9)
     assert rows.max() - rows.min() == len(rows) - 1
     assert abs(rows.mean() - 30.5) <= 1.0
+    assert np.all(saturated[changed])
+    assert saturated.sum() == 3 * (len(rows) + 2)
 
 
 def test_bleeding_leaves_unsaturated_images_alone() -> None:
@@ -100,3 +105,19 @@ def test_truth_needs_a_psf_and_fluxes() -> None:
         render_truth(catalogue, geometry, "i", psf_fwhm=0.0)
     with pytest.raises(ValueError, match="no fluxes in band 'z'"):
         render_truth(catalogue, geometry, "z", psf_fwhm=3.0)
+
+
+def test_visits_obey_the_options() -> None:
+    # Seeing, dithers and trails define how hard the survey is to restore.
+    options = SurveyOptions(bands=("i", "r"), visits_per_band=3, dither_arcsec=4.0)
+    visits = plan_visits(options)
+    assert [visit.band for visit in visits] == ["r"] * 3 + ["i"] * 3
+    assert len({visit.visit for visit in visits}) == 6
+    low, _, high = options.seeing_arcsec
+    assert all(low <= visit.seeing_arcsec <= high for visit in visits)
+    center = SkyCoord(options.ra_deg, options.dec_deg, unit="deg")
+    boresights = SkyCoord([v.ra_deg for v in visits], [v.dec_deg for v in visits], unit="deg")
+    assert center.separation(boresights).arcsec.max() <= options.dither_arcsec * 1.001
+    assert len({visit.rotation_deg for visit in visits}) == 6
+    for band in options.bands:
+        assert sum(v.trail is not None for v in visits if v.band == band) == 1

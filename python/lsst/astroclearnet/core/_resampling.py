@@ -132,33 +132,54 @@ def resample(
     if order < 2:
         raise InputError(f"A Lanczos kernel of order {order} is too short; give at least 2.")
     good = good & np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    # Beyond the edge there is nothing usable, as in a masked pixel.
-    y, x = y + order, x + order
-    image, variance, good = (np.pad(plane, order) for plane in (np.where(good, image, 0.0), variance, good))
-    draws = (
-        np.zeros((0, *image.shape)) if noise is None else np.pad(noise, ((0, 0), (order,) * 2, (order,) * 2))
+    draws = np.zeros((0, *image.shape), dtype=np.float32) if noise is None else noise
+    planes = ResampledPlanes(
+        image=np.zeros(y.shape, dtype=np.float32),
+        variance=np.ones(y.shape, dtype=np.float32),
+        good=np.zeros(y.shape, dtype=bool),
+        noise=np.zeros((len(draws), *y.shape), dtype=np.float32),
     )
-    stacked = np.concatenate([_fill(image, good)[None], draws]).astype(np.float32)
-    first_y, first_x, weight_y, weight_x, inside = _gather_weights(y, x, image.shape, order)
-    values = np.zeros((len(stacked), *y.shape), dtype=np.float64)
-    new_variance = np.zeros(y.shape)
-    leak = np.zeros(y.shape)
+    block = _overlapping_block(y, x, image.shape)
+    if block is None:
+        return planes
+    # Beyond the edge there is nothing usable, as in a masked pixel.
+    edge = (order, order)
+    image, variance, good = (np.pad(p, order) for p in (np.where(good, image, 0.0), variance, good))
+    stacked = np.concatenate(
+        [_fill(image, good)[None], np.pad(draws, ((0, 0), edge, edge))], dtype=np.float32
+    )
+    first_y, first_x, weight_y, weight_x, inside = _gather_weights(
+        y[block] + order, x[block] + order, image.shape, order
+    )
+    values = np.zeros((len(stacked), *inside.shape))
+    new_variance = np.zeros(inside.shape)
+    leak = np.zeros(inside.shape)
     known_variance = np.where(good, variance, 0.0)
     for j in range(2 * order):
         for i in range(2 * order):
             weight = weight_y[..., j] * weight_x[..., i]
-            rows, columns = np.where(inside, first_y + j, 0), np.where(inside, first_x + i, 0)
+            rows, columns = first_y + j, first_x + i
             values += weight * stacked[:, rows, columns]
             new_variance += weight**2 * known_variance[rows, columns]
             leak += np.abs(weight) * ~good[rows, columns]
     usable = inside & (leak <= _LEAK) & (new_variance > 0)
-    scaled = np.where(usable, values * area, 0.0).astype(np.float32)
-    return ResampledPlanes(
-        image=scaled[0],
-        variance=np.where(usable, new_variance * np.square(area), 1.0).astype(np.float32),
-        good=usable,
-        noise=scaled[1:],
-    )
+    area = np.broadcast_to(area, y.shape)[block]
+    scaled = np.where(usable, values * area, 0.0)
+    planes.image[block] = scaled[0]
+    planes.noise[(slice(None), *block)] = scaled[1:]
+    planes.variance[block] = np.where(usable, new_variance * np.square(area), 1.0)
+    planes.good[block] = usable
+    return planes
+
+
+def _overlapping_block(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
+    """Return the smallest block of new pixels that holds all inside."""
+    with np.errstate(invalid="ignore"):
+        inside = (y > -1) & (y < shape[0]) & (x > -1) & (x < shape[1])
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def resample_kernel(kernel: np.ndarray, jacobian: np.ndarray, size: int, *, order: int = 5) -> np.ndarray:

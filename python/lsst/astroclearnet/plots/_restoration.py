@@ -35,6 +35,7 @@ from ._style import (
 )
 
 _FLAG_COLOR = "#2f9e8f"
+_MISSING_COLOR = "#3a3a3a"
 
 
 def restoration_figure(
@@ -42,7 +43,7 @@ def restoration_figure(
     coadd: NDArray[Any],
     restored: NDArray[Any],
     variance: NDArray[Any],
-    mask: NDArray[np.bool_],
+    mask: NDArray[Any],
     residual: NDArray[Any],
     psfs: Mapping[str, NDArray[Any]],
     history: Mapping[str, Sequence[float]],
@@ -58,9 +59,10 @@ def restoration_figure(
         missing.
     variance
         Variance plane of the restored image in nJy^2, shape (H, W), drawn as
-        standard deviation.
+        standard deviation; NaN where there are no data.
     mask
-        True on flagged pixels of the restored image, shape (H, W).
+        Mask of the restored image, boolean or bits, shape (H, W): not zero on
+        flagged pixels. Those without data are drawn as missing instead.
     residual
         Weighted mean of exposures minus model in units of its standard
         deviation, shape (H, W).
@@ -68,8 +70,10 @@ def restoration_figure(
         PSF stamps, shape (P, P), by their label in the legend, in drawing
         order: the coadd's, the target, for example.
     history
-        Course of the fit by the keys ``step``, ``loss`` and, where there is
-        one, ``held_out_loss``; equally long lists, which may be empty.
+        Course of the fit by the keys ``step``, ``loss`` (mean loss of the
+        held-out exposures over the pixels that are fitted) and, where there
+        is one, ``held_out_loss`` (the same over the pixels set aside for
+        validation); equally long lists, which may be empty.
     title
         Title of the figure.
     pixel_scale
@@ -112,7 +116,7 @@ def _draw_sky(
         Size of a pixel in arcsec.
     """
     norm = asinh_norm([coadd, restored], sky_sigma(coadd))
-    cmap = color_map("magma", "#3a3a3a")
+    cmap = color_map("magma", _MISSING_COLOR)
     for axes, image, name in ((left, coadd, "Coadd"), (right, restored, "Restored")):
         drawn = show_image(axes, image, norm, cmap)
         axes.set_title(name)
@@ -137,27 +141,32 @@ def _draw_residual(axes: Axes, residual: NDArray[Any]) -> None:
     add_color_bar(drawn, axes, r"mean residual ($\sigma$)")
 
 
-def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[np.bool_]) -> None:
+def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[Any]) -> None:
     """Draw the standard deviation with flagged pixels on top.
+
+    The colours span the pixels that are not flagged; the fraction that is
+    flagged is one of the pixels with data.
 
     Parameters
     ----------
     axes
         Where to draw.
     variance
-        Variance in nJy^2, shape (H, W).
+        Variance in nJy^2, shape (H, W); NaN where there are no data.
     mask
-        True on flagged pixels, shape (H, W).
+        Not zero on flagged pixels, shape (H, W).
     """
     sigma = np.sqrt(np.where(np.asarray(variance) >= 0, variance, np.nan))
-    finite = sigma[np.isfinite(sigma)]
-    low, high = np.percentile(finite, [0.5, 99.0]) if finite.size else (0.0, 1.0)
+    has_data = np.isfinite(sigma)
+    flagged = has_data & (np.asarray(mask) != 0)
+    trusted = sigma[has_data & ~flagged]
+    low, high = np.percentile(trusted, [0.5, 99.0]) if trusted.size else (0.0, 1.0)
     norm = Normalize(float(low), float(high) if high > low else float(low) + 1.0)
-    drawn = show_image(axes, sigma, norm, color_map("bone", "#b0b0b0"))
-    overlay = np.zeros((*mask.shape, 4))
-    overlay[np.asarray(mask, dtype=bool)] = to_rgba(_FLAG_COLOR, 0.85)
+    drawn = show_image(axes, sigma, norm, color_map("bone", _MISSING_COLOR))
+    overlay = np.zeros((*flagged.shape, 4))
+    overlay[flagged] = to_rgba(_FLAG_COLOR, 0.85)
     axes.imshow(overlay, origin="lower", interpolation="nearest")
-    share = 100.0 * float(np.mean(mask))
+    share = 100.0 * np.count_nonzero(flagged) / max(1, np.count_nonzero(has_data))
     axes.set_title("Uncertainty")
     axes.set_xlabel(f"flagged pixels: {share:.2g} %", color=_FLAG_COLOR, labelpad=5)
     add_color_bar(drawn, axes, r"$\sigma$ (nJy / pixel)")
@@ -228,14 +237,14 @@ def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
     steps = np.asarray(history.get("step", ()), dtype=float)
     drawn: list[NDArray[Any]] = []
     for key, label, color in (
-        ("loss", "exposures shown", COLORS[1]),
-        ("held_out_loss", "exposures held out", COLORS[0]),
+        ("loss", "pixels fitted", COLORS[1]),
+        ("held_out_loss", "pixels set aside", COLORS[0]),
     ):
         values = np.asarray(history.get(key, ()), dtype=float)
         if steps.size and values.size == steps.size and np.isfinite(values).any():
             axes.plot(steps, values, color=color, label=label)
             drawn.append(values[np.isfinite(values)])
-    axes.set(xlabel="step", ylabel="loss", title="Convergence")
+    axes.set(xlabel="step", ylabel="held-out loss per pixel", title="Convergence")
     axes.margins(x=0.0)
     if not drawn:
         axes.text(0.5, 0.5, "no steps recorded", transform=axes.transAxes, ha="center", color="0.5")

@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_dilation
 
 from ._instrument import FULL_WELL, PIXEL_SCALE, DetectorLayout
 from ._options import ArtefactOptions
@@ -111,7 +112,9 @@ def bleed(electrons: Array) -> Mask:
     Returns
     -------
     saturated : `numpy.ndarray`
-        Pixels that are full, of shape (H, W).
+        Pixels that are full and their eight neighbours, of shape (H, W): like
+        the Science Pipelines, grown by one pixel, so that the partly filled
+        ends of the trails are flagged.
     """
     for column in np.flatnonzero(np.any(electrons > FULL_WELL, axis=0)):
         values = electrons[:, column]
@@ -124,7 +127,7 @@ def bleed(electrons: Array) -> Mask:
                 room = min(FULL_WELL - values[row], carried)
                 values[row] += room
                 carried -= room
-    return np.asarray(electrons >= FULL_WELL)
+    return np.asarray(binary_dilation(electrons >= FULL_WELL, structure=np.ones((3, 3))))
 
 
 def bad_column_mask(layout: DetectorLayout, number: int, seed: int) -> Mask:

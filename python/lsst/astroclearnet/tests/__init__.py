@@ -6,3 +6,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+
+"""Builders and assertions for tests of the package and of what uses it."""
+
+from ._assertions import *
+from ._exposures import *
+from ._visit_images import *

@@ -1,0 +1,84 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""Options refuse values that cannot be meant."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from lsst.astroclearnet.core import (
+    FitOptions,
+    InputError,
+    NetworkOptions,
+    NoiseOptions,
+    RejectionOptions,
+    RestorationError,
+    RestoreOptions,
+)
+
+
+def test_defaults_are_valid_and_frozen() -> None:
+    """If it fails, the defaults break, or can be changed from afar."""
+    options = RestoreOptions()
+    assert options == RestoreOptions(NetworkOptions(), FitOptions(), RejectionOptions(), NoiseOptions())
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'fit'"):
+        options.fit = FitOptions(patience=2)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "rule"),
+    [
+        (NetworkOptions(), {"strengths": (1e-3,)}, "at least two positive, rising"),
+        (NetworkOptions(), {"strengths": (0.0, 1e-3)}, "at least two positive, rising"),
+        (NetworkOptions(), {"strengths": (1e-2, 1e-2)}, "at least two positive, rising"),
+        (NetworkOptions(), {"strengths": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
+        (NetworkOptions(), {"hidden_channels": 0}, "positive"),
+        (FitOptions(), {"huber_delta": 0.0}, "positive"),
+        (FitOptions(), {"learning_rate": -1e-3}, "positive"),
+        (FitOptions(), {"num_folds": 1}, "at least 2"),
+        (FitOptions(), {"window_size": 31}, "at least 32"),
+        (FitOptions(), {"num_windows": 0}, "positive"),
+        (FitOptions(), {"patience": 0}, "positive"),
+        (FitOptions(), {"max_epochs": 0}, "positive"),
+        (RejectionOptions(), {"low_threshold": 0.0}, "at most high_threshold=5.0"),
+        (RejectionOptions(), {"low_threshold": 6.0}, "at most high_threshold=5.0"),
+        (RejectionOptions(), {"psf_tolerance": -0.1}, "non-negative"),
+        (RejectionOptions(), {"shift_tolerance": -0.1}, "non-negative"),
+        (RejectionOptions(), {"num_rounds": 0}, "positive"),
+        (NoiseOptions(), {"num_realizations": -1}, "non-negative"),
+    ],
+)
+def test_refusals(
+    options: NetworkOptions | FitOptions | RejectionOptions | NoiseOptions,
+    changes: dict[str, object],
+    rule: str,
+) -> None:
+    """If it fails, nonsense settings run and give a nonsense image."""
+    (name,) = changes
+    with pytest.raises(InputError, match=f"Option {name}=.* must be .*{rule}") as caught:
+        dataclasses.replace(options, **changes)  # type: ignore[arg-type]
+    assert caught.value.diagnostics == {"option": name}
+
+
+def test_limits_are_allowed() -> None:
+    """If it fails, the documented limits themselves are refused."""
+    assert RejectionOptions(low_threshold=5.0).low_threshold == 5.0
+    assert FitOptions(num_folds=2, window_size=32, num_windows=1, patience=1, max_epochs=1).num_folds == 2
+    assert NoiseOptions(num_realizations=0).num_realizations == 0
+
+
+def test_errors_are_of_the_usual_kinds() -> None:
+    """If it fails, callers cannot catch what the core raises on purpose."""
+    error = InputError("Nothing fits.", exposure=3)
+    assert isinstance(error, ValueError)
+    assert isinstance(error, RestorationError)
+    assert error.diagnostics == {"exposure": 3}

@@ -1,0 +1,17 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What the subcommands of ``astroclearnet`` do."""
+
+from ._comparison import *
+from ._demo import *
+from ._errors import *
+from ._ingest import *
+from ._picture import *
+from ._pipetask import *
+from ._report import *

@@ -1,0 +1,273 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Coadd and restored coadd of a simulated survey against the truth."""
+
+from __future__ import annotations
+
+__all__ = ("compare_patches",)
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
+
+from ..metrics import SIGNAL_TO_NOISE_BINS, measure_patch, measured_depth, psf_flux, star_statistics
+from ._errors import CommandError
+from ._patches import Patch, PatchImage, read_patch
+
+ALL_PATCHES = "all"
+"""Name of the row of all patches of a band."""
+
+_SCATTER_ERROR = 1.17
+"""Error of a standard deviation from the median absolute deviation, times the
+root of the number of stars (Rousseeuw and Croux 1993, JASA 88, 1273)."""
+
+_STARS = ("flux", "error", "truth", "signal_to_noise")
+
+
+def compare_patches(
+    butler: Butler, *, progress: Callable[[int, int, str], None] | None = None
+) -> tuple[Table, list[Patch]]:
+    """Measure every restored coadd and the plain coadd of the same patch.
+
+    Both are measured on the same pixels and the same stars, in the same bins
+    of signal-to-noise; galaxies are subtracted as the truth has them.
+
+    Parameters
+    ----------
+    butler
+        A Butler whose default collections hold ``restored_coadd``,
+        ``restored_coadd_metrics``, ``deep_coadd`` and ``truth_catalogue``.
+    progress
+        Function called before each patch with the number done, the number to
+        do, and its name.
+
+    Returns
+    -------
+    table : `astropy.table.Table`
+        Two rows (``image`` is coadd or restored) for every patch and band,
+        and for all patches of a band, named ``all``: medians over the
+        patches, and statistics of the stars of all. ``fwhm`` is that of the
+        stars in arcsec, ``psf_fwhm`` that of the PSF model;
+        ``depth_claimed`` is the 5 sigma depth in AB magnitudes by the
+        variance plane for white noise, ``depth_noise`` that of the noise
+        realisations, ``depth_measured`` that of blank sky; ``chi_square`` is
+        reduced; ``num_exposures`` and ``num_dropped`` count visit images. For
+        the columns of the stars see `lsst.astroclearnet.metrics.measure_patch`.
+    patches : `list` [`Patch`]
+        What was measured.
+
+    Raises
+    ------
+    CommandError
+        If there is nothing to compare, or no truth to compare it with.
+    """
+    refs = sorted(
+        _query(butler, "restored_coadd", "Restore coadds first."),
+        key=lambda ref: [ref.dataId[name] for name in ("skymap", "tract", "band", "patch")],
+    )
+    truth = {
+        (ref.dataId["skymap"], ref.dataId["tract"]): ref
+        for ref in _query(butler, "truth_catalogue", "Only simulated surveys can be compared with the truth.")
+    }
+    patches: list[Patch] = []
+    rows: list[dict[str, Any]] = []
+    stars: list[dict[str, Table]] = []
+    for done, ref in enumerate(refs):
+        if progress is not None:
+            progress(done, len(refs), f"patch {ref.dataId['patch']}, {ref.dataId['band']}")
+        catalogue = butler.get(truth[ref.dataId["skymap"], ref.dataId["tract"]])
+        patches.append(read_patch(butler, ref.dataId.required, catalogue))
+        measured = _measure(patches[-1])
+        rows += [row for row, _ in measured.values()]
+        stars.append({image: table for image, (_, table) in measured.items()})
+    for band in dict.fromkeys(patch.band for patch in patches):
+        of_band = [tables for patch, tables in zip(patches, stars, strict=True) if patch.band == band]
+        rows += _pool([row for row in rows if row["band"] == band], of_band)
+    table = Table(rows=rows)
+    table.sort(["band"], kind="stable")
+    return table, patches
+
+
+def _query(butler: Butler, dataset_type: str, hint: str) -> list[Any]:
+    """Find the datasets of a type.
+
+    Parameters
+    ----------
+    butler
+        A Butler with default collections.
+    dataset_type
+        Name of the dataset type.
+    hint
+        What to tell a user if there is none.
+
+    Returns
+    -------
+    refs : `list` [`lsst.daf.butler.DatasetRef`]
+        At least one reference.
+
+    Raises
+    ------
+    CommandError
+        If there is no such dataset.
+    """
+    try:
+        return butler.query_datasets(dataset_type)
+    except (EmptyQueryResultError, MissingDatasetTypeError) as exc:
+        collections = ", ".join(butler.collections.defaults)
+        raise CommandError(f"There is no {dataset_type} in {collections}. {hint}") from exc
+
+
+def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
+    """Measure both images of a patch.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    measured : `dict`
+        Row of the table, and stars with columns `_STARS`, by image.
+    """
+    stars = patch.stars()
+    images = {"coadd": patch.coadd, "restored": patch.restored}
+    models = {name: patch.render(patch.galaxies(), image.psf) for name, image in images.items()}
+    photometry = {
+        name: psf_flux(image.image, image.variance, image.psf, stars["x"], stars["y"], model=models[name])
+        for name, image in images.items()
+    }
+    # A pair that only one of the images resolves would count for it alone.
+    lost = np.logical_or.reduce([~np.isfinite(flux) for flux, _ in photometry.values()])
+    stars["signal_to_noise"][lost] = np.nan
+    measured = {}
+    for name, image in images.items():
+        row = measure_patch(image.image, image.variance, image.psf, stars, model=models[name])
+        flux, error = photometry[name]
+        columns = (flux, error, stars["flux"], stars["signal_to_noise"])
+        measured[name] = (
+            _describe(patch, name, image, row),
+            Table(dict(zip(_STARS, columns, strict=True))),
+        )
+    return measured
+
+
+def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float]) -> dict[str, Any]:
+    """Turn measurements into a row of the table.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+    name
+        Which of its images.
+    image
+        That image.
+    row
+        What `measure_patch` says of it.
+
+    Returns
+    -------
+    row : `dict`
+        The row.
+    """
+    scale = patch.geometry.pixel_scale
+    is_restored = name == "restored"
+    facts = patch.metrics["patch"]
+    blank = np.zeros(image.image.shape, dtype=bool)
+    depths = [measured_depth(draw, image.psf, blank) for draw in image.noise]
+    statistics = {key: value for key, value in row.items() if "_snr_" in key}
+    return {
+        "band": patch.band,
+        "patch": str(patch.data_id["patch"]),
+        "image": name,
+        "fwhm": row["star_fwhm"] * scale,
+        "psf_fwhm": row["psf_fwhm"] * scale,
+        "depth_claimed": row["depth_claimed"],
+        "depth_noise": float(np.median(depths)) if depths else np.nan,
+        "depth_measured": row["depth_measured"],
+        "noise_correlation": row["noise_correlation"],
+        "chi_square": float(patch.metrics["image"]["chi_square"]) if is_restored else np.nan,
+        "num_exposures": float(facts["num_exposures"] if is_restored else patch.num_coadd_exposures),
+        "num_dropped": float(facts["num_dropped"]) if is_restored else np.nan,
+        **_with_scatter_errors(statistics),
+    }
+
+
+def _with_scatter_errors(statistics: dict[str, float]) -> dict[str, float]:
+    """Add the errors of the scatter to statistics of stars.
+
+    Parameters
+    ----------
+    statistics
+        Values by name and bin.
+
+    Returns
+    -------
+    statistics : `dict`
+        The same and ``scatter_percent_error``.
+    """
+    complete = {}
+    for suffix in _suffixes():
+        number, scatter = statistics[f"num_stars{suffix}"], statistics[f"scatter_percent{suffix}"]
+        complete.update({key: value for key, value in statistics.items() if key.endswith(suffix)})
+        error = _SCATTER_ERROR * scatter / np.sqrt(number) if number else np.nan
+        complete[f"scatter_percent_error{suffix}"] = float(error)
+    return complete
+
+
+def _suffixes() -> Iterator[str]:
+    """Yield the suffixes of the bins of signal-to-noise.
+
+    Yields
+    ------
+    suffix : `str`
+        For example ``_snr_5_20``.
+    """
+    for low, high in SIGNAL_TO_NOISE_BINS:
+        yield f"_snr_{low:.0f}_{high:.0f}"
+
+
+def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> list[dict[str, Any]]:
+    """Return the rows of all patches of a band.
+
+    Parameters
+    ----------
+    rows
+        The rows of the patches.
+    stars
+        Stars of each patch, by image.
+
+    Returns
+    -------
+    pooled : `list` [`dict`]
+        One row per image.
+    """
+    pooled = []
+    for name in stars[0]:
+        of_image = [row for row in rows if row["image"] == name]
+        columns = [np.concatenate([tables[name][column] for tables in stars]) for column in _STARS]
+        row = dict(of_image[0], patch=ALL_PATCHES)
+        for key, value in row.items():
+            if isinstance(value, float) and "_snr_" not in key:
+                values = np.array([other[key] for other in of_image])
+                row[key] = float(np.nanmedian(values)) if np.isfinite(values).any() else np.nan
+        statistics = star_statistics(*columns)
+        flat = {
+            f"{column}{suffix}": float(line[column])
+            for suffix, line in zip(_suffixes(), statistics, strict=True)
+            for column in statistics.colnames
+            if column not in ("snr_min", "snr_max")
+        }
+        pooled.append({**row, **_with_scatter_errors(flat)})
+    return pooled

@@ -1,0 +1,17 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Errors that end a command."""
+
+from __future__ import annotations
+
+__all__ = ("CommandError",)
+
+
+class CommandError(RuntimeError):
+    """A command cannot do what it was asked; the message says why in a line."""

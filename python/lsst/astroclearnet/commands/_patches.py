@@ -1,0 +1,285 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""A patch of a simulated survey: its images, its stars and its truth."""
+
+from __future__ import annotations
+
+__all__ = ("Patch", "PatchImage", "read_patch")
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+import numpy.typing as npt
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import distance_transform_edt
+
+from lsst.daf.butler import Butler
+from lsst.images.cells import CellCoadd
+
+from ..adapters import PatchGeometry
+from ..metrics import fwhm_of_kernel
+from ..simulation import render_truth
+
+type Array = npt.NDArray[np.float64]
+
+_BAD_PLANES = ("NO_DATA", "SATURATED")
+_MARGIN = 15.0
+_FINE_FWHM = 2.0
+"""FWHM in pixels of the sky that is convolved with PSFs: narrower than any of
+theirs, and yet sampled by the pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchImage:
+    """A coadd as arrays.
+
+    Attributes
+    ----------
+    image, variance
+        Pixels in nJy and nJy^2, shape (H, W); NaN where they do not count.
+    psf
+        Mean PSF of the cells, shape (P, P), with unit sum.
+    noise
+        Noise realisations, shape (k, H, W); k may be 0.
+    """
+
+    image: Array
+    variance: Array
+    psf: Array
+    noise: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+    """Images of a patch in one band, and what they ought to show.
+
+    Attributes
+    ----------
+    data_id
+        Values of skymap, tract, patch and band.
+    geometry
+        Geometry of the patch.
+    coadd, restored
+        The plain and the restored coadd, bad pixels of either NaN in both.
+    sources
+        Rows of the truth catalogue, ``x`` and ``y`` in pixels of the arrays.
+    metrics
+        The dataset ``restored_coadd_metrics``.
+    num_coadd_exposures
+        Number of exposures of the plain coadd.
+    """
+
+    data_id: dict[str, Any]
+    geometry: PatchGeometry
+    coadd: PatchImage
+    restored: PatchImage
+    sources: Table
+    metrics: Mapping[str, Any]
+    num_coadd_exposures: int
+
+    @property
+    def band(self) -> str:
+        """Name of the band (`str`)."""
+        return str(self.data_id["band"])
+
+    def render(self, sources: Table, psf: Array) -> Array:
+        """Draw sources as an image with some PSF shows them.
+
+        Parameters
+        ----------
+        sources
+            Rows of `sources`.
+        psf
+            PSF stamp, shape (P, P) with P odd, broader than two pixels.
+
+        Returns
+        -------
+        image : `numpy.ndarray`
+            Noiseless image in nJy, shape (H, W).
+        """
+        sky = render_truth(sources, self.geometry, self.band, psf_fwhm=_FINE_FWHM)
+        return _replace_psf(sky, psf)
+
+    def stars(self) -> Table:
+        """Return the stars, with fluxes of the band and what bins them.
+
+        Returns
+        -------
+        stars : `astropy.table.Table`
+            Columns ``x``, ``y``, ``flux`` (nJy) and ``signal_to_noise``: that
+            of an optimal flux on the sky of the plain coadd, and NaN, which
+            is in no bin, for stars outside the inner region of the patch and
+            within one FWHM of a bad pixel.
+        """
+        rows = self.sources[self.sources["kind"] == "star"]
+        x, y = np.asarray(rows["x"]), np.asarray(rows["y"])
+        flux = np.asarray(rows[f"flux_{self.band}"], dtype=float)
+        good = np.isfinite(self.coadd.image)
+        sigma = np.sqrt(np.median(self.coadd.variance[good]) / np.sum(self.coadd.psf**2))
+        inner, outer = self.geometry.definition.inner_bbox, self.geometry.bbox
+        counts = (
+            (x >= inner.x.min - outer.x.min - 0.5)
+            & (x < inner.x.max - outer.x.min + 0.5)
+            & (y >= inner.y.min - outer.y.min - 0.5)
+            & (y < inner.y.max - outer.y.min + 0.5)
+        )
+        if not good.all():
+            distance = distance_transform_edt(good)
+            row, column = np.rint(y[counts]).astype(int), np.rint(x[counts]).astype(int)
+            counts[counts] = distance[row, column] > fwhm_of_kernel(self.coadd.psf)
+        return Table({"x": x, "y": y, "flux": flux, "signal_to_noise": np.where(counts, flux / sigma, np.nan)})
+
+    def galaxies(self) -> Table:
+        """Return the galaxies.
+
+        Returns
+        -------
+        galaxies : `astropy.table.Table`
+            Rows of `sources`.
+        """
+        return self.sources[self.sources["kind"] == "galaxy"]
+
+
+def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> Patch:
+    """Read the coadd, the restored coadd and the truth of a patch.
+
+    Parameters
+    ----------
+    butler
+        A Butler whose default collections hold all three.
+    data_id
+        Values of skymap, tract, patch and band.
+    catalogue
+        The truth catalogue of the tract.
+
+    Returns
+    -------
+    patch : `Patch`
+        The patch.
+    """
+    keys = {name: data_id[name] for name in ("skymap", "tract", "patch", "band")}
+    plain: CellCoadd = butler.get("deep_coadd", **keys)
+    restored: CellCoadd = butler.get("restored_coadd", **keys)
+    bad = _bad_pixels(plain) | _bad_pixels(restored)
+    geometry = PatchGeometry(projection=restored.sky_projection, definition=restored.patch)
+    return Patch(
+        data_id=keys,
+        geometry=geometry,
+        coadd=_patch_image(plain, bad),
+        restored=_patch_image(restored, bad),
+        sources=_sources_of(catalogue, geometry),
+        metrics=butler.get("restored_coadd_metrics", **keys),
+        num_coadd_exposures=len(plain.provenance.inputs),
+    )
+
+
+def _bad_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a coadd that do not count.
+
+    Parameters
+    ----------
+    coadd
+        The coadd.
+
+    Returns
+    -------
+    bad : `numpy.ndarray`
+        Shape (H, W).
+    """
+    bad = ~np.isfinite(coadd.image.array)
+    for plane in _BAD_PLANES:
+        bad |= coadd.mask.get(plane)
+    return np.asarray(bad)
+
+
+def _patch_image(coadd: CellCoadd, bad: npt.NDArray[np.bool_]) -> PatchImage:
+    """Take the arrays out of a coadd.
+
+    Parameters
+    ----------
+    coadd
+        The coadd.
+    bad
+        Pixels to blank, shape (H, W).
+
+    Returns
+    -------
+    image : `PatchImage`
+        The arrays.
+    """
+    image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
+    grid = coadd.psf.bounds.grid
+    stamps = [
+        coadd.psf.compute_kernel_image(x=grid.bbox_of(cell).x.center, y=grid.bbox_of(cell).y.center).array
+        for cell in coadd.psf.bounds.cell_indices()
+        if cell not in coadd.psf.bounds.missing
+    ]
+    psf = np.mean(stamps, axis=0, dtype=float)
+    noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
+    return PatchImage(
+        image=image,
+        variance=variance,
+        psf=psf / psf.sum(),
+        noise=np.array(noise).reshape(-1, *image.shape),
+    )
+
+
+def _sources_of(catalogue: Table, geometry: PatchGeometry) -> Table:
+    """Return the sources on and around a patch, in pixels of its arrays.
+
+    Parameters
+    ----------
+    catalogue
+        The truth catalogue.
+    geometry
+        The patch.
+
+    Returns
+    -------
+    sources : `astropy.table.Table`
+        A copy of the rows.
+    """
+    sky = SkyCoord(ra=np.asarray(catalogue["ra"]) * u.deg, dec=np.asarray(catalogue["dec"]) * u.deg)
+    pixels = geometry.projection.sky_to_pixel(sky)
+    height, width = geometry.bbox.shape
+    x, y = np.asarray(pixels.x) - geometry.bbox.x.min, np.asarray(pixels.y) - geometry.bbox.y.min
+    near = (x > -_MARGIN) & (x < width + _MARGIN) & (y > -_MARGIN) & (y < height + _MARGIN)
+    sources = catalogue[near]
+    sources["x"], sources["y"] = x[near], y[near]
+    return sources
+
+
+def _replace_psf(sky: Array, psf: Array) -> Array:
+    """Turn the sky seen with a narrow Gaussian into that seen with a PSF.
+
+    Parameters
+    ----------
+    sky
+        Image with a Gaussian PSF of a FWHM of `_FINE_FWHM`, shape (H, W).
+    psf
+        PSF stamp, shape (P, P) with P odd.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        Shape (H, W).
+    """
+    size = psf.shape[0]
+    shape = [next_fast_len(side + size, real=True) for side in sky.shape]
+    sigma = _FINE_FWHM / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+    square = np.add.outer(np.fft.fftfreq(shape[0]) ** 2, np.fft.rfftfreq(shape[1]) ** 2)
+    transfer = rfft2(psf, s=shape) * np.exp(2.0 * (np.pi * sigma) ** 2 * square)
+    half = size // 2
+    full = irfft2(rfft2(sky, s=shape) * transfer, s=shape)
+    return np.asarray(full[half : half + sky.shape[0], half : half + sky.shape[1]])

@@ -1,0 +1,97 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""The filter bank: what the network sees, and in which units."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lsst.astroclearnet.core import FilterBank, ForwardModel
+from lsst.astroclearnet.tests import make_exposure_stack
+
+STRENGTHS = (1e-5, 1e-3, 1e-1)
+SHAPE = (44, 58)
+
+
+def make_bank(scale: float = 1.0, stars: list[tuple[float, float, float]] | None = None) -> FilterBank:
+    """Return the bank of three exposures, one third of them half deep."""
+    stack = make_exposure_stack(SHAPE, (3.2, 4.0, 4.6), stars=stars or [])
+    weights = torch.ones(3, *SHAPE)
+    weights[:, :, :20] = 0.5
+    model = ForwardModel.from_stack(stack, 3.6)
+    return FilterBank.build(model, stack.images * scale, weights / scale**2, STRENGTHS)
+
+
+def test_shapes() -> None:
+    """If it fails, the network is fed planes in the wrong place."""
+    bank = make_bank()
+    full = tuple(bank.depth.shape)
+    assert bank.estimates.shape == (3, *full)
+    assert bank.features.shape == (6, *full)
+    assert bank.significance.shape == (2, *full)
+    assert bank.covariances.shape == (3, 3)
+    assert bool(torch.isfinite(bank.features).all())
+    assert bool(torch.isfinite(bank.significance).all())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_features_have_no_unit(scale: float) -> None:
+    """If it fails, the network behaves differently in other units."""
+    expected, scaled = (make_bank(s, [(20.0, 30.0, 500.0)]) for s in (1.0, scale))
+    torch.testing.assert_close(scaled.features, expected.features, rtol=0.0, atol=2e-3)
+    torch.testing.assert_close(scaled.estimates / scale, expected.estimates, rtol=0.0, atol=2e-3)
+    assert scaled.unit == pytest.approx(scale * expected.unit, rel=1e-4)
+
+
+def test_features_of_noise_have_unit_width() -> None:
+    """If it fails, a 3 sigma fluctuation is not one to the network."""
+    bank = make_bank()
+    inner = (slice(None), slice(20, 48), slice(42, 60))
+    width = torch.sinh(bank.features[:5])[inner].std(dim=(1, 2))
+    # Few independent pixels in the smoothest estimates.
+    torch.testing.assert_close(width, torch.ones(5), rtol=0.0, atol=0.35)
+
+
+def test_depth() -> None:
+    """If it fails, the network cannot tell thin from deep parts."""
+    bank = make_bank()
+    data = bank.depth[12 : 12 + SHAPE[0], 12 : 12 + SHAPE[1]]
+    torch.testing.assert_close(data[:, :20], torch.full((SHAPE[0], 20), 0.5))
+    torch.testing.assert_close(data[:, 20:], torch.ones(SHAPE[0], 38))
+    torch.testing.assert_close(bank.features[-1], bank.depth.sqrt())
+    assert not bank.depth[:12].any()
+
+
+def test_covariances() -> None:
+    """If it fails, mixing sharp and smooth estimates has a wrong error."""
+    bank = make_bank()
+    torch.testing.assert_close(bank.covariances, bank.covariances.T)
+    assert bool((torch.linalg.eigvalsh(bank.covariances.double()) > 0).all())
+    assert bool((bank.covariances.diagonal().diff() < 0).all())
+    assert bank.unit == pytest.approx(float(bank.covariances[2, 2]) ** 0.5)
+
+
+def test_mixture_variance() -> None:
+    """If it fails, the variance plane is not that of the mixture."""
+    bank = make_bank()
+    share = torch.tensor([0.5, 0.2, 0.3])
+    weights = share[:, None, None].expand_as(bank.estimates)
+    variance = bank.mixture_variance(weights)
+    full = float(share @ bank.covariances @ share)
+    assert float(variance[30, 60]) == pytest.approx(full, rel=1e-5)
+    assert float(variance[30, 20]) == pytest.approx(2.0 * full, rel=1e-5)
+
+
+def test_star_is_significant() -> None:
+    """If it fails, stars are smoothed like noise."""
+    bank = make_bank(stars=[(20.0, 40.0, 500.0)])
+    assert float(bank.significance[:, 32, 52].min()) > 3.0
+    assert float(bank.significance[:, 32:50, 20:36].median()) < 2.0

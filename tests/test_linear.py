@@ -1,0 +1,190 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""Linear estimates: what they do to flux, stars, masks and noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsst.astroclearnet.core import ForwardModel, LinearEstimator
+from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays, make_exposure_stack
+
+TARGET = 3.8
+SHAPE = (60, 76)
+FWHMS = (3.4, 4.2, 5.0)
+STRENGTHS = (1e-6, 1e-3, 1e-1)
+
+
+def make_estimator(weights: torch.Tensor | None = None) -> LinearEstimator:
+    """Return the estimator of three exposures of unequal depth."""
+    stack = make_exposure_stack(SHAPE, FWHMS)
+    if weights is None:
+        weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
+    return LinearEstimator(ForwardModel.from_stack(stack, TARGET), weights)
+
+
+def sample(latent: torch.Tensor) -> torch.Tensor:
+    """Return the pixels of the data of a latent image."""
+    return latent[..., 12 : 12 + SHAPE[0], 12 : 12 + SHAPE[1]]
+
+
+def white_noise(number: int, seed: int = 0) -> torch.Tensor:
+    """Return draws of unit white noise of the exposures."""
+    return torch.randn((number, 3, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=5, deadline=None)
+@given(a=st.floats(-3.0, 3.0), b=st.floats(0.1, 3.0), strength=st.sampled_from(STRENGTHS))
+def test_linear(a: float, b: float, strength: float) -> None:
+    """If it fails, noise and sources cannot be told apart afterwards."""
+    estimator = make_estimator()
+    x, y = white_noise(2)
+    first, second, both = (estimator.solve(i, strength, tolerance=1e-5) for i in (x, y, a * x + b * y))
+    torch.testing.assert_close(both, a * first + b * second, rtol=0.0, atol=1e-2 * float(both.std()))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_constant_sky_is_conserved(strength: float) -> None:
+    """If it fails, the penalty takes flux away."""
+    estimate = sample(make_estimator().solve(torch.full((3, *SHAPE), 5.0), strength, tolerance=1e-5))
+    inner = estimate[15:-15, 15:-15]
+    torch.testing.assert_close(inner, torch.full_like(inner, 5.0), rtol=5e-3, atol=0.0)
+
+
+def test_star_is_recovered_at_the_target_psf() -> None:
+    """If it fails, photometry and resolution of the result are wrong."""
+    stars = [(28.3, 40.7, 1000.0)]
+    images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=None).images).float()
+    estimate = sample(make_estimator().solve(images, 1e-6, tolerance=1e-4)).numpy()
+    truth = gaussian_stars(SHAPE, stars, TARGET)
+    np.testing.assert_allclose(estimate, truth, rtol=0.0, atol=0.01 * truth.max())
+    assert estimate.sum() == pytest.approx(1000.0, rel=5e-3)
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (-3, 7)])
+def test_shift_equivariant(shift: tuple[int, int]) -> None:
+    """If it fails, the result depends on where in the patch a source is."""
+    estimator = make_estimator()
+    stars = [(28.3, 40.7, 1000.0), (33.0, 35.0, 300.0)]
+    moved = [(y + shift[0], x + shift[1], flux) for y, x, flux in stars]
+    first, second = (
+        sample(
+            estimator.solve(
+                torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=s, seed=None).images).float(),
+                1e-4,
+                tolerance=1e-5,
+            )
+        )
+        for s in (stars, moved)
+    )
+    rolled = torch.roll(first, shift, dims=(0, 1))
+    inner = np.s_[12:-12, 12:-12]
+    torch.testing.assert_close(second[inner], rolled[inner], rtol=0.0, atol=2e-3 * float(first.max()))
+
+
+@settings(max_examples=8, deadline=None)
+@given(exponent=st.integers(-4, 4), strength=st.sampled_from(STRENGTHS))
+def test_unit_does_not_matter(exponent: int, strength: float) -> None:
+    """If it fails, the result depends on the photometric unit."""
+    scale = 10.0**exponent
+    images = white_noise(1)[0] + 3.0
+    weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
+    expected = make_estimator(weights).solve(images, strength)
+    scaled = make_estimator(weights / scale**2).solve(images * scale, strength)
+    torch.testing.assert_close(scaled / scale, expected, rtol=0.0, atol=2e-3 * float(expected.std()))
+
+
+def test_predicted_covariances_are_empirical() -> None:
+    """If it fails, all variances and significances are wrong."""
+    estimator = make_estimator()
+    sigma = torch.tensor([1.0, 0.5, 2.0]).rsqrt()[:, None, None]
+    draws = torch.stack([sample(estimator.solve_all(n * sigma, STRENGTHS)) for n in white_noise(40)])
+    inner = draws[:, :, 12:-12, 12:-12].double()
+    empirical = torch.einsum("kahw,kbhw->ab", inner, inner) / inner[:, 0].numel()
+    predicted = estimator.covariances(torch.tensor(STRENGTHS)).double()
+    torch.testing.assert_close(empirical, predicted, rtol=0.05, atol=0.0)
+
+
+@pytest.mark.parametrize("garbage", [0.0, -300.0, 1e6])
+def test_masked_pixels_do_not_matter(garbage: float) -> None:
+    """If it fails, cosmic rays shine through their mask."""
+    stars = [(28.3, 40.7, 1000.0)]
+    images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars).images).float()
+    weights = torch.ones(3, *SHAPE)
+    masked = torch.zeros(3, *SHAPE, dtype=torch.bool)
+    masked[1, 26:31, 39:44] = True
+    masked[:, 10, 50:55] = True
+    weights[masked] = 0.0
+    estimator = make_estimator(weights)
+    expected = estimator.solve(images, 1e-4)
+    assert torch.equal(estimator.solve(torch.where(masked, garbage, images), 1e-4), expected)
+
+
+def test_masked_star_is_recovered_from_the_others() -> None:
+    """If it fails, a mask in one exposure changes the flux of a star."""
+    stars = [(28.3, 40.7, 1000.0)]
+    images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=None).images).float()
+    weights = torch.ones(3, *SHAPE)
+    weights[1, 24:29, 38:42] = 0.0
+    estimate = sample(make_estimator(weights).solve(images, 1e-6, tolerance=1e-4)).numpy()
+    truth = gaussian_stars(SHAPE, stars, TARGET)
+    np.testing.assert_allclose(estimate, truth, rtol=0.0, atol=0.02 * truth.max())
+
+
+def test_stronger_is_smoother() -> None:
+    """If it fails, the bank is not ordered from sharp to smooth."""
+    estimator = make_estimator()
+    estimates = sample(estimator.solve_all(white_noise(1)[0], STRENGTHS))
+    roughness = estimates.diff(dim=-1).std(dim=(1, 2)) / estimates.std(dim=(1, 2))
+    noise = estimates.std(dim=(1, 2))
+    assert bool((roughness.diff() < 0).all())
+    assert bool((noise.diff() < 0).all())
+
+
+def test_only_chosen_exposures_count() -> None:
+    """If it fails, the network sees what it has to predict."""
+    stack = make_exposure_stack(SHAPE, FWHMS)
+    model = ForwardModel.from_stack(stack, TARGET)
+    weights = torch.ones(3, *SHAPE)
+    estimator = LinearEstimator(model, weights, torch.tensor([0, 2]))
+    assert estimator.full_weight == pytest.approx(2.0)
+    images = stack.images.clone()
+    expected = estimator.solve(images, 1e-3)
+    images[1] = 1e6
+    assert torch.equal(estimator.solve(images, 1e-3), expected)
+    alone = ForwardModel(stack.psfs[[0, 2]], SHAPE, TARGET)
+    other = LinearEstimator(alone, weights[:2]).solve(images[[0, 2]], 1e-3)
+    torch.testing.assert_close(other, expected, rtol=0.0, atol=2e-3 * float(expected.max()))
+
+
+def test_depth() -> None:
+    """If it fails, thin parts of the patch pass for deep ones."""
+    weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
+    weights[2, :20] = 0.0
+    estimator = make_estimator(weights)
+    assert estimator.full_weight == pytest.approx(3.5)
+    torch.testing.assert_close(estimator.depth[:20], torch.full((20, SHAPE[1]), 1.5 / 3.5))
+    torch.testing.assert_close(estimator.depth[20:], torch.ones(40, SHAPE[1]))
+
+
+def test_start_does_not_matter() -> None:
+    """If it fails, an estimate depends on what was solved before it."""
+    estimator = make_estimator()
+    images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=[(28.3, 40.7, 1000.0)]).images).float()
+    direct = estimator.solve(images, 1e-3, tolerance=1e-5)
+    started = estimator.solve(images, 1e-3, start=torch.full_like(direct, 2.0), tolerance=1e-5)
+    inner = np.s_[6:-6, 6:-6]
+    torch.testing.assert_close(
+        sample(started)[inner], sample(direct)[inner], rtol=0.0, atol=0.02 * float(sample(direct)[:20].std())
+    )

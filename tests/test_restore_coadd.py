@@ -1,0 +1,327 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The task: what it writes, what it drops and what it refuses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.core import FitOptions, NetworkOptions, NoiseOptions, RejectionOptions
+from lsst.astroclearnet.tasks import (
+    CoregisterVisitsTask,
+    RestorationAlgorithmError,
+    RestorationConfig,
+    RestoreCoaddConfig,
+    RestoreCoaddTask,
+)
+from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.images import VisitImage
+from lsst.images.cells import CellCoadd
+from lsst.images.serialization import ArchiveReadError
+from lsst.pex.config import FieldValidationError
+from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound, Struct, UpstreamFailureNoWorkFound
+from lsst.pipe.base.testUtils import assertValidOutput, lintConnections
+
+SHAPE = (210, 230)
+SIGMA = 2.0
+VIEWS: tuple[dict[str, Any], ...] = (
+    {"offset": (3.3, 40.2), "visit": 11},
+    {"offset": (-4.1, 44.9), "rotation": 31.0, "visit": 12},
+    {"offset": (0.4, -51.6), "rotation": 180.0, "visit": 13},
+    {"offset": (6.2, 47.7), "scale": 1.01, "visit": 14},
+)
+WIDTHS = (3.2, 3.9, 4.6, 5.2)
+
+
+def make_config(**changes: Any) -> RestoreCoaddConfig:
+    """Return a configuration that fits small patches quickly."""
+    config = RestoreCoaddConfig()
+    config.geometry_source = "dict"
+    config.target_fwhm = 0.55
+    config.device = "cpu"
+    config.restoration.fit.max_epochs = 12
+    for name, value in changes.items():
+        setattr(config, name, value)
+    config.validate()
+    return config
+
+
+@pytest.fixture(scope="module")
+def field() -> StarField:
+    """Stars on patch 0."""
+    geometry = make_patch_geometry().patch(3, 0)
+    rng = np.random.default_rng(3)
+    columns, rows = np.meshgrid(np.arange(28.0, 140.0, 26.0), np.arange(28.0, 140.0, 26.0))
+    return StarField(
+        geometry=geometry,
+        x=columns.ravel() + rng.uniform(-0.5, 0.5, columns.size),
+        y=rows.ravel() + rng.uniform(-0.5, 0.5, rows.size),
+        flux=rng.uniform(300.0, 6000.0, columns.size),
+    )
+
+
+def observe(field: StarField, number: int, **changes: Any) -> VisitImage:
+    """Return one noisy visit image of the stars."""
+    projection = make_projection(SHAPE, **VIEWS[number])
+    rng = np.random.default_rng(number)
+    image = field.render(projection, SHAPE, WIDTHS[number]) + rng.normal(0.0, SIGMA, SHAPE)
+    arguments = {"variance": SIGMA**2, "fwhm": WIDTHS[number], **changes}
+    return make_visit_image(arguments.pop("image", image), projection, **arguments)
+
+
+@pytest.fixture(scope="module")
+def visits(field: StarField) -> list[VisitImage]:
+    """Four visit images with rotations and dithers."""
+    return [observe(field, n) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def outputs(field: StarField, visits: list[VisitImage]) -> Struct:
+    """What the task makes of them."""
+    return RestoreCoaddTask(config=make_config()).run(visit_images=visits, geometry=field.geometry, band="i")
+
+
+def test_outputs_are_those_of_the_connections(outputs: Struct) -> None:
+    assertValidOutput(RestoreCoaddTask(config=make_config()), outputs)
+
+
+def test_restored_coadd_is_complete(field: StarField, outputs: Struct) -> None:
+    # Downstream tasks read all of these from the coadd alone.
+    coadd: CellCoadd = outputs.restored_coadd
+    assert coadd.bbox == field.geometry.bbox
+    assert coadd.unit == u.nJy
+    assert coadd.band == "i"
+    assert coadd.patch == field.geometry.definition
+    assert coadd.sky_projection == field.geometry.projection
+    assert len(coadd.noise_realizations) == 2
+    assert np.isfinite(coadd.image.array).all()
+    assert (coadd.variance.array > 0).all()
+    kernel = coadd.psf.compute_kernel_image(x=70, y=60).array
+    assert kernel.sum() == pytest.approx(1.0)
+    inputs = coadd.provenance.inputs
+    assert [int(v) for v in inputs["visit"]] == [11, 12, 13, 14]
+    contributions = coadd.provenance.contributions
+    cells = 4 * 5
+    assert len(contributions) == 4 * cells
+    assert np.sum(contributions["weight"]) == pytest.approx(cells)
+    # The sharper an exposure, the more it says about point sources.
+    share = [np.sum(contributions["weight"][contributions["visit"] == v]) for v in (11, 12, 13, 14)]
+    assert share == sorted(share, reverse=True)
+    assert coadd.metadata["target_fwhm_arcsec"] == pytest.approx(0.55)
+
+
+def test_stars_have_their_flux_and_the_declared_psf(field: StarField, outputs: Struct) -> None:
+    coadd: CellCoadd = outputs.restored_coadd
+    image, origin = coadd.image.array, coadd.bbox.start
+    rows, columns = np.mgrid[-6:7, -6:7]
+    sigma = 0.55 / 0.168 / 2.3548
+    ratios, widths = [], []
+    for x, y, flux in zip(field.x, field.y, field.flux, strict=True):
+        row, column = round(y) - origin.y, round(x) - origin.x
+        cut = image[row - 6 : row + 7, column - 6 : column + 7]
+        radius = (rows - (y - round(y))) ** 2 + (columns - (x - round(x))) ** 2
+        psf = np.exp(-0.5 * radius / sigma**2) / (2 * np.pi * sigma**2)
+        ratios.append((cut * psf).sum() / (psf**2).sum() / flux)
+        widths.append(np.sqrt((cut * psf * radius).sum() / (cut * psf).sum()))
+    bright = field.flux > 1500.0
+    assert np.median(np.array(ratios)[bright]) == pytest.approx(1.0, abs=0.01)
+    # Gaussian times Gaussian of the same width: half the variance an axis.
+    assert np.median(np.array(widths)[bright]) == pytest.approx(sigma, rel=0.02)
+
+
+def test_metrics_are_plain_and_true(outputs: Struct) -> None:
+    metrics = outputs.restored_coadd_metrics
+    assert metrics["patch"]["num_exposures"] == 4
+    assert metrics["dropped"] == {}
+    assert [e["visit"] for e in metrics["exposures"]] == [11, 12, 13, 14]
+    for exposure, width in zip(metrics["exposures"], WIDTHS, strict=True):
+        scale = 0.168 * (1.01 if exposure["visit"] == 14 else 1.0)
+        assert exposure["psf_fwhm"] == pytest.approx(width * scale, rel=0.03)
+        assert exposure["chi_square"] == pytest.approx(1.0, abs=0.08)
+    assert sum(e["weight_share"] for e in metrics["exposures"]) == pytest.approx(1.0)
+    assert metrics["image"]["chi_square"] == pytest.approx(1.0, abs=0.05)
+
+    def leaves(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [leaf for item in value.values() for leaf in leaves(item)]
+        return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list) else [value]
+
+    assert {type(leaf) for leaf in leaves(metrics)} <= {str, int, float, bool}
+
+
+def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage], outputs: Struct) -> None:
+    # The Butler gives inputs in any order; a rerun must give the same bits.
+    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    again = task.run(visit_images=visits[::-1], geometry=field.geometry, band="i")
+    np.testing.assert_array_equal(again.restored_coadd.image.array, outputs.restored_coadd.image.array)
+    np.testing.assert_array_equal(again.restored_coadd.variance.array, outputs.restored_coadd.variance.array)
+
+
+def test_handles_are_read_as_visit_images(field: StarField, visits: list[VisitImage]) -> None:
+    handles = [
+        InMemoryDatasetHandle(v, visit=v.obs_info.visit_id, detector=0, storageClass="VisitImage")
+        for v in visits
+    ]
+    task = CoregisterVisitsTask()
+    direct = task.run(visit_images=visits, geometry=field.geometry)
+    through = task.run(visit_images=handles, geometry=field.geometry)
+    for first, second in zip(direct.exposures, through.exposures, strict=True):
+        np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_bad_exposures_are_dropped_with_reasons(
+    field: StarField, visits: list[VisitImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    # One bad exposure must not cost the patch, nor be silently missing.
+    far = make_projection(SHAPE, center=(151.0, 2.2), visit=20)
+    bad = [
+        observe(field, 1, psf=ArchiveReadError("no model in the file")),
+        observe(field, 2, unit=u.electron),
+        make_visit_image(np.ones(SHAPE), far),
+        observe(field, 3, image=np.full(SHAPE, np.nan)),
+        visits[0],
+    ]
+    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    with caplog.at_level(logging.WARNING):
+        result = task.run(visit_images=[visits[0], *bad], geometry=field.geometry, band="i")
+    dropped = result.restored_coadd_metrics["dropped"]
+    assert {key: reason.split(":")[0] for key, reason in dropped.items()} == {
+        "visit 11, detector 0": "duplicate",
+        "visit 12, detector 0": "no_psf",
+        "visit 13, detector 0": "not_calibrated",
+        "visit 14, detector 0": "no_usable_pixels",
+        "visit 20, detector 0": "no_overlap",
+    }
+    assert "no model in the file" in caplog.text
+    assert "electron" in caplog.text
+    recorded = [v for k, v in result.restored_coadd.metadata.items() if k.startswith("dropped_")]
+    assert len(recorded) == 5
+    assert any("no_psf" in str(r) for r in recorded)
+    assert {task.metadata[f"dropped_{n}"] for n in range(5)} == set(recorded)
+
+
+def test_nan_pixels_are_masked(field: StarField, visits: list[VisitImage]) -> None:
+    image = visits[2].image.array.copy()
+    image[90:96, 100:105] = np.nan
+    holed = observe(field, 2, image=image)
+    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    result = task.run(visit_images=[*visits[:2], holed], geometry=field.geometry, band="i")
+    assert np.isfinite(result.restored_coadd.image.array).all()
+    assert result.restored_coadd_metrics["exposures"][2]["num_not_finite"] == 30
+
+
+def test_nothing_on_the_patch_is_no_work(field: StarField) -> None:
+    task = RestoreCoaddTask(config=make_config())
+    far = make_visit_image(np.ones(SHAPE), make_projection(SHAPE, center=(151.0, 2.2)))
+    with pytest.raises(NoWorkFound, match="No visit image has a pixel on test_map, tract 3, patch 0, i"):
+        task.run(visit_images=[far], geometry=field.geometry, band="i")
+
+
+def test_only_bad_exposures_is_an_upstream_failure(field: StarField) -> None:
+    task = RestoreCoaddTask(config=make_config())
+    with pytest.raises(UpstreamFailureNoWorkFound, match="visit 12, detector 0: not_calibrated"):
+        task.run(visit_images=[observe(field, 1, unit=u.adu)], geometry=field.geometry, band="i")
+
+
+def test_one_exposure_is_restored_and_says_so(field: StarField, visits: list[VisitImage]) -> None:
+    task = RestoreCoaddTask(config=make_config(do_plot=False, target_fwhm=None))
+    result = task.run(visit_images=visits[:1], geometry=field.geometry, band="i")
+    assert "one exposure" in result.restored_coadd_metrics["fit"]["stop_reason"]
+    assert np.isfinite(result.restored_coadd.image.array).all()
+
+
+def test_seed_follows_from_the_patch_and_the_offset() -> None:
+    # Two patches must not share their random numbers; a rerun must.
+    seeds = {
+        RestoreCoaddTask(config=make_config(seed_offset=offset))._seed(name)
+        for offset in (0, 1)
+        for name in ("a", "b", "a")
+    }
+    assert len(seeds) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("source", ["skymap", "coadd", "dict"])
+def test_connections_follow_the_geometry_source(source: str) -> None:
+    config = make_config(geometry_source=source)
+    connections = config.connections.ConnectionsClass(config=config)
+    names = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
+    assert connections.inputs == {"visit_images", names[source]}
+    assert connections.outputs == {"restored_coadd", "restored_coadd_metrics", "restored_coadd_plot"}
+    lintConnections(config.connections.ConnectionsClass)
+    config.do_plot = False
+    without = config.connections.ConnectionsClass(config=config)
+    assert "restored_coadd_plot" not in without.outputs
+
+
+def test_core_errors_become_algorithm_errors(field: StarField, visits: list[VisitImage]) -> None:
+    # The executor keeps the metadata of an AlgorithmError with the quantum.
+    task = RestoreCoaddTask(config=make_config(target_fwhm=0.05))
+    with pytest.raises(RestorationAlgorithmError, match="cannot be sampled") as caught:
+        task.run(visit_images=visits[:2], geometry=field.geometry, band="i")
+    assert caught.value.metadata["error"] == "InputError"
+
+
+def test_config_mirrors_the_options_of_the_core() -> None:
+    # One truth: names and defaults of configuration and core must agree.
+    options = RestorationConfig().make_options()
+    assert options.network == NetworkOptions()
+    assert options.fit == FitOptions()
+    assert options.rejection == RejectionOptions()
+    assert options.noise == NoiseOptions()
+
+
+@pytest.mark.parametrize(
+    ("field_name", "value"),
+    [
+        ("geometry_source", "guess"),
+        ("target_fwhm", -0.5),
+        ("device", "abacus"),
+        ("cell_size", 1),
+        ("max_noise", 0.0),
+    ],
+)
+def test_bad_configuration_names_the_field(field_name: str, value: object) -> None:
+    config = RestoreCoaddConfig()
+    with pytest.raises(FieldValidationError, match=field_name):
+        setattr(config, field_name, value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("fit", "num_folds", 1),
+        ("fit", "learning_rate", 0.0),
+        ("noise", "num_realizations", -1),
+        ("network", "hidden_channels", 0),
+        ("network", "strengths", [1e-2, 1e-3]),
+        ("rejection", "num_rounds", 0),
+    ],
+)
+def test_bad_restoration_configuration_names_the_field(part: str, name: str, value: object) -> None:
+    config = RestoreCoaddConfig()
+
+    def configure() -> None:
+        setattr(getattr(config.restoration, part), name, value)
+        config.validate()
+
+    with pytest.raises(FieldValidationError, match=name):
+        configure()
+
+
+def test_thresholds_are_checked_together() -> None:
+    config = RestoreCoaddConfig()
+    config.restoration.rejection.low_threshold = 9.0
+    with pytest.raises(ValueError, match="rejection.low_threshold=9.0"):
+        config.validate()

@@ -163,7 +163,11 @@ PLANES = np.ones((2, *SHAPE))
     ("changes", "error", "message"),
     [
         ({"images": PLANES[0]}, InputError, r"images must have shape \(n, H, W\), not \(20, 28\)"),
-        ({"images": np.ones((2, 0, 28))}, InputError, r"images must have shape \(n, H, W\), not \(2, 0, 28\)"),
+        (
+            {"images": np.ones((2, 0, 28))},
+            InputError,
+            r"images must have shape \(n, H, W\), not \(2, 0, 28\)",
+        ),
         ({"images": np.ma.masked_array(PLANES)}, InputError, "images is a masked array.*through 'good'"),
         ({"variances": np.ma.masked_array(PLANES)}, InputError, "variances is a masked array"),
         ({"images": PLANES + 1j}, InputError, "images is complex"),
@@ -171,9 +175,17 @@ PLANES = np.ones((2, *SHAPE))
         ({"images": np.full((2, *SHAPE), "a")}, InputError, "images of type ndarray cannot be read"),
         ({"good": PLANES.astype(int)}, InputError, "good must be boolean .*not int64"),
         ({"good": torch.ones(2, *SHAPE)}, InputError, "good must be boolean .*not torch.float32"),
-        ({"variances": PLANES[:, :, 1:]}, InputError, r"variances has shape \(2, 20, 27\), which is not that"),
+        (
+            {"variances": PLANES[:, :, 1:]},
+            InputError,
+            r"variances has shape \(2, 20, 27\), which is not that",
+        ),
         ({"good": np.ones((1, *SHAPE), bool)}, InputError, r"good has shape \(1, 20, 28\), which is not"),
-        ({"psfs": np.ones((3, 9, 9))}, InputError, r"psfs must have shape .* with n=2, not \(3, 1, 1, 9, 9\)"),
+        (
+            {"psfs": np.ones((3, 9, 9))},
+            InputError,
+            r"psfs must have shape .* with n=2, not \(3, 1, 1, 9, 9\)",
+        ),
         ({"psfs": np.ones((9, 9))}, InputError, r"psfs must have shape .* with n=2, not \(9, 9\)"),
         ({"psfs": np.ones((2, 9, 7))}, InputError, r"psfs must have shape .*not \(2, 1, 1, 9, 7\)"),
         ({"psfs": np.ones((2, 8, 8))}, InputError, "odd number of pixels on a side, not 8"),

@@ -69,7 +69,10 @@ def test_adjoint_for_some_exposures(varying: bool) -> None:
     model = varying_model() if varying else constant_model()
     chosen = torch.tensor([1])
     assert_adjoint(
-        lambda x: model.predict(x, chosen), lambda y: model.adjoint(y, chosen), model.latent_shape, (1, *SHAPE)
+        lambda x: model.predict(x, chosen),
+        lambda y: model.adjoint(y, chosen),
+        model.latent_shape,
+        (1, *SHAPE),
     )
     both, one = (model.predict(star(model, 30, 20), e) for e in (None, chosen))
     torch.testing.assert_close(one, both[1:])
@@ -107,7 +110,9 @@ def test_identity_at_the_target_psf() -> None:
     stars = [(20.3, 40.8, 100.0), (50.0, 30.2, 30.0), (33.9, 27.1, -20.0)]
     latent = torch.from_numpy(gaussian_stars(model.latent_shape, stars, TARGET)).float()
     predicted = model.predict(latent)[0]
-    torch.testing.assert_close(predicted, model.sample(latent), rtol=0.0, atol=1e-4 * float(latent.max()))
+    # Of a star, a share 1e-3 lies where the target OTF is below the root of
+    # the floor of the deconvolution, 1e-6, and fades out.
+    torch.testing.assert_close(predicted, model.sample(latent), rtol=0.0, atol=2e-3 * float(latent.max()))
 
 
 def test_star_has_the_psf_of_each_exposure() -> None:

@@ -66,6 +66,11 @@ RULES = {
         ("core", "adapters"),
         (f"{PACKAGE}.baselines", f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
     ),
+    "commands": Room(
+        (*IMAGES, "scipy", "rich", "lsst.daf.butler"),
+        ("adapters", "metrics", "repository", "simulation"),
+        (f"{PACKAGE}.plots", "matplotlib"),
+    ),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),

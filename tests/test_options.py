@@ -42,6 +42,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         (NetworkOptions(), {"strengths": (1e-2, 1e-2)}, "at least two positive, rising"),
         (NetworkOptions(), {"strengths": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
         (NetworkOptions(), {"hidden_channels": 0}, "positive"),
+        (NetworkOptions(), {"closure_strength": 0.0}, "positive"),
         (FitOptions(), {"huber_delta": 0.0}, "positive"),
         (FitOptions(), {"learning_rate": -1e-3}, "positive"),
         (FitOptions(), {"num_folds": 1}, "at least 2"),

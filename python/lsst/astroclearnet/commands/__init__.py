@@ -6,12 +6,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the subcommands of ``astroclearnet`` do."""
+"""What the subcommands of ``astroclearnet`` do.
 
-from ._comparison import *
-from ._demo import *
+The modules that need the simulation are not gathered here: files can be
+ingested without it.
+"""
+
+from ._actions import *
 from ._errors import *
 from ._ingest import *
-from ._picture import *
 from ._pipetask import *
-from ._report import *

@@ -21,6 +21,7 @@ from astropy.table import Table
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
 
 from ..metrics import SIGNAL_TO_NOISE_BINS, measure_patch, measured_depth, psf_flux, star_statistics
+from ..simulation import AB_ZERO_POINT_NJY
 from ._errors import CommandError
 from ._patches import Patch, PatchImage, read_patch
 
@@ -30,6 +31,8 @@ ALL_PATCHES = "all"
 _SCATTER_ERROR = 1.17
 """Error of a standard deviation from the median absolute deviation, times the
 root of the number of stars (Rousseeuw and Croux 1993, JASA 88, 1273)."""
+
+_MIN_DEPTH_STARS = 8
 
 _STARS = ("flux", "error", "truth", "signal_to_noise")
 
@@ -60,9 +63,11 @@ def compare_patches(
         stars in arcsec, ``psf_fwhm`` that of the PSF model;
         ``depth_claimed`` is the 5 sigma depth in AB magnitudes by the
         variance plane for white noise, ``depth_noise`` that of the noise
-        realisations, ``depth_measured`` that of blank sky; ``chi_square`` is
-        reduced; ``num_exposures`` and ``num_dropped`` count visit images. For
-        the columns of the stars see `lsst.astroclearnet.metrics.measure_patch`.
+        realisations, ``depth_measured`` that of blank sky and ``depth_stars``
+        that of the deviations, bias and all, of the fluxes of at least eight
+        stars of the faintest bin from the truth; ``chi_square`` is
+        reduced; ``num_exposures`` and ``num_dropped`` count visit images. The
+        other columns are those of `lsst.astroclearnet.metrics.measure_patch`.
     patches : `list` [`Patch`]
         What was measured.
 
@@ -155,10 +160,8 @@ def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
         row = measure_patch(image.image, image.variance, image.psf, stars, model=models[name])
         flux, error = photometry[name]
         columns = (flux, error, stars["flux"], stars["signal_to_noise"])
-        measured[name] = (
-            _describe(patch, name, image, row),
-            Table(dict(zip(_STARS, columns, strict=True))),
-        )
+        table = Table(dict(zip(_STARS, columns, strict=True)))
+        measured[name] = ({**_describe(patch, name, image, row), **_depth_of_stars(table)}, table)
     return measured
 
 
@@ -202,6 +205,28 @@ def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float])
         "num_dropped": float(facts["num_dropped"]) if is_restored else np.nan,
         **_with_scatter_errors(statistics),
     }
+
+
+def _depth_of_stars(stars: Table) -> dict[str, float]:
+    """Return the depth that the fluxes of faint stars show.
+
+    Parameters
+    ----------
+    stars
+        Table with columns `_STARS`.
+
+    Returns
+    -------
+    depth : `dict`
+        5 sigma depth in AB magnitudes as ``depth_stars``; NaN with too few
+        stars.
+    """
+    low, high = SIGNAL_TO_NOISE_BINS[0]
+    faint = stars[(stars["signal_to_noise"] >= low) & (stars["signal_to_noise"] < high)]
+    if len(faint) < _MIN_DEPTH_STARS:
+        return {"depth_stars": np.nan}
+    sigma = 1.4826 * float(np.median(np.abs(faint["flux"] - faint["truth"])))
+    return {"depth_stars": float(AB_ZERO_POINT_NJY - 2.5 * np.log10(5.0 * sigma))}
 
 
 def _with_scatter_errors(statistics: dict[str, float]) -> dict[str, float]:
@@ -269,5 +294,6 @@ def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> 
             for column in statistics.colnames
             if column not in ("snr_min", "snr_max")
         }
-        pooled.append({**row, **_with_scatter_errors(flat)})
+        depth = _depth_of_stars(Table(dict(zip(_STARS, columns, strict=True))))
+        pooled.append({**row, **_with_scatter_errors(flat), **depth})
     return pooled

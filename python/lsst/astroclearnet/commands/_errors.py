@@ -14,4 +14,4 @@ __all__ = ("CommandError",)
 
 
 class CommandError(RuntimeError):
-    """A command cannot do what it was asked; the message says why in a line."""
+    """A command cannot do what it was asked; one line says why."""

@@ -138,7 +138,9 @@ class Patch:
             distance = distance_transform_edt(good)
             row, column = np.rint(y[counts]).astype(int), np.rint(x[counts]).astype(int)
             counts[counts] = distance[row, column] > fwhm_of_kernel(self.coadd.psf)
-        return Table({"x": x, "y": y, "flux": flux, "signal_to_noise": np.where(counts, flux / sigma, np.nan)})
+        return Table(
+            {"x": x, "y": y, "flux": flux, "signal_to_noise": np.where(counts, flux / sigma, np.nan)}
+        )
 
     def galaxies(self) -> Table:
         """Return the galaxies.

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from astropy.table import Table
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from lsst.daf.butler import Butler
 
 from ..adapters import coregister
+from ..simulation import render_truth
 from ._errors import CommandError
 from ._patches import Patch
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 type Array = npt.NDArray[np.float64]
 
-_ZOOM_SIZE = 40
-_MIN_COVERAGE = 0.7
+_PAIR_SIZE = 28
+_ZOOM_SIZE = 44
+_MIN_COVERAGE = 0.5
+_ARTEFACT_WIDTH = 2.0
 
 
 def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
@@ -64,10 +67,11 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
     if not patches:
         raise CommandError("There is no patch to draw.")
     patch = max(patches, key=_interest)
-    exposure, name = _best_exposure(butler, patch)
-    truth = patch.render(patch.sources, patch.restored.psf)
+    zooms = _zooms(patch)
+    exposure, name = _best_exposure(butler, patch, zooms[:1])
     scale = patch.geometry.pixel_scale
-    width = patch.metrics["image"]["target_fwhm"]
+    width = float(patch.metrics["image"]["target_fwhm"])
+    truth = render_truth(patch.sources, patch.geometry, patch.band, psf_fwhm=width / scale)
     keys = patch.data_id
     return comparison_figure(
         [
@@ -76,7 +80,243 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
             ("Restored coadd", patch.restored.image),
             (f"Truth at {width:.2f}\N{DOUBLE PRIME} FWHM", truth),
         ],
-        zooms=_zooms(patch, exposure),
+        zooms=zooms,
         pixel_scale=scale,
         title=f"{keys['skymap']}, tract {keys['tract']}, patch {keys['patch']}, {keys['band']} band",
     )
+
+
+def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple[Array, str]:
+    """Read the sharpest visit that shows half a patch and the zooms.
+
+    Parameters
+    ----------
+    butler
+        A Butler whose default collections hold the visit images.
+    patch
+        The patch.
+    zooms
+        Parts of it that should have data.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        Its detectors on the grid of the patch in nJy, shape (H, W); NaN where
+        no pixel is usable.
+    name : `str`
+        What to call it.
+    """
+    visits: dict[int, list[dict[str, Any]]] = {}
+    for exposure in patch.metrics["exposures"]:
+        visits.setdefault(exposure["visit"], []).append(exposure)
+    widths = {visit: np.mean([part["psf_fwhm"] for part in parts]) for visit, parts in visits.items()}
+    best: tuple[float, Array, str] | None = None
+    for visit in sorted(visits, key=lambda visit: float(widths[visit])):
+        image = np.full(patch.coadd.image.shape, np.nan)
+        for part in visits[visit]:
+            keys = {name: part[name] for name in ("instrument", "visit", "detector")}
+            exposure = coregister(butler.get("visit_image", **keys), patch.geometry)
+            image[exposure.good] = exposure.image[exposure.good]
+        shares = [float(np.isfinite(image).mean()) / _MIN_COVERAGE]
+        for zoom in zooms:
+            x, y = zoom.corner(image.shape)
+            shares.append(float(np.isfinite(image[y : y + zoom.size, x : x + zoom.size]).mean()) / 0.9)
+        if best is None or min(shares) > best[0]:
+            best = (min(shares), image, f"visit {visit}, {widths[visit]:.2f}\N{DOUBLE PRIME}")
+        if best[0] >= 1.0:
+            break
+    if best is None:
+        raise CommandError("The restored coadd has no exposures.")
+    return best[1:]
+
+
+def _zooms(patch: Patch) -> list[Zoom]:
+    """Choose what to enlarge.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    zooms : `list` [`lsst.astroclearnet.plots.Zoom`]
+        What there is of a close pair, a galaxy and an artefact.
+    """
+    from ..plots import Zoom
+
+    zooms = []
+    pair, galaxy = _close_pair(patch), _galaxy(patch)
+    if pair is not None:
+        x, y = (float(np.mean(pair[name])) for name in ("x", "y"))
+        separation = float(pair["pair_separation"][0])
+        zooms.append(Zoom(x, y, _PAIR_SIZE, f"stars {separation:.2f}\N{DOUBLE PRIME} apart"))
+    if galaxy is not None:
+        zooms.append(Zoom(float(galaxy["x"][0]), float(galaxy["y"][0]), _ZOOM_SIZE, "galaxy"))
+    artefact = _artefact(patch)
+    if artefact is not None:
+        zooms.append(Zoom(*artefact, _ZOOM_SIZE, "cosmic ray or trail"))
+    return zooms
+
+
+def _interest(patch: Patch) -> float:
+    """Tell how much a patch has to show.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    interest : `float`
+        The separation of its close pair in units of the target FWHM, near
+        one, counts most, then the brightness of its galaxy.
+    """
+    pair, galaxy = _close_pair(patch), _galaxy(patch)
+    interest = 0.0
+    if pair is not None:
+        interest += 10.0 - 10.0 * _offence(patch, float(pair["pair_separation"][0]))
+    if galaxy is not None:
+        interest += float(np.log10(galaxy[f"flux_{patch.band}"][0]))
+    return interest
+
+
+def _offence(patch: Patch, separation: float) -> float:
+    """Tell how far a separation is from one that is hard but possible.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+    separation
+        Separation of two stars in arcsec.
+
+    Returns
+    -------
+    offence : `float`
+        Zero at 1.1 times the target FWHM.
+    """
+    return abs(separation / (1.1 * patch.metrics["image"]["target_fwhm"]) - 1.0)
+
+
+def _has_room(patch: Patch) -> npt.NDArray[np.bool_]:
+    """Tell which pixels have data around them that fill a zoom.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    room : `numpy.ndarray`
+        Shape (H, W).
+    """
+    has_data = np.pad(np.isfinite(patch.coadd.image), 1)
+    return np.asarray(distance_transform_edt(has_data)[1:-1, 1:-1] > _ZOOM_SIZE // 2)
+
+
+def _inside(patch: Patch, sources: Table) -> npt.NDArray[np.bool_]:
+    """Tell which sources have data around them that fill a zoom.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+    sources
+        Rows of its sources.
+
+    Returns
+    -------
+    inside : `numpy.ndarray`
+        One truth value per source.
+    """
+    x, y = (np.rint(np.asarray(sources[name])).astype(int) for name in ("x", "y"))
+    height, width = patch.coadd.image.shape
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    inside[inside] = _has_room(patch)[y[inside], x[inside]]
+    return inside
+
+
+def _sky_sigma(patch: Patch) -> float:
+    """Return the error of the flux of a faint star in the plain coadd.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    sigma : `float`
+        Standard deviation in nJy.
+    """
+    return float(np.sqrt(np.nanmedian(patch.coadd.variance) / np.sum(patch.coadd.psf**2)))
+
+
+def _close_pair(patch: Patch) -> Table | None:
+    """Choose a close pair of stars.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    pair : `astropy.table.Table` or `None`
+        Two sources of high signal-to-noise ratio.
+    """
+    sources = patch.sources
+    bright = np.asarray(sources[f"flux_{patch.band}"]) > 30.0 * _sky_sigma(patch)
+    usable = sources[bright & _inside(patch, sources) & (sources["pair_id"] >= 0)]
+    pairs = [usable[usable["pair_id"] == pair] for pair in np.unique(usable["pair_id"])]
+    pairs = [pair for pair in pairs if len(pair) == 2]
+    return min(pairs, key=lambda pair: _offence(patch, float(pair["pair_separation"][0])), default=None)
+
+
+def _galaxy(patch: Patch) -> Table | None:
+    """Choose a galaxy whose shape can be seen.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    galaxy : `astropy.table.Table` or `None`
+        The brightest one of at least half the target FWHM in radius.
+    """
+    galaxies = patch.galaxies()
+    large = np.asarray(galaxies["disc_radius"]) > 0.5 * patch.metrics["image"]["target_fwhm"]
+    usable = galaxies[large & _inside(patch, galaxies)]
+    brightest = np.argsort(-np.asarray(usable[f"flux_{patch.band}"]))[:1]
+    return usable[brightest] if len(usable) else None
+
+
+def _artefact(patch: Patch) -> tuple[float, float] | None:
+    """Find light in the coadd that is not in the sky.
+
+    Parameters
+    ----------
+    patch
+        The patch.
+
+    Returns
+    -------
+    x, y : `float`
+        Pixel of the strongest artefact; `None` if there is none of 4 sigma.
+    """
+    coadd = patch.coadd
+    truth = patch.render(patch.sources, coadd.psf)
+    sigma = np.sqrt(np.nanmedian(coadd.variance))
+    blank = np.isfinite(coadd.image) & (truth < sigma)
+    smoothed = gaussian_filter(np.where(blank, coadd.image - truth, 0.0), _ARTEFACT_WIDTH)
+    smoothed[~_has_room(patch)] = 0.0
+    # White noise of sigma is smoothed to sigma / (2 sqrt(pi) width).
+    if not smoothed.max() > 4.0 * sigma / (2.0 * np.sqrt(np.pi) * _ARTEFACT_WIDTH):
+        return None
+    y, x = np.unravel_index(np.argmax(smoothed), smoothed.shape)
+    return float(x), float(y)

@@ -26,6 +26,7 @@ _IMAGE_COLUMNS = (
     ("5\N{GREEK SMALL LETTER SIGMA} claimed", "depth_claimed", 2),
     ("draws", "depth_noise", 2),
     ("blank sky", "depth_measured", 2),
+    ("stars", "depth_stars", 2),
     ("correlation", "noise_correlation", 2),
     ("red. \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}", "chi_square", 3),
     ("exposures", "num_exposures", 0),
@@ -48,9 +49,10 @@ def comparison_tables(table: Table) -> list[RichTable]:
     """
     images = RichTable(
         title="Images: width of the stars, depth (AB mag), noise, exposures",
-        caption="Depth for point sources: claimed by the variance plane for white noise, shown by the noise "
-        "realisations (draws), and measured on blank sky. Correlation: of the noise of adjacent pixels. "
-        "Row all: medians over the patches.",
+        caption="5\N{GREEK SMALL LETTER SIGMA} depth for point sources: claimed by the variance plane for "
+        "white noise; shown by the noise realisations (draws); by blank sky, which a restoration smooths "
+        "more than sources; and by the errors, bias and all, of faint stars. Correlation: of the noise of "
+        "adjacent pixels. Row all: medians over the patches.",
     )
     stars = RichTable(
         title="Star fluxes against the truth, in bins of the signal-to-noise ratio in the coadd",

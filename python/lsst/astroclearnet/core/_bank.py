@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FilterBank",)
+__all__ = ("DEPTH_FLOOR", "FilterBank")
 
 import dataclasses
 
@@ -19,7 +19,11 @@ import torch
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 
-_DEPTH_FLOOR = 0.02
+DEPTH_FLOOR = 0.02
+"""Depth below which the noise is no longer extrapolated."""
+
+_REACH = 9
+"""Side, in pixels, of the square in which missing data count."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,7 @@ class FilterBank:
         asinh, and the depth.
     significance
         Shape (s - 1, *latent_shape), absolute successive differences in units
-        of their noise.
+        of their noise, less where data are missing close by.
     covariances
         Shape (s, s), noise covariance of the estimates at full depth.
     depth
@@ -82,16 +86,20 @@ class FilterBank:
         estimates = estimator.solve_all(images, strengths)
         covariances = estimator.covariances(torch.tensor(strengths))
         depth = model.embed(estimator.depth)
-        noise = depth.clamp(min=_DEPTH_FLOOR).rsqrt()
+        noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()
         variances = covariances.diagonal()
         steps = variances[:-1] + variances[1:] - 2.0 * covariances.diagonal(offset=1)
         scaled = estimates / (variances.sqrt()[:, None, None] * noise)
         differences = (estimates[:-1] - estimates[1:]) / (steps.clamp(min=0).sqrt()[:, None, None] * noise)
         features = torch.cat([torch.asinh(scaled), torch.asinh(differences), depth.sqrt()[None]])
+        # Close to missing data fine estimates are extrapolations, noisier
+        # than the depth in the pixel itself tells.
+        missing = 1.0 - model.embed(estimator.coverage)
+        near = torch.nn.functional.max_pool2d(missing[None], _REACH, stride=1, padding=_REACH // 2)[0]
         return cls(
             estimates=estimates,
             features=features,
-            significance=differences.abs(),
+            significance=differences.abs() * (1.0 - near),
             covariances=covariances,
             depth=depth,
         )
@@ -115,4 +123,4 @@ class FilterBank:
             Shape (H, W).
         """
         full = torch.einsum("ahw,ab,bhw->hw", weights, self.covariances, weights)
-        return full / self.depth.clamp(min=_DEPTH_FLOOR)
+        return full / self.depth.clamp(min=DEPTH_FLOOR)

@@ -34,6 +34,9 @@ _NUM_DECAYS = 2
 
 _DECAY = 0.3
 
+_MIN_STEPS = 12
+"""Least number of steps in an epoch."""
+
 type ProgressCallback = Callable[[int, float, float], None]
 
 
@@ -44,21 +47,20 @@ class FitHistory:
     Attributes
     ----------
     loss
-        For each epoch, mean Huber loss a pixel on the exposures held out of
-        what the network saw, over the pixels it was fitted to.
+        After each epoch, mean Huber loss a pixel on the exposures held out of
+        what the network sees, over the pixels it is fitted to; the first
+        entry is that of the initial parameters.
     validation_loss
-        The same over the pixels it was not fitted to.
-    learning_rate
-        Step size in each epoch.
+        The same over the pixels it is not fitted to.
     best_epoch
-        Epoch whose parameters were kept, -1 without a fit.
+        Epoch whose parameters were kept, 0 for the initial ones, -1 without a
+        fit.
     stop_reason
         Why the fit ended, in words.
     """
 
     loss: list[float] = dataclasses.field(default_factory=list)
     validation_loss: list[float] = dataclasses.field(default_factory=list)
-    learning_rate: list[float] = dataclasses.field(default_factory=list)
     best_epoch: int = -1
     stop_reason: str = "not fitted"
 
@@ -107,29 +109,24 @@ def fit_network(
     """
     history = FitHistory()
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-    best_loss, best_state = float("inf"), copy.deepcopy(network.state_dict())
+    best = _evaluate(network, samples, options.huber_delta, history)
+    best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0
-    for epoch in range(options.max_epochs):
-        history.learning_rate.append(optimizer.param_groups[0]["lr"])
-        order = torch.randperm(len(samples), generator=generator).tolist()
-        steps = [_step(network, samples[k], optimizer, options.huber_delta) for k in order]
-        sums = torch.stack(steps).sum(dim=0)
-        loss, validation_loss = (float(sums[i] / sums[i + 1].clamp(min=1)) for i in (0, 2))
-        history.loss.append(loss)
-        history.validation_loss.append(validation_loss)
+    for epoch in range(1, options.max_epochs + 1):
+        for k in _epoch_order(len(samples), generator):
+            _step(network, samples[k], optimizer, options.huber_delta)
+        total = _evaluate(network, samples, options.huber_delta, history)
         if callback is not None:
-            callback(epoch, loss, validation_loss)
-        # A tiny patch may have too few pixels to set some aside.
-        total = float(sums[2] if sums[3] else sums[0])
-        waited = 0 if total < best_loss - _SIGNIFICANT_GAIN else waited + 1
-        if total < best_loss:
-            best_loss, best_state = total, copy.deepcopy(network.state_dict())
-            history.best_epoch = epoch
+            callback(epoch, history.loss[-1], history.validation_loss[-1])
+        waited = 0 if total < best - _SIGNIFICANT_GAIN else waited + 1
+        if total < best:
+            best, best_state, history.best_epoch = total, copy.deepcopy(network.state_dict()), epoch
         if waited >= options.patience:
             if decays == _NUM_DECAYS:
                 history.stop_reason = "converged"
                 break
             decays, waited = decays + 1, 0
+            network.load_state_dict(best_state)
             for group in optimizer.param_groups:
                 group["lr"] *= _DECAY
     else:
@@ -139,17 +136,42 @@ def fit_network(
     return history
 
 
-def _step(
-    network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
-) -> torch.Tensor:
-    """Make one step; return sums of loss and pixels, fitted and set aside."""
+def _epoch_order(number: int, generator: torch.Generator) -> list[int]:
+    """Return shuffled samples, several times over where there are few."""
+    passes = -(-_MIN_STEPS // number)
+    return [k for _ in range(passes) for k in torch.randperm(number, generator=generator).tolist()]
+
+
+def _losses(
+    network: MixingNetwork, sample: TrainingSample, delta: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the loss of each pixel, and which are fitted and set aside."""
     predicted = sample.model.predict(network(sample.bank), sample.held_out)
     loss = huber((sample.images - predicted) * sample.inverse_sigma, delta)
     used = sample.inverse_sigma > 0
-    fitted, aside = used & ~sample.validation, used & sample.validation
-    objective = loss[fitted].sum()
+    return loss, used & ~sample.validation, used & sample.validation
+
+
+def _step(
+    network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
+) -> None:
+    loss, fitted, _ = _losses(network, sample, delta)
     optimizer.zero_grad()
-    (objective / fitted.sum().clamp(min=1)).backward()
+    (loss[fitted].sum() / fitted.sum().clamp(min=1)).backward()
     optimizer.step()
-    sums = [objective.detach(), fitted.sum(), loss[aside].sum().detach(), aside.sum()]
-    return torch.stack([s.double() for s in sums]).cpu()
+
+
+@torch.no_grad()
+def _evaluate(
+    network: MixingNetwork, samples: Sequence[TrainingSample], delta: float, history: FitHistory
+) -> float:
+    """Add an entry to the history; return the loss that decides."""
+    sums = []
+    for sample in samples:
+        loss, fitted, aside = _losses(network, sample, delta)
+        sums.append([loss[fitted].sum(), fitted.sum(), loss[aside].sum(), aside.sum()])
+    fitted_loss, num_fitted, aside_loss, num_aside = torch.tensor(sums, dtype=torch.float64).sum(dim=0)
+    history.loss.append(float(fitted_loss / num_fitted.clamp(min=1)))
+    history.validation_loss.append(float(aside_loss / num_aside.clamp(min=1)))
+    # A tiny patch may have too few pixels to set some aside.
+    return float(aside_loss if num_aside else fitted_loss)

@@ -68,6 +68,9 @@ class LinearEstimator:
         total = self._weights.sum(dim=0)
         self.depth = total / self.full_weight
         """Sum of weights over its value at full depth, shape (H, W)."""
+        present = (self._weights > 0).to(typical.dtype)
+        self.coverage = (typical[:, None, None] * present).sum(dim=0) / self.full_weight
+        """Share of the exposures that are used, by weight, shape (H, W)."""
         self._root_penalty = model.embed(total).clamp(min=_PENALTY_FLOOR * self.full_weight).sqrt()
         power = model.mean_otfs[self._exposures].abs() ** 2
         self._power = (typical[:, None, None] * power).sum(dim=0) / self.full_weight
@@ -149,6 +152,28 @@ class LinearEstimator:
             previous, product = product, (residual * correction).sum()
             search = correction + (product / previous) * search
         return solution * (1.0 + strength)
+
+    def close(self, images: torch.Tensor, latent: torch.Tensor, strength: float) -> torch.Tensor:
+        """Return what an image leaves of the exposures, filtered linearly.
+
+        Added to the image it brings the flux of the exposures back on all
+        scales on which they constrain it better than the penalty.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W), all exposures of the model.
+        latent
+            Shape latent_shape, the image.
+        strength
+            Strength of the penalty relative to the weights.
+
+        Returns
+        -------
+        correction : `torch.Tensor`
+            Shape latent_shape.
+        """
+        return self.solve(images - self._model.predict(latent), strength) / (1.0 + strength)
 
     def covariances(self, strengths: torch.Tensor) -> torch.Tensor:
         """Return the covariance of estimates of several strengths.

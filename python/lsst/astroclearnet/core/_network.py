@@ -56,9 +56,9 @@ class MixingNetwork(nn.Module):
         self._non_negative = options.non_negative
         self.layers = nn.Sequential(
             nn.Conv2d(2 * num_strengths, hidden, 3, padding=1, padding_mode="replicate"),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(hidden, hidden, 3, padding=2, dilation=2, padding_mode="replicate"),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(hidden, num_strengths, 1),
         )
         self.sky_level = nn.Parameter(torch.zeros(()))

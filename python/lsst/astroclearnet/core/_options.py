@@ -34,12 +34,17 @@ class NetworkOptions:
     hidden_channels
         Channels of each hidden layer.
     non_negative
-        Keep the restored image at or above its fitted sky level.
+        Keep the output of the network at or above its fitted sky level.
+    closure_strength
+        Strength of the penalty of the linear filter by which the flux that
+        the network left in the exposures is given back; the smaller, the
+        more of it comes back, with its noise.
     """
 
     strengths: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     hidden_channels: int = 20
     non_negative: bool = True
+    closure_strength: float = 0.5
 
     def __post_init__(self) -> None:
         _require(
@@ -50,7 +55,8 @@ class NetworkOptions:
             self.strengths,
             "at least two positive, rising numbers",
         )
-        _require(self.hidden_channels > 0, "hidden_channels", self.hidden_channels, "positive")
+        for name in ("hidden_channels", "closure_strength"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +86,12 @@ class FitOptions:
     """
 
     huber_delta: float = 3.0
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     num_folds: int = 4
     window_size: int = 192
     num_windows: int = 3
-    patience: int = 4
-    max_epochs: int = 60
+    patience: int = 3
+    max_epochs: int = 40
 
     def __post_init__(self) -> None:
         for name in ("huber_delta", "learning_rate"):

@@ -18,7 +18,7 @@ import enum
 import numpy as np
 import torch
 
-from ._bank import FilterBank
+from ._bank import DEPTH_FLOOR, FilterBank
 from ._device import make_generator, select_device
 from ._errors import InputError
 from ._exposure_stack import ArrayLike, ExposureStack
@@ -229,20 +229,22 @@ def _assemble(
     rejected: torch.Tensor,
     options: RestoreOptions,
 ) -> RestorationResult:
-    strengths = options.network.strengths
-    bank = FilterBank.build(model, stack.images, weights, strengths)
+    bank = FilterBank.build(model, stack.images, weights, options.network.strengths)
     mixture = network.mixture(bank)
-    latent = network.combine(mixture, bank)
-    propagated = propagate_noise(draws, mixture, model, weights, strengths)
+    output = network.combine(mixture, bank)
+    estimator = LinearEstimator(model, weights)
+    strength = torch.tensor([options.network.closure_strength])
+    latent = output + estimator.close(stack.images, output, float(strength))
+    propagated = propagate_noise(draws, mixture, model, weights, options.network)
+    closure_variance = estimator.covariances(strength)[0, 0] / bank.depth.clamp(min=DEPTH_FLOOR)
     variance = bank.mixture_variance(mixture)
     seen = weights.sum(dim=0) > 0
-    ratio = noise_ratio(model.sample(propagated), model.sample(variance), seen)
+    ratio = noise_ratio(model.sample(propagated), model.sample(variance + closure_variance), seen)
     sky_level = float(network.sky_level) * bank.unit
     if options.network.non_negative:
         excess = (mixture * bank.estimates).sum(dim=0) - sky_level
-        variance = non_negative_error(excess, ratio * variance)
-    else:
-        variance = ratio * variance
+        variance = non_negative_error(excess, variance)
+    variance = ratio * (variance + closure_variance)
 
     deviation = (stack.images - model.predict(latent)) * weights.sqrt()
     residual = (deviation * weights.sqrt()).sum(dim=0) * weights.sum(dim=0).clamp(min=1e-30).rsqrt()

@@ -18,6 +18,7 @@ import torch
 
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
+from ._options import NetworkOptions
 
 
 def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator) -> torch.Tensor:
@@ -46,9 +47,9 @@ def propagate_noise(
     mixture: torch.Tensor,
     model: ForwardModel,
     weights: torch.Tensor,
-    strengths: tuple[float, ...],
+    options: NetworkOptions,
 ) -> torch.Tensor:
-    """Pass noise through the fitted estimator.
+    """Pass noise through the fitted estimator, closure included.
 
     Parameters
     ----------
@@ -60,8 +61,8 @@ def propagate_noise(
         Forward model of the exposures.
     weights
         Shape (n, H, W), inverse variances, 0 where a pixel is not used.
-    strengths
-        Strengths of the bank.
+    options
+        Strengths of the bank and of the closure.
 
     Returns
     -------
@@ -71,7 +72,11 @@ def propagate_noise(
     if not len(noise):
         return mixture.new_empty((0, *mixture.shape[1:]))
     estimator = LinearEstimator(model, weights)
-    return torch.stack([(mixture * estimator.solve_all(draw, strengths)).sum(dim=0) for draw in noise])
+    propagated = []
+    for draw in noise:
+        mixed = (mixture * estimator.solve_all(draw, options.strengths)).sum(dim=0)
+        propagated.append(mixed + estimator.close(draw, mixed, options.closure_strength))
+    return torch.stack(propagated)
 
 
 def non_negative_error(excess: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:

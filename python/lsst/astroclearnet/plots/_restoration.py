@@ -166,7 +166,7 @@ def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[Any]) ->
     overlay = np.zeros((*flagged.shape, 4))
     overlay[flagged] = to_rgba(_FLAG_COLOR, 0.85)
     axes.imshow(overlay, origin="lower", interpolation="nearest")
-    share = 100.0 * np.count_nonzero(flagged) / max(1, np.count_nonzero(has_data))
+    share = 100.0 * float(flagged.sum()) / max(1, int(has_data.sum()))
     axes.set_title("Uncertainty")
     axes.set_xlabel(f"flagged pixels: {share:.2g} %", color=_FLAG_COLOR, labelpad=5)
     add_color_bar(drawn, axes, r"$\sigma$ (nJy / pixel)")

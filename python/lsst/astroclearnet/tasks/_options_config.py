@@ -32,7 +32,16 @@ class NetworkConfig(Config):
         dtype=int, doc="Channels of each hidden layer.", default=NetworkOptions.hidden_channels, min=1
     )
     non_negative = Field[bool](
-        doc="Keep the restored image at or above its fitted sky level?", default=NetworkOptions.non_negative
+        doc="Keep the output of the network at or above its fitted sky level?",
+        default=NetworkOptions.non_negative,
+    )
+    closure_strength = RangeField(
+        dtype=float,
+        doc="Strength of the penalty of the linear filter by which the flux that the network left in the "
+        "exposures is given back; the smaller, the more of it comes back, with its noise.",
+        default=NetworkOptions.closure_strength,
+        min=0.0,
+        inclusiveMin=False,
     )
 
     def make_options(self) -> NetworkOptions:
@@ -47,6 +56,7 @@ class NetworkConfig(Config):
             strengths=tuple(self.strengths),
             hidden_channels=self.hidden_channels,
             non_negative=self.non_negative,
+            closure_strength=self.closure_strength,
         )
 
 

@@ -1,0 +1,276 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The command ``astroclearnet``."""
+
+from __future__ import annotations
+
+__all__ = ("main",)
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+
+_MIN_WIDTH = 150
+"""Width of what is written to anything but a terminal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments
+        Words after the name of the command; those of the process by default.
+
+    Returns
+    -------
+    status : `int`
+        Exit status: 0, or 1 on failure, which is told in one line.
+    """
+    options = _make_parser().parse_args(arguments)
+    from rich.console import Console
+
+    from lsst.astroclearnet.commands import ACTIONS
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=_MIN_WIDTH)
+    logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
+    try:
+        ACTIONS[options.command](options, console)
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except ModuleNotFoundError as exc:
+        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[demo]'")
+    except Exception as exc:
+        if options.debug:
+            raise
+        first = str(exc).strip().split("\n")[0] or type(exc).__name__
+        return _fail(first if _is_for_users(exc) else f"{type(exc).__name__}: {first}")
+    return 0
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Tell whether the message of an error needs no name of its type.
+
+    Parameters
+    ----------
+    error
+        The error.
+
+    Returns
+    -------
+    for_users : `bool`
+        True for errors that this package raises on wrong input.
+    """
+    from lsst.astroclearnet.commands import CommandError
+
+    return isinstance(error, CommandError | ValueError | TypeError)
+
+
+def _fail(message: str) -> int:
+    """Write an error.
+
+    Parameters
+    ----------
+    message
+        What is wrong.
+
+    Returns
+    -------
+    status : `int`
+        Exit status.
+    """
+    sys.stderr.write(f"astroclearnet: error: {message}\n")
+    return 1
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the arguments.
+
+    Returns
+    -------
+    parser : `argparse.ArgumentParser`
+        Its result has the name of the subcommand as ``command``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="astroclearnet",
+        description="Simulate, ingest and compare what the pipeline task restoreCoadd restores.",
+        epilog="Coadds are restored by pipetask; 'ingest' and 'demo' print the command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_simulate(commands)
+    _add_ingest(commands)
+    _add_compare(commands)
+    return parser
+
+
+type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _add_command(commands: _Commands, name: str, description: str) -> argparse.ArgumentParser:
+    """Add a subcommand.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    name
+        Its name, a key of `lsst.astroclearnet.commands.ACTIONS`.
+    description
+        What it does.
+
+    Returns
+    -------
+    parser : `argparse.ArgumentParser`
+        Its parser.
+    """
+    return commands.add_parser(
+        name,
+        help=description,
+        description=description[0].upper() + description[1:] + ".",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _add_survey_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that define a simulated survey.
+
+    Parameters
+    ----------
+    parser
+        Parser of a subcommand.
+    """
+    survey = parser.add_argument_group("survey")
+    survey.add_argument("--seed", type=int, default=1, help="seed of every random number")
+    survey.add_argument("--bands", nargs="+", default=["r", "i"], metavar="BAND", help="bands to observe")
+    survey.add_argument("--visits", type=_positive, default=8, metavar="N", help="visits in each band")
+    survey.add_argument(
+        "--patches", type=_positive, default=2, metavar="N", help="patches along each side of the tract"
+    )
+    survey.add_argument(
+        "--patch-cells",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="cells of 50 pixels along each side of the inner region of a patch",
+    )
+    survey.add_argument(
+        "--stars", type=float, default=25.0, metavar="N", help="mean number of stars in a patch"
+    )
+
+
+def _add_demo(commands: _Commands) -> None:
+    """Add the subcommand ``demo``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands,
+        "demo",
+        "simulate a survey, restore its coadds with pipetask and compare them with the truth",
+    )
+    parser.add_argument("outdir", metavar="OUTDIR", help="directory to write to; what is there is kept")
+    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="patches to restore at a time")
+    parser.add_argument("--overwrite", action="store_true", help="delete what an earlier demo wrote there")
+    _add_survey_options(parser)
+
+
+def _add_simulate(commands: _Commands) -> None:
+    """Add the subcommand ``simulate``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "simulate", "simulate a survey into a new Butler repository, with its truth"
+    )
+    parser.add_argument("repo", metavar="REPO", help="directory of the repository; it must not exist")
+    _add_survey_options(parser)
+
+
+def _add_ingest(commands: _Commands) -> None:
+    """Add the subcommand ``ingest``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "ingest", "copy VisitImage files into a Butler repository and lay a sky map around"
+    )
+    parser.add_argument("repo", metavar="REPO", help="directory of the repository, made if absent")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="file of a VisitImage")
+    parser.add_argument("--skymap", required=True, metavar="NAME", help="name of the sky map")
+    parser.add_argument(
+        "--cell-size", type=_positive, default=50, metavar="N", help="side of a cell in pixels"
+    )
+    parser.add_argument(
+        "--pixel-scale",
+        type=float,
+        metavar="ARCSEC",
+        help="size of the pixels; that of the finest image if not given",
+    )
+    parser.add_argument(
+        "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
+    )
+
+
+def _add_compare(commands: _Commands) -> None:
+    """Add the subcommand ``compare``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "compare", "measure restored coadds of a simulated survey beside the plain coadds"
+    )
+    parser.add_argument("repo", metavar="REPO", help="repository")
+    parser.add_argument("--collection", required=True, metavar="C", help="collection of the restored coadds")
+    parser.add_argument(
+        "--truth", default="HSC-Sim/truth", metavar="C", help="collection of the truth catalogue"
+    )
+    parser.add_argument("--output", metavar="FILE", help="ECSV file to write the table to")
+
+
+def _positive(text: str) -> int:
+    """Read a positive integer.
+
+    Parameters
+    ----------
+    text
+        An argument.
+
+    Returns
+    -------
+    number : `int`
+        The number.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is not one.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)

@@ -1,0 +1,227 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What the subcommands do with their arguments.
+
+Those that simulate or compare with a simulated truth need packages which an
+installation for restoring alone does not have, and import them when they run.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ACTIONS",)
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lsst.daf.butler import Butler, MissingCollectionError
+
+from ._errors import CommandError
+from ._ingest import ingest_files
+from ._pipetask import format_command, restore_command
+
+if TYPE_CHECKING:
+    from ..simulation import SurveyOptions
+
+CELL_SIZE = 50
+"""Side in pixels of the cells of simulated patches."""
+
+
+def demo_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``demo``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+    """
+    from ._demo import demo_hints, run_demo
+    from ._report import comparison_tables
+
+    summary = run_demo(
+        options.outdir,
+        _survey_options(options),
+        jobs=options.jobs,
+        overwrite=options.overwrite,
+        say=lambda line: console.print(line, markup=False),
+        progress=lambda: _progress(console),
+    )
+    for table in comparison_tables(summary.table):
+        console.print(table)
+    console.print(demo_hints(summary), markup=False)
+
+
+def simulate_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``simulate``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+    """
+    from ..simulation import make_survey
+    from ._demo import RESTORED
+
+    if os.path.exists(options.repo):
+        raise CommandError(f"{options.repo} exists already; choose another directory.")
+    with _progress(console) as progress:
+        summary = make_survey(options.repo, _survey_options(options), progress=progress)
+    command = restore_command(options.repo, skymap=summary.skymap, inputs=summary.defaults, output=RESTORED)
+    console.print(
+        f"Repository:      {summary.root}\n"
+        f"Visit images:    {summary.num_visit_images} of {summary.instrument} in {summary.visits_run}\n"
+        f"Patches:         {len(summary.patches)} in tract {summary.tract} of sky map {summary.skymap!r}, "
+        f"bands {', '.join(summary.bands)}\n"
+        f"Plain coadds:    {summary.coadds_run} (deep_coadd)\n"
+        f"Truth:           {summary.truth_run} (truth_catalogue, truth_image)\n"
+        f"For pipelines:   {summary.defaults}\n"
+        f"Restore it with\n$ {format_command(command)}",
+        markup=False,
+    )
+
+
+def ingest_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``ingest``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+    """
+    summary = ingest_files(
+        options.repo,
+        options.files,
+        skymap=options.skymap,
+        cell_size=options.cell_size,
+        pixel_scale=options.pixel_scale,
+        num_patches=options.patches,
+    )
+    (tract,) = summary.geometry.tracts
+    height, width = tract.bbox.shape
+    user = os.environ.get("USER") or "me"
+    command = restore_command(
+        options.repo, skymap=options.skymap, inputs=summary.defaults, output=f"u/{user}/restored"
+    )
+    console.print(
+        f"Repository:      {summary.root}\n"
+        f"Visit images:    {summary.num_visit_images} of {summary.instrument}\n"
+        f"Sky map:         {options.skymap!r}, {width}x{height} pixels of "
+        f"{tract.pixel_scale_arcsec:g} arcsec at RA {tract.ra_deg:.5f}, Dec {tract.dec_deg:+.5f}\n"
+        f"For pipelines:   {summary.defaults}\n"
+        f"Restore it with\n$ {format_command(command)}",
+        markup=False,
+    )
+
+
+def compare_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``compare``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+    """
+    from ._comparison import compare_patches
+    from ._report import comparison_tables
+
+    if not os.path.isfile(os.path.join(options.repo, "butler.yaml")):
+        raise CommandError(f"{options.repo} is not a Butler repository.")
+    try:
+        butler = Butler.from_config(options.repo, collections=[options.collection, options.truth])
+    except MissingCollectionError as exc:
+        raise CommandError(f"{options.repo}: {exc}") from exc
+    with _progress(console) as progress:
+        table, _ = compare_patches(butler, progress=progress)
+    if options.output:
+        table.write(options.output, format="ascii.ecsv", overwrite=True)
+    for tabular in comparison_tables(table):
+        console.print(tabular)
+
+
+def _survey_options(options: argparse.Namespace) -> SurveyOptions:
+    """Return the survey that the arguments define.
+
+    Parameters
+    ----------
+    options
+        Arguments of `_add_survey_options`.
+
+    Returns
+    -------
+    survey : `lsst.astroclearnet.simulation.SurveyOptions`
+        The survey, with truth images at the target PSF of the demo.
+    """
+    from ..simulation import PIXEL_SCALE, SurveyOptions
+    from ._demo import TARGET_FWHM
+
+    # Two detectors side by side; rotated and dithered, they hold the tract.
+    height = CELL_SIZE * (options.patches * options.patch_cells + 2) + 120
+    return SurveyOptions(
+        seed=options.seed,
+        bands=tuple(options.bands),
+        visits_per_band=options.visits,
+        num_patches=options.patches,
+        patch_cells=options.patch_cells,
+        stars_per_patch=options.stars,
+        detector_grid=(1, 2),
+        detector_shape=(height, height // 2 + 25),
+        cell_size=CELL_SIZE,
+        truth_fwhm=TARGET_FWHM / PIXEL_SCALE,
+    )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far something is.
+
+    Parameters
+    ----------
+    console
+        Where to show it: as a bar on a terminal, else as a line whenever
+        another eighth is done.
+
+    Yields
+    ------
+    report : `collections.abc.Callable`
+        To be called with the number done, the number to do, and a name.
+    """
+    if not console.is_terminal:
+
+        def write_line(done: int, total: int, name: str) -> None:
+            if done * 8 // total != (done - 1) * 8 // total:
+                console.print(f"  {done}/{total} {name}", markup=False)
+
+        yield write_line
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace, Console], None]] = {
+    "demo": demo_action,
+    "simulate": simulate_action,
+    "ingest": ingest_action,
+    "compare": compare_action,
+}
+"""What each subcommand does with its arguments, and where it writes."""

@@ -1,0 +1,416 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The command line: what it does, says and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from lsst.astroclearnet.adapters import make_cell_coadd
+from lsst.astroclearnet.cli import main
+from lsst.astroclearnet.commands import (
+    ACTIONS,
+    CommandError,
+    _actions,
+    _demo,
+    format_command,
+    restore_command,
+    run_command,
+)
+from lsst.astroclearnet.commands._comparison import compare_patches
+from lsst.astroclearnet.commands._patches import read_patch
+from lsst.astroclearnet.commands._picture import comparison_picture
+from lsst.astroclearnet.core import gaussian_kernel
+from lsst.astroclearnet.simulation import PIXEL_SCALE, SurveyOptions, SurveySummary, make_survey, render_truth
+from lsst.daf.butler import Butler, CollectionType, DatasetType
+from lsst.images.serialization import write_archive
+
+# Twice as many cells along the inner region as along both borders.
+OPTIONS = SurveyOptions(
+    seed=4,
+    bands=("i",),
+    visits_per_band=2,
+    cell_size=30,
+    patch_cells=4,
+    num_patches=1,
+    detector_grid=(1, 2),
+    detector_shape=(200, 110),
+    dither_arcsec=2.0,
+    stars_per_patch=90.0,
+    galaxies_per_arcmin2=20.0,
+)
+TARGET_FWHM = 3.2
+SIGMA = 3.0
+
+
+def put_restored(root: str, number: int | None = None) -> None:
+    """Put what a perfect restoration with white noise would be.
+
+    The noise has a standard deviation of SIGMA nJy at the PSF TARGET_FWHM.
+    """
+    butler = Butler.from_config(root, collections=[_demo.DEFAULTS, _demo.TRUTH], run=f"{_demo.RESTORED}/run")
+    dimensions = ["skymap", "tract", "patch", "band"]
+    types = {
+        name: DatasetType(name, dimensions, storage, universe=butler.dimensions)
+        for name, storage in (
+            ("restored_coadd", "CellCoadd"),
+            ("restored_coadd_metrics", "StructuredDataDict"),
+        )
+    }
+    for dataset_type in types.values():
+        butler.registry.registerDatasetType(dataset_type)
+    rng = np.random.default_rng(8)
+    refs = butler.query_datasets("deep_coadd")
+    visits = sorted(butler.query_datasets("visit_image"), key=lambda ref: ref.dataId["visit"])
+    for ref in refs[:number]:
+        keys = dict(ref.dataId.required)
+        plain = butler.get(ref)
+        geometry = OPTIONS.geometry.patch(int(keys["tract"]), int(keys["patch"]))
+        catalogue = butler.get("truth_catalogue", skymap=keys["skymap"], tract=keys["tract"])
+        truth = render_truth(catalogue, geometry, str(keys["band"]), psf_fwhm=TARGET_FWHM)
+        coadd = make_cell_coadd(
+            geometry=geometry,
+            band=str(keys["band"]),
+            image=truth + rng.normal(0.0, SIGMA, size=truth.shape),
+            variance=np.full(truth.shape, SIGMA**2),
+            mask_planes={},
+            psf=gaussian_kernel(TARGET_FWHM, 17),
+            provenance=plain.provenance,
+            noise_realizations=rng.normal(0.0, SIGMA, size=(2, *truth.shape)),
+        )
+        exposures = [
+            {**visit.dataId.required, "psf_fwhm": 0.5 + 0.01 * index, "used_fraction": 0.5}
+            for index, visit in enumerate(visits)
+        ]
+        metrics = {
+            "patch": {"num_exposures": len(exposures), "num_dropped": 1},
+            "image": {"chi_square": 1.25, "target_fwhm": TARGET_FWHM * PIXEL_SCALE},
+            "exposures": exposures,
+        }
+        butler.put(coadd, types["restored_coadd"], keys)
+        butler.put(metrics, types["restored_coadd_metrics"], keys)
+    writer = Butler.from_config(root, writeable=True)
+    writer.collections.register(_demo.RESTORED, CollectionType.CHAINED)
+    writer.collections.redefine_chain(_demo.RESTORED, [f"{_demo.RESTORED}/run", _demo.DEFAULTS])
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> SurveySummary:
+    """A survey of one patch whose restored coadd is there."""
+    summary = make_survey(tmp_path_factory.mktemp("cli") / "repo", OPTIONS)
+    put_restored(summary.root)
+    return summary
+
+
+@pytest.fixture(scope="module")
+def files(survey: SurveySummary, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The visit images of the survey as files."""
+    folder = tmp_path_factory.mktemp("files")
+    butler = Butler.from_config(survey.root, collections=[survey.defaults])
+    paths = []
+    for number, ref in enumerate(butler.query_datasets("visit_image")):
+        paths.append(str(folder / f"{number}.fits"))
+        write_archive(butler.get(ref), paths[-1])
+    return paths
+
+
+def error_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line of a command that fails."""
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    return line.removeprefix("astroclearnet: error: ")
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a user does not find what there is, or what it takes."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for command in ACTIONS:
+        assert re.search(rf"^ +{command} ", text, re.MULTILINE)
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert "usage: astroclearnet" in capsys.readouterr().out
+
+
+def test_help_loads_nothing() -> None:
+    """If it fails, help takes the seconds that torch takes to load."""
+    code = "import sys, lsst.astroclearnet.cli; sys.exit('numpy' in sys.modules or 'rich' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["restore"], "invalid choice: 'restore'"),
+        (["simulate"], "required: REPO"),
+        (["simulate", "repo", "--visits", "0"], "'0' is not a positive integer"),
+        (["demo", "out", "--jobs", "-2"], "--jobs"),
+        (["ingest", "repo", "image.fits"], "required: --skymap"),
+        (["ingest", "repo", "--skymap", "map"], "required: FILE"),
+        (["compare", "repo"], "required: --collection"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a slip of the finger starts something."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_errors(tmp_path: Path, survey: SurveySummary, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a failure shows a traceback, or exits with status 0."""
+    text = tmp_path / "text.fits"
+    text.write_text("no image")
+    repo, absent = str(tmp_path / "repo"), str(tmp_path / "absent.fits")
+    missing = error_of(["ingest", repo, absent, "--skymap", "m"], capsys)
+    assert missing == f"There is no file {absent}."
+    assert error_of(["ingest", repo, str(text), "--skymap", "m"], capsys)
+    assert not Path(repo).exists()
+    assert "exists already" in error_of(["simulate", survey.root], capsys)
+    assert "bands=('q',)" in error_of(["simulate", repo, "--bands", "q"], capsys)
+    assert "not a Butler repository" in error_of(["compare", repo, "--collection", "c"], capsys)
+    arguments = ["compare", survey.root, "--collection"]
+    assert "no restored_coadd in HSC-Sim/visits" in error_of([*arguments, survey.visits_run], capsys)
+    assert "absent" in error_of([*arguments, "absent"], capsys)
+    no_truth = error_of([*arguments, _demo.RESTORED, "--truth", survey.visits_run], capsys)
+    assert no_truth.endswith("Only simulated surveys can be compared with the truth.")
+    with pytest.raises(CommandError, match="There is no file"):
+        main(["--debug", "ingest", repo, absent, "--skymap", "m"])
+
+
+def test_simulate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, the options of the command are not those of the survey."""
+    made: list[SurveyOptions] = []
+
+    def make(root: str, options: SurveyOptions, **_: object) -> SurveySummary:
+        made.append(options)
+        return SurveySummary(root, "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
+
+    monkeypatch.setattr("lsst.astroclearnet.simulation.make_survey", make)
+    root = str(tmp_path / "repo")
+    words = "--seed 5 --bands g --visits 3 --patches 4 --patch-cells 6 --stars 7.5"
+    assert main(["simulate", root, *words.split()]) == 0
+    (options,) = made
+    assert (options.seed, options.bands, options.visits_per_band) == (5, ("g",), 3)
+    assert (options.num_patches, options.patch_cells, options.stars_per_patch) == (4, 6, 7.5)
+    output = capsys.readouterr().out
+    assert f"run -b {root} " in output
+    assert "-i d " in output
+
+
+def test_ingest(
+    survey: SurveySummary, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, pipetask finds no quanta in what was ingested."""
+    root = str(tmp_path / "repo")
+    arguments = ["ingest", root, *files, "--skymap", "field", "--cell-size", "25", "--pixel-scale", "0.2"]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "Visit images:    4 of HSC-Sim" in output
+    assert f"run -b {root} " in output
+    assert "-i HSC-Sim/defaults -o u/" in output
+    assert "-d \"skymap='field'\" --register-dataset-types" in output
+    butler = Butler.from_config(root, collections=["HSC-Sim/defaults"])
+    (tract,) = butler.get("skymap_geometry", skymap="field")["tracts"]
+    assert (tract["cell_shape"], tract["pixel_scale_arcsec"]) == ([25, 25], 0.2)
+    with butler.query() as query:
+        joined = query.where("skymap = 'field' AND instrument = 'HSC-Sim' AND band = 'i'")
+        found = joined.join_dataset_search("visit_image", ["HSC-Sim/defaults"])
+        assert len(list(found.data_ids(["patch", "visit", "detector"]))) == 4
+    assert main(arguments) == 0
+    assert len(butler.query_datasets("visit_image")) == 4
+    capsys.readouterr()
+    other = error_of(["ingest", root, files[0], "--skymap", "field"], capsys)
+    assert other == f"{root} has a sky map 'field' with another geometry; choose another name."
+    folder = str(Path(files[0]).parent)
+    assert "not a Butler repository" in error_of(["ingest", folder, files[0], "--skymap", "m"], capsys)
+
+
+def test_ingest_in_patches(files: list[str], tmp_path: Path) -> None:
+    """If it fails, a wide field becomes one patch that fits no memory."""
+    root = str(tmp_path / "repo")
+    assert main(["ingest", root, *files, "--skymap", "field", "--patches", "2"]) == 0
+    butler = Butler.from_config(root, collections=["HSC-Sim/defaults"])
+    assert len(butler.query_dimension_records("patch")) == 4
+
+
+def test_compare(survey: SurveySummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the table that judges the method cannot be trusted."""
+    path = tmp_path / "table.ecsv"
+    assert main(["compare", survey.root, "--collection", _demo.RESTORED, "--output", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "Star fluxes against the truth" in output
+    table = Table.read(path)
+    assert list(table["patch"]) == ["0", "0", "all", "all"]
+    assert list(table["image"]) == ["coadd", "restored"] * 2
+    coadd, restored = table[0], table[1]
+    assert restored["psf_fwhm"] == pytest.approx(TARGET_FWHM * PIXEL_SCALE, rel=0.01)
+    assert restored["fwhm"] == pytest.approx(TARGET_FWHM * PIXEL_SCALE, rel=0.02)
+    # White noise: sigma / sqrt(sum psf^2), which is 1 / (4 pi s^2) for a
+    # Gaussian of standard deviation s.
+    width = TARGET_FWHM / 2.3548
+    depth = 31.4 - 2.5 * np.log10(5.0 * SIGMA * np.sqrt(4.0 * np.pi) * width)
+    assert restored["depth_claimed"] == pytest.approx(depth, abs=0.01)
+    assert restored["depth_noise"] == pytest.approx(depth, abs=0.1)
+    assert restored["depth_measured"] == pytest.approx(depth, abs=0.15)
+    # The relative error of a robust scatter is 1.17 / sqrt(n).
+    error = 1.086 * 1.17 / np.sqrt(restored["num_stars_snr_5_20"])
+    assert restored["depth_stars"] == pytest.approx(depth, abs=3.0 * error)
+    assert abs(restored["noise_correlation"]) < 0.05
+    assert (restored["chi_square"], restored["num_exposures"], restored["num_dropped"]) == (1.25, 4, 1)
+    assert coadd["num_exposures"] == 4
+    assert coadd["psf_fwhm"] > restored["psf_fwhm"]
+    for suffix in ("snr_5_20", "snr_20_100"):
+        number = restored[f"num_stars_{suffix}"]
+        assert number == coadd[f"num_stars_{suffix}"] > 8
+        assert abs(restored[f"bias_percent_{suffix}"]) < 4.0 * restored[f"bias_percent_error_{suffix}"]
+        assert restored[f"pull_width_{suffix}"] == pytest.approx(1.0, abs=4.0 * 1.17 / np.sqrt(number))
+    for name in table.colnames:
+        if "_snr_" in name:
+            # A single patch pools to itself.
+            np.testing.assert_allclose(table[name][:2], table[name][2:], rtol=1e-6)
+
+
+def test_render_with_any_psf(survey: SurveySummary) -> None:
+    """If it fails, galaxies are subtracted from the coadd at the wrong PSF."""
+    butler = Butler.from_config(survey.root, collections=[_demo.RESTORED, _demo.TRUTH])
+    (ref,) = butler.query_datasets("restored_coadd")
+    catalogue = butler.get("truth_catalogue", skymap=survey.skymap, tract=survey.tract)
+    patch = read_patch(butler, ref.dataId.required, catalogue)
+    expected = render_truth(catalogue, patch.geometry, "i", psf_fwhm=4.5)
+    rendered = patch.render(patch.sources, gaussian_kernel(4.5, 31))
+    middle = np.s_[25:-25, 25:-25]
+    assert np.abs(rendered - expected)[middle].max() < 1e-3 * expected[middle].max()
+
+
+def test_picture(survey: SurveySummary) -> None:
+    """If it fails, the picture shows another place or PSF than it says."""
+    butler = Butler.from_config(survey.root, collections=[_demo.RESTORED, _demo.TRUTH])
+    _, patches = compare_patches(butler)
+    figure = comparison_picture(butler, patches)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles[0].startswith("Best exposure (visit 3000, ")
+    assert titles[1:] == ["Coadd of 4 exposures", "Restored coadd", "Truth at 0.54\N{DOUBLE PRIME} FWHM"]
+    images = [np.ma.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    assert len(images) % 4 == 0
+    restored, truth = np.ma.filled(images[2], np.nan), np.ma.filled(images[3], np.nan)
+    assert np.nanstd(restored - truth) == pytest.approx(SIGMA, rel=0.03)
+    with pytest.raises(CommandError, match="no patch to draw"):
+        comparison_picture(butler, [])
+
+
+def test_demo(
+    survey: SurveySummary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """If it fails, the demo does work again, or destroys what is there."""
+    commands: list[list[str]] = []
+
+    def simulate(root: Path, options: SurveyOptions, **_: object) -> None:
+        # A copy of the survey, without what was put into it by hand.
+        shutil.copytree(survey.root, root)
+        writer = Butler.from_config(str(root), writeable=True)
+        writer.collections.redefine_chain(_demo.RESTORED, [])
+        writer.collections.x_remove(_demo.RESTORED)
+        writer.removeRuns([f"{_demo.RESTORED}/run"])
+
+    def restore(command: list[str]) -> None:
+        commands.append(command)
+        put_restored(command[command.index("-b") + 1])
+
+    monkeypatch.setattr(_demo, "make_survey", simulate)
+    monkeypatch.setattr(_demo, "run_command", restore)
+    monkeypatch.setattr(_actions, "_survey_options", lambda options: dataclasses.replace(OPTIONS))
+    folder = tmp_path / "demo"
+    assert main(["demo", str(folder), "--jobs", "3"]) == 0
+    output = capsys.readouterr().out
+    (command,) = commands
+    assert command[command.index("-j") + 1] == "3"
+    assert output.count(f"$ {format_command(command)}\n") == 2
+    for name in ("repo", "comparison.ecsv", "comparison.png"):
+        assert str(folder / name) in output
+        assert (folder / name).exists()
+    assert "Row all" in output
+    assert "query-datasets" in output
+
+    assert main(["demo", str(folder)]) == 0
+    assert len(commands) == 1
+    assert "already" in capsys.readouterr().out
+    other = dataclasses.replace(OPTIONS, seed=5)
+    monkeypatch.setattr(_actions, "_survey_options", lambda options: other)
+    assert "survey with other options" in error_of(["demo", str(folder)], capsys)
+    (folder / "survey.json").unlink()
+    assert "holds no complete survey" in error_of(["demo", str(folder)], capsys)
+    assert len(commands) == 1
+    assert main(["demo", str(folder), "--overwrite"]) == 0
+    assert len(commands) == 2
+    capsys.readouterr()
+    shutil.rmtree(folder / "repo")
+    (folder / "repo").mkdir()
+    assert "will not be deleted" in error_of(["demo", str(folder), "--overwrite"], capsys)
+
+
+def test_demo_resumes(survey: SurveySummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an interrupted demo ends in an error of pipetask."""
+    root = tmp_path / "repo"
+    shutil.copytree(survey.root, root)
+    writer = Butler.from_config(str(root), writeable=True)
+    writer.pruneDatasets(
+        writer.query_datasets("restored_coadd", collections=f"{_demo.RESTORED}/run"), unstore=True, purge=True
+    )
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(_demo, "run_command", commands.append)
+    _demo._restore(root, ["first"], ["again"], lambda line: None)
+    assert commands == [["again"]]
+
+
+def test_commands_of_the_shell(tmp_path: Path) -> None:
+    """If it fails, what is printed cannot be pasted, or failure is missed."""
+    command = restore_command("a repo", skymap="m", inputs="in", output="out", options=["-j", "2"])
+    line = format_command(command)
+    assert "-b 'a repo'" in line
+    assert "-d \"skymap='m'\"" in line
+    echoed = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {line}"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert echoed == command
+    run_command([sys.executable, "-c", ""])
+    with pytest.raises(CommandError, match="ended with exit status 3"):
+        run_command([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.slow
+def test_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """If it fails, ``make demo`` does."""
+    words = "--bands i --visits 3 --patches 1 --patch-cells 2 --stars 40 --jobs 1"
+    assert main(["demo", str(tmp_path), *words.split()]) == 0
+    table = Table.read(tmp_path / "comparison.ecsv")
+    assert list(table["image"]) == ["coadd", "restored"] * 2
+    assert table["psf_fwhm"][1] == pytest.approx(_demo.TARGET_FWHM, rel=0.01)
+    assert (tmp_path / "comparison.png").stat().st_size > 50_000
+    assert "Executed 1 quanta successfully" in capfd.readouterr().err
+    assert main(["demo", str(tmp_path), *words.split()]) == 0
+    assert "already" in capfd.readouterr().out

@@ -1,0 +1,367 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""The whole restoration of simulated exposures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    FitOptions,
+    InputError,
+    NetworkOptions,
+    NoiseOptions,
+    NoUsableDataError,
+    RestorationResult,
+    RestoreOptions,
+    fwhm_to_sigma,
+    restore,
+)
+from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
+
+SHAPE = (66, 80)
+FWHMS = (3.2, 4.0, 4.8, 3.6)
+SIGMAS = (1.0, 1.5, 0.8, 1.2)
+STARS = [(22.3, 27.6, 1500.0), (47.8, 58.1, 600.0)]
+TARGET = 3.6
+# Sky noise of the inverse-variance coadd.
+COADD_SIGMA = 1.0 / math.sqrt(sum(s**-2 for s in SIGMAS))
+QUICK = RestoreOptions(
+    network=NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8),
+    fit=FitOptions(num_folds=2, max_epochs=3, patience=1),
+    noise=NoiseOptions(num_realizations=1),
+)
+
+
+def make_arrays(**kwargs: Any) -> ExposureArrays:
+    """Return the exposures that most tests use."""
+    return make_exposure_arrays(SHAPE, FWHMS, **{"stars": STARS, "sigmas": SIGMAS, "seed": 5, **kwargs})
+
+
+def run(arrays: ExposureArrays, options: RestoreOptions | None = None, **kwargs: Any) -> RestorationResult:
+    """Restore on the CPU."""
+    return restore(*arrays, options=options, **{"target_fwhm": TARGET, "device": "cpu", **kwargs})
+
+
+def psf_flux(image: np.ndarray, y: float, x: float, fwhm: float = TARGET) -> float:
+    """Return the flux of a star of known position by a linear fit."""
+    rows, columns = (slice(round(c) - 6, round(c) + 7) for c in (y, x))
+    template = gaussian_stars(image.shape, [(y, x, 1.0)], fwhm)[rows, columns]
+    return float((image[rows, columns] * template).sum() / (template**2).sum())
+
+
+@pytest.fixture(scope="module")
+def result() -> RestorationResult:
+    """Return a restoration with the default settings."""
+    return run(make_arrays())
+
+
+@pytest.fixture(scope="module")
+def quick() -> RestorationResult:
+    """Return a restoration with the settings of the quick tests."""
+    return run(make_arrays(), QUICK)
+
+
+def test_shapes_and_types(result: RestorationResult) -> None:
+    """If it fails, the coadd cannot be written."""
+    for plane in (result.image, result.variance, result.residual):
+        assert plane.shape == SHAPE
+        assert plane.dtype == np.float32
+        assert np.isfinite(plane).all()
+    assert result.mask.shape == SHAPE
+    assert result.mask.dtype == np.uint8
+    assert result.rejected.shape == (4, *SHAPE)
+    assert result.rejected.dtype == np.bool_
+    assert result.weights.shape == (4, *SHAPE)
+    assert result.weights.dtype == np.float32
+    assert result.noise_realizations.shape == (NoiseOptions().num_realizations, *SHAPE)
+    assert result.chi_square.shape == (4,)
+    assert result.target_fwhm == TARGET
+    assert result.device == "cpu"
+    assert 0 < result.num_parameters < 10_000
+    assert (result.variance > 0).all()
+    assert not result.mask.any()
+
+
+def test_fit_converged(result: RestorationResult) -> None:
+    """If it fails, the defaults do not suit the simplest exposures."""
+    assert result.history.converged
+
+
+def test_fluxes(result: RestorationResult) -> None:
+    """If it fails, photometry on the coadd is biased."""
+    # PSF photometry on all exposures together reaches
+    # sigma_F^-2 = sum of 1 / (4 pi s^2 sigma^2).
+    information = sum(
+        1.0 / (4.0 * math.pi * (fwhm_to_sigma(f) * s) ** 2) for f, s in zip(FWHMS, SIGMAS, strict=True)
+    )
+    for y, x, flux in STARS:
+        error = math.hypot(1.0 / math.sqrt(information), 0.002 * flux)
+        assert abs(psf_flux(result.image, y, x) - flux) < 3.0 * error
+
+
+def test_width_of_stars_is_the_target() -> None:
+    """If it fails, the PSF written with the coadd is wrong."""
+    result = run(make_arrays(stars=[(31.3, 38.7, 30000.0)]))
+    # Compare with templates around the target: the best must be at it.
+    widths = np.arange(0.9, 1.1001, 0.01) * TARGET
+    stamp = (slice(25, 38), slice(32, 46))
+    image = result.image.astype(float)
+    misfits = []
+    for fwhm in widths:
+        template = gaussian_stars(SHAPE, [(31.3, 38.7, 1.0)], float(fwhm))[stamp]
+        scale = (image[stamp] * template).sum() / (template**2).sum()
+        misfits.append(float(((image[stamp] - scale * template) ** 2).sum()))
+    assert widths[int(np.argmin(misfits))] == pytest.approx(TARGET, rel=0.0101)
+
+
+def test_noise_is_below_that_of_the_coadd(result: RestorationResult) -> None:
+    """If it fails, one could as well have coadded."""
+    sky = gaussian_stars(SHAPE, STARS, 6.0) < 1e-4
+    assert 0.0 < result.image[sky].std() < 0.5 * COADD_SIGMA
+    assert abs(result.image[sky].mean()) < 0.15 * COADD_SIGMA
+
+
+def test_variance_is_the_squared_error() -> None:
+    """If it fails, catalogues from the coadd have wrong errors."""
+    truth = gaussian_stars(SHAPE, STARS, TARGET)
+    sky = gaussian_stars(SHAPE, STARS, 6.0) < 1e-4
+    ratios = []
+    for seed in range(2):
+        result = run(make_arrays(seed=seed))
+        error = (result.image - truth)[sky]
+        ratios.append((error**2).mean() / result.variance[sky].mean())
+    # Few independent pixels: the blank sky is smooth over many.
+    assert 0.4 < np.mean(ratios) < 2.0
+
+
+def test_chi_square_is_one(result: RestorationResult) -> None:
+    """If it fails, the quality figure raises false alarms."""
+    # 5280 pixels an exposure: a scatter of sqrt(2 / 5280) = 0.02.
+    np.testing.assert_allclose(result.chi_square, 1.0, atol=0.1)
+
+
+def test_residual_is_unit_noise(result: RestorationResult) -> None:
+    """If it fails, structure is left in the exposures."""
+    assert result.residual.std() == pytest.approx(1.0, abs=0.1)
+    assert abs(result.residual.mean()) < 0.15
+    assert np.abs(result.residual).max() < 6.0
+
+
+def test_weights_are_inverse_variances(result: RestorationResult) -> None:
+    """If it fails, the provenance of the coadd is wrong."""
+    for weight, sigma in zip(result.weights, SIGMAS, strict=True):
+        np.testing.assert_allclose(weight, sigma**-2, rtol=0.05)
+
+
+def test_noise_realizations(result: RestorationResult) -> None:
+    """If it fails, correlated noise cannot be assessed on the coadd."""
+    pull = result.noise_realizations.std() / COADD_SIGMA
+    assert 0.05 < pull < 1.0
+    assert result.noise_ratio == pytest.approx(1.0, abs=0.3)
+
+
+def test_given_noise_is_used() -> None:
+    """If it fails, correlations by resampling are ignored."""
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(2, 4, *SHAPE)) * np.array(SIGMAS)[:, None, None]
+    louder = run(make_arrays(), QUICK, noise=3.0 * noise)
+    normal = run(make_arrays(), QUICK, noise=torch.from_numpy(noise))
+    assert normal.noise_realizations.shape == (2, *SHAPE)
+    assert louder.noise_ratio == pytest.approx(9.0 * normal.noise_ratio, rel=0.01)
+    np.testing.assert_array_equal(louder.image, normal.image)
+    assert (louder.variance > normal.variance).mean() > 0.95
+    with pytest.raises(
+        InputError, match=r"noise must have shape \(k, \*\(4, 66, 80\)\), not \(2, 4, 66, 79\)"
+    ):
+        run(make_arrays(), QUICK, noise=noise[..., 1:])
+
+
+def test_without_noise_realizations() -> None:
+    """If it fails, the quickest settings do not run."""
+    options = RestoreOptions(QUICK.network, QUICK.fit, QUICK.rejection, NoiseOptions(num_realizations=0))
+    result = run(make_arrays(), options)
+    assert result.noise_realizations.shape == (0, *SHAPE)
+    assert result.noise_ratio == 1.0
+    np.testing.assert_allclose(result.chi_square, 1.0, atol=0.15)
+
+
+def test_same_seed_same_image(quick: RestorationResult) -> None:
+    """If it fails, a coadd cannot be reproduced."""
+    again = run(make_arrays(), QUICK)
+    for name in ("image", "variance", "mask", "noise_realizations", "residual", "chi_square"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(quick, name), err_msg=name)
+    assert again.history == quick.history
+
+
+def test_other_seed_close_image(result: RestorationResult) -> None:
+    """If it fails, the result is a matter of luck."""
+    other = run(make_arrays(), seed=11)
+    assert not np.array_equal(other.image, result.image)
+    difference = (other.image - result.image) / COADD_SIGMA
+    # The mixture in the wings of stars, a few pixels, is decided by little.
+    assert difference.std() < 0.15
+    assert np.quantile(np.abs(difference), 0.99) < 0.6
+
+
+def test_order_of_exposures_hardly_matters(result: RestorationResult) -> None:
+    """If it fails, the coadd depends on the order of the Butler."""
+    order = [2, 0, 3, 1]
+    permuted = run(ExposureArrays(*(array[order] for array in make_arrays())))
+    difference = (permuted.image - result.image) / COADD_SIGMA
+    # Exposures are dealt into folds, and noise is drawn, by their index; what
+    # remains is no more than what another seed changes.
+    assert difference.std() < 0.15
+    assert np.quantile(np.abs(difference), 0.99) < 0.6
+    np.testing.assert_allclose(permuted.chi_square, result.chi_square[order], atol=0.1)
+
+
+@pytest.mark.parametrize("scale", [2.0**-10, 2.0**10])
+def test_unit_does_not_matter(quick: RestorationResult, scale: float) -> None:
+    """If it fails, the coadd depends on the photometric zero point."""
+    # A power of 2 leaves rounding as it is, so that only units can matter.
+    arrays = make_arrays()
+    scaled = run(arrays._replace(images=arrays.images * scale, variances=arrays.variances * scale**2), QUICK)
+    np.testing.assert_allclose(scaled.image / scale, quick.image, atol=1e-3 * COADD_SIGMA)
+    np.testing.assert_allclose(scaled.variance / scale**2, quick.variance, rtol=1e-3)
+    np.testing.assert_allclose(scaled.chi_square, quick.chi_square, rtol=1e-3)
+    np.testing.assert_allclose(scaled.residual, quick.residual, atol=1e-3)
+    assert scaled.sky_level / scale == pytest.approx(quick.sky_level, abs=1e-3 * COADD_SIGMA)
+
+
+def test_rounding_does_not_matter(result: RestorationResult) -> None:
+    """If it fails, rounding decides what is seen."""
+    arrays = make_arrays()
+    scaled = run(arrays._replace(images=arrays.images * 1e3, variances=arrays.variances * 1e6))
+    # The steps of the fit amplify rounding to what another seed changes.
+    difference = (scaled.image / 1e3 - result.image) / COADD_SIGMA
+    assert difference.std() < 0.15
+    assert np.quantile(np.abs(difference), 0.99) < 0.6
+    np.testing.assert_allclose(scaled.chi_square, result.chi_square, atol=0.02)
+
+
+def test_bright_extended_source() -> None:
+    """If it fails, galaxies are smoothed or sharpened away."""
+    stars = [(33.0, 40.0, 20000.0)]
+    # Seen with a PSF of 4.0 a Gaussian of 8.0 stays a Gaussian.
+    arrays = make_exposure_arrays(SHAPE, [math.hypot(8.0, f) for f in FWHMS], stars=stars, sigmas=SIGMAS)
+    result = run(arrays._replace(psfs=make_arrays().psfs))
+    truth = gaussian_stars(SHAPE, stars, math.hypot(8.0, TARGET))
+    assert result.image.sum() == pytest.approx(20000.0, rel=0.02)
+    assert np.abs(result.image - truth).max() < 0.03 * truth.max() + 3.0 * COADD_SIGMA
+
+
+def test_tensors_and_big_endian_arrays(quick: RestorationResult) -> None:
+    """If it fails, the type of the container changes the result."""
+    arrays = make_arrays()
+    tensors = run(ExposureArrays(*(torch.from_numpy(a) for a in arrays)), QUICK)  # type: ignore[arg-type]
+    fits = run(
+        ExposureArrays(
+            arrays.images.astype(">f8"),
+            arrays.variances.astype(">f4"),
+            arrays.good,
+            arrays.psfs.astype(">f8"),
+        ),
+        QUICK,
+    )
+    np.testing.assert_array_equal(tensors.image, quick.image)
+    np.testing.assert_allclose(fits.image, quick.image, atol=1e-3)
+
+
+def test_inputs_are_left_alone() -> None:
+    """If it fails, restoring changes the caller's arrays."""
+    arrays = make_arrays()
+    arrays.images[2, 30:34, 60:63] += 80.0
+    copies = [array.copy() for array in arrays]
+    run(arrays, QUICK)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_varying_psf_constant_over_the_patch(quick: RestorationResult) -> None:
+    """If it fails, cells of equal PSFs differ from one PSF."""
+    arrays = make_arrays()
+    cells = np.broadcast_to(arrays.psfs[:, None, None], (4, 3, 2, 25, 25))
+    result = run(arrays._replace(psfs=cells), QUICK)
+    np.testing.assert_allclose(result.image, quick.image, atol=1e-3)
+
+
+def test_varying_psf_is_followed() -> None:
+    """If it fails, stars far from the centre of a patch have wrong PSFs."""
+    stars = [(33.0, 19.5, 3000.0), (33.0, 59.5, 3000.0)]
+    left, right = (
+        make_exposure_arrays(SHAPE, fwhms, stars=[star], seed=None)
+        for fwhms, star in zip((FWHMS, [f + 1.0 for f in FWHMS]), stars, strict=True)
+    )
+    noise = make_arrays(stars=[], sigmas=1.0)
+    # Two cells of 40 columns, with their centres at the stars.
+    exposures = ExposureArrays(
+        left.images + right.images + noise.images,
+        noise.variances,
+        noise.good,
+        np.stack([left.psfs, right.psfs], axis=1)[:, None],
+    )
+    result = run(exposures, QUICK)
+    truth = gaussian_stars(SHAPE, stars, TARGET)
+    # The seeing of the right half hardly resolves the target.
+    np.testing.assert_allclose(result.image, truth, atol=0.05 * truth.max())
+    for y, x, flux in stars:
+        assert psf_flux(result.image, y, x) == pytest.approx(flux, rel=0.02)
+    # With one mean PSF, the sharper star would come out brighter.
+    mean = run(exposures._replace(psfs=exposures.psfs.mean(axis=(1, 2))), QUICK)
+    assert np.abs(mean.image - truth).max() > 0.1 * truth.max()
+
+
+def test_callback() -> None:
+    """If it fails, progress of a patch cannot be watched."""
+    calls: list[tuple[int, float, float]] = []
+    result = run(make_arrays(), QUICK, callback=lambda *args: calls.append(args))
+    assert [epoch for epoch, _, _ in calls] == list(range(1, len(result.history.loss)))
+    assert calls[-1][1:] == (result.history.loss[-1], result.history.validation_loss[-1])
+
+
+def test_global_random_state_is_left_alone() -> None:
+    """If it fails, restoring disturbs other computations."""
+    before = torch.random.get_rng_state()
+    run(make_arrays(), QUICK)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, wrong input ends in a wrong image."""
+    arrays = make_arrays()
+    with pytest.raises(InputError, match=r"target_fwhm=1\.0 pixels cannot be sampled"):
+        run(arrays, QUICK, target_fwhm=1.0)
+    with pytest.raises(InputError, match="Unknown device 'abacus'"):
+        run(arrays, QUICK, device="abacus")
+    with pytest.raises(NoUsableDataError, match="None of the pixels of 4 exposures is usable"):
+        run(arrays._replace(good=np.zeros_like(arrays.good)), QUICK)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA device is available"):
+        run(arrays, QUICK, device="cuda")
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_cpu(result: RestorationResult) -> None:
+    """If it fails, results depend on the machine."""
+    # Without the fit: steps of an optimiser amplify rounding.
+    arrays = make_arrays()
+    alone = ExposureArrays(*(array[:1] for array in arrays))
+    for device in ("cuda", "auto"):
+        assert run(alone, device=device).device.startswith("cuda")
+    difference = (run(alone, device="cuda").image - run(alone).image) / SIGMAS[0]
+    assert np.abs(difference).max() < 1e-3
+    fitted = (run(arrays, device="cuda").image - result.image) / COADD_SIGMA
+    assert fitted.std() < 0.1

@@ -1,0 +1,153 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""Windows, folds and validation blocks of a fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    FitOptions,
+    ForwardModel,
+    TrainingSample,
+    deal_folds,
+    draw_windows,
+    make_generator,
+    make_samples,
+)
+from lsst.astroclearnet.tests import make_exposure_stack
+
+STRENGTHS = (1e-4, 1e-2)
+
+
+def samples_of(
+    stack: ExposureStack, options: FitOptions | None = None, seed: int = 2
+) -> list[TrainingSample]:
+    """Return the samples of a stack of unit variance."""
+    model = ForwardModel.from_stack(stack, 3.6)
+    weights = stack.good / stack.variances
+    return make_samples(stack, weights, model, STRENGTHS, options or FitOptions(), make_generator(seed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(number=st.integers(2, 40), folds=st.integers(2, 9), seed=st.integers(0, 1000))
+def test_each_exposure_is_held_out_once(number: int, folds: int, seed: int) -> None:
+    """If it fails, the network predicts what it sees and copies noise."""
+    dealt = deal_folds(number, folds, make_generator(seed))
+    assert len(dealt) == min(number, folds)
+    held_out = torch.cat([h for _, h in dealt])
+    assert held_out.sort().values.tolist() == list(range(number))
+    for seen, held in dealt:
+        assert sorted(seen.tolist() + held.tolist()) == list(range(number))
+        assert len(seen) > 0
+    sizes = [len(h) for _, h in dealt]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(20, 400),
+    width=st.integers(20, 400),
+    size=st.integers(32, 150),
+    number=st.integers(1, 40),
+)
+def test_windows_lie_inside(height: int, width: int, size: int, number: int) -> None:
+    """If it fails, windows are cut short or fall outside of the patch."""
+    options = FitOptions(window_size=size, num_windows=number)
+    windows = draw_windows((height, width), options, make_generator(0))
+    assert 1 <= len(windows) <= max(1, number)
+    assert len({(r.start, c.start) for r, c in windows}) == len(windows)
+    whole = height * width <= 1.4 * size**2
+    for rows, columns in windows:
+        assert 0 <= rows.start < rows.stop <= height
+        assert 0 <= columns.start < columns.stop <= width
+        assert rows.stop - rows.start == (height if whole else min(size, height))
+        assert columns.stop - columns.start == (width if whole else min(size, width))
+
+
+def test_all_windows_cover_the_patch() -> None:
+    """If it fails, parts of a patch can never be fitted to."""
+    options = FitOptions(window_size=64, num_windows=100)
+    covered = torch.zeros(200, 150, dtype=torch.int64)
+    for rows, columns in draw_windows((200, 150), options, make_generator(0)):
+        covered[rows, columns] += 1
+    assert int(covered.min()) >= 1
+
+
+def test_windows_are_drawn() -> None:
+    """If it fails, always the same corner of a patch is fitted."""
+    options = FitOptions(window_size=64, num_windows=2)
+    drawn = {str(draw_windows((400, 300), options, make_generator(s))) for s in range(5)}
+    assert len(drawn) > 1
+
+
+def test_samples_hold_what_they_say() -> None:
+    """If it fails, predictions are compared with the wrong pixels."""
+    stack = make_exposure_stack((70, 90), (3.2, 4.0, 4.6, 3.8, 4.2))
+    stack.good[1, 40, 60] = False
+    options = FitOptions(num_folds=2, window_size=40, num_windows=2)
+    samples = samples_of(stack, options)
+    windows = draw_windows(stack.shape, options, make_generator(2))
+    assert len(samples) == 4
+    for first, (rows, columns) in zip((0, 2), windows, strict=True):
+        pair = samples[first : first + 2]
+        assert torch.equal(torch.cat([s.held_out for s in pair]).sort().values, torch.arange(5))
+        assert torch.equal(pair[0].validation, pair[1].validation)
+        for sample in pair:
+            assert sample.model.shape == (40, 40)
+            assert sample.validation.shape == (40, 40)
+            assert torch.equal(sample.images, stack.images[sample.held_out, rows, columns])
+            used = stack.good[sample.held_out, rows, columns]
+            torch.testing.assert_close(sample.inverse_sigma, used.float())
+
+
+def test_bank_does_not_see_what_is_held_out() -> None:
+    """If it fails, the fit rewards copying noise."""
+    stack = make_exposure_stack((40, 50), (3.2, 4.0, 4.6))
+    before = samples_of(stack)
+    changed = stack.images.clone()
+    changed[before[0].held_out] += 100.0
+    after = samples_of(stack.replace(images=changed))
+    assert torch.equal(after[0].bank.features, before[0].bank.features)
+    assert not torch.equal(after[0].images, before[0].images)
+    assert not torch.equal(after[1].bank.features, before[1].bank.features)
+
+
+def test_validation_blocks() -> None:
+    """If it fails, the stop follows the pixels that are fitted."""
+    stack = make_exposure_stack((70, 90), (3.2, 4.0))
+    shares = []
+    for seed in range(12):
+        validation = samples_of(stack, seed=seed)[0].validation
+        shares.append(float(validation.float().mean()))
+        # Blocks of 8 x 8 pixels, cut at the lower and right edge.
+        blocks = validation[:64, :88].reshape(8, 8, 11, 8).permute(0, 2, 1, 3).reshape(8, 11, 64)
+        assert torch.equal(blocks.all(dim=-1), blocks.any(dim=-1))
+    # A fifth of 9 x 12 blocks: each share scatters by 0.04.
+    assert sum(shares) / len(shares) == pytest.approx(0.2, abs=0.04)
+
+
+def test_tiny_patch() -> None:
+    """If it fails, cells at the edge of the sky cannot be restored."""
+    stack = make_exposure_stack((5, 9), (3.2, 4.0), stars=[(2.0, 4.0, 50.0)], psf_size=9)
+    samples = samples_of(stack)
+    assert len(samples) == 2
+    assert samples[0].images.shape == (1, 5, 9)
+
+
+def test_windows_without_partners_are_left_out() -> None:
+    """If it fails, the network is fitted to windows it sees nothing of."""
+    stack = make_exposure_stack((40, 50), (3.2, 4.0))
+    stack.good[1] = False
+    assert samples_of(stack) == []

@@ -1,0 +1,99 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+
+"""Prediction of the noise of a target PSF, and its choice."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    ForwardModel,
+    InputError,
+    LinearEstimator,
+    fwhm_to_sigma,
+    gaussian_kernel,
+    kernel_fwhm,
+    linear_noise,
+    suggest_target_fwhm,
+)
+
+FWHMS = (3.4, 4.2, 5.0)
+LEVELS = np.array([1.0, 2.0, 0.5])
+PSFS = np.stack([gaussian_kernel(fwhm, 25) for fwhm in FWHMS])
+
+
+@pytest.mark.parametrize(("target", "tolerance"), [(2.9, 0.03), (3.3, 0.03), (4.0, 0.08)])
+def test_predicted_noise_is_that_of_the_estimator(target: float, tolerance: float) -> None:
+    """If it fails, the chosen target PSF is noisier than promised."""
+    shape = (70, 86)
+    model = ForwardModel(torch.from_numpy(PSFS)[:, None, None], shape, target)
+    levels = torch.from_numpy(LEVELS).float()[:, None, None]
+    estimator = LinearEstimator(model, (1.0 / levels).expand(3, *shape))
+    generator = torch.Generator().manual_seed(4)
+    draws = torch.stack(
+        [
+            model.sample(
+                estimator.solve(torch.randn((3, *shape), generator=generator) * levels.sqrt(), 1e-6)
+            )[14:-14, 14:-14]
+            for _ in range(40)
+        ]
+    )
+    coadd = np.sqrt(1.0 / np.sum(1.0 / LEVELS))
+    assert linear_noise(PSFS, LEVELS, target) == pytest.approx(float(draws.std()) / coadd, rel=tolerance)
+
+
+def test_noise_at_the_common_psf_is_that_of_the_coadd() -> None:
+    """If it fails, a target equal to the seeing is thought to cost noise."""
+    psfs = np.stack([gaussian_kernel(4.0, 25)] * 3)
+    # The spectrum is (t^2 / (t^2 + s))^2, with t^2 = exp(-u) for
+    # u = (2 pi sigma k)^2; its integral over the plane is in closed form.
+    sigma, strength = fwhm_to_sigma(4.0), 1e-6
+    expected = (math.log(1.0 / strength) - 1.0) / (4.0 * math.pi * sigma**2)
+    assert linear_noise(psfs, LEVELS, 4.0) == pytest.approx(math.sqrt(expected), rel=1e-3)
+
+
+def test_wider_is_quieter() -> None:
+    """If it fails, the search for a target goes astray."""
+    noise = [linear_noise(PSFS, LEVELS, fwhm) for fwhm in (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)]
+    assert all(b < a for a, b in zip(noise, noise[1:], strict=False))
+
+
+def test_depth_cancels() -> None:
+    """If it fails, the target depends on the unit of the images."""
+    assert linear_noise(PSFS, 1e6 * LEVELS, 3.6) == pytest.approx(linear_noise(PSFS, LEVELS, 3.6))
+
+
+@pytest.mark.parametrize("max_noise", [0.8, 1.5, 3.0])
+def test_suggestion_keeps_the_bound(max_noise: float) -> None:
+    """If it fails, the default target is too sharp or too blurred."""
+    fwhm = suggest_target_fwhm(PSFS, LEVELS, max_noise=max_noise)
+    assert 2.5 < fwhm < 4.2
+    assert linear_noise(PSFS, LEVELS, fwhm) <= max_noise
+    assert linear_noise(PSFS, LEVELS, fwhm - 0.05) > max_noise
+
+
+def test_suggestion_stays_in_its_bounds() -> None:
+    """If it fails, targets are undersampled or wider than the seeing."""
+    assert suggest_target_fwhm(PSFS, LEVELS, max_noise=1e9) == 2.5
+    median = kernel_fwhm(PSFS[1])
+    assert suggest_target_fwhm(PSFS, LEVELS, max_noise=1e-6) == pytest.approx(median)
+    sharp = np.stack([gaussian_kernel(2.0, 25)] * 2)
+    assert suggest_target_fwhm(sharp, LEVELS[:2], max_noise=1e-6) == 2.5
+
+
+@pytest.mark.parametrize("max_noise", [0.0, -1.0, np.nan])
+def test_refusals(max_noise: float) -> None:
+    """If it fails, a wrong bound gives the widest target in silence."""
+    with pytest.raises(InputError, match=f"max_noise={max_noise} must be positive"):
+        suggest_target_fwhm(PSFS, LEVELS, max_noise=max_noise)

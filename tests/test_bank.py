@@ -49,7 +49,7 @@ def test_features_have_no_unit(scale: float) -> None:
     data = (slice(None), slice(12, 12 + SHAPE[0]), slice(12, 12 + SHAPE[1]))
     torch.testing.assert_close(scaled.features[data], expected.features[data], rtol=0.0, atol=2e-3)
     torch.testing.assert_close(
-        scaled.estimates[data] / scale, expected.estimates[data], rtol=0.0, atol=1e-3 * expected.unit
+        scaled.estimates[data] / scale, expected.estimates[data], rtol=0.0, atol=5e-3 * expected.unit
     )
     assert scaled.unit == pytest.approx(scale * expected.unit, rel=1e-4)
 

@@ -38,8 +38,10 @@ from lsst.astroclearnet.commands._patches import read_patch
 from lsst.astroclearnet.commands._picture import comparison_picture
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.simulation import PIXEL_SCALE, SurveyOptions, SurveySummary, make_survey, render_truth
+from lsst.astroclearnet.tasks import RestoreCoaddConfig
 from lsst.daf.butler import Butler, CollectionType, DatasetType
 from lsst.images.serialization import write_archive
+from lsst.resources import ResourcePath
 
 # Twice as many cells along the inner region as along both borders.
 OPTIONS = SurveyOptions(
@@ -400,6 +402,14 @@ def test_commands_of_the_shell(tmp_path: Path) -> None:
     run_command([sys.executable, "-c", ""])
     with pytest.raises(CommandError, match="ended with exit status 3"):
         run_command([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_quick_look_configuration() -> None:
+    """If it fails, the override names a field that is no more."""
+    config = RestoreCoaddConfig()
+    config.load(ResourcePath("resource://lsst.astroclearnet/resources/config/quick_look.py"))
+    config.validate()
+    assert config.restoration.fit.max_epochs < RestoreCoaddConfig().restoration.fit.max_epochs
 
 
 @pytest.mark.slow

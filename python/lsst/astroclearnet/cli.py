@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from . import __version__
 
-_MIN_WIDTH = 150
+_MIN_WIDTH = 170
 """Width of what is written to anything but a terminal."""
 
 

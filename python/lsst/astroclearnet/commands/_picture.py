@@ -37,7 +37,7 @@ type Array = npt.NDArray[np.float64]
 _PAIR_SIZE = 28
 _ZOOM_SIZE = 44
 _MIN_COVERAGE = 0.5
-_ARTEFACT_WIDTH = 2.0
+_ARTEFACT_WIDTH = 1.0
 
 
 def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
@@ -195,9 +195,9 @@ def _offence(patch: Patch, separation: float) -> float:
     Returns
     -------
     offence : `float`
-        Zero at 1.1 times the target FWHM.
+        Zero at 1.3 times the target FWHM.
     """
-    return abs(separation / (1.1 * patch.metrics["image"]["target_fwhm"]) - 1.0)
+    return abs(separation / (1.3 * patch.metrics["image"]["target_fwhm"]) - 1.0)
 
 
 def _has_room(patch: Patch) -> npt.NDArray[np.bool_]:

@@ -136,4 +136,4 @@ def _with_error(value: float, error: float) -> str:
     if not math.isfinite(error):
         return _number(value, 1)
     digits = 1 if error >= 0.5 else 2
-    return f"{value:.{digits}f} \N{PLUS-MINUS SIGN} {error:.{digits}f}"
+    return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"

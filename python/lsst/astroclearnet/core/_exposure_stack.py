@@ -40,7 +40,8 @@ def _native(array: np.ndarray) -> np.ndarray:
     # stride it does not take either.
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    return np.ascontiguousarray(array)
+    # Memory-mapped files cannot be written to, which torch minds as well.
+    return np.require(array, requirements=["C", "W"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 import torch
 
 from ._forward_model import ForwardModel
-from ._noise_model import masked_medians
+from ._noise_model import masked_medians, smooth
+
+_COVERAGE_FWHM = 8.0
+"""FWHM in pixels over which the penalty follows the coverage."""
 
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
@@ -36,7 +39,7 @@ class LinearEstimator:
 
         sum over t of w(t) (y(t) - k(t) * R)^2 + s |h * (q R)|^2
 
-    with the weights w(t) = good(t) / variance(t), q^2 their sum over
+    with the weights w(t) = good(t) / variance(t), q^2 close to their sum over
     exposures, and h the filter that undoes the target PSF: the penalty is
     white for the sky itself, so that frequencies are damped where the target
     PSF leaves no signal anyway.  It is scaled by 1 + s, which conserves flux.
@@ -71,10 +74,26 @@ class LinearEstimator:
         present = (self._weights > 0).to(typical.dtype)
         self.coverage = (typical[:, None, None] * present).sum(dim=0) / self.full_weight
         """Share of the exposures that are used, by weight, shape (H, W)."""
-        self._root_penalty = model.embed(total).clamp(min=_PENALTY_FLOOR * self.full_weight).sqrt()
+        self._root_penalty = self._penalty().sqrt()
         power = model.mean_otfs[self._exposures].abs() ** 2
         self._power = (typical[:, None, None] * power).sum(dim=0) / self.full_weight
         self._whitening = model.inverse_target_power
+
+    def _penalty(self) -> torch.Tensor:
+        """Return the square of the factor q of the penalty.
+
+        It follows the photon noise of sources, but the coverage only
+        smoothly: a step of q at the edge of a mask would make q R smooth
+        across it, and not R.
+        """
+        photon_noise = torch.where(self.coverage > 0, self.depth / self.coverage, 1.0)
+        coverage = smooth(self._model.embed(self.coverage)[None], _COVERAGE_FWHM)[0]
+        outside = 1.0 - self._model.embed(torch.ones_like(photon_noise))
+        return (
+            self.full_weight
+            * coverage.clamp(min=_PENALTY_FLOOR)
+            * (self._model.embed(photon_noise) + outside)
+        )
 
     def solve_all(self, images: torch.Tensor, strengths: Sequence[float]) -> torch.Tensor:
         """Return the estimates of several strengths.

@@ -55,11 +55,11 @@ class MixingNetwork(nn.Module):
         hidden = options.hidden_channels
         self._non_negative = options.non_negative
         self.layers = nn.Sequential(
-            nn.Conv2d(2 * num_strengths, hidden, 3, padding=1, padding_mode="replicate"),
+            _convolution(2 * num_strengths, hidden, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(hidden, hidden, 3, padding=2, dilation=2, padding_mode="replicate"),
+            _convolution(hidden, hidden, 3, padding=2, dilation=2),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(hidden, num_strengths, 1),
+            _convolution(hidden, num_strengths, 1),
         )
         self.sky_level = nn.Parameter(torch.zeros(()))
         """Level below which there is no light, in units of the noise of the
@@ -142,6 +142,14 @@ class MixingNetwork(nn.Module):
             Shape latent_shape.
         """
         return self.combine(self.mixture(bank), bank)
+
+
+def _convolution(inputs: int, outputs: int, size: int, **options: int) -> nn.Conv2d:
+    """Return a layer without parameters: they are drawn from a generator."""
+    layer: nn.Conv2d = nn.utils.skip_init(
+        nn.Conv2d, inputs, outputs, size, padding_mode="replicate", **options
+    )
+    return layer
 
 
 def _prior(significance: torch.Tensor) -> torch.Tensor:

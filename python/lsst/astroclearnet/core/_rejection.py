@@ -21,7 +21,7 @@ from ._linear import LinearEstimator
 from ._noise_model import model_variances, smooth
 from ._options import RejectionOptions
 
-_STRENGTH = 1e-3
+_STRENGTH = 1e-4
 """Strength of the estimate that exposures are predicted from."""
 
 _MIN_EXPOSURES = 3

@@ -132,7 +132,7 @@ def resample(
     if order < 2:
         raise InputError(f"A Lanczos kernel of order {order} is too short; give at least 2.")
     good = good & np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    draws = np.zeros((0, *image.shape), dtype=np.float32) if noise is None else noise
+    draws = np.zeros((0, *image.shape), dtype=np.float32) if noise is None else np.where(good, noise, 0.0)
     planes = ResampledPlanes(
         image=np.zeros(y.shape, dtype=np.float32),
         variance=np.ones(y.shape, dtype=np.float32),

@@ -1,0 +1,245 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Real DECam exposures, through the commands that a user types.
+
+The exposures have fewer pixels than survey images and disagree with each
+other: their flux scales by up to 3 % for the galaxy, the wings of the star by
+7 % in g and 30 % in r, and their noise is lower than their variance planes
+say.  The tests measure these facts on the exposures themselves and ask the
+restoration to be as good as they allow.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+
+from lsst.astroclearnet.adapters import (
+    DEFAULT_EXCLUDED_PLANES,
+    CoregisteredExposure,
+    PatchGeometry,
+    SkyMapGeometry,
+    crop_to_patch,
+    mask_of_planes,
+    stack_exposures,
+)
+from lsst.astroclearnet.baselines import coadd_psf, inverse_variance_coadd, psf_matched_coadd
+from lsst.astroclearnet.core import kernel_fwhm
+from lsst.astroclearnet.tasks import CoregisterVisitsTask
+from lsst.daf.butler import Butler
+from lsst.images import VisitImage
+from lsst.images.cells import CellCoadd
+
+BANDS = ("g", "r", "z")
+APERTURE = 17.0
+PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
+
+
+def command(name: str, *arguments: str | Path) -> None:
+    """Run a command of the environment and fail with what it printed."""
+    executable = Path(sys.executable).with_name(name)
+    result = subprocess.run(
+        [executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=280
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def restore_field(files: list[Path], repo: Path, skymap: str) -> None:
+    """Ingest files of one field and restore all its bands."""
+    command("astroclearnet", "ingest", repo, *files, "--skymap", skymap, "--cell-size", "20")
+    command(
+        "pipetask",
+        *("run", "-b", repo, "-p", PIPELINE, "-i", "DECam/defaults", "-o", "u/test/restored"),
+        *("-d", f"skymap='{skymap}'", "--register-dataset-types", "-j", "2"),
+    )
+
+
+class Field:
+    """Restored coadds of a field and the exposures they were made from."""
+
+    def __init__(self, repo: Path, skymap: str) -> None:
+        self.butler = Butler.from_config(str(repo), collections=["u/test/restored", "DECam/defaults"])
+        self.skymap = skymap
+        content = self.butler.get("skymap_geometry", skymap=skymap)
+        self.geometry: PatchGeometry = SkyMapGeometry.from_dict(content).patch(0, 0)
+
+    def coadd(self, band: str) -> CellCoadd:
+        return self.butler.get("restored_coadd", skymap=self.skymap, tract=0, patch=0, band=band)
+
+    def metrics(self, band: str) -> dict[str, dict[str, float]]:
+        return self.butler.get("restored_coadd_metrics", skymap=self.skymap, tract=0, patch=0, band=band)
+
+    def visit_images(self, band: str) -> list[VisitImage]:
+        refs = self.butler.query_datasets("visit_image", where=f"band='{band}'", instrument="DECam")
+        return [self.butler.get(ref) for ref in sorted(refs, key=lambda r: r.dataId["visit"])]
+
+    def exposures(self, band: str) -> list[CoregisteredExposure]:
+        registered = CoregisterVisitsTask().run(visit_images=self.visit_images(band), geometry=self.geometry)
+        return list(registered.exposures)
+
+
+@pytest.fixture(scope="module")
+def galaxy(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Field:
+    repo = tmp_path_factory.mktemp("galaxy") / "repo"
+    restore_field(sorted((shared_data / "decam").glob("galaxy_*.fits")), repo, "decam_galaxy")
+    return Field(repo, "decam_galaxy")
+
+
+@pytest.fixture(scope="module")
+def star(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Field:
+    repo = tmp_path_factory.mktemp("star") / "repo"
+    restore_field(sorted((shared_data / "decam").glob("star_*.fits")), repo, "decam_star")
+    return Field(repo, "decam_star")
+
+
+def centroid(image: np.ndarray) -> tuple[float, float]:
+    """Return the flux-weighted position of the bright pixels."""
+    weight = np.where(image > 0.2 * np.nanmax(image), image, 0.0)
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    return float((weight * columns).sum() / weight.sum()), float((weight * rows).sum() / weight.sum())
+
+
+def flux(image: np.ndarray, x: float, y: float, radius: float) -> float:
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    return float(image[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2].sum())
+
+
+def noise_over_plane(visit_image: VisitImage) -> float:
+    """Return the measured noise variance over the variance plane.
+
+    Second differences along both axes remove anything smooth; for white
+    noise they have 36 times the variance of a pixel.
+    """
+    image = visit_image.image.array.astype(float)
+    bad = mask_of_planes(visit_image.mask, DEFAULT_EXCLUDED_PLANES)
+    rows = image[2:] - 2.0 * image[1:-1] + image[:-2]
+    second = rows[:, 2:] - 2.0 * rows[:, 1:-1] + rows[:, :-2]
+    good = ~binary_dilation(bad, np.ones((3, 3), dtype=bool))[1:-1, 1:-1]
+    return float(np.mean((second**2 / (36.0 * visit_image.variance.array[1:-1, 1:-1]))[good]))
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_galaxy_keeps_its_flux(galaxy: Field, band: str) -> None:
+    exposures = galaxy.exposures(band)
+    coadd = inverse_variance_coadd(
+        *(
+            np.stack([crop_to_patch(getattr(e, name), galaxy.geometry) for e in exposures])
+            for name in ("image", "variance", "good")
+        )
+    )
+    x, y = centroid(coadd.image)
+    direct = flux(coadd.image, x, y, APERTURE)
+    # Seeing carries light of the galaxy out of the aperture, so the image is
+    # first brought to the PSF of the coadd.
+    target = galaxy.metrics(band)["image"]["target_fwhm"] / galaxy.geometry.pixel_scale
+    width = kernel_fwhm(
+        coadd_psf(np.stack([np.nanmean(e.psfs, axis=(0, 1)) for e in exposures]), coadd.weights)
+    )
+    image = galaxy.coadd(band).image.array
+    restored = flux(gaussian_blur(image, np.sqrt(width**2 - target**2)), x, y, APERTURE)
+    # The error of the direct flux: its photon noise, and how far the flux
+    # scales of the exposures are apart.
+    noise = np.sqrt(flux(coadd.variance, x, y, APERTURE)) / direct
+    single = [flux(crop_to_patch(e.image, galaxy.geometry), x, y, APERTURE) / direct for e in exposures]
+    scatter = np.std(single, ddof=1) / np.sqrt(len(single))
+    assert restored / direct == pytest.approx(1.0, abs=0.01 + np.hypot(noise, scatter))
+    assert flux(image, x, y, APERTURE) / direct == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_galaxy_is_sharper_than_in_the_best_exposure(galaxy: Field, band: str) -> None:
+    exposures = galaxy.exposures(band)
+    images = [crop_to_patch(e.image, galaxy.geometry) for e in exposures]
+    restored = galaxy.coadd(band).image.array
+    x, y = centroid(np.mean(images, axis=0))
+
+    def concentration(image: np.ndarray) -> float:
+        return flux(image, x, y, 2.0) / flux(image, x, y, APERTURE)
+
+    assert concentration(restored) > 1.1 * max(concentration(image) for image in images)
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_galaxy_explains_its_exposures(galaxy: Field, band: str) -> None:
+    # Reduced chi-square, in units of the noise that the exposures really
+    # have: the variance planes overstate it by some 5 % (20 % in the light
+    # of the galaxy in one r exposure).
+    visit_images = galaxy.visit_images(band)
+    measured = float(np.mean([noise_over_plane(v) for v in visit_images]))
+    assert 0.8 < measured < 1.1
+    chi_square = galaxy.metrics(band)["image"]["chi_square"]
+    assert 0.9 <= chi_square / measured <= 1.15
+
+
+def test_galaxy_has_all_its_exposures(galaxy: Field) -> None:
+    for band, number in zip(BANDS, (3, 2, 3), strict=True):
+        assert galaxy.metrics(band)["patch"]["num_exposures"] == number
+        assert galaxy.metrics(band)["dropped"] == {}
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_saturated_star_stays_flagged_and_breaks_nothing(star: Field, band: str) -> None:
+    coadd = star.coadd(band)
+    no_data = coadd.mask.get("NO_DATA")
+    np.testing.assert_array_equal(np.isnan(coadd.image.array), no_data)
+    np.testing.assert_array_equal(np.isnan(coadd.variance.array), no_data)
+    exposures = star.exposures(band)
+    good, saturated, covered = (
+        np.stack([crop_to_patch(getattr(e, name), star.geometry) for e in exposures])
+        for name in ("good", "saturated", "covered")
+    )
+    # Nobody has a usable pixel there: the product must say so.
+    nothing = covered.any(axis=0) & ~good.any(axis=0)
+    assert nothing.sum() > 500
+    assert (no_data | coadd.mask.get("INTERPOLATED"))[nothing].all()
+    assert coadd.mask.get("SATURATED")[saturated.any(axis=0)].all()
+    assert coadd.mask.get("REJECTED")[(covered & ~good).any(axis=0)].all()
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_saturated_star_does_not_ring(star: Field, band: str) -> None:
+    # Convolved to the PSF of the PSF-matched coadd the restored image must
+    # equal it away from the flagged core, within the noise and what the
+    # exposures themselves disagree by.
+    exposures = star.exposures(band)
+    arrays = stack_exposures(exposures)
+    images, variances, good = (
+        crop_to_patch(a, star.geometry) for a in (arrays.images, arrays.variances, arrays.good)
+    )
+    psfs = np.nanmean(arrays.psfs, axis=(1, 2))
+    width = 1.02 * max(kernel_fwhm(psf) for psf in psfs)
+    matched = psf_matched_coadd(images, variances, good, psfs, width)
+    coadd = star.coadd(band)
+    target = star.metrics(band)["image"]["target_fwhm"] / star.geometry.pixel_scale
+    blurred = gaussian_blur(coadd.image.array, np.sqrt(width**2 - target**2))
+    disagreement = np.where(good.all(axis=0), np.ptp(images, axis=0), np.nan)
+    systematic = 0.5 * gaussian_blur(disagreement, 2.0 * width)
+    flagged = np.stack([crop_to_patch(e.saturated, star.geometry) for e in exposures]).any(axis=0)
+    radius = psfs.shape[-1] // 2
+    core = binary_dilation(flagged | ~good.any(axis=0), iterations=radius)
+    away = ~core & np.isfinite(blurred) & np.isfinite(matched.image) & np.isfinite(systematic)
+    assert away.sum() > 100
+    deviation = np.abs(blurred - matched.image) / np.hypot(np.sqrt(matched.variance), systematic)
+    assert np.mean(deviation[away] < 3.0) > 0.995
+    # A ring would also swing below the sky.
+    significance = coadd.image.array / np.sqrt(coadd.variance.array)
+    assert significance[away].min() > -3.0
+
+
+def gaussian_blur(image: np.ndarray, fwhm: float) -> np.ndarray:
+    """Convolve with a Gaussian, leaving out pixels without a value."""
+    from astropy.convolution import Gaussian2DKernel, convolve
+
+    kernel = Gaussian2DKernel(fwhm / np.sqrt(8.0 * np.log(2.0)))
+    return convolve(image, kernel, boundary="fill", fill_value=np.nan, preserve_nan=True)

@@ -1,0 +1,201 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The task in a real repository, through the commands that a user types."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.repository import (
+    chain_collections,
+    create_repository,
+    put_visit_image,
+    register_sky_map,
+)
+from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.daf.butler import Butler
+from lsst.images import Box
+from lsst.pipe.base import Pipeline
+
+SHAPE = (230, 250)
+PIPELINES = "resource://lsst.astroclearnet/resources/pipelines"
+RUN = "u/test/restored"
+
+
+def command(name: str, *arguments: str | Path, expect: int = 0) -> str:
+    """Run a command of the environment and return what it printed."""
+    executable = Path(sys.executable).with_name(name)
+    result = subprocess.run(
+        [executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=280
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == expect, output
+    return output
+
+
+def pipetask(
+    repo: Path, where: str, *arguments: str, pipeline: str = "RestoreCoaddWithoutStack"
+) -> list[str]:
+    """Return the arguments of `pipetask run`, set for small fits."""
+    return [
+        *("run", "-b", str(repo), "-p", f"{PIPELINES}/{pipeline}.yaml"),
+        *("-i", "TestCam/defaults", "-d", f"skymap='test_map' AND {where}"),
+        *("-c", "restoreCoadd:target_fwhm=0.55", "-c", "restoreCoadd:restoration.fit.max_epochs=4"),
+        *arguments,
+    ]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with stars in i, and one visit in r that is all bad."""
+    root = tmp_path_factory.mktemp("pipetask") / "repo"
+    butler = create_repository(str(root))
+    sky_map = make_patch_geometry()
+    register_sky_map(butler, sky_map, "skymaps")
+    geometry = sky_map.patch(3, 0)
+    rng = np.random.default_rng(9)
+    field = StarField(
+        geometry=geometry,
+        x=rng.uniform(20.0, 140.0, 12),
+        y=rng.uniform(20.0, 140.0, 12),
+        flux=rng.uniform(500.0, 4000.0, 12),
+    )
+    for visit, (rotation, offset) in enumerate(
+        [(0.0, (3.3, 70.2)), (9.0, (1.0, 66.0)), (-7.0, (0, 75.5))], 1
+    ):
+        projection = make_projection(SHAPE, rotation=rotation, offset=offset, visit=visit)
+        image = field.render(projection, SHAPE, 3.3 + 0.4 * visit) + rng.normal(0.0, 1.0, SHAPE)
+        put_visit_image(butler, make_visit_image(image, projection, fwhm=3.3 + 0.4 * visit), "TestCam/visits")
+    bad = make_projection(SHAPE, offset=(0.0, 70.0), visit=4)
+    planes = {"BAD": np.ones(SHAPE, dtype=bool)}
+    put_visit_image(butler, make_visit_image(np.ones(SHAPE), bad, planes=planes, band="r"), "TestCam/visits")
+    chain_collections(butler, "TestCam/defaults", ["TestCam/visits", "skymaps"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def restored(repo: Path) -> Path:
+    """The repository after a run of both bands with two processes."""
+    arguments = ("-o", RUN, "--register-dataset-types", "-j", "2")
+    output = command("pipetask", *pipetask(repo, "tract=3 AND patch=0", *arguments))
+    assert "Executed 2 quanta successfully, 0 failed" in output
+    return repo
+
+
+@pytest.mark.parametrize("name", ["RestoreCoadd", "RestoreCoaddWithoutStack"])
+def test_pipelines_expand(name: str) -> None:
+    graph = Pipeline.from_uri(f"{PIPELINES}/{name}.yaml").to_graph()
+    assert set(graph.tasks) == {"restoreCoadd"}
+    assert graph.tasks["restoreCoadd"].outputs.keys() == {
+        "restored_coadd",
+        "restored_coadd_metrics",
+        "restored_coadd_plot",
+    }
+
+
+def test_queries_find_what_was_restored(restored: Path) -> None:
+    output = command("butler", "query-datasets", restored, "restored_coadd*", "--collections", RUN)
+    for name in ("restored_coadd ", "restored_coadd_metrics", "restored_coadd_plot"):
+        assert name in output
+    butler = Butler.from_config(str(restored), collections=[RUN])
+    refs = butler.query_datasets("restored_coadd", where="patch=0", tract=3, skymap="test_map")
+    # In r there is no usable exposure: the quantum ends without work.
+    assert [ref.dataId["band"] for ref in refs] == ["i"]
+    assert butler.query_datasets("restoreCoadd_log", skymap="test_map", where="band='r'")
+
+
+def test_products_read_whole_and_by_parts(restored: Path) -> None:
+    butler = Butler.from_config(str(restored), collections=[RUN])
+    data_id = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}
+    coadd = butler.get("restored_coadd", data_id)
+    image = butler.get("restored_coadd.image", data_id)
+    np.testing.assert_array_equal(image.array, coadd.image.array)
+    assert butler.get("restored_coadd.bbox", data_id) == coadd.bbox
+    box = Box.factory[40:90, 35:70]
+    part = butler.get("restored_coadd", data_id, parameters={"bbox": box})
+    np.testing.assert_array_equal(part.image.array, coadd[box].image.array)
+    assert len(butler.get("restored_coadd.provenance", data_id).inputs) == 3
+    metrics = butler.get("restored_coadd_metrics", data_id)
+    assert metrics["patch"]["num_exposures"] == 3
+    metadata = butler.get("restoreCoadd_metadata", data_id)
+    assert metadata["restoreCoadd"]["fit_num_epochs"] >= 1
+    assert butler.getURI("restored_coadd_plot", data_id).exists()
+
+
+def test_rerun_adds_what_is_missing(restored: Path) -> None:
+    # As after a crash: some outputs of a quantum are there, its metadata is
+    # not.  The rerun must do it again, and nothing that is done.
+    butler = Butler.from_config(str(restored), writeable=True)
+    lost = [
+        ref
+        for name in ("restored_coadd_metrics", "restoreCoadd_metadata")
+        for ref in butler.query_datasets(name, collections=[RUN], where="band='i'", skymap="test_map")
+    ]
+    assert len(lost) == 2
+    butler.pruneDatasets(lost, unstore=True, purge=True, disassociate=True)
+    rerun = ("-o", RUN, "--extend-run", "--skip-existing", "--clobber-outputs")
+    output = command("pipetask", *pipetask(restored, "tract=3 AND patch=0", *rerun))
+    assert "Executed 1 quanta successfully, 0 failed" in output
+    for ref in lost:
+        assert Butler.from_config(str(restored)).query_datasets(
+            ref.datasetType, collections=[RUN], data_id=ref.dataId
+        )
+    # A third time there is nothing left to do, which the command says.
+    output = command("pipetask", *pipetask(restored, "tract=3 AND patch=0", *rerun), expect=1)
+    assert "QuantumGraph was empty" in output
+
+
+def test_geometry_from_an_existing_coadd(restored: Path) -> None:
+    # Users of a data release have coadds, but not the sky map's code.
+    arguments = (
+        *("-o", "u/test/from_coadd", "--register-dataset-types"),
+        *("-c", "restoreCoadd:geometry_source=coadd"),
+        *("-c", "restoreCoadd:connections.reference_name=restored_coadd"),
+        *("-c", "restoreCoadd:connections.output_name=restored_again"),
+    )
+    typed = pipetask(restored, "tract=3 AND patch=0 AND band='i'", *arguments)
+    typed[typed.index("TestCam/defaults")] = f"TestCam/defaults,{RUN}"
+    command("pipetask", *typed)
+    butler = Butler.from_config(str(restored), collections=["u/test/from_coadd", RUN])
+    data_id = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}
+    first, second = butler.get("restored_coadd", data_id), butler.get("restored_again", data_id)
+    assert second.patch == first.patch
+    assert second.sky_projection == first.sky_projection
+    np.testing.assert_array_equal(second.image.array, first.image.array)
+
+
+def test_wrong_configuration_is_refused_by_name(repo: Path) -> None:
+    typed = pipetask(repo, "tract=3 AND patch=0", "-o", "u/test/wrong", "-c", "restoreCoadd:max_noise=-1")
+    output = command("pipetask", *typed, expect=1)
+    assert "max_noise" in output
+
+
+def test_unreadable_image_is_dropped(repo: Path, tmp_path: Path) -> None:
+    # One truncated file must not cost the patch.
+    butler = Butler.from_config(str(repo), writeable=True)
+    projection = make_projection(SHAPE, offset=(0.0, 70.0), visit=5)
+    ref = put_visit_image(butler, make_visit_image(np.ones(SHAPE), projection), "TestCam/broken")
+    path = Path(butler.getURI(ref).ospath)
+    path.write_bytes(path.read_bytes()[:20000])
+    typed = pipetask(
+        repo, "tract=3 AND patch=0 AND band='i'", "-o", "u/test/broken", "--register-dataset-types"
+    )
+    typed[typed.index("TestCam/defaults")] = "TestCam/broken,TestCam/defaults"
+    output = command("pipetask", *typed)
+    assert "Dropped visit 5, detector 0 (unreadable)" in output
+    metrics = Butler.from_config(str(repo)).get(
+        "restored_coadd_metrics", skymap="test_map", tract=3, patch=0, band="i", collections="u/test/broken"
+    )
+    assert metrics["dropped"]["visit 5, detector 0"].startswith("unreadable")
+    assert metrics["patch"]["num_exposures"] == 3

@@ -82,7 +82,7 @@ def test_region_holds_the_box() -> None:
         x=np.array([patch.bbox.x.min, patch.bbox.x.max + 2.0]),
         y=np.full(2, patch.bbox.y.max),
     )
-    inside = region.contains(sky.ra.rad, sky.dec.rad)
+    inside = np.asarray(region.contains(sky.ra.rad, sky.dec.rad))
     assert inside.tolist() == [True, False]
 
 

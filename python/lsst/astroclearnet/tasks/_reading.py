@@ -13,10 +13,11 @@ from __future__ import annotations
 __all__ = ("VisitImageSource", "read_overlap", "source_id")
 
 import logging
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from lsst.daf.butler import DataCoordinate
+from lsst.daf.butler import DeferredDatasetHandle
 from lsst.images import Box, SkyProjection, VisitImage
+from lsst.pipe.base import InMemoryDatasetHandle
 
 from ..adapters import (
     PatchGeometry,
@@ -29,15 +30,8 @@ from ..adapters import (
 _LOG = logging.getLogger(__name__)
 
 
-class _Handle(Protocol):
-    """What is used of a deferred dataset handle."""
-
-    dataId: DataCoordinate
-
-    def get(self, **kwargs: object) -> object: ...
-
-
-type VisitImageSource = VisitImage | _Handle
+type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
+type VisitImageSource = VisitImage | Handle
 
 
 def source_id(source: VisitImageSource) -> tuple[int, int]:
@@ -111,7 +105,7 @@ def read_overlap(
     return _cut(_read_whole(source), geometry, bbox, padding)
 
 
-def _read_whole(source: _Handle) -> VisitImage:
+def _read_whole(source: Handle) -> VisitImage:
     try:
         return cast(VisitImage, source.get())
     except Exception as exc:

@@ -55,7 +55,13 @@ class RestoreCoaddConnections(
         "output_name": "restored_coadd",
     },
 ):
-    """Inputs and outputs of `RestoreCoaddTask`."""
+    """Inputs and outputs of `RestoreCoaddTask`.
+
+    Parameters
+    ----------
+    config
+        Configuration, which decides which connections there are.
+    """
 
     visit_images = cT.Input(
         doc="Calibrated, background-subtracted visit images that overlap the patch.",
@@ -170,6 +176,11 @@ class RestoreCoaddTask(PipelineTask):
     Each visit image is resampled onto the patch with its variance, mask and
     PSF; the network of `lsst.astroclearnet.core.restore` is fitted to them
     and gives the sky at one declared PSF.
+
+    Parameters
+    ----------
+    **kwargs
+        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass = RestoreCoaddConfig

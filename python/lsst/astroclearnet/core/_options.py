@@ -89,9 +89,9 @@ class FitOptions:
     learning_rate: float = 5e-3
     num_folds: int = 4
     window_size: int = 192
-    num_windows: int = 3
+    num_windows: int = 2
     patience: int = 3
-    max_epochs: int = 40
+    max_epochs: int = 60
 
     def __post_init__(self) -> None:
         for name in ("huber_delta", "learning_rate"):

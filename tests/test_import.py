@@ -36,7 +36,16 @@ def test_module_can_be_imported(name: str) -> None:
         assert hasattr(module, public), f"{name}.__all__ names {public}, which does not exist"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.rpartition(".")[2].startswith("_")])
+# Its modules are loaded by the subcommand that needs them.
+NOT_GATHERED = "lsst.astroclearnet.commands"
+PRIVATE = [
+    name
+    for name in MODULES
+    if name.rpartition(".")[2].startswith("_") and name.rpartition(".")[0] != NOT_GATHERED
+]
+
+
+@pytest.mark.parametrize("name", PRIVATE)
 def test_room_shows_the_names_of_its_modules(name: str) -> None:
     """If this fails, a public name can be reached through a private module
     only.  A module without ``__all__`` is for the use of its room alone.

@@ -16,6 +16,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 import pytest
+from astro_metadata_translator import ObservationInfo
 
 from lsst.astroclearnet.core import FitOptions, NetworkOptions, NoiseOptions, RejectionOptions
 from lsst.astroclearnet.tasks import (
@@ -241,6 +242,43 @@ def test_one_exposure_is_restored_and_says_so(field: StarField, visits: list[Vis
     assert np.isfinite(result.restored_coadd.image.array).all()
 
 
+def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:
+    # It reaches what is read around the patch, but not the patch: that must
+    # not stop the others.
+    origin = field.geometry.bbox.start
+    corner = field.geometry.projection.pixel_to_sky(x=float(origin.x - 12), y=float(origin.y - 12))
+    beside = make_projection(
+        SHAPE,
+        center=(float(corner.ra.deg), float(corner.dec.deg)),
+        offset=(SHAPE[0] / 2 - 6, SHAPE[1] / 2 - 6),
+        visit=21,
+    )
+    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    images = [*visits[:2], make_visit_image(np.ones(SHAPE), beside)]
+    result = task.run(visit_images=images, geometry=field.geometry, band="i")
+    assert result.restored_coadd_metrics["dropped"]["visit 21, detector 0"].startswith("no_overlap")
+    assert result.restored_coadd_metrics["patch"]["num_dropped"] == 0
+
+
+def test_identity_comes_from_the_data_id(field: StarField) -> None:
+    # Converted images may not say which visit they are; two of them must
+    # still be two exposures, with noise of their own.
+    info = ObservationInfo(physical_filter="i_test")
+    handles = []
+    for number in (0, 1):
+        visit_image = observe(field, number, obs_info=info)
+        handles.append(
+            InMemoryDatasetHandle(
+                visit_image, visit=71 + number, detector=4, instrument="Cam", storageClass="VisitImage"
+            )
+        )
+    registered = CoregisterVisitsTask().run(visit_images=handles, geometry=field.geometry, num_realizations=1)
+    first, second = registered.exposures
+    assert [(e.identity.instrument, e.identity.visit) for e in (first, second)] == [("Cam", 71), ("Cam", 72)]
+    both = first.good & second.good
+    assert abs(np.corrcoef(first.noise[0][both], second.noise[0][both])[0, 1]) < 0.05
+
+
 def test_seed_follows_from_the_patch_and_the_offset() -> None:
     # Two patches must not share their random numbers; a rerun must.
     seeds = {
@@ -288,6 +326,7 @@ def test_config_mirrors_the_options_of_the_core() -> None:
         ("geometry_source", "guess"),
         ("target_fwhm", -0.5),
         ("device", "abacus"),
+        ("device", "cuda:first"),
         ("cell_size", 1),
         ("max_noise", 0.0),
     ],
@@ -296,6 +335,13 @@ def test_bad_configuration_names_the_field(field_name: str, value: object) -> No
     config = RestoreCoaddConfig()
     with pytest.raises(FieldValidationError, match=field_name):
         setattr(config, field_name, value)
+
+
+def test_unknown_mask_plane_is_refused() -> None:
+    # A misspelt plane would let its pixels in.
+    config = RestoreCoaddConfig()
+    with pytest.raises(FieldValidationError, match="excluded_mask_planes"):
+        config.coregistration.excluded_mask_planes = ["BAD", "SATURTED"]
 
 
 @pytest.mark.parametrize(

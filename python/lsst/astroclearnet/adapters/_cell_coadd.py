@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("crop_to_patch", "make_cell_coadd", "make_provenance", "missing_cells")
+__all__ = ("make_cell_coadd", "make_provenance", "missing_cells")
 
 from collections.abc import Mapping, Sequence
 
@@ -28,30 +28,8 @@ from lsst.images.cells import (
 )
 
 from ..core import fwhm_to_sigma, kernel_fwhm
-from ._patch_geometry import PatchGeometry
+from ._patch_geometry import PatchGeometry, crop_to_patch
 from ._visit_image import CoregisteredExposure
-
-
-def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
-    """Cut the outer box of a patch out of an array with an even border.
-
-    Parameters
-    ----------
-    array
-        Shape (..., H, W).
-    geometry
-        Geometry of the patch.
-
-    Returns
-    -------
-    cropped : `numpy.ndarray`
-        A view of the middle, of the shape of the patch.
-    """
-    rows, columns = (
-        slice((full - part) // 2, (full - part) // 2 + part)
-        for full, part in zip(array.shape[-2:], geometry.bbox.shape, strict=True)
-    )
-    return array[..., rows, columns]
 
 
 def cell_blocks(array: np.ndarray, grid: CellGrid) -> np.ndarray:

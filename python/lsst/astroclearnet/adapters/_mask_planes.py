@@ -10,13 +10,18 @@
 
 from __future__ import annotations
 
-__all__ = ("DEFAULT_EXCLUDED_PLANES", "mask_of_planes")
+__all__ = ("DEFAULT_EXCLUDED_PLANES", "KNOWN_PLANES", "mask_of_planes")
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from lsst.images import Mask
+from lsst.images import (
+    Mask,
+    get_legacy_difference_image_mask_planes,
+    get_legacy_optional_mask_planes,
+    get_legacy_visit_image_mask_planes,
+)
 
 DEFAULT_EXCLUDED_PLANES = (
     "BAD",
@@ -29,6 +34,18 @@ DEFAULT_EXCLUDED_PLANES = (
     "VIGNETTED",
 )
 """Planes whose pixels carry no information about the sky."""
+
+KNOWN_PLANES = frozenset(
+    name
+    for planes in (
+        get_legacy_visit_image_mask_planes(),
+        get_legacy_difference_image_mask_planes(),
+        get_legacy_optional_mask_planes(),
+    )
+    for legacy, plane in planes.items()
+    for name in (legacy, plane.name)
+)
+"""Names that a mask plane can have, old and new."""
 
 _LEGACY_NAMES = {
     "SATURATED": "SAT",

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchGeometry", "SkyMapGeometry", "TractGeometry", "box_region")
+__all__ = ("PatchGeometry", "SkyMapGeometry", "TractGeometry", "box_region", "crop_to_patch")
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -266,6 +266,28 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         """
         geometry = self.tract(tract)
         return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
+
+
+def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
+    """Cut the outer box of a patch out of an array with an even border.
+
+    Parameters
+    ----------
+    array
+        Shape (..., H, W).
+    geometry
+        Geometry of the patch.
+
+    Returns
+    -------
+    cropped : `numpy.ndarray`
+        A view of the middle, of the shape of the patch.
+    """
+    rows, columns = (
+        slice((full - part) // 2, (full - part) // 2 + part)
+        for full, part in zip(array.shape[-2:], geometry.bbox.shape, strict=True)
+    )
+    return array[..., rows, columns]
 
 
 def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:

@@ -72,4 +72,6 @@ def psf_stamps(psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box) -
                 # A PSF model may fail in any way of its own library's.
                 raise InputError(f"The PSF cannot be evaluated at (x={x:.1f}, y={y:.1f}): {exc}") from exc
             stamps[j, i] = resample_kernel(kernel, jacobian[row, column], size)
+    if not np.isfinite(stamps).any():
+        raise InputError("The PSF cannot be evaluated anywhere on the patch.")
     return stamps

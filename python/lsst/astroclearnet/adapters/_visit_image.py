@@ -10,22 +10,21 @@
 
 from __future__ import annotations
 
-__all__ = ("CoregisteredExposure", "ExposureId", "UnusableExposureError", "coregister", "projection_of")
+__all__ = ("CoregisteredExposure", "ExposureId", "UnusableExposureError", "coregister")
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Box, Polygon, SkyProjection, VisitImage
+from lsst.images import Box, Polygon, VisitImage
 from lsst.images.psfs import PointSpreadFunction
 from lsst.images.serialization import ArchiveReadError
 
 from ..core import InputError, resample
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
-from ._patch_geometry import PatchGeometry
+from ._patch_geometry import PatchGeometry, crop_to_patch
 from ._pixel_map import PixelMap
 from ._psf import psf_stamps
 
@@ -74,6 +73,9 @@ class ExposureId:
     def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
         """Construct from what a visit image says of itself.
 
+        Where the observation's metadata are silent, the frame of its pixels
+        names instrument and visit.
+
         Parameters
         ----------
         visit_image
@@ -85,12 +87,13 @@ class ExposureId:
             Its identity.
         """
         info = visit_image.obs_info
+        frame = visit_image.sky_projection.pixel_frame
         day = str(info.observing_day or "").replace("-", "")
-        detector = info.detector_num if info.detector_num is not None else visit_image.detector.id
+        visit = info.visit_id if info.visit_id is not None else frame.visit
         return cls(
-            visit=int(info.visit_id or info.exposure_id or 0),
-            detector=int(detector),
-            instrument=info.instrument or "",
+            visit=int(visit or 0),
+            detector=int(frame.detector),
+            instrument=info.instrument or frame.instrument or "",
             physical_filter=info.physical_filter or "",
             day_obs=int(day) if day.isdigit() else 0,
         )
@@ -147,6 +150,7 @@ def coregister(
     visit_image: VisitImage,
     geometry: PatchGeometry,
     *,
+    identity: ExposureId | None = None,
     bbox: Box | None = None,
     pixel_map: PixelMap | None = None,
     excluded_planes: Sequence[str] = DEFAULT_EXCLUDED_PLANES,
@@ -162,8 +166,11 @@ def coregister(
         The visit image, or the part of it that overlaps the patch.
     geometry
         Geometry of the patch.
+    identity
+        Which visit image it is, where its data ID is known.
     bbox
-        Box to fill, in tract pixels; the outer box of the patch by default.
+        Box to fill, in tract pixels: the outer box of the patch, which is the
+        default, or that with an even border.
     pixel_map
         Map from ``bbox`` to the visit image, where it is known already.
     excluded_planes
@@ -184,15 +191,15 @@ def coregister(
     Raises
     ------
     UnusableExposureError
-        If the exposure has no PSF, no sky projection, a unit that is not
-        calibrated, or no usable pixel on the patch.
+        If the exposure has no PSF, a unit that is not calibrated, or no
+        usable pixel on the patch.
     """
-    identity = ExposureId.from_visit_image(visit_image)
+    identity = ExposureId.from_visit_image(visit_image) if identity is None else identity
     visit_image = _calibrated(visit_image)
     psf = _psf_of(visit_image)
     bbox = geometry.bbox if bbox is None else bbox
     if pixel_map is None:
-        pixel_map = PixelMap.from_projections(geometry.projection, bbox, projection_of(visit_image))
+        pixel_map = PixelMap.from_projections(geometry.projection, bbox, visit_image.sky_projection)
     origin = visit_image.bbox.start
     y, x = pixel_map.y - origin.y, pixel_map.x - origin.x
     excluded = mask_of_planes(visit_image.mask, excluded_planes)
@@ -207,9 +214,11 @@ def coregister(
     planes = resample(
         image, variance, usable & ~excluded, y=y, x=x, area=pixel_map.area(), noise=draws, order=kernel_order
     )
-    if not planes.good.any():
-        raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
     nearest = _Nearest(y, x, image.shape)
+    if not crop_to_patch(nearest.inside, geometry).any():
+        raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+    if not crop_to_patch(planes.good, geometry).any():
+        raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
     try:
         psfs = psf_stamps(psf, pixel_map, visit_image.bbox)
     except InputError as exc:
@@ -227,30 +236,6 @@ def coregister(
         polygon=_covered_polygon(geometry, visit_image),
         num_not_finite=int((~usable & ~excluded).sum()),
     )
-
-
-def projection_of(visit_image: VisitImage) -> SkyProjection[Any]:
-    """Return the sky projection of a visit image.
-
-    Parameters
-    ----------
-    visit_image
-        The visit image.
-
-    Returns
-    -------
-    projection : `lsst.images.SkyProjection`
-        Its projection.
-
-    Raises
-    ------
-    UnusableExposureError
-        If it has none.
-    """
-    projection = visit_image.sky_projection
-    if projection is None:
-        raise UnusableExposureError("no_projection", "The visit image has no sky projection (WCS).")
-    return projection
 
 
 def _psf_of(visit_image: VisitImage) -> PointSpreadFunction:
@@ -295,7 +280,7 @@ def _covered_polygon(geometry: PatchGeometry, visit_image: VisitImage) -> Polygo
     low_y, high_y = visit_bbox.y.min - 0.5, visit_bbox.y.max + 0.5
     x = np.array([low_x, high_x, high_x, low_x])
     y = np.array([low_y, low_y, high_y, high_y])
-    corners = geometry.projection.sky_to_pixel(projection_of(visit_image).pixel_to_sky(x=x, y=y))
+    corners = geometry.projection.sky_to_pixel(visit_image.sky_projection.pixel_to_sky(x=x, y=y))
     outline = Polygon(x_vertices=np.asarray(corners.x), y_vertices=np.asarray(corners.y))
     overlap = outline.intersection(geometry.bbox.to_polygon())
     return overlap if isinstance(overlap, Polygon) else outline

@@ -43,8 +43,11 @@ def select_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as exc:
         raise InputError(f"Unknown device {device!r}; use 'auto', 'cpu' or 'cuda'.") from exc
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"Device {device!r} was asked for, but no CUDA device is available; use 'auto'.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"Device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices; "
+            "use 'auto'."
+        )
     return chosen
 
 

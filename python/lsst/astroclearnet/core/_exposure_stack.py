@@ -113,10 +113,13 @@ class ExposureStack:
         device = device if device is not None else torch.device("cpu")
         image = _as_tensor("images", images, torch.float32, device)
         variance = _as_tensor("variances", variances, torch.float32, device)
-        if image.ndim != 3 or 0 in image.shape[1:]:
-            raise InputError(f"images must have shape (n, H, W), not {tuple(image.shape)}.")
+        if image.ndim != 3 or min(image.shape[1:]) < 2:
+            raise InputError(
+                f"images must have shape (n, H, W), not {tuple(image.shape)}, and at least 2x2 pixels."
+            )
         if not image.shape[0]:
             raise NoUsableDataError("There is no exposure.")
+        good = good if isinstance(good, torch.Tensor) else np.asarray(good)
         if good.dtype not in (torch.bool, np.bool_):
             raise InputError(f"good must be boolean (True = usable), not {good.dtype}.")
         usable = _as_tensor("good", good, torch.bool, device)

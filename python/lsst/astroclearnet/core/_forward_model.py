@@ -138,16 +138,20 @@ class ForwardModel:
         kernels = self._kernels
         height, width = self.latent_shape
         size = kernels.shape[-1]
-        padded = torch.zeros((*kernels.shape[:-2], height, width), dtype=kernels.dtype, device=kernels.device)
-        padded[..., :size, :size] = kernels
-        padded = torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1))
         ky = torch.fft.fftfreq(height, dtype=kernels.dtype, device=kernels.device)[:, None]
         kx = torch.fft.rfftfreq(width, dtype=kernels.dtype, device=kernels.device)[None, :]
         sigma = fwhm_to_sigma(self.target_fwhm)
         target = torch.exp(-2.0 * (math.pi * sigma) ** 2 * (ky**2 + kx**2))
         inverse = target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
         inverse_power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
-        return (torch.fft.rfft2(padded) * inverse).to(torch.complex64), inverse_power.float()
+        otfs = torch.empty((*kernels.shape[:2], *inverse.shape), dtype=torch.complex64, device=kernels.device)
+        # One exposure at a time: double precision takes four times the memory.
+        for t in range(len(kernels)):
+            padded = kernels.new_zeros((kernels.shape[1], height, width))
+            padded[:, :size, :size] = kernels[t]
+            padded = torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1))
+            otfs[t] = torch.fft.rfft2(padded) * inverse
+        return otfs, inverse_power.float()
 
     def transform(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the real Fourier transform of latent images.

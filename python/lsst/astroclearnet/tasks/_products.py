@@ -66,6 +66,11 @@ class RestorationInputs:
     data_id: str
     seed: int
 
+    @property
+    def num_dropped(self) -> int:
+        """Exposures left out for a fault, not for lack of overlap (`int`)."""
+        return sum(not reason.startswith("no_overlap") for reason in self.dropped.values())
+
 
 def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:
     """Assemble the restored coadd of a patch.
@@ -153,7 +158,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
             "patch": geometry.definition.id,
             "band": inputs.band,
             "num_exposures": len(exposures),
-            "num_dropped": len(inputs.dropped),
+            "num_dropped": inputs.num_dropped,
         },
         "exposures": exposures,
         "dropped": dict(inputs.dropped),
@@ -264,7 +269,7 @@ def _coadd_metadata(
         "converged": result.history.converged,
         "stop_reason": result.history.stop_reason,
         "num_exposures": len(inputs.exposures),
-        "num_dropped": len(inputs.dropped),
+        "num_dropped": inputs.num_dropped,
     }
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):
         metadata[f"dropped_{n}"] = f"{name}: {reason}"

@@ -20,10 +20,10 @@ from lsst.images import Box, SkyProjection, VisitImage
 from lsst.pipe.base import InMemoryDatasetHandle
 
 from ..adapters import (
+    ExposureId,
     PatchGeometry,
     PixelMap,
     UnusableExposureError,
-    projection_of,
     visit_image_from_exposure,
 )
 
@@ -34,8 +34,8 @@ type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
 type VisitImageSource = VisitImage | Handle
 
 
-def source_id(source: VisitImageSource) -> tuple[int, int]:
-    """Return visit and detector of a source, without reading pixels.
+def source_id(source: VisitImageSource) -> ExposureId:
+    """Return the identity of a source, without reading pixels.
 
     Parameters
     ----------
@@ -44,12 +44,15 @@ def source_id(source: VisitImageSource) -> tuple[int, int]:
 
     Returns
     -------
-    visit, detector : `tuple` [`int`, `int`]
-        By which inputs are sorted and named.
+    identity : `lsst.astroclearnet.adapters.ExposureId`
+        By which inputs are sorted and named; of a handle's, without filter
+        and observing day.
     """
     if isinstance(source, VisitImage):
-        return int(source.obs_info.visit_id or 0), int(source.obs_info.detector_num or 0)
-    return int(source.dataId["visit"]), int(source.dataId["detector"])
+        return ExposureId.from_visit_image(source)
+    data_id = source.dataId
+    instrument = str(data_id["instrument"]) if "instrument" in data_id else ""
+    return ExposureId(visit=int(data_id["visit"]), detector=int(data_id["detector"]), instrument=instrument)
 
 
 def read_overlap(
@@ -96,7 +99,7 @@ def read_overlap(
         )
         overlap = _overlap(pixel_map, cast(Box, components["bbox"]), padding)
         return cast(VisitImage, source.get(parameters={"bbox": overlap})), pixel_map
-    except UnusableExposureError:
+    except (UnusableExposureError, MemoryError):
         raise
     except Exception as exc:
         # Any stored format that has no components or boxes ends up here, and
@@ -108,19 +111,23 @@ def read_overlap(
 def _read_whole(source: Handle) -> VisitImage:
     try:
         return cast(VisitImage, source.get())
+    except MemoryError:
+        raise
     except Exception as exc:
         native = exc
     try:
         return visit_image_from_exposure(source.get(storageClass="ExposureF"))
+    except MemoryError:
+        raise
     except Exception as exc:
-        _LOG.debug("Reading %s as an afw exposure failed too: %s", source.dataId, exc)
-    raise UnusableExposureError("unreadable", f"The visit image cannot be read: {native}") from native
+        message = f"It can be read neither as a VisitImage ({native}) nor as an afw exposure ({exc})."
+        raise UnusableExposureError("unreadable", message) from native
 
 
 def _cut(
     visit_image: VisitImage, geometry: PatchGeometry, bbox: Box, padding: int
 ) -> tuple[VisitImage, PixelMap]:
-    pixel_map = PixelMap.from_projections(geometry.projection, bbox, projection_of(visit_image))
+    pixel_map = PixelMap.from_projections(geometry.projection, bbox, visit_image.sky_projection)
     return visit_image[_overlap(pixel_map, visit_image.bbox, padding)], pixel_map
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("CoregisterVisitsConfig", "CoregisterVisitsTask")
 
+import dataclasses
 from collections.abc import Sequence
 
 from lsst.images import Box
@@ -20,10 +21,13 @@ from lsst.pipe.base import Struct, Task
 
 from ..adapters import (
     DEFAULT_EXCLUDED_PLANES,
+    KNOWN_PLANES,
     CoregisteredExposure,
+    ExposureId,
     PatchGeometry,
     UnusableExposureError,
     coregister,
+    crop_to_patch,
 )
 from ._reading import VisitImageSource, read_overlap, source_id
 
@@ -46,6 +50,7 @@ class CoregisterVisitsConfig(Config):
     excluded_mask_planes = ListField[str](
         doc="Mask planes, by their names in lsst.images, whose pixels are not used.",
         default=list(DEFAULT_EXCLUDED_PLANES),
+        itemCheck=lambda name: name in KNOWN_PLANES,
     )
     min_good_fraction = RangeField(
         dtype=float,
@@ -101,28 +106,37 @@ class CoregisterVisitsTask(Task):
         bbox = geometry.bbox.padded(self.config.border)
         exposures: list[CoregisteredExposure] = []
         dropped: dict[str, str] = {}
-        seen: set[tuple[int, int]] = set()
+        seen: set[ExposureId] = set()
         for source in sorted(visit_images, key=source_id):
-            visit, detector = key = source_id(source)
-            name = f"visit {visit}, detector {detector}"
+            identity = source_id(source)
+            name = str(identity)
             try:
-                if key in seen:
+                if identity in seen:
                     raise UnusableExposureError("duplicate", "The same visit and detector is given twice.")
-                seen.add(key)
+                seen.add(identity)
                 exposures.append(self._coregister(source, geometry, bbox, num_realizations, seed))
             except UnusableExposureError as exc:
                 dropped[name] = f"{exc.reason}: {exc}"
                 level = self.log.verbose if exc.reason == "no_overlap" else self.log.warning
                 level("Dropped %s (%s): %s", name, exc.reason, exc)
+        self.log.info("Brought %d of %d visit images onto the patch.", len(exposures), len(visit_images))
         return Struct(exposures=exposures, dropped=dropped, bbox=bbox)
 
     def _coregister(
         self, source: VisitImageSource, geometry: PatchGeometry, bbox: Box, num_realizations: int, seed: int
     ) -> CoregisteredExposure:
         visit_image, pixel_map = read_overlap(source, geometry, bbox, padding=self.config.kernel_order + 1)
+        known = source_id(source)
+        own = ExposureId.from_visit_image(visit_image)
         exposure = coregister(
             visit_image,
             geometry,
+            identity=dataclasses.replace(
+                own,
+                visit=known.visit,
+                detector=known.detector,
+                instrument=known.instrument or own.instrument,
+            ),
             bbox=bbox,
             pixel_map=pixel_map,
             excluded_planes=tuple(self.config.excluded_mask_planes),
@@ -130,7 +144,7 @@ class CoregisterVisitsTask(Task):
             seed=seed,
             kernel_order=self.config.kernel_order,
         )
-        fraction = float(exposure.good.mean())
+        fraction = float(crop_to_patch(exposure.good, geometry).mean())
         if fraction < self.config.min_good_fraction:
             raise UnusableExposureError(
                 "too_few_pixels",

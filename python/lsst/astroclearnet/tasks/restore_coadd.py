@@ -13,6 +13,8 @@ from __future__ import annotations
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 
 import hashlib
+import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +38,14 @@ from lsst.pipe.base import (
 from lsst.utils.timer import timeMethod
 
 from ..adapters import CoregisteredExposure, ExposureArrays, PatchGeometry, stack_exposures
-from ..core import RestorationError, RestorationResult, masked_medians, restore, suggest_target_fwhm
+from ..core import (
+    RestorationError,
+    RestorationResult,
+    masked_medians,
+    restore,
+    select_device,
+    suggest_target_fwhm,
+)
 from ._errors import RestorationAlgorithmError
 from ._options_config import RestorationConfig
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
@@ -160,7 +169,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     device = Field[str](
         doc="Device to compute on: 'auto' for a GPU when there is one, 'cpu', 'cuda' or 'cuda:N'.",
         default="auto",
-        check=lambda d: d in ("auto", "cpu", "cuda") or d.startswith("cuda:"),
+        check=lambda device: re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is not None,
     )
     seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
     coregistration: Any = ConfigurableField(
@@ -189,6 +198,10 @@ class RestoreCoaddTask(PipelineTask):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.config.do_plot and importlib.util.find_spec("matplotlib") is None:
+            raise RuntimeError(
+                "do_plot=True needs matplotlib: install lsst-astroclearnet[plots], or set do_plot=False."
+            )
         self.makeSubtask("coregistration")
         self.coregistration: CoregisterVisitsTask
 
@@ -243,6 +256,7 @@ class RestoreCoaddTask(PipelineTask):
         RestorationAlgorithmError
             If the restoration cannot succeed.
         """
+        self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
         registered = self.coregistration.run(
@@ -311,6 +325,15 @@ class RestoreCoaddTask(PipelineTask):
         return suggest_target_fwhm(
             np.nanmean(arrays.psfs, axis=(1, 2)), levels.numpy(), max_noise=self.config.max_noise
         )
+
+    def _check_device(self) -> None:
+        """Fail before anything is read if the device does not exist."""
+        try:
+            device = select_device(self.config.device)
+        except RestorationError as exc:
+            raise RestorationAlgorithmError.from_core(exc) from exc
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def _seed(self, name: str) -> int:
         digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()

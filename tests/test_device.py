@@ -35,7 +35,7 @@ def test_auto_takes_the_gpu_where_there_is_one(
 def test_no_silent_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a run meant for the GPU crawls on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="'cuda' was asked for, but no CUDA device is available"):
+    with pytest.raises(InputError, match="'cuda' was asked for, but there are 0 CUDA devices"):
         select_device("cuda")
     with pytest.raises(InputError, match="there are 0 CUDA devices"):
         select_device(torch.device("cuda", 1))

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from lsst.astroclearnet.commands._comparison import compare_patches
 from lsst.astroclearnet.commands._patches import read_patch
 from lsst.astroclearnet.commands._picture import comparison_picture
 from lsst.astroclearnet.core import gaussian_kernel
+from lsst.astroclearnet.repository import create_repository
 from lsst.astroclearnet.simulation import PIXEL_SCALE, SurveyOptions, SurveySummary, make_survey, render_truth
 from lsst.astroclearnet.tasks import RestoreCoaddConfig
 from lsst.daf.butler import Butler, CollectionType, DatasetType
@@ -365,7 +367,7 @@ def test_demo(
     monkeypatch.setattr(_actions, "_survey_options", lambda options: other)
     assert "survey with other options" in error_of(["demo", str(folder)], capsys)
     (folder / "survey.json").unlink()
-    assert "holds no complete survey" in error_of(["demo", str(folder)], capsys)
+    assert "holds no survey of the demo" in error_of(["demo", str(folder)], capsys)
     assert len(commands) == 1
     assert main(["demo", str(folder), "--overwrite"]) == 0
     assert len(commands) == 2
@@ -373,6 +375,51 @@ def test_demo(
     shutil.rmtree(folder / "repo")
     (folder / "repo").mkdir()
     assert "will not be deleted" in error_of(["demo", str(folder), "--overwrite"], capsys)
+
+
+def test_interrupted_simulation(
+    survey: SurveySummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a demo stopped while simulating never starts again."""
+    root, options_file = tmp_path / "repo", tmp_path / "survey.json"
+    partial = tmp_path / "repo_partial"
+    lines: list[str] = []
+
+    def simulate(options: SurveyOptions) -> None:
+        _demo._simulate(root, options_file, options, lines.append, lambda: nullcontext(lambda *_: None))
+
+    def interrupted(place: Path, options: SurveyOptions, **_: object) -> None:
+        create_repository(str(place))
+        raise KeyboardInterrupt("stopped")
+
+    monkeypatch.setattr(_demo, "make_survey", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        simulate(dataclasses.replace(OPTIONS, seed=5))
+    assert partial.exists()
+    assert not root.exists()
+    assert not options_file.exists()
+
+    # The next one may have other options.
+    monkeypatch.setattr(_demo, "make_survey", lambda place, *_, **__: shutil.copytree(survey.root, place))
+    lines.clear()
+    simulate(OPTIONS)
+    assert lines[0].startswith(f"Deleting {partial}")
+    assert not partial.exists()
+    butler = Butler.from_config(str(root), collections=[_demo.DEFAULTS])
+    refs = butler.query_datasets("visit_image")
+    assert len(refs) == survey.num_visit_images
+    assert all(butler.getURI(ref).ospath.startswith(f"{root}/") for ref in refs)
+    assert butler.get(refs[0].makeComponentRef("bbox")).shape == OPTIONS.detector_shape
+    simulate(OPTIONS)
+    assert lines[-1] == f"The simulated survey is in {root} already."
+
+    # Whatever else has the name is not ours to delete.
+    shutil.rmtree(root)
+    partial.mkdir()
+    (partial / "notes.txt").touch()
+    with pytest.raises(CommandError, match="repo_partial is not a Butler repository and will not be"):
+        simulate(OPTIONS)
+    assert (partial / "notes.txt").exists()
 
 
 def test_demo_resumes(survey: SurveySummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

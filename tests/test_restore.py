@@ -12,66 +12,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from lsst.astroclearnet.core import (
-    FitOptions,
     InputError,
-    NetworkOptions,
     NoiseOptions,
     NoUsableDataError,
     RestorationResult,
     RestoreOptions,
     fwhm_to_sigma,
-    restore,
 )
-from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
+from lsst.astroclearnet.tests import (
+    FWHMS,
+    QUICK,
+    SHAPE,
+    SIGMAS,
+    STARS,
+    TARGET,
+    ExposureArrays,
+    gaussian_stars,
+    make_exposure_arrays,
+    make_scene,
+    psf_flux,
+    restore_on_cpu,
+)
 
-SHAPE = (66, 80)
-FWHMS = (3.2, 4.0, 4.8, 3.6)
-SIGMAS = (1.0, 1.5, 0.8, 1.2)
-STARS = [(22.3, 27.6, 1500.0), (47.8, 58.1, 600.0)]
-TARGET = 3.6
 # Sky noise of the inverse-variance coadd.
 COADD_SIGMA = 1.0 / math.sqrt(sum(s**-2 for s in SIGMAS))
-QUICK = RestoreOptions(
-    network=NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8),
-    fit=FitOptions(num_folds=2, max_epochs=3, patience=1),
-    noise=NoiseOptions(num_realizations=1),
-)
-
-
-def make_arrays(**kwargs: Any) -> ExposureArrays:
-    """Return the exposures that most tests use."""
-    return make_exposure_arrays(SHAPE, FWHMS, **{"stars": STARS, "sigmas": SIGMAS, "seed": 5, **kwargs})
-
-
-def run(arrays: ExposureArrays, options: RestoreOptions | None = None, **kwargs: Any) -> RestorationResult:
-    """Restore on the CPU."""
-    return restore(*arrays, options=options, **{"target_fwhm": TARGET, "device": "cpu", **kwargs})
-
-
-def psf_flux(image: np.ndarray, y: float, x: float, fwhm: float = TARGET) -> float:
-    """Return the flux of a star of known position by a linear fit."""
-    rows, columns = (slice(round(c) - 6, round(c) + 7) for c in (y, x))
-    template = gaussian_stars(image.shape, [(y, x, 1.0)], fwhm)[rows, columns]
-    return float((image[rows, columns] * template).sum() / (template**2).sum())
 
 
 @pytest.fixture(scope="module")
 def result() -> RestorationResult:
     """Return a restoration with the default settings."""
-    return run(make_arrays())
+    return restore_on_cpu(make_scene())
 
 
 @pytest.fixture(scope="module")
 def quick() -> RestorationResult:
     """Return a restoration with the settings of the quick tests."""
-    return run(make_arrays(), QUICK)
+    return restore_on_cpu(make_scene(), QUICK)
 
 
 def test_shapes_and_types(result: RestorationResult) -> None:
@@ -114,7 +96,7 @@ def test_fluxes(result: RestorationResult) -> None:
 
 def test_width_of_stars_is_the_target() -> None:
     """If it fails, the PSF written with the coadd is wrong."""
-    result = run(make_arrays(stars=[(31.3, 38.7, 30000.0)]))
+    result = restore_on_cpu(make_scene(stars=[(31.3, 38.7, 30000.0)]))
     # Compare with templates around the target: the best must be at it.
     widths = np.arange(0.9, 1.1001, 0.01) * TARGET
     stamp = (slice(25, 38), slice(32, 46))
@@ -140,7 +122,7 @@ def test_variance_is_the_squared_error() -> None:
     sky = gaussian_stars(SHAPE, STARS, 6.0) < 1e-4
     ratios = []
     for seed in range(2):
-        result = run(make_arrays(seed=seed))
+        result = restore_on_cpu(make_scene(seed=seed))
         error = (result.image - truth)[sky]
         ratios.append((error**2).mean() / result.variance[sky].mean())
     # Few independent pixels: the blank sky is smooth over many.
@@ -177,8 +159,8 @@ def test_given_noise_is_used() -> None:
     """If it fails, correlations by resampling are ignored."""
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(2, 4, *SHAPE)) * np.array(SIGMAS)[:, None, None]
-    louder = run(make_arrays(), QUICK, noise=3.0 * noise)
-    normal = run(make_arrays(), QUICK, noise=torch.from_numpy(noise))
+    louder = restore_on_cpu(make_scene(), QUICK, noise=3.0 * noise)
+    normal = restore_on_cpu(make_scene(), QUICK, noise=torch.from_numpy(noise))
     assert normal.noise_realizations.shape == (2, *SHAPE)
     assert louder.noise_ratio == pytest.approx(9.0 * normal.noise_ratio, rel=0.01)
     np.testing.assert_array_equal(louder.image, normal.image)
@@ -186,13 +168,13 @@ def test_given_noise_is_used() -> None:
     with pytest.raises(
         InputError, match=r"noise must have shape \(k, \*\(4, 66, 80\)\), not \(2, 4, 66, 79\)"
     ):
-        run(make_arrays(), QUICK, noise=noise[..., 1:])
+        restore_on_cpu(make_scene(), QUICK, noise=noise[..., 1:])
 
 
 def test_without_noise_realizations() -> None:
     """If it fails, the quickest settings do not run."""
     options = RestoreOptions(QUICK.network, QUICK.fit, QUICK.rejection, NoiseOptions(num_realizations=0))
-    result = run(make_arrays(), options)
+    result = restore_on_cpu(make_scene(), options)
     assert result.noise_realizations.shape == (0, *SHAPE)
     assert result.noise_ratio == 1.0
     np.testing.assert_allclose(result.chi_square, 1.0, atol=0.15)
@@ -200,7 +182,7 @@ def test_without_noise_realizations() -> None:
 
 def test_same_seed_same_image(quick: RestorationResult) -> None:
     """If it fails, a coadd cannot be reproduced."""
-    again = run(make_arrays(), QUICK)
+    again = restore_on_cpu(make_scene(), QUICK)
     for name in ("image", "variance", "mask", "noise_realizations", "residual", "chi_square"):
         np.testing.assert_array_equal(getattr(again, name), getattr(quick, name), err_msg=name)
     assert again.history == quick.history
@@ -208,7 +190,7 @@ def test_same_seed_same_image(quick: RestorationResult) -> None:
 
 def test_other_seed_close_image(result: RestorationResult) -> None:
     """If it fails, the result is a matter of luck."""
-    other = run(make_arrays(), seed=11)
+    other = restore_on_cpu(make_scene(), seed=11)
     assert not np.array_equal(other.image, result.image)
     difference = (other.image - result.image) / COADD_SIGMA
     # The mixture in the wings of stars, a few pixels, is decided by little.
@@ -219,7 +201,7 @@ def test_other_seed_close_image(result: RestorationResult) -> None:
 def test_order_of_exposures_hardly_matters(result: RestorationResult) -> None:
     """If it fails, the coadd depends on the order of the Butler."""
     order = [2, 0, 3, 1]
-    permuted = run(ExposureArrays(*(array[order] for array in make_arrays())))
+    permuted = restore_on_cpu(ExposureArrays(*(array[order] for array in make_scene())))
     difference = (permuted.image - result.image) / COADD_SIGMA
     # Exposures are dealt into folds, and noise is drawn, by their index; what
     # remains is no more than what another seed changes.
@@ -232,8 +214,10 @@ def test_order_of_exposures_hardly_matters(result: RestorationResult) -> None:
 def test_unit_does_not_matter(quick: RestorationResult, scale: float) -> None:
     """If it fails, the coadd depends on the photometric zero point."""
     # A power of 2 leaves rounding as it is, so that only units can matter.
-    arrays = make_arrays()
-    scaled = run(arrays._replace(images=arrays.images * scale, variances=arrays.variances * scale**2), QUICK)
+    arrays = make_scene()
+    scaled = restore_on_cpu(
+        arrays._replace(images=arrays.images * scale, variances=arrays.variances * scale**2), QUICK
+    )
     np.testing.assert_allclose(scaled.image / scale, quick.image, atol=1e-3 * COADD_SIGMA)
     np.testing.assert_allclose(scaled.variance / scale**2, quick.variance, rtol=1e-3)
     np.testing.assert_allclose(scaled.chi_square, quick.chi_square, rtol=1e-3)
@@ -243,8 +227,8 @@ def test_unit_does_not_matter(quick: RestorationResult, scale: float) -> None:
 
 def test_rounding_does_not_matter(result: RestorationResult) -> None:
     """If it fails, rounding decides what is seen."""
-    arrays = make_arrays()
-    scaled = run(arrays._replace(images=arrays.images * 1e3, variances=arrays.variances * 1e6))
+    arrays = make_scene()
+    scaled = restore_on_cpu(arrays._replace(images=arrays.images * 1e3, variances=arrays.variances * 1e6))
     # The steps of the fit amplify rounding to what another seed changes.
     difference = (scaled.image / 1e3 - result.image) / COADD_SIGMA
     assert difference.std() < 0.15
@@ -257,7 +241,7 @@ def test_bright_extended_source() -> None:
     stars = [(33.0, 40.0, 20000.0)]
     # Seen with a PSF of 4.0 a Gaussian of 8.0 stays a Gaussian.
     arrays = make_exposure_arrays(SHAPE, [math.hypot(8.0, f) for f in FWHMS], stars=stars, sigmas=SIGMAS)
-    result = run(arrays._replace(psfs=make_arrays().psfs))
+    result = restore_on_cpu(arrays._replace(psfs=make_scene().psfs))
     truth = gaussian_stars(SHAPE, stars, math.hypot(8.0, TARGET))
     assert result.image.sum() == pytest.approx(20000.0, rel=0.02)
     assert np.abs(result.image - truth).max() < 0.03 * truth.max() + 3.0 * COADD_SIGMA
@@ -265,9 +249,9 @@ def test_bright_extended_source() -> None:
 
 def test_tensors_and_big_endian_arrays(quick: RestorationResult) -> None:
     """If it fails, the type of the container changes the result."""
-    arrays = make_arrays()
-    tensors = run(ExposureArrays(*(torch.from_numpy(a) for a in arrays)), QUICK)  # type: ignore[arg-type]
-    fits = run(
+    arrays = make_scene()
+    tensors = restore_on_cpu(ExposureArrays(*(torch.from_numpy(a) for a in arrays)), QUICK)  # type: ignore[arg-type]
+    fits = restore_on_cpu(
         ExposureArrays(
             arrays.images.astype(">f8"),
             arrays.variances.astype(">f4"),
@@ -282,19 +266,19 @@ def test_tensors_and_big_endian_arrays(quick: RestorationResult) -> None:
 
 def test_inputs_are_left_alone() -> None:
     """If it fails, restoring changes the caller's arrays."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.images[2, 30:34, 60:63] += 80.0
     copies = [array.copy() for array in arrays]
-    run(arrays, QUICK)
+    restore_on_cpu(arrays, QUICK)
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 def test_varying_psf_constant_over_the_patch(quick: RestorationResult) -> None:
     """If it fails, cells of equal PSFs differ from one PSF."""
-    arrays = make_arrays()
+    arrays = make_scene()
     cells = np.broadcast_to(arrays.psfs[:, None, None], (4, 3, 2, 25, 25))
-    result = run(arrays._replace(psfs=cells), QUICK)
+    result = restore_on_cpu(arrays._replace(psfs=cells), QUICK)
     np.testing.assert_allclose(result.image, quick.image, atol=1e-3)
 
 
@@ -305,7 +289,7 @@ def test_varying_psf_is_followed() -> None:
         make_exposure_arrays(SHAPE, fwhms, stars=[star], seed=None)
         for fwhms, star in zip((FWHMS, [f + 1.0 for f in FWHMS]), stars, strict=True)
     )
-    noise = make_arrays(stars=[], sigmas=1.0)
+    noise = make_scene(stars=[], sigmas=1.0)
     # Two cells of 40 columns, with their centres at the stars.
     exposures = ExposureArrays(
         left.images + right.images + noise.images,
@@ -313,21 +297,21 @@ def test_varying_psf_is_followed() -> None:
         noise.good,
         np.stack([left.psfs, right.psfs], axis=1)[:, None],
     )
-    result = run(exposures, QUICK)
+    result = restore_on_cpu(exposures, QUICK)
     truth = gaussian_stars(SHAPE, stars, TARGET)
     # The seeing of the right half hardly resolves the target.
     np.testing.assert_allclose(result.image, truth, atol=0.05 * truth.max())
     for y, x, flux in stars:
         assert psf_flux(result.image, y, x) == pytest.approx(flux, rel=0.02)
     # With one mean PSF, the sharper star would come out brighter.
-    mean = run(exposures._replace(psfs=exposures.psfs.mean(axis=(1, 2))), QUICK)
+    mean = restore_on_cpu(exposures._replace(psfs=exposures.psfs.mean(axis=(1, 2))), QUICK)
     assert np.abs(mean.image - truth).max() > 0.1 * truth.max()
 
 
 def test_callback() -> None:
     """If it fails, progress of a patch cannot be watched."""
     calls: list[tuple[int, float, float]] = []
-    result = run(make_arrays(), QUICK, callback=lambda *args: calls.append(args))
+    result = restore_on_cpu(make_scene(), QUICK, callback=lambda *args: calls.append(args))
     assert [epoch for epoch, _, _ in calls] == list(range(1, len(result.history.loss)))
     assert calls[-1][1:] == (result.history.loss[-1], result.history.validation_loss[-1])
 
@@ -335,33 +319,33 @@ def test_callback() -> None:
 def test_global_random_state_is_left_alone() -> None:
     """If it fails, restoring disturbs other computations."""
     before = torch.random.get_rng_state()
-    run(make_arrays(), QUICK)
+    restore_on_cpu(make_scene(), QUICK)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, wrong input ends in a wrong image."""
-    arrays = make_arrays()
+    arrays = make_scene()
     with pytest.raises(InputError, match=r"target_fwhm=1\.0 pixels cannot be sampled"):
-        run(arrays, QUICK, target_fwhm=1.0)
+        restore_on_cpu(arrays, QUICK, target_fwhm=1.0)
     with pytest.raises(InputError, match="Unknown device 'abacus'"):
-        run(arrays, QUICK, device="abacus")
+        restore_on_cpu(arrays, QUICK, device="abacus")
     with pytest.raises(NoUsableDataError, match="None of the pixels of 4 exposures is usable"):
-        run(arrays._replace(good=np.zeros_like(arrays.good)), QUICK)
+        restore_on_cpu(arrays._replace(good=np.zeros_like(arrays.good)), QUICK)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="no CUDA device is available"):
-        run(arrays, QUICK, device="cuda")
+    with pytest.raises(InputError, match="there are 0 CUDA devices"):
+        restore_on_cpu(arrays, QUICK, device="cuda")
 
 
 @pytest.mark.gpu
 def test_gpu_agrees_with_cpu(result: RestorationResult) -> None:
     """If it fails, results depend on the machine."""
     # Without the fit: steps of an optimiser amplify rounding.
-    arrays = make_arrays()
+    arrays = make_scene()
     alone = ExposureArrays(*(array[:1] for array in arrays))
     for device in ("cuda", "auto"):
-        assert run(alone, device=device).device.startswith("cuda")
-    difference = (run(alone, device="cuda").image - run(alone).image) / SIGMAS[0]
+        assert restore_on_cpu(alone, device=device).device.startswith("cuda")
+    difference = (restore_on_cpu(alone, device="cuda").image - restore_on_cpu(alone).image) / SIGMAS[0]
     assert np.abs(difference).max() < 1e-3
-    fitted = (run(arrays, device="cuda").image - result.image) / COADD_SIGMA
+    fitted = (restore_on_cpu(arrays, device="cuda").image - result.image) / COADD_SIGMA
     assert fitted.std() < 0.1

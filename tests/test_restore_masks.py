@@ -12,70 +12,50 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 
 from lsst.astroclearnet.core import (
-    FitOptions,
     MaskBit,
     NetworkOptions,
-    NoiseOptions,
     RejectionOptions,
     RestorationResult,
     RestoreOptions,
-    restore,
 )
-from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
+from lsst.astroclearnet.tests import (
+    QUICK,
+    SHAPE,
+    SIGMAS,
+    STARS,
+    TARGET,
+    ExposureArrays,
+    gaussian_stars,
+    make_scene,
+    psf_flux,
+    restore_on_cpu,
+)
 
-SHAPE = (66, 80)
-FWHMS = (3.2, 4.0, 4.8, 3.6)
-SIGMAS = (1.0, 1.5, 0.8, 1.2)
-STARS = [(22.3, 27.6, 1500.0), (47.8, 58.1, 600.0)]
-TARGET = 3.6
 # Sky noise of the inverse-variance coadd.
 COADD_SIGMA = 1.0 / math.sqrt(sum(s**-2 for s in SIGMAS))
-QUICK = RestoreOptions(
-    network=NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8),
-    fit=FitOptions(num_folds=2, max_epochs=3, patience=1),
-    noise=NoiseOptions(num_realizations=1),
-)
-
-
-def make_arrays(**kwargs: Any) -> ExposureArrays:
-    """Return the exposures that most tests use."""
-    return make_exposure_arrays(SHAPE, FWHMS, **{"stars": STARS, "sigmas": SIGMAS, "seed": 5, **kwargs})
-
-
-def run(arrays: ExposureArrays, options: RestoreOptions | None = None, **kwargs: Any) -> RestorationResult:
-    """Restore on the CPU."""
-    return restore(*arrays, options=options, **{"target_fwhm": TARGET, "device": "cpu", **kwargs})
-
-
-def psf_flux(image: np.ndarray, y: float, x: float, fwhm: float = TARGET) -> float:
-    """Return the flux of a star of known position by a linear fit."""
-    rows, columns = (slice(round(c) - 6, round(c) + 7) for c in (y, x))
-    template = gaussian_stars(image.shape, [(y, x, 1.0)], fwhm)[rows, columns]
-    return float((image[rows, columns] * template).sum() / (template**2).sum())
 
 
 @pytest.fixture(scope="module")
 def quick() -> RestorationResult:
     """Return a restoration with the settings of the quick tests."""
-    return run(make_arrays(), QUICK)
+    return restore_on_cpu(make_scene(), QUICK)
 
 
 def test_unusable_pixels_are_masked(quick: RestorationResult) -> None:
     """If it fails, NaN pixels spread, or are believed."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.images[0, 20:24, 26:30] = np.nan
     arrays.variances[1, 50:55, 10:15] = np.inf
     arrays.images[1, 50:55, 10:15] = 1e6
     arrays.variances[2, 5, 5] = 0.0
     arrays.good[3, 40, 40] = False
     arrays.images[3, 40, 40] = -1e6
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     assert np.isfinite(result.image).all()
     assert not result.mask.any()
     unusable = np.zeros((4, *SHAPE), dtype=bool)
@@ -90,20 +70,20 @@ def test_unusable_pixels_are_masked(quick: RestorationResult) -> None:
 def test_star_behind_a_mask() -> None:
     """If it fails, a mask in one exposure leaves a mark in the coadd."""
     star = (31.3, 38.7, 8000.0)
-    whole, holed = make_arrays(stars=[star], seed=6), make_arrays(stars=[star], seed=6)
+    whole, holed = make_scene(stars=[star], seed=6), make_scene(stars=[star], seed=6)
     # The edge of the mask crosses the core.
     holed.good[1, 27:32, 36:40] = False
-    first, second = run(whole, QUICK), run(holed, QUICK)
+    first, second = restore_on_cpu(whole, QUICK), restore_on_cpu(holed, QUICK)
     peak = gaussian_stars(SHAPE, [star], TARGET).max()
     assert np.abs(second.image - first.image).max() < 0.01 * peak
 
 
 def test_hole_is_inpainted() -> None:
     """If it fails, invented pixels pass for measured ones."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.good[:, 30:34, 60:63] = False
     arrays.images[:, 30:34, 60:63] = 1e5
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     hole = np.zeros(SHAPE, dtype=bool)
     hole[30:34, 60:63] = True
     np.testing.assert_array_equal(result.mask == MaskBit.INPAINTED, hole)
@@ -117,10 +97,10 @@ def test_hole_is_inpainted() -> None:
 
 def test_no_data_is_nan_and_only_there() -> None:
     """If it fails, sky that nobody saw has a brightness."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.good[:, :, 62:] = False
     arrays.good[:, 40:, :14] = False
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     empty = np.zeros(SHAPE, dtype=bool)
     empty[:, 62:] = empty[40:, :14] = True
     no_data = (result.mask & MaskBit.NO_DATA) > 0
@@ -135,22 +115,24 @@ def test_no_data_is_nan_and_only_there() -> None:
 
 def test_rejected_pixels_are_flagged() -> None:
     """If it fails, users cannot see where the PSF is discontinuous."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.images[2, 30:34, 60:63] += 80.0
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     assert result.rejected[2, 30:34, 60:63].all()
     np.testing.assert_array_equal((result.mask & MaskBit.CLIPPED) > 0, result.rejected.any(axis=0))
     assert (result.weights[result.rejected] == 0).all()
     assert np.abs(result.image[30:34, 60:63]).max() < 5.0 * COADD_SIGMA
-    kept = run(arrays, RestoreOptions(QUICK.network, QUICK.fit, RejectionOptions(enabled=False), QUICK.noise))
+    kept = restore_on_cpu(
+        arrays, RestoreOptions(QUICK.network, QUICK.fit, RejectionOptions(enabled=False), QUICK.noise)
+    )
     assert not kept.rejected.any()
     assert kept.image[31, 61] > 3.0 * np.abs(result.image[30:34, 60:63]).max()
 
 
 def test_one_exposure() -> None:
     """If it fails, patches at the edge of a survey stop the pipeline."""
-    arrays = ExposureArrays(*(array[:1] for array in make_arrays()))
-    result = run(arrays)
+    arrays = ExposureArrays(*(array[:1] for array in make_scene()))
+    result = restore_on_cpu(arrays)
     assert "one exposure" in result.history.stop_reason
     assert not result.history.converged
     assert result.history.best_epoch == -1
@@ -160,26 +142,26 @@ def test_one_exposure() -> None:
     # Noise realisations are not clipped at the sky level as the image is, so
     # they leave less; without clipping the two agree.
     assert 0.9 < result.chi_square[0] < 1.5
-    linear = run(arrays, RestoreOptions(network=NetworkOptions(non_negative=False)))
+    linear = restore_on_cpu(arrays, RestoreOptions(network=NetworkOptions(non_negative=False)))
     assert linear.chi_square[0] == pytest.approx(1.0, abs=0.1)
 
 
 def test_one_exposure_with_data() -> None:
     """If it fails, an empty exposure pretends to be a second one."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.good[1:] = False
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     assert "one exposure" in result.history.stop_reason
     np.testing.assert_array_equal(np.isnan(result.chi_square), [False, True, True, True])
 
 
 def test_exposures_that_do_not_overlap() -> None:
     """If it fails, a mosaic without overlap cannot be restored."""
-    arrays = make_arrays()
+    arrays = make_scene()
     arrays.good[0, :, 40:] = False
     arrays.good[1, :, :40] = False
     arrays.good[2:] = False
-    result = run(arrays, QUICK)
+    result = restore_on_cpu(arrays, QUICK)
     assert np.isfinite(result.image).all()
     assert not result.mask.any()
     for y, x, flux in STARS:

@@ -83,7 +83,8 @@ def run_demo(
 ) -> DemoSummary:
     """Simulate a survey, restore its coadds and compare with the truth.
 
-    What exists already is not made again.
+    What exists already is not made again, and what an interruption left
+    incomplete is.
 
     Parameters
     ----------
@@ -191,12 +192,28 @@ def _remove(root: Path, files: list[Path]) -> None:
     CommandError
         If there is a directory which is no repository.
     """
-    if root.exists() and not (root / "butler.yaml").is_file():
-        raise CommandError(f"{root} is not a Butler repository and will not be deleted.")
+    _require_repository(root)
     for path in files:
         path.unlink(missing_ok=True)
     if root.exists():
         shutil.rmtree(root)
+
+
+def _require_repository(root: Path) -> None:
+    """Refuse to delete what is no repository.
+
+    Parameters
+    ----------
+    root
+        Root of what is to be deleted.
+
+    Raises
+    ------
+    CommandError
+        If something else is there.
+    """
+    if root.exists() and not (root / "butler.yaml").is_file():
+        raise CommandError(f"{root} is not a Butler repository and will not be deleted.")
 
 
 def _simulate(
@@ -207,6 +224,9 @@ def _simulate(
     progress: Callable[[], AbstractContextManager[Report]],
 ) -> None:
     """Make the survey unless it is there.
+
+    It is written beside its place and moved there when it is complete, so
+    that what an interruption leaves is never taken for a survey.
 
     Parameters
     ----------
@@ -227,7 +247,12 @@ def _simulate(
         If there is something else in its place.
     """
     content = json.dumps(dataclasses.asdict(options), indent=2, sort_keys=True)
-    if options_file.is_file():
+    if root.exists():
+        if not options_file.is_file():
+            raise CommandError(
+                f"{root} exists, but holds no survey of the demo; choose another directory, or --overwrite "
+                "to delete it."
+            )
         if options_file.read_text() != content:
             raise CommandError(
                 f"{root} holds a survey with other options (see {options_file}); choose another directory, "
@@ -235,16 +260,19 @@ def _simulate(
             )
         say(f"The simulated survey is in {root} already.")
         return
-    if root.exists():
-        raise CommandError(
-            f"{root} exists, but holds no complete survey; choose another directory, or --overwrite to "
-            "delete it."
-        )
+    # A suffix would be taken for a file format.
+    partial = root.with_name(f"{root.name}_partial")
+    if partial.exists():
+        _require_repository(partial)
+        say(f"Deleting {partial}, which an interrupted simulation left.")
+        shutil.rmtree(partial)
     root.parent.mkdir(parents=True, exist_ok=True)
     say(f"Simulating a survey of bands {', '.join(options.bands)} into {root}.")
     with progress() as report:
-        make_survey(root, options, progress=report)
+        make_survey(partial, options, progress=report)
     options_file.write_text(content)
+    # Paths in a repository are relative to its root.
+    partial.rename(root)
 
 
 def _restore(root: Path, command: list[str], resume_command: list[str], say: Callable[[str], None]) -> None:

@@ -66,7 +66,7 @@ def make_deep_coadd(
         try:
             exposures.append(coregister(visit_image, geometry, kernel_order=_KERNEL_ORDER))
         except UnusableExposureError as error:
-            if error.reason != "no_usable_pixels":
+            if error.reason not in ("no_overlap", "no_usable_pixels"):
                 raise
     if not exposures:
         return None

@@ -11,4 +11,5 @@
 
 from ._assertions import *
 from ._exposures import *
+from ._restorations import *
 from ._visit_images import *

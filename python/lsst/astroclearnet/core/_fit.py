@@ -29,6 +29,9 @@ _LOG = logging.getLogger(__name__)
 _SIGNIFICANT_GAIN = 1.0
 """Gain of validation log-likelihood that counts as progress."""
 
+_RELATIVE_GAIN = 5e-5
+"""The same relative to the loss, which decides for many pixels."""
+
 _NUM_DECAYS = 2
 """How often the step size is cut, at a stand-still, before the fit ends."""
 
@@ -118,7 +121,8 @@ def fit_network(
         total = _evaluate(network, samples, options.huber_delta, history)
         if callback is not None:
             callback(epoch, history.loss[-1], history.validation_loss[-1])
-        waited = 0 if total < best - _SIGNIFICANT_GAIN else waited + 1
+        gained = best - total > max(_SIGNIFICANT_GAIN, _RELATIVE_GAIN * best)
+        waited = 0 if gained else waited + 1
         if total < best:
             best, best_state, history.best_epoch = total, copy.deepcopy(network.state_dict()), epoch
         if waited >= options.patience:

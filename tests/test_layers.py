@@ -50,7 +50,7 @@ STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap"
 RULES = {
     "core": Room(("numpy", "torch")),
     "baselines": Room(("numpy", "torch"), ("core",)),
-    "metrics": Room(("numpy", "scipy", "astropy", "photutils")),
+    "metrics": Room(("numpy", "scipy", "astropy")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "torch"), ("core",)),
     "adapters/_legacy.py": Room((*IMAGES, "torch"), ("core",), STACK),
@@ -58,7 +58,7 @@ RULES = {
         (*IMAGES, "lsst.daf.butler", "lsst.resources", "lsst.utils"), ("core", "adapters"), ("yaml",)
     ),
     "simulation": Room(
-        (*IMAGES, "scipy", "photutils", "galsim", "piff", "torch", "lsst.daf.butler", "lsst.utils"),
+        (*IMAGES, "scipy", "galsim", "piff", "torch", "lsst.daf.butler", "lsst.utils"),
         ("core", "adapters", "baselines", "repository"),
     ),
     "tasks": Room(

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("measured_depth", "noise_correlation", "point_source_depth", "reduced_chi_square")
+__all__ = ("measured_depth", "noise_correlation", "point_source_depth")
 
 from typing import Any
 
@@ -105,26 +105,6 @@ def _depth(sigma: float) -> float:
     if not sigma > 0:
         return float("nan")
     return float(_NJY_ZERO_POINT - 2.5 * np.log10(_NUM_SIGMA * sigma))
-
-
-def reduced_chi_square(residual_over_sigma: NDArray[Any], good: NDArray[np.bool_]) -> float:
-    """Return the mean square of normalised residuals.
-
-    Parameters
-    ----------
-    residual_over_sigma
-        Residuals in units of their standard deviation, any shape.
-    good
-        Pixels that count, same shape.
-
-    Returns
-    -------
-    chi_square : `float`
-        Mean square over the good pixels; NaN if there is none.  The number
-        of fitted parameters is not subtracted.
-    """
-    residual = np.asarray(residual_over_sigma, dtype=float)[good]
-    return float(np.mean(residual**2)) if residual.size else float("nan")
 
 
 def noise_correlation(image: NDArray[Any], mask: NDArray[np.bool_]) -> float:

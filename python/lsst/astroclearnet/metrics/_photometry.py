@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("SIGNAL_TO_NOISE_BINS", "aperture_flux", "psf_flux", "star_statistics")
+__all__ = ("SIGNAL_TO_NOISE_BINS", "psf_flux", "star_statistics")
 
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 from astropy.stats import mad_std
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
-from photutils.aperture import CircularAperture, aperture_photometry
 from scipy.linalg import pinvh
 from scipy.sparse import csc_array, hstack
 from scipy.sparse.csgraph import connected_components
@@ -138,35 +137,6 @@ def _solve(
     error = np.sqrt(np.diag(inverse @ noise @ inverse))
     unresolved = np.diag(inverse @ normal) < _MIN_RESOLUTION
     return np.where(unresolved, np.nan, solution), np.where(unresolved, np.nan, error)
-
-
-def aperture_flux(image: NDArray[Any], x: ArrayLike, y: ArrayLike, radius: float) -> NDArray[np.float64]:
-    """Sum the image in circular apertures with exact pixel fractions.
-
-    Parameters
-    ----------
-    image
-        Background-subtracted image, shape (H, W); NaN where not to be used.
-    x, y
-        Centres in pixels, shape (n,).
-    radius
-        Radius of the apertures in pixels.
-
-    Returns
-    -------
-    flux : `numpy.ndarray`
-        Sums in the unit of the image, shape (n,); NaN where the aperture
-        touches a NaN pixel or the border.
-    """
-    position = np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]).astype(float)
-    flux = np.full(len(position), np.nan)
-    height, width = image.shape
-    low, high = radius - 0.5, np.array([width, height]) - 0.5 - radius
-    inside = np.all((position >= low) & (position <= high), axis=1)
-    if inside.any():
-        apertures = CircularAperture(position[inside], radius)
-        flux[inside] = aperture_photometry(np.asarray(image, dtype=float), apertures)["aperture_sum"]
-    return flux
 
 
 def star_statistics(

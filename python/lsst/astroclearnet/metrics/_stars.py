@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("measured_fwhm", "stellar_fwhms")
+__all__ = ("stellar_fwhms",)
 
 from typing import Any
 
@@ -27,42 +27,6 @@ _MAX_STARS = 40
 _MAX_NEIGHBOR_FLUX = 0.02
 _NUM_NOISE_PIXELS = 36.0
 """Effective number of noise pixels (4 pi sigma^2) of a 4-pixel FWHM."""
-
-
-def measured_fwhm(
-    image: NDArray[Any],
-    variance: NDArray[Any],
-    x: ArrayLike,
-    y: ArrayLike,
-    flux: ArrayLike,
-    *,
-    model: NDArray[Any] | None = None,
-) -> float:
-    """Return the median width of the bright isolated stars of an image.
-
-    Parameters
-    ----------
-    image
-        Background-subtracted image, shape (H, W); NaN where not to be used
-        (saturated cores, for one).
-    variance
-        Variance plane, shape (H, W).
-    x, y
-        Positions of the stars in pixels, shape (n,).
-    flux
-        Approximate fluxes in the unit of the image, shape (n,).
-    model
-        Noise-free image of what is not a star, shape (H, W), subtracted
-        first.
-
-    Returns
-    -------
-    fwhm : `float`
-        Median full width at half maximum in pixels; NaN if no star is fit to
-        be measured.
-    """
-    widths = stellar_fwhms(image, variance, x, y, flux, model=model)
-    return float(np.nanmedian(widths)) if np.isfinite(widths).any() else float("nan")
 
 
 def stellar_fwhms(

@@ -1,7 +1,7 @@
-# The two commands of the README, and their parts.  Each makes or reuses .venv;
+# The commands of the README, and their parts.  Each makes or reuses .venv;
 # PYTHON=/path/to/python chooses the interpreter it is made with.
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow lint benchmark clean
 
 # Programs of the environment come first, for the tests that run pipetask.
 ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -12,6 +12,7 @@ help:
 	@echo "make test       static checks and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       static checks only"
+	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
 
 .venv/.done: pyproject.toml
 	@.ci/make-venv
@@ -30,9 +31,13 @@ test-slow: .venv/.done
 lint: .venv/.done
 	$(ENV) ruff check .
 	$(ENV) ruff format --check .
-	$(ENV) mypy python/lsst/astroclearnet tests
-	$(ENV) numpydoc lint $$(find python -name '*.py' ! -name version.py)
+	$(ENV) mypy python/lsst/astroclearnet tests benchmarks
+	$(ENV) numpydoc lint $$(find python benchmarks -name '*.py' ! -name version.py)
 	$(ENV) codespell
+
+# Runs that were done before are not repeated.
+benchmark: .venv/.done
+	@$(ENV) OMP_NUM_THREADS=1 python -m benchmarks.quality --jobs $${JOBS:-2}
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache doc/_build

@@ -8,10 +8,11 @@
 
 # Overrides of RestoreCoaddConfig for a first look in a fraction of the time:
 #   -C restoreCoadd:resource://lsst.astroclearnet/resources/config/quick_look.py
-# The fit stops early, on one window of each patch, and no noise realisations
-# are drawn: do not publish what comes out.
+# The fit stops early, on one window of each patch, and the variances follow
+# from a single draw of the noise: do not publish what comes out.
 
 config.restoration.fit.num_windows = 1
 config.restoration.fit.max_epochs = 8
+config.restoration.noise.num_draws = 1
 config.restoration.noise.num_realizations = 0
 config.do_plot = False

@@ -82,17 +82,6 @@ def test_covariances() -> None:
     assert bank.unit == pytest.approx(float(bank.covariances[2, 2]) ** 0.5)
 
 
-def test_mixture_variance() -> None:
-    """If it fails, the variance plane is not that of the mixture."""
-    bank = make_bank()
-    share = torch.tensor([0.5, 0.2, 0.3])
-    weights = share[:, None, None].expand_as(bank.estimates)
-    variance = bank.mixture_variance(weights)
-    full = float(share @ bank.covariances @ share)
-    assert float(variance[30, 60]) == pytest.approx(full, rel=1e-5)
-    assert float(variance[30, 20]) == pytest.approx(2.0 * full, rel=1e-5)
-
-
 def test_star_is_significant() -> None:
     """If it fails, stars are smoothed like noise."""
     bank = make_bank(stars=[(20.0, 40.0, 500.0)])

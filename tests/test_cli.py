@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from scipy.ndimage import gaussian_filter
 
 from lsst.astroclearnet.adapters import make_cell_coadd
 from lsst.astroclearnet.cli import main
@@ -61,12 +62,14 @@ OPTIONS = SurveyOptions(
 )
 TARGET_FWHM = 3.2
 SIGMA = 3.0
+BLUR = 0.7
 
 
 def put_restored(root: str, number: int | None = None) -> None:
     """Put what a perfect restoration with white noise would be.
 
-    The noise has a standard deviation of SIGMA nJy at the PSF TARGET_FWHM.
+    The noise has a standard deviation of SIGMA nJy at the PSF TARGET_FWHM;
+    that of the linear coadd is blurred by a Gaussian of BLUR pixels.
     """
     butler = Butler.from_config(root, collections=[_demo.DEFAULTS, _demo.TRUTH], run=f"{_demo.RESTORED}/run")
     dimensions = ["skymap", "tract", "patch", "band"]
@@ -74,6 +77,8 @@ def put_restored(root: str, number: int | None = None) -> None:
         name: DatasetType(name, dimensions, storage, universe=butler.dimensions)
         for name, storage in (
             ("restored_coadd", "CellCoadd"),
+            ("restored_coadd_linear", "CellCoadd"),
+            ("restored_coadd_linear_noise", "ArrowAstropy"),
             ("restored_coadd_metrics", "StructuredDataDict"),
         )
     }
@@ -88,16 +93,28 @@ def put_restored(root: str, number: int | None = None) -> None:
         geometry = OPTIONS.geometry.patch(int(keys["tract"]), int(keys["patch"]))
         catalogue = butler.get("truth_catalogue", skymap=keys["skymap"], tract=keys["tract"])
         truth = render_truth(catalogue, geometry, str(keys["band"]), psf_fwhm=TARGET_FWHM)
-        coadd = make_cell_coadd(
-            geometry=geometry,
-            band=str(keys["band"]),
-            image=truth + rng.normal(0.0, SIGMA, size=truth.shape),
-            variance=np.full(truth.shape, SIGMA**2),
-            mask_planes={},
-            psf=gaussian_kernel(TARGET_FWHM, 17),
-            provenance=plain.provenance,
-            noise_realizations=rng.normal(0.0, SIGMA, size=(2, *truth.shape)),
+        white = rng.normal(0.0, SIGMA, size=(3, *truth.shape))
+        # The variance is multiplied by the sum of the squares of the kernel,
+        # in two dimensions 1 / (4 pi BLUR^2) for one that is well sampled.
+        blurred = gaussian_filter(white, (0.0, BLUR, BLUR), mode="wrap") * np.sqrt(4.0 * np.pi) * BLUR
+        coadd, linear = (
+            make_cell_coadd(
+                geometry=geometry,
+                band=str(keys["band"]),
+                image=truth + noise[0],
+                variance=np.full(truth.shape, SIGMA**2),
+                mask_planes={},
+                psf=gaussian_kernel(TARGET_FWHM, 17),
+                provenance=plain.provenance,
+                noise_realizations=noise[1:],
+            )
+            for noise in (white, blurred)
         )
+        y, x = np.mgrid[-15:16, -15:16]
+        stamp = np.exp(-(x**2 + y**2) / (4.0 * BLUR**2)).astype(np.float32)
+        cells = geometry.definition.cells.grid_size
+        i, j = (axis.ravel() for axis in np.indices((cells.i, cells.j)))
+        table = Table({"cell_i": i, "cell_j": j, "correlation": np.array([stamp] * i.size)})
         exposures = [
             {**visit.dataId.required, "psf_fwhm": 0.5 + 0.01 * index, "used_fraction": 0.5}
             for index, visit in enumerate(visits)
@@ -108,6 +125,8 @@ def put_restored(root: str, number: int | None = None) -> None:
             "exposures": exposures,
         }
         butler.put(coadd, types["restored_coadd"], keys)
+        butler.put(linear, types["restored_coadd_linear"], keys)
+        butler.put(table, types["restored_coadd_linear_noise"], keys)
         butler.put(metrics, types["restored_coadd_metrics"], keys)
     writer = Butler.from_config(root, writeable=True)
     writer.collections.register(_demo.RESTORED, CollectionType.CHAINED)
@@ -266,9 +285,9 @@ def test_compare(survey: SurveySummary, tmp_path: Path, capsys: pytest.CaptureFi
     output = capsys.readouterr().out
     assert "Star fluxes against the truth" in output
     table = Table.read(path)
-    assert list(table["patch"]) == ["0", "0", "all", "all"]
-    assert list(table["image"]) == ["coadd", "restored"] * 2
-    coadd, restored = table[0], table[1]
+    assert list(table["patch"]) == ["0"] * 3 + ["all"] * 3
+    assert list(table["image"]) == ["coadd", "restored", "linear"] * 2
+    coadd, restored, linear = table[0], table[1], table[2]
     assert restored["psf_fwhm"] == pytest.approx(TARGET_FWHM * PIXEL_SCALE, rel=0.01)
     assert restored["fwhm"] == pytest.approx(TARGET_FWHM * PIXEL_SCALE, rel=0.02)
     # White noise: sigma / sqrt(sum psf^2), which is 1 / (4 pi s^2) for a
@@ -293,7 +312,29 @@ def test_compare(survey: SurveySummary, tmp_path: Path, capsys: pytest.CaptureFi
     for name in table.colnames:
         if "_snr_" in name:
             # A single patch pools to itself.
-            np.testing.assert_allclose(table[name][:2], table[name][2:], rtol=1e-6)
+            np.testing.assert_allclose(table[name][:3], table[name][3:], rtol=1e-6)
+    # Fluxes of the linear coadd are weighted with the covariance: blurred by
+    # less than the PSF, the noise costs what the blur of the noise does, and
+    # the claimed errors are true.
+    assert (linear["num_exposures"], linear["num_dropped"]) == (4, 1)
+    assert np.isnan(linear["chi_square"])
+    assert linear["noise_correlation"] == pytest.approx(np.exp(-1.0 / (4.0 * BLUR**2)), abs=0.1)
+    for suffix in ("snr_5_20", "snr_20_100"):
+        number = linear[f"num_stars_{suffix}"]
+        assert number == restored[f"num_stars_{suffix}"]
+        assert abs(linear[f"bias_percent_{suffix}"]) < 4.0 * linear[f"bias_percent_error_{suffix}"]
+        assert linear[f"pull_width_{suffix}"] == pytest.approx(1.0, abs=4.0 * 1.17 / np.sqrt(number))
+
+
+def test_compare_without_the_linear_coadd(survey: SurveySummary, tmp_path: Path) -> None:
+    """If it fails, runs with do_linear=False cannot be compared."""
+    root = tmp_path / "repo"
+    shutil.copytree(survey.root, root)
+    writer = Butler.from_config(str(root), writeable=True)
+    refs = writer.query_datasets("restored_coadd_linear", collections=f"{_demo.RESTORED}/run")
+    writer.pruneDatasets(refs, unstore=True, purge=True)
+    table, _ = compare_patches(Butler.from_config(str(root), collections=[_demo.RESTORED, _demo.TRUTH]))
+    assert list(table["image"]) == ["coadd", "restored"] * 2
 
 
 def test_render_with_any_psf(survey: SurveySummary) -> None:
@@ -456,7 +497,9 @@ def test_quick_look_configuration() -> None:
     config = RestoreCoaddConfig()
     config.load(ResourcePath("resource://lsst.astroclearnet/resources/config/quick_look.py"))
     config.validate()
-    assert config.restoration.fit.max_epochs < RestoreCoaddConfig().restoration.fit.max_epochs
+    default = RestoreCoaddConfig()
+    assert config.restoration.fit.max_epochs < default.restoration.fit.max_epochs
+    assert config.restoration.noise.num_draws < default.restoration.noise.num_draws
 
 
 @pytest.mark.slow
@@ -465,7 +508,7 @@ def test_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = "--bands i --visits 3 --patches 1 --patch-cells 2 --stars 40 --jobs 1"
     assert main(["demo", str(tmp_path), *words.split()]) == 0
     table = Table.read(tmp_path / "comparison.ecsv")
-    assert list(table["image"]) == ["coadd", "restored"] * 2
+    assert list(table["image"]) == ["coadd", "restored", "linear"] * 2
     assert table["psf_fwhm"][1] == pytest.approx(_demo.TARGET_FWHM, rel=0.01)
     assert (tmp_path / "comparison.png").stat().st_size > 50_000
     assert "Executed 1 quanta successfully" in capfd.readouterr().err

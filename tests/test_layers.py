@@ -68,7 +68,7 @@ RULES = {
     ),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler"),
-        ("adapters", "metrics", "repository", "simulation"),
+        ("core", "adapters", "metrics", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),

@@ -18,6 +18,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from lsst.astroclearnet.metrics import (
+    correlation_matrix,
     fwhm_of_kernel,
     measure_patch,
     measured_depth,
@@ -25,6 +26,7 @@ from lsst.astroclearnet.metrics import (
     point_source_depth,
     point_source_image,
     psf_flux,
+    psf_flux_correlated,
     star_statistics,
     stellar_fwhms,
 )
@@ -166,6 +168,99 @@ def test_psf_flux_errors_and_statistics() -> None:
     assert row["scatter_percent"] == pytest.approx(100 * np.median(error / flux), rel=0.25)
     assert np.isnan(table[0]["bias_percent"])
     assert np.isnan(table[2]["pull_width"])
+
+
+def coloured_noise(shape: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Return noise of unit variance, its correlation and its spectrum.
+
+    The spectrum is that of white noise of an exposure brought to a sharper
+    PSF, elongated: large at high frequencies, until both PSFs cut it off.
+    """
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])
+    power = 0.05 + np.exp(80.0 * ky**2 + 50.0 * kx**2 - 500.0 * (ky**4 + kx**4))
+    power /= power.mean()
+    white = np.fft.fft2(rng.normal(size=shape))
+    noise = np.fft.ifft2(white * np.sqrt(power)).real
+    stamp = np.roll(np.fft.ifft2(power).real, (15, 15), (0, 1))[:31, :31]
+    return noise, stamp, power
+
+
+def test_correlation_matrix_has_its_stamp_in_each_row() -> None:
+    """If it fails, rows and columns of the covariance are mixed up."""
+    stamp = np.array([[0.1, 0.2, 0.05], [0.4, 1.0, 0.4], [0.05, 0.2, 0.1]])
+    matrix = correlation_matrix(stamp, (4, 5))
+    np.testing.assert_allclose(matrix, matrix.T)
+    middle = matrix[6].reshape(4, 5)
+    np.testing.assert_allclose(middle[:3, :3], stamp)
+    assert np.count_nonzero(middle) == 9
+
+
+def test_correlated_photometry_is_optimal_and_knows_its_error() -> None:
+    """If it fails, errors with the persisted covariance are wrong, or the
+    flux is not the best one.
+    """
+    rng = np.random.default_rng(12)
+    shape = (540, 460)
+    noise, stamp, power = coloured_noise(shape, rng)
+    variance = np.broadcast_to(np.linspace(3.0, 5.0, shape[1]), shape)
+    x, y = grid(shape, 21, rng)
+    psf = gaussian(3.2, 17)
+    flux = rng.uniform(50.0, 500.0, x.size)
+    image = gaussian_stars(shape, 3.2, x, y, flux) + np.sqrt(variance) * noise
+    measured, error = psf_flux_correlated(image, variance, stamp, psf, x, y)
+    pulls = (measured - flux) / error
+    tolerance = 3.0 / np.sqrt(2 * x.size)
+    assert np.mean(pulls) == pytest.approx(0.0, abs=3.0 / np.sqrt(x.size))
+    assert np.std(pulls) == pytest.approx(1.0, abs=tolerance)
+    # The Fisher information of the whole plane, per unit variance.
+    transform = np.fft.fft2(psf, s=shape)
+    best = 1.0 / np.sqrt(np.mean(np.abs(transform) ** 2 / power))
+    sigma = np.sqrt(variance[0, np.rint(x).astype(int)])
+    np.testing.assert_allclose(error, best * sigma, rtol=0.01)
+    # Weights for white noise do worse, and claim another error.
+    plain, claimed = psf_flux(image, variance, psf, x, y)
+    assert np.std((plain - flux) / sigma) > 1.05 * np.std((measured - flux) / sigma)
+    assert not np.isclose(np.std((plain - flux) / claimed), 1.0, atol=2.0 * tolerance)
+
+
+def test_correlated_photometry_of_white_noise_is_the_plain_one() -> None:
+    """If it fails, neighbours, masks or borders are treated differently."""
+    rng = np.random.default_rng(4)
+    x, y = np.array([40.3, 43.9, 20.0, 2.2, 300.0, np.nan]), np.array([50.6, 51.2, 90.1, 118.4, 5.0, 3.0])
+    flux = np.array([800.0, 300.0, 100.0, 500.0, 1.0, 1.0])
+    galaxy = gaussian_stars(SHAPE, 9.0, [42.0], [53.0], [5000.0])
+    image = galaxy + gaussian_stars(SHAPE, 3.2, x[:4], y[:4], flux[:4]) + rng.normal(size=SHAPE)
+    image[88, 19] = np.nan
+    variance = np.ones(SHAPE)
+    variance[50, 42] = np.inf
+    white = np.zeros((5, 5))
+    white[2, 2] = 1.0
+    stamps = np.broadcast_to(white, (6, 5, 5))
+    psf = gaussian(3.2, 17)
+    expected = psf_flux(image, variance, psf, x, y, model=galaxy)
+    for correlation in (white, stamps):
+        measured = psf_flux_correlated(image, variance, correlation, psf, x, y, model=galaxy)
+        for one, other in zip(measured, expected, strict=True):
+            np.testing.assert_allclose(one[:4], other[:4], rtol=1e-3)
+            assert np.isnan(one[4:]).all()
+    twins = psf_flux_correlated(image, variance, white, psf, [20.0, 20.0], [90.0, 90.0])
+    assert np.isnan(twins).all()
+    assert psf_flux_correlated(image, variance, white, psf, [], [])[0].size == 0
+
+
+def test_correlated_photometry_refuses() -> None:
+    """If it fails, a wrong covariance gives a wrong flux without a word."""
+    image, psf = np.zeros(SHAPE), gaussian(3.2, 17)
+    with pytest.raises(ValueError, match="differ in shape"):
+        psf_flux_correlated(image, np.ones((3, 4)), np.ones((1, 1)), psf, [9.0], [9.0])
+    with pytest.raises(ValueError, match=r"one for each of the 1 stars; got shape \(2, 3, 3\)"):
+        psf_flux_correlated(image, np.ones(SHAPE), np.ones((2, 3, 3)), psf, [9.0], [9.0])
+    with pytest.raises(ValueError, match="a pixel with itself must be 1; got 4.0"):
+        psf_flux_correlated(image, np.ones(SHAPE), np.full((3, 3), 4.0), psf, [9.0], [9.0])
+    impossible = -np.ones((31, 31))
+    impossible[15, 15] = 1.0
+    with pytest.raises(ValueError, match="eigenvalues well below 0"):
+        psf_flux_correlated(image, np.ones(SHAPE), impossible, psf, [30.0], [30.0])
 
 
 @pytest.mark.parametrize("fwhm", [2.5, 4.0, 6.5])

@@ -16,6 +16,7 @@ import dataclasses
 import pytest
 
 from lsst.astroclearnet.core import (
+    ClosureOptions,
     FitOptions,
     InputError,
     NetworkOptions,
@@ -29,7 +30,9 @@ from lsst.astroclearnet.core import (
 def test_defaults_are_valid_and_frozen() -> None:
     """If it fails, the defaults break, or can be changed from afar."""
     options = RestoreOptions()
-    assert options == RestoreOptions(NetworkOptions(), FitOptions(), RejectionOptions(), NoiseOptions())
+    assert options == RestoreOptions(
+        NetworkOptions(), ClosureOptions(), FitOptions(), RejectionOptions(), NoiseOptions()
+    )
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'fit'"):
         options.fit = FitOptions(patience=2)  # type: ignore[misc]
 
@@ -42,7 +45,10 @@ def test_defaults_are_valid_and_frozen() -> None:
         (NetworkOptions(), {"strengths": (1e-2, 1e-2)}, "at least two positive, rising"),
         (NetworkOptions(), {"strengths": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
         (NetworkOptions(), {"hidden_channels": 0}, "positive"),
-        (NetworkOptions(), {"closure_strength": 0.0}, "positive"),
+        (ClosureOptions(), {"sky_strength": 0.0}, "positive"),
+        (ClosureOptions(), {"significance": -1.0}, "positive"),
+        (ClosureOptions(), {"linear_departure": 0.0}, "between 0 and 1"),
+        (ClosureOptions(), {"linear_departure": 1.0}, "between 0 and 1"),
         (FitOptions(), {"huber_delta": 0.0}, "positive"),
         (FitOptions(), {"learning_rate": -1e-3}, "positive"),
         (FitOptions(), {"num_folds": 1}, "at least 2"),
@@ -55,11 +61,13 @@ def test_defaults_are_valid_and_frozen() -> None:
         (RejectionOptions(), {"psf_tolerance": -0.1}, "non-negative"),
         (RejectionOptions(), {"shift_tolerance": -0.1}, "non-negative"),
         (RejectionOptions(), {"num_rounds": 0}, "positive"),
-        (NoiseOptions(), {"num_realizations": -1}, "non-negative"),
+        (NoiseOptions(), {"num_draws": 0}, "positive"),
+        (NoiseOptions(), {"num_realizations": -1}, "at least 0 and at most num_draws=6"),
+        (NoiseOptions(), {"num_realizations": 7}, "at least 0 and at most num_draws=6"),
     ],
 )
 def test_refusals(
-    options: NetworkOptions | FitOptions | RejectionOptions | NoiseOptions,
+    options: NetworkOptions | ClosureOptions | FitOptions | RejectionOptions | NoiseOptions,
     changes: dict[str, object],
     rule: str,
 ) -> None:
@@ -74,7 +82,8 @@ def test_limits_are_allowed() -> None:
     """If it fails, the documented limits themselves are refused."""
     assert RejectionOptions(low_threshold=5.0).low_threshold == 5.0
     assert FitOptions(num_folds=2, window_size=32, num_windows=1, patience=1, max_epochs=1).num_folds == 2
-    assert NoiseOptions(num_realizations=0).num_realizations == 0
+    assert NoiseOptions(num_draws=1, num_realizations=0).num_draws == 1
+    assert NoiseOptions(num_draws=2, num_realizations=2).num_realizations == 2
 
 
 def test_errors_are_of_the_usual_kinds() -> None:

@@ -99,6 +99,8 @@ def test_pipelines_expand(name: str) -> None:
     assert set(graph.tasks) == {"restoreCoadd"}
     assert graph.tasks["restoreCoadd"].outputs.keys() == {
         "restored_coadd",
+        "restored_coadd_linear",
+        "restored_coadd_linear_noise",
         "restored_coadd_metrics",
         "restored_coadd_plot",
     }
@@ -106,8 +108,8 @@ def test_pipelines_expand(name: str) -> None:
 
 def test_queries_find_what_was_restored(restored: Path) -> None:
     output = command("butler", "query-datasets", restored, "restored_coadd*", "--collections", RUN)
-    for name in ("restored_coadd ", "restored_coadd_metrics", "restored_coadd_plot"):
-        assert name in output
+    for name in ("", "_linear", "_linear_noise", "_metrics", "_plot"):
+        assert f"restored_coadd{name} " in output
     butler = Butler.from_config(str(restored), collections=[RUN])
     refs = butler.query_datasets("restored_coadd", where="patch=0", tract=3, skymap="test_map")
     # In r there is no usable exposure: the quantum ends without work.
@@ -131,6 +133,31 @@ def test_products_read_whole_and_by_parts(restored: Path) -> None:
     metadata = butler.get("restoreCoadd_metadata", data_id)
     assert metadata["restoreCoadd"]["fit_num_epochs"] >= 1
     assert butler.getURI("restored_coadd_plot", data_id).exists()
+
+
+def test_linear_coadd_and_its_noise_are_stored(restored: Path) -> None:
+    # What a user needs to measure with the right errors, months later.
+    butler = Butler.from_config(str(restored), collections=[RUN])
+    data_id = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}
+    linear = butler.get("restored_coadd_linear", data_id)
+    coadd = butler.get("restored_coadd", data_id)
+    assert linear.bbox == coadd.bbox
+    assert np.median(linear.variance.array) > np.median(coadd.variance.array)
+    assert linear.metadata["linear_strength"] > 0
+    table = butler.get("restored_coadd_linear_noise", data_id)
+    assert table.colnames == ["cell_i", "cell_j", "num_pixels", "correlation"]
+    assert table["correlation"].shape == (20, 31, 31)
+    assert table["correlation"].dtype == np.float32
+    assert "sqrt(V_p V_q)" in table["correlation"].description
+    np.testing.assert_allclose(table["correlation"][:, 15, 15], 1.0)
+    np.testing.assert_allclose(table["correlation"], table["correlation"][:, ::-1, ::-1], atol=1e-3)
+    cell = linear.patch.cells.index_of(x=linear.bbox.x.max, y=linear.bbox.y.max)
+    assert (table["cell_i"][-1], table["cell_j"][-1]) == (cell.i, cell.j)
+    columns = {"columns": ["cell_j", "correlation"]}
+    assert butler.get("restored_coadd_linear_noise", data_id, parameters=columns).colnames == [
+        "cell_j",
+        "correlation",
+    ]
 
 
 def test_rerun_adds_what_is_missing(restored: Path) -> None:
@@ -163,6 +190,7 @@ def test_geometry_from_an_existing_coadd(restored: Path) -> None:
         *("-c", "restoreCoadd:geometry_source=coadd"),
         *("-c", "restoreCoadd:connections.reference_name=restored_coadd"),
         *("-c", "restoreCoadd:connections.output_name=restored_again"),
+        *("-c", "restoreCoadd:do_linear=False"),
     )
     typed = pipetask(restored, "tract=3 AND patch=0 AND band='i'", *arguments)
     typed[typed.index("TestCam/defaults")] = f"TestCam/defaults,{RUN}"
@@ -173,6 +201,12 @@ def test_geometry_from_an_existing_coadd(restored: Path) -> None:
     assert second.patch == first.patch
     assert second.sky_projection == first.sky_projection
     np.testing.assert_array_equal(second.image.array, first.image.array)
+    # Without the linear coadd there is none, nor a type of it.
+    assert [t.name for t in butler.registry.queryDatasetTypes("restored_again*")] == [
+        "restored_again",
+        "restored_again_metrics",
+        "restored_again_plot",
+    ]
 
 
 def test_wrong_configuration_is_refused_by_name(repo: Path) -> None:

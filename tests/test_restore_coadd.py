@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
@@ -18,13 +19,15 @@ import numpy as np
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from lsst.astroclearnet.core import FitOptions, NetworkOptions, NoiseOptions, RejectionOptions
+from lsst.astroclearnet.core import RestoreOptions
+from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     CoregisterVisitsTask,
     RestorationAlgorithmError,
     RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
+    make_noise_table,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
@@ -55,6 +58,14 @@ def make_config(**changes: Any) -> RestoreCoaddConfig:
     for name, value in changes.items():
         setattr(config, name, value)
     config.validate()
+    return config
+
+
+def make_quick_config(**changes: Any) -> RestoreCoaddConfig:
+    """Return one for tests that do not look at the pixels."""
+    config = make_config(do_plot=False, **changes)
+    config.restoration.fit.max_epochs = 2
+    config.restoration.noise.num_draws = 2
     return config
 
 
@@ -141,6 +152,99 @@ def test_stars_have_their_flux_and_the_declared_psf(field: StarField, outputs: S
     assert np.median(np.array(widths)[bright]) == pytest.approx(sigma, rel=0.02)
 
 
+def test_linear_coadd_differs_in_its_pixels_alone(outputs: Struct) -> None:
+    # What reads one coadd must be able to read the other.
+    coadd: CellCoadd = outputs.restored_coadd
+    linear: CellCoadd = outputs.restored_coadd_linear
+    assert (linear.bbox, linear.unit, linear.band, linear.patch) == (
+        coadd.bbox,
+        coadd.unit,
+        coadd.band,
+        coadd.patch,
+    )
+    np.testing.assert_array_equal(linear.mask.array, coadd.mask.array)
+    kernel, other = (c.psf.compute_kernel_image(x=70, y=60).array for c in (coadd, linear))
+    np.testing.assert_array_equal(other, kernel)
+    assert len(linear.provenance.contributions) == len(coadd.provenance.contributions)
+    assert linear.metadata["seed"] == coadd.metadata["seed"]
+    strength = linear.metadata["linear_strength"]
+    assert isinstance(strength, float)
+    assert 0 < strength < 0.1
+    assert linear.metadata["linear_departure"] == RestoreOptions().closure.linear_departure
+    # It keeps the noise that the other one smooths away, and says so.
+    assert np.median(linear.variance.array) > 4.0 * np.median(coadd.variance.array)
+    assert len(linear.noise_realizations) == 2
+    for draw in linear.noise_realizations:
+        ratio = draw.array / np.sqrt(linear.variance.array)
+        assert np.std(ratio) == pytest.approx(1.0, abs=0.1)
+
+
+def test_photometry_on_the_linear_coadd_follows_its_covariance(field: StarField, outputs: Struct) -> None:
+    # The product to measure on: fluxes without bias, errors as claimed.
+    coadd: CellCoadd = outputs.restored_coadd_linear
+    table, grid = outputs.restored_coadd_linear_noise, coadd.patch.cells
+    stamps = {(int(row["cell_i"]), int(row["cell_j"])): row["correlation"] for row in table}
+    cells = [grid.index_of(y=round(y), x=round(x)) for x, y in zip(field.x, field.y, strict=True)]
+    flux, error = psf_flux_correlated(
+        coadd.image.array,
+        coadd.variance.array,
+        np.array([stamps[cell.i, cell.j] for cell in cells]),
+        coadd.psf.compute_kernel_image(x=70, y=60).array,
+        field.x - coadd.bbox.x.min,
+        field.y - coadd.bbox.y.min,
+    )
+    assert np.median(flux / field.flux) == pytest.approx(1.0, abs=0.005)
+    pulls = (flux - field.flux) / error
+    assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1.0, abs=3.0 / np.sqrt(2 * pulls.size))
+
+
+def test_noise_table_tells_how_noise_is_correlated(outputs: Struct) -> None:
+    table = outputs.restored_coadd_linear_noise
+    linear: CellCoadd = outputs.restored_coadd_linear
+    assert table["correlation"].shape == (4 * 5, 31, 31)
+    assert table["correlation"].dtype == np.float32
+    assert "sqrt(V_p V_q)" in table["correlation"].description
+    assert table["num_pixels"].sum() == linear.image.array.size
+    stamp = np.asarray(table["correlation"]).mean(axis=0)
+    assert stamp[15, 15] == pytest.approx(1.0)
+    np.testing.assert_allclose(stamp, stamp[::-1, ::-1], atol=1e-3)
+    draws = np.array([draw.array for draw in linear.noise_realizations])
+    draws /= np.sqrt(linear.variance.array)
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (0, 2), (0, 3)):
+        height, width = draws.shape[1:]
+        measured = np.mean(draws[:, dy:, dx:] * draws[:, : height - dy, : width - dx])
+        assert measured / np.mean(draws**2) == pytest.approx(stamp[15 + dy, 15 + dx], abs=0.05)
+
+
+def test_noise_table_has_the_cells_of_the_patch(field: StarField) -> None:
+    # The arrays have a border around the patch; a cell must not be taken for
+    # its neighbour, nor i for j.
+    border = 6
+    height, width = field.geometry.bbox.shape
+    image = np.zeros((height + 2 * border, width + 2 * border))
+    cell_height, cell_width = field.geometry.definition.cells.cell_shape
+    # One cell is empty, and one has a hole.
+    image[border + cell_height : border + 2 * cell_height, border : border + cell_width] = np.nan
+    image[border : border + 3, border + cell_width : border + cell_width + 5] = np.nan
+    regions: list[tuple[slice, slice]] = []
+
+    def correlation(rows: slice, columns: slice) -> np.ndarray:
+        regions.append((rows, columns))
+        return np.full((31, 31), len(regions), dtype=np.float32)
+
+    result = SimpleNamespace(linear_image=image, linear_noise=SimpleNamespace(correlation=correlation))
+    inputs = SimpleNamespace(geometry=field.geometry)
+    table = make_noise_table(result, inputs)  # type: ignore[arg-type]
+    expected = [(i, j) for i in range(4) for j in range(5) if (i, j) != (1, 0)]
+    assert list(zip(table["cell_i"], table["cell_j"], strict=True)) == expected
+    assert list(table["correlation"][:, 0, 0]) == list(range(1, 20))
+    full = cell_height * cell_width
+    assert list(table["num_pixels"]) == [full, full - 15, *[full] * 17]
+    for (i, j), (rows, columns) in zip(expected, regions, strict=True):
+        assert (rows.start, rows.stop) == (border + i * cell_height, border + (i + 1) * cell_height)
+        assert (columns.start, columns.stop) == (border + j * cell_width, border + (j + 1) * cell_width)
+
+
 def test_metrics_are_plain_and_true(outputs: Struct) -> None:
     metrics = outputs.restored_coadd_metrics
     assert metrics["patch"]["num_exposures"] == 4
@@ -150,8 +254,13 @@ def test_metrics_are_plain_and_true(outputs: Struct) -> None:
         scale = 0.168 * (1.01 if exposure["visit"] == 14 else 1.0)
         assert exposure["psf_fwhm"] == pytest.approx(width * scale, rel=0.03)
         assert exposure["chi_square"] == pytest.approx(1.0, abs=0.08)
+        assert exposure["psf_consistent"]
+        assert abs(exposure["psf_width_error"]) < 0.01
     assert sum(e["weight_share"] for e in metrics["exposures"]) == pytest.approx(1.0)
     assert metrics["image"]["chi_square"] == pytest.approx(1.0, abs=0.05)
+    for name, coadd in (("", outputs.restored_coadd), ("linear_", outputs.restored_coadd_linear)):
+        sigma = np.sqrt(np.median(coadd.variance.array))
+        assert metrics["image"][f"{name}median_sigma"] == pytest.approx(sigma, rel=1e-3)
 
     def leaves(value: object) -> list[object]:
         if isinstance(value, dict):
@@ -167,6 +276,9 @@ def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitIma
     again = task.run(visit_images=visits[::-1], geometry=field.geometry, band="i")
     np.testing.assert_array_equal(again.restored_coadd.image.array, outputs.restored_coadd.image.array)
     np.testing.assert_array_equal(again.restored_coadd.variance.array, outputs.restored_coadd.variance.array)
+    np.testing.assert_array_equal(
+        again.restored_coadd_linear.image.array, outputs.restored_coadd_linear.image.array
+    )
 
 
 def test_handles_are_read_as_visit_images(field: StarField, visits: list[VisitImage]) -> None:
@@ -193,7 +305,7 @@ def test_bad_exposures_are_dropped_with_reasons(
         observe(field, 3, image=np.full(SHAPE, np.nan)),
         visits[0],
     ]
-    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    task = RestoreCoaddTask(config=make_quick_config())
     with caplog.at_level(logging.WARNING):
         result = task.run(visit_images=[visits[0], *bad], geometry=field.geometry, band="i")
     dropped = result.restored_coadd_metrics["dropped"]
@@ -216,7 +328,7 @@ def test_nan_pixels_are_masked(field: StarField, visits: list[VisitImage]) -> No
     image = visits[2].image.array.copy()
     image[90:96, 100:105] = np.nan
     holed = observe(field, 2, image=image)
-    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    task = RestoreCoaddTask(config=make_quick_config())
     result = task.run(visit_images=[*visits[:2], holed], geometry=field.geometry, band="i")
     assert np.isfinite(result.restored_coadd.image.array).all()
     assert result.restored_coadd_metrics["exposures"][2]["num_not_finite"] == 30
@@ -236,10 +348,36 @@ def test_only_bad_exposures_is_an_upstream_failure(field: StarField) -> None:
 
 
 def test_one_exposure_is_restored_and_says_so(field: StarField, visits: list[VisitImage]) -> None:
-    task = RestoreCoaddTask(config=make_config(do_plot=False, target_fwhm=None))
+    task = RestoreCoaddTask(config=make_quick_config(target_fwhm=None))
     result = task.run(visit_images=visits[:1], geometry=field.geometry, band="i")
     assert "one exposure" in result.restored_coadd_metrics["fit"]["stop_reason"]
     assert np.isfinite(result.restored_coadd.image.array).all()
+    # There is nothing to compare its PSF with.
+    (exposure,) = result.restored_coadd_metrics["exposures"]
+    assert np.isnan(exposure["psf_width_error"])
+    assert exposure["psf_consistent"]
+
+
+def test_wrong_psf_is_named(
+    field: StarField, visits: list[VisitImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    # A PSF that is given 5 % too narrow biases all that is measured later.
+    wrong = make_visit_image(
+        visits[1].image.array, visits[1].sky_projection, variance=SIGMA**2, fwhm=WIDTHS[1] / 1.05
+    )
+    task = RestoreCoaddTask(config=make_quick_config(do_linear=False))
+    images = [visits[0], wrong, *visits[2:]]
+    with caplog.at_level(logging.WARNING):
+        result = task.run(visit_images=images, geometry=field.geometry, band="i")
+    exposures = result.restored_coadd_metrics["exposures"]
+    assert not exposures[1]["psf_consistent"]
+    assert exposures[1]["psf_width_error"] == pytest.approx(0.05, abs=0.02)
+    assert exposures[1]["psf_width_error"] > 5.0 * exposures[1]["psf_width_sigma"] > 0
+    assert "do not fit their stars: " in caplog.text
+    assert "visit 12, detector 0: wider by +" in caplog.text
+    assertValidOutput(task, result)
+    assert not hasattr(result, "restored_coadd_linear")
+    assert not hasattr(result, "restored_coadd_linear_noise")
 
 
 def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:
@@ -253,7 +391,7 @@ def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list
         offset=(SHAPE[0] / 2 - 6, SHAPE[1] / 2 - 6),
         visit=21,
     )
-    task = RestoreCoaddTask(config=make_config(do_plot=False))
+    task = RestoreCoaddTask(config=make_quick_config())
     images = [*visits[:2], make_visit_image(np.ones(SHAPE), beside)]
     result = task.run(visit_images=images, geometry=field.geometry, band="i")
     assert result.restored_coadd_metrics["dropped"]["visit 21, detector 0"].startswith("no_overlap")
@@ -296,11 +434,15 @@ def test_connections_follow_the_geometry_source(source: str) -> None:
     connections = config.connections.ConnectionsClass(config=config)
     names = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
     assert connections.inputs == {"visit_images", names[source]}
-    assert connections.outputs == {"restored_coadd", "restored_coadd_metrics", "restored_coadd_plot"}
+    linear = {"restored_coadd_linear", "restored_coadd_linear_noise"}
+    others = {"restored_coadd", "restored_coadd_metrics", "restored_coadd_plot"}
+    assert connections.outputs == linear | others
     lintConnections(config.connections.ConnectionsClass)
     config.do_plot = False
     without = config.connections.ConnectionsClass(config=config)
     assert "restored_coadd_plot" not in without.outputs
+    config.do_linear = False
+    assert not linear & config.connections.ConnectionsClass(config=config).outputs
 
 
 def test_core_errors_become_algorithm_errors(field: StarField, visits: list[VisitImage]) -> None:
@@ -313,11 +455,7 @@ def test_core_errors_become_algorithm_errors(field: StarField, visits: list[Visi
 
 def test_config_mirrors_the_options_of_the_core() -> None:
     # One truth: names and defaults of configuration and core must agree.
-    options = RestorationConfig().make_options()
-    assert options.network == NetworkOptions()
-    assert options.fit == FitOptions()
-    assert options.rejection == RejectionOptions()
-    assert options.noise == NoiseOptions()
+    assert RestorationConfig().make_options() == RestoreOptions()
 
 
 @pytest.mark.parametrize(
@@ -349,7 +487,11 @@ def test_unknown_mask_plane_is_refused() -> None:
     [
         ("fit", "num_folds", 1),
         ("fit", "learning_rate", 0.0),
+        ("noise", "num_draws", 0),
         ("noise", "num_realizations", -1),
+        ("closure", "sky_strength", 0.0),
+        ("closure", "significance", -1.0),
+        ("closure", "linear_departure", 1.0),
         ("network", "hidden_channels", 0),
         ("network", "strengths", [1e-2, 1e-3]),
         ("rejection", "num_rounds", 0),
@@ -370,4 +512,11 @@ def test_thresholds_are_checked_together() -> None:
     config = RestoreCoaddConfig()
     config.restoration.rejection.low_threshold = 9.0
     with pytest.raises(ValueError, match="rejection.low_threshold=9.0"):
+        config.validate()
+
+
+def test_realizations_are_some_of_the_draws() -> None:
+    config = RestoreCoaddConfig()
+    config.restoration.noise.num_draws = 1
+    with pytest.raises(ValueError, match="noise.num_realizations=2 must not exceed noise.num_draws=1"):
         config.validate()

@@ -104,7 +104,7 @@ def _make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="astroclearnet",
-        description="Simulate, ingest and compare what the pipeline task restoreCoadd restores.",
+        description="Simulate, ingest, plan and compare what the pipeline task restoreCoadd restores.",
         epilog="Coadds are restored by pipetask; 'ingest' and 'demo' print the command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -113,6 +113,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_simulate(commands)
     _add_ingest(commands)
+    _add_plan(commands)
     _add_compare(commands)
     return parser
 
@@ -232,6 +233,45 @@ def _add_ingest(commands: _Commands) -> None:
     parser.add_argument(
         "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
     )
+
+
+def _add_plan(commands: _Commands) -> None:
+    """Add the subcommand ``plan``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "plan", "propose the target PSF of a campaign from the PSFs and variances of its visits"
+    )
+    parser.add_argument("repo", metavar="REPO", help="repository")
+    parser.add_argument("--input", required=True, metavar="C", help="collections of the visit images")
+    parser.add_argument(
+        "--dataset-type", default="visit_image", metavar="NAME", help="dataset type of the visit images"
+    )
+    parser.add_argument(
+        "--skymap", metavar="NAME", help="sky map of the patches; the only one there is if not given"
+    )
+    parser.add_argument("--where", default="", metavar="EXPR", help="query that selects visits and patches")
+    parser.add_argument("--bands", nargs="+", default=[], metavar="BAND", help="bands to plan for; else all")
+    parser.add_argument(
+        "--max-noise",
+        type=float,
+        default=2.0,
+        metavar="X",
+        help="blank-sky rms that a target may cost, in sky sigma of the inverse-variance coadd",
+    )
+    parser.add_argument("--common", action="store_true", help="one target for all bands")
+    parser.add_argument(
+        "--max-exposures",
+        type=_positive,
+        default=60,
+        metavar="N",
+        help="visit images of a band to read at most, evenly spaced among its patches and visits",
+    )
+    parser.add_argument("--output", metavar="FILE", help="ECSV file to write the table to")
 
 
 def _add_compare(commands: _Commands) -> None:

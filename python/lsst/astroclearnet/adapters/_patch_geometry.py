@@ -10,7 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchGeometry", "SkyMapGeometry", "TractGeometry", "box_region", "crop_to_patch")
+__all__ = (
+    "PatchGeometry",
+    "SkyMapGeometry",
+    "TractGeometry",
+    "box_region",
+    "crop_to_patch",
+    "patch_slices",
+)
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -268,6 +275,28 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
 
 
+def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice, slice]:
+    """Return where a patch lies in an array with an even border around it.
+
+    Parameters
+    ----------
+    shape
+        Shape of the array, (..., H, W).
+    geometry
+        Geometry of the patch.
+
+    Returns
+    -------
+    rows, columns : `slice`
+        Rows and columns of the outer box of the patch.
+    """
+    rows, columns = (
+        slice((full - part) // 2, (full - part) // 2 + part)
+        for full, part in zip(shape[-2:], geometry.bbox.shape, strict=True)
+    )
+    return rows, columns
+
+
 def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
     """Cut the outer box of a patch out of an array with an even border.
 
@@ -283,10 +312,7 @@ def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
     cropped : `numpy.ndarray`
         A view of the middle, of the shape of the patch.
     """
-    rows, columns = (
-        slice((full - part) // 2, (full - part) // 2 + part)
-        for full, part in zip(array.shape[-2:], geometry.bbox.shape, strict=True)
-    )
+    rows, columns = patch_slices(array.shape, geometry)
     return array[..., rows, columns]
 
 

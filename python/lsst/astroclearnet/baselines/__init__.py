@@ -9,4 +9,10 @@
 """Plain ways to combine exposures, as references for the restoration."""
 
 from ._coadd import *
+from ._deep_image_prior import *
+from ._image_mm import *
+from ._linear_restorers import *
 from ._psf_matched import *
+from ._published import *
+from ._restorer import *
+from ._richardson_lucy import *

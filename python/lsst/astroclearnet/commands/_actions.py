@@ -18,7 +18,7 @@ __all__ = ("ACTIONS",)
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -130,6 +130,39 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     )
 
 
+def plan_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``plan``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+    """
+    from ._campaign import sample_campaign
+    from ._plan import plan_campaign, plan_lines, plan_tables
+
+    butler = _open(options.repo, options.input.split(","))
+    with _progress(console) as progress:
+        sample = sample_campaign(
+            butler,
+            dataset_type=options.dataset_type,
+            skymap=options.skymap,
+            where=options.where,
+            bands=options.bands,
+            max_exposures=options.max_exposures,
+            progress=progress,
+        )
+    plan = plan_campaign(sample, max_noise=options.max_noise, common=options.common)
+    if options.output:
+        plan.table().write(options.output, format="ascii.ecsv", overwrite=True)
+    for tabular in plan_tables(plan):
+        console.print(tabular)
+    for line in plan_lines(plan):
+        console.print(line, markup=False)
+
+
 def compare_action(options: argparse.Namespace, console: Console) -> None:
     """Run the subcommand ``compare``.
 
@@ -143,18 +176,41 @@ def compare_action(options: argparse.Namespace, console: Console) -> None:
     from ._comparison import compare_patches
     from ._report import comparison_tables
 
-    if not os.path.isfile(os.path.join(options.repo, "butler.yaml")):
-        raise CommandError(f"{options.repo} is not a Butler repository.")
-    try:
-        butler = Butler.from_config(options.repo, collections=[options.collection, options.truth])
-    except MissingCollectionError as exc:
-        raise CommandError(f"{options.repo}: {exc}") from exc
+    butler = _open(options.repo, [options.collection, options.truth])
     with _progress(console) as progress:
         table, _ = compare_patches(butler, progress=progress)
     if options.output:
         table.write(options.output, format="ascii.ecsv", overwrite=True)
     for tabular in comparison_tables(table):
         console.print(tabular)
+
+
+def _open(root: str, collections: Sequence[str]) -> Butler:
+    """Open a repository for reading.
+
+    Parameters
+    ----------
+    root
+        Root of the repository.
+    collections
+        Collections to search.
+
+    Returns
+    -------
+    butler : `lsst.daf.butler.Butler`
+        A client.
+
+    Raises
+    ------
+    CommandError
+        If there is no such repository or collection.
+    """
+    if not os.path.isfile(os.path.join(root, "butler.yaml")):
+        raise CommandError(f"{root} is not a Butler repository.")
+    try:
+        return Butler.from_config(root, collections=collections)
+    except MissingCollectionError as exc:
+        raise CommandError(f"{root}: {exc}") from exc
 
 
 def _survey_options(options: argparse.Namespace) -> SurveyOptions:
@@ -222,6 +278,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, Console], None]] = {
     "demo": demo_action,
     "simulate": simulate_action,
     "ingest": ingest_action,
+    "plan": plan_action,
     "compare": compare_action,
 }
 """What each subcommand does with its arguments, and where it writes."""

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Coadd and restored coadd of a simulated survey against the truth."""
+"""Coadd and restored coadds of a simulated survey against the truth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from astropy.table import Table
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
 
-from ..metrics import SIGNAL_TO_NOISE_BINS, measure_patch, measured_depth, psf_flux, star_statistics
+from ..metrics import (
+    SIGNAL_TO_NOISE_BINS,
+    measure_patch,
+    measured_depth,
+    psf_flux,
+    psf_flux_correlated,
+    star_statistics,
+)
 from ..simulation import AB_ZERO_POINT_NJY
 from ._errors import CommandError
 from ._patches import Patch, PatchImage, read_patch
+
+type Array = npt.NDArray[np.float64]
 
 ALL_PATCHES = "all"
 """Name of the row of all patches of a band."""
@@ -42,14 +52,17 @@ def compare_patches(
 ) -> tuple[Table, list[Patch]]:
     """Measure every restored coadd and the plain coadd of the same patch.
 
-    Both are measured on the same pixels and the same stars, in the same bins
-    of signal-to-noise; galaxies are subtracted as the truth has them.
+    All are measured on the same pixels and the same stars, in the same bins
+    of signal-to-noise; galaxies are subtracted as the truth has them.  Fluxes
+    on the linear coadd are weighted with the covariance of its noise.
 
     Parameters
     ----------
     butler
         A Butler whose default collections hold ``restored_coadd``,
-        ``restored_coadd_metrics``, ``deep_coadd`` and ``truth_catalogue``.
+        ``restored_coadd_metrics``, ``deep_coadd`` and ``truth_catalogue``,
+        and ``restored_coadd_linear`` with ``restored_coadd_linear_noise``
+        where they were written.
     progress
         Function called before each patch with the number done, the number to
         do, and its name.
@@ -57,7 +70,8 @@ def compare_patches(
     Returns
     -------
     table : `astropy.table.Table`
-        Two rows (``image`` is coadd or restored) for every patch and band,
+        A row for each image (``image`` is coadd, restored or, where there is
+        one, linear) of every patch and band,
         and for all patches of a band, named ``all``: medians over the
         patches, and statistics of the stars of all. ``fwhm`` is that of the
         stars in arcsec, ``psf_fwhm`` that of the PSF model;
@@ -133,7 +147,7 @@ def _query(butler: Butler, dataset_type: str, hint: str) -> list[Any]:
 
 
 def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
-    """Measure both images of a patch.
+    """Measure the images of a patch.
 
     Parameters
     ----------
@@ -147,22 +161,53 @@ def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
     """
     stars = patch.stars()
     images = {"coadd": patch.coadd, "restored": patch.restored}
+    if patch.linear is not None:
+        images["linear"] = patch.linear
+    x, y = np.asarray(stars["x"]), np.asarray(stars["y"])
+    correlations = {name: patch.correlation_at(image, x, y) for name, image in images.items()}
     models = {name: patch.render(patch.galaxies(), image.psf) for name, image in images.items()}
     photometry = {
-        name: psf_flux(image.image, image.variance, image.psf, stars["x"], stars["y"], model=models[name])
-        for name, image in images.items()
+        name: _photometry(image, x, y, models[name], correlations[name]) for name, image in images.items()
     }
     # A pair that only one of the images resolves would count for it alone.
     lost = np.logical_or.reduce([~np.isfinite(flux) for flux, _ in photometry.values()])
     stars["signal_to_noise"][lost] = np.nan
     measured = {}
     for name, image in images.items():
-        row = measure_patch(image.image, image.variance, image.psf, stars, model=models[name])
+        row = measure_patch(
+            image.image, image.variance, image.psf, stars, model=models[name], correlation=correlations[name]
+        )
         flux, error = photometry[name]
         columns = (flux, error, stars["flux"], stars["signal_to_noise"])
         table = Table(dict(zip(_STARS, columns, strict=True)))
         measured[name] = ({**_describe(patch, name, image, row), **_depth_of_stars(table)}, table)
     return measured
+
+
+def _photometry(
+    image: PatchImage, x: Array, y: Array, model: Array, correlation: Array | None
+) -> tuple[Array, Array]:
+    """Measure stars as the noise of an image asks for.
+
+    Parameters
+    ----------
+    image
+        The image.
+    x, y
+        Positions of the stars in pixels, shape (n,).
+    model
+        Image of everything else, shape (H, W).
+    correlation
+        Correlation of the noise around each star, if it is known.
+
+    Returns
+    -------
+    flux, error : `numpy.ndarray`
+        Shape (n,), in nJy.
+    """
+    if correlation is None:
+        return psf_flux(image.image, image.variance, image.psf, x, y, model=model)
+    return psf_flux_correlated(image.image, image.variance, correlation, image.psf, x, y, model=model)
 
 
 def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float]) -> dict[str, Any]:
@@ -185,7 +230,7 @@ def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float])
         The row.
     """
     scale = patch.geometry.pixel_scale
-    is_restored = name == "restored"
+    is_restored = name != "coadd"
     facts = patch.metrics["patch"]
     blank = np.zeros(image.image.shape, dtype=bool)
     depths = [measured_depth(draw, image.psf, blank) for draw in image.noise]
@@ -200,7 +245,7 @@ def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float])
         "depth_noise": float(np.median(depths)) if depths else np.nan,
         "depth_measured": row["depth_measured"],
         "noise_correlation": row["noise_correlation"],
-        "chi_square": float(patch.metrics["image"]["chi_square"]) if is_restored else np.nan,
+        "chi_square": float(patch.metrics["image"]["chi_square"]) if name == "restored" else np.nan,
         "num_exposures": float(facts["num_exposures"] if is_restored else patch.num_coadd_exposures),
         "num_dropped": float(facts["num_dropped"]) if is_restored else np.nan,
         **_with_scatter_errors(statistics),
@@ -279,9 +324,9 @@ def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> 
         One row per image.
     """
     pooled = []
-    for name in stars[0]:
+    for name in dict.fromkeys(name for tables in stars for name in tables):
         of_image = [row for row in rows if row["image"] == name]
-        columns = [np.concatenate([tables[name][column] for tables in stars]) for column in _STARS]
+        columns = [np.concatenate([t[name][column] for t in stars if name in t]) for column in _STARS]
         row = dict(of_image[0], patch=ALL_PATCHES)
         for key, value in row.items():
             if isinstance(value, float) and "_snr_" not in key:

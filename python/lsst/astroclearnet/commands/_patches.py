@@ -24,8 +24,8 @@ from astropy.table import Table
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
 
-from lsst.daf.butler import Butler
-from lsst.images.cells import CellCoadd
+from lsst.daf.butler import Butler, DatasetNotFoundError, MissingDatasetTypeError
+from lsst.images.cells import CellCoadd, CellIJ
 
 from ..adapters import PatchGeometry
 from ..metrics import fwhm_of_kernel
@@ -52,12 +52,16 @@ class PatchImage:
         Mean PSF of the cells, shape (P, P), with unit sum.
     noise
         Noise realisations, shape (k, H, W); k may be 0.
+    correlation
+        Correlation stamps of the noise of each cell, shape (n_cells_y,
+        n_cells_x, K, K), if they are known.
     """
 
     image: Array
     variance: Array
     psf: Array
     noise: Array
+    correlation: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Patch:
         The dataset ``restored_coadd_metrics``.
     num_coadd_exposures
         Number of exposures of the plain coadd.
+    linear
+        The linear coadd, if there is one, with the same pixels NaN.
     """
 
     data_id: dict[str, Any]
@@ -87,6 +93,7 @@ class Patch:
     sources: Table
     metrics: Mapping[str, Any]
     num_coadd_exposures: int
+    linear: PatchImage | None = None
 
     @property
     def band(self) -> str:
@@ -110,6 +117,30 @@ class Patch:
         """
         sky = render_truth(sources, self.geometry, self.band, psf_fwhm=_FINE_FWHM)
         return _replace_psf(sky, psf)
+
+    def correlation_at(self, image: PatchImage, x: Array, y: Array) -> Array | None:
+        """Return the correlation of the noise around positions.
+
+        Parameters
+        ----------
+        image
+            One of the images of the patch.
+        x, y
+            Positions in pixels, shape (n,); off the patch the nearest cell
+            counts.
+
+        Returns
+        -------
+        correlation : `numpy.ndarray` or `None`
+            Stamps, shape (n, K, K), if they are known.
+        """
+        if image.correlation is None:
+            return None
+        height, width = self.geometry.definition.cells.cell_shape
+        rows, columns, *_ = image.correlation.shape
+        i = np.clip(np.rint(y) // height, 0, rows - 1).astype(int)
+        j = np.clip(np.rint(x) // width, 0, columns - 1).astype(int)
+        return image.correlation[i, j]
 
     def stars(self) -> Table:
         """Return the stars, with fluxes of the band and what bins them.
@@ -154,12 +185,13 @@ class Patch:
 
 
 def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> Patch:
-    """Read the coadd, the restored coadd and the truth of a patch.
+    """Read the coadd, the restored coadds and the truth of a patch.
 
     Parameters
     ----------
     butler
-        A Butler whose default collections hold all three.
+        A Butler whose default collections hold them; the linear coadd may be
+        absent.
     data_id
         Values of skymap, tract, patch and band.
     catalogue
@@ -173,6 +205,8 @@ def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> 
     keys = {name: data_id[name] for name in ("skymap", "tract", "patch", "band")}
     plain: CellCoadd = butler.get("deep_coadd", **keys)
     restored: CellCoadd = butler.get("restored_coadd", **keys)
+    linear = _read_if_there(butler, "restored_coadd_linear", keys)
+    noise_table = _read_if_there(butler, "restored_coadd_linear_noise", keys)
     bad = _bad_pixels(plain) | _bad_pixels(restored)
     geometry = PatchGeometry(projection=restored.sky_projection, definition=restored.patch)
     return Patch(
@@ -183,7 +217,31 @@ def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> 
         sources=_sources_of(catalogue, geometry),
         metrics=butler.get("restored_coadd_metrics", **keys),
         num_coadd_exposures=len(plain.provenance.inputs),
+        linear=None if linear is None else _patch_image(linear, bad, noise_table),
     )
+
+
+def _read_if_there(butler: Butler, dataset_type: str, data_id: Mapping[str, Any]) -> Any:
+    """Read a dataset that may be absent.
+
+    Parameters
+    ----------
+    butler
+        A Butler with default collections.
+    dataset_type
+        Name of the dataset type.
+    data_id
+        Data ID.
+
+    Returns
+    -------
+    dataset : `object`
+        The dataset; `None` if there is none.
+    """
+    try:
+        return butler.get(dataset_type, **data_id)
+    except (DatasetNotFoundError, MissingDatasetTypeError):
+        return None
 
 
 def _bad_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
@@ -205,7 +263,9 @@ def _bad_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
     return np.asarray(bad)
 
 
-def _patch_image(coadd: CellCoadd, bad: npt.NDArray[np.bool_]) -> PatchImage:
+def _patch_image(
+    coadd: CellCoadd, bad: npt.NDArray[np.bool_], noise_table: Table | None = None
+) -> PatchImage:
     """Take the arrays out of a coadd.
 
     Parameters
@@ -214,6 +274,8 @@ def _patch_image(coadd: CellCoadd, bad: npt.NDArray[np.bool_]) -> PatchImage:
         The coadd.
     bad
         Pixels to blank, shape (H, W).
+    noise_table
+        Correlation of its noise by cell.
 
     Returns
     -------
@@ -234,7 +296,32 @@ def _patch_image(coadd: CellCoadd, bad: npt.NDArray[np.bool_]) -> PatchImage:
         variance=variance,
         psf=psf / psf.sum(),
         noise=np.array(noise).reshape(-1, *image.shape),
+        correlation=None if noise_table is None else _by_cell(noise_table, grid.grid_size),
     )
+
+
+def _by_cell(table: Table, size: CellIJ) -> Array:
+    """Arrange correlation stamps as a grid.
+
+    Parameters
+    ----------
+    table
+        Correlation of the noise by cell.
+    size
+        Number of cells along y and x.
+
+    Returns
+    -------
+    correlation : `numpy.ndarray`
+        Shape (n_cells_y, n_cells_x, K, K); white noise in cells without data.
+    """
+    stamps = np.asarray(table["correlation"])
+    middle = stamps.shape[-1] // 2
+    correlation = np.zeros((size.i, size.j, *stamps.shape[1:]))
+    correlation[:, :, middle, middle] = 1.0
+    known = stamps[:, middle, middle] > 0
+    correlation[table["cell_i"][known], table["cell_j"][known]] = stamps[known]
+    return correlation
 
 
 def _sources_of(catalogue: Table, geometry: PatchGeometry) -> Table:

@@ -56,8 +56,9 @@ def comparison_tables(table: Table) -> list[RichTable]:
     )
     stars = RichTable(
         title="Star fluxes against the truth, in bins of the signal-to-noise ratio in the coadd",
-        caption="Bias and scatter in percent; pull: scatter in units of the claimed error. The stars are the "
-        "same for both images. Row all: the stars of all patches together.",
+        caption="Bias and scatter in percent; pull: scatter in units of the claimed error, which is that of "
+        "white noise except for the linear coadd, whose fluxes follow from the covariance of its noise. The "
+        "stars are the same for all images. Row all: the stars of all patches together.",
     )
     for tabular in (images, stars):
         for name in ("band", "patch", "image"):

@@ -9,13 +9,17 @@
 """Restoration of images from plain arrays: torch and numpy only."""
 
 from ._bank import *
+from ._closure import *
+from ._consistency import *
 from ._device import *
 from ._errors import *
+from ._estimator import *
 from ._exposure_stack import *
 from ._fit import *
 from ._forward_model import *
 from ._kernels import *
 from ._linear import *
+from ._local_noise import *
 from ._losses import *
 from ._network import *
 from ._noise_model import *
@@ -23,6 +27,8 @@ from ._options import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *
+from ._result import *
 from ._samples import *
+from ._star_image import *
 from ._target_psf import *
 from ._uncertainty import *

@@ -108,19 +108,3 @@ class FilterBank:
     def unit(self) -> float:
         """Noise of the smoothest estimate at full depth (`float`)."""
         return float(self.covariances[-1, -1].sqrt())
-
-    def mixture_variance(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return the noise variance of the bank mixed with given weights.
-
-        Parameters
-        ----------
-        weights
-            Shape (s, H, W).
-
-        Returns
-        -------
-        variance : `torch.Tensor`
-            Shape (H, W).
-        """
-        full = torch.einsum("ahw,ab,bhw->hw", weights, self.covariances, weights)
-        return full / self.depth.clamp(min=DEPTH_FLOOR)

@@ -159,6 +159,21 @@ class ExposureStack:
         """Where the tensors are (`torch.device`)."""
         return self.images.device
 
+    def select(self, exposures: torch.Tensor) -> ExposureStack:
+        """Return some of the exposures, in any order.
+
+        Parameters
+        ----------
+        exposures
+            Shape (k,), their indices.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            These exposures.
+        """
+        return self.replace(**{f.name: getattr(self, f.name)[exposures] for f in dataclasses.fields(self)})
+
     def replace(self, **changes: Any) -> ExposureStack:
         """Return a copy with some tensors replaced.
 

@@ -40,6 +40,10 @@ _DECAY = 0.3
 _MIN_STEPS = 12
 """Least number of steps in an epoch."""
 
+_ADAM_EPSILON = 1e-4
+"""Gradients below it count little: with less, rounding errors of parameters
+that hardly matter grow until they show in the image."""
+
 type ProgressCallback = Callable[[int, float, float], None]
 
 
@@ -111,7 +115,7 @@ def fit_network(
         Losses and the reason of the stop.
     """
     history = FitHistory()
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, eps=_ADAM_EPSILON)
     best = _evaluate(network, samples, options.huber_delta, history)
     best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0

@@ -61,6 +61,8 @@ class ForwardModel:
         keeps what wraps around away from the data.
     inverse_target_power
         Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
+    target_transform
+        Shape (Hl, Wl // 2 + 1), real, transform of the target PSF.
     """
 
     def __init__(self, psfs: torch.Tensor, shape: tuple[int, int], target_fwhm: float) -> None:
@@ -96,7 +98,7 @@ class ForwardModel:
         self.shape = shape
         rows, columns = (_fast_length(s + 2 * self.margin) for s in shape)
         self.latent_shape = (rows, columns)
-        self._otfs, self.inverse_target_power = self._difference_otfs()
+        self._otfs, self.inverse_target_power, self.target_transform = self._difference_otfs()
 
     def window(self, rows: slice, columns: slice) -> ForwardModel:
         """Return the model of a window of the exposures.
@@ -134,7 +136,19 @@ class ForwardModel:
         """
         return self._otfs[:, 0]
 
-    def _difference_otfs(self) -> tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def local_otfs(self) -> torch.Tensor:
+        """Transforms of the difference kernels averaged over the data.
+
+        They differ from `mean_otfs` in a window.  Shape (n, Hl, Wl // 2 + 1),
+        complex64.
+        """
+        if self._coefficients is None:
+            return self.mean_otfs
+        coefficients = self._coefficients.mean(dim=(-1, -2))[:, :, None, None]
+        return self._otfs[:, 0] + (coefficients * self._otfs[:, 1:]).sum(dim=1)
+
+    def _difference_otfs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kernels = self._kernels
         height, width = self.latent_shape
         size = kernels.shape[-1]
@@ -151,7 +165,7 @@ class ForwardModel:
             padded[:, :size, :size] = kernels[t]
             padded = torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1))
             otfs[t] = torch.fft.rfft2(padded) * inverse
-        return otfs, inverse_power.float()
+        return otfs, inverse_power.float(), target.float()
 
     def transform(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the real Fourier transform of latent images.

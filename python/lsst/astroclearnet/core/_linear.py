@@ -18,6 +18,7 @@ import torch
 
 from ._forward_model import ForwardModel
 from ._noise_model import masked_medians, smooth
+from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
 """FWHM in pixels over which the penalty follows the coverage."""
@@ -95,7 +96,9 @@ class LinearEstimator:
             * (self._model.embed(photon_noise) + outside)
         )
 
-    def solve_all(self, images: torch.Tensor, strengths: Sequence[float]) -> torch.Tensor:
+    def solve_all(
+        self, images: torch.Tensor, strengths: Sequence[float], *, tolerance: float = _TOLERANCE
+    ) -> torch.Tensor:
         """Return the estimates of several strengths.
 
         Each starts from the one of the next stronger penalty, which is
@@ -107,6 +110,9 @@ class LinearEstimator:
             Shape (n, H, W), all exposures of the model.
         strengths
             Strengths of the penalty, rising.
+        tolerance
+            Residual of the normal equations, relative to that of a zero
+            image, at which to stop.
 
         Returns
         -------
@@ -115,7 +121,8 @@ class LinearEstimator:
         """
         estimates: list[torch.Tensor] = []
         for strength in reversed(strengths):
-            estimates.append(self.solve(images, strength, start=estimates[-1] if estimates else None))
+            start = estimates[-1] if estimates else None
+            estimates.append(self.solve(images, strength, start=start, tolerance=tolerance))
         return torch.stack(estimates[::-1])
 
     def solve(
@@ -193,6 +200,38 @@ class LinearEstimator:
             Shape latent_shape.
         """
         return self.solve(images - self._model.predict(latent), strength) / (1.0 + strength)
+
+    def departure(self, strength: float) -> float:
+        """Return how far the image of a star is from the target PSF.
+
+        Parameters
+        ----------
+        strength
+            Strength of the penalty relative to the weights.
+
+        Returns
+        -------
+        departure : `float`
+            Largest difference over the peak, at full depth.
+        """
+        return star_departure(self._model, self._power, strength)
+
+    def strength_for(self, departure: float) -> float:
+        """Return the strength that keeps stars at the target PSF.
+
+        Parameters
+        ----------
+        departure
+            Largest difference between the image of a star and the target PSF,
+            over the peak.
+
+        Returns
+        -------
+        strength : `float`
+            The largest such strength between 1e-8 and 0.1, within a tenth; if
+            there is none, that of the smallest departure.
+        """
+        return strength_for_departure(self._model, self._power, departure)
 
     def covariances(self, strengths: torch.Tensor) -> torch.Tensor:
         """Return the covariance of estimates of several strengths.

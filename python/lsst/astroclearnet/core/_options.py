@@ -10,7 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("FitOptions", "NetworkOptions", "NoiseOptions", "RejectionOptions", "RestoreOptions")
+__all__ = (
+    "ClosureOptions",
+    "FitOptions",
+    "NetworkOptions",
+    "NoiseOptions",
+    "RejectionOptions",
+    "RestoreOptions",
+)
 
 import dataclasses
 
@@ -35,16 +42,11 @@ class NetworkOptions:
         Channels of each hidden layer.
     non_negative
         Keep the output of the network at or above its fitted sky level.
-    closure_strength
-        Strength of the penalty of the linear filter by which the flux that
-        the network left in the exposures is given back; the smaller, the
-        more of it comes back, with its noise.
     """
 
-    strengths: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     hidden_channels: int = 20
     non_negative: bool = True
-    closure_strength: float = 0.5
 
     def __post_init__(self) -> None:
         _require(
@@ -55,8 +57,35 @@ class NetworkOptions:
             self.strengths,
             "at least two positive, rising numbers",
         )
-        for name in ("hidden_channels", "closure_strength"):
+        _require(self.hidden_channels > 0, "hidden_channels", self.hidden_channels, "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosureOptions:
+    """How what the network left in the exposures is given back.
+
+    Attributes
+    ----------
+    sky_strength
+        Strength of the penalty of the linear filter on blank sky; the
+        smaller, the more of the light comes back, with its noise.
+    significance
+        Signal-to-noise ratio of a star, by the brightness of its peak in the
+        network's image, from which the strength falls with the square of the
+        ratio, as for an error of the network in proportion to the brightness.
+    linear_departure
+        Largest departure of the linear image of a star from the declared PSF,
+        relative to the peak.
+    """
+
+    sky_strength: float = 1.5
+    significance: float = 0.5
+    linear_departure: float = 4e-3
+
+    def __post_init__(self) -> None:
+        for name in ("sky_strength", "significance"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(0 < self.linear_departure < 1, "linear_departure", self.linear_departure, "between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,14 +176,24 @@ class NoiseOptions:
 
     Attributes
     ----------
+    num_draws
+        Number of times that the restored sky is observed and restored again,
+        from which the variances follow.
     num_realizations
-        Number of noise realisations pushed through the fitted estimator.
+        Number of the resulting errors that are kept.
     """
 
+    num_draws: int = 6
     num_realizations: int = 2
 
     def __post_init__(self) -> None:
-        _require(self.num_realizations >= 0, "num_realizations", self.num_realizations, "non-negative")
+        _require(self.num_draws > 0, "num_draws", self.num_draws, "positive")
+        _require(
+            0 <= self.num_realizations <= self.num_draws,
+            "num_realizations",
+            self.num_realizations,
+            f"at least 0 and at most num_draws={self.num_draws}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +201,7 @@ class RestoreOptions:
     """All options of `restore`, by subject."""
 
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    closure: ClosureOptions = dataclasses.field(default_factory=ClosureOptions)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)

@@ -10,107 +10,33 @@
 
 from __future__ import annotations
 
-__all__ = ("MaskBit", "RestorationResult", "restore")
+__all__ = ("restore",)
 
-import dataclasses
-import enum
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
-from ._bank import DEPTH_FLOOR, FilterBank
+from ._consistency import psf_width_errors
 from ._device import make_generator, select_device
 from ._errors import InputError
+from ._estimator import Estimator
 from ._exposure_stack import ArrayLike, ExposureStack
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._forward_model import ForwardModel
 from ._kernels import kernel_fwhm
 from ._linear import LinearEstimator
+from ._local_noise import LocalNoise
 from ._network import MixingNetwork
 from ._noise_model import model_variances
 from ._options import RestoreOptions
 from ._rejection import reject_outliers
+from ._result import MaskBit, RestorationResult
 from ._samples import make_samples
-from ._uncertainty import draw_noise, noise_ratio, non_negative_error, propagate_noise
+from ._uncertainty import draw_noise, linear_variance, repeat_observations, restored_variance
 
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate from which photon noise is predicted."""
-
-
-class MaskBit(enum.IntFlag):
-    """Bits of the mask of a restored image."""
-
-    NO_DATA = 1
-    """No exposure constrains the pixel; image and variance are NaN."""
-
-    INPAINTED = 2
-    """No exposure has a usable pixel here; the value comes from around."""
-
-    CLIPPED = 4
-    """At least one exposure was left out because the others contradict it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RestorationResult:
-    """A restored image and all that is known about it.
-
-    Attributes
-    ----------
-    image
-        Shape (H, W), float32, the sky at the target PSF in the unit of the
-        exposures; NaN where there is no data.
-    variance
-        Shape (H, W), float32, expected squared error of ``image``; NaN where
-        there is no data.
-    mask
-        Shape (H, W), uint8, `MaskBit` values.
-    rejected
-        Shape (n, H, W), bool, usable pixels that the other exposures
-        contradict.
-    noise_realizations
-        Shape (k, H, W), float32, pure noise passed through the estimator.
-    weights
-        Shape (n, H, W), float32, inverse variances given to the pixels of the
-        exposures; 0 where a pixel was not used.
-    residual
-        Shape (H, W), float32, mean deviation of the exposures from the
-        restored image convolved to their PSFs, in units of its noise.
-    chi_square
-        Shape (n,), reduced chi-square of the used pixels of each exposure
-        under the restored image convolved to its PSF: the sum of squared
-        deviations over what the same estimator leaves of pure noise, which
-        accounts for the degrees of freedom that the image takes up and for
-        correlated noise.  Without noise realisations it is the mean squared
-        deviation; NaN without pixels.
-    target_fwhm
-        FWHM in pixels of the circular Gaussian PSF of ``image``.
-    sky_level
-        Level below which the network sees no light, in the unit of the image.
-    noise_ratio
-        Variance of the noise realisations over that predicted for white
-        noise, by which ``variance`` was scaled.
-    num_parameters
-        Number of fitted parameters.
-    history
-        What happened during the fit.
-    device
-        Device that was used.
-    """
-
-    image: np.ndarray
-    variance: np.ndarray
-    mask: np.ndarray
-    rejected: np.ndarray
-    noise_realizations: np.ndarray
-    weights: np.ndarray
-    residual: np.ndarray
-    chi_square: np.ndarray
-    target_fwhm: float
-    sky_level: float
-    noise_ratio: float
-    num_parameters: int
-    history: FitHistory
-    device: str
 
 
 def restore(
@@ -149,8 +75,9 @@ def restore(
         Seed of everything random; the same seed gives the same image.
     noise
         Shape (k, n, H, W), pure noise of the exposures with the correlations
-        that their resampling gave it.  By default
-        ``options.noise.num_realizations`` of white noise are drawn.
+        that their resampling gave it, k being at least
+        ``options.noise.num_realizations``.  By default
+        ``options.noise.num_draws`` of white noise are drawn.
     callback
         Called after each epoch with its number, loss and validation loss.
 
@@ -170,19 +97,36 @@ def restore(
     chosen = select_device(device)
     generator = make_generator(seed)
     stack = ExposureStack.from_arrays(images, variances, good, psfs, device=chosen)
+    order = _canonical_order(stack)
+    stack = stack.select(order)
     model = ForwardModel.from_stack(stack, target_fwhm)
     with torch.no_grad():
         rejected = reject_outliers(stack, model, options.rejection)
         stack = stack.replace(good=stack.good & ~rejected)
         likelihood_variances = _likelihood_variances(stack, model)
-        draws = _noise_draws(noise, likelihood_variances, options.noise.num_realizations, generator)
     weights = stack.good / likelihood_variances
     network = MixingNetwork(options.network)
     network.initialize(generator)
     network.to(chosen)
     history = _fit(network, stack, weights, model, options, generator, callback)
+    draws = draw_noise(likelihood_variances, options.noise.num_draws, generator)
+    if noise is not None:
+        draws = _given_draws(noise, stack, order)
     with torch.no_grad():
-        return _assemble(network, history, stack, weights, model, draws, rejected, options)
+        estimator = Estimator.build(network, model, weights, options)
+        return _assemble(estimator, history, stack, rejected, draws, order)
+
+
+def _canonical_order(stack: ExposureStack) -> torch.Tensor:
+    """Return an order that does not depend on how exposures are listed."""
+    keys = zip(
+        stack.psfs.square().sum(dim=(-1, -2)).mean(dim=(1, 2)).tolist(),
+        stack.images.double().sum(dim=(1, 2)).tolist(),
+        stack.variances.double().sum(dim=(1, 2)).tolist(),
+        strict=True,
+    )
+    ranked = sorted(enumerate(keys), key=lambda item: item[1])
+    return torch.tensor([index for index, _ in ranked], device=stack.device)
 
 
 def _likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
@@ -190,15 +134,13 @@ def _likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Te
     return model_variances(stack, model.predict(pilot.solve(stack.images, _PILOT_STRENGTH)))
 
 
-def _noise_draws(
-    noise: ArrayLike | None, variances: torch.Tensor, number: int, generator: torch.Generator
-) -> torch.Tensor:
-    if noise is None:
-        return draw_noise(variances, number, generator)
-    draws = torch.as_tensor(noise, dtype=torch.float32, device=variances.device)
-    if draws.shape[1:] != variances.shape:
-        raise InputError(f"noise must have shape (k, *{tuple(variances.shape)}), not {tuple(draws.shape)}.")
-    return torch.nan_to_num(draws)
+def _given_draws(noise: ArrayLike, stack: ExposureStack, order: torch.Tensor) -> Iterator[torch.Tensor]:
+    draws = torch.as_tensor(noise, dtype=torch.float32)
+    if draws.shape[1:] != stack.images.shape or not len(draws):
+        raise InputError(
+            f"noise must have shape (k, *{tuple(stack.images.shape)}), not {tuple(draws.shape)}."
+        )
+    return (torch.nan_to_num(draw.to(stack.device)[order]) for draw in draws)
 
 
 def _fit(
@@ -220,76 +162,77 @@ def _fit(
 
 
 def _assemble(
-    network: MixingNetwork,
+    estimator: Estimator,
     history: FitHistory,
     stack: ExposureStack,
-    weights: torch.Tensor,
-    model: ForwardModel,
-    draws: torch.Tensor,
     rejected: torch.Tensor,
-    options: RestoreOptions,
+    draws: Iterable[torch.Tensor],
+    order: torch.Tensor,
 ) -> RestorationResult:
-    bank = FilterBank.build(model, stack.images, weights, options.network.strengths)
-    mixture = network.mixture(bank)
-    output = network.combine(mixture, bank)
-    estimator = LinearEstimator(model, weights)
-    strength = torch.tensor([options.network.closure_strength])
-    latent = output + estimator.close(stack.images, output, float(strength))
-    propagated = propagate_noise(draws, mixture, model, weights, options.network)
-    closure_variance = estimator.covariances(strength)[0, 0] / bank.depth.clamp(min=DEPTH_FLOOR)
-    variance = bank.mixture_variance(mixture)
+    model, weights = estimator.model, estimator.weights
+    estimate = estimator.estimate(stack.images)
+    errors = repeat_observations(estimator, estimate, draws)
+    local_noise = LocalNoise(model, weights, estimator.linear_strength)
     seen = weights.sum(dim=0) > 0
-    ratio = noise_ratio(model.sample(propagated), model.sample(variance + closure_variance), seen)
-    sky_level = float(network.sky_level) * bank.unit
-    if options.network.non_negative:
-        excess = (mixture * bank.estimates).sum(dim=0) - sky_level
-        variance = non_negative_error(excess, variance)
-    variance = ratio * (variance + closure_variance)
+    variance_of_linear = linear_variance(errors, local_noise, seen)
+    variance = restored_variance(errors, variance_of_linear, seen)
 
-    deviation = (stack.images - model.predict(latent)) * weights.sqrt()
+    deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
     residual = (deviation * weights.sqrt()).sum(dim=0) * weights.sum(dim=0).clamp(min=1e-30).rsqrt()
-    chi_square = (deviation**2).sum(dim=(1, 2)) / _expected_chi_square(draws, propagated, model, weights)
-    mask = _mask(seen, rejected, stack)
+    expected = torch.where(errors.chi_square > 0, errors.chi_square, torch.nan)
+    widths = _fwhms(stack)
+    width_error, width_sigma = psf_width_errors(
+        model, estimate.restored, estimate.linear, stack.images, weights, widths
+    )
+    mask = _mask(seen, rejected, float(widths.max()))
     no_data = (mask & MaskBit.NO_DATA) > 0
-    nan = torch.full((), torch.nan, device=mask.device)
+    kept = estimator.options.noise.num_realizations
+    back = order.argsort()
+
+    def known(values: torch.Tensor) -> np.ndarray:
+        return _to_numpy(torch.where(no_data, torch.nan, values))
+
     return RestorationResult(
-        image=_to_numpy(torch.where(no_data, nan, model.sample(latent))),
-        variance=_to_numpy(torch.where(no_data, nan, model.sample(variance))),
+        image=known(model.sample(estimate.restored)),
+        variance=known(variance),
         mask=_to_numpy(mask),
-        rejected=_to_numpy(rejected),
-        noise_realizations=_to_numpy(torch.where(no_data, nan, model.sample(propagated))),
-        weights=_to_numpy(weights),
+        rejected=_to_numpy(rejected[back]),
+        noise_realizations=known(errors.restored[:kept]),
+        linear_image=known(model.sample(estimate.linear)),
+        linear_variance=known(variance_of_linear),
+        linear_noise_realizations=known(errors.linear[:kept]),
+        linear_noise=local_noise,
+        weights=_to_numpy(weights[back]),
         residual=_to_numpy(residual),
-        chi_square=_to_numpy(chi_square),
+        chi_square=_to_numpy(((deviation**2).sum(dim=(1, 2)) / expected)[back]),
+        psf_width_error=_to_numpy(width_error[back]),
+        psf_width_sigma=_to_numpy(width_sigma[back]),
         target_fwhm=model.target_fwhm,
-        sky_level=sky_level,
-        noise_ratio=ratio,
-        num_parameters=network.num_parameters,
+        sky_level=float(estimator.network.sky_level) * _sky_unit(estimator),
+        linear_strength=estimator.linear_strength,
+        num_parameters=estimator.network.num_parameters,
         history=history,
         device=str(stack.device),
     )
 
 
-def _expected_chi_square(
-    draws: torch.Tensor, propagated: torch.Tensor, model: ForwardModel, weights: torch.Tensor
-) -> torch.Tensor:
-    """Return the sum of squares that the estimator leaves of pure noise."""
-    if len(draws):
-        left = torch.stack([d - model.predict(p) for d, p in zip(draws, propagated, strict=True)])
-        expected = (weights * left**2).sum(dim=(-1, -2)).mean(dim=0)
-    else:
-        expected = (weights > 0).sum(dim=(-1, -2)).to(weights.dtype)
-    return torch.where(expected > 0, expected, torch.nan)
+def _sky_unit(estimator: Estimator) -> float:
+    """Return the noise of the smoothest filter, the unit of the sky level."""
+    strength = torch.tensor(estimator.options.network.strengths[-1:])
+    return float(estimator.closure.estimator.covariances(strength).sqrt())
 
 
-def _mask(seen: torch.Tensor, rejected: torch.Tensor, stack: ExposureStack) -> torch.Tensor:
+def _fwhms(stack: ExposureStack) -> torch.Tensor:
+    return torch.tensor([kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs])
+
+
+def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:
     """Return the mask.
 
     A pixel without data is known from around if it lies in a hole that is not
     wider than twice the widest PSF: in the closing of the pixels with data.
     """
-    widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
-    reach = max(1, round(max(widths)))
+    reach = max(1, round(widest))
     near = ~_dilate(~_dilate(seen, reach), reach)
     mask = torch.zeros(seen.shape, dtype=torch.uint8, device=seen.device)
     mask[~near] |= MaskBit.NO_DATA

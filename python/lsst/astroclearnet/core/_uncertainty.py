@@ -5,23 +5,50 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-
-"""Uncertainty of a restored image."""
+"""Errors of the estimator, from observing what it found again."""
 
 from __future__ import annotations
 
-__all__ = ("draw_noise", "noise_ratio", "non_negative_error", "propagate_noise")
+__all__ = ("RepeatedErrors", "draw_noise", "linear_variance", "repeat_observations", "restored_variance")
 
-import math
+import dataclasses
+from collections.abc import Iterable, Iterator
 
 import torch
 
-from ._forward_model import ForwardModel
-from ._linear import LinearEstimator
-from ._options import NetworkOptions
+from ._estimator import Estimate, Estimator
+from ._local_noise import LocalNoise
+from ._noise_model import smooth
+
+_ERROR_FWHM = 2.0
+"""FWHM in pixels over which squared errors are averaged."""
+
+_RATIO_FWHM = 32.0
+"""The same for the ratio of measured and predicted variance of the linear
+image."""
 
 
-def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator) -> torch.Tensor:
+@dataclasses.dataclass(frozen=True)
+class RepeatedErrors:
+    """Errors of repeated observations of a known sky.
+
+    Attributes
+    ----------
+    restored
+        Shape (k, H, W), errors of the restored image.
+    linear
+        Shape (k, H, W), errors of the linear image.
+    chi_square
+        Shape (n,), mean sum of squared weighted deviations of each exposure
+        from the image restored from it.
+    """
+
+    restored: torch.Tensor
+    linear: torch.Tensor
+    chi_square: torch.Tensor
+
+
+def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Draw white Gaussian noise of the exposures.
 
     Parameters
@@ -29,102 +56,113 @@ def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator)
     variances
         Shape (n, H, W).
     number
-        Number of realisations k.
+        Number of draws.
     generator
         Source of random numbers, on the CPU.
 
-    Returns
-    -------
+    Yields
+    ------
     noise : `torch.Tensor`
-        Shape (k, n, H, W).
+        Shape (n, H, W).
     """
-    white = torch.randn((number, *variances.shape), generator=generator).to(variances.device)
-    return white * variances.sqrt()
+    for _ in range(number):
+        white = torch.randn(variances.shape, generator=generator).to(variances.device)
+        yield white * variances.sqrt()
 
 
-def propagate_noise(
-    noise: torch.Tensor,
-    mixture: torch.Tensor,
-    model: ForwardModel,
-    weights: torch.Tensor,
-    options: NetworkOptions,
-) -> torch.Tensor:
-    """Pass noise through the fitted estimator, closure included.
+def repeat_observations(
+    estimator: Estimator, estimate: Estimate, noise: Iterable[torch.Tensor]
+) -> RepeatedErrors:
+    """Observe the restored sky again and restore that (parametric bootstrap).
+
+    The restored image is taken for the sky, seen through each exposure with
+    new noise, and restored by the same estimator.  What comes out differs
+    from what went in by the error of the estimator, the light that it smooths
+    away included (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+    section 6.5).
 
     Parameters
     ----------
+    estimator
+        The fitted estimator.
+    estimate
+        What it made of the exposures.
     noise
-        Shape (k, n, H, W), noise of the exposures.
-    mixture
-        Shape (s, *latent_shape), weights that the network gave the bank.
-    model
-        Forward model of the exposures.
-    weights
-        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
-    options
-        Strengths of the bank and of the closure.
+        Draws of the noise of the exposures, each of shape (n, H, W).
 
     Returns
     -------
-    propagated : `torch.Tensor`
-        Shape (k, *latent_shape).
+    errors : `RepeatedErrors`
+        One error image for each draw.
     """
-    if not len(noise):
-        return mixture.new_empty((0, *mixture.shape[1:]))
-    estimator = LinearEstimator(model, weights)
-    propagated = []
+    model, weights = estimator.model, estimator.weights
+    expected = model.predict(estimate.restored)
+    restored, linear = [], []
+    chi_square = torch.zeros(model.num_exposures, device=weights.device)
     for draw in noise:
-        mixed = (mixture * estimator.solve_all(draw, options.strengths)).sum(dim=0)
-        propagated.append(mixed + estimator.close(draw, mixed, options.closure_strength))
-    return torch.stack(propagated)
+        images = torch.where(weights > 0, expected + draw, 0.0)
+        again = estimator.estimate(images)
+        restored.append(model.sample(again.restored - estimate.restored))
+        linear.append(model.sample(again.linear - estimate.restored))
+        chi_square += (weights * (images - model.predict(again.restored)) ** 2).sum(dim=(1, 2))
+    return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 
 
-def non_negative_error(excess: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Return the expected squared error of a clipped estimate.
+def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tensor) -> torch.Tensor:
+    """Return the variance of the linear image.
 
-    An unbiased estimate u with Gaussian error is replaced by max(u, 0).  With
-    a flat prior on non-negative brightness the truth follows a Gaussian
-    around u cut off at 0; the expected squared distance of the clipped value
-    from it is its variance plus the squared distance of its mean.
-
-    Parameters
-    ----------
-    excess
-        The estimate u above the level at which it is clipped.
-    variance
-        Its variance, of the same shape.
-
-    Returns
-    -------
-    error : `torch.Tensor`
-        Expected squared error; far above the level it equals ``variance``.
-    """
-    sigma = variance.sqrt()
-    ratio = (excess / sigma).clamp(min=-30.0)
-    # Inverse Mills ratio phi(r) / Phi(r), stable for negative r.
-    hazard = math.sqrt(2.0 / math.pi) / torch.special.erfcx(-ratio / math.sqrt(2.0))
-    mean = ratio + hazard
-    spread = 1.0 - hazard * mean
-    return variance * (spread + (mean - ratio.clamp(min=0)) ** 2)
-
-
-def noise_ratio(propagated: torch.Tensor, variance: torch.Tensor, used: torch.Tensor) -> float:
-    """Return how much noisier realisations are than the predicted variance.
+    The variance that the spectra of the noise predict for white noise in each
+    exposure, scaled, smoothly over the patch, by what repeated observations
+    show: correlated noise of resampled exposures and a PSF that varies.
 
     Parameters
     ----------
-    propagated
-        Shape (k, H, W), noise passed through the estimator.
-    variance
-        Shape (H, W), predicted for white noise.
-    used
-        Shape (H, W), bool, pixels to compare.
+    errors
+        Errors of repeated observations.
+    noise
+        Noise of the linear image.
+    seen
+        Shape (H, W), bool, pixels with data.
 
     Returns
     -------
-    ratio : `float`
-        Measured over predicted variance; 1 without realisations.
+    variance : `torch.Tensor`
+        Shape (H, W).
     """
-    if not len(propagated) or not bool(used.any()):
-        return 1.0
-    return float((propagated**2 / variance)[:, used].mean())
+    predicted = noise.variance()
+    ratio = torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0)
+    share = smooth(torch.stack([ratio, seen.to(ratio.dtype)]), _RATIO_FWHM)
+    variance = predicted * torch.where(share[1] > 0.01, share[0] / share[1].clamp(min=0.01), 1.0)
+    # Where there are no data the estimate is an extrapolation, whose noise no
+    # spectrum tells.
+    return torch.where(seen, variance, torch.maximum(variance, _mean_square(errors.linear)))
+
+
+def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Return the expected squared error of the restored image.
+
+    Parameters
+    ----------
+    errors
+        Errors of repeated observations.
+    linear
+        Shape (H, W), variance of the linear image.  It takes nothing for
+        granted, and is a lower bound where there are no data: repeated
+        observations know there only what the first made up.
+    seen
+        Shape (H, W), bool, pixels with data.
+
+    Returns
+    -------
+    variance : `torch.Tensor`
+        Shape (H, W).
+    """
+    found = _mean_square(errors.restored)
+    return torch.where(seen, found, torch.maximum(found, linear))
+
+
+def _mean_square(errors: torch.Tensor) -> torch.Tensor:
+    """Return the mean square of errors, averaged over a few pixels."""
+    squares = (errors**2).mean(dim=0)
+    total, known = smooth(torch.stack([squares, torch.ones_like(squares)]), _ERROR_FWHM)
+    return total / known

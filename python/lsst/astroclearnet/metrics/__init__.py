@@ -13,6 +13,7 @@ are 0-based pixel coordinates of the array they come with; pixels that must not
 be used are NaN in the image.
 """
 
+from ._correlated import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *

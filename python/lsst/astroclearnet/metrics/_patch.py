@@ -19,6 +19,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
+from ._correlated import psf_flux_correlated
 from ._noise import measured_depth, noise_correlation, point_source_depth
 from ._photometry import psf_flux, star_statistics
 from ._point_sources import point_source_image
@@ -36,6 +37,7 @@ def measure_patch(
     stars: Table,
     *,
     model: NDArray[Any] | None = None,
+    correlation: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """Measure one image of a patch against its truth.
 
@@ -56,6 +58,9 @@ def measure_patch(
     model
         Noise-free image of everything that is not a star at the PSF of the
         image, shape (H, W), in nJy.
+    correlation
+        Correlation of the noise as of `psf_flux_correlated`, by which stars
+        are then measured; without it by `psf_flux`.
 
     Returns
     -------
@@ -92,7 +97,10 @@ def measure_patch(
         "num_border": float(num_border),
         "num_masked": float(num_masked),
     }
-    measured, error = psf_flux(image, variance, psf, x, y, model=model)
+    if correlation is None:
+        measured, error = psf_flux(image, variance, psf, x, y, model=model)
+    else:
+        measured, error = psf_flux_correlated(image, variance, correlation, psf, x, y, model=model)
     if "signal_to_noise" in stars.colnames:
         snr = np.asarray(stars["signal_to_noise"], dtype=float)
     else:

@@ -10,7 +10,15 @@
 
 from __future__ import annotations
 
-__all__ = ("add_cosmic_rays", "bad_column_mask", "bleed", "interpolate_rows", "satellite_trail")
+__all__ = (
+    "add_cosmic_rays",
+    "bad_column_mask",
+    "bad_columns",
+    "bleed",
+    "interpolate_rows",
+    "satellite_trail",
+    "trail_profile",
+)
 
 import math
 
@@ -49,11 +57,34 @@ def satellite_trail(visit: SimulatedVisit, layout: DetectorLayout) -> Array:
         return np.zeros((height, width))
     x = np.arange(width)[np.newaxis, :] + layout.x_offset
     y = np.arange(height)[:, np.newaxis] + layout.y_offset
-    angle = visit.trail.angle
-    distance = y * math.cos(angle) - x * math.sin(angle) - visit.trail.distance
     sigma = math.hypot(visit.seeing_arcsec / 2.355 / PIXEL_SCALE, 1.0 / math.sqrt(12.0))
     peak = visit.trail.brightness * math.sqrt(sky_electrons(visit))
-    return np.asarray(peak * np.exp(-0.5 * (distance / sigma) ** 2))
+    return peak * trail_profile(x, y, angle=visit.trail.angle, distance=visit.trail.distance, sigma=sigma)
+
+
+def trail_profile(
+    x: npt.ArrayLike, y: npt.ArrayLike, *, angle: float, distance: float, sigma: float
+) -> Array:
+    """Return the brightness of a straight trail of Gaussian profile.
+
+    Parameters
+    ----------
+    x, y
+        Coordinates in pixels, of shapes that broadcast to each other.
+    angle
+        Direction of the trail from the x axis in radians.
+    distance
+        Signed distance of the trail from the origin in pixels.
+    sigma
+        Standard deviation of its profile in pixels.
+
+    Returns
+    -------
+    profile : `numpy.ndarray`
+        Brightness relative to that of the middle of the trail.
+    """
+    offset = np.asarray(y) * math.cos(angle) - np.asarray(x) * math.sin(angle) - distance
+    return np.asarray(np.exp(-0.5 * (offset / sigma) ** 2))
 
 
 def add_cosmic_rays(electrons: Array, options: ArtefactOptions, rng: np.random.Generator) -> Mask:
@@ -147,8 +178,28 @@ def bad_column_mask(layout: DetectorLayout, number: int, seed: int) -> Mask:
     bad : `numpy.ndarray`
         Bad pixels, of shape (H, W): columns from a random row to the top.
     """
-    height, width = layout.bbox.shape
     rng = np.random.default_rng([seed, _BAD_COLUMN_STREAM, layout.detector])
+    return bad_columns(layout.bbox.shape, number, rng)
+
+
+def bad_columns(shape: tuple[int, ...], number: int, rng: np.random.Generator) -> Mask:
+    """Draw the bad columns of an image.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image in pixels.
+    number
+        How many columns are bad.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    bad : `numpy.ndarray`
+        Bad pixels, of shape (H, W): columns from a random row to the top.
+    """
+    height, width = shape
     bad = np.zeros((height, width), dtype=bool)
     for column in rng.integers(0, width, size=number):
         bad[rng.integers(0, height) :, column] = True

@@ -9,6 +9,7 @@
 """Pipeline tasks."""
 
 from ._errors import *
+from ._metrics import *
 from ._options_config import *
 from ._patch_source import *
 from ._products import *

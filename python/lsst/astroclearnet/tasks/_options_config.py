@@ -10,11 +10,25 @@
 
 from __future__ import annotations
 
-__all__ = ("FitConfig", "NetworkConfig", "NoiseConfig", "RejectionConfig", "RestorationConfig")
+__all__ = (
+    "ClosureConfig",
+    "FitConfig",
+    "NetworkConfig",
+    "NoiseConfig",
+    "RejectionConfig",
+    "RestorationConfig",
+)
 
 from lsst.pex.config import Config, ConfigField, Field, ListField, RangeField
 
-from ..core import FitOptions, NetworkOptions, NoiseOptions, RejectionOptions, RestoreOptions
+from ..core import (
+    ClosureOptions,
+    FitOptions,
+    NetworkOptions,
+    NoiseOptions,
+    RejectionOptions,
+    RestoreOptions,
+)
 
 
 class NetworkConfig(Config):
@@ -35,14 +49,6 @@ class NetworkConfig(Config):
         doc="Keep the output of the network at or above its fitted sky level?",
         default=NetworkOptions.non_negative,
     )
-    closure_strength = RangeField(
-        dtype=float,
-        doc="Strength of the penalty of the linear filter by which the flux that the network left in the "
-        "exposures is given back; the smaller, the more of it comes back, with its noise.",
-        default=NetworkOptions.closure_strength,
-        min=0.0,
-        inclusiveMin=False,
-    )
 
     def make_options(self) -> NetworkOptions:
         """Return the options of the core.
@@ -56,8 +62,47 @@ class NetworkConfig(Config):
             strengths=tuple(self.strengths),
             hidden_channels=self.hidden_channels,
             non_negative=self.non_negative,
-            closure_strength=self.closure_strength,
         )
+
+
+class ClosureConfig(Config):
+    """How what the network left in the exposures is given back."""
+
+    sky_strength = RangeField(
+        dtype=float,
+        doc="Strength of the penalty of the linear filter on blank sky; the smaller, the more of the light "
+        "comes back, with its noise.",
+        default=ClosureOptions.sky_strength,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    significance = RangeField(
+        dtype=float,
+        doc="Signal-to-noise ratio of a star, at its peak in the network's image, at which the strength is "
+        "half that on blank sky.",
+        default=ClosureOptions.significance,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    linear_departure = RangeField(
+        dtype=float,
+        doc="Largest departure of the linear image of a star from the declared PSF, relative to the peak.",
+        default=ClosureOptions.linear_departure,
+        min=0.0,
+        max=1.0,
+        inclusiveMin=False,
+        inclusiveMax=False,
+    )
+
+    def make_options(self) -> ClosureOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.ClosureOptions`
+            The same settings.
+        """
+        return ClosureOptions(**self.toDict())
 
 
 class FitConfig(Config):
@@ -171,9 +216,16 @@ class RejectionConfig(Config):
 class NoiseConfig(Config):
     """What is recorded of the noise."""
 
+    num_draws = RangeField(
+        dtype=int,
+        doc="Number of times that the restored sky is observed and restored again, from which the variances "
+        "follow.",
+        default=NoiseOptions.num_draws,
+        min=1,
+    )
     num_realizations = RangeField(
         dtype=int,
-        doc="Number of noise realisations passed through the estimator and stored with the coadd.",
+        doc="Number of the resulting error images that are stored with each coadd.",
         default=NoiseOptions.num_realizations,
         min=0,
     )
@@ -188,11 +240,20 @@ class NoiseConfig(Config):
         """
         return NoiseOptions(**self.toDict())
 
+    def validate(self) -> None:
+        super().validate()
+        if self.num_realizations > self.num_draws:
+            raise ValueError(
+                f"noise.num_realizations={self.num_realizations} must not exceed "
+                f"noise.num_draws={self.num_draws}."
+            )
+
 
 class RestorationConfig(Config):
     """All settings of the restoration of a patch."""
 
     network = ConfigField[NetworkConfig](doc="Size of the network.")
+    closure = ConfigField[ClosureConfig](doc="How what the network left in the exposures is given back.")
     fit = ConfigField[FitConfig](doc="How the network is fitted.")
     rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
     noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
@@ -207,6 +268,7 @@ class RestorationConfig(Config):
         """
         return RestoreOptions(
             network=self.network.make_options(),
+            closure=self.closure.make_options(),
             fit=self.fit.make_options(),
             rejection=self.rejection.make_options(),
             noise=self.noise.make_options(),

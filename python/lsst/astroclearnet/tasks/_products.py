@@ -6,18 +6,19 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Datasets made of a restoration: coadd, metrics and figure."""
+"""Datasets made of a restoration: coadds, noise table and figure."""
 
 from __future__ import annotations
 
-__all__ = ("RestorationInputs", "make_coadd", "make_figure", "make_metrics")
+__all__ = ("RestorationInputs", "make_coadd", "make_figure", "make_linear_coadd", "make_noise_table")
 
 import dataclasses
 import importlib.metadata
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.table import Table
 
 from lsst.images.cells import CellCoadd
 
@@ -28,8 +29,9 @@ from ..adapters import (
     make_cell_coadd,
     make_provenance,
     missing_cells,
+    patch_slices,
 )
-from ..core import MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
+from ..core import MaskBit, RestorationResult, RestoreOptions, gaussian_kernel, kernel_fwhm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
 _SATURATED_FRACTION = 0.1
 """Fraction of covering exposures that must be saturated for the plane to be
 set, as in Rubin's coadds."""
+
+_CORRELATION_USAGE = (
+    "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
+    "which is zero in the middle; 0 beyond the stamp. The covariance of pixels p and q with variances V is "
+    "sqrt(V_p V_q) times the coefficient."
+)
+"""Description of the column, which is kept with the dataset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +66,8 @@ class RestorationInputs:
         Words that name the patch.
     seed
         Seed of everything random.
+    options
+        Settings of the restoration.
     """
 
     exposures: list[CoregisteredExposure]
@@ -65,6 +76,7 @@ class RestorationInputs:
     band: str
     data_id: str
     seed: int
+    options: RestoreOptions
 
     @property
     def num_dropped(self) -> int:
@@ -88,102 +100,76 @@ def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoad
         Image and variance, mask planes, target PSF, provenance, noise
         realisations, and in its metadata what the fit did.
     """
-    geometry = inputs.geometry
-    image = crop_to_patch(result.image, geometry)
-    weights = crop_to_patch(result.weights, geometry)
-    missing = missing_cells(np.isfinite(image), geometry.definition.cells)
-    covered = np.stack([crop_to_patch(e.covered, geometry) for e in inputs.exposures])
-    unused = covered & (weights == 0)
-    coadd = make_cell_coadd(
-        geometry=geometry,
-        band=inputs.band,
-        image=image,
-        variance=crop_to_patch(result.variance, geometry),
-        mask_planes=_mask_planes(result, inputs, covered, unused),
-        psf=_target_psf(result.target_fwhm),
-        provenance=make_provenance(inputs.exposures, weights, geometry, missing),
-        noise_realizations=np.nan_to_num(crop_to_patch(result.noise_realizations, geometry)),
-        mask_fractions={"rejected": unused.sum(axis=0) / np.maximum(covered.sum(axis=0), 1)},
+    return _make_coadd(
+        result, inputs, image=result.image, variance=result.variance, noise=result.noise_realizations
     )
-    coadd.metadata.update(_coadd_metadata(result, inputs))
-    return coadd
 
 
-def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
-    """Return figures about a restoration that need no truth.
+def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:
+    """Assemble the coadd of a patch on which to measure.
 
     Parameters
     ----------
     result
-        The restoration.
+        The restoration, on the patch and its border.
     inputs
         What it was made from.
 
     Returns
     -------
-    metrics : `dict`
-        Plain Python values: ``exposures``, a list with the identity, PSF
-        FWHM (arcsec), weight share, reduced chi-square and rejected fraction
-        of each; ``dropped``, reasons by exposure; ``fit``, ``image`` and
-        ``patch``, flat dictionaries.
+    coadd : `lsst.images.cells.CellCoadd`
+        As `make_coadd`, with image, variance and noise realisations of the
+        linear image, and in its metadata also ``linear_strength``, the
+        strength of its penalty, and ``linear_departure``, which bounds the
+        departure of the image of a star from the PSF, relative to the peak.
     """
-    geometry, scale = inputs.geometry, inputs.geometry.pixel_scale
-    weights = crop_to_patch(result.weights, geometry)
-    rejected = crop_to_patch(result.rejected, geometry)
-    total = float(weights.sum())
-    exposures = []
-    for n, exposure in enumerate(inputs.exposures):
-        used = weights[n] > 0
-        identity = exposure.identity
-        exposures.append(
-            {
-                "instrument": identity.instrument,
-                "visit": identity.visit,
-                "detector": identity.detector,
-                "psf_fwhm": kernel_fwhm(np.nanmean(exposure.psfs, axis=(0, 1))) * scale,
-                "weight_share": float(weights[n].sum()) / total if total else math.nan,
-                "chi_square": float(result.chi_square[n]),
-                "used_fraction": float(used.mean()),
-                "rejected_fraction": float(rejected[n].sum() / max(1, int(used.sum() + rejected[n].sum()))),
-                "num_not_finite": exposure.num_not_finite,
-            }
-        )
-    image = crop_to_patch(result.image, geometry)
-    mask = crop_to_patch(result.mask, geometry)
-    history = result.history
-    return {
-        "patch": {
-            "skymap": geometry.skymap,
-            "tract": geometry.tract,
-            "patch": geometry.definition.id,
-            "band": inputs.band,
-            "num_exposures": len(exposures),
-            "num_dropped": inputs.num_dropped,
-        },
-        "exposures": exposures,
-        "dropped": dict(inputs.dropped),
-        "fit": {
-            "num_epochs": len(history.loss),
-            "best_epoch": history.best_epoch,
-            "stop_reason": history.stop_reason,
-            "converged": history.converged,
-            "held_out_loss": history.validation_loss[history.best_epoch] if history.loss else math.nan,
-            "num_parameters": result.num_parameters,
-            "device": result.device,
-            "seed": inputs.seed,
-        },
-        "image": {
-            "target_fwhm": result.target_fwhm * scale,
-            "median_sigma": float(np.sqrt(np.nanmedian(crop_to_patch(result.variance, geometry)))),
-            "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
-            "sky_level": result.sky_level,
-            "noise_ratio": result.noise_ratio,
-            "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
-            "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),
-            "clipped_fraction": float(((mask & MaskBit.CLIPPED) > 0).mean()),
-            "chi_square": _pooled_chi_square(result),
-        },
-    }
+    coadd = _make_coadd(
+        result,
+        inputs,
+        image=result.linear_image,
+        variance=result.linear_variance,
+        noise=result.linear_noise_realizations,
+    )
+    coadd.metadata["linear_strength"] = result.linear_strength
+    coadd.metadata["linear_departure"] = inputs.options.closure.linear_departure
+    return coadd
+
+
+def make_noise_table(result: RestorationResult, inputs: RestorationInputs) -> Table:
+    """Return the correlation of the noise of the linear coadd, by cell.
+
+    Parameters
+    ----------
+    result
+        The restoration, on the patch and its border.
+    inputs
+        What it was made from.
+
+    Returns
+    -------
+    table : `astropy.table.Table`
+        A row for each cell with data: ``cell_i``, ``cell_j`` (int64), the
+        indices of the cell along y and x; ``num_pixels`` (int64), its pixels
+        with data; ``correlation`` (float32, shape (31, 31)), whose
+        description says how to use it.
+    """
+    geometry = inputs.geometry
+    grid = geometry.definition.cells
+    known = np.isfinite(result.linear_image)
+    rows, columns = patch_slices(known.shape, geometry)
+    height, width = grid.cell_shape
+    lines = []
+    for i, j in np.ndindex(grid.grid_size.i, grid.grid_size.j):
+        top, left = rows.start + i * height, columns.start + j * width
+        cell = slice(top, top + height), slice(left, left + width)
+        number = int(known[cell].sum())
+        if number:
+            lines.append((i, j, number, result.linear_noise.correlation(*cell)))
+    indices = np.array([line[:3] for line in lines], dtype=np.int64).reshape(-1, 3)
+    table = Table(dict(zip(("cell_i", "cell_j", "num_pixels"), indices.T, strict=True)))
+    table["correlation"] = np.array([line[3] for line in lines], dtype=np.float32)
+    table["correlation"].description = _CORRELATION_USAGE
+    return table
 
 
 def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
@@ -235,6 +221,36 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
     )
 
 
+def _make_coadd(
+    result: RestorationResult,
+    inputs: RestorationInputs,
+    *,
+    image: np.ndarray,
+    variance: np.ndarray,
+    noise: np.ndarray,
+) -> CellCoadd:
+    """Assemble a coadd from planes of the patch and its border."""
+    geometry = inputs.geometry
+    cropped = crop_to_patch(image, geometry)
+    weights = crop_to_patch(result.weights, geometry)
+    missing = missing_cells(np.isfinite(cropped), geometry.definition.cells)
+    covered = np.stack([crop_to_patch(e.covered, geometry) for e in inputs.exposures])
+    unused = covered & (weights == 0)
+    coadd = make_cell_coadd(
+        geometry=geometry,
+        band=inputs.band,
+        image=cropped,
+        variance=crop_to_patch(variance, geometry),
+        mask_planes=_mask_planes(result, inputs, covered, unused),
+        psf=_target_psf(result.target_fwhm),
+        provenance=make_provenance(inputs.exposures, weights, geometry, missing),
+        noise_realizations=np.nan_to_num(crop_to_patch(noise, geometry)),
+        mask_fractions={"rejected": unused.sum(axis=0) / np.maximum(covered.sum(axis=0), 1)},
+    )
+    coadd.metadata.update(_coadd_metadata(result, inputs))
+    return coadd
+
+
 def _mask_planes(
     result: RestorationResult, inputs: RestorationInputs, covered: np.ndarray, unused: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -274,11 +290,6 @@ def _coadd_metadata(
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):
         metadata[f"dropped_{n}"] = f"{name}: {reason}"
     return metadata
-
-
-def _pooled_chi_square(result: RestorationResult) -> float:
-    number = (result.weights > 0).sum(axis=(1, 2))
-    return float(np.nansum(result.chi_square * number) / max(1, int(number.sum())))
 
 
 def _target_psf(fwhm: float) -> np.ndarray:

@@ -47,9 +47,10 @@ from ..core import (
     suggest_target_fwhm,
 )
 from ._errors import RestorationAlgorithmError
+from ._metrics import describe_inconsistent_psfs, make_metrics
 from ._options_config import RestorationConfig
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
-from ._products import RestorationInputs, make_coadd, make_figure, make_metrics
+from ._products import RestorationInputs, make_coadd, make_figure, make_linear_coadd, make_noise_table
 from ._progress import report_progress
 from ._reading import VisitImageSource
 from .coregister_visits import CoregisterVisitsTask
@@ -100,9 +101,21 @@ class RestoreCoaddConnections(
         dimensions=("skymap",),
     )
     restored_coadd = cT.Output(
-        doc="Restored coadd at the target PSF, in nJy.",
+        doc="Restored coadd at the target PSF, in nJy: to look, detect and classify.",
         name="{output_name}",
         storageClass="CellCoadd",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+    restored_coadd_linear = cT.Output(
+        doc="The same at the same PSF with the noise of the exposures kept, in nJy: to measure.",
+        name="{output_name}_linear",
+        storageClass="CellCoadd",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+    restored_coadd_linear_noise = cT.Output(
+        doc="Correlation of the noise of neighbouring pixels of the linear coadd, by cell.",
+        name="{output_name}_linear_noise",
+        storageClass="ArrowAstropy",
         dimensions=("skymap", "tract", "patch", "band"),
     )
     restored_coadd_metrics = cT.Output(
@@ -125,6 +138,9 @@ class RestoreCoaddConnections(
         for source, connection in GEOMETRY_CONNECTIONS.items():
             if source != config.geometry_source:
                 delattr(self, connection)
+        if not config.do_linear:
+            del self.restored_coadd_linear
+            del self.restored_coadd_linear_noise
         if not config.do_plot:
             del self.restored_coadd_plot
 
@@ -176,6 +192,11 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         doc="Subtask that brings visit images onto the patch.", target=CoregisterVisitsTask
     )
     restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
+    do_linear = Field[bool](
+        doc="Write the linear coadd, which keeps the noise of the exposures and is the one to measure on, "
+        "and the correlation of its noise?",
+        default=True,
+    )
     do_plot = Field[bool](doc="Write a figure of the restoration?  It needs matplotlib.", default=True)
 
 
@@ -247,6 +268,8 @@ class RestoreCoaddTask(PipelineTask):
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd`` (`lsst.images.cells.CellCoadd`),
             ``restored_coadd_metrics`` (`dict`) and, if configured,
+            ``restored_coadd_linear`` (`lsst.images.cells.CellCoadd`),
+            ``restored_coadd_linear_noise`` (`astropy.table.Table`) and
             ``restored_coadd_plot`` (`matplotlib.figure.Figure`).
 
         Raises
@@ -259,10 +282,11 @@ class RestoreCoaddTask(PipelineTask):
         self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
+        options = self.config.restoration.make_options()
         registered = self.coregistration.run(
             visit_images=visit_images,
             geometry=geometry,
-            num_realizations=self.config.restoration.noise.num_realizations,
+            num_realizations=options.noise.num_draws,
             seed=seed,
         )
         self._require_exposures(registered.exposures, registered.dropped, name)
@@ -273,18 +297,22 @@ class RestoreCoaddTask(PipelineTask):
             band=band,
             data_id=name,
             seed=seed,
+            options=options,
         )
         result = self._restore(stack_exposures(registered.exposures), inputs)
         metrics = make_metrics(result, inputs)
         self._record(metrics)
         outputs = Struct(restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics)
+        if self.config.do_linear:
+            outputs.restored_coadd_linear = make_linear_coadd(result, inputs)
+            outputs.restored_coadd_linear_noise = make_noise_table(result, inputs)
         if self.config.do_plot:
             outputs.restored_coadd_plot = make_figure(result, inputs)
         return outputs
 
     @timeMethod
     def _restore(self, arrays: ExposureArrays, inputs: RestorationInputs) -> RestorationResult:
-        options = self.config.restoration.make_options()
+        options = inputs.options
         target_fwhm = self._target_fwhm(arrays, inputs.geometry)
         self.log.info(
             "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
@@ -359,3 +387,6 @@ class RestoreCoaddTask(PipelineTask):
         if torch.cuda.is_available():
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated())
         self.metadata["torch_version"] = str(torch.__version__)
+        suspects = describe_inconsistent_psfs(metrics)
+        if suspects:
+            self.log.warning("The PSFs of some exposures do not fit their stars: %s.", "; ".join(suspects))

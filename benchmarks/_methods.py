@@ -1,0 +1,208 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The methods of the benchmark, by name, each loaded when it is run."""
+
+from __future__ import annotations
+
+__all__ = ("GROUPS", "METHODS", "Method", "Product")
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lsst.astroclearnet.baselines import Restorer
+from lsst.astroclearnet.simulation import Scene
+
+type Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """An image that a method made of a scene.
+
+    Attributes
+    ----------
+    name
+        Name of the row in the table.
+    image
+        Shape (H, W), in nJy; NaN where the method says there is no data.
+    fwhm
+        FWHM in pixels of the circular Gaussian PSF that the method declares.
+    variance
+        Declared variance, shape (H, W), or `None`.
+    iteration
+        Number of iterations.
+    correlation
+        Function of slices of rows and of columns that returns the declared
+        correlation coefficients of the noise there, a stamp (K, K) with K odd
+        and 1 in the middle; or `None`.
+    flagged
+        Pixels that the method flags as not measured, shape (H, W), or `None`.
+    figures
+        What else is known of the image, for the record.
+    """
+
+    name: str
+    image: Array
+    fwhm: float
+    variance: Array | None = None
+    iteration: int = 0
+    correlation: Callable[[slice, slice], Array] | None = None
+    flagged: npt.NDArray[np.bool_] | None = None
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Whether a pixel is in the region that the method was given.
+
+        Shape (H, W), `True` in the smallest box that holds all finite pixels:
+        a pixel without data in there the method leaves out by its own choice.
+        """
+        finite = np.isfinite(self.image)
+        rows, columns = finite.any(axis=1), finite.any(axis=0)
+        covered = np.zeros_like(finite)
+        if rows.any():
+            box = (slice(seen.argmax(), len(seen) - seen[::-1].argmax()) for seen in (rows, columns))
+            covered[tuple(box)] = True
+        return covered
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method and how much of the benchmark it is given.
+
+    Attributes
+    ----------
+    run
+        Function of the scene, the target FWHM in pixels and the seed, which
+        yields the products of each stop.
+    group
+        Group of methods that it belongs to, one of `GROUPS`.
+    is_slow
+        Whether it takes minutes for one scene; it then sees fewer of them.
+    kinds
+        Kinds of scenes that it is given; all by default.
+    package
+        Name of a package that it needs and that need not be installed.
+    """
+
+    run: Callable[[Scene, float, int], Iterator[list[Product]]]
+    group: str = "baselines"
+    is_slow: bool = False
+    kinds: tuple[str, ...] | None = None
+    package: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package that it needs is there (`bool`)."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+
+GROUPS = ("ours", "baselines", "peers", "ablations", "wrong_psfs")
+"""Groups of methods."""
+
+
+def _restorer(
+    module: str, class_name: str, **options: Any
+) -> Callable[[Scene, float, int], Iterator[list[Product]]]:
+    """Return a function that runs a `Restorer`."""
+
+    def run(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Product]]:
+        method: Restorer = getattr(importlib.import_module(module), class_name)(**options)
+        stops = method.restore(
+            scene.images, scene.variances, scene.good, scene.psfs, target_fwhm=target_fwhm, seed=seed
+        )
+        for stop in stops:
+            yield [Product(method.name, stop.image, stop.fwhm, stop.variance, stop.iteration)]
+
+    return run
+
+
+def _restore(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Product]]:
+    """Run the restoration; one run yields both of its products."""
+    from lsst.astroclearnet.core import MaskBit, restore
+
+    result = restore(
+        scene.images, scene.variances, scene.good, scene.psfs, target_fwhm=target_fwhm, seed=seed
+    )
+    flagged = (result.mask & (MaskBit.INPAINTED | MaskBit.NO_DATA)) > 0
+    yield [
+        Product("restored_coadd", result.image, target_fwhm, result.variance, flagged=flagged),
+        Product(
+            "restored_coadd_linear",
+            result.linear_image,
+            target_fwhm,
+            result.linear_variance,
+            correlation=result.linear_noise.correlation,
+            flagged=flagged,
+        ),
+    ]
+
+
+def _ablation(name: str) -> Method:
+    """Return our method without one of its parts."""
+
+    def run(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Product]]:
+        from ._ablations import ABLATIONS
+
+        yield [ABLATIONS[name](scene, target_fwhm, seed)]
+
+    return Method(run, "ablations", is_slow=True, kinds=_ABLATED_KINDS)
+
+
+def _wrong_psfs(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Product]]:
+    """Run the restoration with PSFs of wrong widths."""
+    from ._psf_error import restore_with_wrong_psfs
+
+    yield from restore_with_wrong_psfs(scene, target_fwhm, seed)
+
+
+_BASELINES = "lsst.astroclearnet.baselines"
+_PEERS = "benchmarks.peers"
+_ABLATED_KINDS = ("field", "stars")
+_BLOCK = 64
+"""Side of the middle of a scene that PyIMCOM combines: the whole would take
+an hour."""
+
+METHODS: dict[str, Method] = {
+    "inverse_variance": Method(_restorer(_BASELINES, "InverseVarianceCoadd")),
+    "psf_matched": Method(_restorer(_BASELINES, "PsfMatchedCoadd")),
+    "wiener": Method(_restorer(_BASELINES, "WienerFilter")),
+    "richardson_lucy": Method(_restorer(_BASELINES, "RichardsonLucy"), is_slow=True),
+    "image_mm": Method(_restorer(_BASELINES, "ImageMM"), is_slow=True),
+    "deep_image_prior": Method(_restorer(_BASELINES, "DeepImagePrior"), is_slow=True),
+    "published": Method(_restorer(_BASELINES, "PublishedAstroClearNet"), is_slow=True),
+    "starred": Method(_restorer(_PEERS, "Starred"), "peers", is_slow=True, package="starred"),
+    "jolideco": Method(_restorer(_PEERS, "Jolideco"), "peers", is_slow=True, package="jolideco"),
+    "pyimcom": Method(
+        _restorer(_PEERS, "PyImcom", block=_BLOCK),
+        "peers",
+        is_slow=True,
+        kinds=("field", "stars"),
+        package="pyimcom",
+    ),
+    "published_target": Method(
+        _restorer("benchmarks._ablations", "PublishedAtTarget"),
+        "ablations",
+        is_slow=True,
+        kinds=_ABLATED_KINDS,
+    ),
+    "no_hold_out": _ablation("no_hold_out"),
+    "no_robust_loss": _ablation("no_robust_loss"),
+    "no_rejection": _ablation("no_rejection"),
+    "no_closure": _ablation("no_closure"),
+    "restore": Method(_restore, "ours"),
+    "wrong_psfs": Method(_wrong_psfs, "wrong_psfs", is_slow=True, kinds=("stars",)),
+}
+"""Methods by the name that the command line takes."""

@@ -1,0 +1,220 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Restorers that are linear in the exposures."""
+
+from __future__ import annotations
+
+__all__ = ("InverseVarianceCoadd", "PsfMatchedCoadd", "WienerFilter")
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core import DEPTH_FLOOR, ExposureStack, ForwardModel, LinearEstimator, kernel_fwhm, model_variances
+from ._coadd import coadd_psf, inverse_variance_coadd
+from ._psf_matched import psf_matched_coadd
+from ._restorer import Restoration
+from ._stops import check_positive
+
+_PILOT_STRENGTH = 1e-3
+"""Strength of the estimate from which photon noise is predicted."""
+
+_HUBER_DELTA = 3.0
+"""Deviation in units of sigma beyond which robust weights decrease."""
+
+_ROBUST_ROUNDS = 5
+"""How often robust weights are renewed."""
+
+
+@dataclass(frozen=True)
+class InverseVarianceCoadd:
+    """Weighted mean of the exposures, at its own PSF.
+
+    Attributes
+    ----------
+    name
+        Words that name the method in a table.
+    """
+
+    name: str = "inverse-variance coadd"
+
+    def restore(
+        self,
+        images: NDArray[Any],
+        variances: NDArray[Any],
+        good: NDArray[np.bool_],
+        psfs: NDArray[Any],
+        *,
+        target_fwhm: float,
+        seed: int = 0,
+    ) -> Iterator[Restoration]:
+        """Average the exposures by `inverse_variance_coadd`.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W), background-subtracted exposures in one unit.
+        variances
+            Shape (n, H, W), their variances in that unit squared.
+        good
+            Shape (n, H, W), bool, `True` where a pixel may be used.
+        psfs
+            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
+        target_fwhm
+            Has no effect: the coadd keeps the seeing.
+        seed
+            Has no effect: nothing is random.
+
+        Yields
+        ------
+        restoration : `Restoration`
+            The coadd with its variance, NaN where no exposure has a usable
+            pixel; its FWHM is that of the Gaussian with the effective area of
+            the PSF of the coadd.
+        """
+        coadd = inverse_variance_coadd(images, variances, good)
+        fwhm = kernel_fwhm(coadd_psf(psfs, coadd.weights))
+        yield Restoration(image=coadd.image, fwhm=fwhm, variance=coadd.variance)
+
+
+@dataclass(frozen=True)
+class PsfMatchedCoadd:
+    """Weighted mean of the exposures brought to the target PSF.
+
+    Exposures with a PSF broader than the target are deconvolved, which
+    amplifies their noise.
+
+    Attributes
+    ----------
+    name
+        Words that name the method in a table.
+    """
+
+    name: str = "PSF-matched coadd"
+
+    def restore(
+        self,
+        images: NDArray[Any],
+        variances: NDArray[Any],
+        good: NDArray[np.bool_],
+        psfs: NDArray[Any],
+        *,
+        target_fwhm: float,
+        seed: int = 0,
+    ) -> Iterator[Restoration]:
+        """Match and average the exposures by `psf_matched_coadd`.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W), background-subtracted exposures in one unit.
+        variances
+            Shape (n, H, W), their variances in that unit squared.
+        good
+            Shape (n, H, W), bool, `True` where a pixel may be used.
+        psfs
+            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
+        target_fwhm
+            FWHM in pixels of the circular Gaussian PSF asked for.
+        seed
+            Has no effect: nothing is random.
+
+        Yields
+        ------
+        restoration : `Restoration`
+            The coadd with its variance; NaN where no exposure has data, also
+            within about the width of the matching kernel of them.
+        """
+        coadd = psf_matched_coadd(images, variances, good, psfs, target_fwhm)
+        yield Restoration(image=coadd.image, fwhm=target_fwhm, variance=coadd.variance)
+
+
+@dataclass(frozen=True)
+class WienerFilter:
+    """Regularised generalised least squares at the target PSF, with masks.
+
+    The estimate of `~lsst.astroclearnet.core.LinearEstimator` at one
+    strength, with weights from variances that do not follow the noise of the
+    pixels themselves.
+
+    Attributes
+    ----------
+    strength
+        Strength of the penalty relative to the weights: the smaller, the less
+        bias and the more noise.
+    robust
+        Whether to reweight pixels that deviate from the estimate by more than
+        3 sigma, by Huber weights renewed five times.
+    name
+        Words that name the method in a table.
+    """
+
+    strength: float = 1e-4
+    robust: bool = False
+    name: str = "Wiener filter"
+
+    def __post_init__(self) -> None:
+        check_positive(strength=self.strength)
+
+    def restore(
+        self,
+        images: NDArray[Any],
+        variances: NDArray[Any],
+        good: NDArray[np.bool_],
+        psfs: NDArray[Any],
+        *,
+        target_fwhm: float,
+        seed: int = 0,
+    ) -> Iterator[Restoration]:
+        """Solve the regularised normal equations.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W), background-subtracted exposures in one unit.
+        variances
+            Shape (n, H, W), their variances in that unit squared.
+        good
+            Shape (n, H, W), bool, `True` where a pixel may be used.
+        psfs
+            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
+        target_fwhm
+            FWHM in pixels of the circular Gaussian PSF asked for.
+        seed
+            Has no effect: nothing is random.
+
+        Yields
+        ------
+        restoration : `Restoration`
+            The estimate, finite everywhere, and the variance of its noise
+            (not of its bias).  Where no exposure has a usable pixel the
+            image is what the penalty lets the surroundings say, and the
+            variance that of 2 percent of the full depth, which is a lower
+            limit.
+        """
+        stack = ExposureStack.from_arrays(images, variances, good, psfs)
+        model = ForwardModel.from_stack(stack, target_fwhm)
+        with torch.no_grad():
+            pilot = LinearEstimator(model, stack.good / model_variances(stack))
+            predicted = model.predict(pilot.solve(stack.images, _PILOT_STRENGTH))
+            weights = stack.good / model_variances(stack, predicted)
+            estimator = LinearEstimator(model, weights)
+            latent = estimator.solve(stack.images, self.strength)
+            for _ in range(_ROBUST_ROUNDS if self.robust else 0):
+                deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
+                estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
+                latent = estimator.solve(stack.images, self.strength, start=latent)
+            image = model.sample(latent)
+            full = estimator.covariances(torch.tensor([self.strength]))[0, 0]
+            variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
+        yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())

@@ -1,0 +1,347 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Propose the resolution of a campaign from the visit images it has."""
+
+from __future__ import annotations
+
+__all__ = ("BandPlan", "CampaignPlan", "plan_campaign", "plan_lines", "plan_tables")
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from astropy.table import Table, vstack
+from rich.table import Table as RichTable
+
+from ..core import (
+    ClosureOptions,
+    gaussian_pair_limit,
+    kernel_fwhm,
+    linear_noise,
+    psf_fit_scatter,
+    suggest_target_fwhm,
+)
+from ._campaign import BandSample, CampaignSample
+from ._errors import CommandError
+from ._visit_reader import PatchStack
+
+SHARE = 0.95
+"""Share of the patches in which the noise keeps its bound."""
+
+_FIRST_FWHM, _STEP = 2.0, 0.25
+"""Sharpest target of a curve, and its step, in pixels."""
+
+_DIGITS = 2
+"""Digits of a proposed target in arcsec."""
+
+_SECONDS = "\N{DOUBLE PRIME}"
+
+
+@dataclasses.dataclass(frozen=True)
+class BandPlan:
+    """What resolution the visit images of a band can give.
+
+    Attributes
+    ----------
+    sample
+        What it was made from.
+    target_fwhm
+        Proposed FWHM of the target PSF in arcsec.
+    seeing
+        Median FWHM of the PSFs in arcsec.
+    curve
+        What each target costs, with columns ``band``; ``target_fwhm`` in
+        arcsec and ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the
+        blank-sky rms of the linear restored coadd in sky sigma of the
+        inverse-variance coadd, as the median of the patches and as what 95 %
+        of them keep; ``fit_scatter``, of fluxes from a plain PSF fit over the
+        Cramer-Rao bound, and ``depth_loss``, the same in magnitudes;
+        ``pair_limit``, the separation in arcsec at which a Gaussian PSF
+        splits two equal stars; and ``proposed``, true in one row.
+    """
+
+    sample: BandSample
+    target_fwhm: float
+    seeing: float
+    curve: Table
+
+    @property
+    def noise(self) -> float:
+        """What 95 % of the patches keep at the proposed target (`float`)."""
+        return float(self.curve["noise_high"][self.curve["proposed"]][0])
+
+
+@dataclasses.dataclass(frozen=True)
+class CampaignPlan:
+    """Targets for all bands.
+
+    Attributes
+    ----------
+    bands
+        The bands in order of their names.
+    skymap
+        Name of the sky map whose patches were looked at, if any.
+    skipped
+        Number of visit images that could not be used, by reason.
+    max_noise
+        Bound on the noise, in sky sigma of the inverse-variance coadd.
+    common
+        Whether all bands have one target.
+    """
+
+    bands: tuple[BandPlan, ...]
+    skymap: str | None
+    skipped: Mapping[str, int]
+    max_noise: float
+    common: bool
+
+    def table(self) -> Table:
+        """Return the curves of all bands.
+
+        Returns
+        -------
+        table : `astropy.table.Table`
+            One table, with the rest of the plan as its metadata.
+        """
+        table = vstack([plan.curve for plan in self.bands], metadata_conflicts="silent")
+        table.meta = {
+            "skymap": self.skymap,
+            "max_noise": self.max_noise,
+            "common": self.common,
+            "skipped": dict(self.skipped),
+            "bands": {
+                plan.sample.band: {
+                    "target_fwhm": plan.target_fwhm,
+                    "seeing": plan.seeing,
+                    "num_exposures": plan.sample.num_exposures,
+                    "num_patches": len(plan.sample.patches),
+                }
+                for plan in self.bands
+            },
+        }
+        return table
+
+
+def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: bool = False) -> CampaignPlan:
+    """Propose the FWHM of the target PSF of each band.
+
+    It is the sharpest, between 2.5 pixels and the median seeing, at which the
+    linear restored coadd of at least 95 % of the patches keeps its blank-sky
+    rms below a bound, rounded up to 0.01 arcsec.
+
+    Parameters
+    ----------
+    sample
+        What was read of the campaign.
+    max_noise
+        The bound, in sky sigma of the inverse-variance coadd.
+    common
+        Give all bands the sharpest target that each of them can afford.
+
+    Returns
+    -------
+    plan : `CampaignPlan`
+        Targets, and what others would cost.
+
+    Raises
+    ------
+    CommandError
+        If ``max_noise`` is not positive.
+    """
+    if not max_noise > 0:
+        raise CommandError(f"The bound on the noise, {max_noise}, must be positive.")
+    targets = [_propose(band.patches, max_noise) for band in sample.bands]
+    if common:
+        targets = [max(targets)] * len(targets)
+    bands = tuple(_plan_band(band, target) for band, target in zip(sample.bands, targets, strict=True))
+    return CampaignPlan(bands, sample.skymap, sample.skipped, max_noise, common)
+
+
+def plan_tables(plan: CampaignPlan) -> list[RichTable]:
+    """Lay out the curves for reading.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    tables : `list` [`rich.table.Table`]
+        One table.
+    """
+    table = RichTable(
+        title="What the FWHM of the target PSF costs",
+        caption="Noise: blank-sky rms of the linear restored coadd in units of the sky sigma of the "
+        f"inverse-variance coadd; {100 * SHARE:.0f} % of the patches are below the second value. The image "
+        f"of a star departs from the target by {100 * ClosureOptions().linear_departure:g} % of its peak at "
+        "most. PSF fit: scatter of the fluxes of faint stars from a plain PSF fit on it, over the "
+        "Cramer-Rao bound, and the depth that this loses; a fit with the covariance of the noise loses "
+        "nothing. Pairs: separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
+    )
+    table.add_column("band")
+    for name in (
+        f"FWHM\n({_SECONDS})",
+        "\n(pixels)",
+        "noise\n(median)",
+        f"\n({100 * SHARE:.0f} %)",
+        "PSF fit\n(/bound)",
+        "depth lost\n(mag)",
+        f"pairs\n({_SECONDS})",
+    ):
+        table.add_column(name, justify="right")
+    for band in plan.bands:
+        for number, row in enumerate(band.curve):
+            table.add_row(
+                str(row["band"]),
+                f"{row['target_fwhm']:.3f}",
+                f"{row['target_fwhm_pixels']:.2f}",
+                *(f"{row[name]:.2f}" for name in ("noise", "noise_high", "fit_scatter", "depth_loss")),
+                f"{row['pair_limit']:.2f}",
+                style="bold" if row["proposed"] else None,
+                end_section=number + 1 == len(band.curve),
+            )
+    return [table]
+
+
+def plan_lines(plan: CampaignPlan) -> Iterator[str]:
+    """Say what the plan was made from, and what to give to ``pipetask``.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Yields
+    ------
+    line : `str`
+        The last ones are options of ``pipetask run``.
+    """
+    for band in plan.bands:
+        sample = band.sample
+        patches = f"{len(sample.patches)} of {sample.num_patches_found} patches"
+        yield (
+            f"Band {sample.band}: {sample.num_exposures} of {sample.num_exposures_found} visit images, "
+            f"{patches if plan.skymap is not None else 'no sky map'}, "
+            f"median seeing {band.seeing:.2f}{_SECONDS}, "
+            f"noise {band.noise:.2f} at {band.target_fwhm:.{_DIGITS}f}{_SECONDS}"
+        )
+        if band.noise > plan.max_noise:
+            yield f"Band {sample.band}: no target up to the median seeing keeps the noise below the bound."
+    if plan.skipped:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in plan.skipped.items())
+        yield f"Visit images left out: {reasons}"
+    yield f"For a noise of at most {plan.max_noise:g}, give to pipetask run:"
+    if plan.common:
+        yield f"  {_option(plan.bands[0])}"
+        return
+    for band in plan.bands:
+        yield f'  {_option(band)} -d "{_selection(plan, band)}"'
+
+
+def _option(band: BandPlan) -> str:
+    """Return the option that fixes the target PSF.
+
+    Parameters
+    ----------
+    band
+        Plan of a band.
+
+    Returns
+    -------
+    option : `str`
+        Of ``pipetask run``.
+    """
+    return f"-c restoreCoadd:target_fwhm={band.target_fwhm:.{_DIGITS}f}"
+
+
+def _selection(plan: CampaignPlan, band: BandPlan) -> str:
+    """Return the query that selects the patches of a band.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    band
+        Plan of the band.
+
+    Returns
+    -------
+    where : `str`
+        Expression of the Butler's query language.
+    """
+    where = f"band='{band.sample.band}'"
+    return where if plan.skymap is None else f"skymap='{plan.skymap}' AND {where}"
+
+
+def _propose(patches: Sequence[PatchStack], max_noise: float) -> float:
+    """Return the target that nearly all patches can afford.
+
+    Parameters
+    ----------
+    patches
+        Patches of one band.
+    max_noise
+        Bound on the noise.
+
+    Returns
+    -------
+    target_fwhm : `float`
+        FWHM in arcsec.
+    """
+    targets = [
+        suggest_target_fwhm(patch.psfs, patch.levels, max_noise=max_noise) * patch.pixel_scale
+        for patch in patches
+    ]
+    target = float(np.quantile(targets, SHARE, method="inverted_cdf"))
+    # Without the rounding errors of the product with a power of ten.
+    return math.ceil(round(target * 10**_DIGITS, 6)) / 10**_DIGITS
+
+
+def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
+    """Compute what targets cost in a band.
+
+    Parameters
+    ----------
+    sample
+        What was read of the band.
+    target_fwhm
+        The proposed target in arcsec.
+
+    Returns
+    -------
+    plan : `BandPlan`
+        The curve, up to the median seeing and through the proposed target.
+    """
+    patches = sample.patches
+    scale = float(np.median([patch.pixel_scale for patch in patches]))
+    widths = [kernel_fwhm(psf) * patch.pixel_scale for patch in patches for psf in patch.psfs]
+    seeing = float(np.median(widths))
+    grid = np.arange(_FIRST_FWHM, seeing / scale + 1e-9, _STEP) * scale
+    rows = []
+    for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
+        noise = [linear_noise(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
+        scatter = np.median(
+            [psf_fit_scatter(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
+        )
+        rows.append(
+            {
+                "band": sample.band,
+                "target_fwhm": fwhm,
+                "target_fwhm_pixels": fwhm / scale,
+                "noise": float(np.median(noise)),
+                "noise_high": float(np.quantile(noise, SHARE, method="inverted_cdf")),
+                "fit_scatter": float(scatter),
+                "depth_loss": 2.5 * math.log10(scatter),
+                "pair_limit": gaussian_pair_limit(fwhm),
+                "proposed": fwhm == target_fwhm,
+            }
+        )
+    return BandPlan(sample, target_fwhm, seeing, Table(rows=rows))

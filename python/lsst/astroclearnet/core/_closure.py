@@ -1,0 +1,192 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What the network left in the exposures, given back linearly."""
+
+from __future__ import annotations
+
+__all__ = ("Closure",)
+
+import dataclasses
+import math
+
+import torch
+
+from ._bank import DEPTH_FLOOR
+from ._forward_model import ForwardModel
+from ._linear import LinearEstimator
+from ._noise_model import smooth
+from ._options import ClosureOptions
+
+_NUM_STRENGTHS = 5
+"""Number of filters between which the closure interpolates."""
+
+_TOLERANCE = 1e-2
+"""Residual of the normal equations at which a correction of the restored
+image is good enough."""
+
+_SHARPEST = 5e-6
+"""Strength, over that on blank sky, below which it never falls: noise rises
+further, but the network's image needs no finer correction."""
+
+_BRIGHTNESS_FWHM = 2.0
+"""FWHM in pixels over which the strength follows the brightness."""
+
+_SURROUNDINGS = 2.0
+"""FWHM, in units of that of the target PSF, of the surroundings above which a
+point source stands out."""
+
+_LARGEST_BRIGHTNESS_GAIN = 30.0
+"""How much the strength falls at most for light that does not stand out."""
+
+_CONTRAST_GAIN = 2.0
+"""How much more it falls for light that does."""
+
+_LEVEL_FWHM = 24.0
+"""FWHM in pixels of the scales on which the sky level is closed entirely."""
+
+_LEVEL_STRENGTH = 0.1
+"""Strength of the filter whose result is smoothed to that scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Closure:
+    """A linear filter of what an image leaves of the exposures.
+
+    Read as Bayes, the image of the network is the mean of a prior, and the
+    penalty of the filter the inverse of the variance of its error, which is
+    white for the sky and grows with the brightness: without bound for light
+    that stands out from its surroundings, where the network broadens what is
+    sharp, and up to a bound for extended light, which it renders well,
+
+        s = s_sky / (1 + min((S / S_0)^2, 30) + 2 (C / S_0)^2),
+
+    S being the signal-to-noise ratio of a star with the brightness of the
+    pixel as its peak, and C what of it stands out.  The filter of each pixel
+    is interpolated between those of a few strengths.
+
+    Attributes
+    ----------
+    estimator
+        Linear estimates from the exposures.
+    model
+        Forward model of the exposures.
+    linear_strength
+        Strength of the filter of the linear image.
+    strengths
+        Strengths of the filters of the restored image, rising to that of
+        blank sky.
+    significance
+        The ratio S_0.
+    star_noise
+        Shape latent_shape, brightness of the peak of a star of
+        signal-to-noise 1.
+    """
+
+    estimator: LinearEstimator
+    model: ForwardModel
+    linear_strength: float
+    strengths: tuple[float, ...]
+    significance: float
+    star_noise: torch.Tensor
+
+    @classmethod
+    def build(cls, model: ForwardModel, weights: torch.Tensor, options: ClosureOptions) -> Closure:
+        """Prepare the closure of a patch.
+
+        Parameters
+        ----------
+        model
+            Forward model of the exposures.
+        weights
+            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        options
+            Settings.
+
+        Returns
+        -------
+        closure : `Closure`
+            The closure.
+        """
+        estimator = LinearEstimator(model, weights)
+        sky = options.sky_strength
+        ends = (math.log10(_SHARPEST * sky), math.log10(sky))
+        return cls(
+            estimator=estimator,
+            model=model,
+            linear_strength=estimator.strength_for(options.linear_departure),
+            strengths=tuple(torch.logspace(*ends, _NUM_STRENGTHS, dtype=torch.float64).tolist()),
+            significance=options.significance,
+            star_noise=_star_noise(model, weights, estimator.full_weight),
+        )
+
+    def close(self, images: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give back what an image left in the exposures.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W), the exposures.
+        latent
+            Shape latent_shape, the image.
+
+        Returns
+        -------
+        closed : `torch.Tensor`
+            Shape latent_shape, the image with the correction whose strength
+            follows the brightness.
+        linear : `torch.Tensor`
+            Shape latent_shape, the image with the correction that is linear:
+            at the target PSF for every flux.
+        """
+        model = self.model
+        left = images - model.predict(latent)
+        scaled = self.estimator.solve_all(left, self.strengths, tolerance=_TOLERANCE)
+        scale = torch.tensor(self.strengths, dtype=scaled.dtype, device=scaled.device)
+        corrections = scaled / (1.0 + scale[:, None, None])
+        closed = latent + (self._shares(latent) * corrections).sum(dim=0)
+        linear = self.estimator.solve(left, self.linear_strength, start=scaled[0])
+        return (
+            closed + self._level(images, closed),
+            latent + linear / (1.0 + self.linear_strength),
+        )
+
+    def _shares(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each strength in each pixel, summing to 1."""
+        ratio = latent / self.star_noise
+        surroundings = smooth(
+            torch.stack([ratio, torch.ones_like(ratio)]), _SURROUNDINGS * self.model.target_fwhm
+        )
+        contrast = ratio - surroundings[0] / surroundings[1]
+        ratios = torch.stack([ratio, contrast]).clamp(min=0) / self.significance
+        brightness, contrast = smooth(ratios, _BRIGHTNESS_FWHM) ** 2
+        gain = 1.0 + brightness.clamp(max=_LARGEST_BRIGHTNESS_GAIN) + _CONTRAST_GAIN * contrast
+        decades = torch.log10(gain)
+        span = math.log10(self.strengths[-1] / self.strengths[0])
+        # 0 for the brightest, and the number of the last filter on sky.
+        position = (1.0 - decades / span).clamp(min=0) * (len(self.strengths) - 1)
+        index = torch.arange(len(self.strengths), device=latent.device)[:, None, None]
+        return (1.0 - (position - index).abs()).clamp(min=0)
+
+    def _level(self, images: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
+        """Return the large scales that are still left, which cost no noise."""
+        model = self.model
+        # Scaled to conserve flux, so that nothing is left of a constant.
+        left = self.estimator.solve(images - model.predict(closed), _LEVEL_STRENGTH)
+        seen = model.embed(self.estimator.coverage)
+        total = smooth((seen * left)[None], _LEVEL_FWHM)[0]
+        return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)
+
+
+def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:
+    target_power = model.inverse_target_power.reciprocal()
+    norms = model.fold_transform(model.mean_otfs.abs() ** 2 * target_power)
+    information = (weights * norms[:, None, None]).sum(dim=0)
+    floor = DEPTH_FLOOR * full_weight * float(norms.mean())
+    peak = model.fold_transform(target_power.sqrt())
+    return peak * model.embed(information).clamp(min=floor).rsqrt()

@@ -1,0 +1,111 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+"""The fitted estimator: from exposures to the restored image."""
+
+from __future__ import annotations
+
+__all__ = ("Estimate", "Estimator")
+
+import dataclasses
+
+import torch
+
+from ._bank import FilterBank
+from ._closure import Closure
+from ._forward_model import ForwardModel
+from ._network import MixingNetwork
+from ._options import RestoreOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What the estimator makes of some exposures.
+
+    Attributes
+    ----------
+    restored
+        Shape latent_shape, the restored image.
+    linear
+        Shape latent_shape, the linear image.
+    """
+
+    restored: torch.Tensor
+    linear: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """The bank of filters, the network that mixes them, and the closure.
+
+    Attributes
+    ----------
+    network
+        The network, fitted.
+    closure
+        Gives back what the network leaves in the exposures.
+    model
+        Forward model of the exposures.
+    weights
+        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+    options
+        Settings.
+    """
+
+    network: MixingNetwork
+    closure: Closure
+    model: ForwardModel
+    weights: torch.Tensor
+    options: RestoreOptions
+
+    @classmethod
+    def build(
+        cls, network: MixingNetwork, model: ForwardModel, weights: torch.Tensor, options: RestoreOptions
+    ) -> Estimator:
+        """Put the estimator of a patch together.
+
+        Parameters
+        ----------
+        network
+            The network, fitted.
+        model
+            Forward model of the exposures.
+        weights
+            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        options
+            Settings.
+
+        Returns
+        -------
+        estimator : `Estimator`
+            The estimator.
+        """
+        closure = Closure.build(model, weights, options.closure)
+        return cls(network=network, closure=closure, model=model, weights=weights, options=options)
+
+    @property
+    def linear_strength(self) -> float:
+        """Strength of the penalty of the linear image (`float`)."""
+        return self.closure.linear_strength
+
+    def estimate(self, images: torch.Tensor) -> Estimate:
+        """Restore exposures of the same pixels, PSFs and variances.
+
+        Parameters
+        ----------
+        images
+            Shape (n, H, W).
+
+        Returns
+        -------
+        estimate : `Estimate`
+            Restored and linear image.
+        """
+        strengths = self.options.network.strengths
+        bank = FilterBank.build(self.model, images, self.weights, strengths)
+        restored, linear = self.closure.close(images, self.network(bank))
+        return Estimate(restored=restored, linear=linear)

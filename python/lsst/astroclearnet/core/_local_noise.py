@@ -1,0 +1,152 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Noise of the linear image, pixel by pixel and its correlation."""
+
+from __future__ import annotations
+
+__all__ = ("LocalNoise",)
+
+import numpy as np
+import torch
+
+from ._bank import DEPTH_FLOOR
+from ._forward_model import ForwardModel
+from ._noise_model import masked_medians, smooth
+
+_NUM_BINS = 32
+"""Number of bins of the power of the PSFs in which frequencies are pooled."""
+
+_LOWEST_POWER = 1e-8
+"""Power of the PSFs below which frequencies are pooled into one bin."""
+
+_COVERAGE_FWHM = 4.0
+"""FWHM in pixels over which the filters mix the coverage of neighbours."""
+
+_PHOTON_FWHM = 3.0
+"""FWHM in pixels over which they mix photon noise."""
+
+_STAMP_RADIUS = 15
+"""Largest separation, in pixels, of correlated noise."""
+
+
+class LocalNoise:
+    """Noise of a linear estimate where weights vary slowly.
+
+    Where the weights do not vary, the estimate of strength s has the noise
+    power spectrum
+
+        N = (1 + s)^2 P / (P + s / |g|^2)^2,  P = sum over t of w(t) |k(t)|^2,
+
+    in which each exposure counts with its weight in the neighbourhood, so
+    that a missing exposure costs what its seeing and depth gave.  The
+    variance of a pixel is the mean of its spectrum, with the spectra of all
+    pixels computed at once for frequencies pooled by the power of the PSFs.
+
+    Parameters
+    ----------
+    model
+        Forward model of the exposures.
+    weights
+        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+    strength
+        Strength of the penalty of the estimate.
+    """
+
+    def __init__(self, model: ForwardModel, weights: torch.Tensor, strength: float) -> None:
+        self._model = model
+        self._strength = strength
+        self._typical = masked_medians(weights, weights > 0, 0.0)
+        present = (weights > 0).to(weights.dtype)
+        # Beyond the edge there are no data either.
+        self._presence = smooth(present, _COVERAGE_FWHM)
+        nominal = (present * self._typical[:, None, None]).sum(dim=0)
+        photon = torch.where(nominal > 0, nominal / weights.sum(dim=0).clamp(min=1e-30), 1.0)
+        known = smooth(torch.ones_like(photon)[None], _PHOTON_FWHM)[0]
+        self._photon = smooth(photon[None], _PHOTON_FWHM)[0] / known
+
+    def variance(self) -> torch.Tensor:
+        """Return the variance of each pixel.
+
+        Returns
+        -------
+        variance : `torch.Tensor`
+            Shape (H, W), 0 where there are no data around.
+        """
+        shares, powers, inverse_target = self._pool()
+        variance = torch.zeros_like(self._photon)
+        weighted = self._typical[:, None, None] * self._presence
+        total = weighted.sum(dim=0).clamp(min=DEPTH_FLOOR * float(self._typical.sum()))
+        for share, power, inverse in zip(shares, powers.T, inverse_target, strict=True):
+            information = torch.tensordot(power, weighted, dims=1)
+            variance += share * self._spectrum(information, total, inverse)
+        return variance * self._photon
+
+    def correlation(self, rows: slice, columns: slice) -> np.ndarray:
+        """Return the correlation of the noise of neighbouring pixels.
+
+        Parameters
+        ----------
+        rows
+            Rows of the region.
+        columns
+            Columns of the region.
+
+        Returns
+        -------
+        correlation : `numpy.ndarray`
+            Shape (31, 31), float32, coefficient of the noise of two pixels by
+            their separation, with 1 in the middle; 0 without data.
+        """
+        presence = self._presence[:, rows, columns].mean(dim=(1, 2))
+        weights = self._typical * presence
+        size = 2 * _STAMP_RADIUS + 1
+        if not bool(weights.sum() > 0):
+            return np.zeros((size, size), dtype=np.float32)
+        model = self._model.window(
+            *(_clip(s, n) for s, n in zip((rows, columns), self._model.shape, strict=True))
+        )
+        power = (weights[:, None, None] * model.local_otfs.abs() ** 2).sum(dim=0)
+        spectrum = self._spectrum(power, weights.sum(), model.inverse_target_power)
+        covariance = model.inverse_transform(spectrum.to(torch.complex64))
+        covariance = torch.roll(covariance, (_STAMP_RADIUS, _STAMP_RADIUS), dims=(0, 1))[:size, :size]
+        stamp = covariance / covariance[_STAMP_RADIUS, _STAMP_RADIUS]
+        return stamp.cpu().numpy().astype(np.float32)
+
+    def _spectrum(
+        self, information: torch.Tensor, total: torch.Tensor, inverse_target: torch.Tensor
+    ) -> torch.Tensor:
+        s = self._strength
+        return (1.0 + s) ** 2 * information / (information + s * total * inverse_target) ** 2
+
+    def _pool(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pool frequencies; return shares (J,), powers (n, J) and 1/|g|^2."""
+        model = self._model
+        inverse_target = model.inverse_target_power
+        power = model.mean_otfs.abs() ** 2
+        multiplicity = torch.full_like(inverse_target, 2.0)
+        multiplicity[:, [0, -1]] = 1.0
+        multiplicity /= multiplicity.sum()
+        depth = (self._typical[:, None, None] * power).sum(dim=0) / inverse_target / self._typical.sum()
+        decades = torch.log(depth.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
+        index = (decades * _NUM_BINS).long().clamp(0, _NUM_BINS).flatten()
+        shares = torch.zeros(_NUM_BINS + 1, device=index.device).index_add_(0, index, multiplicity.flatten())
+        used = shares > 0
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            pooled = torch.zeros_like(shares).index_add_(0, index, (multiplicity * values).flatten())
+            return pooled[used] / shares[used]
+
+        return shares[used], torch.stack([mean(p) for p in power]), mean(inverse_target)
+
+
+def _clip(region: slice, length: int) -> slice:
+    """Return the middle of a region: a window just large enough."""
+    middle = (region.start + region.stop) // 2
+    start = min(max(middle - _STAMP_RADIUS, 0), max(length - 2 * _STAMP_RADIUS, 0))
+    return slice(start, min(start + 2 * _STAMP_RADIUS, length))

@@ -1,0 +1,119 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a restoration gives."""
+
+from __future__ import annotations
+
+__all__ = ("MaskBit", "RestorationResult")
+
+import dataclasses
+import enum
+
+import numpy as np
+
+from ._fit import FitHistory
+from ._local_noise import LocalNoise
+
+
+class MaskBit(enum.IntFlag):
+    """Bits of the mask of a restored image."""
+
+    NO_DATA = 1
+    """No exposure constrains the pixel; image and variance are NaN."""
+
+    INPAINTED = 2
+    """No exposure has a usable pixel here; the value comes from around."""
+
+    CLIPPED = 4
+    """At least one exposure was left out because the others contradict it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorationResult:
+    """A restored image and all that is known about it.
+
+    Attributes
+    ----------
+    image
+        Shape (H, W), float32, the sky at the target PSF in the unit of the
+        exposures; NaN where there is no data.
+    variance
+        Shape (H, W), float32, expected squared error of ``image``; NaN where
+        there is no data.
+    linear_image
+        Shape (H, W), float32, the same restoration with everything that it
+        left in the exposures, filtered linearly: the image to measure on,
+        with the noise of the exposures; NaN where there is no data.
+    linear_variance
+        Shape (H, W), float32, variance of ``linear_image``.
+    mask
+        Shape (H, W), uint8, `MaskBit` values.
+    rejected
+        Shape (n, H, W), bool, usable pixels that the other exposures
+        contradict.
+    noise_realizations
+        Shape (k, H, W), float32, errors of ``image`` when the restored sky is
+        observed and restored again.
+    linear_noise_realizations
+        Shape (k, H, W), float32, those of ``linear_image`` for the same
+        noise.
+    linear_noise
+        Noise of ``linear_image``: its method ``correlation`` gives the
+        correlation of neighbouring pixels in any region.
+    weights
+        Shape (n, H, W), float32, inverse variances given to the pixels of the
+        exposures; 0 where a pixel was not used.
+    residual
+        Shape (H, W), float32, mean deviation of the exposures from the
+        restored image convolved to their PSFs, in units of its noise.
+    chi_square
+        Shape (n,), reduced chi-square of the used pixels of each exposure
+        under the restored image convolved to its PSF: the sum of squared
+        deviations over what the same estimator leaves of pure noise, which
+        accounts for the degrees of freedom that the image takes up and for
+        correlated noise.  NaN without pixels.
+    psf_width_error
+        Shape (n,), by how much the PSF of each exposure is wider than given,
+        relative to the others.
+    psf_width_sigma
+        Shape (n,), standard deviations of these errors from noise.
+    target_fwhm
+        FWHM in pixels of the circular Gaussian PSF of ``image``.
+    sky_level
+        Level below which the network sees no light, in the unit of the image.
+    linear_strength
+        Strength of the penalty of the linear image.
+    num_parameters
+        Number of fitted parameters.
+    history
+        What happened during the fit.
+    device
+        Device that was used.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    mask: np.ndarray
+    rejected: np.ndarray
+    noise_realizations: np.ndarray
+    linear_image: np.ndarray
+    linear_variance: np.ndarray
+    linear_noise_realizations: np.ndarray
+    linear_noise: LocalNoise
+    weights: np.ndarray
+    residual: np.ndarray
+    chi_square: np.ndarray
+    psf_width_error: np.ndarray
+    psf_width_sigma: np.ndarray
+    target_fwhm: float
+    sky_level: float
+    linear_strength: float
+    num_parameters: int
+    history: FitHistory
+    device: str

@@ -1,0 +1,162 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Figures about a restoration that need no truth."""
+
+from __future__ import annotations
+
+__all__ = ("describe_inconsistent_psfs", "make_metrics")
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..adapters import crop_to_patch
+from ..core import MaskBit, RestorationResult, kernel_fwhm
+from ._products import RestorationInputs
+
+_PSF_TOLERANCE = 0.015
+"""Relative error of the width of a PSF that is no fault."""
+
+_PSF_SIGNIFICANCE = 5.0
+"""Significance, in sigma, that a greater one needs to be called so."""
+
+
+def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
+    """Return figures about a restoration that need no truth.
+
+    Parameters
+    ----------
+    result
+        The restoration.
+    inputs
+        What it was made from.
+
+    Returns
+    -------
+    metrics : `dict`
+        Plain Python values: ``exposures``, a list with the identity, PSF
+        FWHM (arcsec), weight share, reduced chi-square and rejected fraction
+        of each, by how much its PSF is wider than given
+        (``psf_width_error``, relative, with its standard deviation
+        ``psf_width_sigma``) and ``psf_consistent``, which is false if that is
+        more than 1.5 % and more than 5 sigma (a single exposure is compared
+        with nothing, and has NaN); ``dropped``, reasons by exposure; ``fit``,
+        ``image`` and ``patch``, flat dictionaries.
+    """
+    geometry = inputs.geometry
+    return {
+        "patch": {
+            "skymap": geometry.skymap,
+            "tract": geometry.tract,
+            "patch": geometry.definition.id,
+            "band": inputs.band,
+            "num_exposures": len(inputs.exposures),
+            "num_dropped": inputs.num_dropped,
+        },
+        "exposures": _exposures(result, inputs),
+        "dropped": dict(inputs.dropped),
+        "fit": _fit(result, inputs),
+        "image": _image(result, inputs),
+    }
+
+
+def describe_inconsistent_psfs(metrics: Mapping[str, Any]) -> list[str]:
+    """Name the exposures whose PSFs do not fit their stars.
+
+    Parameters
+    ----------
+    metrics
+        What `make_metrics` returned.
+
+    Returns
+    -------
+    descriptions : `list` [`str`]
+        Visit, detector and by how much the stars are wider, for each exposure
+        that is not ``psf_consistent``.
+    """
+    return [
+        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        for e in metrics["exposures"]
+        if not e["psf_consistent"]
+    ]
+
+
+def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
+    geometry, scale = inputs.geometry, inputs.geometry.pixel_scale
+    weights = crop_to_patch(result.weights, geometry)
+    rejected = crop_to_patch(result.rejected, geometry)
+    total = float(weights.sum())
+    # The image follows a single exposure, and is no judge of it.
+    is_comparable = int((result.weights > 0).any(axis=(1, 2)).sum()) > 1
+    exposures = []
+    for n, exposure in enumerate(inputs.exposures):
+        used = weights[n] > 0
+        identity = exposure.identity
+        error, sigma = math.nan, math.inf
+        if is_comparable:
+            error, sigma = float(result.psf_width_error[n]), float(result.psf_width_sigma[n])
+        exposures.append(
+            {
+                "instrument": identity.instrument,
+                "visit": identity.visit,
+                "detector": identity.detector,
+                "psf_fwhm": kernel_fwhm(np.nanmean(exposure.psfs, axis=(0, 1))) * scale,
+                "psf_width_error": error,
+                "psf_width_sigma": sigma,
+                "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _PSF_SIGNIFICANCE * sigma),
+                "weight_share": float(weights[n].sum()) / total if total else math.nan,
+                "chi_square": float(result.chi_square[n]),
+                "used_fraction": float(used.mean()),
+                "rejected_fraction": float(rejected[n].sum() / max(1, int(used.sum() + rejected[n].sum()))),
+                "num_not_finite": exposure.num_not_finite,
+            }
+        )
+    return exposures
+
+
+def _fit(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
+    history = result.history
+    return {
+        "num_epochs": len(history.loss),
+        "best_epoch": history.best_epoch,
+        "stop_reason": history.stop_reason,
+        "converged": history.converged,
+        "held_out_loss": history.validation_loss[history.best_epoch] if history.loss else math.nan,
+        "num_parameters": result.num_parameters,
+        "device": result.device,
+        "seed": inputs.seed,
+    }
+
+
+def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
+    geometry = inputs.geometry
+    image = crop_to_patch(result.image, geometry)
+    mask = crop_to_patch(result.mask, geometry)
+    return {
+        "target_fwhm": result.target_fwhm * geometry.pixel_scale,
+        "median_sigma": _median_sigma(crop_to_patch(result.variance, geometry)),
+        "linear_median_sigma": _median_sigma(crop_to_patch(result.linear_variance, geometry)),
+        "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
+        "sky_level": result.sky_level,
+        "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
+        "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),
+        "clipped_fraction": float(((mask & MaskBit.CLIPPED) > 0).mean()),
+        "chi_square": _pooled_chi_square(result),
+    }
+
+
+def _median_sigma(variance: np.ndarray) -> float:
+    return float(np.sqrt(np.nanmedian(variance))) if np.isfinite(variance).any() else math.nan
+
+
+def _pooled_chi_square(result: RestorationResult) -> float:
+    number = (result.weights > 0).sum(axis=(1, 2))
+    return float(np.nansum(result.chi_square * number) / max(1, int(number.sum())))

@@ -1,0 +1,336 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Measures of the benchmark, on images whose quality is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks._ablations import ABLATIONS, PublishedAtTarget
+from benchmarks._artefacts import measure_artefacts
+from benchmarks._detection import completeness, filter_kernel, measure_detection
+from benchmarks._errors import measure_errors
+from benchmarks._galaxies import measure_galaxies
+from benchmarks._measure import measure_product
+from benchmarks._methods import METHODS, Product
+from benchmarks._pairs import measure_pairs, pair_separation_limit
+from benchmarks._psf_error import dilate, predict_bias
+from benchmarks._stars import STAR_BINS, gaussian_profile, measure_stars, pool_stack, star_photometry
+from benchmarks._table import make_report
+from benchmarks.quality import main
+from lsst.astroclearnet.baselines import inverse_variance_coadd
+from lsst.astroclearnet.core import ExposureStack, ForwardModel, LinearEstimator, LocalNoise
+from lsst.astroclearnet.metrics import correlation_matrix
+from lsst.astroclearnet.simulation import ArtefactOptions, Scene, SceneOptions, simulate_scene
+
+FWHM = 3.0
+NOISE_ONLY = ArtefactOptions(saturation=False, cosmic_rays=0.0, bad_columns=0, satellite_trails=False)
+
+
+def make_scene(kind: str, seed: int = 21, shape: tuple[int, int] = (128, 144), **options: object) -> Scene:
+    return simulate_scene(SceneOptions(seed=seed, kind=kind, shape=shape, **options))  # type: ignore[arg-type]
+
+
+def linear_product(scene: Scene, strength: float) -> Product:
+    """Restore linearly and declare the covariance of white noise."""
+    variances = scene.true_variances.astype(np.float32)
+    stack = ExposureStack.from_arrays(scene.images, variances, scene.good, scene.psfs)
+    model = ForwardModel.from_stack(stack, FWHM)
+    weights = stack.good / stack.variances
+    image = model.sample(LinearEstimator(model, weights).solve(stack.images, strength)).numpy()
+    noise = LocalNoise(model, weights, strength)
+    return Product("linear", image, FWHM, noise.variance().numpy(), correlation=noise.correlation)
+
+
+def test_truth_has_no_error_of_any_kind() -> None:
+    """If this fails, a measure invents errors."""
+    for kind in ("field", "stars", "galaxies"):
+        scene = make_scene(kind, num_exposures=4)
+        truth = scene.truth(FWHM)
+        product = Product("truth", truth, FWHM, np.full(truth.shape, scene.sky_sigma**2))
+        if kind == "stars":
+            record = measure_stars(product, scene, truth)
+            assert len(record["stars"]) >= 4
+            np.testing.assert_allclose(np.array(record["stars"])[:, 1:3], 0.0, atol=1e-12)
+            assert sum(stack["number"] for stack in record["stacks"]) == len(record["stars"])
+        elif kind == "galaxies":
+            galaxies = np.array(measure_galaxies(product, scene, truth)["galaxies"])
+            assert len(galaxies) >= 4
+            np.testing.assert_allclose(galaxies[:, 1], 0.0, atol=1e-12)
+            assert np.nanmax(np.abs(galaxies[:, 2:]), initial=0.0) < 1e-12
+        else:
+            errors = measure_errors(product, scene, truth, truth)
+            assert errors["rms"]["all"] == errors["pull_mad"]["sky"] == errors["sky"]["mean"] == 0.0
+            assert measure_artefacts(product, scene, truth)["left"]["cosmic_rays"] == 0.0
+            found = completeness([measure_detection(product, scene)], 0.95)
+            assert found[0][0] > 0.7
+
+
+def test_errors_of_known_noise() -> None:
+    """If this fails, pulls and errors are in wrong units."""
+    scene = make_scene("field", num_exposures=4)
+    truth = scene.truth(FWHM)
+    noise = np.random.default_rng(5).normal(0.0, 2.0 * scene.sky_sigma, truth.shape)
+    product = Product("noisy", truth + noise, FWHM, np.full(truth.shape, scene.sky_sigma**2))
+    errors = measure_errors(product, scene, truth, truth)
+    assert errors["rms"]["sky"] == pytest.approx(2.0, rel=0.03)
+    assert errors["pull_mad"]["sky"] == pytest.approx(2.0, rel=0.04)
+    # Beyond 1 sigma of a normal distribution lie 31.7 percent.
+    assert errors["beyond_2"]["sky"] == pytest.approx(0.317, abs=0.02)
+    assert errors["hole"]["declared"] == pytest.approx(1.0)
+    assert errors["hole"]["flagged"] == 0.0
+
+
+def test_a_flux_bias_is_found() -> None:
+    """If this fails, the benchmark is blind to lost flux or a wrong PSF."""
+    scene = make_scene("stars", num_exposures=4)
+    truth = scene.truth(FWHM)
+    record = measure_stars(Product("faint", 0.97 * truth, FWHM), scene, truth)
+    np.testing.assert_allclose(np.array(record["stars"])[:, 1], -0.03, atol=2e-4)
+    stack = pool_stack([record["stacks"][2]], FWHM)
+    assert stack["largest"] == pytest.approx(0.03, abs=0.003)
+    wide = measure_stars(Product("wide", scene.truth(1.05 * FWHM), FWHM), scene, truth)
+    # The peak of a Gaussian falls as the inverse square of its width.
+    assert pool_stack([wide["stacks"][2]], FWHM)["largest"] == pytest.approx(1.0 - 1.05**-2, abs=0.01)
+
+
+def test_optimal_linear_photometry_reaches_the_cramer_rao_bound() -> None:
+    """If this fails, the bound, the covariance fit or the scenes are wrong:
+    an unbiased linear map loses nothing.
+    """
+    rows = []
+    for seed in range(3):
+        options = {"seed": 60 + seed, "shape": (256, 224), "num_exposures": 6, "hole_size": 0}
+        scene = make_scene("stars", artefacts=NOISE_ONLY, **options)  # type: ignore[arg-type]
+        rows += measure_stars(linear_product(scene, 1e-6), scene, scene.truth(FWHM))["stars"]
+    figures = star_photometry(np.array(rows), 5.0, 100.0)
+    width, error = figures["weighted_scatter"]
+    assert abs(width - 1.0) < 3.0 * error < 0.4
+    assert abs(figures["pull"][0] - 1.0) < 3.0 * error
+    assert figures["scatter"][0] > width
+
+
+def test_the_plain_mean_keeps_all_of_the_artefacts() -> None:
+    """If this fails, the share left is relative to something else."""
+    scene = make_scene("blank", num_exposures=6, artefacts=ArtefactOptions(cosmic_rays=60.0))
+    mean = inverse_variance_coadd(scene.images, scene.variances, scene.good).image
+    left = measure_artefacts(Product("mean", mean, FWHM), scene, scene.truth(FWHM))["left"]
+    assert left["cosmic_rays"] == pytest.approx(1.0, abs=0.1)
+    assert left["trail"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_pairs_of_gaussians_split_where_theory_says() -> None:
+    """If this fails, the resolution is measured in wrong units: two equal
+    Gaussians have two maxima from two sigma on.
+    """
+    rows = []
+    for seed in (31, 32):
+        scene = make_scene("pairs", seed=seed, shape=(256, 224), num_exposures=2)
+        rows += measure_pairs(Product("truth", scene.truth(FWHM), FWHM), scene)["pairs"]
+    figures = pair_separation_limit(np.array(rows))
+    expected = 2.0 * FWHM / math.sqrt(8.0 * math.log(2.0)) * 0.168
+    assert figures["separation"][0] == pytest.approx(expected, abs=0.02)
+    assert figures["false"][0] <= 0.01
+
+
+def test_false_detections_lower_the_completeness() -> None:
+    """If this fails, a noisy map looks as deep as a clean one."""
+    scene = make_scene("field", shape=(256, 224), num_exposures=4)
+    truth = scene.truth(FWHM)
+    noise = np.random.default_rng(6).normal(0.0, scene.sky_sigma, truth.shape)
+    clean, noisy, dirty = (
+        measure_detection(Product("map", image, FWHM), scene)
+        for image in (truth, truth + 4.0 * noise, truth + 100.0 * scene.artefacts.max(axis=0))
+    )
+    at_26 = [completeness([record], 0.95)[1][0] for record in (clean, noisy)]
+    assert at_26[0] > 0.6
+    assert np.nan_to_num(at_26[1]) < 0.3
+    with_artefacts = completeness([dirty], 0.95, with_artefacts=True)[1][0]
+    assert np.nan_to_num(with_artefacts) < completeness([dirty], 0.95)[1][0]
+
+
+def test_matched_filter_of_white_noise_is_the_psf() -> None:
+    """If this fails, an image that declares its noise is searched with a
+    filter that is worse than its PSF.
+    """
+    white = np.zeros((31, 31))
+    white[15, 15] = 1.0
+    image = np.zeros((64, 80))
+    plain = filter_kernel(Product("plain", image, FWHM))
+    declared = filter_kernel(Product("declared", image, FWHM, correlation=lambda rows, columns: white))
+    np.testing.assert_allclose(declared, plain, rtol=1e-6)
+
+
+def test_matched_filter_is_optimal_for_declared_noise() -> None:
+    """If this fails, detection on a linear image is not as deep as its noise
+    allows: no other filter of unit response to a star has less noise.
+    """
+    offset = np.arange(-15, 16)
+    stamp = np.exp(-0.5 * (offset[:, None] ** 2 / 2.0 + offset**2 / 4.0))
+    image = np.zeros((64, 80))
+    plain = filter_kernel(Product("plain", image, FWHM))
+    matched = filter_kernel(Product("map", image, FWHM, correlation=lambda rows, columns: stamp))
+    matrix = correlation_matrix(stamp, plain.shape)
+    noise = [float(kernel.ravel() @ matrix @ kernel.ravel()) for kernel in (plain, matched)]
+    assert noise[1] < 0.9 * noise[0]
+
+
+def test_detection_does_not_depend_on_the_level_of_the_noise() -> None:
+    """If this fails, methods are searched to different depths: thresholds
+    follow the scatter of each image.
+    """
+    scene = make_scene("blank", shape=(128, 160), num_exposures=2)
+    noise = np.random.default_rng(7).normal(0.0, scene.sky_sigma, scene.depth.shape)
+    one, two = (
+        measure_detection(Product("noise", factor * noise, FWHM), scene)["detections"]
+        for factor in (1.0, 0.3)
+    )
+    assert one == two
+
+
+@pytest.mark.parametrize("kind", ["field", "stars", "galaxies", "pairs"])
+def test_a_block_is_measured_like_the_same_part_of_the_whole(kind: str) -> None:
+    """If this fails, a method that was given a part of a scene, or declares
+    no variance, breaks a measure or is blamed for what it was not given.
+    """
+    scene = make_scene(kind, shape=(160, 176), num_exposures=4, hole_size=0)
+    noise = np.random.default_rng(8).normal(0.0, scene.sky_sigma, scene.depth.shape)
+    image = scene.truth(FWHM) + noise
+    block = np.full_like(image, np.nan)
+    block[40:130, 30:150] = image[40:130, 30:150]
+    whole, part = (measure_product(Product("map", each, FWHM), scene, FWHM) for each in (image, block))
+    if kind == "field":
+        assert part["rms"]["sky"] == pytest.approx(1.0, rel=0.05)
+        assert math.isnan(part["hole"]["flagged"])
+        assert all(0 < few < all_ for few, all_ in zip(part["sources"], whole["sources"], strict=True))
+        assert all(math.isfinite(left) for left in part["left"].values())
+    else:
+        rows = [[tuple(row) for row in record[kind]] for record in (whole, part)]
+        assert 0 < len(rows[1]) < len(rows[0])
+        finite = np.array([row[:2] for row in rows[1]])
+        assert np.isfinite(finite).all()
+        assert {row[0] for row in rows[1]} <= {row[0] for row in rows[0]}
+    json.dumps(part)
+
+
+@pytest.mark.slow
+def test_published_network_at_the_target_keeps_flux() -> None:
+    """If this fails, the latent image of that ablation is not at the target
+    PSF.
+    """
+    scene = make_scene("stars", shape=(96, 112), num_exposures=3, artefacts=NOISE_ONLY)
+    method = PublishedAtTarget()
+    stops = list(
+        method.restore(scene.images, scene.variances, scene.good, scene.psfs, target_fwhm=FWHM, seed=1)
+    )
+    assert {stop.fwhm for stop in stops} == {FWHM}
+    stars = np.array(measure_stars(Product("map", stops[-1].image, FWHM), scene, scene.truth(FWHM))["stars"])
+    assert np.abs(np.median(stars[stars[:, 0] > 100.0, 1])) < 0.1
+
+
+@pytest.mark.slow
+def test_ablations_differ_from_the_whole() -> None:
+    """If this fails, an ablation removes nothing."""
+    scene = make_scene("field", seed=23, shape=(64, 72), num_exposures=4)
+    images = [run(scene, FWHM, 1).image for run in ABLATIONS.values()]
+    assert all(np.isfinite(image).mean() > 0.95 for image in images)
+    for index, image in enumerate(images):
+        assert all(np.nanmax(np.abs(image - other)) > 0.0 for other in images[:index])
+
+
+def test_bias_of_wrong_psfs_is_that_of_gaussians() -> None:
+    """If this fails, fluxes are compared with a wrong prediction: for
+    Gaussians both follow from integrals of Gaussians.
+    """
+    true, width, target = 4.2, 1.03 * 4.2, 3.5
+    psf = gaussian_profile(0.0, 0.0, true, 20)
+    given = dilate(psf, 1.03)
+    np.testing.assert_allclose(given, gaussian_profile(0.0, 0.0, width, 20), atol=1e-5)
+    plain, best = predict_bias(
+        np.stack([psf, psf]), np.stack([given, given]), np.array([1.0, 3.0]), target, 1e-7
+    )
+    assert best == pytest.approx(2.0 * width**2 / (width**2 + true**2) - 1.0, abs=1e-4)
+    assert plain == pytest.approx(2.0 * target**2 / (2.0 * target**2 + true**2 - width**2) - 1.0, abs=5e-4)
+
+
+def test_command_writes_a_table_and_resumes(tmp_path: Path) -> None:
+    """If this fails, the table cannot be made, or an interrupted run starts
+    again from nothing.
+    """
+    arguments = ["--quick", "--methods", "inverse_variance", "--output", str(tmp_path / "table.md")]
+    arguments += ["--work", str(tmp_path / "work"), "--exposures", "3"]
+    assert main(arguments) == 0
+    (records,) = (tmp_path / "work").iterdir()
+    before = records.read_text()
+    assert {json.loads(line)["kind"] for line in before.splitlines()} >= {"field", "stars", "pairs"}
+    assert main(arguments) == 0
+    assert records.read_text() == before
+    table = (tmp_path / "table.md").read_text()
+    assert "| inverse-variance coadd |" in table
+    assert "seeds: field 0-0" in table
+
+
+def test_settings_share_a_folder_and_have_sections(tmp_path: Path) -> None:
+    """If this fails, results for several targets or depths are mixed up."""
+    arguments = ["--quick", "--kinds", "blank", "--methods", "inverse_variance", "--count", "blank=2"]
+    arguments += ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "table.md")]
+    assert main([*arguments, "--targets", "3", "3.5", "--exposures", "2"]) == 0
+    assert main([*arguments, "--targets", "3.5", "--exposures", "3", "2"]) == 0
+    (records,) = (tmp_path / "work").iterdir()
+    assert len(records.read_text().splitlines()) == 6
+    table = (tmp_path / "table.md").read_text()
+    sections = [line for line in table.splitlines() if line.startswith("## ")]
+    assert sections == [f"## Target FWHM 3.5 pixels, {number} exposures" for number in (2, 3)]
+
+
+def test_ablations_are_compared_on_common_scenes() -> None:
+    """If this fails, an ablation may look good for having seen easy scenes."""
+    setting = {"kind": "blank", "target": 3.0, "num_exposures": 12, "cpu_seconds": 1.0}
+    report = make_report(
+        [
+            {**setting, "method": method, "seed": seed, "products": {method: {"rms": {"sky": float(seed)}}}}
+            for method, seeds in {"restore": (1, 2, 9), "no_closure": (1, 2)}.items()
+            for seed in seeds
+        ],
+        [],
+    )
+    ablations = report[report.index("### Ablations") :]
+    assert "| restore |" in ablations
+    assert "| no_closure |" in ablations
+    assert "| no_closure |" not in report[: report.index("### Ablations")]
+
+
+def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, one broken peer costs the results of a night."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setitem(METHODS, "psf_matched", type(METHODS["psf_matched"])(fail))  # type: ignore[arg-type]
+    arguments = ["--quick", "--kinds", "blank", "--methods", "psf_matched", "inverse_variance"]
+    arguments += [
+        "--work",
+        str(tmp_path / "work"),
+        "--output",
+        str(tmp_path / "table.md"),
+        "--exposures",
+        "2",
+    ]
+    assert main(arguments) == 1
+    assert "inverse-variance coadd" in (tmp_path / "table.md").read_text()
+
+
+def test_bins_of_stars_are_contiguous() -> None:
+    """If this fails, stars fall between the bins."""
+    assert all(one[1] == two[0] for one, two in zip(STAR_BINS, STAR_BINS[1:], strict=False))

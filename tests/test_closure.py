@@ -1,0 +1,193 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What the closure gives back: all in the linear image, light in the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    Closure,
+    ClosureOptions,
+    ForwardModel,
+    LinearEstimator,
+    fwhm_to_sigma,
+)
+from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
+
+SHAPE = (72, 90)
+FWHMS = (3.0, 3.6, 4.4, 5.2)
+TARGET = 3.4
+OPTIONS = ClosureOptions()
+
+
+def make_model() -> ForwardModel:
+    """Return the model of four exposures."""
+    psfs = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, psf_size=33).psfs)
+    return ForwardModel(psfs[:, None, None], SHAPE, TARGET)
+
+
+def make_closure(weights: torch.Tensor | None = None, **changes: float) -> Closure:
+    """Return the closure of four exposures of unit noise."""
+    weights = torch.ones(4, *SHAPE) if weights is None else weights
+    return Closure.build(make_model(), weights, dataclasses.replace(OPTIONS, **changes))
+
+
+def star_images(stars: list[tuple[float, float, float]]) -> torch.Tensor:
+    """Return noise-free exposures of stars."""
+    return torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=None).images).float()
+
+
+def flux_of(snr: float) -> float:
+    """Return the flux of a star of a signal-to-noise ratio."""
+    information = sum(1.0 / (4.0 * math.pi * fwhm_to_sigma(fwhm) ** 2) for fwhm in FWHMS)
+    return snr / math.sqrt(information)
+
+
+def soft_latent(model: ForwardModel, images: torch.Tensor) -> torch.Tensor:
+    """Return an image such as a careful network gives: too smooth."""
+    return LinearEstimator(model, torch.ones(4, *SHAPE)).solve(images, 0.03)
+
+
+def test_shares_are_a_partition() -> None:
+    """If it fails, light is given back twice, or by the wrong filter."""
+    closure = make_closure()
+    full = closure.model.latent_shape
+    star = closure.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
+    for snr in (3.0, 30.0, 1e4):
+        shares = closure._shares(star * flux_of(snr))
+        assert shares.shape == (len(closure.strengths), *full)
+        assert bool((shares >= 0).all())
+        torch.testing.assert_close(shares.sum(dim=0), torch.ones(full))
+        # Away from the star the sky is as blank as without it.
+        assert float(closure.model.sample(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
+    assert float(closure.model.sample(shares[0])[36, 45]) > 0.9
+    dark = closure._shares(-closure.star_noise)
+    torch.testing.assert_close(closure.model.sample(dark[-1]), torch.ones(SHAPE))
+
+
+def test_brighter_is_closed_further() -> None:
+    """If it fails, bright stars are broadened more than faint ones."""
+    closure = make_closure()
+    star = closure.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
+    number = torch.arange(len(closure.strengths)).float()
+    means = [
+        float(number @ closure.model.sample(closure._shares(star * flux_of(snr)))[:, 36, 45])
+        for snr in (0.1, 3.0, 30.0, 300.0)
+    ]
+    assert means[0] == pytest.approx(len(closure.strengths) - 1, abs=0.1)
+    assert means == sorted(means, reverse=True)
+    assert means[-1] < means[1] - 1.0
+
+
+def test_strengths() -> None:
+    """If it fails, the options of the closure do nothing."""
+    closure = make_closure(sky_strength=0.7, linear_departure=2e-3)
+    assert closure.strengths[-1] == pytest.approx(0.7)
+    assert closure.linear_strength == closure.estimator.strength_for(2e-3)
+    assert all(a < b for a, b in zip(closure.strengths, closure.strengths[1:], strict=False))
+    assert make_closure(linear_departure=4e-3).linear_strength > closure.linear_strength
+
+
+def test_star_noise() -> None:
+    """If it fails, the closure takes faint stars for bright ones."""
+    weights = torch.ones(4, *SHAPE)
+    weights[:, :, 45:] = 0.25
+    closure = make_closure(weights)
+    peak = gaussian_stars((21, 21), [(10.0, 10.0, flux_of(1.0))], TARGET).max()
+    noise = closure.model.sample(closure.star_noise)
+    assert float(noise[30, 20]) == pytest.approx(peak, rel=0.02)
+    assert float(noise[30, 70]) == pytest.approx(2.0 * peak, rel=0.02)
+
+
+def test_closing_nothing_is_the_linear_estimate() -> None:
+    """If it fails, the linear image is not linear in the exposures."""
+    closure = make_closure()
+    images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(1))
+    _, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
+    direct = LinearEstimator(closure.model, torch.ones(4, *SHAPE)).solve(
+        images, closure.linear_strength, tolerance=1e-5
+    )
+    inner = np.s_[10:-10, 10:-10]
+    difference = closure.model.sample(linear - direct)[inner]
+    assert float(difference.std()) < 0.02 * float(closure.model.sample(direct)[inner].std())
+
+
+@pytest.mark.parametrize("snr", [10.0, 1e2, 1e3, 1e4])
+def test_linear_image_of_a_star(snr: float) -> None:
+    """If it fails, the PSF of the linear image is not the declared one."""
+    closure = make_closure()
+    rng = np.random.default_rng(int(snr))
+    for y, x in rng.uniform((25.0, 25.0), (47.0, 65.0), size=(3, 2)):
+        stars = [(float(y), float(x), flux_of(snr))]
+        images = star_images(stars)
+        _, linear = closure.close(images, soft_latent(closure.model, images))
+        truth = gaussian_stars(SHAPE, stars, TARGET)
+        departure = closure.model.sample(linear).numpy() - truth
+        assert np.abs(departure).max() < 5e-3 * truth.max()
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.5, 5.0])
+def test_linear_image_beside_a_mask(offset: float) -> None:
+    """If it fails, stars change their shape at chip edges."""
+    weights = torch.ones(4, *SHAPE)
+    weights[1:3, :, 45:] = 0.0
+    closure = make_closure(weights)
+    stars = [(36.3, 44.5 - offset, flux_of(1e3))]
+    images = torch.where(weights > 0, star_images(stars), 0.0)
+    _, linear = closure.close(images, soft_latent(closure.model, star_images(stars)))
+    truth = gaussian_stars(SHAPE, stars, TARGET)
+    assert np.abs(closure.model.sample(linear).numpy() - truth).max() < 0.01 * truth.max()
+
+
+@pytest.mark.parametrize(("snr", "tolerance"), [(100.0, 0.03), (1e3, 0.005), (1e4, 0.003)])
+def test_flux_of_bright_stars_comes_back(snr: float, tolerance: float) -> None:
+    """If it fails, the restored image loses the light of bright stars."""
+    closure = make_closure()
+    stars = [(36.3, 44.6, flux_of(snr))]
+    images = star_images(stars)
+    latent = soft_latent(closure.model, images)
+    closed, _ = closure.close(images, latent)
+    truth = gaussian_stars(SHAPE, stars, TARGET)
+    template = truth / truth.sum()
+
+    def flux(image: torch.Tensor) -> float:
+        return float((closure.model.sample(image).numpy() * template).sum() / (template**2).sum())
+
+    assert flux(closed) == pytest.approx(stars[0][2], rel=tolerance)
+    assert abs(flux(latent) / stars[0][2] - 1.0) > 0.1
+
+
+@pytest.mark.parametrize("level", [-0.5, 3.0])
+def test_sky_level_is_closed(level: float) -> None:
+    """If it fails, an over-subtracted sky leaves a pedestal."""
+    closure = make_closure()
+    images = torch.full((4, *SHAPE), level)
+    closed, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
+    for image in (closed, linear):
+        left = images - closure.model.predict(image)
+        assert abs(float(left.mean())) < 0.01 * abs(level)
+        assert float(closure.model.sample(image)[:3].mean()) == pytest.approx(level, rel=0.03)
+    assert float(closure.model.sample(closed).mean()) == pytest.approx(level, rel=0.01)
+
+
+def test_blank_sky_is_hardly_closed() -> None:
+    """If it fails, the closure brings back the noise that was taken out."""
+    closure = make_closure()
+    images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(2))
+    closed, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
+    noise, full_noise = (float(closure.model.sample(image).std()) for image in (closed, linear))
+    assert noise < 0.25 * full_noise
+    # Of the mean of the exposures little is left.
+    assert abs(float((images - closure.model.predict(closed)).mean())) < 0.01

@@ -1,0 +1,87 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What linear estimates make of stars, and the strength that follows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    ForwardModel,
+    LinearEstimator,
+    gaussian_kernel,
+    star_departure,
+    star_image,
+    strength_for_departure,
+)
+from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
+
+SHAPE = (64, 84)
+
+
+def make_model(fwhms: tuple[float, ...], target: float) -> tuple[ForwardModel, torch.Tensor]:
+    """Return a model of exposures of equal depth and its power."""
+    psfs = np.stack([gaussian_kernel(fwhm, 33) for fwhm in fwhms])
+    model = ForwardModel(torch.from_numpy(psfs)[:, None, None], SHAPE, target)
+    return model, (model.mean_otfs.abs() ** 2).mean(dim=0)
+
+
+@pytest.mark.parametrize("strength", [1e-5, 1e-4])
+def test_departure_of_equal_gaussians(strength: float) -> None:
+    """If it fails, stars are further from the declared PSF than promised."""
+    model, power = make_model((4.0, 4.0), 4.0)
+    # The integral of t - (1 + s) t^3 / (t^2 + s) over that of t, for
+    # t = exp(-u / 2) and u from 0 to infinity.
+    root = math.sqrt(strength)
+    loss = (1.0 + strength) * root * math.atan(1.0 / root) - strength
+    assert star_departure(model, power, strength) == pytest.approx(loss, rel=0.05)
+
+
+@pytest.mark.parametrize("target", [2.6, 3.4, 4.5, 6.0])
+def test_strength_keeps_the_departure(target: float) -> None:
+    """If it fails, the linear image is biased or needlessly noisy: below the
+    strength that is found, a target wider than the seeing has sharper stars.
+    """
+    model, power = make_model((3.0, 3.6, 4.2), target)
+    strength = strength_for_departure(model, power, 4e-3)
+    assert star_departure(model, power, strength) <= 4e-3
+    assert star_departure(model, power, 1.2 * strength) > 4e-3
+
+
+def test_departure_out_of_reach() -> None:
+    """If it fails, a departure that no penalty reaches gives the weakest one,
+    which is far from the best for a target wider than the seeing.
+    """
+    model, power = make_model((3.0, 3.6, 4.2), 6.0)
+    strength = strength_for_departure(model, power, 1e-9)
+    assert star_departure(model, power, strength) < 0.01 * star_departure(model, power, 1e-8)
+    sharp, power = make_model((5.0, 6.0), 2.0)
+    assert strength_for_departure(sharp, power, 1e-9) == pytest.approx(1e-8)
+
+
+@pytest.mark.parametrize("target", [3.2, 5.0])
+def test_image_is_that_of_the_estimator(target: float) -> None:
+    """If it fails, the promised departure is not that of the estimates."""
+    fwhms, strength = (3.0, 3.6, 4.2), 1e-3
+    model, power = make_model(fwhms, target)
+    estimator = LinearEstimator(model, torch.ones(3, *SHAPE))
+    images = make_exposure_arrays(SHAPE, fwhms, stars=[(30.0, 41.0, 1.0)], seed=None).images
+    solved = model.sample(estimator.solve(torch.from_numpy(images).float(), strength, tolerance=1e-5))
+    predicted = torch.roll(
+        model.inverse_transform(star_image(model, power, strength).to(torch.complex64)), (30, 41), (0, 1)
+    )[: SHAPE[0], : SHAPE[1]]
+    peak = float(predicted.max())
+    np.testing.assert_allclose(solved, predicted, atol=2e-3 * peak)
+    truth = gaussian_stars(SHAPE, [(30.0, 41.0, 1.0)], target)
+    departure = float(np.abs(solved.numpy() - truth).max() / truth.max())
+    assert departure == pytest.approx(estimator.departure(strength), rel=0.05)

@@ -26,15 +26,14 @@ from lsst.astroclearnet.core import (
     FilterBank,
     FitOptions,
     ForwardModel,
-    LinearEstimator,
     MixingNetwork,
     RejectionOptions,
     RestoreOptions,
     TrainingSample,
     fit_network,
+    likelihood_variances,
     make_generator,
     make_samples,
-    model_variances,
     reject_outliers,
     restore,
 )
@@ -47,10 +46,6 @@ _POINT_FWHM = 1e-6
 
 _SQUARE_LOSS = 1e9
 """Deviation at which the Huber loss turns linear: that of no pixel."""
-
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate that photon noise is predicted from, as in
-`restore`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +177,8 @@ class _Patch:
         model = ForwardModel.from_stack(stack, target_fwhm)
         rejected = reject_outliers(stack, model, options.rejection)
         stack = stack.replace(good=stack.good & ~rejected)
-        pilot = LinearEstimator(model, stack.good / model_variances(stack))
-        variances = model_variances(stack, model.predict(pilot.solve(stack.images, _PILOT_STRENGTH)))
-        return cls(stack, model, stack.good / variances, make_generator(seed))
+        weights = stack.good / likelihood_variances(stack, model)
+        return cls(stack, model, weights, make_generator(seed))
 
     def fit(self, options: RestoreOptions, *, hold_out: bool) -> MixingNetwork:
         """Fit a network.

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lsst.astroclearnet.baselines import Restorer
+from lsst.astroclearnet.core import ClosureOptions
 from lsst.astroclearnet.simulation import Scene
 
 type Array = npt.NDArray[Any]
@@ -179,6 +180,14 @@ METHODS: dict[str, Method] = {
     "inverse_variance": Method(_restorer(_BASELINES, "InverseVarianceCoadd")),
     "psf_matched": Method(_restorer(_BASELINES, "PsfMatchedCoadd")),
     "wiener": Method(_restorer(_BASELINES, "WienerFilter")),
+    "gls": Method(
+        _restorer(
+            _BASELINES,
+            "WienerFilter",
+            departure=ClosureOptions().linear_departure,
+            name="GLS of equal departure",
+        )
+    ),
     "richardson_lucy": Method(_restorer(_BASELINES, "RichardsonLucy"), is_slow=True),
     "image_mm": Method(_restorer(_BASELINES, "ImageMM"), is_slow=True),
     "deep_image_prior": Method(_restorer(_BASELINES, "DeepImagePrior"), is_slow=True),

@@ -202,20 +202,19 @@ def star_photometry(rows: Array, low: float, high: float) -> dict[str, tuple[flo
         Value and standard error of ``bias`` (mean of error over flux),
         ``scatter`` and ``weighted_scatter`` (rms about the mean, over the
         Cramer-Rao bound) and ``pull`` (the same over the declared error),
-        without stars beyond 5 robust sigmas; NaN with fewer than 10 stars.
+        without stars beyond 5 robust sigmas, NaN with fewer than 10 stars;
+        and the shares of the stars beyond, ``clipped`` of the plain fit and
+        ``weighted_clipped`` of that with the covariance, without an error.
     """
     inside = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
     figures = {}
-    if len(inside) == 0:
-        return dict.fromkeys(("bias", "scatter", "weighted_scatter", "pull"), (math.nan, math.nan))
     for name, column, clipped in (
         ("bias", 1, 2),
         ("scatter", 2, 2),
         ("weighted_scatter", 3, 3),
         ("pull", 4, 4),
     ):
-        deviation = inside[:, clipped] - np.median(inside[:, clipped])
-        values = inside[np.abs(deviation) <= _CLIP * mad_std(deviation), column]
+        values = inside[_is_kept(inside[:, clipped]), column]
         number = len(values)
         if number < 10:
             figures[name] = (math.nan, math.nan)
@@ -224,4 +223,18 @@ def star_photometry(rows: Array, low: float, high: float) -> dict[str, tuple[flo
         else:
             width = float(np.std(values, ddof=1))
             figures[name] = (width, width / math.sqrt(2.0 * number))
+    for name, column in (("clipped", 2), ("weighted_clipped", 3)):
+        measured = inside[np.isfinite(inside[:, column]), column]
+        share = float(np.mean(~_is_kept(measured))) if len(measured) else math.nan
+        figures[name] = (share, math.nan)
     return figures
+
+
+def _is_kept(errors: Array) -> npt.NDArray[np.bool_]:
+    """Return which errors are not outliers; NaN are not kept."""
+    finite = np.isfinite(errors)
+    if not finite.any():
+        return finite
+    deviation = errors - np.median(errors[finite])
+    kept: npt.NDArray[np.bool_] = finite & (np.abs(deviation) <= _CLIP * mad_std(deviation[finite]))
+    return kept

@@ -105,9 +105,11 @@ _ABLATION_LEGEND = (
 _LEGEND = (
     "Errors are to the truth at the target PSF in units of the sky noise of the inverse-variance coadd; "
     "photometry, shapes and pulls are at the PSF that a method declares. S/N and CRB are of optimal "
-    "photometry on all exposures together. Medians over scenes, or over all stars of a bin, with standard "
-    "errors. Methods that are stopped by eye are shown at the stop closest to the truth, which a user "
-    "cannot know. A dash stands for what a method does not deliver.",
+    "photometry on all exposures together. Photometry with the covariance takes the correlation of the "
+    "noise from the 19x19 pixels around each star; the coadd stores one such stamp for each cell. Medians "
+    "over scenes, or over all stars of a bin, with standard errors. Methods that are stopped by eye are "
+    "shown at the stop closest to the truth, which a user cannot know. A dash stands for what a method does "
+    "not deliver.",
 )
 
 
@@ -156,6 +158,9 @@ def _headline(records: Records) -> dict[str, str]:
         "Q9 hole: error / declared / flagged": _medians(field, "hole", ("error", "declared", "flagged")),
         f"Q10 completeness, i = {' / '.join(f'{m:g}' for m in MAGNITUDES)}": _join(found),
         "CPU s": _number((float(np.median([r["cpu_seconds"] for r in field])), math.nan)) if field else "-",
+        "scenes, field / stars / galaxies / pairs": " / ".join(
+            str(len(records[kind])) for kind in ("field", "stars", "galaxies", "pairs")
+        ),
     }
 
 
@@ -198,6 +203,7 @@ def _star_details(records: Records) -> list[dict[str, str]]:
             "scatter / CRB, plain": _join([star["scatter"]]),
             "scatter / CRB, covariance": _join([star["weighted_scatter"]]),
             "pull, covariance": _join([star["pull"]]),
+            "clipped %, plain / covariance": _join([star["clipped"], star["weighted_clipped"]], 100.0),
         }
         for (low, high), star, stack in zip(STAR_BINS, _stars(records), _stacks(records), strict=False)
     ]

@@ -18,11 +18,15 @@ import datetime
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import platform
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -91,25 +95,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status : `int`
         0, or 1 if a method failed on a scene.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _start_logging()
     options = _parse(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.only_table:
+        shape = list(_QUICK_SHAPE if options.quick else _SHAPE)
+        return _write([record for record in _read(options.work) if record["shape"] == shape], options)
     tasks = list(_plan(options))
     done = {json.dumps(_key_of(record)) for record in _read(options.work)}
     missing = [task for task in tasks if json.dumps(task.key) not in done]
     _LOG.info("%d runs, %d of them done before", len(tasks), len(tasks) - len(missing))
+    code = {"version": _version("lsst-astroclearnet"), "commit": _commit()}
     failures = 0
     for task, record in _run_all(missing, options.jobs):
         if record is None:
             failures += 1
             continue
         with (options.work / f"{task.method}.jsonl").open("a") as file:
-            file.write(json.dumps({**task.key, **record}) + "\n")
+            file.write(json.dumps({**task.key, **code, **record}) + "\n")
     wanted = {json.dumps(task.key) for task in tasks}
     records = [record for record in _read(options.work) if json.dumps(_key_of(record)) in wanted]
-    if records:
-        options.output.write_text(make_report(records, _header(options)))
-    return 1 if failures or not records else 0
+    return _write(records, options) or int(failures > 0)
+
+
+def _write(records: Sequence[dict[str, Any]], options: argparse.Namespace) -> int:
+    """Write the table of some records; return 1 if there are none."""
+    if not records:
+        return 1
+    options.output.write_text(make_report(records, _header(options, records)))
+    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -139,6 +153,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--targets", nargs="+", type=float, default=[3.0], help="target FWHM in pixels")
     parser.add_argument("--exposures", nargs="+", type=int, default=[12], help="numbers of exposures")
     parser.add_argument("--quick", action="store_true", help="a few small scenes, to see that all works")
+    parser.add_argument(
+        "--only-table", action="store_true", help="run nothing; write the table of all that is recorded"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     options = parser.parse_args(arguments)
     chosen = set(options.methods)
@@ -158,7 +175,8 @@ def _read_count(text: str) -> tuple[str, int, int | None]:
 def _plan(options: argparse.Namespace) -> Iterator[Task]:
     """Yield the runs, scene by scene."""
     for kind in options.kinds:
-        for index in range(max(_seeds(options, kind, slow=False), default=-1) + 1):
+        indices = {index for slow in (False, True) for index in _seeds(options, kind, slow=slow)}
+        for index in sorted(indices):
             for name in options.methods:
                 method = METHODS[name]
                 seeds = _seeds(options, kind, slow=method.is_slow)
@@ -193,10 +211,38 @@ def _run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, dict[str,
     if jobs == 1:
         yield from ((task, _run(task)) for task in tasks)
         return
-    with ProcessPoolExecutor(jobs) as pool:
-        running = {pool.submit(_run, task): task for task in tasks}
-        for future in as_completed(running):
-            yield running[future], future.result()
+    # A process that dies takes its pool with it: each has one of its own.
+    waiting = iter(tasks)
+    running: dict[Future[dict[str, Any] | None], tuple[Task, ProcessPoolExecutor]] = {}
+    for task in itertools.islice(waiting, jobs):
+        pool = _make_pool()
+        running[pool.submit(_run, task)] = (task, pool)
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            task, pool = running.pop(future)
+            try:
+                record = future.result()
+            except BrokenProcessPool:
+                _LOG.exception("%s died on %s %d", task.method, task.scene.kind, task.scene.seed)
+                record = None
+                pool.shutdown()
+                pool = _make_pool()
+            following = next(waiting, None)
+            if following is None:
+                pool.shutdown()
+            else:
+                running[pool.submit(_run, following)] = (following, pool)
+            yield task, record
+
+
+def _make_pool() -> ProcessPoolExecutor:
+    """Return a process for runs."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_start_logging)
+
+
+def _start_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
 def _run(task: Task) -> dict[str, Any] | None:
@@ -224,24 +270,27 @@ def _key_of(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("method", "kind", "seed", "target", "num_exposures", "shape")}
 
 
-def _header(options: argparse.Namespace) -> list[str]:
+def _header(options: argparse.Namespace, records: Sequence[dict[str, Any]]) -> list[str]:
     """Return seeds, versions, settings and machine."""
-    packages = ["lsst-astroclearnet", "torch", "numpy", "scipy", "galsim", "sep"]
-    if any(METHODS[name].group == "peers" for name in options.methods):
+    packages = ["torch", "numpy", "scipy", "galsim", "sep"]
+    if any(METHODS[record["method"]].group == "peers" for record in records):
         packages += ["starred-astro", "jolideco", "pyimcom"]
-    seeds = ", ".join(
-        f"{kind} {min(chosen)}-{max(chosen)}"
-        for kind in options.kinds
-        if (chosen := list(_seeds(options, kind, slow=False).values()))
-    )
-    rows, columns = _QUICK_SHAPE if options.quick else _SHAPE
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record["kind"], set()).add(record["seed"])
+    described = ", ".join(f"{kind} {min(chosen)}-{max(chosen)}" for kind, chosen in sorted(seeds.items()))
+    shapes = sorted({tuple(record["shape"]) for record in records})
+    codes = Counter(_code_of(record) for record in records)
     return [
         f"- Made {datetime.date.today().isoformat()} on {_processor()}, "
         f"{os.environ.get('OMP_NUM_THREADS', 'default')} threads; Python {platform.python_version()}, "
         + ", ".join(f"{name} {_version(name)}" for name in packages)
         + ".",
-        f"- Exposures of {rows}x{columns} pixels, seeing 0.50 to 0.95 arcsec; "
-        f"seeds: {seeds} (slow methods see the first of them).",
+        "- Runs by version of lsst-astroclearnet and commit: "
+        + ", ".join(f"{number} by {code}" for code, number in sorted(codes.items()))
+        + ".",
+        f"- Exposures of {', '.join(f'{rows}x{columns}' for rows, columns in shapes)} pixels, seeing 0.50 to "
+        f"0.95 arcsec; seeds: {described} (slow methods see the first of them).",
         f"- Command: `python -m benchmarks.quality {' '.join(sys.argv[1:])}`.",
     ]
 
@@ -251,6 +300,26 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout, if it is one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _code_of(record: dict[str, Any]) -> str:
+    """Say which code made a record."""
+    if "version" not in record:
+        return "unrecorded"
+    commit = record["commit"]
+    return f"{record['version']} ({commit})" if commit else str(record["version"])
 
 
 def _processor() -> str:

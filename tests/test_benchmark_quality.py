@@ -10,13 +10,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import quality
 from benchmarks._ablations import ABLATIONS, PublishedAtTarget
 from benchmarks._artefacts import measure_artefacts
 from benchmarks._detection import completeness, filter_kernel, measure_detection
@@ -26,11 +32,11 @@ from benchmarks._measure import measure_product
 from benchmarks._methods import METHODS, Product
 from benchmarks._pairs import measure_pairs, pair_separation_limit
 from benchmarks._psf_error import dilate, predict_bias
-from benchmarks._stars import STAR_BINS, gaussian_profile, measure_stars, pool_stack, star_photometry
+from benchmarks._stars import gaussian_profile, measure_stars, pool_stack, star_photometry
 from benchmarks._table import make_report
-from benchmarks.quality import main
+from benchmarks.quality import Task, main
 from lsst.astroclearnet.baselines import inverse_variance_coadd
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, LinearEstimator, LocalNoise
+from lsst.astroclearnet.core import ExposureStack, ForwardModel, LinearEstimator, LocalNoise, linear_noise
 from lsst.astroclearnet.metrics import correlation_matrix
 from lsst.astroclearnet.simulation import ArtefactOptions, Scene, SceneOptions, simulate_scene
 
@@ -243,10 +249,12 @@ def test_published_network_at_the_target_keeps_flux() -> None:
 def test_ablations_differ_from_the_whole() -> None:
     """If this fails, an ablation removes nothing."""
     scene = make_scene("field", seed=23, shape=(64, 72), num_exposures=4)
-    images = [run(scene, FWHM, 1).image for run in ABLATIONS.values()]
-    assert all(np.isfinite(image).mean() > 0.95 for image in images)
-    for index, image in enumerate(images):
-        assert all(np.nanmax(np.abs(image - other)) > 0.0 for other in images[:index])
+    ((whole, _),) = METHODS["restore"].run(scene, FWHM, 1)
+    images = {name: run(scene, FWHM, 1).image for name, run in ABLATIONS.items()}
+    assert all(np.isfinite(image).mean() > 0.95 for image in images.values())
+    changes = {name: np.nanmax(np.abs(image - whole.image)) for name, image in images.items()}
+    smallest = {name: change / scene.sky_sigma for name, change in changes.items()}
+    assert min(smallest.values()) > 0.1, smallest
 
 
 def test_bias_of_wrong_psfs_is_that_of_gaussians() -> None:
@@ -278,7 +286,7 @@ def test_command_writes_a_table_and_resumes(tmp_path: Path) -> None:
     assert records.read_text() == before
     table = (tmp_path / "table.md").read_text()
     assert "| inverse-variance coadd |" in table
-    assert "seeds: field 0-0" in table
+    assert "field 0-0" in table
 
 
 def test_settings_share_a_folder_and_have_sections(tmp_path: Path) -> None:
@@ -331,6 +339,85 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: 
     assert "inverse-variance coadd" in (tmp_path / "table.md").read_text()
 
 
-def test_bins_of_stars_are_contiguous() -> None:
-    """If this fails, stars fall between the bins."""
-    assert all(one[1] == two[0] for one, two in zip(STAR_BINS, STAR_BINS[1:], strict=False))
+@dataclasses.dataclass(frozen=True)
+class DeadlyRun:
+    """Stands for `_run`: a method whose process dies, others that do not."""
+
+    deadly: str
+
+    def __call__(self, task: Task) -> dict[str, Any]:
+        if task.method == self.deadly:
+            os._exit(1)
+        return {"cpu_seconds": 1.0, "products": {task.method: {}}}
+
+
+def test_a_process_that_dies_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, a method that runs out of memory costs the results of a
+    night.
+    """
+    monkeypatch.setattr(quality, "_run", DeadlyRun("psf_matched"))
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(quality, "_make_pool", lambda: ProcessPoolExecutor(1, mp_context=fork))
+    tasks = [
+        Task(method, SceneOptions(kind="blank", seed=seed), FWHM)
+        for seed in (1, 2)
+        for method in ("psf_matched", "wiener")
+    ]
+    records = {(task.method, task.scene.seed): record for task, record in quality._run_all(tasks, 2)}
+    assert len(records) == 4
+    assert all((record is None) == (method == "psf_matched") for (method, _), record in records.items())
+
+
+def test_counts_of_slow_methods_may_be_larger(tmp_path: Path) -> None:
+    """If this fails, runs that were asked for are dropped in silence."""
+    methods = ["--methods", "wiener", "image_mm", "--kinds", "field", "--work", str(tmp_path)]
+    for count, expected in {"1/3": (1, 3), "3/1": (3, 1), "0/2": (0, 2), "4": (4, 4)}.items():
+        tasks = list(quality._plan(quality._parse([*methods, "--count", f"field={count}"])))
+        numbers = tuple(sum(task.method == name for task in tasks) for name in ("wiener", "image_mm"))
+        assert numbers == expected
+
+
+def test_records_name_the_code_that_made_them(tmp_path: Path) -> None:
+    """If this fails, nobody knows which results an older version made."""
+    arguments = ["--quick", "--kinds", "blank", "--methods", "inverse_variance", "--exposures", "2"]
+    arguments += ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "table.md")]
+    assert main(arguments) == 0
+    (path,) = (tmp_path / "work").iterdir()
+    (record,) = (json.loads(line) for line in path.read_text().splitlines())
+    code = f"{record['version']} ({record['commit']})" if record["commit"] else record["version"]
+    assert f"commit: 1 by {code}." in (tmp_path / "table.md").read_text()
+    old = {key: value for key, value in record.items() if key not in ("version", "commit")} | {"seed": 77}
+    other = old | {"shape": [256, 256]}
+    with path.open("a") as file:
+        file.writelines(json.dumps(each) + "\n" for each in (old, other))
+    assert main([*arguments, "--only-table"]) == 0
+    assert f"commit: 1 by {code}, 1 by unrecorded." in (tmp_path / "table.md").read_text()
+
+
+def test_clipped_stars_are_counted() -> None:
+    """If this fails, a method hides the stars that it loses."""
+    generator = np.random.default_rng(11)
+    rows = np.column_stack([np.full(200, 50.0), *generator.normal(size=(4, 200))])
+    rows[:6, 2], rows[10:22, 3], rows[40:140, 3:] = 40.0, -40.0, np.nan
+    figures = star_photometry(rows, 20.0, 100.0)
+    assert figures["clipped"][0] == pytest.approx(0.03)
+    assert figures["weighted_clipped"][0] == pytest.approx(0.12)
+    assert figures["scatter"][0] == pytest.approx(1.0, abs=0.15)
+    assert figures["weighted_scatter"][0] == pytest.approx(1.0, abs=0.25)
+    assert math.isnan(star_photometry(rows, 100.0, 200.0)["clipped"][0])
+
+
+def test_gls_has_the_departure_of_the_linear_image() -> None:
+    """If this fails, the linear estimate is compared at another resolution."""
+    scene = make_scene("blank", num_exposures=4, hole_size=0, artefacts=NOISE_ONLY)
+    method = METHODS["gls"]
+    ((product,),) = method.run(scene, FWHM, 1)
+    assert (method.group, product.name) == ("baselines", "GLS of equal departure")
+    levels = np.median(scene.variances, axis=(1, 2))
+    expected = linear_noise(scene.psfs, levels, FWHM) ** 2 / np.sum(1.0 / levels)
+    assert product.variance is not None
+    full = scene.good.all(axis=0)
+    np.testing.assert_allclose(product.variance[full], expected, rtol=0.03)
+    # Some 5000 pixels, correlated over 3x3 of them.
+    pulls = (product.image - scene.truth(FWHM))[full] / math.sqrt(expected)
+    assert pulls.std() == pytest.approx(1.0, abs=0.1)

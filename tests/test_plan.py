@@ -31,10 +31,10 @@ from lsst.astroclearnet.commands._campaign import (
     even_sample,
     sample_campaign,
 )
-from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines
+from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_tables
 from lsst.astroclearnet.commands._visit_psfs import read_visit_psf
 from lsst.astroclearnet.commands._visit_reader import PatchStack
-from lsst.astroclearnet.core import fwhm_to_sigma, gaussian_kernel, kernel_fwhm, linear_noise
+from lsst.astroclearnet.core import ClosureOptions, fwhm_to_sigma, gaussian_kernel, kernel_fwhm, linear_noise
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler, DeferredDatasetHandle
@@ -118,10 +118,29 @@ def test_curve() -> None:
     np.testing.assert_allclose(rows["fit_scatter"], scatter, rtol=2e-3)
     np.testing.assert_allclose(rows["depth_loss"], 2.5 * np.log10(scatter), atol=3e-3)
     np.testing.assert_allclose(rows["pair_limit"], 2.0 * SCALE * t)
+    asked = ClosureOptions().linear_departure
+    np.testing.assert_allclose(rows["departure"], asked, rtol=0.2)
+    assert curve["departure"][0] > 10.0 * asked
     (band,) = plan.bands
     assert band.sample.band == "i"
     assert band.seeing == pytest.approx(4.0 * SCALE, rel=1e-3)
     assert np.flatnonzero(curve["proposed"]) == np.flatnonzero(curve["target_fwhm"] == band.target_fwhm)
+
+
+def test_departure_limits_the_target() -> None:
+    """If it fails, a target is proposed at which stars have another PSF, or
+    the table does not say so.
+    """
+    sample = CampaignSample((gaussian_band("i", [4.0, 4.0]),), "m", {})
+    plan = plan_campaign(sample, max_noise=1e9)
+    curve = plan.table()
+    (departure,) = curve["departure"][curve["proposed"]]
+    assert departure <= 1.05 * ClosureOptions().linear_departure
+    assert (curve["departure"][curve["target_fwhm"] < plan.bands[0].target_fwhm - 0.02] > departure).all()
+    (table,) = plan_tables(plan)
+    (cells,) = (column.cells for column in table.columns if "departure" in str(column.header))
+    assert list(cells) == [f"{100 * value:.2f}" for value in curve["departure"]]
+    assert "above 0.4 % the target is too sharp" in str(table.caption)
 
 
 @pytest.mark.parametrize("max_noise", [0.8, 2.0, 5.0])

@@ -27,6 +27,7 @@ from lsst.astroclearnet.tasks import (
     RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
+    list_concerns,
     make_noise_table,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
@@ -170,7 +171,9 @@ def test_linear_coadd_differs_in_its_pixels_alone(outputs: Struct) -> None:
     strength = linear.metadata["linear_strength"]
     assert isinstance(strength, float)
     assert 0 < strength < 0.1
-    assert linear.metadata["linear_departure"] == RestoreOptions().closure.linear_departure
+    departure = linear.metadata["linear_departure"]
+    assert isinstance(departure, float)
+    assert 0.0 < departure <= RestoreOptions().closure.linear_departure
     # It keeps the noise that the other one smooths away, and says so.
     assert np.median(linear.variance.array) > 4.0 * np.median(coadd.variance.array)
     assert len(linear.noise_realizations) == 2
@@ -378,6 +381,19 @@ def test_wrong_psf_is_named(
     assertValidOutput(task, result)
     assert not hasattr(result, "restored_coadd_linear")
     assert not hasattr(result, "restored_coadd_linear_noise")
+
+
+def test_concerns_are_put_in_words() -> None:
+    good = {"visit": 3, "detector": 7, "psf_width_error": 0.001, "psf_consistent": True, "used_fraction": 0.9}
+    metrics = {"exposures": [good] * 3, "image": {"linear_departure": 0.004}}
+    assert list_concerns(metrics, 0.004) == []
+    bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
+    unused = {**good, "used_fraction": 0.0}
+    metrics = {"exposures": [good, bad, unused], "image": {"linear_departure": 0.021}}
+    wrong_psf, departure, number = list_concerns(metrics, 0.004)
+    assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
+    assert "by 2.1 % of their peak, instead of 0.4 %" in departure
+    assert "With 2 exposure(s)" in number
 
 
 def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:

@@ -136,6 +136,18 @@ def test_wiener_variance_is_that_of_its_noise() -> None:
     assert pull.std() == pytest.approx(1.0, abs=0.07)
 
 
+def test_departure_chooses_the_strength() -> None:
+    """If it fails, the linear filter is compared at another resolution than
+    the one it was to have.
+    """
+    arrays = make_arrays(seed=None)
+    expected = gaussian_stars(SHAPE, STARS, TARGET)
+    for departure in (2e-2, 4e-3):
+        image = last(WienerFilter(departure=departure), arrays).image
+        reached = np.abs(image - expected).max() / expected.max()
+        assert 0.7 * departure < reached < 1.1 * departure
+
+
 def test_robust_filter_resists_a_cosmic_ray() -> None:
     """If it fails, the robust weights do nothing."""
     arrays = make_arrays()
@@ -278,6 +290,8 @@ def test_wrong_options_raise() -> None:
     """If it fails, options that cannot be meant give an image all the same."""
     with pytest.raises(InputError, match=r"strength=0\.0 must be positive"):
         WienerFilter(strength=0.0)
+    with pytest.raises(InputError, match=r"departure=0\.0 must be positive"):
+        WienerFilter(departure=0.0)
     with pytest.raises(InputError, match=r"pedestal=-1\.0 must be positive"):
         RichardsonLucy(pedestal=-1.0)
     with pytest.raises(InputError, match=r"kappa=1\.0 must be above 1"):

@@ -26,6 +26,7 @@ from lsst.astroclearnet.core import (
     gaussian_kernel,
     gaussian_pair_limit,
     kernel_fwhm,
+    linear_departure,
     linear_noise,
     psf_fit_scatter,
     suggest_target_fwhm,
@@ -136,9 +137,37 @@ def test_suggestion_keeps_the_bound(max_noise: float) -> None:
     assert linear_noise(PSFS, LEVELS, fwhm - 0.05) > max_noise
 
 
+def test_suggestion_keeps_the_departure() -> None:
+    """If it fails, stars are not at the PSF of a suggested target, however
+    much noise is allowed.
+    """
+    limit = ClosureOptions().linear_departure
+    fwhm = suggest_target_fwhm(PSFS, LEVELS, max_noise=1e9)
+    assert 2.5 < fwhm < 3.0
+    assert linear_departure(PSFS, LEVELS, fwhm) <= 1.05 * limit
+    assert linear_departure(PSFS, LEVELS, fwhm - 0.05) > 1.05 * limit
+
+
+def test_departure_is_that_of_the_weakest_penalty() -> None:
+    """If it fails, the departure that is stated is not the one of the image:
+    with a penalty of s = 1e-8 a target of standard deviation t gets from
+    Gaussians of S what u^(S^2 / t^2 - 1) > s leaves of it, u = |g|^2.
+    """
+    psfs = np.stack([gaussian_kernel(4.0, 25)] * 3)
+    # With |g|^2 = exp(-x), x = (2 pi t k)^2, and K = f / g the filter loses
+    # s / (|f|^2 + s) of a transform g.
+    x = np.linspace(0.0, 80.0, 200_001)
+    wide = (4.0 / 2.5) ** 2
+    lost = np.exp(-0.5 * x) * 1e-8 / (np.exp(-wide * x) + 1e-8)
+    expected = np.trapezoid(lost, x) / 2.0
+    assert linear_departure(psfs, LEVELS, 2.5) == pytest.approx(expected, rel=0.1)
+    assert linear_departure(psfs, LEVELS, 4.0) <= ClosureOptions().linear_departure
+
+
 def test_suggestion_stays_in_its_bounds() -> None:
     """If it fails, targets are undersampled or wider than the seeing."""
-    assert suggest_target_fwhm(PSFS, LEVELS, max_noise=1e9) == 2.5
+    narrow = np.stack([gaussian_kernel(fwhm, 25) for fwhm in (2.8, 3.0)])
+    assert suggest_target_fwhm(narrow, LEVELS[:2], max_noise=1e9) == 2.5
     median = kernel_fwhm(PSFS[1])
     assert suggest_target_fwhm(PSFS, LEVELS, max_noise=1e-6) == pytest.approx(median)
     sharp = np.stack([gaussian_kernel(2.0, 25)] * 2)

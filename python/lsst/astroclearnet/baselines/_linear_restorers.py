@@ -152,6 +152,9 @@ class WienerFilter:
     strength
         Strength of the penalty relative to the weights: the smaller, the less
         bias and the more noise.
+    departure
+        Departure of the image of a star from the target PSF, relative to its
+        peak, from which the strength follows, or `None` to use ``strength``.
     robust
         Whether to reweight pixels that deviate from the estimate by more than
         3 sigma, by Huber weights renewed five times.
@@ -160,11 +163,14 @@ class WienerFilter:
     """
 
     strength: float = 1e-4
+    departure: float | None = None
     robust: bool = False
     name: str = "Wiener filter"
 
     def __post_init__(self) -> None:
         check_positive(strength=self.strength)
+        if self.departure is not None:
+            check_positive(departure=self.departure)
 
     def restore(
         self,
@@ -209,12 +215,13 @@ class WienerFilter:
             predicted = model.predict(pilot.solve(stack.images, _PILOT_STRENGTH))
             weights = stack.good / model_variances(stack, predicted)
             estimator = LinearEstimator(model, weights)
-            latent = estimator.solve(stack.images, self.strength)
+            strength = self.strength if self.departure is None else estimator.strength_for(self.departure)
+            latent = estimator.solve(stack.images, strength)
             for _ in range(_ROBUST_ROUNDS if self.robust else 0):
                 deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
-                latent = estimator.solve(stack.images, self.strength, start=latent)
+                latent = estimator.solve(stack.images, strength, start=latent)
             image = model.sample(latent)
-            full = estimator.covariances(torch.tensor([self.strength]))[0, 0]
+            full = estimator.covariances(torch.tensor([strength]))[0, 0]
             variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())

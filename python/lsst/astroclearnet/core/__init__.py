@@ -18,6 +18,7 @@ from ._exposure_stack import *
 from ._fit import *
 from ._forward_model import *
 from ._kernels import *
+from ._likelihood import *
 from ._linear import *
 from ._local_noise import *
 from ._losses import *

@@ -19,8 +19,11 @@ from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma
 from ._noise_model import masked_medians
 
-_LEAST_FREEDOM = 1e-2
-"""Share of the data that the other exposures must have."""
+_LEAST_EXPOSURES = 2
+"""Fewer cannot be compared."""
+
+_NULL = 1e-6
+"""Share of the largest eigenvalue below which a common error is unknown."""
 
 
 def psf_width_errors(
@@ -35,11 +38,12 @@ def psf_width_errors(
 
     To first order a PSF that is wider by a fraction e adds
     e sigma^2 (d^2/dx^2 + d^2/dy^2) m to the predicted exposure m, exactly so
-    for a Gaussian of standard deviation sigma; e is fitted to the residuals.
-    The image follows a wrong PSF in part, at each frequency by the share of
-    the exposure in what is known there, and the fit is corrected for that.
-    Only differences between exposures can be known: an error that all share
-    goes into the image.
+    for a Gaussian of standard deviation sigma.  All e are fitted to the
+    residuals together, because the image follows a wrong PSF in part, at each
+    frequency by the share of the exposure in what is known there, and shows
+    the rest in all other exposures.  Only differences between exposures can
+    be known: an error that all share goes into the image.  Most exposures
+    are taken to be right: the median error is zero.
 
     Parameters
     ----------
@@ -71,23 +75,40 @@ def psf_width_errors(
     ky = torch.fft.fftfreq(height, device=latent.device)[:, None]
     kx = torch.fft.rfftfreq(width, device=latent.device)[None, :]
     curvature = -4.0 * math.pi**2 * (ky**2 + kx**2) * model.transform(light)
-    variances = torch.stack([fwhms.new_tensor(fwhm_to_sigma(float(f)) ** 2) for f in fwhms])
-    response = model.predict(model.inverse_transform(curvature)) * variances[:, None, None]
-    information = (weights * response**2).sum(dim=(1, 2))
-    residual = images - model.predict(latent)
-    fitted = (weights * response * residual).sum(dim=(1, 2)) / information.clamp(min=1e-30)
-    free = 1.0 - _leverages(model, curvature, weights)
-    known = (information > 0) & (free > _LEAST_FREEDOM)
-    sigmas = torch.where(known, (information * free).clamp(min=1e-30).rsqrt(), math.inf)
-    return torch.where(known, fitted / free.clamp(min=_LEAST_FREEDOM), 0.0), sigmas
+    response = model.predict(model.inverse_transform(curvature))
+    information = (weights * response**2).sum(dim=(1, 2)).double()
+    known = information > 0
+    if int(known.sum()) < _LEAST_EXPOSURES:
+        return torch.zeros_like(fwhms), torch.full_like(fwhms, math.inf)
+    projected = (weights * response * (images - model.predict(latent))).sum(dim=(1, 2)).double()
+    # In units of the noise, of the changes of sigma^2.
+    scale = information[known].rsqrt()
+    normal = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
+    normal = normal - _shares(model, curvature, weights)[known][:, known]
+    inverse = torch.linalg.pinv(normal, rtol=_NULL, hermitian=True)
+    change = scale * (inverse @ (scale * projected[known]))
+    change = change - torch.quantile(change, 0.5)
+    deviation = scale * inverse.diagonal().clamp(min=0).sqrt()
+    variances = (fwhms.double() * fwhm_to_sigma(1.0)) ** 2
+    errors, sigmas = torch.zeros_like(variances), torch.full_like(variances, math.inf)
+    errors[known] = change / variances[known]
+    sigmas[known] = deviation / variances[known]
+    return errors.to(fwhms.dtype), sigmas.to(fwhms.dtype)
 
 
-def _leverages(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return how much of a change of each exposure the image follows, (n,)."""
+def _shares(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return what the image follows of a change, (n, n), symmetric.
+
+    An entry is the change of one exposure by the error of another, with both
+    in units of the noise of their own changes.
+    """
     typical = masked_medians(weights, weights > 0, 0.0)
-    power = model.mean_otfs.abs() ** 2
-    share = typical[:, None, None] * power
-    share = share / share.sum(dim=0).clamp(min=1e-30)
-    spectrum = power * curvature.abs() ** 2
-    total = model.fold_transform(spectrum)
-    return model.fold_transform(share * spectrum) / total.clamp(min=1e-30)
+    power = typical[:, None, None] * model.mean_otfs.abs() ** 2
+    light = curvature.abs() ** 2
+    multiplicity = torch.full_like(light, 2.0)
+    multiplicity[:, [0, -1]] = 1.0
+    total = power.sum(dim=0).clamp(min=1e-30)
+    flat = power.flatten(1).double()
+    shared = (flat * (multiplicity * light / total).flatten()) @ flat.T
+    own = (flat * (multiplicity * light).flatten()).sum(dim=1).clamp(min=1e-300).rsqrt()
+    return own[:, None] * shared * own

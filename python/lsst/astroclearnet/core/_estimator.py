@@ -92,6 +92,13 @@ class Estimator:
         """Strength of the penalty of the linear image (`float`)."""
         return self.closure.linear_strength
 
+    @property
+    def linear_departure(self) -> float:
+        """Departure of the linear image of a star from the target PSF,
+        relative to the peak (`float`).
+        """
+        return self.closure.estimator.departure(self.linear_strength)
+
     def estimate(self, images: torch.Tensor) -> Estimate:
         """Restore exposures of the same pixels, PSFs and variances.
 

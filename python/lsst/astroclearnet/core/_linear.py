@@ -179,28 +179,6 @@ class LinearEstimator:
             search = correction + (product / previous) * search
         return solution * (1.0 + strength)
 
-    def close(self, images: torch.Tensor, latent: torch.Tensor, strength: float) -> torch.Tensor:
-        """Return what an image leaves of the exposures, filtered linearly.
-
-        Added to the image it brings the flux of the exposures back on all
-        scales on which they constrain it better than the penalty.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), all exposures of the model.
-        latent
-            Shape latent_shape, the image.
-        strength
-            Strength of the penalty relative to the weights.
-
-        Returns
-        -------
-        correction : `torch.Tensor`
-            Shape latent_shape.
-        """
-        return self.solve(images - self._model.predict(latent), strength) / (1.0 + strength)
-
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
 

@@ -41,7 +41,8 @@ class LocalNoise:
     Where the weights do not vary, the estimate of strength s has the noise
     power spectrum
 
-        N = (1 + s)^2 P / (P + s / |g|^2)^2,  P = sum over t of w(t) |k(t)|^2,
+        N = (1 + s)^2 P / (P + s W / |g|^2)^2,
+        P = sum over t of w(t) |k(t)|^2,  W = sum over t of w(t),
 
     in which each exposure counts with its weight in the neighbourhood, so
     that a missing exposure costs what its seeing and depth gave.  The
@@ -113,10 +114,13 @@ class LocalNoise:
         )
         power = (weights[:, None, None] * model.local_otfs.abs() ** 2).sum(dim=0)
         spectrum = self._spectrum(power, weights.sum(), model.inverse_target_power)
-        covariance = model.inverse_transform(spectrum.to(torch.complex64))
-        covariance = torch.roll(covariance, (_STAMP_RADIUS, _STAMP_RADIUS), dims=(0, 1))[:size, :size]
-        stamp = covariance / covariance[_STAMP_RADIUS, _STAMP_RADIUS]
-        return stamp.cpu().numpy().astype(np.float32)
+        covariance = torch.fft.fftshift(model.inverse_transform(spectrum.to(torch.complex64)))
+        row, column = (length // 2 for length in covariance.shape)
+        # A tiny patch knows of small separations only.
+        reach = min(_STAMP_RADIUS, row - 1, column - 1)
+        rows, columns = (slice(c - reach, c + reach + 1) for c in (row, column))
+        stamp = torch.nn.functional.pad(covariance[rows, columns], 4 * [_STAMP_RADIUS - reach])
+        return (stamp / covariance[row, column]).cpu().numpy().astype(np.float32)
 
     def _spectrum(
         self, information: torch.Tensor, total: torch.Tensor, inverse_target: torch.Tensor

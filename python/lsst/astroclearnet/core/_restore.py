@@ -25,18 +25,14 @@ from ._exposure_stack import ArrayLike, ExposureStack
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._forward_model import ForwardModel
 from ._kernels import kernel_fwhm
-from ._linear import LinearEstimator
+from ._likelihood import likelihood_variances
 from ._local_noise import LocalNoise
 from ._network import MixingNetwork
-from ._noise_model import model_variances
-from ._options import RestoreOptions
+from ._options import NoiseOptions, RestoreOptions
 from ._rejection import reject_outliers
 from ._result import MaskBit, RestorationResult
 from ._samples import make_samples
 from ._uncertainty import draw_noise, linear_variance, repeat_observations, restored_variance
-
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate from which photon noise is predicted."""
 
 
 def restore(
@@ -103,15 +99,15 @@ def restore(
     with torch.no_grad():
         rejected = reject_outliers(stack, model, options.rejection)
         stack = stack.replace(good=stack.good & ~rejected)
-        likelihood_variances = _likelihood_variances(stack, model)
-    weights = stack.good / likelihood_variances
+        variance = likelihood_variances(stack, model)
+    weights = stack.good / variance
     network = MixingNetwork(options.network)
     network.initialize(generator)
     network.to(chosen)
     history = _fit(network, stack, weights, model, options, generator, callback)
-    draws = draw_noise(likelihood_variances, options.noise.num_draws, generator)
+    draws = draw_noise(variance, options.noise.num_draws, generator)
     if noise is not None:
-        draws = _given_draws(noise, stack, order)
+        draws = _given_draws(noise, stack, order, options.noise)
     with torch.no_grad():
         estimator = Estimator.build(network, model, weights, options)
         return _assemble(estimator, history, stack, rejected, draws, order)
@@ -129,16 +125,15 @@ def _canonical_order(stack: ExposureStack) -> torch.Tensor:
     return torch.tensor([index for index, _ in ranked], device=stack.device)
 
 
-def _likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
-    pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    return model_variances(stack, model.predict(pilot.solve(stack.images, _PILOT_STRENGTH)))
-
-
-def _given_draws(noise: ArrayLike, stack: ExposureStack, order: torch.Tensor) -> Iterator[torch.Tensor]:
+def _given_draws(
+    noise: ArrayLike, stack: ExposureStack, order: torch.Tensor, options: NoiseOptions
+) -> Iterator[torch.Tensor]:
     draws = torch.as_tensor(noise, dtype=torch.float32)
-    if draws.shape[1:] != stack.images.shape or not len(draws):
+    least = max(1, options.num_realizations)
+    if draws.shape[1:] != stack.images.shape or len(draws) < least:
         raise InputError(
-            f"noise must have shape (k, *{tuple(stack.images.shape)}), not {tuple(draws.shape)}."
+            f"noise must have shape (k, *{tuple(stack.images.shape)}) with k at least {least}, "
+            f"not {tuple(draws.shape)}."
         )
     return (torch.nan_to_num(draw.to(stack.device)[order]) for draw in draws)
 
@@ -210,6 +205,7 @@ def _assemble(
         target_fwhm=model.target_fwhm,
         sky_level=float(estimator.network.sky_level) * _sky_unit(estimator),
         linear_strength=estimator.linear_strength,
+        linear_departure=estimator.linear_departure,
         num_parameters=estimator.network.num_parameters,
         history=history,
         device=str(stack.device),
@@ -223,7 +219,8 @@ def _sky_unit(estimator: Estimator) -> float:
 
 
 def _fwhms(stack: ExposureStack) -> torch.Tensor:
-    return torch.tensor([kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs])
+    widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
+    return torch.tensor(widths, device=stack.device)
 
 
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:

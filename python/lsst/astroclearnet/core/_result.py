@@ -65,7 +65,8 @@ class RestorationResult:
         noise.
     linear_noise
         Noise of ``linear_image``: its method ``correlation`` gives the
-        correlation of neighbouring pixels in any region.
+        correlation of neighbouring pixels in any region.  It stays on the
+        device.
     weights
         Shape (n, H, W), float32, inverse variances given to the pixels of the
         exposures; 0 where a pixel was not used.
@@ -89,6 +90,9 @@ class RestorationResult:
         Level below which the network sees no light, in the unit of the image.
     linear_strength
         Strength of the penalty of the linear image.
+    linear_departure
+        Largest departure of the linear image of a star from the target PSF,
+        relative to the peak, at full depth.
     num_parameters
         Number of fitted parameters.
     history
@@ -114,6 +118,7 @@ class RestorationResult:
     target_fwhm: float
     sky_level: float
     linear_strength: float
+    linear_departure: float
     num_parameters: int
     history: FitHistory
     device: str

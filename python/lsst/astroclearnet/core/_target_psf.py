@@ -10,7 +10,13 @@
 
 from __future__ import annotations
 
-__all__ = ("gaussian_pair_limit", "linear_noise", "psf_fit_scatter", "suggest_target_fwhm")
+__all__ = (
+    "gaussian_pair_limit",
+    "linear_departure",
+    "linear_noise",
+    "psf_fit_scatter",
+    "suggest_target_fwhm",
+)
 
 import math
 
@@ -21,7 +27,7 @@ from ._errors import InputError
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma, kernel_fwhm
 from ._options import ClosureOptions
-from ._star_image import star_image, strength_for_departure
+from ._star_image import star_departure, star_image, strength_for_departure
 
 _GRID = 96
 """Side, in pixels, of the grid of spatial frequencies; larger for large
@@ -29,6 +35,9 @@ PSFs."""
 
 _MIN_FWHM = 2.5
 """A narrower Gaussian is not well sampled."""
+
+_DEPARTURE_MARGIN = 1.05
+"""Departure that a suggested target may reach, over the one asked for."""
 
 
 def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
@@ -52,8 +61,29 @@ def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> fl
         Blank-sky rms of the linear image over that of the inverse-variance
         coadd, at full depth.
     """
-    model, power, strength = _linear_estimate(psfs, levels, target_fwhm)
-    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, strength))))
+    return _noise(*_linear_estimate(psfs, levels, target_fwhm))
+
+
+def linear_departure(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+    """Return how far stars in the linear image are from a target PSF.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P), sum 1.
+    levels
+        Shape (n,), variance of the blank sky in each exposure.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+
+    Returns
+    -------
+    departure : `float`
+        Largest difference between the image of a star and the target PSF,
+        over the peak: that of `ClosureOptions`, or more where the target is
+        too sharp for the exposures.
+    """
+    return star_departure(*_linear_estimate(psfs, levels, target_fwhm))
 
 
 def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
@@ -113,7 +143,10 @@ def gaussian_pair_limit(target_fwhm: float) -> float:
 
 
 def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0) -> float:
-    """Return the sharpest target PSF that keeps the noise in bounds.
+    """Return the sharpest target PSF that keeps noise and stars in bounds.
+
+    The image of a star departs from it by what `ClosureOptions` asks for, or
+    at most 5 % more.
 
     Parameters
     ----------
@@ -137,9 +170,11 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
     """
     if not max_noise > 0:
         raise InputError(f"max_noise={max_noise} must be positive.")
+    max_departure = _DEPARTURE_MARGIN * ClosureOptions().linear_departure
     widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
     for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
-        if linear_noise(psfs, levels, float(fwhm)) <= max_noise:
+        estimate = _linear_estimate(psfs, levels, float(fwhm))
+        if _noise(*estimate) <= max_noise and star_departure(*estimate) <= max_departure:
             return float(fwhm)
     return widest
 
@@ -154,6 +189,11 @@ def _linear_estimate(
     power = torch.tensordot(shares, model.mean_otfs.abs() ** 2, dims=1)
     strength = strength_for_departure(model, power, ClosureOptions().linear_departure)
     return model, power, strength
+
+
+def _noise(model: ForwardModel, power: torch.Tensor, strength: float) -> float:
+    """Return the noise of the linear image; that of the coadd is 1."""
+    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, strength))))
 
 
 def _shares(levels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("describe_inconsistent_psfs", "make_metrics")
+__all__ = ("list_concerns", "make_metrics")
 
 import math
 from collections.abc import Mapping
@@ -24,6 +24,12 @@ from ._products import RestorationInputs
 
 _PSF_TOLERANCE = 0.015
 """Relative error of the width of a PSF that is no fault."""
+
+_ROUNDING = 1e-3
+"""Relative excess over a limit that is none."""
+
+_MIN_EXPOSURES = 3
+"""Number of exposures from which on outliers can be told."""
 
 _PSF_SIGNIFICANCE = 5.0
 """Significance, in sigma, that a greater one needs to be called so."""
@@ -68,25 +74,40 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
     }
 
 
-def describe_inconsistent_psfs(metrics: Mapping[str, Any]) -> list[str]:
-    """Name the exposures whose PSFs do not fit their stars.
+def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]:
+    """Say in words what a user of the coadds should know.
 
     Parameters
     ----------
     metrics
         What `make_metrics` returned.
+    max_departure
+        Largest departure of the linear image of a star from the target PSF,
+        relative to the peak, that was asked for.
 
     Returns
     -------
-    descriptions : `list` [`str`]
-        Visit, detector and by how much the stars are wider, for each exposure
-        that is not ``psf_consistent``.
+    concerns : `list` [`str`]
+        Sentences; none if all is well.
     """
-    return [
+    concerns = []
+    wrong = [
         f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
+    if wrong:
+        concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
+    departure = metrics["image"]["linear_departure"]
+    if departure > max_departure * (1.0 + _ROUNDING):
+        concerns.append(
+            f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
+            f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
+        )
+    number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
+    if number < _MIN_EXPOSURES:
+        concerns.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")
+    return concerns
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
@@ -145,6 +166,7 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "median_sigma": _median_sigma(crop_to_patch(result.variance, geometry)),
         "linear_median_sigma": _median_sigma(crop_to_patch(result.linear_variance, geometry)),
         "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
+        "linear_departure": result.linear_departure,
         "sky_level": result.sky_level,
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
         "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),

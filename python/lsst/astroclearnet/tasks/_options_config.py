@@ -78,8 +78,8 @@ class ClosureConfig(Config):
     )
     significance = RangeField(
         dtype=float,
-        doc="Signal-to-noise ratio of a star, at its peak in the network's image, at which the strength is "
-        "half that on blank sky.",
+        doc="Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, from "
+        "which the strength falls with the square of the ratio.",
         default=ClosureOptions.significance,
         min=0.0,
         inclusiveMin=False,

@@ -31,7 +31,7 @@ from ..adapters import (
     missing_cells,
     patch_slices,
 )
-from ..core import MaskBit, RestorationResult, RestoreOptions, gaussian_kernel, kernel_fwhm
+from ..core import MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,8 +66,6 @@ class RestorationInputs:
         Words that name the patch.
     seed
         Seed of everything random.
-    options
-        Settings of the restoration.
     """
 
     exposures: list[CoregisteredExposure]
@@ -76,7 +74,6 @@ class RestorationInputs:
     band: str
     data_id: str
     seed: int
-    options: RestoreOptions
 
     @property
     def num_dropped(self) -> int:
@@ -120,7 +117,7 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
     coadd : `lsst.images.cells.CellCoadd`
         As `make_coadd`, with image, variance and noise realisations of the
         linear image, and in its metadata also ``linear_strength``, the
-        strength of its penalty, and ``linear_departure``, which bounds the
+        strength of its penalty, and ``linear_departure``, the
         departure of the image of a star from the PSF, relative to the peak.
     """
     coadd = _make_coadd(
@@ -131,7 +128,7 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
         noise=result.linear_noise_realizations,
     )
     coadd.metadata["linear_strength"] = result.linear_strength
-    coadd.metadata["linear_departure"] = inputs.options.closure.linear_departure
+    coadd.metadata["linear_departure"] = result.linear_departure
     return coadd
 
 

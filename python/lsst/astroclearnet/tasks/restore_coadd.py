@@ -47,7 +47,7 @@ from ..core import (
     suggest_target_fwhm,
 )
 from ._errors import RestorationAlgorithmError
-from ._metrics import describe_inconsistent_psfs, make_metrics
+from ._metrics import list_concerns, make_metrics
 from ._options_config import RestorationConfig
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
 from ._products import RestorationInputs, make_coadd, make_figure, make_linear_coadd, make_noise_table
@@ -282,11 +282,10 @@ class RestoreCoaddTask(PipelineTask):
         self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
-        options = self.config.restoration.make_options()
         registered = self.coregistration.run(
             visit_images=visit_images,
             geometry=geometry,
-            num_realizations=options.noise.num_draws,
+            num_realizations=self.config.restoration.noise.num_draws,
             seed=seed,
         )
         self._require_exposures(registered.exposures, registered.dropped, name)
@@ -297,7 +296,6 @@ class RestoreCoaddTask(PipelineTask):
             band=band,
             data_id=name,
             seed=seed,
-            options=options,
         )
         result = self._restore(stack_exposures(registered.exposures), inputs)
         metrics = make_metrics(result, inputs)
@@ -312,7 +310,7 @@ class RestoreCoaddTask(PipelineTask):
 
     @timeMethod
     def _restore(self, arrays: ExposureArrays, inputs: RestorationInputs) -> RestorationResult:
-        options = inputs.options
+        options = self.config.restoration.make_options()
         target_fwhm = self._target_fwhm(arrays, inputs.geometry)
         self.log.info(
             "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
@@ -387,6 +385,5 @@ class RestoreCoaddTask(PipelineTask):
         if torch.cuda.is_available():
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated())
         self.metadata["torch_version"] = str(torch.__version__)
-        suspects = describe_inconsistent_psfs(metrics)
-        if suspects:
-            self.log.warning("The PSFs of some exposures do not fit their stars: %s.", "; ".join(suspects))
+        for concern in list_concerns(metrics, self.config.restoration.closure.linear_departure):
+            self.log.warning("%s", concern)

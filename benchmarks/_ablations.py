@@ -39,7 +39,7 @@ from lsst.astroclearnet.core import (
 )
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 _POINT_FWHM = 1e-6
 """Target that leaves an image as it is."""

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 from lsst.astroclearnet.metrics import correlated_weights, correlation_matrix
 from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, Scene
 
-from ._methods import Product
+from ._product import Product
 from ._stars import gaussian_profile
 
 type Array = npt.NDArray[np.float64]

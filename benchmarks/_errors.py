@@ -21,7 +21,7 @@ from scipy.ndimage import distance_transform_edt
 
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 

@@ -24,8 +24,9 @@ from ._artefacts import measure_artefacts
 from ._detection import measure_detection
 from ._errors import measure_errors
 from ._galaxies import measure_galaxies
-from ._methods import Method, Product
+from ._methods import Method
 from ._pairs import measure_pairs
+from ._product import Product
 from ._stars import measure_stars
 
 type Array = npt.NDArray[np.float64]

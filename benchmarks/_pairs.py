@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 
 from lsst.astroclearnet.simulation import PIXEL_SCALE, Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 

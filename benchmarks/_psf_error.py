@@ -22,7 +22,7 @@ from scipy.ndimage import affine_transform
 from lsst.astroclearnet.core import ForwardModel, RestorationResult, kernel_fwhm, restore
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 

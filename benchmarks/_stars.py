@@ -24,7 +24,7 @@ from scipy.ndimage import shift
 from lsst.astroclearnet.metrics import correlated_weights, correlation_matrix
 from lsst.astroclearnet.simulation import Scene
 
-from ._methods import Product
+from ._product import Product
 
 type Array = npt.NDArray[np.float64]
 

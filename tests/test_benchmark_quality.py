@@ -22,8 +22,9 @@ from benchmarks._detection import completeness, filter_kernel, measure_detection
 from benchmarks._errors import measure_errors
 from benchmarks._galaxies import measure_galaxies
 from benchmarks._measure import measure_product
-from benchmarks._methods import METHODS, Product
+from benchmarks._methods import METHODS
 from benchmarks._pairs import measure_pairs, pair_separation_limit
+from benchmarks._product import Product
 from benchmarks._psf_error import dilate, predict_bias
 from benchmarks._stars import gaussian_profile, measure_stars, pool_stack, star_photometry
 from lsst.astroclearnet.baselines import inverse_variance_coadd

@@ -28,7 +28,7 @@ from lsst.astroclearnet.baselines import (
     RichardsonLucy,
     WienerFilter,
 )
-from lsst.astroclearnet.baselines._fourier import PointModel
+from lsst.astroclearnet.baselines._point_model import PointModel
 from lsst.astroclearnet.core import InputError, NoUsableDataError
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
@@ -258,7 +258,7 @@ def test_light_from_outside_is_allowed() -> None:
 def test_adjoint_is_the_adjoint() -> None:
     """If it fails, the updates do not follow the gradient."""
     arrays = make_arrays()
-    model = PointModel(torch.from_numpy(arrays.psfs), SHAPE, TARGET)
+    model = PointModel(torch.from_numpy(arrays.psfs)[:, None, None], SHAPE, TARGET)
     rng = np.random.default_rng(1)
     latent = torch.from_numpy(rng.normal(size=model.latent_shape)).float()
     images = torch.from_numpy(rng.normal(size=arrays.images.shape)).float()
@@ -269,12 +269,12 @@ def test_adjoint_is_the_adjoint() -> None:
 
 def test_prediction_is_the_convolution() -> None:
     """If it fails, the model shifts, flips or wraps the sky."""
-    psf = torch.from_numpy(np.random.default_rng(2).random((1, 5, 5)))
+    psf = torch.from_numpy(np.random.default_rng(2).random((1, 1, 1, 5, 5)))
     model = PointModel(psf, (13, 18), TARGET)
     latent = torch.zeros(model.latent_shape)
     latent[model.margin + 4, model.margin + 16] = 1.0
     expected = np.zeros((13, 18))
-    expected[2:7, 14:18] = psf[0, :, :4]
+    expected[2:7, 14:18] = psf[0, 0, 0, :, :4]
     np.testing.assert_allclose(model.predict(latent)[0].numpy(), expected, atol=1e-6)
 
 

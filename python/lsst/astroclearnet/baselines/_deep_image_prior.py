@@ -23,8 +23,8 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from ..core import ExposureStack, make_generator
-from ._fourier import PointModel
 from ._networks import descend, noise_unit
+from ._point_model import PointModel
 from ._restorer import Restoration
 from ._stops import check_positive, check_stops
 

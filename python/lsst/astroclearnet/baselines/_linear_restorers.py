@@ -20,14 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import DEPTH_FLOOR, ExposureStack, ForwardModel, LinearEstimator, kernel_fwhm, model_variances
+from ..core import (
+    DEPTH_FLOOR,
+    ExposureStack,
+    ForwardModel,
+    LinearEstimator,
+    kernel_fwhm,
+    likelihood_variances,
+)
 from ._coadd import coadd_psf, inverse_variance_coadd
 from ._psf_matched import psf_matched_coadd
 from ._restorer import Restoration
 from ._stops import check_positive
-
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate from which photon noise is predicted."""
 
 _HUBER_DELTA = 3.0
 """Deviation in units of sigma beyond which robust weights decrease."""
@@ -211,9 +215,7 @@ class WienerFilter:
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = ForwardModel.from_stack(stack, target_fwhm)
         with torch.no_grad():
-            pilot = LinearEstimator(model, stack.good / model_variances(stack))
-            predicted = model.predict(pilot.solve(stack.images, _PILOT_STRENGTH))
-            weights = stack.good / model_variances(stack, predicted)
+            weights = stack.good / likelihood_variances(stack, model)
             estimator = LinearEstimator(model, weights)
             strength = self.strength if self.departure is None else estimator.strength_for(self.departure)
             latent = estimator.solve(stack.images, strength)

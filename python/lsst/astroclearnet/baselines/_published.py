@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..core import ExposureStack, InputError, huber, make_generator, masked_medians
-from ._fourier import PointModel
 from ._networks import descend, noise_unit
+from ._point_model import PointModel
 from ._restorer import Restoration
 from ._stops import check_positive, check_stops
 

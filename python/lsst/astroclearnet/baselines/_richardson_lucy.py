@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..core import ExposureStack, masked_medians
-from ._fourier import PointModel
+from ._point_model import PointModel
 from ._restorer import Restoration
 from ._stops import check_positive, check_stops
 

@@ -5,6 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
+
 """The fitted estimator: from exposures to the restored image."""
 
 from __future__ import annotations

@@ -151,21 +151,40 @@ class ForwardModel:
     def _difference_otfs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kernels = self._kernels
         height, width = self.latent_shape
-        size = kernels.shape[-1]
         ky = torch.fft.fftfreq(height, dtype=kernels.dtype, device=kernels.device)[:, None]
         kx = torch.fft.rfftfreq(width, dtype=kernels.dtype, device=kernels.device)[None, :]
         sigma = fwhm_to_sigma(self.target_fwhm)
         target = torch.exp(-2.0 * (math.pi * sigma) ** 2 * (ky**2 + kx**2))
-        inverse = target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+        inverse = self._inverse(target)
         inverse_power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
         otfs = torch.empty((*kernels.shape[:2], *inverse.shape), dtype=torch.complex64, device=kernels.device)
         # One exposure at a time: double precision takes four times the memory.
         for t in range(len(kernels)):
-            padded = kernels.new_zeros((kernels.shape[1], height, width))
-            padded[:, :size, :size] = kernels[t]
-            padded = torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1))
-            otfs[t] = torch.fft.rfft2(padded) * inverse
+            otfs[t] = self.transfer(kernels[t]) * inverse
         return otfs, inverse_power.float(), target.float()
+
+    def _inverse(self, target: torch.Tensor) -> torch.Tensor:
+        """Return what makes difference kernels of PSFs."""
+        return target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+
+    def transfer(self, kernels: torch.Tensor) -> torch.Tensor:
+        """Return the transforms of kernels with their centre at the origin.
+
+        Parameters
+        ----------
+        kernels
+            Shape (..., K, K), K odd, at most the size of the latent image.
+
+        Returns
+        -------
+        otfs : `torch.Tensor`
+            Shape (..., Hl, Wl // 2 + 1), complex, of the precision of the
+            kernels.
+        """
+        size = kernels.shape[-1]
+        rows, columns = self.latent_shape
+        padded = torch.nn.functional.pad(kernels, (0, columns - size, 0, rows - size))
+        return torch.fft.rfft2(torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1)))
 
     def transform(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the real Fourier transform of latent images.

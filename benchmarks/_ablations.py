@@ -14,12 +14,13 @@ __all__ = ("ABLATIONS", "PublishedAtTarget")
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lsst.astroclearnet.baselines import PublishedAstroClearNet, Restoration
+from lsst.astroclearnet.baselines import PublishedAstroClearNet, Restoration, Restorer
 from lsst.astroclearnet.core import (
     Estimator,
     ExposureStack,
@@ -49,11 +50,13 @@ _SQUARE_LOSS = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedAtTarget:
+class PublishedAtTarget(Restorer):
     """The published network on a latent image at the target PSF.
 
     The difference kernels of `ForwardModel` take the place of the PSFs; all
     else is `PublishedAstroClearNet`.
+
+    It gives the latent image at each stop, without a variance.
 
     Attributes
     ----------
@@ -63,38 +66,15 @@ class PublishedAtTarget:
 
     name: str = "published, at the target PSF"
 
-    def restore(
+    def _restore(
         self,
-        images: npt.NDArray[np.float32],
-        variances: npt.NDArray[np.float32],
+        images: npt.NDArray[Any],
+        variances: npt.NDArray[Any],
         good: npt.NDArray[np.bool_],
-        psfs: npt.NDArray[np.float32],
-        *,
+        psfs: npt.NDArray[Any],
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Fit the network.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF of the latent image.
-        seed
-            Seed of the first kernels.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            The latent image at each stop, without a variance.
-        """
         kernels = _difference_kernels(psfs, target_fwhm)
         stops = PublishedAstroClearNet().restore(
             images, variances, good, kernels, target_fwhm=_POINT_FWHM, seed=seed

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsst.astroclearnet.baselines import Restoration
+from lsst.astroclearnet.baselines import Restoration, Restorer
 from lsst.astroclearnet.core import ExposureStack, InputError, fwhm_to_sigma
 
 _STAMP = 8
@@ -34,13 +34,16 @@ _SUPPORT = 6
 
 
 @dataclass(frozen=True)
-class PyImcom:
+class PyImcom(Restorer):
     """IMCOM by the linear algebra of the package pyimcom.
 
     Rowe, Hirata & Rhodes (2011, ApJ 741, 46); Cao, Hirata et al. (2025, ApJS
     277, 55).  Each output pixel is the combination of the usable input pixels
     around it that minimises the squared difference between its PSF and the
     target, plus kappa times its noise.
+
+    It gives for each kappa the combination and its noise variance, without the
+    photon noise of sources; NaN where no pixel can be used.
 
     Attributes
     ----------
@@ -85,46 +88,15 @@ class PyImcom:
                 f"padding={self.padding} must not be negative, and block={self.block} positive or None."
             )
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Combine pixels, stamp by stamp.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            For each kappa the combination and its noise variance, without the
-            photon noise of sources; NaN where no pixel can be used.
-
-        Raises
-        ------
-        InputError
-            If the target is not positive or an array does not fit.
-        ModuleNotFoundError
-            If the package is not installed.
-        """
         if not target_fwhm > 0:
             raise InputError(f"target_fwhm={target_fwhm} must be a positive number of pixels.")
         stack = ExposureStack.from_arrays(images, variances, good, psfs)

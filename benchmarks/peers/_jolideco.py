@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lsst.astroclearnet.baselines import Restoration
+from lsst.astroclearnet.baselines import Restoration, Restorer
 from lsst.astroclearnet.core import ExposureStack, InputError, fwhm_to_sigma
 
 _LIBRARY = "JOLIDECO_GMM_LIBRARY"
@@ -42,7 +42,7 @@ the variance plane."""
 
 
 @dataclass(frozen=True)
-class Jolideco:
+class Jolideco(Restorer):
     """Jolideco of the package of that name, without its patch prior.
 
     Donath, Siemiginowska, Kashyap, van Dyk & Burke (2024, AJ 168, 182).
@@ -51,6 +51,9 @@ class Jolideco:
     turn.  Photon noise and sky are found from the variance planes as v = m (y
     + b), so that (y + b) / m are counts; b enters as the known background.
     The image is convolved with the Gaussian of the target last.
+
+    It gives at each stop the image convolved with the target, without a
+    variance.
 
     Attributes
     ----------
@@ -81,46 +84,15 @@ class Jolideco:
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate} must be positive.")
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Run the package once for each stop.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            At each stop the image convolved with the target, without a
-            variance.
-
-        Raises
-        ------
-        InputError
-            If the target is not positive or an array does not fit.
-        ModuleNotFoundError
-            If the package is not installed.
-        """
         if not target_fwhm > 0:
             raise InputError(f"target_fwhm={target_fwhm} must be a positive number of pixels.")
         stack = ExposureStack.from_arrays(images, variances, good, psfs)

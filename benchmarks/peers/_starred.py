@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lsst.astroclearnet.baselines import Restoration
+from lsst.astroclearnet.baselines import Restoration, Restorer
 from lsst.astroclearnet.core import ExposureStack, InputError, fwhm_to_sigma, gaussian_kernel
 
 _FWHM = 2.0
@@ -38,7 +38,7 @@ in the deconvolution script of the package."""
 
 
 @dataclass(frozen=True)
-class Starred:
+class Starred(Restorer):
     """STARRED of the package starred-astro, all light on its pixel grid.
 
     Michalewicz, Millon, Dux & Courbin (2023, JOSS 8, 5340) and Millon et al.
@@ -47,6 +47,9 @@ class Starred:
     penalty on negative pixels, by AdaBelief.  The image has a Gaussian PSF of
     FWHM 2 pixels, with which the PSFs are divided by the package's own
     function; what the target lacks is convolved last.
+
+    It gives after each strength the image at the target PSF, without a
+    variance.
 
     Attributes
     ----------
@@ -91,46 +94,15 @@ class Starred:
                 f"positivity={self.positivity} not negative."
             )
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Minimise from the mean of the exposures.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for, at least 2.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            After each strength the image at the target PSF, without a
-            variance.
-
-        Raises
-        ------
-        InputError
-            If the target is sharper than 2 pixels or an array does not fit.
-        ModuleNotFoundError
-            If the package is not installed.
-        """
         if not target_fwhm >= _FWHM:
             raise InputError(f"target_fwhm={target_fwhm} must be at least the {_FWHM} pixels of STARRED.")
         missing = fwhm_to_sigma(math.sqrt(target_fwhm**2 - _FWHM**2))

@@ -25,7 +25,7 @@ from torch.nn.utils import skip_init
 from ..core import ExposureStack, make_generator
 from ._networks import descend, noise_unit
 from ._point_model import PointModel
-from ._restorer import Restoration
+from ._restorer import Restoration, Restorer
 from ._stops import check_positive, check_stops
 
 _INPUT_CHANNELS = 16
@@ -39,7 +39,7 @@ _WIDTHS = (16, 32, 64)
 
 
 @dataclass(frozen=True)
-class DeepImagePrior:
+class DeepImagePrior(Restorer):
     """Deep image prior from fixed noise.
 
     Ulyanov, Vedaldi & Lempitsky (2018, CVPR, arXiv:1711.10925): an
@@ -52,6 +52,10 @@ class DeepImagePrior:
     over all exposures, with masks m, PSFs f and variances v.  That the
     network learns smooth structure before noise is the only regularisation,
     so that it has to be stopped.
+
+    It gives at each stop the latent image convolved with the target, without a
+    variance.  The declared FWHM is that of the target; the true PSF is
+    broader.  NaN where no pixel is near enough to constrain the image.
 
     Attributes
     ----------
@@ -79,41 +83,15 @@ class DeepImagePrior:
         check_stops(self.stops)
         check_positive(learning_rate=self.learning_rate)
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Fit the network.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Seed of the input and of the first parameters.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            At each stop the latent image convolved with the target, without
-            a variance.  The declared FWHM is that of the target; the true PSF
-            is broader.  NaN where no pixel is near enough to constrain the
-            image.
-        """
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = PointModel.from_stack(stack, target_fwhm)
         weights = stack.good / stack.variances

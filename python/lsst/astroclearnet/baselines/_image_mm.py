@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..core import ExposureStack, InputError, masked_medians
 from ._point_model import PointModel
-from ._restorer import Restoration
+from ._restorer import Restoration, Restorer
 from ._stops import check_positive, check_stops
 
 _FLOOR = 1e-3
@@ -31,7 +31,7 @@ sigma: a multiplicative update cannot leave zero."""
 
 
 @dataclass(frozen=True)
-class ImageMM:
+class ImageMM(Restorer):
     """ImageMM: multiplicative updates for a Huber likelihood.
 
     Sukurdeep, Budavari, Connolly & Navarro (2025, AJ 170, 233,
@@ -47,6 +47,11 @@ class ImageMM:
     psi(r) = min(1, delta / abs(r)) of the deviation r(t) = (y(t) - F(t) x) /
     sqrt(v(t)), renewed in each iteration.  It starts at the median of the
     exposures.
+
+    It gives at each stop the latent image convolved with the target, without a
+    variance.  The declared FWHM is that of the target; the true PSF is
+    broader, because points at pixel centres cannot hold a star between them.
+    NaN where no pixel is near enough to constrain the image.
 
     Attributes
     ----------
@@ -79,42 +84,15 @@ class ImageMM:
         if not self.kappa > 1:
             raise InputError(f"kappa={self.kappa} must be above 1, or the image cannot change.")
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Iterate from the median of the exposures.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            At each stop the latent image convolved with the target, without
-            a variance.  The declared FWHM is that of the target; the true PSF
-            is broader, because points at pixel centres cannot hold a star
-            between them.  NaN where no pixel is near enough to constrain the
-            image.
-        """
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = PointModel.from_stack(stack, target_fwhm)
         inverse = stack.good / stack.variances

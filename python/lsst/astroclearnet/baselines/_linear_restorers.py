@@ -30,7 +30,7 @@ from ..core import (
 )
 from ._coadd import coadd_psf, inverse_variance_coadd
 from ._psf_matched import psf_matched_coadd
-from ._restorer import Restoration
+from ._restorer import Restoration, Restorer
 from ._stops import check_positive
 
 _HUBER_DELTA = 3.0
@@ -41,8 +41,12 @@ _ROBUST_ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class InverseVarianceCoadd:
+class InverseVarianceCoadd(Restorer):
     """Weighted mean of the exposures, at its own PSF.
+
+    It gives the coadd with its variance, NaN where no exposure has a usable
+    pixel; its FWHM is that of the Gaussian with the effective area of the PSF
+    of the coadd.
 
     Attributes
     ----------
@@ -52,51 +56,29 @@ class InverseVarianceCoadd:
 
     name: str = "inverse-variance coadd"
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Average the exposures by `inverse_variance_coadd`.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            Has no effect: the coadd keeps the seeing.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            The coadd with its variance, NaN where no exposure has a usable
-            pixel; its FWHM is that of the Gaussian with the effective area of
-            the PSF of the coadd.
-        """
         coadd = inverse_variance_coadd(images, variances, good)
         fwhm = kernel_fwhm(coadd_psf(psfs, coadd.weights))
         yield Restoration(image=coadd.image, fwhm=fwhm, variance=coadd.variance)
 
 
 @dataclass(frozen=True)
-class PsfMatchedCoadd:
+class PsfMatchedCoadd(Restorer):
     """Weighted mean of the exposures brought to the target PSF.
 
     Exposures with a PSF broader than the target are deconvolved, which
     amplifies their noise.
+
+    It gives the coadd with its variance; NaN where no exposure has data, also
+    within about the width of the matching kernel of them.
 
     Attributes
     ----------
@@ -106,50 +88,31 @@ class PsfMatchedCoadd:
 
     name: str = "PSF-matched coadd"
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Match and average the exposures by `psf_matched_coadd`.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            The coadd with its variance; NaN where no exposure has data, also
-            within about the width of the matching kernel of them.
-        """
         coadd = psf_matched_coadd(images, variances, good, psfs, target_fwhm)
         yield Restoration(image=coadd.image, fwhm=target_fwhm, variance=coadd.variance)
 
 
 @dataclass(frozen=True)
-class WienerFilter:
+class WienerFilter(Restorer):
     """Regularised generalised least squares at the target PSF, with masks.
 
     The estimate of `~lsst.astroclearnet.core.LinearEstimator` at one
     strength, with weights from variances that do not follow the noise of the
     pixels themselves.
+
+    It gives the estimate, finite everywhere, and the variance of its noise
+    (not of its bias).  Where no exposure has a usable pixel the image is what
+    the penalty lets the surroundings say, and the variance that of 2 percent
+    of the full depth, which is a lower limit.
 
     Attributes
     ----------
@@ -176,42 +139,15 @@ class WienerFilter:
         if self.departure is not None:
             check_positive(departure=self.departure)
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Solve the regularised normal equations.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            The estimate, finite everywhere, and the variance of its noise
-            (not of its bias).  Where no exposure has a usable pixel the
-            image is what the penalty lets the surroundings say, and the
-            variance that of 2 percent of the full depth, which is a lower
-            limit.
-        """
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = ForwardModel.from_stack(stack, target_fwhm)
         with torch.no_grad():

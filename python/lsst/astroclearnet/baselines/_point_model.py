@@ -26,17 +26,12 @@ class PointModel(ForwardModel):
 
     Exposure t is predicted as f(t) * x on the pixels of the data, f(t) the
     PSF of the exposure and x the latent image, whose pixels are points of
-    light at pixel centres.  All else is `ForwardModel`.
-
-    Parameters
-    ----------
-    psfs
-        Shape (n, 1, 1, P, P), float64, sum 1, P odd.
-    shape
-        Height and width of the exposures in pixels.
-    target_fwhm
-        FWHM in pixels of the circular Gaussian with which `show` convolves.
+    light at pixel centres.  All else is `ForwardModel`.  The target is that of
+    `show`.
     """
+
+    # Points are no image of the target, which may have any width.
+    _least_fwhm = 0.0
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> PointModel:

@@ -24,7 +24,7 @@ from torch import nn
 from ..core import ExposureStack, InputError, huber, make_generator, masked_medians
 from ._networks import descend, noise_unit
 from ._point_model import PointModel
-from ._restorer import Restoration
+from ._restorer import Restoration, Restorer
 from ._stops import check_positive, check_stops
 
 _INITIAL_SPREAD = 0.1
@@ -32,7 +32,7 @@ _INITIAL_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
-class PublishedAstroClearNet:
+class PublishedAstroClearNet(Restorer):
     """AstroClearNet in the literal reading of the paper.
 
     Sukurdeep, Navarro & Budavari (2025, arXiv:2504.06463), and Navarro, Hall,
@@ -45,6 +45,10 @@ class PublishedAstroClearNet:
 
     with masks m, Huber loss H, PSFs f and sigma(t)^2 the variances as given:
     the exposures it fits are the ones it sees.
+
+    It gives at each stop the latent image convolved with the target, without a
+    variance.  The declared FWHM is that of the target; the true PSF is
+    broader.  NaN where no pixel is near enough to constrain the image.
 
     Attributes
     ----------
@@ -98,41 +102,15 @@ class PublishedAstroClearNet:
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise InputError(f"kernel_size={self.kernel_size} must be odd, to have a middle pixel.")
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Fit the network.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Seed of the first kernels.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            At each stop the latent image convolved with the target, without
-            a variance.  The declared FWHM is that of the target; the true PSF
-            is broader.  NaN where no pixel is near enough to constrain the
-            image.
-        """
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = PointModel.from_stack(stack, target_fwhm)
         root = stack.good * stack.variances.rsqrt()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 __all__ = ("Restoration", "Restorer")
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +45,16 @@ class Restoration:
     iteration: int = 0
 
 
-class Restorer(Protocol):
-    """A method that makes one image of co-registered exposures."""
+class Restorer(ABC):
+    """A method that makes one image of co-registered exposures.
 
-    @property
-    def name(self) -> str:
-        """Words that name the method in a table (`str`)."""
-        ...
+    Attributes
+    ----------
+    name
+        Words that name the method in a table.
+    """
+
+    name: str
 
     def restore(
         self,
@@ -77,12 +81,29 @@ class Restorer(Protocol):
         target_fwhm
             FWHM in pixels of the circular Gaussian PSF asked for.
         seed
-            Seed of everything random.
+            Seed of everything random, where something is.
 
-        Yields
-        ------
-        restoration : `Restoration`
-            The image; a method that its users stop by eye yields one at each
+        Returns
+        -------
+        restorations : iterator of `Restoration`
+            The image; a method that its users stop by eye gives one at each
             of its stops, the last one last.
+
+        Raises
+        ------
+        InputError
+            If the arrays or the target do not fit the method.
         """
-        ...
+        return self._restore(images, variances, good, psfs, target_fwhm, seed)
+
+    @abstractmethod
+    def _restore(
+        self,
+        images: NDArray[Any],
+        variances: NDArray[Any],
+        good: NDArray[np.bool_],
+        psfs: NDArray[Any],
+        target_fwhm: float,
+        seed: int,
+    ) -> Iterator[Restoration]:
+        """Restore a patch: what the method does."""

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from ..core import ExposureStack, masked_medians
 from ._point_model import PointModel
-from ._restorer import Restoration
+from ._restorer import Restoration, Restorer
 from ._stops import check_positive, check_stops
 
 
 @dataclass(frozen=True)
-class RichardsonLucy:
+class RichardsonLucy(Restorer):
     """Multi-frame Richardson-Lucy deconvolution.
 
     Richardson (1972, JOSA 62, 55) and Lucy (1974, AJ 79, 745), for several
@@ -42,6 +42,12 @@ class RichardsonLucy:
     of sky.  The pedestal makes background-subtracted data positive (what
     remains negative counts as zero), and noise that of a bright sky, which
     it is; the larger it is, the slower faint sources emerge.
+
+    It gives at each stop the latent image convolved with the target, without a
+    variance.  The declared FWHM is that of the target; the true PSF is
+    broader, because the iteration is not converged, the more so for faint
+    sources, and because points at pixel centres cannot hold a star between
+    them.  NaN where no pixel is near enough to constrain the image.
 
     Attributes
     ----------
@@ -61,43 +67,15 @@ class RichardsonLucy:
         check_stops(self.stops)
         check_positive(pedestal=self.pedestal)
 
-    def restore(
+    def _restore(
         self,
         images: NDArray[Any],
         variances: NDArray[Any],
         good: NDArray[np.bool_],
         psfs: NDArray[Any],
-        *,
         target_fwhm: float,
-        seed: int = 0,
+        seed: int,
     ) -> Iterator[Restoration]:
-        """Iterate from a flat image.
-
-        Parameters
-        ----------
-        images
-            Shape (n, H, W), background-subtracted exposures in one unit.
-        variances
-            Shape (n, H, W), their variances in that unit squared.
-        good
-            Shape (n, H, W), bool, `True` where a pixel may be used.
-        psfs
-            Shape (n, P, P), P odd, sum 1, centred on the middle pixel.
-        target_fwhm
-            FWHM in pixels of the circular Gaussian PSF asked for.
-        seed
-            Has no effect: nothing is random.
-
-        Yields
-        ------
-        restoration : `Restoration`
-            At each stop the latent image convolved with the target, without
-            a variance.  The declared FWHM is that of the target; the true PSF
-            is broader, because the iteration is not converged, the more so
-            for faint sources, and because points at pixel centres cannot hold
-            a star between them.  NaN where no pixel is near enough to
-            constrain the image.
-        """
         stack = ExposureStack.from_arrays(images, variances, good, psfs)
         model = PointModel.from_stack(stack, target_fwhm)
         medians = masked_medians(stack.variances, stack.good, torch.inf)

@@ -65,10 +65,13 @@ class ForwardModel:
         Shape (Hl, Wl // 2 + 1), real, transform of the target PSF.
     """
 
+    _least_fwhm = 1.5
+
     def __init__(self, psfs: torch.Tensor, shape: tuple[int, int], target_fwhm: float) -> None:
-        if not (math.isfinite(target_fwhm) and target_fwhm >= 1.5):
+        if not (math.isfinite(target_fwhm) and target_fwhm > 0 and target_fwhm >= self._least_fwhm):
             raise InputError(
-                f"target_fwhm={target_fwhm} pixels cannot be sampled: give at least 1.5, better 2.5.",
+                f"target_fwhm={target_fwhm} pixels cannot be sampled: give at least {self._least_fwhm}, "
+                "better 2.5.",
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm

@@ -220,7 +220,7 @@ class _Patch:
         product : `Product`
             The product, without a variance.
         """
-        image = self.model.sample(latent).numpy()
+        image = self.model.crop(latent).numpy()
         return Product(name, image, self.model.target_fwhm, flagged=~self.stack.good.any(dim=0).numpy())
 
 

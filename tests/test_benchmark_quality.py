@@ -46,7 +46,7 @@ def linear_product(scene: Scene, strength: float) -> Product:
     stack = ExposureStack.from_arrays(scene.images, variances, scene.good, scene.psfs)
     model = ForwardModel.from_stack(stack, FWHM)
     weights = stack.good / stack.variances
-    image = model.sample(LinearEstimator(model, weights).solve(stack.images, strength)).numpy()
+    image = model.crop(LinearEstimator(model, weights).solve(stack.images, strength)).numpy()
     noise = LocalNoise(model, weights, strength)
     return Product("linear", image, FWHM, noise.variance().numpy(), correlation=noise.correlation)
 

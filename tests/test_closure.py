@@ -71,10 +71,10 @@ def test_shares_are_a_partition() -> None:
         assert bool((shares >= 0).all())
         torch.testing.assert_close(shares.sum(dim=0), torch.ones(full))
         # Away from the star the sky is as blank as without it.
-        assert float(closure.model.sample(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
-    assert float(closure.model.sample(shares[0])[36, 45]) > 0.9
+        assert float(closure.model.crop(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
+    assert float(closure.model.crop(shares[0])[36, 45]) > 0.9
     dark = closure._shares(-closure.star_noise)
-    torch.testing.assert_close(closure.model.sample(dark[-1]), torch.ones(SHAPE))
+    torch.testing.assert_close(closure.model.crop(dark[-1]), torch.ones(SHAPE))
 
 
 def test_brighter_is_closed_further() -> None:
@@ -83,7 +83,7 @@ def test_brighter_is_closed_further() -> None:
     star = closure.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
     number = torch.arange(len(closure.strengths)).float()
     means = [
-        float(number @ closure.model.sample(closure._shares(star * flux_of(snr)))[:, 36, 45])
+        float(number @ closure.model.crop(closure._shares(star * flux_of(snr)))[:, 36, 45])
         for snr in (0.1, 3.0, 30.0, 300.0)
     ]
     assert means[0] == pytest.approx(len(closure.strengths) - 1, abs=0.1)
@@ -106,7 +106,7 @@ def test_star_noise() -> None:
     weights[:, :, 45:] = 0.25
     closure = make_closure(weights)
     peak = gaussian_stars((21, 21), [(10.0, 10.0, flux_of(1.0))], TARGET).max()
-    noise = closure.model.sample(closure.star_noise)
+    noise = closure.model.crop(closure.star_noise)
     assert float(noise[30, 20]) == pytest.approx(peak, rel=0.02)
     assert float(noise[30, 70]) == pytest.approx(2.0 * peak, rel=0.02)
 
@@ -120,8 +120,8 @@ def test_closing_nothing_is_the_linear_estimate() -> None:
         images, closure.linear_strength, tolerance=1e-5
     )
     inner = np.s_[10:-10, 10:-10]
-    difference = closure.model.sample(linear - direct)[inner]
-    assert float(difference.std()) < 0.02 * float(closure.model.sample(direct)[inner].std())
+    difference = closure.model.crop(linear - direct)[inner]
+    assert float(difference.std()) < 0.02 * float(closure.model.crop(direct)[inner].std())
 
 
 @pytest.mark.parametrize("snr", [10.0, 1e2, 1e3, 1e4])
@@ -134,7 +134,7 @@ def test_linear_image_of_a_star(snr: float) -> None:
         images = star_images(stars)
         _, linear = closure.close(images, soft_latent(closure.model, images))
         truth = gaussian_stars(SHAPE, stars, TARGET)
-        departure = closure.model.sample(linear).numpy() - truth
+        departure = closure.model.crop(linear).numpy() - truth
         assert np.abs(departure).max() < 5e-3 * truth.max()
 
 
@@ -148,7 +148,7 @@ def test_linear_image_beside_a_mask(offset: float) -> None:
     images = torch.where(weights > 0, star_images(stars), 0.0)
     _, linear = closure.close(images, soft_latent(closure.model, star_images(stars)))
     truth = gaussian_stars(SHAPE, stars, TARGET)
-    assert np.abs(closure.model.sample(linear).numpy() - truth).max() < 0.01 * truth.max()
+    assert np.abs(closure.model.crop(linear).numpy() - truth).max() < 0.01 * truth.max()
 
 
 @pytest.mark.parametrize(("snr", "tolerance"), [(100.0, 0.03), (1e3, 0.005), (1e4, 0.003)])
@@ -163,7 +163,7 @@ def test_flux_of_bright_stars_comes_back(snr: float, tolerance: float) -> None:
     template = truth / truth.sum()
 
     def flux(image: torch.Tensor) -> float:
-        return float((closure.model.sample(image).numpy() * template).sum() / (template**2).sum())
+        return float((closure.model.crop(image).numpy() * template).sum() / (template**2).sum())
 
     assert flux(closed) == pytest.approx(stars[0][2], rel=tolerance)
     assert abs(flux(latent) / stars[0][2] - 1.0) > 0.1
@@ -178,8 +178,8 @@ def test_sky_level_is_closed(level: float) -> None:
     for image in (closed, linear):
         left = images - closure.model.predict(image)
         assert abs(float(left.mean())) < 0.01 * abs(level)
-        assert float(closure.model.sample(image)[:3].mean()) == pytest.approx(level, rel=0.03)
-    assert float(closure.model.sample(closed).mean()) == pytest.approx(level, rel=0.01)
+        assert float(closure.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03)
+    assert float(closure.model.crop(closed).mean()) == pytest.approx(level, rel=0.01)
 
 
 def test_blank_sky_is_hardly_closed() -> None:
@@ -187,7 +187,7 @@ def test_blank_sky_is_hardly_closed() -> None:
     closure = make_closure()
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(2))
     closed, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
-    noise, full_noise = (float(closure.model.sample(image).std()) for image in (closed, linear))
+    noise, full_noise = (float(closure.model.crop(image).std()) for image in (closed, linear))
     assert noise < 0.25 * full_noise
     # Of the mean of the exposures little is left.
     assert abs(float((images - closure.model.predict(closed)).mean())) < 0.01

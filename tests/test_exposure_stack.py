@@ -162,11 +162,11 @@ PLANES = np.ones((2, *SHAPE))
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"images": PLANES[0]}, InputError, r"images must have shape \(n, H, W\), not \(20, 28\)"),
+        ({"images": PLANES[0]}, InputError, r"images must have shape \(n, h, w\), not \(20, 28\)"),
         (
             {"images": np.ones((2, 0, 28))},
             InputError,
-            r"images must have shape \(n, H, W\), not \(2, 0, 28\)",
+            r"images must have shape \(n, h, w\), not \(2, 0, 28\)",
         ),
         ({"images": np.ma.masked_array(PLANES)}, InputError, "images is a masked array.*through 'good'"),
         ({"variances": np.ma.masked_array(PLANES)}, InputError, "variances is a masked array"),

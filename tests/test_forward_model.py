@@ -52,7 +52,7 @@ def varying_model() -> ForwardModel:
 
 def star(model: ForwardModel, y: float, x: float) -> torch.Tensor:
     """Return the latent image of a star at a pixel of the data."""
-    position = (y + model.margin, x + model.margin, 1.0)
+    position = (y + model.sampling.grid.margin, x + model.sampling.grid.margin, 1.0)
     return torch.from_numpy(gaussian_stars(model.latent_shape, [position], TARGET)).float()
 
 
@@ -81,9 +81,9 @@ def test_adjoint_for_some_exposures(varying: bool) -> None:
 def test_sampling_and_its_adjoint() -> None:
     """If it fails, data and latent image are shifted to each other."""
     model = constant_model()
-    assert_adjoint(model.sample, model.embed, model.latent_shape, SHAPE)
+    assert_adjoint(model.crop, model.embed, model.latent_shape, SHAPE)
     data = torch.arange(float(SHAPE[0] * SHAPE[1])).reshape(SHAPE)
-    assert torch.equal(model.sample(model.embed(data)), data)
+    assert torch.equal(model.crop(model.embed(data)), data)
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,7 +92,7 @@ def test_latent_shape(height: int, width: int, radius: int) -> None:
     """If it fails, data wrap around, or transforms are slow or mixed up."""
     size = 2 * radius + 1
     model = ForwardModel(torch.full((1, 1, 1, size, size), 1.0 / size**2), (height, width), TARGET)
-    assert model.margin == radius
+    assert model.sampling.grid.margin == radius
     for length, data in zip(model.latent_shape, (height, width), strict=True):
         assert length >= data + 2 * radius
         assert length % 2 == 0
@@ -112,7 +112,7 @@ def test_identity_at_the_target_psf() -> None:
     predicted = model.predict(latent)[0]
     # Of a star, a share 1e-3 lies where the target OTF is below the root of
     # the floor of the deconvolution, 1e-6, and fades out.
-    torch.testing.assert_close(predicted, model.sample(latent), rtol=0.0, atol=2e-3 * float(latent.max()))
+    torch.testing.assert_close(predicted, model.crop(latent), rtol=0.0, atol=2e-3 * float(latent.max()))
 
 
 def test_star_has_the_psf_of_each_exposure() -> None:

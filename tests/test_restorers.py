@@ -272,7 +272,7 @@ def test_prediction_is_the_convolution() -> None:
     psf = torch.from_numpy(np.random.default_rng(2).random((1, 1, 1, 5, 5)))
     model = PointModel(psf, (13, 18), TARGET)
     latent = torch.zeros(model.latent_shape)
-    latent[model.margin + 4, model.margin + 16] = 1.0
+    latent[model.sampling.grid.margin + 4, model.sampling.grid.margin + 16] = 1.0
     expected = np.zeros((13, 18))
     expected[2:7, 14:18] = psf[0, 0, 0, :, :4]
     np.testing.assert_allclose(model.predict(latent)[0].numpy(), expected, atol=1e-6)

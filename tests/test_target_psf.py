@@ -47,7 +47,7 @@ def restored_noise(target: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(4)
     return torch.stack(
         [
-            model.sample(
+            model.crop(
                 estimator.solve(torch.randn((3, *shape), generator=generator) * levels.sqrt(), strength)
             )[14:-14, 14:-14]
             for _ in range(40)

@@ -159,7 +159,7 @@ class WienerFilter(Restorer):
                 deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
                 latent = estimator.solve(stack.images, strength, start=latent)
-            image = model.sample(latent)
+            image = model.crop(latent)
             full = estimator.covariances(torch.tensor([strength]))[0, 0]
             variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())

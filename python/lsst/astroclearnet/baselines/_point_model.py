@@ -114,6 +114,6 @@ class PointModel(ForwardModel):
         image : `numpy.ndarray`
             Shape (H, W), float32, NaN where there are no data.
         """
-        image = self.sample(self.convolve(latent, self.target_transform))
+        image = self.crop(self.convolve(latent, self.target_transform))
         nan = torch.full((), torch.nan)
-        return torch.where(self.sample(constrained), image, nan).detach().numpy()
+        return torch.where(self.crop(constrained), image, nan).detach().numpy()

@@ -10,17 +10,15 @@
 
 from __future__ import annotations
 
-__all__ = ("DEPTH_FLOOR", "FilterBank")
+__all__ = ("FilterBank",)
 
 import dataclasses
 
 import torch
 
+from ._depth import DEPTH_FLOOR
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
-
-DEPTH_FLOOR = 0.02
-"""Depth below which the noise is no longer extrapolated."""
 
 _REACH = 9
 """Side, in pixels, of the square in which missing data count."""
@@ -69,9 +67,9 @@ class FilterBank:
         model
             Forward model of all exposures.
         images
-            Shape (n, H, W).
+            Shape (n, h, w).
         weights
-            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
         strengths
             The strengths, rising.
         exposures

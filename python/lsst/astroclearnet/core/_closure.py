@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from ._bank import DEPTH_FLOOR
+from ._depth import DEPTH_FLOOR, weight_maps
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 from ._noise_model import smooth
@@ -104,7 +104,7 @@ class Closure:
         model
             Forward model of the exposures.
         weights
-            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
         options
             Settings.
 
@@ -131,7 +131,7 @@ class Closure:
         Parameters
         ----------
         images
-            Shape (n, H, W), the exposures.
+            Shape (n, h, w), the exposures.
         latent
             Shape latent_shape, the image.
 
@@ -186,7 +186,7 @@ class Closure:
 def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:
     target_power = model.inverse_target_power.reciprocal()
     norms = model.fold_transform(model.mean_otfs.abs() ** 2 * target_power)
-    information = (weights * norms[:, None, None]).sum(dim=0)
+    information = (weight_maps(model, weights).weights * norms[:, None, None]).sum(dim=0)
     floor = DEPTH_FLOOR * full_weight * float(norms.mean())
     peak = model.fold_transform(model.target_transform)
     return peak * model.embed(information).clamp(min=floor).rsqrt()

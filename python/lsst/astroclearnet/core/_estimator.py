@@ -52,7 +52,7 @@ class Estimator:
     model
         Forward model of the exposures.
     weights
-        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     options
         Settings.
     """
@@ -76,7 +76,7 @@ class Estimator:
         model
             Forward model of the exposures.
         weights
-            Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
         options
             Settings.
 
@@ -106,7 +106,7 @@ class Estimator:
         Parameters
         ----------
         images
-            Shape (n, H, W).
+            Shape (n, h, w).
 
         Returns
         -------

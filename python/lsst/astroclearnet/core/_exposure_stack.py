@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Co-registered exposures of one patch, checked and ready to compute on."""
+"""Exposures of one patch, checked and ready to compute on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ._errors import InputError, NoUsableDataError
+from ._positions import PixelPositions
 
 type ArrayLike = np.ndarray | torch.Tensor
 
@@ -46,27 +47,31 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ExposureStack:
-    """Co-registered exposures of one patch.
+    """Exposures of one patch.
 
     Attributes
     ----------
     images
-        Shape (n, H, W), float32, background-subtracted, in one common
+        Shape (n, h, w), float32, background-subtracted, in one common
         photometric unit; 0 where not ``good``.
     variances
-        Shape (n, H, W), float32, in that unit squared; 1 where not ``good``.
+        Shape (n, h, w), float32, in that unit squared; 1 where not ``good``.
     good
-        Shape (n, H, W), bool, `True` where a pixel may be used.
+        Shape (n, h, w), bool, `True` where a pixel may be used.
     psfs
         Shape (n, n_cells_y, n_cells_x, P, P), float64, the PSF of each
         exposure at the centres of a regular grid of cells that covers the
-        images; sum 1, P odd.
+        patch, on pixels of the patch; sum 1, P odd.
+    positions
+        Where the pixels lie on the patch; `None` for exposures that are
+        co-registered, whose pixels are those of the patch.
     """
 
     images: torch.Tensor
     variances: torch.Tensor
     good: torch.Tensor
     psfs: torch.Tensor
+    positions: PixelPositions | None = None
 
     @classmethod
     def from_arrays(
@@ -76,6 +81,7 @@ class ExposureStack:
         good: ArrayLike,
         psfs: ArrayLike,
         *,
+        positions: PixelPositions | None = None,
         device: torch.device | None = None,
     ) -> ExposureStack:
         """Check arrays and put them on a device.
@@ -86,15 +92,18 @@ class ExposureStack:
         Parameters
         ----------
         images
-            Shape (n, H, W).
+            Shape (n, h, w).
         variances
-            Shape (n, H, W).
+            Shape (n, h, w).
         good
-            Shape (n, H, W), boolean, `True` = usable.
+            Shape (n, h, w), boolean, `True` = usable.
         psfs
             Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
             normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
             the others of its exposure.
+        positions
+            Where the pixels lie on the patch, for exposures on their own
+            grids; a pixel that is not on the patch is not used.
         device
             Where to put the tensors; the CPU by default.
 
@@ -115,7 +124,7 @@ class ExposureStack:
         variance = _as_tensor("variances", variances, torch.float32, device)
         if image.ndim != 3 or min(image.shape[1:]) < 2:
             raise InputError(
-                f"images must have shape (n, H, W), not {tuple(image.shape)}, and at least 2x2 pixels."
+                f"images must have shape (n, h, w), not {tuple(image.shape)}, and at least 2x2 pixels."
             )
         if not image.shape[0]:
             raise NoUsableDataError("There is no exposure.")
@@ -129,11 +138,19 @@ class ExposureStack:
                     f"{name} has shape {tuple(other.shape)}, which is not that of images, "
                     f"{tuple(image.shape)}."
                 )
+        if positions is not None:
+            positions = positions.to(device)
+            if positions.y.shape != image.shape:
+                raise InputError(
+                    f"positions have shape {tuple(positions.y.shape)}, which is not that of images, "
+                    f"{tuple(image.shape)}."
+                )
+            usable = usable & positions.inside
         usable = usable & torch.isfinite(image) & torch.isfinite(variance) & (variance > 0)
         if not bool(usable.any()):
             raise NoUsableDataError(
-                f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite "
-                "or of a variance that is not positive."
+                f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite, "
+                "of a variance that is not positive, or off the patch."
             )
         zero = torch.zeros((), device=device)
         one = torch.ones((), device=device)
@@ -142,6 +159,7 @@ class ExposureStack:
             variances=torch.where(usable, variance, one),
             good=usable,
             psfs=_check_psfs(_as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
+            positions=positions,
         )
 
     @property
@@ -151,7 +169,9 @@ class ExposureStack:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width of the patch in pixels."""
+        if self.positions is not None:
+            return self.positions.shape
         return self.images.shape[1], self.images.shape[2]
 
     @property
@@ -172,7 +192,13 @@ class ExposureStack:
         stack : `ExposureStack`
             These exposures.
         """
-        return self.replace(**{f.name: getattr(self, f.name)[exposures] for f in dataclasses.fields(self)})
+        return ExposureStack(
+            images=self.images[exposures],
+            variances=self.variances[exposures],
+            good=self.good[exposures],
+            psfs=self.psfs[exposures],
+            positions=None if self.positions is None else self.positions.select(exposures),
+        )
 
     def replace(self, **changes: Any) -> ExposureStack:
         """Return a copy with some tensors replaced.

@@ -20,6 +20,9 @@ import torch
 from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._kernels import fwhm_to_sigma
+from ._latent_grid import LatentGrid
+from ._positions import PixelPositions
+from ._sampling import CropSampling, NativeSampling, Sampling
 
 _DECONVOLUTION_FLOOR = 1e-6
 """Power of the target OTF below which the difference kernel fades out."""
@@ -35,8 +38,11 @@ class ForwardModel:
     Gaussian, so that it is well sampled.  Exposure t is predicted in two
     steps: convolution with its difference kernel k(t), the PSF f(t)
     deconvolved by g (Magain, Courbin & Sohy 1998, ApJ 494, 472), and sampling
-    onto the pixels of the exposure, which for a co-registered stack is a crop
-    of the margin that R has around the data.
+    at the centres of the pixels of the exposure, times their area.  Exposures
+    stay on their own grids, so that their pixels are compared as they were
+    measured, with noise that is independent from pixel to pixel; of a
+    co-registered stack the sampling is a crop of the margin that R has around
+    the data.
 
     A PSF that varies over the patch is a sum of a few kernels with
     coefficients that change smoothly from cell centre to cell centre, so that
@@ -45,20 +51,20 @@ class ForwardModel:
     Parameters
     ----------
     psfs
-        Shape (n, n_cells_y, n_cells_x, P, P), float64, sum 1.
+        Shape (n, n_cells_y, n_cells_x, P, P), float64, sum 1, on pixels of
+        the patch.
     shape
-        Height and width of the exposures in pixels.
+        Height and width of the patch in pixels.
     target_fwhm
         FWHM of the target PSF in pixels.
+    positions
+        Where the pixels of the exposures lie on the patch; by default they
+        are those of the patch.
 
     Attributes
     ----------
-    margin
-        Pixels by which the latent image extends beyond the data above and to
-        the left, and at least beyond it on the other sides.
-    latent_shape
-        Height and width of the latent image, which is periodic: the margin
-        keeps what wraps around away from the data.
+    sampling
+        From the latent image to the pixels of the exposures.
     inverse_target_power
         Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
     target_transform
@@ -67,7 +73,13 @@ class ForwardModel:
 
     _least_fwhm = 1.5
 
-    def __init__(self, psfs: torch.Tensor, shape: tuple[int, int], target_fwhm: float) -> None:
+    def __init__(
+        self,
+        psfs: torch.Tensor,
+        shape: tuple[int, int],
+        target_fwhm: float,
+        positions: PixelPositions | None = None,
+    ) -> None:
         if not (math.isfinite(target_fwhm) and target_fwhm > 0 and target_fwhm >= self._least_fwhm):
             raise InputError(
                 f"target_fwhm={target_fwhm} pixels cannot be sampled: give at least {self._least_fwhm}, "
@@ -75,9 +87,10 @@ class ForwardModel:
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm
-        self.margin = psfs.shape[-1] // 2
-        self._kernels, self._coefficients = _separate(psfs, shape)
-        self._set_shape(shape)
+        grid = LatentGrid(shape, psfs.shape[-1] // 2)
+        self.sampling: Sampling = CropSampling(grid) if positions is None else NativeSampling(positions, grid)
+        self._kernels, self._coefficients = _separate(psfs, grid)
+        self._otfs, self.inverse_target_power, self.target_transform = self._difference_otfs()
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
@@ -95,16 +108,20 @@ class ForwardModel:
         model : `ForwardModel`
             The model, on the device of the stack.
         """
-        return cls(stack.psfs, stack.shape, target_fwhm)
+        return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
 
-    def _set_shape(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        rows, columns = (_fast_length(s + 2 * self.margin) for s in shape)
-        self.latent_shape = (rows, columns)
-        self._otfs, self.inverse_target_power, self.target_transform = self._difference_otfs()
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the patch in pixels."""
+        return self.sampling.grid.shape
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Height and width of the latent image in pixels."""
+        return self.sampling.grid.latent_shape
 
     def window(self, rows: slice, columns: slice) -> ForwardModel:
-        """Return the model of a window of the exposures.
+        """Return the model of a window of the patch.
 
         Parameters
         ----------
@@ -116,14 +133,16 @@ class ForwardModel:
         Returns
         -------
         model : `ForwardModel`
-            Model of the exposures cut to the window.
+            Model of the exposures cut to the window; its sampling cuts their
+            data.
         """
         cut = copy.copy(self)
+        cut.sampling = self.sampling.window(rows, columns)
         if self._coefficients is not None:
-            cut._coefficients = self._coefficients[..., rows, columns]
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        if shape != self.shape:
-            cut._set_shape(shape)
+            within = self.sampling.grid.crop(self._coefficients)[..., rows, columns]
+            cut._coefficients = _extend(within, cut.sampling.grid)
+        if cut.shape != self.shape:
+            cut._otfs, cut.inverse_target_power, cut.target_transform = cut._difference_otfs()
         return cut
 
     @property
@@ -141,14 +160,14 @@ class ForwardModel:
 
     @property
     def local_otfs(self) -> torch.Tensor:
-        """Transforms of the difference kernels averaged over the data.
+        """Transforms of the difference kernels averaged over the patch.
 
         They differ from `mean_otfs` in a window.  Shape (n, Hl, Wl // 2 + 1),
         complex64.
         """
         if self._coefficients is None:
             return self.mean_otfs
-        coefficients = self._coefficients.mean(dim=(-1, -2))[:, :, None, None]
+        coefficients = self.crop(self._coefficients).mean(dim=(-1, -2))[:, :, None, None]
         return self._otfs[:, 0] + (coefficients * self._otfs[:, 1:]).sum(dim=1)
 
     def _difference_otfs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -238,14 +257,12 @@ class ForwardModel:
         width = self.latent_shape[1]
         return (2.0 * columns.sum(dim=-1) - columns[..., 0] - columns[..., -1]) / width
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Place data on the latent grid, with zeros in the margin.
-
-        This is the adjoint of the sampling step.
+    def embed(self, maps: torch.Tensor) -> torch.Tensor:
+        """Place maps of the patch on the latent grid, zeros in the margin.
 
         Parameters
         ----------
-        images
+        maps
             Shape (..., H, W).
 
         Returns
@@ -253,25 +270,22 @@ class ForwardModel:
         embedded : `torch.Tensor`
             Shape (..., *latent_shape).
         """
-        m = self.margin
-        bottom, right = (full - size - m for full, size in zip(self.latent_shape, self.shape, strict=True))
-        return torch.nn.functional.pad(images, (m, right, m, bottom))
+        return self.sampling.grid.embed(maps)
 
-    def sample(self, latent: torch.Tensor) -> torch.Tensor:
-        """Sample images on the latent grid onto the pixels of the data.
+    def crop(self, images: torch.Tensor) -> torch.Tensor:
+        """Cut the margin off images on the latent grid.
 
         Parameters
         ----------
-        latent
+        images
             Shape (..., *latent_shape).
 
         Returns
         -------
-        sampled : `torch.Tensor`
+        maps : `torch.Tensor`
             Shape (..., H, W).
         """
-        m = self.margin
-        return latent[..., m : m + self.shape[0], m : m + self.shape[1]]
+        return self.sampling.grid.crop(images)
 
     def predict(self, latent: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         """Predict exposures from the latent image.
@@ -287,28 +301,27 @@ class ForwardModel:
         Returns
         -------
         prediction : `torch.Tensor`
-            Shape (n, H, W).
+            Shape (n, h, w), in the pixels of the exposures.
         """
         otfs = self._otfs if exposures is None else self._otfs[exposures]
-        transform = self.transform(latent)
-        prediction = self.sample(self.inverse_transform(transform * otfs[:, 0]))
+        transform = self.filtered(self.transform(latent))
+        images = self.inverse_transform(transform * otfs[:, 0])
         if self._coefficients is not None:
             coefficients = self._coefficients if exposures is None else self._coefficients[exposures]
             for b in range(coefficients.shape[1]):
-                term = self.sample(self.inverse_transform(transform * otfs[:, b + 1]))
-                prediction = prediction + coefficients[:, b] * term
-        return prediction
+                term = self.inverse_transform(transform * otfs[:, b + 1])
+                images = images + coefficients[:, b] * term
+        return self.sampling.observe(images, exposures)
 
-    def adjoint(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         """Apply the adjoint of `predict` for one latent image.
 
         Parameters
         ----------
-        images
-            Shape (n, H, W).
+        data
+            Shape (n, h, w).
         exposures
-            Indices of the exposures that ``images`` belong to; all by
-            default.
+            Indices of the exposures that ``data`` belong to; all by default.
 
         Returns
         -------
@@ -316,20 +329,37 @@ class ForwardModel:
             Shape latent_shape, the sum over exposures.
         """
         otfs = self._otfs if exposures is None else self._otfs[exposures]
-        total = (self.transform(self.embed(images)) * otfs[:, 0].conj()).sum(dim=0)
+        images = self.sampling.adjoint(data, exposures)
+        total = (self.transform(images) * otfs[:, 0].conj()).sum(dim=0)
         if self._coefficients is not None:
             coefficients = self._coefficients if exposures is None else self._coefficients[exposures]
             for b in range(coefficients.shape[1]):
-                term = self.transform(self.embed(coefficients[:, b] * images))
+                term = self.transform(coefficients[:, b] * images)
                 total = total + (term * otfs[:, b + 1].conj()).sum(dim=0)
-        return self.inverse_transform(total)
+        return self.inverse_transform(self.filtered(total))
+
+    def filtered(self, transform: torch.Tensor) -> torch.Tensor:
+        """Multiply the transform of an image with what its sampling needs.
+
+        Parameters
+        ----------
+        transform
+            Shape (..., Hl, Wl // 2 + 1).
+
+        Returns
+        -------
+        filtered : `torch.Tensor`
+            Shape (..., Hl, Wl // 2 + 1).
+        """
+        prefilter = self.sampling.prefilter
+        return transform if prefilter is None else transform * prefilter
 
 
-def _separate(psfs: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _separate(psfs: torch.Tensor, grid: LatentGrid) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Split PSFs into a mean kernel and components with coefficient maps.
 
     Returns kernels of shape (n, 1 + B, P, P) and, where the PSF of any
-    exposure varies, coefficients of shape (n, B, H, W).
+    exposure varies, coefficients of shape (n, B, *latent_shape).
     """
     n, cells_y, cells_x = psfs.shape[:3]
     mean = psfs.mean(dim=(1, 2))
@@ -341,20 +371,33 @@ def _separate(psfs: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor,
         return mean[:, None], None
     kernels = torch.cat([mean[:, None], right[:, :rank].reshape(n, rank, *mean.shape[1:])], dim=1)
     nodes = (left[:, :, :rank] * values[:, None, :rank]).transpose(1, 2).reshape(n, rank, cells_y, cells_x)
-    coefficients = torch.nn.functional.interpolate(
-        nodes.to(torch.float32), size=shape, mode="bilinear", align_corners=False
-    )
-    return kernels, coefficients
+    for dim in (-2, -1):
+        nodes = _interpolate_nodes(nodes, grid.shape[dim], dim)
+    return kernels, _extend(nodes.to(torch.float32), grid)
 
 
-def _fast_length(length: int) -> int:
-    """Return the next length that is even and a product of 2, 3 and 5."""
-    length += length % 2
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 2
+def _interpolate_nodes(nodes: torch.Tensor, length: int, dim: int) -> torch.Tensor:
+    """Interpolate linearly between the centres of cells, and beyond them."""
+    number = nodes.shape[dim]
+    if number == 1:
+        sizes = list(nodes.shape)
+        sizes[dim] = length
+        return nodes.expand(sizes)
+    pixels = torch.arange(length, dtype=nodes.dtype, device=nodes.device)
+    position = (pixels + 0.5) * number / length - 0.5
+    first = position.floor().long().clamp(0, number - 2)
+    shape = [1] * nodes.ndim
+    shape[dim] = length
+    share = (position - first).reshape(shape)
+    return (1.0 - share) * nodes.index_select(dim, first) + share * nodes.index_select(dim, first + 1)
+
+
+def _extend(maps: torch.Tensor, grid: LatentGrid) -> torch.Tensor:
+    """Continue maps of the patch into the margin with their edges."""
+    m = grid.margin
+    bottom, right = (full - size - m for full, size in zip(grid.latent_shape, grid.shape, strict=True))
+    rows = [
+        torch.arange(-before, size + after, device=maps.device).clamp(0, size - 1)
+        for before, after, size in ((m, bottom, grid.shape[0]), (m, right, grid.shape[1]))
+    ]
+    return maps[..., rows[0], :][..., rows[1]]

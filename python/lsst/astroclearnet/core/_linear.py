@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 import torch
 
+from ._depth import DEPTH_FLOOR, weight_maps
 from ._forward_model import ForwardModel
-from ._noise_model import masked_medians, smooth
+from ._noise_model import smooth
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -54,7 +55,7 @@ class LinearEstimator:
     model
         Forward model of all exposures.
     weights
-        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     exposures
         Indices of the exposures to use; all by default.
     """
@@ -67,17 +68,15 @@ class LinearEstimator:
             torch.arange(model.num_exposures, device=weights.device) if exposures is None else exposures
         )
         self._weights = weights[self._exposures]
-        typical = masked_medians(self._weights, self._weights > 0, 0.0)
-        self.full_weight = float(typical.sum())
-        total = self._weights.sum(dim=0)
-        self.depth = total / self.full_weight
+        depths = weight_maps(model, self._weights, self._exposures)
+        self.full_weight = float(depths.typical.sum())
+        self.depth = depths.weights.sum(dim=0) / self.full_weight
         """Sum of weights over its value at full depth, shape (H, W)."""
-        present = (self._weights > 0).to(typical.dtype)
-        self.coverage = (typical[:, None, None] * present).sum(dim=0) / self.full_weight
+        self.coverage = (depths.typical[:, None, None] * depths.presence).sum(dim=0) / self.full_weight
         """Share of the exposures that are used, by weight, shape (H, W)."""
         self._root_penalty = self._penalty().sqrt()
         power = model.mean_otfs[self._exposures].abs() ** 2
-        self._power = (typical[:, None, None] * power).sum(dim=0) / self.full_weight
+        self._power = (depths.typical[:, None, None] * power).sum(dim=0) / self.full_weight
         self._whitening = model.inverse_target_power
 
     def _penalty(self) -> torch.Tensor:
@@ -87,7 +86,7 @@ class LinearEstimator:
         smoothly: a step of q at the edge of a mask would make q R smooth
         across it, and not R.
         """
-        photon_noise = torch.where(self.coverage > 0, self.depth / self.coverage, 1.0)
+        photon_noise = torch.where(self.coverage > DEPTH_FLOOR, self.depth / self.coverage, 1.0)
         coverage = smooth(self._model.embed(self.coverage)[None], _COVERAGE_FWHM)[0]
         outside = 1.0 - self._model.embed(torch.ones_like(photon_noise))
         return (
@@ -107,7 +106,7 @@ class LinearEstimator:
         Parameters
         ----------
         images
-            Shape (n, H, W), all exposures of the model.
+            Shape (n, h, w), all exposures of the model.
         strengths
             Strengths of the penalty, rising.
         tolerance
@@ -138,7 +137,7 @@ class LinearEstimator:
         Parameters
         ----------
         images
-            Shape (n, H, W), all exposures of the model.
+            Shape (n, h, w), all exposures of the model.
         strength
             Strength of the penalty relative to the weights.
         start

@@ -15,9 +15,9 @@ __all__ = ("LocalNoise",)
 import numpy as np
 import torch
 
-from ._bank import DEPTH_FLOOR
+from ._depth import DEPTH_FLOOR, weight_maps
 from ._forward_model import ForwardModel
-from ._noise_model import masked_medians, smooth
+from ._noise_model import smooth
 
 _NUM_BINS = 32
 """Number of bins of the power of the PSFs in which frequencies are pooled."""
@@ -54,7 +54,7 @@ class LocalNoise:
     model
         Forward model of the exposures.
     weights
-        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     strength
         Strength of the penalty of the estimate.
     """
@@ -62,12 +62,13 @@ class LocalNoise:
     def __init__(self, model: ForwardModel, weights: torch.Tensor, strength: float) -> None:
         self._model = model
         self._strength = strength
-        self._typical = masked_medians(weights, weights > 0, 0.0)
-        present = (weights > 0).to(weights.dtype)
+        maps = weight_maps(model, weights)
+        self._typical = maps.typical
         # Beyond the edge there are no data either.
-        self._presence = smooth(present, _COVERAGE_FWHM)
-        nominal = (present * self._typical[:, None, None]).sum(dim=0)
-        photon = torch.where(nominal > 0, nominal / weights.sum(dim=0).clamp(min=1e-30), 1.0)
+        self._presence = smooth(maps.presence, _COVERAGE_FWHM)
+        nominal = (maps.presence * self._typical[:, None, None]).sum(dim=0)
+        floor = DEPTH_FLOOR * float(self._typical.sum())
+        photon = torch.where(nominal > floor, nominal / maps.weights.sum(dim=0).clamp(min=1e-30), 1.0)
         known = smooth(torch.ones_like(photon)[None], _PHOTON_FWHM)[0]
         self._photon = smooth(photon[None], _PHOTON_FWHM)[0] / known
 

@@ -20,6 +20,7 @@ from ._kernels import fwhm_to_sigma
 from ._linear import LinearEstimator
 from ._noise_model import model_variances, smooth
 from ._options import RejectionOptions
+from ._sampling import Sampling
 
 _STRENGTH = 1e-4
 """Strength of the estimate that exposures are predicted from."""
@@ -58,7 +59,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     Returns
     -------
     rejected : `torch.Tensor`
-        Shape (n, H, W), bool; always `False` where a pixel was not good.
+        Shape (n, h, w), bool; always `False` where a pixel was not good.
         With fewer than three exposures nothing is rejected.
     """
     rejected = torch.zeros_like(stack.good)
@@ -74,7 +75,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         prediction = model.predict(estimator.solve(stack.images, _STRENGTH, tolerance=1e-2))
         others, predictor_variance = _predict_from_others(stack, model, good, levels, prediction)
         deviation = _deviations(stack, others, variances + predictor_variance, options)
-        found = _regions(deviation, stack.good, options)
+        found = _regions(deviation, stack.good, model.sampling, options)
         if torch.equal(found, rejected):
             break
         rejected = found
@@ -89,13 +90,16 @@ def _predict_from_others(
     prediction: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return leave-one-out predictions and their variances, (n, 1, 1)."""
-    weights = (good.any(dim=(1, 2)) / levels[:, 0, 0])[:, None, None]
+    area = _mean_areas(model, stack)
+    # The adjoint of the sampling holds one factor of the area already.
+    data_weights = (good.any(dim=(1, 2)) / levels[:, 0, 0])[:, None, None]
+    weights = data_weights * area
     otfs = model.mean_otfs
     power = weights * otfs.abs() ** 2
     residual = torch.where(good, stack.images - prediction, torch.zeros((), device=good.device))
     # Work on residuals: pixels without data then count as agreeing with the
     # prediction, margins included.
-    numerator = weights * otfs.conj() * model.transform(model.embed(residual))
+    numerator = data_weights * otfs.conj() * model.filtered(model.transform(model.sampling.adjoint(residual)))
     total, total_power, total_weight = numerator.sum(0), power.sum(0), weights.sum()
     others = torch.empty_like(stack.images)
     variance = torch.zeros_like(weights)
@@ -106,10 +110,18 @@ def _predict_from_others(
         # With (P + s W) R = N for all exposures, the estimate without t obeys
         # (P - P_t + s (W - w_t)) (R + change) = N - N_t.
         change = ((weights[t] / total_weight) * total - numerator[t]) * gain
-        correction = model.sample(model.inverse_transform(change * otfs[t]))
-        others[t] = prediction[t] + correction
-        variance[t] = model.fold_transform(otfs[t].abs() ** 2 * gain**2 * rest)
+        correction = model.inverse_transform(model.filtered(change * otfs[t]))
+        only = torch.tensor([t], device=good.device)
+        others[t] = prediction[t] + model.sampling.observe(correction[None], only)[0]
+        variance[t] = model.fold_transform(otfs[t].abs() ** 2 * gain**2 * rest) * area[t] ** 2
     return others, variance
+
+
+def _mean_areas(model: ForwardModel, stack: ExposureStack) -> torch.Tensor:
+    """Return the mean area of the pixels of each exposure, (n, 1, 1)."""
+    area = model.sampling.area.to(stack.images).expand_as(stack.images)
+    number = (area > 0).sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    return area.sum(dim=(1, 2), keepdim=True) / number
 
 
 def _deviations(
@@ -129,14 +141,18 @@ def _deviations(
     return torch.where(smoothed.abs() > deviation.abs(), smoothed, deviation)
 
 
-def _regions(deviation: torch.Tensor, good: torch.Tensor, options: RejectionOptions) -> torch.Tensor:
+def _regions(
+    deviation: torch.Tensor, good: torch.Tensor, sampling: Sampling, options: RejectionOptions
+) -> torch.Tensor:
     size = deviation.abs()
-    near = torch.nn.functional.max_pool2d(size, 3, stride=1, padding=1)
+    # Exposures are compared where they meet: on the patch.
+    near = torch.nn.functional.max_pool2d(sampling.largest(size), 3, stride=1, padding=1)
     top = near.topk(2, dim=0).values
     strongest_other = torch.where(near == top[0], top[1], top[0])
-    alone = near > _OBJECTION_RATIO * strongest_other
+    alone = sampling.look_up(near > _OBJECTION_RATIO * strongest_other)
+    strongest = sampling.look_up(near >= strongest_other)
     seeds = good & alone & (size > options.high_threshold)
-    allowed = good & (size > options.low_threshold) & (near >= strongest_other)
+    allowed = good & strongest & (size > options.low_threshold)
     grown = seeds
     while True:
         spread = torch.nn.functional.max_pool2d(grown.float(), 3, stride=1, padding=1) > 0

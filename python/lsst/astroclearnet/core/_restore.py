@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ._consistency import psf_width_errors
+from ._depth import weight_maps
 from ._device import make_generator, select_device
 from ._errors import InputError
 from ._estimator import Estimator
@@ -29,40 +30,47 @@ from ._likelihood import likelihood_variances
 from ._local_noise import LocalNoise
 from ._network import MixingNetwork
 from ._options import NoiseOptions, RestoreOptions
+from ._positions import PixelPositions
 from ._rejection import reject_outliers
 from ._result import MaskBit, RestorationResult
 from ._samples import make_samples
 from ._uncertainty import draw_noise, linear_variance, repeat_observations, restored_variance
 
 
-def restore(
+def restore(  # noqa: PLR0913
     images: ArrayLike,
     variances: ArrayLike,
     good: ArrayLike,
     psfs: ArrayLike,
     *,
     target_fwhm: float,
+    positions: PixelPositions | None = None,
     options: RestoreOptions | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     noise: ArrayLike | None = None,
     callback: ProgressCallback | None = None,
 ) -> RestorationResult:
-    """Restore the sky at a target PSF from co-registered exposures.
+    """Restore the sky at a target PSF from exposures of a patch.
 
     Parameters
     ----------
     images
-        Shape (n, H, W), background-subtracted exposures in one unit.
+        Shape (n, h, w), background-subtracted exposures in one unit.
     variances
-        Shape (n, H, W), their variances in that unit squared.
+        Shape (n, h, w), their variances in that unit squared.
     good
-        Shape (n, H, W), boolean, `True` where a pixel may be used.
+        Shape (n, h, w), boolean, `True` where a pixel may be used.
     psfs
         Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P) for PSFs that
-        vary over a regular grid of cells covering the images.
+        vary over a regular grid of cells covering the patch; on pixels of the
+        patch.
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of the result.
+    positions
+        Where the pixels of the exposures lie on the patch, for exposures on
+        their own grids.  Without it they are co-registered: their pixels are
+        those of the patch.
     options
         Settings; the defaults suit survey exposures.
     device
@@ -70,8 +78,8 @@ def restore(
     seed
         Seed of everything random; the same seed gives the same image.
     noise
-        Shape (k, n, H, W), pure noise of the exposures with the correlations
-        that their resampling gave it, k being at least
+        Shape (k, n, h, w), pure noise of exposures that were resampled, with
+        the correlations which that gave it, k being at least
         ``options.noise.num_realizations``.  By default
         ``options.noise.num_draws`` of white noise are drawn.
     callback
@@ -92,7 +100,7 @@ def restore(
     options = options if options is not None else RestoreOptions()
     chosen = select_device(device)
     generator = make_generator(seed)
-    stack = ExposureStack.from_arrays(images, variances, good, psfs, device=chosen)
+    stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions, device=chosen)
     order = _canonical_order(stack)
     stack = stack.select(order)
     model = ForwardModel.from_stack(stack, target_fwhm)
@@ -168,18 +176,21 @@ def _assemble(
     estimate = estimator.estimate(stack.images)
     errors = repeat_observations(estimator, estimate, draws)
     local_noise = LocalNoise(model, weights, estimator.linear_strength)
-    seen = weights.sum(dim=0) > 0
+    maps = weight_maps(model, weights)
+    seen = maps.used.any(dim=0)
     variance_of_linear = linear_variance(errors, local_noise, seen)
     variance = restored_variance(errors, variance_of_linear, seen)
 
     deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
-    residual = (deviation * weights.sqrt()).sum(dim=0) * weights.sum(dim=0).clamp(min=1e-30).rsqrt()
+    total = model.sampling.total
+    residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
     expected = torch.where(errors.chi_square > 0, errors.chi_square, torch.nan)
     widths = _fwhms(stack)
     width_error, width_sigma = psf_width_errors(
         model, estimate.restored, estimate.linear, stack.images, weights, widths
     )
-    mask = _mask(seen, rejected, float(widths.max()))
+    clipped = model.sampling.largest(rejected)
+    mask = _mask(seen, clipped, float(widths.max()))
     no_data = (mask & MaskBit.NO_DATA) > 0
     kept = estimator.options.noise.num_realizations
     back = order.argsort()
@@ -188,16 +199,16 @@ def _assemble(
         return _to_numpy(torch.where(no_data, torch.nan, values))
 
     return RestorationResult(
-        image=known(model.sample(estimate.restored)),
+        image=known(model.crop(estimate.restored)),
         variance=known(variance),
         mask=_to_numpy(mask),
-        rejected=_to_numpy(rejected[back]),
+        rejected=_to_numpy(clipped[back]),
         noise_realizations=known(errors.restored[:kept]),
-        linear_image=known(model.sample(estimate.linear)),
+        linear_image=known(model.crop(estimate.linear)),
         linear_variance=known(variance_of_linear),
         linear_noise_realizations=known(errors.linear[:kept]),
         linear_noise=local_noise,
-        weights=_to_numpy(weights[back]),
+        weights=_to_numpy((maps.weights * maps.used)[back]),
         residual=_to_numpy(residual),
         chi_square=_to_numpy(((deviation**2).sum(dim=(1, 2)) / expected)[back]),
         psf_width_error=_to_numpy(width_error[back]),

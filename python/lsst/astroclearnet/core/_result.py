@@ -55,8 +55,8 @@ class RestorationResult:
     mask
         Shape (H, W), uint8, `MaskBit` values.
     rejected
-        Shape (n, H, W), bool, usable pixels that the other exposures
-        contradict.
+        Shape (n, H, W), bool, pixels of the patch with a usable pixel of the
+        exposure that the other exposures contradict.
     noise_realizations
         Shape (k, H, W), float32, errors of ``image`` when the restored sky is
         observed and restored again.
@@ -68,8 +68,8 @@ class RestorationResult:
         correlation of neighbouring pixels in any region.  It stays on the
         device.
     weights
-        Shape (n, H, W), float32, inverse variances given to the pixels of the
-        exposures; 0 where a pixel was not used.
+        Shape (n, H, W), float32, inverse variances given to the exposures, by
+        pixel of the patch; 0 where an exposure was not used.
     residual
         Shape (H, W), float32, mean deviation of the exposures from the
         restored image convolved to their PSFs, in units of its noise.

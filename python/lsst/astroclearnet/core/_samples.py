@@ -43,11 +43,11 @@ class TrainingSample:
     held_out
         Shape (k,), indices of the exposures that it does not see.
     images
-        Shape (k, H, W), the held-out exposures.
+        Shape (k, h, w), the held-out exposures.
     inverse_sigma
-        Shape (k, H, W), 1 / sigma, 0 where a pixel is not used.
+        Shape (k, h, w), 1 / sigma, 0 where a pixel is not used.
     validation
-        Shape (H, W), bool, pixels that are left out of the fit.
+        Shape (k, h, w), bool, pixels that are left out of the fit.
     """
 
     bank: FilterBank
@@ -138,7 +138,7 @@ def make_samples(
     stack
         At least two exposures.
     weights
-        Shape (n, H, W), inverse variances, 0 where a pixel is not used.
+        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     model
         Forward model of the whole patch.
     strengths
@@ -156,10 +156,10 @@ def make_samples(
     """
     samples = []
     for rows, columns in draw_windows(stack.shape, options, generator):
-        images = stack.images[:, rows, columns]
-        weight = weights[:, rows, columns]
         window_model = model.window(rows, columns)
-        validation = _validation_blocks(window_model.shape, generator).to(stack.device)
+        images, weight = (window_model.sampling.cut(data) for data in (stack.images, weights))
+        blocks = _validation_blocks(window_model.shape, generator).to(stack.device)
+        validation = window_model.sampling.look_up(blocks).expand_as(images)
         for seen, held_out in deal_folds(stack.num_exposures, options.num_folds, generator):
             if not (bool(weight[seen].any()) and bool(weight[held_out].any())):
                 continue
@@ -171,7 +171,7 @@ def make_samples(
                     held_out=held_out,
                     images=images[held_out],
                     inverse_sigma=weight[held_out].sqrt(),
-                    validation=validation,
+                    validation=validation[held_out],
                 )
             )
     return samples

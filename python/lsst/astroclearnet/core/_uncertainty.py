@@ -55,7 +55,7 @@ def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator)
     Parameters
     ----------
     variances
-        Shape (n, H, W).
+        Shape (n, h, w).
     number
         Number of draws.
     generator
@@ -64,7 +64,7 @@ def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator)
     Yields
     ------
     noise : `torch.Tensor`
-        Shape (n, H, W).
+        Shape (n, h, w).
     """
     for _ in range(number):
         white = torch.randn(variances.shape, generator=generator).to(variances.device)
@@ -89,7 +89,7 @@ def repeat_observations(
     estimate
         What it made of the exposures.
     noise
-        Draws of the noise of the exposures, each of shape (n, H, W).
+        Draws of the noise of the exposures, each of shape (n, h, w).
 
     Returns
     -------
@@ -103,8 +103,8 @@ def repeat_observations(
     for draw in noise:
         images = torch.where(weights > 0, expected + draw, 0.0)
         again = estimator.estimate(images)
-        restored.append(model.sample(again.restored - estimate.restored))
-        linear.append(model.sample(again.linear - estimate.restored))
+        restored.append(model.crop(again.restored - estimate.restored))
+        linear.append(model.crop(again.linear - estimate.restored))
         chi_square += (weights * (images - model.predict(again.restored)) ** 2).sum(dim=(1, 2))
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 

@@ -1,0 +1,82 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+"""How deep the exposures are, pixel by pixel of the patch."""
+
+from __future__ import annotations
+
+__all__ = ("DEPTH_FLOOR", "WeightMaps", "weight_maps")
+
+import dataclasses
+
+import torch
+
+from ._forward_model import ForwardModel
+from ._noise_model import masked_medians
+
+DEPTH_FLOOR = 0.02
+"""Depth, relative to full depth, below which noise is not extrapolated."""
+
+_PRESENT = 0.5
+"""Share of a pixel of the patch that must have data for it to count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightMaps:
+    """Weights of exposures on the patch.
+
+    Attributes
+    ----------
+    weights
+        Shape (n, H, W), inverse variance of the light in a pixel of the
+        patch.
+    presence
+        Shape (n, H, W), share of the pixel that has data, from 0 to 1.
+    typical
+        Shape (n,), median weight where there are data.
+    """
+
+    weights: torch.Tensor
+    presence: torch.Tensor
+    typical: torch.Tensor
+
+    @property
+    def used(self) -> torch.Tensor:
+        """Whether a pixel has data, shape (n, H, W), bool."""
+        return self.presence > _PRESENT
+
+
+def weight_maps(
+    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
+) -> WeightMaps:
+    """Bring weights of exposures onto the patch.
+
+    Parameters
+    ----------
+    model
+        Forward model of all exposures.
+    weights
+        Shape (n, h, w), inverse variances in the pixels of the exposures, 0
+        where one is not used.
+    exposures
+        Indices of the exposures that ``weights`` belong to; all by default.
+
+    Returns
+    -------
+    maps : `WeightMaps`
+        Their maps.
+    """
+    sampling = model.sampling
+    area = sampling.area.to(weights)
+    if exposures is not None and area.ndim:
+        area = area[exposures]
+    # With the variance v a pixel of area A tells the light per pixel of the
+    # patch to A^2 / v, and there are 1 / A such pixels.
+    maps = sampling.mean(weights * area, exposures)
+    presence = sampling.mean((weights > 0).to(weights.dtype), exposures).clamp(max=1.0)
+    typical = masked_medians(maps, presence > _PRESENT, 0.0)
+    return WeightMaps(weights=maps, presence=presence, typical=typical)

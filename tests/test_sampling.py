@@ -1,0 +1,193 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Tests of `lsst.astroclearnet.core.NativeSampling` and what it is made of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    ForwardModel,
+    InputError,
+    LatentGrid,
+    NativeSampling,
+    PixelPositions,
+    fwhm_to_sigma,
+    gaussian_kernel,
+    transfer_function,
+    weight_maps,
+)
+from lsst.astroclearnet.tests import assert_adjoint
+
+SHAPE = (60, 72)
+TARGET = 3.0
+ANGLES = (0.0, 0.5, 2.0)
+SCALES = (1.0, 1.01, 1.3)
+
+
+def rotated_positions(size: int = 56, shape: tuple[int, int] = SHAPE) -> PixelPositions:
+    """Return three exposures, each rotated, dithered and of its own scale."""
+    rows, columns = np.mgrid[:size, :size] - size / 2
+    y, x = [], []
+    for k, (angle, scale) in enumerate(zip(ANGLES, SCALES, strict=True)):
+        c, s = scale * math.cos(angle), scale * math.sin(angle)
+        y.append(c * rows - s * columns + shape[0] / 2 + 0.3 * k)
+        x.append(s * rows + c * columns + shape[1] / 2 - 0.2 * k)
+    area = np.broadcast_to(np.square(SCALES)[:, None, None], (3, size, size))
+    return PixelPositions.from_arrays(shape, np.stack(y), np.stack(x), area)
+
+
+def native_model(fwhms: tuple[float, ...] = (3.2, 3.8, 4.4)) -> ForwardModel:
+    """Return the model of exposures with Gaussian PSFs on their own grids."""
+    psfs = torch.from_numpy(np.stack([gaussian_kernel(fwhm, 31) for fwhm in fwhms]))
+    return ForwardModel(psfs[:, None, None], SHAPE, TARGET, rotated_positions())
+
+
+def gaussian_at(y: np.ndarray, x: np.ndarray, center: tuple[float, float], fwhm: float) -> np.ndarray:
+    """Return a Gaussian of unit integral at positions."""
+    sigma = fwhm_to_sigma(fwhm)
+    square = (y - center[0]) ** 2 + (x - center[1]) ** 2
+    return np.exp(-0.5 * square / sigma**2) / (2 * math.pi * sigma**2)
+
+
+def test_star() -> None:
+    """If it fails, a star is predicted at the wrong place, scale or width."""
+    model = native_model()
+    center = (31.3, 33.6)
+    positions = rotated_positions()
+    rows, columns = np.mgrid[: model.latent_shape[0], : model.latent_shape[1]] - model.sampling.grid.margin
+    latent = torch.from_numpy(gaussian_at(rows, columns, center, TARGET)).float()
+    predicted = model.predict(latent).numpy()
+    for t, fwhm in enumerate((3.2, 3.8, 4.4)):
+        y, x, area = (p[t].numpy() for p in (positions.y, positions.x, positions.area))
+        truth = np.nan_to_num(area * gaussian_at(y, x, center, fwhm))
+        assert np.abs(predicted[t] - truth).max() < 1.5e-3 * truth.max()
+        # The flux that a fit of the PSF to these pixels gives.
+        assert (predicted[t] * truth).sum() / (truth**2).sum() == pytest.approx(1.0, abs=3e-4)
+
+
+def test_adjoint() -> None:
+    """If it fails, the normal equations are not those of the problem."""
+    model = native_model()
+    assert_adjoint(model.predict, model.adjoint, model.latent_shape, (3, 56, 56))
+    chosen = torch.tensor([2, 0])
+    assert_adjoint(
+        lambda x: model.predict(x, chosen), lambda y: model.adjoint(y, chosen), model.latent_shape, (2, 56, 56)
+    )
+
+
+def test_gradient() -> None:
+    """If it fails, the network is fitted to something else."""
+    model = native_model()
+    generator = torch.Generator().manual_seed(3)
+    data = torch.randn((3, 56, 56), generator=generator)
+    latent = torch.randn(model.latent_shape, generator=generator, requires_grad=True)
+    (model.predict(latent) * data).sum().backward()
+    assert latent.grad is not None
+    torch.testing.assert_close(latent.grad, model.adjoint(data), rtol=1e-4, atol=1e-4)
+
+
+def test_constant() -> None:
+    """If it fails, the sky has a pattern of the phase of the pixels."""
+    model = native_model()
+    inside = rotated_positions().inside
+    predicted = model.predict(torch.ones(model.latent_shape))
+    for t, scale in enumerate(SCALES):
+        values = predicted[t][inside[t]]
+        torch.testing.assert_close(values, torch.full_like(values, scale**2), rtol=3e-4, atol=0.0)
+
+
+def test_weight_maps() -> None:
+    """If it fails, depth has the pattern of the pixels or counts areas wrongly."""
+    model = native_model()
+    inside = rotated_positions().inside
+    maps = weight_maps(model, 2.0 * inside)
+    middle = (slice(20, 40), slice(26, 46))
+    for t, scale in enumerate(SCALES):
+        torch.testing.assert_close(
+            maps.weights[t][middle], torch.full((20, 20), 2.0 * scale**2), rtol=1e-2, atol=0.0
+        )
+        torch.testing.assert_close(maps.presence[t][middle], torch.ones(20, 20), rtol=0.0, atol=1e-2)
+    torch.testing.assert_close(maps.typical, 2.0 * torch.tensor(SCALES) ** 2, rtol=1e-2, atol=0.0)
+
+
+def test_window() -> None:
+    """If it fails, parts of the patch are fitted to other pixels."""
+    model = native_model()
+    rows, columns = slice(8, 41), slice(30, 66)
+    window = model.window(rows, columns)
+    data = torch.arange(3.0 * 56 * 56).reshape(3, 56, 56) + 1.0
+    cut = window.sampling.cut(data)
+    y, x = model.sampling.positions()
+    inside = (y >= 7.5) & (y < 40.5) & (x >= 29.5) & (x < 65.5)
+    for t in range(3):
+        assert torch.equal(cut[t][cut[t] > 0], data[t][inside[t]])
+    # A star in the middle of the window is seen by the same pixels.
+    m = model.sampling.grid.margin
+    whole, part = torch.zeros(model.latent_shape), torch.zeros(window.latent_shape)
+    whole[m + 24, m + 48] = part[m + 16, m + 18] = 1.0
+    expected = window.sampling.cut(model.predict(whole))
+    torch.testing.assert_close(window.predict(part), expected, rtol=0.0, atol=2e-5)
+
+
+def test_maps_and_data() -> None:
+    """If it fails, exposures are compared in the wrong pixels."""
+    sampling = NativeSampling(rotated_positions(), LatentGrid(SHAPE, 12))
+    y, x = sampling.positions()
+    inside = torch.isfinite(y)
+    rows = torch.arange(SHAPE[0])[:, None].expand(SHAPE).double()
+    found = sampling.look_up(rows)
+    assert float((found - y)[inside].abs().max()) <= 0.5
+    assert not found[~inside].any()
+    assert sampling.total(inside.double()).sum() == inside.sum()
+    data = torch.zeros(3, 56, 56)
+    data[1, 20, 30], data[1, 20, 31] = 5.0, 7.0
+    peaks = sampling.largest(data)
+    where = int(torch.round(y[1, 20, 31])), int(torch.round(x[1, 20, 31]))
+    assert peaks[1][where] == 7.0
+    assert int((peaks > 0).sum()) in (1, 2)
+    flags = sampling.largest(data > 6.0)
+    assert flags.dtype == torch.bool
+    assert flags.nonzero().tolist() == [[1, *where]]
+
+
+def test_transfer_function() -> None:
+    """If it fails, the prefilter changes fluxes or widths."""
+    assert transfer_function(np.array([0.0]))[0] == pytest.approx(1.0, abs=1e-12)
+    frequency = np.linspace(0.0, 0.3, 7)
+    aliases = np.abs(transfer_function(1.0 - frequency)) / transfer_function(frequency)
+    assert aliases.max() < 2e-3
+
+
+def test_refusals() -> None:
+    """If it fails, positions of other pixels are used without a word."""
+    good = rotated_positions()
+    y, x, area = (p.numpy() for p in (good.y, good.x, good.area))
+    with pytest.raises(InputError, match=r"Positions need shape"):
+        PixelPositions.from_arrays(SHAPE, y[0], x, area)
+    with pytest.raises(InputError, match=r"no positive area"):
+        PixelPositions.from_arrays(SHAPE, y, x, 0.0 * area)
+    images = np.ones((3, 50, 56), dtype=np.float32)
+    with pytest.raises(InputError, match=r"positions have shape \(3, 56, 56\)"):
+        ExposureStack.from_arrays(images, images, images > 0, np.ones((3, 5, 5)), positions=good)
+
+
+def test_off_the_patch() -> None:
+    """If it fails, pixels beyond the patch pull on its edge."""
+    positions = rotated_positions(size=90)
+    images = np.ones((3, 90, 90), dtype=np.float32)
+    stack = ExposureStack.from_arrays(images, images, images > 0, np.ones((3, 5, 5)), positions=positions)
+    assert torch.equal(stack.good, positions.inside)
+    assert stack.shape == SHAPE
+    assert not bool(stack.good.all())

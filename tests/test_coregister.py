@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import (
-    PixelMap,
     SkyMapGeometry,
     TractGeometry,
     UnusableExposureError,
@@ -218,22 +217,6 @@ def test_plain_coadd_leaves_out_what_is_beside_the_patch(field: StarField) -> No
     assert coadd is not None
     assert list(coadd.provenance.inputs["visit"]) == [1]
     assert make_deep_coadd([elsewhere], field.geometry, "i") is None
-
-
-def test_pixel_map_of_a_rotation() -> None:
-    # The Jacobian orders (y, x) as the arrays do; a transposed one would
-    # shear PSFs the wrong way.
-    patch = make_patch_geometry().patch(3, 1)
-    projection = make_projection(SHAPE, rotation=30.0, scale=0.98)
-    pixel_map = PixelMap.from_projections(patch.projection, patch.bbox, projection)
-    jacobian = pixel_map.jacobian()[10, 20]
-    cosine, sine = np.cos(np.radians(30.0)) / 0.98, np.sin(np.radians(30.0)) / 0.98
-    expected = np.array([[cosine, -sine], [sine, cosine]])
-    assert min(np.abs(jacobian - expected).max(), np.abs(jacobian - expected.T).max()) < 1e-4
-    # Against the map itself, which has no convention of its own.
-    step = pixel_map.y[11, 20] - pixel_map.y[10, 20], pixel_map.x[11, 20] - pixel_map.x[10, 20]
-    assert jacobian[:, 0] == pytest.approx(step, abs=1e-5)
-    assert pixel_map.area()[10, 20] == pytest.approx(0.98**-2, rel=1e-4)
 
 
 def test_stack_pads_psfs_to_a_common_size(field: StarField) -> None:

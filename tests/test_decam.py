@@ -28,15 +28,16 @@ from scipy.ndimage import binary_dilation
 from lsst.astroclearnet.adapters import (
     DEFAULT_EXCLUDED_PLANES,
     CoregisteredExposure,
+    PatchExposure,
     PatchGeometry,
     SkyMapGeometry,
-    crop_to_patch,
+    coregister,
     mask_of_planes,
+    prepare_exposure,
     stack_exposures,
 )
 from lsst.astroclearnet.baselines import coadd_psf, inverse_variance_coadd, psf_matched_coadd
 from lsst.astroclearnet.core import kernel_fwhm
-from lsst.astroclearnet.tasks import CoregisterVisitsTask
 from lsst.daf.butler import Butler
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
@@ -84,9 +85,11 @@ class Field:
         refs = self.butler.query_datasets("visit_image", where=f"band='{band}'", instrument="DECam")
         return [self.butler.get(ref) for ref in sorted(refs, key=lambda r: r.dataId["visit"])]
 
-    def exposures(self, band: str) -> list[CoregisteredExposure]:
-        registered = CoregisterVisitsTask().run(visit_images=self.visit_images(band), geometry=self.geometry)
-        return list(registered.exposures)
+    def prepared(self, band: str) -> list[PatchExposure]:
+        return [prepare_exposure(v, self.geometry) for v in self.visit_images(band)]
+
+    def warps(self, band: str) -> list[CoregisteredExposure]:
+        return [coregister(v, self.geometry) for v in self.visit_images(band)]
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +134,9 @@ def noise_over_plane(visit_image: VisitImage) -> float:
 
 @pytest.mark.parametrize("band", BANDS)
 def test_galaxy_keeps_its_flux(galaxy: Field, band: str) -> None:
-    exposures = galaxy.exposures(band)
+    exposures = galaxy.warps(band)
     coadd = inverse_variance_coadd(
-        *(
-            np.stack([crop_to_patch(getattr(e, name), galaxy.geometry) for e in exposures])
-            for name in ("image", "variance", "good")
-        )
+        *(np.stack([getattr(e, name) for e in exposures]) for name in ("image", "variance", "good"))
     )
     x, y = centroid(coadd.image)
     direct = flux(coadd.image, x, y, APERTURE)
@@ -151,7 +151,7 @@ def test_galaxy_keeps_its_flux(galaxy: Field, band: str) -> None:
     # The error of the direct flux: its photon noise, and how far the flux
     # scales of the exposures are apart.
     noise = np.sqrt(flux(coadd.variance, x, y, APERTURE)) / direct
-    single = [flux(crop_to_patch(e.image, galaxy.geometry), x, y, APERTURE) / direct for e in exposures]
+    single = [flux(e.image, x, y, APERTURE) / direct for e in exposures]
     scatter = np.std(single, ddof=1) / np.sqrt(len(single))
     assert restored / direct == pytest.approx(1.0, abs=0.01 + np.hypot(noise, scatter))
     assert flux(image, x, y, APERTURE) / direct == pytest.approx(1.0, abs=0.03)
@@ -159,8 +159,8 @@ def test_galaxy_keeps_its_flux(galaxy: Field, band: str) -> None:
 
 @pytest.mark.parametrize("band", BANDS)
 def test_galaxy_is_sharper_than_in_the_best_exposure(galaxy: Field, band: str) -> None:
-    exposures = galaxy.exposures(band)
-    images = [crop_to_patch(e.image, galaxy.geometry) for e in exposures]
+    exposures = galaxy.warps(band)
+    images = [e.image for e in exposures]
     restored = galaxy.coadd(band).image.array
     x, y = centroid(np.mean(images, axis=0))
 
@@ -194,17 +194,15 @@ def test_saturated_star_stays_flagged_and_breaks_nothing(star: Field, band: str)
     no_data = coadd.mask.get("NO_DATA")
     np.testing.assert_array_equal(np.isnan(coadd.image.array), no_data)
     np.testing.assert_array_equal(np.isnan(coadd.variance.array), no_data)
-    exposures = star.exposures(band)
-    good, saturated, covered = (
-        np.stack([crop_to_patch(getattr(e, name), star.geometry) for e in exposures])
-        for name in ("good", "saturated", "covered")
-    )
+    exposures = star.prepared(band)
+    usable, covered = (np.stack([getattr(e, name) for e in exposures]) for name in ("usable", "covered"))
+    saturated = np.stack([e.flags["SATURATED"] for e in exposures])
     # Nobody has a usable pixel there: the product must say so.
-    nothing = covered.any(axis=0) & ~good.any(axis=0)
+    nothing = covered.any(axis=0) & ~usable.any(axis=0)
     assert nothing.sum() > 500
     assert (no_data | coadd.mask.get("INTERPOLATED"))[nothing].all()
     assert coadd.mask.get("SATURATED")[saturated.any(axis=0)].all()
-    assert coadd.mask.get("REJECTED")[(covered & ~good).any(axis=0)].all()
+    assert coadd.mask.get("REJECTED")[(covered & ~usable).any(axis=0)].all()
 
 
 @pytest.mark.parametrize("band", BANDS)
@@ -212,11 +210,9 @@ def test_saturated_star_does_not_ring(star: Field, band: str) -> None:
     # Convolved to the PSF of the PSF-matched coadd the restored image must
     # equal it away from the flagged core, within the noise and what the
     # exposures themselves disagree by.
-    exposures = star.exposures(band)
+    exposures = star.warps(band)
     arrays = stack_exposures(exposures)
-    images, variances, good = (
-        crop_to_patch(a, star.geometry) for a in (arrays.images, arrays.variances, arrays.good)
-    )
+    images, variances, good = arrays.images, arrays.variances, arrays.good
     psfs = np.nanmean(arrays.psfs, axis=(1, 2))
     width = 1.02 * max(kernel_fwhm(psf) for psf in psfs)
     matched = psf_matched_coadd(images, variances, good, psfs, width)
@@ -225,7 +221,7 @@ def test_saturated_star_does_not_ring(star: Field, band: str) -> None:
     blurred = gaussian_blur(coadd.image.array, np.sqrt(width**2 - target**2))
     disagreement = np.where(good.all(axis=0), np.ptp(images, axis=0), np.nan)
     systematic = 0.5 * gaussian_blur(disagreement, 2.0 * width)
-    flagged = np.stack([crop_to_patch(e.saturated, star.geometry) for e in exposures]).any(axis=0)
+    flagged = np.stack([e.saturated for e in exposures]).any(axis=0)
     radius = psfs.shape[-1] // 2
     core = binary_dilation(flagged | ~good.any(axis=0), iterations=radius)
     away = ~core & np.isfinite(blurred) & np.isfinite(matched.image) & np.isfinite(systematic)

@@ -48,12 +48,12 @@ STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap"
 
 # The key is a room, or one file of a room that may import more.
 RULES = {
-    "core": Room(("numpy", "torch")),
+    "core": Room(("numpy", "scipy.sparse", "torch")),
     "baselines": Room(("numpy", "torch"), ("core",)),
     "metrics": Room(("numpy", "scipy", "astropy")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
-    "adapters": Room((*IMAGES, "torch"), ("core",)),
-    "adapters/_legacy.py": Room((*IMAGES, "torch"), ("core",), STACK),
+    "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
+    "adapters/_legacy.py": Room((*IMAGES, "scipy", "torch"), ("core",), STACK),
     "repository": Room(
         (*IMAGES, "lsst.daf.butler", "lsst.resources", "lsst.utils"), ("core", "adapters"), ("yaml",)
     ),

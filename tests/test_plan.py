@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from lsst.astroclearnet.adapters import UnusableExposureError
+from lsst.astroclearnet.adapters import UnusableExposureError, read_visit_psf
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError
 from lsst.astroclearnet.commands._campaign import (
@@ -32,7 +32,6 @@ from lsst.astroclearnet.commands._campaign import (
     sample_campaign,
 )
 from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_tables
-from lsst.astroclearnet.commands._visit_psfs import read_visit_psf
 from lsst.astroclearnet.commands._visit_reader import PatchStack
 from lsst.astroclearnet.core import ClosureOptions, fwhm_to_sigma, gaussian_kernel, kernel_fwhm, linear_noise
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map

@@ -81,7 +81,7 @@ class Handle:
 def read(source: Any, geometry: PatchGeometry) -> VisitImage:
     """Return the part of a source that is on a patch."""
     part, pixel_map = _reading.read_overlap(source, geometry, geometry.bbox, padding=PADDING)
-    assert pixel_map.y.shape == geometry.bbox.shape
+    assert pixel_map.bbox == geometry.bbox
     return part
 
 

@@ -83,7 +83,10 @@ def test_adjoint() -> None:
     assert_adjoint(model.predict, model.adjoint, model.latent_shape, (3, 56, 56))
     chosen = torch.tensor([2, 0])
     assert_adjoint(
-        lambda x: model.predict(x, chosen), lambda y: model.adjoint(y, chosen), model.latent_shape, (2, 56, 56)
+        lambda x: model.predict(x, chosen),
+        lambda y: model.adjoint(y, chosen),
+        model.latent_shape,
+        (2, 56, 56),
     )
 
 
@@ -109,7 +112,7 @@ def test_constant() -> None:
 
 
 def test_weight_maps() -> None:
-    """If it fails, depth has the pattern of the pixels or counts areas wrongly."""
+    """If it fails, depth has the pattern of the pixels or wrong areas."""
     model = native_model()
     inside = rotated_positions().inside
     maps = weight_maps(model, 2.0 * inside)

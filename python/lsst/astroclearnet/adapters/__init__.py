@@ -8,12 +8,18 @@
 
 """Between `lsst.images` objects and the arrays of the core."""
 
+from ._backgrounds import *
 from ._cell_coadd import *
 from ._exposure_arrays import *
+from ._exposure_id import *
 from ._legacy import *
 from ._mask_planes import *
+from ._patch_arrays import *
+from ._patch_exposure import *
 from ._patch_geometry import *
 from ._piff_compat import *
 from ._pixel_map import *
 from ._psf import *
+from ._visit_components import *
 from ._visit_image import *
+from ._visit_psf import *

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("make_cell_coadd", "make_provenance", "missing_cells")
+__all__ = ("FEW_EXPOSURES", "exposure_information", "make_cell_coadd", "make_provenance", "missing_cells")
 
 from collections.abc import Mapping, Sequence
 
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Image, Mask, MaskSchema, get_legacy_deep_coadd_mask_planes
+from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
 from lsst.images.cells import (
     CellCoadd,
     CellGrid,
@@ -27,9 +27,18 @@ from lsst.images.cells import (
     CoaddProvenance,
 )
 
-from ..core import fwhm_to_sigma, kernel_fwhm
-from ._patch_geometry import PatchGeometry, crop_to_patch
+from ..core import fwhm_to_sigma, information_shares, kernel_fwhm, point_source_information
+from ._patch_exposure import PatchExposure
+from ._patch_geometry import PatchGeometry, crop_to_patch, patch_slices
 from ._visit_image import CoregisteredExposure
+
+FEW_EXPOSURES = "FEW_EXPOSURES"
+"""Mask plane of coadds of this package that those of Rubin do not have."""
+
+_FEW_EXPOSURES_PLANE = MaskPlane(
+    FEW_EXPOSURES,
+    "Fewer exposures than configured have a usable pixel here, too few to tell artefacts from sources.",
+)
 
 
 def cell_blocks(array: np.ndarray, grid: CellGrid) -> np.ndarray:
@@ -72,7 +81,7 @@ def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
 
 
 def make_provenance(
-    exposures: Sequence[CoregisteredExposure],
+    exposures: Sequence[CoregisteredExposure | PatchExposure],
     weights: np.ndarray,
     geometry: PatchGeometry,
     missing: frozenset[CellIJ] = frozenset(),
@@ -84,8 +93,8 @@ def make_provenance(
     exposures
         The exposures, on a box that holds the patch in its middle.
     weights
-        Shape (n, H, W), inverse variances given to the pixels of the patch,
-        0 where a pixel was not used.
+        Shape (n, H, W), inverse variances of the light in pixels of the
+        patch, 0 where an exposure was not used.
     geometry
         Geometry of the patch.
     missing
@@ -94,19 +103,17 @@ def make_provenance(
     Returns
     -------
     provenance : `lsst.images.cells.CoaddProvenance`
-        Inputs, and contributions to each cell; the weight is the share of an
-        exposure in the Fisher information about point sources in the cell.
+        Inputs, and contributions to each cell.  The weight of an exposure is
+        its share of the Fisher information about the flux of a point source
+        limited by the noise of the sky, from
+        `lsst.astroclearnet.core.point_source_information`: 0 where it has no
+        usable pixel, and of sum 1 over the exposures of a cell.
     """
     grid = geometry.definition.cells
     inputs = CoaddProvenance.make_empty_input_table(len(exposures))
-    information = np.stack(
-        [
-            cell_blocks(w, grid).sum(axis=(-1, -2)) * float(np.mean(_squared_norms(e.psfs)))
-            for w, e in zip(weights, exposures, strict=True)
-        ]
+    share = information_shares(
+        np.stack([exposure_information(e, w, geometry) for e, w in zip(exposures, weights, strict=True)])
     )
-    total = information.sum(axis=0)
-    share = np.divide(information, total, out=np.zeros_like(information), where=total > 0)
     rows: list[dict[str, object]] = []
     for n, exposure in enumerate(exposures):
         identity = exposure.identity
@@ -170,8 +177,8 @@ def make_cell_coadd(
     variance
         Shape (H, W), nJy^2.
     mask_planes
-        Boolean planes of shape (H, W) by name, in the schema of Rubin's deep
-        coadds.
+        Boolean planes of shape (H, W) by name: those of Rubin's deep coadds
+        and `FEW_EXPOSURES`.
     psf
         Shape (P, P), or (n_cells_y, n_cells_x, P, P), sum 1, P odd.
     provenance
@@ -193,7 +200,7 @@ def make_cell_coadd(
     kernels = np.broadcast_to(psf, (size.i, size.j, *psf.shape[-2:])).copy()
     for cell in missing:
         kernels[cell.i, cell.j] = np.nan
-    schema = MaskSchema(get_legacy_deep_coadd_mask_planes().values())
+    schema = MaskSchema([*get_legacy_deep_coadd_mask_planes().values(), _FEW_EXPOSURES_PLANE])
     mask = Mask(0, schema=schema, bbox=bbox)
     for name, plane in mask_planes.items():
         mask.set(name, plane)
@@ -217,9 +224,29 @@ def make_cell_coadd(
     )
 
 
-def _squared_norms(psfs: np.ndarray) -> np.ndarray:
-    norms = (psfs**2).sum(axis=(-1, -2))
-    return norms[np.isfinite(norms)]
+def exposure_information(
+    exposure: CoregisteredExposure | PatchExposure, weights: np.ndarray, geometry: PatchGeometry
+) -> np.ndarray:
+    """Return the point-source information of an exposure in each cell.
+
+    Parameters
+    ----------
+    exposure
+        The exposure, on a box that holds the patch in its middle.
+    weights
+        Shape (H, W), inverse variances of the light in pixels of the patch.
+    geometry
+        Geometry of the patch.
+
+    Returns
+    -------
+    information : `numpy.ndarray`
+        Shape (n_cells_y, n_cells_x), in 1 / flux^2.
+    """
+    rows, columns = patch_slices(exposure.covered.shape, geometry)
+    return point_source_information(
+        weights, exposure.psfs, geometry.definition.cells.cell_shape, border=(rows.start, columns.start)
+    )
 
 
 def _second_moments(psf: np.ndarray) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("patch_geometry_from_skymap", "visit_image_from_exposure")
+__all__ = ("background_image_from_legacy", "patch_geometry_from_skymap", "visit_image_from_exposure")
 
 from typing import Any
 
@@ -19,6 +19,7 @@ import astropy.units as u
 from lsst.images import (
     YX,
     Box,
+    Image,
     MaskPlane,
     SkyProjection,
     TractFrame,
@@ -111,3 +112,21 @@ def visit_image_from_exposure(exposure: Any) -> VisitImage:
     calibrated = exposure.photoCalib.getCalibrationMean() == 1.0
     unit = u.nJy if calibrated and not exposure.metadata.exists("BUNIT") else None
     return VisitImage.from_legacy(exposure, exposure_record=None, unit=unit, plane_map=plane_map)
+
+
+def background_image_from_legacy(background: Any) -> Image:
+    """Convert a background of the full stack, such as a sky correction.
+
+    Parameters
+    ----------
+    background
+        A ``lsst.afw.math.BackgroundList``.
+
+    Returns
+    -------
+    image : `lsst.images.Image`
+        The background over its whole detector, without a unit, which the
+        full stack does not record: it is that of the pixels it was measured
+        on.
+    """
+    return Image.from_legacy(background.getImage())

@@ -6,54 +6,183 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Names of mask planes, today's and those of `lsst.afw`."""
+"""What each mask plane of an exposure means for the coadd."""
 
 from __future__ import annotations
 
-__all__ = ("DEFAULT_EXCLUDED_PLANES", "KNOWN_PLANES", "mask_of_planes")
+__all__ = (
+    "DEFAULT_EXCLUDED_PLANES",
+    "DEFAULT_MASK_TREATMENTS",
+    "KNOWN_PLANES",
+    "MaskTable",
+    "mask_of_planes",
+)
 
-from collections.abc import Iterable
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from lsst.images import (
     Mask,
+    get_legacy_deep_coadd_mask_planes,
     get_legacy_difference_image_mask_planes,
     get_legacy_optional_mask_planes,
     get_legacy_visit_image_mask_planes,
 )
 
-DEFAULT_EXCLUDED_PLANES = (
-    "BAD",
-    "SATURATED",
-    "INTERPOLATED",
-    "COSMIC_RAY",
-    "NO_DATA",
-    "UNMASKED_NAN",
-    "ITL_DIP",
-    "VIGNETTED",
+DEFAULT_MASK_TREATMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "NO_DATA": "exclude",
+        "BAD": "exclude",
+        "UNMASKED_NAN": "exclude",
+        "SATURATED": "exclude, propagate 0.1",
+        "COSMIC_RAY": "exclude, propagate 0",
+        "INTERPOLATED": "exclude",
+        "ITL_DIP": "exclude",
+        "SPIKE": "exclude",
+        "VIGNETTED": "exclude",
+        "PARTLY_VIGNETTED": "exclude",
+    }
 )
-"""Planes whose pixels carry no information about the sky."""
+"""Treatment of the mask planes of an exposure; one that is not named, such as
+DETECTED, SUSPECT or CROSSTALK, has no consequence.
 
-KNOWN_PLANES = frozenset(
-    name
+``exclude``
+    The pixels carry no information about the sky and are not used.
+``propagate f``
+    The plane is set in the coadd where more than the fraction ``f`` of the
+    exposures that cover a pixel have it set in their nearest pixel.
+
+Rubin's coaddition excludes BAD, NO_DATA and SATURATED, for LSSTCam also SPIKE
+and PARTLY_VIGNETTED, and propagates SATURATED from 10 % on and what it does
+not exclude, such as COSMIC_RAY, from the first exposure on
+(``bad_mask_planes`` and ``mask_propagation_thresholds`` of its
+``AssembleCellCoaddTask``).  It uses pixels that were interpolated; here they
+are not data.
+"""
+
+
+def _collect_legacy_names() -> dict[str, frozenset[str]]:
+    names: dict[str, frozenset[str]] = {}
     for planes in (
         get_legacy_visit_image_mask_planes(),
         get_legacy_difference_image_mask_planes(),
         get_legacy_optional_mask_planes(),
-    )
-    for legacy, plane in planes.items()
-    for name in (legacy, plane.name)
-)
+    ):
+        for legacy, plane in planes.items():
+            names[plane.name] = names.get(plane.name, frozenset()) | {legacy}
+    return names
+
+
+_LEGACY_NAMES = _collect_legacy_names()
+"""Names in `lsst.afw` of each mask plane of `lsst.images`."""
+
+KNOWN_PLANES = frozenset(_LEGACY_NAMES) | frozenset().union(*_LEGACY_NAMES.values())
 """Names that a mask plane can have, old and new."""
 
-_LEGACY_NAMES = {
-    "SATURATED": "SAT",
-    "INTERPOLATED": "INTRP",
-    "COSMIC_RAY": "CR",
-    "DETECTION_EDGE": "EDGE",
-    "UNMASKED_NAN": "UNMASKEDNAN",
-}
+_COADD_PLANES = frozenset(plane.name for plane in get_legacy_deep_coadd_mask_planes().values())
+
+_PROPAGATE = re.compile(r"propagate (\S+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskTable:
+    """Treatment of mask planes, by their names in `lsst.images`.
+
+    Attributes
+    ----------
+    excluded
+        Planes whose pixels are not used.
+    propagated
+        For each plane that the coadd shows, the fraction of the covering
+        exposures above which it does.
+    """
+
+    excluded: tuple[str, ...]
+    propagated: Mapping[str, float]
+
+    @classmethod
+    def from_treatments(cls, treatments: Mapping[str, str] = DEFAULT_MASK_TREATMENTS) -> MaskTable:
+        """Read a table in words.
+
+        Parameters
+        ----------
+        treatments
+            ``"exclude"``, ``"propagate 0.1"`` or both, with a comma, for each
+            plane, as in `DEFAULT_MASK_TREATMENTS`.
+
+        Returns
+        -------
+        table : `MaskTable`
+            The table.
+
+        Raises
+        ------
+        ValueError
+            If a plane is unknown, a treatment is none, or a plane is to be
+            propagated that coadds do not have.
+        """
+        excluded = []
+        propagated = {}
+        for plane, treatment in treatments.items():
+            if plane not in _LEGACY_NAMES:
+                raise ValueError(
+                    f"{plane!r} is no mask plane of a visit image; known are {sorted(_LEGACY_NAMES)}."
+                )
+            for word in (part.strip() for part in treatment.split(",")):
+                if word == "exclude":
+                    excluded.append(plane)
+                else:
+                    propagated[plane] = _read_threshold(plane, word)
+        return cls(excluded=tuple(excluded), propagated=MappingProxyType(propagated))
+
+    def propagate(
+        self, flags: Sequence[Mapping[str, np.ndarray]], covered: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return the planes that the exposures leave in the coadd.
+
+        Parameters
+        ----------
+        flags
+            For each exposure the planes to be propagated, by name, of shape
+            (H, W), bool.
+        covered
+            Of each exposure, shape (H, W), bool: where it has a pixel.
+
+        Returns
+        -------
+        planes : `dict` [`str`, `numpy.ndarray`]
+            Shape (H, W), bool, by name.
+        """
+        number = np.sum(covered, axis=0, dtype=np.int32)
+        return {
+            plane: np.sum([exposure[plane] for exposure in flags], axis=0, dtype=np.int32)
+            > threshold * number
+            for plane, threshold in self.propagated.items()
+        }
+
+
+def _read_threshold(plane: str, word: str) -> float:
+    match = _PROPAGATE.fullmatch(word)
+    try:
+        threshold = float(match[1]) if match else -1.0
+    except ValueError:
+        threshold = -1.0
+    if not 0.0 <= threshold < 1.0:
+        raise ValueError(
+            f"{word!r} is no treatment of mask plane {plane}: give 'exclude', 'propagate F' with a fraction "
+            "F of the exposures from 0 to less than 1, or both with a comma."
+        )
+    if plane not in _COADD_PLANES:
+        raise ValueError(f"Coadds have no mask plane {plane}; those they have are {sorted(_COADD_PLANES)}.")
+    return threshold
+
+
+DEFAULT_EXCLUDED_PLANES = MaskTable.from_treatments().excluded
+"""Planes whose pixels carry no information about the sky."""
 
 
 def mask_of_planes(mask: Mask, planes: Iterable[str]) -> np.ndarray:
@@ -64,8 +193,8 @@ def mask_of_planes(mask: Mask, planes: Iterable[str]) -> np.ndarray:
     mask
         A mask of `lsst.images`.
     planes
-        Names in the vocabulary of `lsst.images`; a plane that the mask only
-        has under its legacy name is found, one that it does not have is
+        Names in the vocabulary of `lsst.images`; a plane that the mask has
+        under its legacy name is found too, one that it does not have is
         ignored.
 
     Returns
@@ -75,7 +204,6 @@ def mask_of_planes(mask: Mask, planes: Iterable[str]) -> np.ndarray:
     """
     flagged = np.zeros(tuple(mask.bbox.shape), dtype=bool)
     for plane in planes:
-        for name in (plane, _LEGACY_NAMES.get(plane)):
-            if name is not None and name in mask.schema.names:
-                flagged |= mask.get(name)
+        for name in {plane, *_LEGACY_NAMES.get(plane, ())} & mask.schema.names:
+            flagged |= mask.get(name)
     return flagged

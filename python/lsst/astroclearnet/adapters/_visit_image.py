@@ -15,91 +15,18 @@ __all__ = ("CoregisteredExposure", "ExposureId", "UnusableExposureError", "coreg
 import dataclasses
 from collections.abc import Sequence
 
-import astropy.units as u
 import numpy as np
 
 from lsst.images import Box, Polygon, VisitImage
-from lsst.images.psfs import PointSpreadFunction
-from lsst.images.serialization import ArchiveReadError
 
 from ..core import InputError, resample
+from ._coverage import NearestPixel, cover_polygon
+from ._exposure_id import ExposureId, UnusableExposureError
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
+from ._patch_exposure import calibrate, read_psf
 from ._patch_geometry import PatchGeometry, crop_to_patch
 from ._pixel_map import PixelMap
 from ._psf import psf_stamps
-
-
-class UnusableExposureError(ValueError):
-    """An exposure that must be left out, and why.
-
-    Parameters
-    ----------
-    reason
-        A short, stable slug such as ``"no_psf"``.
-    message
-        What is wrong, with the value.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class ExposureId:
-    """Identity of a visit image.
-
-    Attributes
-    ----------
-    visit
-        Visit ID.
-    detector
-        Detector ID.
-    instrument
-        Name of the instrument.
-    physical_filter
-        Name of the filter.
-    day_obs
-        Observing day as YYYYMMDD, 0 where it is not known.
-    """
-
-    visit: int
-    detector: int
-    instrument: str = ""
-    physical_filter: str = ""
-    day_obs: int = 0
-
-    @classmethod
-    def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
-        """Construct from what a visit image says of itself.
-
-        Where the observation's metadata are silent, the frame of its pixels
-        names instrument and visit.
-
-        Parameters
-        ----------
-        visit_image
-            The visit image.
-
-        Returns
-        -------
-        identity : `ExposureId`
-            Its identity.
-        """
-        info = visit_image.obs_info
-        frame = visit_image.sky_projection.pixel_frame
-        day = str(info.observing_day or "").replace("-", "")
-        visit = info.visit_id if info.visit_id is not None else frame.visit
-        return cls(
-            visit=int(visit or 0),
-            detector=int(frame.detector),
-            instrument=info.instrument or frame.instrument or "",
-            physical_filter=info.physical_filter or "",
-            day_obs=int(day) if day.isdigit() else 0,
-        )
-
-    def __str__(self) -> str:
-        return f"visit {self.visit}, detector {self.detector}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,13 +122,14 @@ def coregister(
         usable pixel on the patch.
     """
     identity = ExposureId.from_visit_image(visit_image) if identity is None else identity
-    visit_image = _calibrated(visit_image)
-    psf = _psf_of(visit_image)
+    visit_image = calibrate(visit_image)
+    psf = read_psf(visit_image)
     bbox = geometry.bbox if bbox is None else bbox
     if pixel_map is None:
         pixel_map = PixelMap.from_projections(geometry.projection, bbox, visit_image.sky_projection)
     origin = visit_image.bbox.start
-    y, x = pixel_map.y - origin.y, pixel_map.x - origin.x
+    positions = pixel_map.positions()
+    y, x = positions.y - origin.y, positions.x - origin.x
     excluded = mask_of_planes(visit_image.mask, excluded_planes)
     if visit_image.bounds != visit_image.bbox:
         grid = visit_image.bbox.meshgrid()
@@ -214,7 +142,7 @@ def coregister(
     planes = resample(
         image, variance, usable & ~excluded, y=y, x=x, area=pixel_map.area(), noise=draws, order=kernel_order
     )
-    nearest = _Nearest(y, x, image.shape)
+    nearest = NearestPixel(y, x, image.shape)
     if not crop_to_patch(nearest.inside, geometry).any():
         raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
     if not crop_to_patch(planes.good, geometry).any():
@@ -233,54 +161,6 @@ def coregister(
         cosmic_ray=nearest(mask_of_planes(visit_image.mask, ["COSMIC_RAY"])),
         psfs=psfs,
         noise=planes.noise,
-        polygon=_covered_polygon(geometry, visit_image),
+        polygon=cover_polygon(geometry, visit_image),
         num_not_finite=int((~usable & ~excluded).sum()),
     )
-
-
-def _psf_of(visit_image: VisitImage) -> PointSpreadFunction:
-    try:
-        psf = visit_image.psf
-    except ArchiveReadError as exc:
-        raise UnusableExposureError("no_psf", f"The PSF of the visit image cannot be read: {exc}") from exc
-    if psf is None:
-        raise UnusableExposureError("no_psf", "The visit image has no PSF.")
-    return psf
-
-
-def _calibrated(visit_image: VisitImage) -> VisitImage:
-    if visit_image.unit == u.nJy:
-        return visit_image
-    try:
-        return visit_image.convert_unit(u.nJy, copy="as-needed")
-    except u.UnitConversionError as exc:
-        raise UnusableExposureError(
-            "not_calibrated",
-            f"The pixels are in {visit_image.unit}, which cannot be converted to nJy: {exc}",
-        ) from exc
-
-
-class _Nearest:
-    """Look up a boolean plane at the nearest pixel."""
-
-    def __init__(self, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> None:
-        finite = np.isfinite(y) & np.isfinite(x)
-        rows, columns = (np.rint(np.where(finite, c, -1.0)).astype(np.int64) for c in (y, x))
-        self.inside = finite & (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-        self._rows, self._columns = np.where(self.inside, rows, 0), np.where(self.inside, columns, 0)
-
-    def __call__(self, plane: np.ndarray) -> np.ndarray:
-        return plane[self._rows, self._columns] & self.inside
-
-
-def _covered_polygon(geometry: PatchGeometry, visit_image: VisitImage) -> Polygon:
-    """Return the part of a patch under a visit image, in tract pixels."""
-    visit_bbox = visit_image.bbox
-    low_x, high_x = visit_bbox.x.min - 0.5, visit_bbox.x.max + 0.5
-    low_y, high_y = visit_bbox.y.min - 0.5, visit_bbox.y.max + 0.5
-    x = np.array([low_x, high_x, high_x, low_x])
-    y = np.array([low_y, low_y, high_y, high_y])
-    corners = geometry.projection.sky_to_pixel(visit_image.sky_projection.pixel_to_sky(x=x, y=y))
-    outline = Polygon(x_vertices=np.asarray(corners.x), y_vertices=np.asarray(corners.y))
-    overlap = outline.intersection(geometry.bbox.to_polygon())
-    return overlap if isinstance(overlap, Polygon) else outline

@@ -21,8 +21,7 @@ import numpy.typing as npt
 from lsst.daf.butler import Butler
 from lsst.sphgeom import ConvexPolygon
 
-from ..adapters import UnusableExposureError
-from ._visit_psfs import VisitPsf, read_visit_psf
+from ..adapters import UnusableExposureError, VisitPsf, read_visit_psf
 
 type Array = npt.NDArray[np.float64]
 type Progress = Callable[[int, int, str], None]

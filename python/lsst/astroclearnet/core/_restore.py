@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ._consistency import psf_width_errors
-from ._depth import weight_maps
+from ._depth import WeightMaps, weight_maps
 from ._device import make_generator, select_device
 from ._errors import InputError
 from ._estimator import Estimator
@@ -203,6 +203,7 @@ def _assemble(
         variance=known(variance),
         mask=_to_numpy(mask),
         rejected=_to_numpy(clipped[back]),
+        coadd=_to_numpy(torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)),
         noise_realizations=known(errors.restored[:kept]),
         linear_image=known(model.crop(estimate.linear)),
         linear_variance=known(variance_of_linear),
@@ -221,6 +222,16 @@ def _assemble(
         history=history,
         device=str(stack.device),
     )
+
+
+def _coadd(
+    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, maps: WeightMaps
+) -> torch.Tensor:
+    """Return the weighted mean of exposures on the patch."""
+    total = model.sampling.adjoint(weights * images).sum(dim=0)
+    # What interpolates values at pixels also brings pixels to the patch.
+    image = model.inverse_transform(model.filtered(model.transform(total)))
+    return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
 
 
 def _sky_unit(estimator: Estimator) -> float:

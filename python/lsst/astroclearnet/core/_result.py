@@ -57,6 +57,9 @@ class RestorationResult:
     rejected
         Shape (n, H, W), bool, pixels of the patch with a usable pixel of the
         exposure that the other exposures contradict.
+    coadd
+        Shape (H, W), float32, inverse-variance mean of the exposures at the
+        PSF that this gives, for comparison; NaN where no exposure was used.
     noise_realizations
         Shape (k, H, W), float32, errors of ``image`` when the restored sky is
         observed and restored again.
@@ -105,6 +108,7 @@ class RestorationResult:
     variance: np.ndarray
     mask: np.ndarray
     rejected: np.ndarray
+    coadd: np.ndarray
     noise_realizations: np.ndarray
     linear_image: np.ndarray
     linear_variance: np.ndarray

@@ -14,6 +14,9 @@ from ._options_config import *
 from ._patch_source import *
 from ._products import *
 from ._progress import *
+from ._psf_quality import *
 from ._reading import *
-from .coregister_visits import *
+from ._visit_selection import *
+from .prepare_exposures import *
 from .restore_coadd import *
+from .select_exposures import *

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import crop_to_patch, exposure_information
 from ..core import MaskBit, RestorationResult, kernel_fwhm
 from ._products import RestorationInputs
 
@@ -49,13 +49,14 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
     -------
     metrics : `dict`
         Plain Python values: ``exposures``, a list with the identity, PSF
-        FWHM (arcsec), weight share, reduced chi-square and rejected fraction
+        FWHM (arcsec), share of the information about point sources
+        (``weight_share``), reduced chi-square and rejected fraction
         of each, by how much its PSF is wider than given
         (``psf_width_error``, relative, with its standard deviation
         ``psf_width_sigma``) and ``psf_consistent``, which is false if that is
         more than 1.5 % and more than 5 sigma (a single exposure is compared
-        with nothing, and has NaN); ``dropped``, reasons by exposure; ``fit``,
-        ``image`` and ``patch``, flat dictionaries.
+        with nothing, and has NaN); ``dropped`` and ``not_selected``, reasons
+        by exposure; ``fit``, ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -66,9 +67,11 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
             "band": inputs.band,
             "num_exposures": len(inputs.exposures),
             "num_dropped": inputs.num_dropped,
+            "num_not_selected": len(inputs.not_selected),
         },
         "exposures": _exposures(result, inputs),
         "dropped": dict(inputs.dropped),
+        "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
         "image": _image(result, inputs),
     }
@@ -114,7 +117,11 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
     geometry, scale = inputs.geometry, inputs.geometry.pixel_scale
     weights = crop_to_patch(result.weights, geometry)
     rejected = crop_to_patch(result.rejected, geometry)
-    total = float(weights.sum())
+    information = [
+        float(exposure_information(e, w, geometry).sum())
+        for e, w in zip(inputs.exposures, weights, strict=True)
+    ]
+    total = sum(information)
     # The image follows a single exposure, and is no judge of it.
     is_comparable = int((result.weights > 0).any(axis=(1, 2)).sum()) > 1
     exposures = []
@@ -133,7 +140,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "psf_width_error": error,
                 "psf_width_sigma": sigma,
                 "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _PSF_SIGNIFICANCE * sigma),
-                "weight_share": float(weights[n].sum()) / total if total else math.nan,
+                "weight_share": information[n] / total if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
                 "used_fraction": float(used.mean()),
                 "rejected_fraction": float(rejected[n].sum() / max(1, int(used.sum() + rejected[n].sum()))),

@@ -23,7 +23,9 @@ from astropy.table import Table
 from lsst.images.cells import CellCoadd
 
 from ..adapters import (
-    CoregisteredExposure,
+    FEW_EXPOSURES,
+    MaskTable,
+    PatchExposure,
     PatchGeometry,
     crop_to_patch,
     make_cell_coadd,
@@ -35,10 +37,6 @@ from ..core import MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SATURATED_FRACTION = 0.1
-"""Fraction of covering exposures that must be saturated for the plane to be
-set, as in Rubin's coadds."""
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -55,9 +53,16 @@ class RestorationInputs:
     Attributes
     ----------
     exposures
-        Co-registered exposures, in the order of the result's arrays.
+        Exposures, in the order of the result's arrays.
     dropped
-        Reason for each exposure that was left out, by its name.
+        Reason for each exposure that was left out for a fault or because it
+        does not overlap the patch, by its name.
+    not_selected
+        Reason for each exposure that the selection left out, by its name.
+    mask_table
+        Treatment of mask planes.
+    min_exposures
+        Number of exposures below which a pixel is flagged.
     geometry
         Geometry of the patch.
     band
@@ -68,8 +73,11 @@ class RestorationInputs:
         Seed of everything random.
     """
 
-    exposures: list[CoregisteredExposure]
+    exposures: list[PatchExposure]
     dropped: dict[str, str]
+    not_selected: dict[str, str]
+    mask_table: MaskTable
+    min_exposures: int
     geometry: PatchGeometry
     band: str
     data_id: str
@@ -185,26 +193,22 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
         Coadd and restored image with one stretch, uncertainty, residual, PSF
         profiles and the course of the fit.
     """
-    from ..baselines import coadd_psf, inverse_variance_coadd
+    from ..baselines import coadd_psf
     from ..plots import restoration_figure
 
     geometry = inputs.geometry
-    used = np.stack([e.good for e in inputs.exposures])
-    coadd = inverse_variance_coadd(
-        np.stack([e.image for e in inputs.exposures]), np.stack([e.variance for e in inputs.exposures]), used
-    )
     size = max(e.psfs.shape[-1] for e in inputs.exposures)
     stamps = [_mean_psf(e, size) for e in inputs.exposures]
     best = min(stamps, key=kernel_fwhm)
     history = result.history
     return restoration_figure(
-        coadd=crop_to_patch(coadd.image, geometry),
+        coadd=crop_to_patch(result.coadd, geometry),
         restored=crop_to_patch(result.image, geometry),
         variance=crop_to_patch(result.variance, geometry),
         mask=crop_to_patch(result.mask, geometry),
         residual=crop_to_patch(result.residual, geometry),
         psfs={
-            "coadd": coadd_psf(np.stack(stamps), coadd.weights),
+            "coadd": coadd_psf(np.stack(stamps), result.weights),
             "best exposure": best,
             "restored": _target_psf(result.target_fwhm),
         },
@@ -230,9 +234,11 @@ def _make_coadd(
     geometry = inputs.geometry
     cropped = crop_to_patch(image, geometry)
     weights = crop_to_patch(result.weights, geometry)
+    rejected = crop_to_patch(result.rejected, geometry)
     missing = missing_cells(np.isfinite(cropped), geometry.definition.cells)
     covered = np.stack([crop_to_patch(e.covered, geometry) for e in inputs.exposures])
-    unused = covered & (weights == 0)
+    usable = np.stack([crop_to_patch(e.usable, geometry) for e in inputs.exposures])
+    unused = covered & (~usable | rejected)
     coadd = make_cell_coadd(
         geometry=geometry,
         band=inputs.band,
@@ -253,17 +259,20 @@ def _mask_planes(
 ) -> dict[str, np.ndarray]:
     geometry = inputs.geometry
     bits = crop_to_patch(result.mask, geometry)
-    saturated = np.stack([crop_to_patch(e.saturated, geometry) for e in inputs.exposures])
-    cosmic_ray = np.stack([crop_to_patch(e.cosmic_ray, geometry) for e in inputs.exposures])
+    flags = [
+        {name: crop_to_patch(plane, geometry) for name, plane in e.flags.items()} for e in inputs.exposures
+    ]
     rejected = unused.any(axis=0)
-    return {
-        "NO_DATA": (bits & MaskBit.NO_DATA) > 0,
-        "INTERPOLATED": (bits & MaskBit.INPAINTED) > 0,
-        "CLIPPED": (bits & MaskBit.CLIPPED) > 0,
+    number = (covered & ~unused).sum(axis=0)
+    no_data = (bits & MaskBit.NO_DATA) > 0
+    clipped = (bits & MaskBit.CLIPPED) > 0
+    return inputs.mask_table.propagate(flags, list(covered)) | {
+        "NO_DATA": no_data,
+        "INTERPOLATED": ~no_data & (((bits & MaskBit.INPAINTED) > 0) | (number == 0)),
+        "CLIPPED": clipped,
         "REJECTED": rejected,
         "INEXACT_PSF": rejected,
-        "COSMIC_RAY": cosmic_ray.any(axis=0),
-        "SATURATED": saturated.sum(axis=0) > _SATURATED_FRACTION * covered.sum(axis=0),
+        FEW_EXPOSURES: number < inputs.min_exposures,
     }
 
 
@@ -283,9 +292,12 @@ def _coadd_metadata(
         "stop_reason": result.history.stop_reason,
         "num_exposures": len(inputs.exposures),
         "num_dropped": inputs.num_dropped,
+        "num_not_selected": len(inputs.not_selected),
     }
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):
         metadata[f"dropped_{n}"] = f"{name}: {reason}"
+    for n, (name, reason) in enumerate(sorted(inputs.not_selected.items())):
+        metadata[f"not_selected_{n}"] = f"{name}: {reason}"
     return metadata
 
 
@@ -293,6 +305,6 @@ def _target_psf(fwhm: float) -> np.ndarray:
     return gaussian_kernel(fwhm, 2 * math.ceil(2.5 * fwhm) + 1)
 
 
-def _mean_psf(exposure: CoregisteredExposure, size: int) -> np.ndarray:
+def _mean_psf(exposure: PatchExposure, size: int) -> np.ndarray:
     pad = (size - exposure.psfs.shape[-1]) // 2
     return np.pad(np.nanmean(exposure.psfs, axis=(0, 1)), pad)

@@ -73,7 +73,7 @@ def read_overlap(
     bbox
         Box to cover, in tract pixels.
     padding
-        Pixels that the resampling kernel needs beyond the overlap.
+        Pixels to read beyond the overlap.
 
     Returns
     -------
@@ -132,10 +132,7 @@ def _cut(
 
 
 def _overlap(pixel_map: PixelMap, visit_bbox: Box, padding: int) -> Box:
-    footprint = pixel_map.footprint(padding)
-    if footprint is not None:
-        rows = max(footprint.y.start, visit_bbox.y.start), min(footprint.y.stop, visit_bbox.y.stop)
-        columns = max(footprint.x.start, visit_bbox.x.start), min(footprint.x.stop, visit_bbox.x.stop)
-        if rows[0] < rows[1] and columns[0] < columns[1]:
-            return Box.factory[slice(*rows), slice(*columns)]
-    raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+    overlap = pixel_map.overlap(visit_bbox, padding)
+    if overlap is None:
+        raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+    return overlap

@@ -37,7 +37,7 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import CoregisteredExposure, ExposureArrays, PatchGeometry, stack_exposures
+from ..adapters import PatchArrays, PatchExposure, PatchGeometry, stack_patch_exposures
 from ..core import (
     RestorationError,
     RestorationResult,
@@ -53,7 +53,9 @@ from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
 from ._products import RestorationInputs, make_coadd, make_figure, make_linear_coadd, make_noise_table
 from ._progress import report_progress
 from ._reading import VisitImageSource
-from .coregister_visits import CoregisterVisitsTask
+from ._visit_selection import VisitSelections, parse_visit_selections
+from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
+from .select_exposures import SelectExposuresTask
 
 
 class RestoreCoaddConnections(
@@ -62,6 +64,7 @@ class RestoreCoaddConnections(
     defaultTemplates={
         "visit_image_name": "visit_image",
         "reference_name": "deep_coadd",
+        "selection_name": "goodSeeingVisits",
         "output_name": "restored_coadd",
     },
 ):
@@ -99,6 +102,21 @@ class RestoreCoaddConnections(
         name="skymap_geometry",
         storageClass="StructuredDataDict",
         dimensions=("skymap",),
+    )
+    visit_selections = cT.Input(
+        doc="Visits selected for the patch, for do_use_visit_selection.",
+        name="{selection_name}",
+        storageClass="StructuredDataDict",
+        dimensions=("instrument", "skymap", "tract", "patch", "band"),
+        multiple=True,
+    )
+    sky_corrections = cT.Input(
+        doc="Sky corrections of the visit images, for do_apply_sky_correction.",
+        name="skyCorr",
+        storageClass="Background",
+        dimensions=("instrument", "visit", "detector"),
+        multiple=True,
+        deferLoad=True,
     )
     restored_coadd = cT.Output(
         doc="Restored coadd at the target PSF, in nJy: to look, detect and classify.",
@@ -138,6 +156,10 @@ class RestoreCoaddConnections(
         for source, connection in GEOMETRY_CONNECTIONS.items():
             if source != config.geometry_source:
                 delattr(self, connection)
+        if not config.do_use_visit_selection:
+            del self.visit_selections
+        if not config.preparation.do_apply_sky_correction:
+            del self.sky_corrections
         if not config.do_linear:
             del self.restored_coadd_linear
             del self.restored_coadd_linear_noise
@@ -188,8 +210,20 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         check=lambda device: re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is not None,
     )
     seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
-    coregistration: Any = ConfigurableField(
-        doc="Subtask that brings visit images onto the patch.", target=CoregisterVisitsTask
+    do_use_visit_selection = Field[bool](
+        doc="Leave out visits that the visit_selections of the patch do not have?", default=False
+    )
+    selection: Any = ConfigurableField(
+        doc="Subtask that chooses among the visit images.", target=SelectExposuresTask
+    )
+    preparation: Any = ConfigurableField(
+        doc="Subtask that reads visit images where they overlap the patch.", target=PrepareExposuresTask
+    )
+    min_exposures = RangeField(
+        dtype=int,
+        doc="Number of exposures with a usable pixel below which FEW_EXPOSURES is set.",
+        default=3,
+        min=1,
     )
     restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
     do_linear = Field[bool](
@@ -203,9 +237,9 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
 class RestoreCoaddTask(PipelineTask):
     """Restore the coadd of a patch with a network fitted to its exposures.
 
-    Each visit image is resampled onto the patch with its variance, mask and
-    PSF; the network of `lsst.astroclearnet.core.restore` is fitted to them
-    and gives the sky at one declared PSF.
+    Each visit image stays on its own pixels, with its variance and mask; the
+    network of `lsst.astroclearnet.core.restore` is fitted to them and gives
+    the sky on the patch at one declared PSF.
 
     Parameters
     ----------
@@ -223,8 +257,10 @@ class RestoreCoaddTask(PipelineTask):
             raise RuntimeError(
                 "do_plot=True needs matplotlib: install lsst-astroclearnet[plots], or set do_plot=False."
             )
-        self.makeSubtask("coregistration")
-        self.coregistration: CoregisterVisitsTask
+        self.makeSubtask("selection")
+        self.selection: SelectExposuresTask
+        self.makeSubtask("preparation")
+        self.preparation: PrepareExposuresTask
 
     def runQuantum(
         self,
@@ -246,11 +282,25 @@ class RestoreCoaddTask(PipelineTask):
         # The executor leaves one thread to a process; it may have been given
         # more cores than that.
         torch.set_num_threads(max(1, butlerQC.resources.num_cores))
-        outputs = self.run(visit_images=handles, geometry=geometry, band=str(data_id["band"]))
+        outputs = self.run(
+            visit_images=handles,
+            geometry=geometry,
+            band=str(data_id["band"]),
+            selections=self._read_selections(butlerQC, inputRefs),
+            sky_corrections=self._read_sky_corrections(butlerQC, inputRefs),
+        )
         butlerQC.put(outputs, outputRefs)
 
     @timeMethod
-    def run(self, *, visit_images: Sequence[VisitImageSource], geometry: PatchGeometry, band: str) -> Struct:
+    def run(
+        self,
+        *,
+        visit_images: Sequence[VisitImageSource],
+        geometry: PatchGeometry,
+        band: str,
+        selections: VisitSelections | None = None,
+        sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
+    ) -> Struct:
         """Restore one patch in one band.
 
         Parameters
@@ -262,6 +312,11 @@ class RestoreCoaddTask(PipelineTask):
             Geometry of the patch.
         band
             Name of the band.
+        selections
+            Visits selected elsewhere, by instrument; by default all.
+        sky_corrections
+            What to subtract from visit images, by visit and detector, for
+            ``do_apply_sky_correction``.
 
         Returns
         -------
@@ -282,22 +337,23 @@ class RestoreCoaddTask(PipelineTask):
         self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
-        registered = self.coregistration.run(
-            visit_images=visit_images,
-            geometry=geometry,
-            num_realizations=self.config.restoration.noise.num_draws,
-            seed=seed,
+        chosen = self.selection.run(visit_images=visit_images, geometry=geometry, selections=selections)
+        prepared = self.preparation.run(
+            visit_images=chosen.selected, geometry=geometry, sky_corrections=sky_corrections
         )
-        self._require_exposures(registered.exposures, registered.dropped, name)
+        self._require_exposures(prepared.exposures, prepared.dropped, name)
         inputs = RestorationInputs(
-            exposures=registered.exposures,
-            dropped=registered.dropped,
+            exposures=prepared.exposures,
+            dropped=prepared.dropped,
+            not_selected=chosen.rejected,
+            mask_table=self.preparation.mask_table,
+            min_exposures=self.config.min_exposures,
             geometry=geometry,
             band=band,
             data_id=name,
             seed=seed,
         )
-        result = self._restore(stack_exposures(registered.exposures), inputs)
+        result = self._restore(stack_patch_exposures(prepared.exposures), inputs)
         metrics = make_metrics(result, inputs)
         self._record(metrics)
         outputs = Struct(restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics)
@@ -309,7 +365,7 @@ class RestoreCoaddTask(PipelineTask):
         return outputs
 
     @timeMethod
-    def _restore(self, arrays: ExposureArrays, inputs: RestorationInputs) -> RestorationResult:
+    def _restore(self, arrays: PatchArrays, inputs: RestorationInputs) -> RestorationResult:
         options = self.config.restoration.make_options()
         target_fwhm = self._target_fwhm(arrays, inputs.geometry)
         self.log.info(
@@ -329,7 +385,7 @@ class RestoreCoaddTask(PipelineTask):
                     options=options,
                     device=self.config.device,
                     seed=inputs.seed,
-                    noise=arrays.noise,
+                    positions=arrays.positions,
                     callback=callback,
                 )
         except RestorationError as exc:
@@ -343,11 +399,30 @@ class RestoreCoaddTask(PipelineTask):
         )
         return result
 
-    def _target_fwhm(self, arrays: ExposureArrays, geometry: PatchGeometry) -> float:
+    def _read_selections(
+        self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
+    ) -> VisitSelections | None:
+        if not self.config.do_use_visit_selection:
+            return None
+        refs = inputRefs.visit_selections
+        instruments = (str(ref.dataId["instrument"]) for ref in refs)
+        return parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
+
+    def _read_sky_corrections(
+        self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
+    ) -> dict[tuple[int, int], SkyCorrectionSource] | None:
+        if not self.config.preparation.do_apply_sky_correction:
+            return None
+        handles = butlerQC.get(inputRefs.sky_corrections)
+        return {(int(h.dataId["visit"]), int(h.dataId["detector"])): h for h in handles}
+
+    def _target_fwhm(self, arrays: PatchArrays, geometry: PatchGeometry) -> float:
         """Return the FWHM of the target PSF in pixels."""
         if self.config.target_fwhm is not None:
             return float(self.config.target_fwhm) / geometry.pixel_scale
-        levels = masked_medians(torch.as_tensor(arrays.variances), torch.as_tensor(arrays.good), np.inf)
+        # The noise of the light in a pixel of the patch.
+        variances = torch.as_tensor(arrays.variances) / arrays.positions.area.clamp(min=1e-6)
+        levels = masked_medians(variances, torch.as_tensor(arrays.good), np.inf)
         return suggest_target_fwhm(
             np.nanmean(arrays.psfs, axis=(1, 2)), levels.numpy(), max_noise=self.config.max_noise
         )
@@ -366,7 +441,7 @@ class RestoreCoaddTask(PipelineTask):
         return int.from_bytes(digest)
 
     def _require_exposures(
-        self, exposures: Sequence[CoregisteredExposure], dropped: Mapping[str, str], name: str
+        self, exposures: Sequence[PatchExposure], dropped: Mapping[str, str], name: str
     ) -> None:
         if exposures:
             return

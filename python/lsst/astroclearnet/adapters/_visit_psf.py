@@ -6,43 +6,31 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""PSF and blank-sky variance of visit images, without their pixels."""
+"""What part of the sky a visit image sees, how sharply and how deep."""
 
 from __future__ import annotations
 
-__all__ = ("Overlap", "VisitPsf", "read_visit_psf")
+__all__ = ("Overlap", "VisitFootprint", "VisitPsf", "read_visit_psf")
 
 import dataclasses
-import logging
-from typing import Any, cast
+import math
+from typing import Any
 
 import astropy.units as u
 import numpy as np
-import numpy.typing as npt
 from astropy.coordinates import SkyCoord
 
-from lsst.daf.butler import DeferredDatasetHandle
 from lsst.images import Box, NoOverlapError, Polygon, SkyProjection, TractFrame, VisitImage
 from lsst.images.psfs import PointSpreadFunction
-from lsst.images.serialization import ArchiveReadError
 from lsst.sphgeom import ConvexPolygon, LonLat
 
-from ..adapters import (
-    DEFAULT_EXCLUDED_PLANES,
-    PixelMap,
-    TractGeometry,
-    UnusableExposureError,
-    mask_of_planes,
-    psf_stamps,
-    visit_image_from_exposure,
-)
 from ..core import InputError
+from ._exposure_id import UnusableExposureError
+from ._patch_geometry import TractGeometry
+from ._pixel_map import PixelMap
+from ._psf import psf_stamps
+from ._visit_components import ImageHandle, VisitComponents
 
-type Array = npt.NDArray[np.float64]
-
-_LOG = logging.getLogger(__name__)
-
-_COMPONENTS = ("psf", "variance", "mask", "sky_projection", "bbox")
 _LOCAL_SIZE = 3
 """Side in pixels of the grid that carries a PSF to other pixels: what central
 differences take."""
@@ -58,34 +46,30 @@ class Overlap:
         Its centre in pixels of the visit image.
     fraction
         Its share of the area of the region.
+    bbox
+        Box of pixels of the visit image that holds it.
     """
 
     y: float
     x: float
     fraction: float
+    bbox: Box
 
 
 @dataclasses.dataclass(frozen=True)
-class VisitPsf:
-    """What a visit image says of the resolution and the noise it can give.
+class VisitFootprint:
+    """Where the pixels of a visit image are on the sky.
 
     Attributes
     ----------
-    psf
-        Its PSF, on its own pixels.
     projection
         Mapping from its pixels to the sky.
     bbox
         Box of its pixels.
-    level
-        Variance of the blank sky: the median of the variance plane over the
-        usable pixels, in nJy^2.
     """
 
-    psf: PointSpreadFunction
     projection: SkyProjection[Any]
     bbox: Box
-    level: float
 
     @property
     def pixel_scale(self) -> float:
@@ -109,7 +93,7 @@ class VisitPsf:
             The part; `None` if there is none.
         """
         if region is None:
-            return Overlap(y=self.bbox.y.center, x=self.bbox.x.center, fraction=1.0)
+            return Overlap(y=self.bbox.y.center, x=self.bbox.x.center, fraction=1.0, bbox=self.bbox)
         center = LonLat(region.getCentroid())
         plane, _ = _local_grid(center.getLon().asDegrees(), center.getLat().asDegrees(), 1.0)
         corners = [LonLat(vertex) for vertex in region.getVertices()]
@@ -130,13 +114,20 @@ class VisitPsf:
             return None
         sky = plane.pixel_to_sky(x=part.centroid.x, y=part.centroid.y)
         pixel = self.projection.sky_to_pixel(sky)
-        return Overlap(y=float(pixel.y), x=float(pixel.x), fraction=part.area / outline.area)
+        return Overlap(
+            y=float(pixel.y),
+            x=float(pixel.x),
+            fraction=part.area / outline.area,
+            bbox=self._box_of(plane.pixel_to_sky(x=part.x_vertices, y=part.y_vertices)),
+        )
 
-    def stamp(self, *, y: float, x: float, pixel_scale: float) -> Array:
-        """Return the PSF on square pixels of some size with north up.
+    def psf_stamp(self, psf: PointSpreadFunction, *, y: float, x: float, pixel_scale: float) -> np.ndarray:
+        """Return a PSF on square pixels of some size with north up.
 
         Parameters
         ----------
+        psf
+            PSF of the visit image, on its own pixels.
         y
             Row in pixels of the visit image.
         x
@@ -158,10 +149,82 @@ class VisitPsf:
         grid, box = _local_grid(float(sky.ra.deg), float(sky.dec.deg), pixel_scale)
         pixel_map = PixelMap.from_projections(grid, box, self.projection)
         try:
-            stamp = psf_stamps(self.psf, pixel_map, self.bbox)[0, 0]
+            stamp = psf_stamps(psf, pixel_map, self.bbox)[0, 0]
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
         return np.asarray(stamp)
+
+    def resize_variance(self, variance: float, pixel_scale: float) -> float:
+        """Return the variance that pixels of another size would have.
+
+        Parameters
+        ----------
+        variance
+            Variance of the image's own pixels.
+        pixel_scale
+            Size of the other pixels in arcsec.
+
+        Returns
+        -------
+        variance : `float`
+            That of white noise of the same power per area.
+        """
+        return variance * (pixel_scale / self.pixel_scale) ** 2
+
+    def _box_of(self, sky: SkyCoord) -> Box:
+        """Return the box of pixels around positions, inside the image."""
+        pixels = self.projection.sky_to_pixel(sky)
+        intervals = []
+        for values, own in ((pixels.y, self.bbox.y), (pixels.x, self.bbox.x)):
+            start = min(max(math.floor(float(np.min(values)) + 0.5), own.min), own.max)
+            stop = max(min(math.ceil(float(np.max(values)) - 0.5), own.max), start) + 1
+            intervals.append(slice(start, stop))
+        return Box.factory[intervals[0], intervals[1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class VisitPsf(VisitFootprint):
+    """What a visit image says of the resolution and the noise it can give.
+
+    Attributes
+    ----------
+    projection
+        Mapping from its pixels to the sky.
+    bbox
+        Box of its pixels.
+    psf
+        Its PSF, on its own pixels.
+    level
+        Variance of the blank sky: the median of the variance plane over the
+        usable pixels, in nJy^2.
+    """
+
+    psf: PointSpreadFunction
+    level: float
+
+    def stamp(self, *, y: float, x: float, pixel_scale: float) -> np.ndarray:
+        """Return the PSF on square pixels of some size with north up.
+
+        Parameters
+        ----------
+        y
+            Row in pixels of the visit image.
+        x
+            Column.
+        pixel_scale
+            Size of the pixels in arcsec.
+
+        Returns
+        -------
+        stamp : `numpy.ndarray`
+            Shape (P, P), P odd, sum 1.
+
+        Raises
+        ------
+        UnusableExposureError
+            If the PSF cannot be evaluated there.
+        """
+        return self.psf_stamp(self.psf, y=y, x=x, pixel_scale=pixel_scale)
 
     def level_at(self, pixel_scale: float) -> float:
         """Return the variance that pixels of another size would have.
@@ -176,19 +239,17 @@ class VisitPsf:
         level : `float`
             Variance in nJy^2 of white noise of the same power per area.
         """
-        return self.level * (pixel_scale / self.pixel_scale) ** 2
+        return self.resize_variance(self.level, pixel_scale)
 
 
-def read_visit_psf(handle: DeferredDatasetHandle) -> VisitPsf:
+def read_visit_psf(source: VisitImage | ImageHandle) -> VisitPsf:
     """Read the PSF and the blank-sky variance of a visit image.
-
-    Image pixels are read only where the storage has no components, or where
-    the variance needs a calibration.
 
     Parameters
     ----------
-    handle
-        Handle of a visit image of `lsst.images`, or of an afw exposure.
+    source
+        A visit image of `lsst.images`, or a handle of one or of an afw
+        exposure.
 
     Returns
     -------
@@ -201,81 +262,10 @@ def read_visit_psf(handle: DeferredDatasetHandle) -> VisitPsf:
         If the image cannot be read, has no PSF, no usable pixel or a unit
         that is not calibrated.
     """
-    try:
-        names = {"components": list(_COMPONENTS)}
-        parts = cast(dict[str, Any], handle.get(component="components", parameters=names))
-        if parts["variance"].unit != u.nJy**2:
-            parts = _read_whole(handle)
-    except (UnusableExposureError, MemoryError):
-        raise
-    except Exception as exc:
-        # A storage without components or a PSF that cannot be read: reading
-        # the whole image tells which.
-        _LOG.debug("No read by parts of %s (%s); reading it whole.", handle.dataId, exc)
-        parts = _read_whole(handle)
-    if parts["psf"] is None:
-        raise UnusableExposureError("no_psf", f"{handle.dataId} has no PSF.")
-    variance = parts["variance"].array
-    usable = np.isfinite(variance) & (variance > 0)
-    usable &= ~mask_of_planes(parts["mask"], DEFAULT_EXCLUDED_PLANES)
-    if not usable.any():
-        raise UnusableExposureError("no_usable_pixels", f"{handle.dataId} has no usable pixel.")
-    return VisitPsf(
-        psf=parts["psf"],
-        projection=parts["sky_projection"],
-        bbox=parts["bbox"],
-        level=float(np.median(variance[usable])),
-    )
-
-
-def _read_whole(handle: DeferredDatasetHandle) -> dict[str, Any]:
-    """Read a visit image and take it apart.
-
-    Parameters
-    ----------
-    handle
-        Handle of the image.
-
-    Returns
-    -------
-    parts : `dict`
-        Its components by name, the variance in nJy^2.
-
-    Raises
-    ------
-    UnusableExposureError
-        If that fails.
-    """
-    try:
-        visit_image = _read_any_format(handle).convert_unit(u.nJy, copy="as-needed")
-        return {name: getattr(visit_image, name) for name in _COMPONENTS}
-    except MemoryError:
-        raise
-    except u.UnitConversionError as exc:
-        raise UnusableExposureError("not_calibrated", f"{handle.dataId}: {exc}") from exc
-    except ArchiveReadError as exc:
-        raise UnusableExposureError("no_psf", f"The PSF of {handle.dataId} cannot be read: {exc}") from exc
-    except Exception as exc:
-        # A file may fail in any way of the library that reads it.
-        raise UnusableExposureError("unreadable", f"{handle.dataId} cannot be read: {exc}") from exc
-
-
-def _read_any_format(handle: DeferredDatasetHandle) -> VisitImage:
-    """Read a visit image of `lsst.images`, or an afw exposure as one.
-
-    Parameters
-    ----------
-    handle
-        Handle of the image.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        The image.
-    """
-    if handle.ref.datasetType.storageClass_name.startswith("Exposure"):
-        return visit_image_from_exposure(handle.get())
-    return cast(VisitImage, handle.get())
+    components = VisitComponents(source)
+    parts = components.read("psf", "sky_projection", "bbox")
+    level, _ = components.sky_variance()
+    return VisitPsf(projection=parts["sky_projection"], bbox=parts["bbox"], psf=parts["psf"], level=level)
 
 
 def _local_grid(ra_deg: float, dec_deg: float, pixel_scale: float) -> tuple[SkyProjection[TractFrame], Box]:

@@ -1,0 +1,90 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Names of visit images, and why one is left out."""
+
+from __future__ import annotations
+
+__all__ = ("ExposureId", "UnusableExposureError")
+
+import dataclasses
+
+from lsst.images import VisitImage
+
+
+class UnusableExposureError(ValueError):
+    """An exposure that must be left out, and why.
+
+    Parameters
+    ----------
+    reason
+        A short, stable slug such as ``"no_psf"``.
+    message
+        What is wrong, with the value.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class ExposureId:
+    """Identity of a visit image.
+
+    Attributes
+    ----------
+    visit
+        Visit ID.
+    detector
+        Detector ID.
+    instrument
+        Name of the instrument.
+    physical_filter
+        Name of the filter.
+    day_obs
+        Observing day as YYYYMMDD, 0 where it is not known.
+    """
+
+    visit: int
+    detector: int
+    instrument: str = ""
+    physical_filter: str = ""
+    day_obs: int = 0
+
+    @classmethod
+    def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
+        """Construct from what a visit image says of itself.
+
+        Where the observation's metadata are silent, the frame of its pixels
+        names instrument and visit.
+
+        Parameters
+        ----------
+        visit_image
+            The visit image.
+
+        Returns
+        -------
+        identity : `ExposureId`
+            Its identity.
+        """
+        info = visit_image.obs_info
+        frame = visit_image.sky_projection.pixel_frame
+        day = str(info.observing_day or "").replace("-", "")
+        visit = info.visit_id if info.visit_id is not None else frame.visit
+        return cls(
+            visit=int(visit or 0),
+            detector=int(frame.detector),
+            instrument=info.instrument or frame.instrument or "",
+            physical_filter=info.physical_filter or "",
+            day_obs=int(day) if day.isdigit() else 0,
+        )
+
+    def __str__(self) -> str:
+        return f"visit {self.visit}, detector {self.detector}"

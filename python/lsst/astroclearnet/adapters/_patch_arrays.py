@@ -1,0 +1,102 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Exposures of one patch as the arrays that the core computes on."""
+
+from __future__ import annotations
+
+__all__ = ("PatchArrays", "stack_patch_exposures")
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core import PixelPositions
+from ._patch_exposure import PatchExposure
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchArrays:
+    """Arguments of `lsst.astroclearnet.core.restore`.
+
+    Exposures have different sizes; the smaller ones are padded at the end of
+    both axes with pixels that are not usable and have no position.
+
+    Attributes
+    ----------
+    images
+        Shape (n, h, w), float32, nJy.
+    variances
+        Shape (n, h, w), float32, nJy^2.
+    good
+        Shape (n, h, w), bool.
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P), float64.
+    positions
+        Where the pixels lie on the patch.
+    """
+
+    images: np.ndarray
+    variances: np.ndarray
+    good: np.ndarray
+    psfs: np.ndarray
+    positions: PixelPositions
+
+
+def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
+    """Stack exposures, padding pixels and PSFs to common sizes.
+
+    Parameters
+    ----------
+    exposures
+        At least one exposure, all on the same box of the patch.
+
+    Returns
+    -------
+    arrays : `PatchArrays`
+        The stacked arrays.
+    """
+    shape = tuple(max(e.bbox.shape[axis] for e in exposures) for axis in (0, 1))
+    stacked = {
+        name: np.full((len(exposures), *shape), fill, dtype=getattr(exposures[0], name).dtype)
+        for name, fill in (
+            ("image", 0),
+            ("variance", 1),
+            ("good", False),
+            ("y", np.nan),
+            ("x", np.nan),
+            ("area", 0),
+        )
+    }
+    for n, exposure in enumerate(exposures):
+        height, width = exposure.bbox.shape
+        for name, array in stacked.items():
+            array[n, :height, :width] = getattr(exposure, name)
+    patch_height, patch_width = exposures[0].covered.shape
+    return PatchArrays(
+        images=stacked["image"],
+        variances=stacked["variance"],
+        good=stacked["good"],
+        psfs=_stack_psfs(exposures),
+        positions=PixelPositions.from_arrays(
+            (patch_height, patch_width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
+        ),
+    )
+
+
+def _stack_psfs(exposures: Sequence[PatchExposure]) -> np.ndarray:
+    size = max(e.psfs.shape[-1] for e in exposures)
+    psfs = []
+    for exposure in exposures:
+        pad = (size - exposure.psfs.shape[-1]) // 2
+        padded = np.pad(exposure.psfs, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+        # The padding of a cell without a PSF must not make it look like one.
+        padded[~np.isfinite(exposure.psfs).all(axis=(-1, -2))] = np.nan
+        psfs.append(padded)
+    return np.stack(psfs)

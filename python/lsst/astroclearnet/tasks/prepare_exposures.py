@@ -1,0 +1,210 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Take what a patch needs of visit images, on their own pixels."""
+
+from __future__ import annotations
+
+__all__ = ("PrepareExposuresConfig", "PrepareExposuresTask", "SkyCorrectionSource")
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lsst.images import Box, Image
+from lsst.images.fields import BaseField
+from lsst.pex.config import Config, DictField, Field, FieldValidationError, RangeField
+from lsst.pipe.base import Struct, Task
+
+from ..adapters import (
+    DEFAULT_MASK_TREATMENTS,
+    ExposureId,
+    MaskTable,
+    PatchExposure,
+    PatchGeometry,
+    UnusableExposureError,
+    background_image_from_legacy,
+    prepare_exposure,
+)
+from ._reading import Handle, VisitImageSource, read_overlap, source_id
+
+type SkyCorrectionSource = Image | BaseField | Handle
+
+
+class PrepareExposuresConfig(Config):
+    """Configuration of `PrepareExposuresTask`."""
+
+    border = RangeField(
+        dtype=int,
+        doc="Pixels beyond the outer box of the patch that are read and restored, then cut off.",
+        default=16,
+        min=0,
+    )
+    mask_planes = DictField[str, str](
+        doc="What the mask planes of the visit images mean, by their names in lsst.images, under which "
+        "legacy planes are found too. 'exclude': the pixels are not used. 'propagate F', F from 0 to less "
+        "than 1: the plane is set in the coadd where more than the fraction F of the exposures that cover "
+        "a pixel have it set in their nearest pixel. Both may be given with a comma. A plane that is not "
+        "named has no consequence.",
+        default=dict(DEFAULT_MASK_TREATMENTS),
+    )
+    min_good_fraction = RangeField(
+        dtype=float,
+        doc="Smallest fraction of the patch that usable pixels of an exposure must cover.",
+        default=0.001,
+        min=0.0,
+        max=1.0,
+    )
+    do_restore_background = Field[bool](
+        doc="Add the background that was subtracted from each visit image, as it records it? Then the "
+        "light of objects that it holds is not lost, and something else must take the sky out: turn on "
+        "do_apply_sky_correction.",
+        default=False,
+    )
+    do_apply_sky_correction = Field[bool](
+        doc="Subtract the sky correction of each visit image? An exposure without one is left out.",
+        default=False,
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        try:
+            MaskTable.from_treatments(dict(self.mask_planes))
+        except ValueError as exc:
+            raise FieldValidationError(type(self).mask_planes, self, str(exc)) from exc
+
+
+class PrepareExposuresTask(Task):
+    """Cut visit images to a patch and drop those that cannot be used.
+
+    Exposures are read one at a time, and only where they overlap the patch.
+    Nothing is resampled: image, variance and mask stay those of the visit
+    image's own pixels, whose positions on the patch go with them, and only
+    the PSF is brought to the grid of the patch.  An exposure that has no PSF
+    or sky projection, whose pixels are not calibrated or that cannot be read
+    is dropped with a reason; the others go on.  What is kept takes 29 bytes
+    for each pixel in the box around the overlap, and one byte for each pixel
+    of the patch and each mask plane to be propagated.
+    """
+
+    ConfigClass = PrepareExposuresConfig
+    _DefaultName = "prepareExposures"
+    config: PrepareExposuresConfig
+
+    @property
+    def mask_table(self) -> MaskTable:
+        """Treatment of the mask planes (`MaskTable`)."""
+        return MaskTable.from_treatments(dict(self.config.mask_planes))
+
+    def run(
+        self,
+        *,
+        visit_images: Sequence[VisitImageSource],
+        geometry: PatchGeometry,
+        sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
+    ) -> Struct:
+        """Prepare visit images.
+
+        Parameters
+        ----------
+        visit_images
+            Visit images, or deferred handles of them, in any order.
+        geometry
+            Geometry of the patch.
+        sky_corrections
+            Images or fields to be subtracted, or deferred handles of these or
+            of ``lsst.afw.math.BackgroundList``, by visit and detector; used
+            with ``do_apply_sky_correction``.
+
+        Returns
+        -------
+        result : `lsst.pipe.base.Struct`
+            ``exposures`` (`list` [`PatchExposure`]), sorted by visit and
+            detector, with positions on the box ``bbox`` (`lsst.images.Box`),
+            which is the outer box of the patch plus its border; and
+            ``dropped`` (`dict` [`str`, `str`]), the reason for each exposure
+            that was left out, by its name.
+        """
+        bbox = geometry.bbox.padded(self.config.border)
+        exposures: list[PatchExposure] = []
+        dropped: dict[str, str] = {}
+        seen: set[ExposureId] = set()
+        for source in sorted(visit_images, key=source_id):
+            identity = source_id(source)
+            name = str(identity)
+            try:
+                if identity in seen:
+                    raise UnusableExposureError("duplicate", "The same visit and detector is given twice.")
+                seen.add(identity)
+                correction = None
+                if self.config.do_apply_sky_correction:
+                    correction = (sky_corrections or {}).get((identity.visit, identity.detector))
+                    if correction is None:
+                        raise UnusableExposureError("no_sky_correction", "There is no sky correction for it.")
+                exposures.append(self._prepare(source, geometry, bbox, correction))
+            except UnusableExposureError as exc:
+                dropped[name] = f"{exc.reason}: {exc}"
+                level = self.log.verbose if exc.reason == "no_overlap" else self.log.warning
+                level("Dropped %s (%s): %s", name, exc.reason, exc)
+        self.log.info("Prepared %d of %d visit images.", len(exposures), len(visit_images))
+        return Struct(exposures=exposures, dropped=dropped, bbox=bbox)
+
+    def _prepare(
+        self,
+        source: VisitImageSource,
+        geometry: PatchGeometry,
+        bbox: Box,
+        correction: SkyCorrectionSource | None,
+    ) -> PatchExposure:
+        visit_image, pixel_map = read_overlap(source, geometry, bbox, padding=1)
+        known = source_id(source)
+        own = ExposureId.from_visit_image(visit_image)
+        exposure = prepare_exposure(
+            visit_image,
+            geometry,
+            identity=dataclasses.replace(
+                own,
+                visit=known.visit,
+                detector=known.detector,
+                instrument=known.instrument or own.instrument,
+            ),
+            bbox=bbox,
+            pixel_map=pixel_map,
+            mask_table=self.mask_table,
+            restore_background=self.config.do_restore_background,
+            sky_correction=None if correction is None else _read_correction(correction),
+        )
+        fraction = exposure.usable_fraction(geometry)
+        if fraction < self.config.min_good_fraction:
+            raise UnusableExposureError(
+                "too_few_pixels",
+                f"Only {fraction:.2%} of the patch has usable pixels, less than "
+                f"min_good_fraction={self.config.min_good_fraction:.2%}.",
+            )
+        if exposure.num_not_finite:
+            self.log.warning(
+                "%s has %d pixels without a usable value or variance that no mask plane excludes; "
+                "they are masked.",
+                exposure.identity,
+                exposure.num_not_finite,
+            )
+        return exposure
+
+
+def _read_correction(source: SkyCorrectionSource) -> Image | BaseField:
+    """Return a sky correction in the types of `lsst.images`."""
+    if isinstance(source, Image | BaseField):
+        return source
+    try:
+        content: Any = source.get()
+    except MemoryError:
+        raise
+    except Exception as exc:
+        # A file may fail in any way of the library that reads it.
+        raise UnusableExposureError("no_sky_correction", f"It cannot be read: {exc}") from exc
+    return content if isinstance(content, Image | BaseField) else background_image_from_legacy(content)

@@ -1,0 +1,393 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Choose which of the overlapping visit images are used."""
+
+from __future__ import annotations
+
+__all__ = ("SelectExposuresConfig", "SelectExposuresTask")
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import astropy.units as u
+import numpy as np
+
+from lsst.pex.config import Config, RangeField
+from lsst.pipe.base import Struct, Task
+from lsst.sphgeom import ConvexPolygon
+
+from ..adapters import (
+    ExposureId,
+    PatchGeometry,
+    UnusableExposureError,
+    VisitComponents,
+    VisitFootprint,
+    box_region,
+)
+from ..core import kernel_fwhm
+from ._psf_quality import QUALITY_LIMITS, check_psf_quality
+from ._reading import VisitImageSource, source_id
+from ._visit_selection import VisitSelections, require_selected
+
+_SIGNIFICANCE = 5.0
+"""Signal-to-noise ratio of a point source at the depth of an exposure."""
+
+
+def _upper_limit(doc: str) -> RangeField:
+    """Return a field of a limit that is off by default.
+
+    Parameters
+    ----------
+    doc
+        What it limits.
+
+    Returns
+    -------
+    field : `lsst.pex.config.RangeField`
+        The field.
+    """
+    return RangeField(doc=doc, dtype=float, default=None, optional=True, min=0.0, inclusiveMin=False)
+
+
+class SelectExposuresConfig(Config):
+    """Configuration of `SelectExposuresTask`.
+
+    By default there is no limit, and nothing is read.  A figure of the
+    summary statistics that is missing or NaN rejects nothing.
+    """
+
+    max_psf_fwhm = _upper_limit(
+        "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch, that of the Gaussian "
+        "with the same effective area, which is larger than the one from psfSigma."
+    )
+    min_overlap = RangeField(
+        doc="Smallest fraction of the outer box of the patch that an exposure must cover.",
+        dtype=float,
+        default=0.0,
+        min=0.0,
+        max=1.0,
+    )
+    min_depth = RangeField(
+        doc="Smallest depth: AB magnitude of a point source of signal to noise 5, limited by the noise of "
+        "the sky where the exposure overlaps the patch.",
+        dtype=float,
+        default=None,
+        optional=True,
+        min=0.0,
+    )
+    max_ellipticity_residual = _upper_limit(
+        "Largest median residual of the ellipticity of the PSF stars; Rubin's coadds: 0.007."
+    )
+    max_scaled_size_scatter = _upper_limit(
+        "Largest scatter of the size residuals of the PSF stars, over the size squared; Rubin's coadds: "
+        "0.019."
+    )
+    max_psf_trace_radius_delta = _upper_limit(
+        "Largest range (pixels) of the trace radius of the PSF model over the detector; Rubin's coadds: 0.7."
+    )
+    max_psf_ap_flux_delta = _upper_limit(
+        "Largest range of the aperture flux of the PSF model over the detector; Rubin's coadds: 0.24."
+    )
+    max_psf_ap_corr_sigma_scaled_delta = _upper_limit(
+        "Largest range of the aperture correction of the PSF model over the detector, over the size of the "
+        "PSF; Rubin's coadds: 0.22."
+    )
+    max_star_ellipticity = _upper_limit("Largest median ellipticity of the PSF stars; Rubin's coadds: 0.4.")
+    max_star_unnormalized_ellipticity = _upper_limit(
+        "Largest median unnormalized ellipticity (pixel^2) of the PSF stars; Rubin's coadds: 2.8."
+    )
+    min_psf_stars = RangeField(
+        doc="Smallest number of stars that the PSF model was made from; Rubin's coadds: 6.",
+        dtype=int,
+        default=None,
+        optional=True,
+        min=1,
+    )
+    max_visits = RangeField(
+        doc="Largest number of visits, those with the most information about point sources on the patch.",
+        dtype=int,
+        default=None,
+        optional=True,
+        min=1,
+    )
+    max_exposures = RangeField(
+        doc="Largest number of exposures, those with the most information about point sources on the patch; "
+        "it counts after max_visits.",
+        dtype=int,
+        default=None,
+        optional=True,
+        min=1,
+    )
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether the noise of exposures must be known (`bool`)."""
+        return any(limit is not None for limit in (self.min_depth, self.max_visits, self.max_exposures))
+
+    @property
+    def needs_psf(self) -> bool:
+        """Whether the PSF of exposures must be known (`bool`)."""
+        return self.needs_depth or self.max_psf_fwhm is not None
+
+    @property
+    def needs_stats(self) -> bool:
+        """Whether the summary statistics must be known (`bool`)."""
+        return any(getattr(self, limit.field) is not None for limit in QUALITY_LIMITS)
+
+    @property
+    def needs_reading(self) -> bool:
+        """Whether anything must be known beside the identity (`bool`)."""
+        return self.min_overlap > 0 or self.needs_psf or self.needs_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """An exposure that keeps all limits.
+
+    Attributes
+    ----------
+    index
+        Its place among the inputs.
+    identity
+        Which exposure.
+    information
+        What it tells about the flux of point sources on the patch, in 1 /
+        nJy^2; 0 where that does not count.
+    """
+
+    index: int
+    identity: ExposureId
+    information: float
+
+    @property
+    def visit(self) -> tuple[str, int]:
+        """Instrument and visit (`tuple`)."""
+        return self.identity.instrument, self.identity.visit
+
+
+class SelectExposuresTask(Task):
+    """Choose the visit images from which a patch is restored.
+
+    Limits are on figures that need no image pixels: projection, PSF, summary
+    statistics and, for the depth, variance and mask of the overlap.  They
+    are read only where a limit needs them, and not at all by default: an
+    exposure without overlap is then left out by the task that reads it.
+
+    The best exposures are those with the most information about the flux of
+    point sources limited by the noise of the sky: sum f^2 / v, with the PSF f
+    and the variance v of the blank sky on pixels of the patch, times the
+    fraction of the patch that has usable pixels.
+    """
+
+    ConfigClass = SelectExposuresConfig
+    _DefaultName = "selectExposures"
+    config: SelectExposuresConfig
+
+    def run(
+        self,
+        *,
+        visit_images: Sequence[VisitImageSource],
+        geometry: PatchGeometry,
+        selections: VisitSelections | None = None,
+    ) -> Struct:
+        """Select visit images.
+
+        Parameters
+        ----------
+        visit_images
+            Visit images, or deferred handles of them, in any order.
+        geometry
+            Geometry of the patch.
+        selections
+            Visits selected elsewhere, by instrument, from
+            `parse_visit_selections`; the others are left out.
+
+        Returns
+        -------
+        result : `lsst.pipe.base.Struct`
+            ``selected`` (`list`), the sources to use in the order of the
+            input; ``rejected`` (`dict` [`str`, `str`]), the reason for each
+            other one, a slug and words with value and limit, by the name of
+            the exposure; and ``summaries`` (`dict` [`str`, `dict`]), what was
+            found of each exposure of which something was read: ``overlap``
+            (fraction of the patch), ``psf_fwhm`` (arcsec), ``depth`` (AB
+            mag), ``information`` (1 / nJy^2), and figures of the PSF quality
+            under the name of their limit.
+        """
+        region = box_region(geometry.projection, geometry.bbox)
+        candidates: list[_Candidate] = []
+        rejected: dict[str, str] = {}
+        summaries: dict[str, dict[str, float]] = {}
+        for index, source in enumerate(visit_images):
+            identity = source_id(source)
+            summary: dict[str, float] = {}
+            try:
+                if selections is not None:
+                    require_selected(identity, selections)
+                if self.config.needs_reading:
+                    self._examine(source, region, geometry.pixel_scale, summary)
+                candidates.append(_Candidate(index, identity, summary.get("information", 0.0)))
+            except UnusableExposureError as exc:
+                rejected[str(identity)] = f"{exc.reason}: {exc}"
+            if summary:
+                summaries[str(identity)] = summary
+        for limit, groups in (
+            ("max_visits", lambda candidate: candidate.visit),
+            ("max_exposures", lambda candidate: candidate.index),
+        ):
+            candidates = self._keep_best(candidates, limit, groups, rejected)
+        for name, reason in rejected.items():
+            self.log.verbose("Left out %s (%s)", name, reason)
+        self.log.info("Selected %d of %d visit images.", len(candidates), len(visit_images))
+        selected = [visit_images[index] for index in sorted(candidate.index for candidate in candidates)]
+        return Struct(selected=selected, rejected=rejected, summaries=summaries)
+
+    def _examine(
+        self,
+        source: VisitImageSource,
+        region: ConvexPolygon,
+        pixel_scale: float,
+        summary: dict[str, float],
+    ) -> None:
+        """Compare an exposure with the limits.
+
+        Parameters
+        ----------
+        source
+            The exposure.
+        region
+            The patch.
+        pixel_scale
+            Size of its pixels in arcsec.
+        summary
+            Dictionary that takes what is found.
+
+        Raises
+        ------
+        UnusableExposureError
+            If the exposure does not keep a limit or cannot be used.
+        """
+        config = self.config
+        components = VisitComponents(source)
+        names = ["psf"] * config.needs_psf + ["summary_stats"] * config.needs_stats
+        parts = components.read("sky_projection", "bbox", *names)
+        footprint = VisitFootprint(parts["sky_projection"], parts["bbox"])
+        overlap = footprint.overlap(region)
+        if overlap is None:
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+        summary["overlap"] = overlap.fraction
+        if overlap.fraction < config.min_overlap:
+            raise UnusableExposureError(
+                "small_overlap",
+                f"It covers {overlap.fraction:.4f} of the patch, less than "
+                f"min_overlap={config.min_overlap:g}.",
+            )
+        if config.needs_stats:
+            check_psf_quality(parts["summary_stats"], config, summary)
+        if not config.needs_psf:
+            return
+        stamp = footprint.psf_stamp(parts["psf"], y=overlap.y, x=overlap.x, pixel_scale=pixel_scale)
+        fwhm = summary["psf_fwhm"] = kernel_fwhm(stamp) * pixel_scale
+        if config.max_psf_fwhm is not None and fwhm > config.max_psf_fwhm:
+            raise UnusableExposureError(
+                "psf_fwhm",
+                f"Its PSF has a FWHM of {fwhm:.3f} arcsec, more than max_psf_fwhm={config.max_psf_fwhm:g}.",
+            )
+        if not config.needs_depth:
+            return
+        variance, usable = components.sky_variance(overlap.bbox)
+        information = float(np.sum(stamp**2)) / footprint.resize_variance(variance, pixel_scale)
+        summary["information"] = information * overlap.fraction * usable
+        depth = summary["depth"] = _depth(information)
+        if config.min_depth is not None and depth < config.min_depth:
+            raise UnusableExposureError(
+                "depth", f"Its depth is {depth:.2f} mag, less than min_depth={config.min_depth:g}."
+            )
+
+    def _keep_best(
+        self,
+        candidates: Sequence[_Candidate],
+        field: str,
+        group: Callable[[_Candidate], object],
+        rejected: dict[str, str],
+    ) -> list[_Candidate]:
+        """Keep the groups of exposures with the most information.
+
+        Parameters
+        ----------
+        candidates
+            The exposures.
+        field
+            Name of the configuration field with the largest number.
+        group
+            Function that returns the group of an exposure.
+        rejected
+            Dictionary that takes the reasons for the others.
+
+        Returns
+        -------
+        kept : `list`
+            The best ones.
+        """
+        limit: int | None = getattr(self.config, field)
+        if limit is None:
+            return list(candidates)
+        ranks = _rank(candidates, group)
+        kept = []
+        for candidate in candidates:
+            rank = ranks[group(candidate)]
+            if rank <= limit:
+                kept.append(candidate)
+            else:
+                rejected[str(candidate.identity)] = (
+                    f"not_among_best: It is number {rank} of {len(ranks)} by its information about point "
+                    f"sources, beyond {field}={limit}."
+                )
+        return kept
+
+
+def _rank(candidates: Sequence[_Candidate], group: Callable[[_Candidate], object]) -> Mapping[object, int]:
+    """Return the ranks of groups of exposures, best first.
+
+    Parameters
+    ----------
+    candidates
+        The exposures; where two tell as much, the earlier identity is first.
+    group
+        Function that returns the group of an exposure.
+
+    Returns
+    -------
+    ranks : `dict`
+        Rank by group, from 1.
+    """
+    total: dict[object, float] = {}
+    for candidate in sorted(candidates, key=lambda candidate: candidate.identity):
+        key = group(candidate)
+        total[key] = total.get(key, 0.0) + candidate.information
+    best_first = sorted(total, key=lambda key: -total[key])
+    return {key: rank for rank, key in enumerate(best_first, start=1)}
+
+
+def _depth(information: float) -> float:
+    """Return the AB magnitude of a point source of signal to noise 5.
+
+    Parameters
+    ----------
+    information
+        About its flux, in 1 / nJy^2.
+
+    Returns
+    -------
+    depth : `float`
+        Magnitude.
+    """
+    flux = _SIGNIFICANCE / math.sqrt(information) * u.nJy
+    return float(flux.to_value(u.ABmag))

@@ -1,0 +1,181 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""PSFs on the grid of a patch, against Gaussians in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.adapters import PatchGeometry, PixelMap, SkyMapGeometry, TractGeometry, psf_stamps
+from lsst.astroclearnet.core import InputError, fwhm_to_sigma
+from lsst.astroclearnet.tests import make_projection
+from lsst.images import Box, DetectorFrame, Image, SkyProjection
+from lsst.images.psfs import GaussianPointSpreadFunction
+
+SHAPE = (460, 620)
+STAMP = 31
+
+
+class VaryingPsf(GaussianPointSpreadFunction):
+    """An elliptical Gaussian that grows by 30 % across a detector.
+
+    Its covariance at (x, y) is exact: there is no other truth.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1.0, bounds=Box.from_shape(SHAPE), stamp_size=STAMP)
+
+    def covariance(self, y: float, x: float) -> np.ndarray:
+        """Return the covariance matrix, in the order (y, x), in pixels."""
+        sigma = fwhm_to_sigma(3.6 * (1.0 + 0.3 * x / SHAPE[1] + 0.1 * y / SHAPE[0]))
+        return sigma**2 * np.array([[1.1, 0.15], [0.15, 0.9]])
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        return Image(gaussian(self.covariance(y, x), STAMP), bbox=self.kernel_bbox)
+
+
+class BrokenPsf(GaussianPointSpreadFunction):
+    """A PSF that cannot be evaluated, or is no PSF."""
+
+    def __init__(self, kernel: np.ndarray | None = None) -> None:
+        super().__init__(1.0, bounds=Box.from_shape(SHAPE), stamp_size=STAMP)
+        self.kernel = kernel
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        if self.kernel is None:
+            raise RuntimeError("no stars")
+        return Image(self.kernel, bbox=self.kernel_bbox)
+
+
+def gaussian(covariance: np.ndarray, size: int) -> np.ndarray:
+    """Return a Gaussian with a covariance matrix in the order (y, x)."""
+    r = np.arange(size) - size // 2
+    offsets = np.stack(np.meshgrid(r, r, indexing="ij"))
+    exponent = np.einsum("iyx,ij,jyx->yx", offsets, np.linalg.inv(covariance), offsets)
+    kernel = np.exp(-0.5 * exponent)
+    return np.asarray(kernel / kernel.sum())
+
+
+@pytest.fixture(scope="module")
+def geometry() -> PatchGeometry:
+    """A patch of 240x360 pixels that does not begin at zero."""
+    tract = TractGeometry(
+        tract=3,
+        ra_deg=150.1,
+        dec_deg=2.2,
+        pixel_scale_arcsec=0.168,
+        cell_shape=(40, 60),
+        patch_cells=(4, 4),
+        num_patches=(1, 2),
+    )
+    return SkyMapGeometry(skymap="s", tracts=(tract,)).patch(3, 1)
+
+
+def sheared_projection() -> SkyProjection[DetectorFrame]:
+    """Return a projection with a rotation and a shear of 10 %."""
+    from astropy.wcs import WCS
+
+    base = make_projection(SHAPE, rotation=25.0)
+    wcs = base.as_fits_wcs(base.pixel_frame.bbox)
+    assert isinstance(wcs, WCS)
+    wcs.wcs.cd = wcs.pixel_scale_matrix @ np.array([[1.05, 0.1], [0.0, 0.97]])
+    return SkyProjection.from_fits_wcs(wcs, base.pixel_frame, pixel_bounds=base.pixel_frame.bbox)
+
+
+PROJECTIONS: dict[str, dict[str, Any]] = {
+    "rotated and coarser": {"rotation": 37.0, "scale": 1.06},
+    "upside down, finer": {"rotation": 171.0, "scale": 0.8},
+    "distorted": {"rotation": -64.0, "distortion": 0.08},
+}
+
+
+@pytest.mark.parametrize("name", [*PROJECTIONS, "sheared"])
+def test_covariance_transforms_with_the_jacobian(geometry: PatchGeometry, name: str) -> None:
+    """If it fails, the shape of stars is attributed to the sky: a PSF is
+    turned or sheared the wrong way, or taken from elsewhere.
+    """
+    projection = sheared_projection() if name == "sheared" else make_projection(SHAPE, **PROJECTIONS[name])
+    psf = VaryingPsf()
+    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    stamps = psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
+    assert stamps.shape[:2] == (2, 4)
+    assert stamps.shape[2] == stamps.shape[3]
+    assert stamps.shape[2] % 2 == 1
+    np.testing.assert_allclose(stamps.sum(axis=(-1, -2)), 1.0)
+    steps = geometry.bbox.shape.y / 2, geometry.bbox.shape.x / 4
+    for j, i in np.ndindex(2, 4):
+        y = geometry.bbox.y.start - 0.5 + (j + 0.5) * steps[0]
+        x = geometry.bbox.x.start - 0.5 + (i + 0.5) * steps[1]
+        # The position and its derivatives from the projections themselves.
+        positions = projection.sky_to_pixel(
+            geometry.projection.pixel_to_sky(
+                y=y + np.array([0.0, 0.5, -0.5, 0.0, 0.0]), x=x + np.array([0.0, 0.0, 0.0, 0.5, -0.5])
+            )
+        )
+        position = np.stack([positions.y, positions.x])
+        jacobian = np.stack([position[:, 1] - position[:, 2], position[:, 3] - position[:, 4]], axis=-1)
+        inside = np.clip(position[:, 0], 0.0, np.array(SHAPE) - 1.0)
+        inverse = np.linalg.inv(jacobian)
+        truth = gaussian(inverse @ psf.covariance(*inside) @ inverse.T, stamps.shape[-1])
+        assert np.abs(stamps[j, i] - truth).max() < 1e-3 * truth.max()
+
+
+def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
+    """If it fails, the flux scale of an exposure depends on its rotation."""
+    kernel = np.zeros((STAMP, STAMP))
+    kernel[STAMP // 2, STAMP // 2] = 1.0
+    # Four blobs near the corners, which a stamp of the same size would lose.
+    for row, column in ((3, 3), (3, -4), (-4, 3), (-4, -4)):
+        kernel[row - 1 : row + 2, column - 1 : column + 2] = 0.05
+    totals = []
+    for rotation in (0.0, 45.0, 78.0):
+        projection = make_projection(SHAPE, rotation=rotation, scale=1.02)
+        pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+        stamps = psf_stamps(BrokenPsf(kernel), pixel_map, projection.pixel_frame.bbox)
+        r = np.arange(stamps.shape[-1]) - stamps.shape[-1] // 2
+        radius = 1.02**-1 * np.hypot(*np.meshgrid(r, r))
+        totals.append(stamps[0, 0][radius > 11.0].sum())
+    np.testing.assert_allclose(totals, 1.8 / 2.8, rtol=0.02)
+
+
+def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry) -> None:
+    """If it fails, a polynomial model is evaluated where it explodes."""
+    projection = make_projection(SHAPE, offset=(0.0, 300.0))
+    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    box = Box.factory[0:200, 500:620]
+    asked: list[tuple[float, float]] = []
+
+    class Recorder(VaryingPsf):
+        def compute_kernel_image(self, *, x: float, y: float) -> Image:
+            asked.append((y, x))
+            return super().compute_kernel_image(x=x, y=y)
+
+    psf_stamps(Recorder(), pixel_map, box)
+    rows, columns = np.transpose(asked)
+    assert (rows.min() >= 0, rows.max() <= 199, columns.min() >= 500, columns.max() <= 619) == (True,) * 4
+    assert len(set(asked)) > 1
+
+
+@pytest.mark.parametrize(
+    ("psf", "message"),
+    [
+        (BrokenPsf(), r"cannot be evaluated at \(x=.*no stars"),
+        (BrokenPsf(np.zeros((STAMP, STAMP))), "sum 0.0 cannot be used"),
+        (BrokenPsf(np.full((STAMP, STAMP), np.nan)), "sum nan cannot be used"),
+    ],
+)
+def test_unusable_psf_says_why(geometry: PatchGeometry, psf: BrokenPsf, message: str) -> None:
+    """If it fails, an exposure without a PSF ends the whole patch."""
+    projection = make_projection(SHAPE)
+    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    with pytest.raises(InputError, match=message):
+        psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)

@@ -8,6 +8,8 @@
 
 """Restoration of images from plain arrays: torch and numpy only."""
 
+from ._agreement import *
+from ._background import *
 from ._bank import *
 from ._closure import *
 from ._consistency import *
@@ -28,6 +30,7 @@ from ._losses import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._pair_information import *
 from ._point_information import *
 from ._positions import *
 from ._rejection import *

@@ -88,7 +88,9 @@ class ForwardModel:
             )
         self.target_fwhm = target_fwhm
         grid = LatentGrid(shape, psfs.shape[-1] // 2)
-        self.sampling: Sampling = CropSampling(grid) if positions is None else NativeSampling(positions, grid)
+        self.sampling: Sampling = (
+            CropSampling(grid, psfs.device) if positions is None else NativeSampling(positions, grid)
+        )
         self._kernels, self._coefficients = _separate(psfs, grid)
         self._otfs, self.inverse_target_power, self.target_transform = self._difference_otfs()
 

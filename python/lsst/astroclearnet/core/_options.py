@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 __all__ = (
+    "BACKGROUND_MODELS",
+    "AgreementOptions",
     "ClosureOptions",
     "FitOptions",
     "NetworkOptions",
@@ -170,6 +172,42 @@ class RejectionOptions:
         _require(self.num_rounds > 0, "num_rounds", self.num_rounds, "positive")
 
 
+BACKGROUND_MODELS = ("none", "constant", "plane")
+"""Differences of background between exposures that can be removed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AgreementOptions:
+    """What exposures must agree in, and what is done where they do not.
+
+    Attributes
+    ----------
+    background
+        Differences of background between exposures that are measured and
+        removed: one of `BACKGROUND_MODELS`.
+    max_flux_error
+        Relative departure of the flux scale of an exposure from the others
+        beyond which it is dropped.
+    max_shift
+        Distance of its sources from where the others have them, in pixels of
+        the patch, beyond which it is dropped.
+    correct
+        Whether to correct flux scale and position of the exposures that stay.
+    """
+
+    background: str = "plane"
+    max_flux_error: float = 0.1
+    max_shift: float = 1.0
+    correct: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            self.background in BACKGROUND_MODELS, "background", self.background, f"one of {BACKGROUND_MODELS}"
+        )
+        for name in ("max_flux_error", "max_shift"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+
+
 @dataclasses.dataclass(frozen=True)
 class NoiseOptions:
     """What is recorded of the noise.
@@ -204,4 +242,5 @@ class RestoreOptions:
     closure: ClosureOptions = dataclasses.field(default_factory=ClosureOptions)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
+    agreement: AgreementOptions = dataclasses.field(default_factory=AgreementOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)

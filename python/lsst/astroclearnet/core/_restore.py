@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from ._consistency import psf_width_errors
+from ._agreement import Agreement, reach_agreement
+from ._consistency import exposure_consistency
 from ._depth import WeightMaps, weight_maps
 from ._device import make_generator, select_device
 from ._errors import InputError
@@ -26,12 +27,10 @@ from ._exposure_stack import ArrayLike, ExposureStack
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._forward_model import ForwardModel
 from ._kernels import kernel_fwhm
-from ._likelihood import likelihood_variances
 from ._local_noise import LocalNoise
 from ._network import MixingNetwork
 from ._options import NoiseOptions, RestoreOptions
 from ._positions import PixelPositions
-from ._rejection import reject_outliers
 from ._result import MaskBit, RestorationResult
 from ._samples import make_samples
 from ._uncertainty import draw_noise, linear_variance, repeat_observations, restored_variance
@@ -103,11 +102,9 @@ def restore(  # noqa: PLR0913
     stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions, device=chosen)
     order = _canonical_order(stack)
     stack = stack.select(order)
-    model = ForwardModel.from_stack(stack, target_fwhm)
     with torch.no_grad():
-        rejected = reject_outliers(stack, model, options.rejection)
-        stack = stack.replace(good=stack.good & ~rejected)
-        variance = likelihood_variances(stack, model)
+        agreement = reach_agreement(stack, target_fwhm, _fwhms(stack), options)
+    stack, model, variance = agreement.stack, agreement.model, agreement.variances
     weights = stack.good / variance
     network = MixingNetwork(options.network)
     network.initialize(generator)
@@ -118,7 +115,7 @@ def restore(  # noqa: PLR0913
         draws = _given_draws(noise, stack, order, options.noise)
     with torch.no_grad():
         estimator = Estimator.build(network, model, weights, options)
-        return _assemble(estimator, history, stack, rejected, draws, order)
+        return _assemble(estimator, history, agreement, draws, order)
 
 
 def _canonical_order(stack: ExposureStack) -> torch.Tensor:
@@ -167,12 +164,11 @@ def _fit(
 def _assemble(
     estimator: Estimator,
     history: FitHistory,
-    stack: ExposureStack,
-    rejected: torch.Tensor,
+    agreement: Agreement,
     draws: Iterable[torch.Tensor],
     order: torch.Tensor,
 ) -> RestorationResult:
-    model, weights = estimator.model, estimator.weights
+    model, weights, stack = estimator.model, estimator.weights, agreement.stack
     estimate = estimator.estimate(stack.images)
     errors = repeat_observations(estimator, estimate, draws)
     local_noise = LocalNoise(model, weights, estimator.linear_strength)
@@ -186,10 +182,9 @@ def _assemble(
     residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
     expected = torch.where(errors.chi_square > 0, errors.chi_square, torch.nan)
     widths = _fwhms(stack)
-    width_error, width_sigma = psf_width_errors(
-        model, estimate.restored, estimate.linear, stack.images, weights, widths
-    )
-    clipped = model.sampling.largest(rejected)
+    left = exposure_consistency(model, estimate.restored, estimate.linear, stack.images, weights, widths)
+    consistency = agreement.combine(left)
+    clipped = model.sampling.largest(agreement.rejected)
     mask = _mask(seen, clipped, float(widths.max()))
     no_data = (mask & MaskBit.NO_DATA) > 0
     kept = estimator.options.noise.num_realizations
@@ -212,8 +207,10 @@ def _assemble(
         weights=_to_numpy((maps.weights * maps.used)[back]),
         residual=_to_numpy(residual),
         chi_square=_to_numpy(((deviation**2).sum(dim=(1, 2)) / expected)[back]),
-        psf_width_error=_to_numpy(width_error[back]),
-        psf_width_sigma=_to_numpy(width_sigma[back]),
+        consistency=consistency.apply(lambda values: values[back].cpu()),
+        background=_to_numpy(agreement.background[back]),
+        background_sigma=_to_numpy(agreement.background_sigma[back]),
+        dropped={int(order[t]): reason for t, reason in agreement.contradictions.items()},
         target_fwhm=model.target_fwhm,
         sky_level=float(estimator.network.sky_level) * _sky_unit(estimator),
         linear_strength=estimator.linear_strength,

@@ -17,6 +17,7 @@ import enum
 
 import numpy as np
 
+from ._consistency import ExposureConsistency
 from ._fit import FitHistory
 from ._local_noise import LocalNoise
 
@@ -82,11 +83,21 @@ class RestorationResult:
         deviations over what the same estimator leaves of pure noise, which
         accounts for the degrees of freedom that the image takes up and for
         correlated noise.  NaN without pixels.
-    psf_width_error
-        Shape (n,), by how much the PSF of each exposure is wider than given,
-        relative to the others.
-    psf_width_sigma
-        Shape (n,), standard deviations of these errors from noise.
+    consistency
+        By how much flux scale, position and width of the PSF of each exposure
+        depart from the others, on the CPU; of exposures that were dropped as
+        found before.
+    background
+        Shape (n, 3), differences of background that were removed from the
+        exposures: level at the centre of the patch, and slopes along rows (y)
+        and columns (x) per pixel, in the unit of the exposures for a pixel of
+        the patch.
+    background_sigma
+        Shape (n, 3), standard deviations of these from noise; infinite where
+        nothing can be known or was to be removed.
+    dropped
+        Why exposures were left out that contradict the others, a slug and
+        words, by their index.
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of ``image``.
     sky_level
@@ -117,8 +128,10 @@ class RestorationResult:
     weights: np.ndarray
     residual: np.ndarray
     chi_square: np.ndarray
-    psf_width_error: np.ndarray
-    psf_width_sigma: np.ndarray
+    consistency: ExposureConsistency
+    background: np.ndarray
+    background_sigma: np.ndarray
+    dropped: dict[int, str]
     target_fwhm: float
     sky_level: float
     linear_strength: float

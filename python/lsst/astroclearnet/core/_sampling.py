@@ -198,23 +198,29 @@ class CropSampling(Sampling):
     ----------
     grid
         Grid of the patch and the latent image.
+    device
+        Where the data are.
     window
         Rows and columns of a window of the patch, where it is one.
     """
 
     prefilter = None
 
-    def __init__(self, grid: LatentGrid, window: tuple[slice, slice] | None = None) -> None:
+    def __init__(
+        self, grid: LatentGrid, device: torch.device, window: tuple[slice, slice] | None = None
+    ) -> None:
         self.grid = grid
+        self._device = device
         self._window = window if window is not None else (slice(None), slice(None))
 
     @property
     def area(self) -> torch.Tensor:
-        return torch.ones(())
+        return torch.ones((), device=self._device)
 
     def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.grid.shape
-        return torch.arange(height)[:, None].double(), torch.arange(width)[None, :].double()
+        rows, columns = (torch.arange(n, dtype=torch.float64, device=self._device) for n in (height, width))
+        return rows[:, None], columns[None, :]
 
     def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         return self.grid.crop(images)
@@ -235,7 +241,7 @@ class CropSampling(Sampling):
         return maps
 
     def window(self, rows: slice, columns: slice) -> CropSampling:
-        return CropSampling(self.grid.window(rows, columns), (rows, columns))
+        return CropSampling(self.grid.window(rows, columns), self._device, (rows, columns))
 
     def cut(self, data: torch.Tensor) -> torch.Tensor:
         return data[..., self._window[0], self._window[1]]

@@ -13,7 +13,7 @@ from __future__ import annotations
 __all__ = ("list_concerns", "make_metrics")
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,13 @@ _ROUNDING = 1e-3
 _MIN_EXPOSURES = 3
 """Number of exposures from which on outliers can be told."""
 
-_PSF_SIGNIFICANCE = 5.0
+_FLUX_TOLERANCE = 0.02
+"""Relative error of the flux scale that is no concern."""
+
+_SHIFT_TOLERANCE = 0.05
+"""Error of the position, in arcsec, that is no concern."""
+
+_SIGNIFICANCE = 5.0
 """Significance, in sigma, that a greater one needs to be called so."""
 
 
@@ -50,13 +56,17 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
     metrics : `dict`
         Plain Python values: ``exposures``, a list with the identity, PSF
         FWHM (arcsec), share of the information about point sources
-        (``weight_share``), reduced chi-square and rejected fraction
-        of each, by how much its PSF is wider than given
-        (``psf_width_error``, relative, with its standard deviation
-        ``psf_width_sigma``) and ``psf_consistent``, which is false if that is
-        more than 1.5 % and more than 5 sigma (a single exposure is compared
-        with nothing, and has NaN); ``dropped`` and ``not_selected``, reasons
-        by exposure; ``fit``, ``image`` and ``patch``, flat dictionaries.
+        (``weight_share``), reduced chi-square and rejected fraction of each;
+        by how much it departs from the others in flux scale
+        (``flux_error``, relative) and position (``shift``, arcsec) and its
+        PSF is wider than given (``psf_width_error``, relative), with standard
+        deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
+        false if that is more than 1.5 % and more than 5 sigma (a single
+        exposure is compared with nothing, and has NaN); and the
+        ``background`` that was removed: level (nJy a pixel of the patch) and
+        slopes along y and x.  Further ``dropped`` and ``not_selected``,
+        reasons by exposure; ``fit``, ``image`` and ``patch``, flat
+        dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -93,7 +103,7 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     concerns : `list` [`str`]
         Sentences; none if all is well.
     """
-    concerns = []
+    concerns = _list_disagreements(metrics["exposures"])
     wrong = [
         f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
         for e in metrics["exposures"]
@@ -113,6 +123,23 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     return concerns
 
 
+def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which exposures differ in flux scale or position."""
+    concerns = []
+    for key, sigma, least, words in (
+        ("flux_error", "flux_sigma", _FLUX_TOLERANCE, "in flux scale by {:+.3f}"),
+        ("shift", "shift_sigma", _SHIFT_TOLERANCE, "in position by {:.3f} arcsec"),
+    ):
+        wrong = [
+            f"visit {e['visit']}, detector {e['detector']} {words.format(e[key])}"
+            for e in exposures
+            if abs(e[key]) > max(least, _SIGNIFICANCE * e[sigma])
+        ]
+        if wrong:
+            concerns.append(f"Some exposures differ from the others: {'; '.join(wrong)}.")
+    return concerns
+
+
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
     geometry, scale = inputs.geometry, inputs.geometry.pixel_scale
     weights = crop_to_patch(result.weights, geometry)
@@ -128,18 +155,13 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
     for n, exposure in enumerate(inputs.exposures):
         used = weights[n] > 0
         identity = exposure.identity
-        error, sigma = math.nan, math.inf
-        if is_comparable:
-            error, sigma = float(result.psf_width_error[n]), float(result.psf_width_sigma[n])
         exposures.append(
             {
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
                 "psf_fwhm": kernel_fwhm(np.nanmean(exposure.psfs, axis=(0, 1))) * scale,
-                "psf_width_error": error,
-                "psf_width_sigma": sigma,
-                "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _PSF_SIGNIFICANCE * sigma),
+                **_departures(result, n, scale, is_comparable),
                 "weight_share": information[n] / total if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
                 "used_fraction": float(used.mean()),
@@ -148,6 +170,25 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
+
+
+def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:
+    """Return by how much an exposure departs from the others."""
+    found = {name: float(values[n]) for name, values in vars(result.consistency).items()}
+    if not is_comparable:
+        found = {name: math.inf if "sigma" in name else math.nan for name in found}
+    error, sigma = found["psf_width_error"], found["psf_width_sigma"]
+    return {
+        "flux_error": found["flux_error"],
+        "flux_sigma": found["flux_sigma"],
+        "shift": math.hypot(found["shift_y"], found["shift_x"]) * scale,
+        "shift_sigma": max(found["shift_sigma_y"], found["shift_sigma_x"]) * scale,
+        "psf_width_error": error,
+        "psf_width_sigma": sigma,
+        "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),
+        "background": [float(value) for value in result.background[n]],
+        "background_sigma": [float(value) for value in result.background_sigma[n]],
+    }
 
 
 def _fit(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:

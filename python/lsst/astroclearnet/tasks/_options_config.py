@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 __all__ = (
+    "AgreementConfig",
     "ClosureConfig",
     "FitConfig",
     "NetworkConfig",
@@ -19,9 +20,10 @@ __all__ = (
     "RestorationConfig",
 )
 
-from lsst.pex.config import Config, ConfigField, Field, ListField, RangeField
+from lsst.pex.config import ChoiceField, Config, ConfigField, Field, ListField, RangeField
 
 from ..core import (
+    AgreementOptions,
     ClosureOptions,
     FitOptions,
     NetworkOptions,
@@ -213,6 +215,49 @@ class RejectionConfig(Config):
             )
 
 
+class AgreementConfig(Config):
+    """What exposures must agree in, and what is done where they do not."""
+
+    background = ChoiceField[str](
+        doc="Differences of background between exposures that are measured and removed. What all exposures "
+        "share cannot be told from the sky and stays.",
+        allowed={
+            "none": "None.",
+            "constant": "A constant over the patch.",
+            "plane": "A plane over the patch.",
+        },
+        default=AgreementOptions.background,
+    )
+    max_flux_error = RangeField(
+        dtype=float,
+        doc="Relative departure of the flux scale of an exposure from the others beyond which it is dropped.",
+        default=AgreementOptions.max_flux_error,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    max_shift = RangeField(
+        dtype=float,
+        doc="Distance (pixels of the patch) of the sources of an exposure from where the others have them "
+        "beyond which it is dropped.",
+        default=AgreementOptions.max_shift,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    correct = Field[bool](
+        doc="Correct flux scale and position of the exposures that stay?", default=AgreementOptions.correct
+    )
+
+    def make_options(self) -> AgreementOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.AgreementOptions`
+            The same settings.
+        """
+        return AgreementOptions(**self.toDict())
+
+
 class NoiseConfig(Config):
     """What is recorded of the noise."""
 
@@ -256,6 +301,7 @@ class RestorationConfig(Config):
     closure = ConfigField[ClosureConfig](doc="How what the network left in the exposures is given back.")
     fit = ConfigField[FitConfig](doc="How the network is fitted.")
     rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
+    agreement = ConfigField[AgreementConfig](doc="What exposures must agree in.")
     noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
 
     def make_options(self) -> RestoreOptions:
@@ -271,5 +317,6 @@ class RestorationConfig(Config):
             closure=self.closure.make_options(),
             fit=self.fit.make_options(),
             rejection=self.rejection.make_options(),
+            agreement=self.agreement.make_options(),
             noise=self.noise.make_options(),
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 
+import dataclasses
 import hashlib
 import importlib.util
 import re
@@ -354,6 +355,7 @@ class RestoreCoaddTask(PipelineTask):
             seed=seed,
         )
         result = self._restore(stack_patch_exposures(prepared.exposures), inputs)
+        inputs = self._record_contradictions(result, inputs)
         metrics = make_metrics(result, inputs)
         self._record(metrics)
         outputs = Struct(restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics)
@@ -450,6 +452,17 @@ class RestoreCoaddTask(PipelineTask):
             raise NoWorkFound(f"No visit image has a pixel on {name}.")
         reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
         raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
+
+    def _record_contradictions(
+        self, result: RestorationResult, inputs: RestorationInputs
+    ) -> RestorationInputs:
+        """Add the exposures that contradict the others to the dropped ones."""
+        dropped = dict(inputs.dropped)
+        for n, reason in result.dropped.items():
+            name = str(inputs.exposures[n].identity)
+            dropped[name] = reason
+            self.log.warning("Dropped %s (%s)", name, reason)
+        return dataclasses.replace(inputs, dropped=dropped)
 
     def _record(self, metrics: Mapping[str, Any]) -> None:
         for group in ("patch", "fit", "image"):

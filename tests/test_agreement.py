@@ -1,0 +1,130 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Tests of what becomes of exposures that contradict the others."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    Agreement,
+    AgreementOptions,
+    ExposureStack,
+    InputError,
+    RestoreOptions,
+    reach_agreement,
+)
+from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
+
+SHAPE = (120, 140)
+FWHMS = (3.2, 3.6, 4.0, 4.4, 3.8, 4.6)
+TARGET = 3.4
+PLACES = [(y + 0.3, x - 0.2, 600.0 + 40.0 * x) for y in (20, 50, 95) for x in (25, 60, 115)]
+
+
+def make_exposures(shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) -> ExposureArrays:
+    """Return six exposures of nine stars, of which the third is off."""
+    arrays = make_exposure_arrays(SHAPE, FWHMS, stars=PLACES, seed=3)
+    right = gaussian_stars(SHAPE, PLACES, FWHMS[2])
+    moved = [(y + shift[0], x + shift[1], scale * flux) for y, x, flux in PLACES]
+    arrays.images[2] += gaussian_stars(SHAPE, moved, FWHMS[2]) - right
+    return arrays
+
+
+def agree(arrays: ExposureArrays, **options: object) -> Agreement:
+    """Bring exposures to agreement."""
+    stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
+    settings = RestoreOptions(agreement=AgreementOptions(**options))  # type: ignore[arg-type]
+    with torch.no_grad():
+        return reach_agreement(stack, TARGET, torch.tensor(FWHMS), settings)
+
+
+def test_exposures_that_agree_stay() -> None:
+    """If it fails, good exposures are thrown away."""
+    agreement = agree(make_exposures())
+    assert agreement.contradictions == {}
+    assert bool(agreement.stack.good.any(dim=(1, 2)).all())
+    pulls = agreement.consistency.flux_error / agreement.consistency.flux_sigma
+    assert float(pulls.abs().max()) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({"scale": 1.3}, r"flux_scale: .* by \+[23]\d"), ({"shift": (0.9, -1.2)}, r"astrometry: .* 1\.\d")],
+)
+def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) -> None:
+    """If it fails, an exposure with a wrong calibration stays in the coadd."""
+    agreement = agree(make_exposures(**wrong))  # type: ignore[arg-type]
+    assert list(agreement.contradictions) == [2]
+    assert re.match(reason, agreement.contradictions[2])
+    assert not bool(agreement.stack.good[2].any())
+    assert bool(agreement.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
+
+
+def test_small_departures_are_reported_only() -> None:
+    """If it fails, exposures are changed that should not be, or in silence."""
+    agreement = agree(make_exposures(shift=(0.1, -0.06), scale=1.04))
+    assert agreement.contradictions == {}
+    found = agreement.consistency
+    for value, sigma, truth in (
+        (found.flux_error, found.flux_sigma, 0.04),
+        (found.shift_y, found.shift_sigma_y, 0.1),
+        (found.shift_x, found.shift_sigma_x, -0.06),
+    ):
+        assert float(value[2]) == pytest.approx(truth, abs=4.0 * float(sigma[2]) + 0.05 * abs(truth))
+        assert abs(truth) > 4.0 * float(sigma[2])
+    kept = torch.from_numpy(make_exposures(shift=(0.1, -0.06), scale=1.04).psfs)
+    torch.testing.assert_close(agreement.stack.psfs[:, 0, 0], kept / kept.sum(dim=(1, 2), keepdim=True))
+
+
+def test_correction() -> None:
+    """If it fails, corrected exposures still disagree, or more than before."""
+    agreement = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
+    again = agreement.stack.replace(good=agreement.stack.good.clone())
+    settings = RestoreOptions(agreement=AgreementOptions(background="none"))
+    with torch.no_grad():
+        left = reach_agreement(again, TARGET, torch.tensor(FWHMS), settings).consistency
+    assert abs(float(left.flux_error[2])) < 4.0 * float(left.flux_sigma[2])
+    assert math.hypot(float(left.shift_y[2]), float(left.shift_x[2])) < 0.05
+
+
+def test_variable_star_is_no_wrong_exposure() -> None:
+    """If it fails, a supernova throws away the exposures that show it."""
+    arrays = make_exposure_arrays(SHAPE, FWHMS, stars=PLACES[:1], seed=5)
+    arrays.images[1] += gaussian_stars(SHAPE, [(80.4, 90.2, 8000.0)], FWHMS[1])
+    assert agree(arrays).contradictions == {}
+
+
+def test_background_is_removed() -> None:
+    """If it fails, steps of the sky stay at the edges of exposures."""
+    arrays = make_exposures()
+    rows = np.arange(SHAPE[0])[:, None] / SHAPE[0] - 0.5
+    offsets = np.array([0.3, -0.2, 0.1, -0.3, 0.0, 0.1])
+    slopes = np.array([0.2, 0.0, -0.2, 0.0, 0.1, -0.1])
+    arrays.images[...] += offsets[:, None, None] + slopes[:, None, None] * rows
+    agreement = agree(arrays)
+    np.testing.assert_allclose(agreement.background[:, 0].numpy(), offsets, atol=0.05)
+    np.testing.assert_allclose(agreement.background[:, 1].numpy() * SHAPE[0], slopes, atol=0.1)
+    none = agree(arrays, background="none")
+    assert not none.background.any()
+    assert bool(torch.isinf(none.background_sigma).all())
+    torch.testing.assert_close(none.stack.images, torch.from_numpy(arrays.images).float())
+
+
+def test_refusals() -> None:
+    """If it fails, a misspelt setting is ignored."""
+    with pytest.raises(InputError, match=r"background='spline'"):
+        AgreementOptions(background="spline")
+    with pytest.raises(InputError, match=r"max_shift=0"):
+        AgreementOptions(max_shift=0.0)

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import (
+    DEPTH_FLOOR,
     ExposureConsistency,
     ExposureStack,
     ForwardModel,
@@ -28,7 +29,7 @@ from lsst.astroclearnet.core import (
     exposure_consistency,
     gaussian_kernel,
     kernel_fwhm,
-    pilot_consistency,
+    smooth,
 )
 from lsst.astroclearnet.simulation import ArtefactOptions, SceneOptions, simulate_scene
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
@@ -39,6 +40,23 @@ STARS = [(22.3, 27.6, 4e4), (47.8, 61.1, 2e4), (50.4, 18.7, 1e4)]
 TARGET = 3.6
 SIZES = (0.02, 0.08, -0.08, 0.03)
 """Errors of flux scale, shift in y, shift in x and width to be found."""
+
+
+def pilot_consistency(
+    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, fwhms: torch.Tensor
+) -> ExposureConsistency:
+    """Compare exposures by their light above the noise."""
+    estimator = LinearEstimator(model, weights)
+    found = estimator.solve(images, 1e-2)
+    light = estimator.solve(images, 1e-3)
+    latent = estimator.solve(images, 1e-4)
+    latent = latent + estimator.solve(images - model.predict(latent), 1e-4)
+    depth = smooth(model.embed(estimator.depth)[None], 5.0)[0].clamp(min=DEPTH_FLOOR)
+    noise = (estimator.covariances(torch.tensor([1e-2])).flatten() / depth).sqrt()
+    bright = (found > 5.0 * noise).to(light.dtype)
+    # A smooth edge: templates are derivatives of the light.
+    near = (3.0 * smooth(bright[None], 5.0)[0]).clamp(max=1.0)
+    return exposure_consistency(model, near * light, latent, images, weights, fwhms)
 
 
 def table(found: ExposureConsistency) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import dataclasses
 import pytest
 
 from lsst.astroclearnet.core import (
+    AgreementOptions,
     ClosureOptions,
     FitOptions,
     InputError,
@@ -31,7 +32,12 @@ def test_defaults_are_valid_and_frozen() -> None:
     """If it fails, the defaults break, or can be changed from afar."""
     options = RestoreOptions()
     assert options == RestoreOptions(
-        NetworkOptions(), ClosureOptions(), FitOptions(), RejectionOptions(), NoiseOptions()
+        NetworkOptions(),
+        ClosureOptions(),
+        FitOptions(),
+        RejectionOptions(),
+        AgreementOptions(),
+        NoiseOptions(),
     )
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'fit'"):
         options.fit = FitOptions(patience=2)  # type: ignore[misc]

@@ -23,7 +23,7 @@ from lsst.images.psfs import PointSpreadFunction
 from ..core import InputError
 from ._pixel_map import PixelMap
 
-_SPACING = 100
+_SPACING = 50
 """Distance, in patch pixels, between the positions of evaluation."""
 
 _ORDER = 5

@@ -17,7 +17,7 @@ import math
 import torch
 
 from ._background import BackgroundDifferences, fit_background_differences
-from ._consistency import ExposureConsistency, pilot_consistency
+from ._consistency import ExposureConsistency
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
@@ -29,23 +29,26 @@ from ._rejection import reject_outliers
 _SIGNIFICANCE = 5.0
 """Departure, in its standard deviations, from which one is believed."""
 
-_PILOT_STRENGTH = 1e-2
-"""Strength of the estimate that tells the light in each pixel."""
-
-_SEEN = 3.0
-"""Brightness of a pixel, in sigma, that is no cosmic ray of one exposure."""
+_PILOT_STRENGTH = 1e-3
+"""Strength of the estimate that exposures are compared with."""
 
 _VARIABILITY = 0.1
 """Share of the light of a source that may differ from exposure to exposure."""
 
 _BLOCK = 32
-"""Side in pixels of the blocks of the patch that count as one source."""
+"""Side in pixels of the blocks of the patch that are compared."""
 
-_LEAST_SOURCES = 3.0
+_LEAST_LIGHT = 10.0
+"""Signal-to-noise ratio of the light of a block that counts."""
+
+_LEAST_BLOCKS = 3
 """From fewer one cannot tell an exposure that is off from a source that is."""
 
 _LEAST_EXPOSURES = 3
 """Of two one cannot tell which is wrong."""
+
+_SIGNIFICANCE = 5.0
+"""Departure, in its standard deviations, from which one is believed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +72,9 @@ class Agreement:
         coefficients of `BackgroundDifferences`.
     background_sigma
         Shape (n, 3), their standard deviations; infinite where unknown.
-    consistency
-        By how much each exposure departed from the others.
-    corrected
-        Whether that was corrected.
+    corrections
+        Shape (3, n), what was corrected: relative flux scale and shifts along
+        rows and columns, in pixels of the patch.
     contradictions
         Why exposures were left out, by their index.
     """
@@ -83,8 +85,7 @@ class Agreement:
     rejected: torch.Tensor
     background: torch.Tensor
     background_sigma: torch.Tensor
-    consistency: ExposureConsistency
-    corrected: bool
+    corrections: torch.Tensor
     contradictions: dict[int, str]
 
     def combine(self, left: ExposureConsistency) -> ExposureConsistency:
@@ -98,23 +99,15 @@ class Agreement:
         Returns
         -------
         consistency : `ExposureConsistency`
-            That, with what was corrected, and what was found of exposures
-            that were left out.
+            That, with what was corrected.
         """
-        combined = {}
-        for field in dataclasses.fields(left):
-            before, after = getattr(self.consistency, field.name), getattr(left, field.name).clone()
-            if self.corrected and field.name in ("flux_error", "shift_y", "shift_x"):
-                after += before
-            dropped = list(self.contradictions)
-            after[dropped] = before[dropped]
-            combined[field.name] = after
-        return ExposureConsistency(**combined)
+        flux, y, x = self.corrections
+        return dataclasses.replace(
+            left, flux_error=left.flux_error + flux, shift_y=left.shift_y + y, shift_x=left.shift_x + x
+        )
 
 
-def reach_agreement(
-    stack: ExposureStack, target_fwhm: float, fwhms: torch.Tensor, options: RestoreOptions
-) -> Agreement:
+def reach_agreement(stack: ExposureStack, target_fwhm: float, options: RestoreOptions) -> Agreement:
     """Remove from exposures what the others contradict.
 
     Parameters
@@ -123,8 +116,6 @@ def reach_agreement(
         The exposures.
     target_fwhm
         FWHM in pixels of the target PSF.
-    fwhms
-        Shape (n,), FWHM of the given PSFs in pixels of the patch.
     options
         Settings.
 
@@ -135,14 +126,15 @@ def reach_agreement(
     """
     model = ForwardModel.from_stack(stack, target_fwhm)
     settled = _settle(stack, model, options)
-    weights, num_sources = _even_weights(settled.stack, settled.rejected, model, settled.variances)
-    consistency = pilot_consistency(model, settled.stack.images, weights, fwhms)
-    contradictions = find_contradictions(consistency, num_sources, options.agreement)
+    departures = _compare(settled, model)
+    contradictions = find_contradictions(departures, options.agreement)
     if contradictions:
         stack = stack.replace(good=stack.good.clone())
         stack.good[list(contradictions)] = False
+    corrections = torch.zeros(3, stack.num_exposures, device=stack.device)
     if options.agreement.correct:
-        stack = align_exposures(stack, consistency)
+        corrections = _medians(departures)[0].to(corrections)
+        stack = align_exposures(stack, corrections)
         model = ForwardModel.from_stack(stack, target_fwhm)
     if contradictions or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
@@ -154,8 +146,7 @@ def reach_agreement(
         rejected=settled.rejected,
         background=settled.background.coefficients,
         background_sigma=settled.background.sigma,
-        consistency=consistency,
-        corrected=options.agreement.correct,
+        corrections=corrections,
         contradictions=contradictions,
     )
 
@@ -172,11 +163,12 @@ class _Settled:
 
 def _settle(stack: ExposureStack, model: ForwardModel, options: RestoreOptions) -> _Settled:
     """Remove differences of background, and find outliers."""
-    flat, _ = _flatten(stack, stack.good, model, options.agreement)
+    flat, first = _flatten(stack, stack.good, model, options.agreement)
     rejected = reject_outliers(flat, model, options.rejection)
     # Artefacts that were not flagged had a share in the first backgrounds.
     good = stack.good & ~rejected
-    flat, background = _flatten(stack, good, model, options.agreement)
+    flat, second = _flatten(flat, good, model, options.agreement)
+    background = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
     variances = likelihood_variances(flat.replace(good=good), model)
     return _Settled(flat, background, rejected, variances)
 
@@ -195,43 +187,56 @@ def _flatten(
     return stack.replace(images=(stack.images - found.evaluate(model)) * stack.good), found
 
 
-def _even_weights(
-    stack: ExposureStack, rejected: torch.Tensor, model: ForwardModel, variances: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights that no bright source dominates, and how many count.
+def _compare(settled: _Settled, model: ForwardModel) -> torch.Tensor:
+    """Return departures of exposures, block by block of the patch.
 
-    One star may be variable; many are not.  Pixels that were rejected count
-    where the other exposures see light as well: there it may be the exposure
-    that is wrong.  The number, shape (n,), is that of blocks of the patch
-    that would tell as much as all do.
+    Flux scale (relative) and shifts along rows and columns (pixels), each
+    from the light of a block alone, of shape (3, n, K); NaN where there is
+    too little light.  Pixels count although they were rejected: there it may
+    be the exposure that is wrong.  No pixel of a bright source counts for
+    more than one of a fainter one, for sources vary.
     """
-    weights = 1.0 / variances
-    estimator = LinearEstimator(model, stack.good * ~rejected * weights)
-    light = model.predict(estimator.solve(stack.images, _PILOT_STRENGTH))
-    significance = weights * light.clamp(min=0) ** 2
-    weights = stack.good * (~rejected | (significance > _SEEN**2)) * weights
-    weights = weights / (1.0 + _VARIABILITY**2 * significance)
-    counted = torch.where(significance > 1.0, weights * light**2, 0.0)
-    blocks = torch.nn.functional.avg_pool2d(
-        model.sampling.mean(counted), _BLOCK, stride=_BLOCK, ceil_mode=True, count_include_pad=False
-    ).flatten(1)
-    return weights, blocks.sum(dim=1) ** 2 / (blocks**2).sum(dim=1).clamp(min=1e-30)
+    stack, variances = settled.stack, settled.variances
+    estimator = LinearEstimator(model, stack.good * ~settled.rejected / variances)
+    latent = estimator.solve(stack.images, _PILOT_STRENGTH)
+    # Once more, as the penalty holds back light.
+    latent = latent + estimator.solve(stack.images - model.predict(latent), _PILOT_STRENGTH)
+    light = model.predict(latent)
+    weights = stack.good / (variances + (_VARIABILITY * light) ** 2)
+    left = stack.images - light
+    gradients = [-model.predict(gradient) for gradient in torch.gradient(latent)]
+    enough = _block_sums(weights * light**2, model) > _LEAST_LIGHT**2
+    departures = []
+    for template in (light, *gradients):
+        information = _block_sums(weights * template**2, model)
+        projected = _block_sums(weights * template * left, model)
+        departures.append(torch.where(enough, projected / information.clamp(min=1e-30), torch.nan))
+    return torch.stack(departures)
 
 
-def find_contradictions(
-    consistency: ExposureConsistency, num_sources: torch.Tensor, options: AgreementOptions
-) -> dict[int, str]:
+def _block_sums(data: torch.Tensor, model: ForwardModel) -> torch.Tensor:
+    """Return sums of data over blocks of the patch, shape (n, K)."""
+    maps = model.sampling.mean(data)
+    bottom, right = (-size % _BLOCK for size in maps.shape[1:])
+    padded = torch.nn.functional.pad(maps, (0, right, 0, bottom))
+    return _BLOCK**2 * torch.nn.functional.avg_pool2d(padded, _BLOCK).flatten(1)
+
+
+def find_contradictions(departures: torch.Tensor, options: AgreementOptions) -> dict[int, str]:
     """Say which exposures are off by more than is allowed.
+
+    An exposure is off where most of its sources are: the median over blocks
+    of the patch does not follow a transient, a trail or a variable star.
 
     Parameters
     ----------
-    consistency
-        By how much each departs from the others.
-    num_sources
-        Shape (n,), from how many places of the patch that is known.
+    departures
+        Shape (3, n, K), relative departure in flux scale and shifts along
+        rows and columns, in pixels of the patch, by block; NaN where they are
+        not known.
     options
         Limits.  A departure counts only if it is significant, known from
-        three places or more, and among three exposures or more.
+        three blocks or more, and among three exposures or more.
 
     Returns
     -------
@@ -239,14 +244,13 @@ def find_contradictions(
         What is wrong, a slug and words with value and limit, by exposure.
     """
     found: dict[int, str] = {}
-    known = torch.isfinite(consistency.flux_sigma)
+    known = torch.isfinite(departures[0]).sum(dim=1) >= _LEAST_BLOCKS
     if int(known.sum()) < _LEAST_EXPOSURES:
         return found
-    known = known & (num_sources >= _LEAST_SOURCES)
+    medians, sigmas = _medians(departures)
     for t in known.nonzero()[:, 0].tolist():
-        flux, flux_sigma = float(consistency.flux_error[t]), float(consistency.flux_sigma[t])
-        shift = math.hypot(float(consistency.shift_y[t]), float(consistency.shift_x[t]))
-        shift_sigma = math.hypot(float(consistency.shift_sigma_y[t]), float(consistency.shift_sigma_x[t]))
+        flux, flux_sigma = float(medians[0, t]), float(sigmas[0, t])
+        shift, shift_sigma = float(medians[1:, t].norm()), float(sigmas[1:, t].max())
         if abs(flux) > max(options.max_flux_error, _SIGNIFICANCE * flux_sigma):
             found[t] = (
                 f"flux_scale: Its sources are brighter by {100.0 * flux:+.1f} +- {100.0 * flux_sigma:.1f} % "
@@ -260,15 +264,30 @@ def find_contradictions(
     return found
 
 
-def align_exposures(stack: ExposureStack, consistency: ExposureConsistency) -> ExposureStack:
+def _medians(departures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return medians over blocks, relative to those of all exposures.
+
+    Medians and their standard deviations, (3, n); 0 where nothing is known.
+    """
+    medians = departures.double().nanmedian(dim=2).values
+    spread = (departures - medians[:, :, None]).abs().nanmedian(dim=2).values
+    number = torch.isfinite(departures).sum(dim=2).clamp(min=1)
+    # The standard deviation of a median of Gaussian values.
+    sigmas = 1.2533 * 1.4826 * spread / number.sqrt()
+    medians = medians - medians.nanmedian(dim=1, keepdim=True).values
+    return torch.nan_to_num(medians), torch.nan_to_num(sigmas)
+
+
+def align_exposures(stack: ExposureStack, corrections: torch.Tensor) -> ExposureStack:
     """Correct flux scales and positions of exposures.
 
     Parameters
     ----------
     stack
         The exposures.
-    consistency
-        By how much each departs from the others.
+    corrections
+        Shape (3, n), by how much they depart from the others: relative flux
+        scale and shifts along rows and columns, in pixels of the patch.
 
     Returns
     -------
@@ -276,13 +295,12 @@ def align_exposures(stack: ExposureStack, consistency: ExposureConsistency) -> E
         Exposures with fluxes divided by their scale, and with PSFs off their
         centre by the shift, which leaves the pixels where they are.
     """
-    scale = 1.0 / (1.0 + consistency.flux_error.to(stack.images))[:, None, None]
-    shifts = torch.stack([consistency.shift_y, consistency.shift_x], dim=1)
+    scale = 1.0 / (1.0 + corrections[0].to(stack.images))[:, None, None]
     return dataclasses.replace(
         stack,
         images=stack.images * scale,
         variances=torch.where(stack.good, stack.variances * scale**2, stack.variances),
-        psfs=_shifted(stack.psfs, shifts.to(stack.psfs)),
+        psfs=_shifted(stack.psfs, corrections[1:].T.to(stack.psfs)),
     )
 
 

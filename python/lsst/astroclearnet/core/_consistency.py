@@ -14,7 +14,6 @@ __all__ = (
     "ExposureConsistency",
     "connected_exposures",
     "exposure_consistency",
-    "pilot_consistency",
 )
 
 import dataclasses
@@ -24,11 +23,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ._depth import DEPTH_FLOOR
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma
-from ._linear import LinearEstimator
-from ._noise_model import smooth
 from ._pair_information import (
     NUM_TEMPLATES,
     angular_frequencies,
@@ -42,22 +38,6 @@ _FAINT = 1e-6
 
 _NULL = 1e-6
 """Share of the largest eigenvalue below which a common error is unknown."""
-
-_PILOT_STRENGTH = 1e-4
-"""Strength of the linear estimate that explains the exposures; it is solved
-for twice, the second time for what the first left."""
-
-_LIGHT_STRENGTH = 1e-3
-"""Strength of the linear estimate that templates are made of."""
-
-_FINDING_STRENGTH = 1e-2
-"""Strength of the linear estimate in which light is found."""
-
-_FINDING_THRESHOLD = 5.0
-"""Brightness of the light of a pilot, in units of its noise."""
-
-_FINDING_FWHM = 5.0
-"""FWHM in pixels over which what is around such pixels is light as well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,48 +164,6 @@ def exposure_consistency(
     flux, y, x, width = values.to(fwhms.dtype).T
     flux_sigma, y_sigma, x_sigma, width_sigma = sigmas.to(fwhms.dtype).T
     return ExposureConsistency(flux, flux_sigma, y, x, y_sigma, x_sigma, width, width_sigma)
-
-
-def pilot_consistency(
-    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, fwhms: torch.Tensor
-) -> ExposureConsistency:
-    """Fit the errors of exposures before anything else is known of the sky.
-
-    The sky is a linear estimate, and the light of the templates one in which
-    all that is not clearly above the noise is set to zero.
-
-    Rejection of outliers takes the sources of an exposure that is far off for
-    outliers: the errors of such an exposure show before it, and afterwards
-    only in a standard deviation of the flux that has grown.  Shifts are of
-    first order: beyond half the width of the PSF they come out too small.
-
-    Parameters
-    ----------
-    model
-        Forward model of the exposures.
-    images
-        Shape (n, h, w), the exposures.
-    weights
-        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-    fwhms
-        Shape (n,), FWHM of the given PSFs in pixels of the patch.
-
-    Returns
-    -------
-    consistency : `ExposureConsistency`
-        As `exposure_consistency`.
-    """
-    estimator = LinearEstimator(model, weights)
-    found = estimator.solve(images, _FINDING_STRENGTH)
-    light = estimator.solve(images, _LIGHT_STRENGTH)
-    latent = estimator.solve(images, _PILOT_STRENGTH)
-    latent = latent + estimator.solve(images - model.predict(latent), _PILOT_STRENGTH)
-    depth = smooth(model.embed(estimator.depth)[None], _FINDING_FWHM)[0].clamp(min=DEPTH_FLOOR)
-    noise = (estimator.covariances(torch.tensor([_FINDING_STRENGTH])).flatten() / depth).sqrt()
-    bright = (found > _FINDING_THRESHOLD * noise).to(light.dtype)
-    # A smooth edge: templates are derivatives of the light.
-    near = (3.0 * smooth(bright[None], _FINDING_FWHM)[0]).clamp(max=1.0)
-    return exposure_consistency(model, near * light, latent, images, weights, fwhms)
 
 
 def connected_exposures(overlaps: torch.Tensor) -> list[torch.Tensor]:

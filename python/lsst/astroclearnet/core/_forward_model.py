@@ -27,6 +27,9 @@ from ._sampling import CropSampling, NativeSampling, Sampling
 _DECONVOLUTION_FLOOR = 1e-6
 """Power of the target OTF below which the difference kernel fades out."""
 
+_LIGHT_BEYOND = 1e-3
+"""Share of the light of a PSF that may lie beyond the margin."""
+
 _PSF_RANK_TOLERANCE = 1e-3
 """Change of a PSF over a patch, relative to its norm, worth a component."""
 
@@ -87,7 +90,7 @@ class ForwardModel:
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm
-        grid = LatentGrid(shape, psfs.shape[-1] // 2)
+        grid = LatentGrid(shape, _margin(psfs))
         self.sampling: Sampling = (
             CropSampling(grid, psfs.device) if positions is None else NativeSampling(positions, grid)
         )
@@ -355,6 +358,21 @@ class ForwardModel:
         """
         prefilter = self.sampling.prefilter
         return transform if prefilter is None else transform * prefilter
+
+
+def _margin(psfs: torch.Tensor) -> int:
+    """Return the distance beyond which PSFs have hardly any light.
+
+    What lies further wraps around.
+    """
+    mean = psfs.mean(dim=(1, 2)).abs()
+    radius = psfs.shape[-1] // 2
+    for margin in range(radius):
+        inner = slice(radius - margin, radius + margin + 1)
+        beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
+        if float(beyond.max()) < _LIGHT_BEYOND:
+            return margin
+    return radius
 
 
 def _separate(psfs: torch.Tensor, grid: LatentGrid) -> tuple[torch.Tensor, torch.Tensor | None]:

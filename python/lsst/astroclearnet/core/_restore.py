@@ -103,7 +103,7 @@ def restore(  # noqa: PLR0913
     order = _canonical_order(stack)
     stack = stack.select(order)
     with torch.no_grad():
-        agreement = reach_agreement(stack, target_fwhm, _fwhms(stack), options)
+        agreement = reach_agreement(stack, target_fwhm, options)
     stack, model, variance = agreement.stack, agreement.model, agreement.variances
     weights = stack.good / variance
     network = MixingNetwork(options.network)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("CropSampling", "NativeSampling", "Sampling")
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 
@@ -316,8 +317,13 @@ class NativeSampling(Sampling):
         return flat.gather(1, index).reshape(self.area.shape)
 
     def window(self, rows: slice, columns: slice) -> NativeSampling:
-        y, x = self._positions.y - rows.start, self._positions.x - columns.start
         grid = self.grid.window(rows, columns)
+        if grid.shape == self.grid.shape:
+            # The matrices can be shared.
+            whole = copy.copy(self)
+            whole._window = None
+            return whole
+        y, x = self._positions.y - rows.start, self._positions.x - columns.start
         inside = (y >= -0.5) & (y < grid.shape[0] - 0.5) & (x >= -0.5) & (x < grid.shape[1] - 0.5)
         cuts = _bounding_boxes(inside)
         nowhere = torch.full((), torch.nan, dtype=y.dtype, device=y.device)

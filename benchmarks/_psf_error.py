@@ -156,10 +156,8 @@ def _predictions(
 
 def _flags(result: RestorationResult, wrong: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return which exposures are flagged for the width of their PSF."""
-    error = result.consistency.psf_width_error.numpy()
-    flagged = (np.abs(error) > _MIN_ERROR) & (
-        np.abs(error) > _MIN_SIGNIFICANCE * result.consistency.psf_width_sigma.numpy()
-    )
+    error = result.psf_width_error
+    flagged = (np.abs(error) > _MIN_ERROR) & (np.abs(error) > _MIN_SIGNIFICANCE * result.psf_width_sigma)
     is_wrong = np.isin(np.arange(len(error)), wrong)
     return {
         "width_error": float(np.mean(error[is_wrong])),

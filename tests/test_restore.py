@@ -77,9 +77,11 @@ def test_shapes_and_types(result: RestorationResult) -> None:
     for errors in (result.noise_realizations, result.linear_noise_realizations):
         assert errors.shape == (NoiseOptions().num_realizations, *SHAPE)
         assert errors.dtype == np.float32
-    for figures in (result.chi_square, *vars(result.consistency).values()):
+    for figures in (result.chi_square, result.psf_width_error, result.psf_width_sigma):
         assert figures.shape == (4,)
-        assert bool(np.isfinite(np.asarray(figures)).all())
+        assert np.isfinite(figures).all()
+    assert result.flux_error.shape == result.flux_sigma.shape == (4,)
+    assert result.shift.shape == result.shift_sigma.shape == (4, 2)
     assert result.background.shape == result.background_sigma.shape == (4, 3)
     assert result.dropped == {}
     assert result.target_fwhm == TARGET
@@ -246,10 +248,8 @@ def test_order_of_exposures_does_not_matter() -> None:
     assert straight.rejected.any()
     for name in ("image", "variance", "linear_image", "linear_variance", "mask", "residual"):
         np.testing.assert_array_equal(getattr(permuted, name), getattr(straight, name), err_msg=name)
-    for name in ("weights", "rejected", "chi_square", "background", "background_sigma"):
+    for name in ("weights", "rejected", "chi_square", "background", "flux_error", "shift", "psf_width_error"):
         np.testing.assert_array_equal(getattr(permuted, name), getattr(straight, name)[order], err_msg=name)
-    for name, values in vars(straight.consistency).items():
-        np.testing.assert_array_equal(getattr(permuted.consistency, name), values[order], err_msg=name)
 
 
 @pytest.mark.parametrize("scale", [2.0**-10, 2.0**10])

@@ -157,7 +157,7 @@ def _add_survey_options(parser: argparse.ArgumentParser) -> None:
     survey = parser.add_argument_group("survey")
     survey.add_argument("--seed", type=int, default=1, help="seed of every random number")
     survey.add_argument("--bands", nargs="+", default=["r", "i"], metavar="BAND", help="bands to observe")
-    survey.add_argument("--visits", type=_positive, default=6, metavar="N", help="visits in each band")
+    survey.add_argument("--visits", type=_positive, default=5, metavar="N", help="visits in each band")
     survey.add_argument(
         "--patches", type=_positive, default=2, metavar="N", help="patches along each side of the tract"
     )

@@ -30,7 +30,6 @@ from ._losses import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
-from ._pair_information import *
 from ._point_information import *
 from ._positions import *
 from ._rejection import *

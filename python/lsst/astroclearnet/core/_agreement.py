@@ -17,7 +17,6 @@ import math
 import torch
 
 from ._background import BackgroundDifferences, fit_background_differences
-from ._consistency import ExposureConsistency
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
@@ -72,9 +71,13 @@ class Agreement:
         coefficients of `BackgroundDifferences`.
     background_sigma
         Shape (n, 3), their standard deviations; infinite where unknown.
-    corrections
-        Shape (3, n), what was corrected: relative flux scale and shifts along
-        rows and columns, in pixels of the patch.
+    departures
+        Shape (3, n), by how much exposures departed from the others: relative
+        flux scale, and shifts along rows and columns in pixels of the patch;
+        0 where nothing is known.
+    sigmas
+        Shape (3, n), their standard deviations; infinite where nothing is
+        known.
     contradictions
         Why exposures were left out, by their index.
     """
@@ -85,26 +88,9 @@ class Agreement:
     rejected: torch.Tensor
     background: torch.Tensor
     background_sigma: torch.Tensor
-    corrections: torch.Tensor
+    departures: torch.Tensor
+    sigmas: torch.Tensor
     contradictions: dict[int, str]
-
-    def combine(self, left: ExposureConsistency) -> ExposureConsistency:
-        """Return by how much the exposures depart, as they were given.
-
-        Parameters
-        ----------
-        left
-            By how much they still do, measured again with a better image.
-
-        Returns
-        -------
-        consistency : `ExposureConsistency`
-            That, with what was corrected.
-        """
-        flux, y, x = self.corrections
-        return dataclasses.replace(
-            left, flux_error=left.flux_error + flux, shift_y=left.shift_y + y, shift_x=left.shift_x + x
-        )
 
 
 def reach_agreement(stack: ExposureStack, target_fwhm: float, options: RestoreOptions) -> Agreement:
@@ -126,15 +112,13 @@ def reach_agreement(stack: ExposureStack, target_fwhm: float, options: RestoreOp
     """
     model = ForwardModel.from_stack(stack, target_fwhm)
     settled = _settle(stack, model, options)
-    departures = _compare(settled, model)
-    contradictions = find_contradictions(departures, options.agreement)
+    departures, sigmas = _medians(_compare(settled, model))
+    contradictions = find_contradictions(departures, sigmas, options.agreement)
     if contradictions:
         stack = stack.replace(good=stack.good.clone())
         stack.good[list(contradictions)] = False
-    corrections = torch.zeros(3, stack.num_exposures, device=stack.device)
     if options.agreement.correct:
-        corrections = _medians(departures)[0].to(corrections)
-        stack = align_exposures(stack, corrections)
+        stack = align_exposures(stack, departures)
         model = ForwardModel.from_stack(stack, target_fwhm)
     if contradictions or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
@@ -146,7 +130,8 @@ def reach_agreement(stack: ExposureStack, target_fwhm: float, options: RestoreOp
         rejected=settled.rejected,
         background=settled.background.coefficients,
         background_sigma=settled.background.sigma,
-        corrections=corrections,
+        departures=departures,
+        sigmas=sigmas,
         contradictions=contradictions,
     )
 
@@ -222,21 +207,22 @@ def _block_sums(data: torch.Tensor, model: ForwardModel) -> torch.Tensor:
     return _BLOCK**2 * torch.nn.functional.avg_pool2d(padded, _BLOCK).flatten(1)
 
 
-def find_contradictions(departures: torch.Tensor, options: AgreementOptions) -> dict[int, str]:
+def find_contradictions(
+    departures: torch.Tensor, sigmas: torch.Tensor, options: AgreementOptions
+) -> dict[int, str]:
     """Say which exposures are off by more than is allowed.
-
-    An exposure is off where most of its sources are: the median over blocks
-    of the patch does not follow a transient, a trail or a variable star.
 
     Parameters
     ----------
     departures
-        Shape (3, n, K), relative departure in flux scale and shifts along
-        rows and columns, in pixels of the patch, by block; NaN where they are
-        not known.
+        Shape (3, n), relative departure in flux scale and shifts along rows
+        and columns, in pixels of the patch.
+    sigmas
+        Shape (3, n), their standard deviations; infinite where nothing is
+        known.
     options
-        Limits.  A departure counts only if it is significant, known from
-        three blocks or more, and among three exposures or more.
+        Limits.  A departure counts only if it is significant, and among three
+        exposures or more.
 
     Returns
     -------
@@ -244,13 +230,12 @@ def find_contradictions(departures: torch.Tensor, options: AgreementOptions) -> 
         What is wrong, a slug and words with value and limit, by exposure.
     """
     found: dict[int, str] = {}
-    known = torch.isfinite(departures[0]).sum(dim=1) >= _LEAST_BLOCKS
+    known = torch.isfinite(sigmas).all(dim=0)
     if int(known.sum()) < _LEAST_EXPOSURES:
         return found
-    medians, sigmas = _medians(departures)
     for t in known.nonzero()[:, 0].tolist():
-        flux, flux_sigma = float(medians[0, t]), float(sigmas[0, t])
-        shift, shift_sigma = float(medians[1:, t].norm()), float(sigmas[1:, t].max())
+        flux, flux_sigma = float(departures[0, t]), float(sigmas[0, t])
+        shift, shift_sigma = float(departures[1:, t].norm()), float(sigmas[1:, t].max())
         if abs(flux) > max(options.max_flux_error, _SIGNIFICANCE * flux_sigma):
             found[t] = (
                 f"flux_scale: Its sources are brighter by {100.0 * flux:+.1f} +- {100.0 * flux_sigma:.1f} % "
@@ -265,27 +250,31 @@ def find_contradictions(departures: torch.Tensor, options: AgreementOptions) -> 
 
 
 def _medians(departures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return medians over blocks, relative to those of all exposures.
+    """Return medians over blocks, relative to the median of all exposures.
 
-    Medians and their standard deviations, (3, n); 0 where nothing is known.
+    An exposure is off where most of its sources are: the median does not
+    follow a transient, a trail or a variable star.  Medians and their
+    standard deviations, (3, n); 0 and infinite for fewer than three blocks.
     """
-    medians = departures.double().nanmedian(dim=2).values
+    medians = departures.nanmedian(dim=2).values
     spread = (departures - medians[:, :, None]).abs().nanmedian(dim=2).values
-    number = torch.isfinite(departures).sum(dim=2).clamp(min=1)
+    number = torch.isfinite(departures).sum(dim=2)
+    known = number >= _LEAST_BLOCKS
     # The standard deviation of a median of Gaussian values.
-    sigmas = 1.2533 * 1.4826 * spread / number.sqrt()
+    sigmas = 1.2533 * 1.4826 * spread / number.clamp(min=1).sqrt()
+    medians = torch.where(known, medians, torch.nan)
     medians = medians - medians.nanmedian(dim=1, keepdim=True).values
-    return torch.nan_to_num(medians), torch.nan_to_num(sigmas)
+    return torch.nan_to_num(medians), torch.where(known, sigmas, torch.inf)
 
 
-def align_exposures(stack: ExposureStack, corrections: torch.Tensor) -> ExposureStack:
+def align_exposures(stack: ExposureStack, departures: torch.Tensor) -> ExposureStack:
     """Correct flux scales and positions of exposures.
 
     Parameters
     ----------
     stack
         The exposures.
-    corrections
+    departures
         Shape (3, n), by how much they depart from the others: relative flux
         scale and shifts along rows and columns, in pixels of the patch.
 
@@ -295,12 +284,12 @@ def align_exposures(stack: ExposureStack, corrections: torch.Tensor) -> Exposure
         Exposures with fluxes divided by their scale, and with PSFs off their
         centre by the shift, which leaves the pixels where they are.
     """
-    scale = 1.0 / (1.0 + corrections[0].to(stack.images))[:, None, None]
+    scale = 1.0 / (1.0 + departures[0].to(stack.images))[:, None, None]
     return dataclasses.replace(
         stack,
         images=stack.images * scale,
         variances=torch.where(stack.good, stack.variances * scale**2, stack.variances),
-        psfs=_shifted(stack.psfs, corrections[1:].T.to(stack.psfs)),
+        psfs=_shifted(stack.psfs, departures[1:].T.to(stack.psfs)),
     )
 
 

@@ -17,7 +17,6 @@ import math
 
 import torch
 
-from ._consistency import connected_exposures
 from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
@@ -34,7 +33,7 @@ _RESIDUAL = 0.01
 bright galaxy leaves must be small beside the noise of an average over
 thousands of pixels."""
 
-_MAX_ROUNDS = 4
+_MAX_ROUNDS = 3
 """Bound on estimates; each follows the backgrounds found with the last."""
 
 _TOLERANCE = 0.01
@@ -333,11 +332,21 @@ class _BlockFit:
         moments = (self.terms[:, :, None] * self.terms[:, None]).flatten(1)
         own = (self.information @ moments).unflatten(-1, (p, p))
         means = torch.zeros(number, p, number, p, dtype=own.dtype, device=own.device)
-        for group in connected_exposures(overlaps):
+        for group in _connected(overlaps):
             total = own[group].sum(dim=0)
             mean = torch.linalg.pinv(total, rtol=_NULL, hermitian=True) @ own[group]
             means[group[:, None], :, group] = mean[None].expand(len(group), -1, -1, -1)
         return means.flatten(2).flatten(0, 1)
+
+
+def _connected(overlaps: torch.Tensor) -> list[torch.Tensor]:
+    """Return groups of exposures that overlap, directly or by others."""
+    number = len(overlaps)
+    reached = overlaps | torch.eye(number, dtype=torch.bool, device=overlaps.device)
+    for _ in range(number.bit_length()):
+        reached = (reached.double() @ reached.double()) > 0
+    first = reached.double().argmax(dim=1)
+    return [(first == index).nonzero()[:, 0] for index in first.unique()]
 
 
 def _sum(values: torch.Tensor, block: torch.Tensor, num_blocks: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ._agreement import Agreement, reach_agreement
-from ._consistency import exposure_consistency
+from ._consistency import psf_width_errors
 from ._depth import WeightMaps, weight_maps
 from ._device import make_generator, select_device
 from ._errors import InputError
@@ -182,8 +182,9 @@ def _assemble(
     residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
     expected = torch.where(errors.chi_square > 0, errors.chi_square, torch.nan)
     widths = _fwhms(stack)
-    left = exposure_consistency(model, estimate.restored, estimate.linear, stack.images, weights, widths)
-    consistency = agreement.combine(left)
+    width_error, width_sigma = psf_width_errors(
+        model, estimate.restored, estimate.linear, stack.images, weights, widths
+    )
     clipped = model.sampling.largest(agreement.rejected)
     mask = _mask(seen, clipped, float(widths.max()))
     no_data = (mask & MaskBit.NO_DATA) > 0
@@ -207,7 +208,12 @@ def _assemble(
         weights=_to_numpy((maps.weights * maps.used)[back]),
         residual=_to_numpy(residual),
         chi_square=_to_numpy(((deviation**2).sum(dim=(1, 2)) / expected)[back]),
-        consistency=consistency.apply(lambda values: values[back].cpu()),
+        flux_error=_to_numpy(agreement.departures[0, back]),
+        flux_sigma=_to_numpy(agreement.sigmas[0, back]),
+        shift=_to_numpy(agreement.departures[1:, back].T),
+        shift_sigma=_to_numpy(agreement.sigmas[1:, back].T),
+        psf_width_error=_to_numpy(width_error[back]),
+        psf_width_sigma=_to_numpy(width_sigma[back]),
         background=_to_numpy(agreement.background[back]),
         background_sigma=_to_numpy(agreement.background_sigma[back]),
         dropped={int(order[t]): reason for t, reason in agreement.contradictions.items()},

@@ -17,7 +17,6 @@ import enum
 
 import numpy as np
 
-from ._consistency import ExposureConsistency
 from ._fit import FitHistory
 from ._local_noise import LocalNoise
 
@@ -83,10 +82,23 @@ class RestorationResult:
         deviations over what the same estimator leaves of pure noise, which
         accounts for the degrees of freedom that the image takes up and for
         correlated noise.  NaN without pixels.
-    consistency
-        By how much flux scale, position and width of the PSF of each exposure
-        depart from the others, on the CPU; of exposures that were dropped as
-        found before.
+    flux_error
+        Shape (n,), by how much the sources of each exposure are brighter than
+        in the others, relative: the median over blocks of the patch.  As all
+        that follows it is 0, with an infinite standard deviation, where it is
+        not known.
+    flux_sigma
+        Shape (n,), standard deviations of these.
+    shift
+        Shape (n, 2), by how much its sources lie at larger rows (y) and
+        columns (x) than in the others, in pixels.
+    shift_sigma
+        Shape (n, 2), standard deviations of these.
+    psf_width_error
+        Shape (n,), by how much the PSF of each exposure is wider than given,
+        relative to the others.
+    psf_width_sigma
+        Shape (n,), standard deviations of these errors from noise.
     background
         Shape (n, 3), differences of background that were removed from the
         exposures: level at the centre of the patch, and slopes along rows (y)
@@ -128,7 +140,12 @@ class RestorationResult:
     weights: np.ndarray
     residual: np.ndarray
     chi_square: np.ndarray
-    consistency: ExposureConsistency
+    flux_error: np.ndarray
+    flux_sigma: np.ndarray
+    shift: np.ndarray
+    shift_sigma: np.ndarray
+    psf_width_error: np.ndarray
+    psf_width_sigma: np.ndarray
     background: np.ndarray
     background_sigma: np.ndarray
     dropped: dict[int, str]

@@ -174,15 +174,14 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:
     """Return by how much an exposure departs from the others."""
-    found = {name: float(values[n]) for name, values in vars(result.consistency).items()}
-    if not is_comparable:
-        found = {name: math.inf if "sigma" in name else math.nan for name in found}
-    error, sigma = found["psf_width_error"], found["psf_width_sigma"]
+    error, sigma = math.nan, math.inf
+    if is_comparable:
+        error, sigma = float(result.psf_width_error[n]), float(result.psf_width_sigma[n])
     return {
-        "flux_error": found["flux_error"],
-        "flux_sigma": found["flux_sigma"],
-        "shift": math.hypot(found["shift_y"], found["shift_x"]) * scale,
-        "shift_sigma": max(found["shift_sigma_y"], found["shift_sigma_x"]) * scale,
+        "flux_error": float(result.flux_error[n]),
+        "flux_sigma": float(result.flux_sigma[n]),
+        "shift": float(np.hypot(*result.shift[n])) * scale,
+        "shift_sigma": float(result.shift_sigma[n].max()) * scale,
         "psf_width_error": error,
         "psf_width_sigma": sigma,
         "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),

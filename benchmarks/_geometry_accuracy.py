@@ -42,8 +42,7 @@ _LEGEND = (
     "distance from the truth, length of the mean shift, rms and mean of the relative error of the flux. "
     "Profile: largest departure of the stack of all stars from the declared PSF, over its peak, and that of "
     "the worst of the four stacks of the quarters of the patch. Limits hold with the true PSF: 5 mas rms, 1 "
-    "mas mean, 0.1 % of flux (rms without noise, mean with it) and 1 % of the peak in any quarter. A patch "
-    "of 100 pixels has a single cell of PSFs, so that none of their variation over it is followed. "
+    "mas mean, 0.1 % of flux (rms without noise, mean with it) and 1 % of the peak in any quarter. "
 )
 
 

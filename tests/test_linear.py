@@ -22,6 +22,8 @@ from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays, make_
 
 TARGET = 3.8
 SHAPE = (60, 76)
+MARGIN = 7
+"""Margin that the PSFs of these tests need."""
 FWHMS = (3.4, 4.2, 5.0)
 STRENGTHS = (1e-6, 1e-3, 1e-1)
 
@@ -36,7 +38,7 @@ def make_estimator(weights: torch.Tensor | None = None) -> LinearEstimator:
 
 def sample(latent: torch.Tensor) -> torch.Tensor:
     """Return the pixels of the data of a latent image."""
-    return latent[..., 12 : 12 + SHAPE[0], 12 : 12 + SHAPE[1]]
+    return latent[..., MARGIN : MARGIN + SHAPE[0], MARGIN : MARGIN + SHAPE[1]]
 
 
 def white_noise(number: int, seed: int = 0) -> torch.Tensor:

@@ -435,7 +435,7 @@ def test_real_projection_and_psf(shared_data: Path, name: str) -> None:
     )
     patch = SkyMapGeometry(skymap="star", tracts=(tract,)).patch(3, 0)
     exposure = prepare_exposure(draw_star(real, x, y, flux=5000.0), patch)
-    assert exposure.psfs.shape[:2] == (1, 1)
+    assert exposure.psfs.shape[:2] == (2, 2)
     np.testing.assert_allclose(exposure.y[exposure.image == exposure.image.max()], 37.0, atol=1e-3)
     np.testing.assert_allclose(exposure.x[exposure.image == exposure.image.max()], 40.0, atol=1e-3)
     # What the stamp predicts at the positions of the pixels.

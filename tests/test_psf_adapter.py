@@ -107,12 +107,12 @@ def test_covariance_transforms_with_the_jacobian(geometry: PatchGeometry, name: 
     psf = VaryingPsf()
     pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
     stamps = psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
-    assert stamps.shape[:2] == (2, 4)
+    assert stamps.shape[:2] == (5, 7)
     assert stamps.shape[2] == stamps.shape[3]
     assert stamps.shape[2] % 2 == 1
     np.testing.assert_allclose(stamps.sum(axis=(-1, -2)), 1.0)
-    steps = geometry.bbox.shape.y / 2, geometry.bbox.shape.x / 4
-    for j, i in np.ndindex(2, 4):
+    steps = geometry.bbox.shape.y / 5, geometry.bbox.shape.x / 7
+    for j, i in np.ndindex(5, 7):
         y = geometry.bbox.y.start - 0.5 + (j + 0.5) * steps[0]
         x = geometry.bbox.x.start - 0.5 + (i + 0.5) * steps[1]
         # The position and its derivatives from the projections themselves.

@@ -25,9 +25,6 @@ from ._noise_model import model_variances
 from ._options import BACKGROUND_MODELS, AgreementOptions, RestoreOptions
 from ._rejection import reject_outliers
 
-_SIGNIFICANCE = 5.0
-"""Departure, in its standard deviations, from which one is believed."""
-
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate that exposures are compared with."""
 
@@ -40,7 +37,7 @@ _BLOCK = 32
 _LEAST_LIGHT = 10.0
 """Signal-to-noise ratio of the light of a block that counts."""
 
-_LEAST_BLOCKS = 3
+_LEAST_BLOCKS = 7
 """From fewer one cannot tell an exposure that is off from a source that is."""
 
 _LEAST_EXPOSURES = 3
@@ -118,7 +115,9 @@ def reach_agreement(stack: ExposureStack, target_fwhm: float, options: RestoreOp
         stack = stack.replace(good=stack.good.clone())
         stack.good[list(contradictions)] = False
     if options.agreement.correct:
-        stack = align_exposures(stack, departures)
+        right = torch.ones_like(departures)
+        right[:, list(contradictions)] = 0.0
+        stack = align_exposures(stack, departures * right)
         model = ForwardModel.from_stack(stack, target_fwhm)
     if contradictions or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
@@ -254,16 +253,16 @@ def _medians(departures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     An exposure is off where most of its sources are: the median does not
     follow a transient, a trail or a variable star.  Medians and their
-    standard deviations, (3, n); 0 and infinite for fewer than three blocks.
+    standard deviations, (3, n); 0 and infinite for fewer than seven blocks.
     """
-    medians = departures.nanmedian(dim=2).values
-    spread = (departures - medians[:, :, None]).abs().nanmedian(dim=2).values
+    medians = departures.nanquantile(0.5, dim=2)
+    spread = (departures - medians[:, :, None]).abs().nanquantile(0.5, dim=2)
     number = torch.isfinite(departures).sum(dim=2)
     known = number >= _LEAST_BLOCKS
     # The standard deviation of a median of Gaussian values.
     sigmas = 1.2533 * 1.4826 * spread / number.clamp(min=1).sqrt()
     medians = torch.where(known, medians, torch.nan)
-    medians = medians - medians.nanmedian(dim=1, keepdim=True).values
+    medians = medians - medians.nanquantile(0.5, dim=1, keepdim=True)
     return torch.nan_to_num(medians), torch.where(known, sigmas, torch.inf)
 
 

@@ -194,7 +194,9 @@ def _weights(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid) 
     values = (weight_y[:, :, None] * weight_x[:, None, :]).astype(np.float32)
     indices = index_y[:, :, None] * np.int32(columns) + index_x[:, None, :]
     starts = np.concatenate([[0], np.cumsum(known * WIDTH**2)]).astype(np.int32)
-    return csr_array((values.ravel(), indices.ravel(), starts), shape=(len(known), rows * columns))
+    matrix = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(known), rows * columns))
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _to_torch(matrix: csr_array, device: torch.device) -> torch.Tensor:

@@ -63,7 +63,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         With fewer than three exposures nothing is rejected.
     """
     rejected = torch.zeros_like(stack.good)
-    if not options.enabled or stack.num_exposures < _MIN_EXPOSURES:
+    if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
         return rejected
     prediction: torch.Tensor | None = None
     for _ in range(options.num_rounds):

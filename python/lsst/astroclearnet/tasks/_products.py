@@ -238,6 +238,7 @@ def _make_coadd(
     missing = missing_cells(np.isfinite(cropped), geometry.definition.cells)
     covered = np.stack([crop_to_patch(e.covered, geometry) for e in inputs.exposures])
     usable = np.stack([crop_to_patch(e.usable, geometry) for e in inputs.exposures])
+    usable[list(result.dropped)] = False
     unused = covered & (~usable | rejected)
     coadd = make_cell_coadd(
         geometry=geometry,

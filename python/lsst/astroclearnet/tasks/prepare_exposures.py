@@ -88,8 +88,8 @@ class PrepareExposuresTask(Task):
     the PSF is brought to the grid of the patch.  An exposure that has no PSF
     or sky projection, whose pixels are not calibrated or that cannot be read
     is dropped with a reason; the others go on.  What is kept takes 29 bytes
-    for each pixel in the box around the overlap, and one byte for each pixel
-    of the patch and each mask plane to be propagated.
+    for each pixel in the box around the overlap, and for each pixel of the
+    patch two bytes, and one more for each mask plane to be propagated.
     """
 
     ConfigClass = PrepareExposuresConfig

@@ -342,7 +342,7 @@ class RestoreCoaddTask(PipelineTask):
         prepared = self.preparation.run(
             visit_images=chosen.selected, geometry=geometry, sky_corrections=sky_corrections
         )
-        self._require_exposures(prepared.exposures, prepared.dropped, name)
+        self._require_exposures(prepared.exposures, {**chosen.rejected, **prepared.dropped}, name)
         inputs = RestorationInputs(
             exposures=prepared.exposures,
             dropped=prepared.dropped,

@@ -384,7 +384,17 @@ def test_wrong_psf_is_named(
 
 
 def test_concerns_are_put_in_words() -> None:
-    good = {"visit": 3, "detector": 7, "psf_width_error": 0.001, "psf_consistent": True, "used_fraction": 0.9}
+    good = {
+        "visit": 3,
+        "detector": 7,
+        "psf_width_error": 0.001,
+        "psf_consistent": True,
+        "used_fraction": 0.9,
+        "flux_error": 0.001,
+        "flux_sigma": 0.002,
+        "shift": 0.001,
+        "shift_sigma": 0.002,
+    }
     metrics = {"exposures": [good] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
     bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}

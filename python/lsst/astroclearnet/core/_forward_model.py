@@ -90,7 +90,7 @@ class ForwardModel:
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm
-        grid = LatentGrid(shape, _margin(psfs))
+        grid = LatentGrid(shape, _margin(psfs, min(shape)))
         self.sampling: Sampling = (
             CropSampling(grid, psfs.device) if positions is None else NativeSampling(positions, grid)
         )
@@ -360,14 +360,14 @@ class ForwardModel:
         return transform if prefilter is None else transform * prefilter
 
 
-def _margin(psfs: torch.Tensor) -> int:
+def _margin(psfs: torch.Tensor, length: int) -> int:
     """Return the distance beyond which PSFs have hardly any light.
 
-    What lies further wraps around.
+    What lies further wraps around; the latent image holds a whole PSF.
     """
     mean = psfs.mean(dim=(1, 2)).abs()
     radius = psfs.shape[-1] // 2
-    for margin in range(radius):
+    for margin in range(max(0, radius + 1 - length // 2), radius):
         inner = slice(radius - margin, radius + margin + 1)
         beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
         if float(beyond.max()) < _LIGHT_BEYOND:

@@ -45,7 +45,8 @@ class TileResult:
     tile
         The tile.
     exposures
-        Shape (m,), int64, which exposures of the patch it was made from.
+        Shape (m,), int64, which exposures of the patch it was made from:
+        those with pixels in the region that contradict no other.
     smooth
         Planes of the region of the tile, of shape (..., h, w), float32, by
         the name that they have in `RestorationResult`, to be blended; NaN
@@ -155,6 +156,8 @@ class TileRestorer:
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
         rows, columns = part.tile.within
+        contradictions = self.agreement.contradictions
+        used = [k for k, t in enumerate(part.exposures.tolist()) if t not in contradictions]
         width_error, width_sigma = psf_width_errors(
             model,
             estimate.restored,
@@ -165,7 +168,7 @@ class TileRestorer:
         )
         return TileResult(
             tile=part.tile,
-            exposures=part.exposures.numpy(),
+            exposures=part.exposures[used].numpy(),
             smooth={
                 name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()
             },
@@ -173,12 +176,12 @@ class TileRestorer:
                 name: _to_numpy(plane[rows, columns])
                 for name, plane in (("mask", mask), ("coadd", coadd), ("residual", residual))
             },
-            weights=_to_numpy((maps.weights * maps.used)[:, rows, columns]),
-            rejected=_to_numpy(clipped[:, rows, columns]),
-            deviations=_to_numpy((deviation**2).sum(dim=(1, 2), dtype=torch.float64)),
-            expected=_to_numpy(errors.chi_square.double()),
-            width_errors=_to_numpy(width_error),
-            width_sigmas=_to_numpy(width_sigma),
+            weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
+            rejected=_to_numpy(clipped[used, rows, columns]),
+            deviations=_to_numpy((deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
+            expected=_to_numpy(errors.chi_square.double()[used]),
+            width_errors=_to_numpy(width_error[used]),
+            width_sigmas=_to_numpy(width_sigma[used]),
             correlations={
                 (i, j): local_noise.correlation(cell_rows, cell_columns)
                 for i, j, cell_rows, cell_columns in self.layout.cells_of(part.tile)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..adapters import crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ._products import RestorationInputs
+from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
 """Relative error of the width of a PSF that is no fault."""
@@ -64,9 +64,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         false if that is more than 1.5 % and more than 5 sigma (a single
         exposure is compared with nothing, and has NaN); and the
         ``background`` that was removed: level (nJy a pixel of the patch) and
-        slopes along y and x.  Further ``dropped`` and ``not_selected``,
-        reasons by exposure; ``fit``, ``image`` and ``patch``, flat
-        dictionaries.
+        slopes along y and x.  Further ``failed_tiles``, places and reasons;
+        ``dropped`` and ``not_selected``, reasons by exposure; ``fit``,
+        ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -82,6 +82,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
             "num_failed_tiles": len(result.failed_tiles),
         },
         "exposures": _exposures(result, inputs),
+        "failed_tiles": [f"{describe_tile(t, inputs)}: {t.reason}" for t in result.failed_tiles],
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
@@ -119,6 +120,8 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
+    if metrics["failed_tiles"]:
+        concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
     if number < _MIN_EXPOSURES:
         concerns.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")

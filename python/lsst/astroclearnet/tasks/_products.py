@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = (
     "RestorationInputs",
+    "describe_tile",
     "make_coadd",
     "make_figure",
     "make_linear_coadd",
@@ -327,7 +328,7 @@ def _coadd_metadata(
         "num_failed_tiles": len(result.failed_tiles),
     }
     for n, tile in enumerate(result.failed_tiles):
-        metadata[f"failed_tile_{n}"] = f"{_describe(tile, inputs)}: {tile.reason}"
+        metadata[f"failed_tile_{n}"] = f"{describe_tile(tile, inputs)}: {tile.reason}"
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):
         metadata[f"dropped_{n}"] = f"{name}: {reason}"
     for n, (name, reason) in enumerate(sorted(inputs.not_selected.items())):
@@ -339,7 +340,20 @@ def _target_psf(fwhm: float) -> np.ndarray:
     return gaussian_kernel(fwhm, 2 * math.ceil(2.5 * fwhm) + 1)
 
 
-def _describe(tile: FailedTile, inputs: RestorationInputs) -> str:
-    """Return the box of a tile in tract pixels."""
+def describe_tile(tile: FailedTile, inputs: RestorationInputs) -> str:
+    """Return the place of a tile.
+
+    Parameters
+    ----------
+    tile
+        The tile.
+    inputs
+        What the restoration was made from.
+
+    Returns
+    -------
+    place : `str`
+        Its box in tract pixels, in words.
+    """
     box = inputs.source.box(tile.rows, tile.columns)
     return f"y {box.y.start} to {box.y.stop}, x {box.x.start} to {box.x.stop}"

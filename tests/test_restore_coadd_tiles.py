@@ -178,7 +178,7 @@ def test_partial_outputs_are_put_before_the_error(
         put=lambda values, refs: put.append((values, refs)),
     )
     references = SimpleNamespace(visit_images=[], skymap_geometry=None)
-    with pytest.raises(AnnotatedPartialOutputsError) as caught:
+    with pytest.raises(AnnotatedPartialOutputsError, match="wrote partial outputs") as caught:
         task.runQuantum(context, references, "references")  # type: ignore[arg-type]
     assert caught.value.__cause__ is error
     assert put == [(outputs, "references")]

@@ -20,6 +20,7 @@ __all__ = (
     "patch_slices",
 )
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -88,7 +88,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     )
     cell_size = RangeField(
         dtype=int,
-        doc="Side (pixels) of the cells of a patch whose sky map has no cells, or the nearest that divides it.",
+        doc="Side (pixels) of the cells of a patch without cells, or the nearest size that divides it.",
         default=100,
         min=10,
     )

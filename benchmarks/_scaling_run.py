@@ -40,7 +40,7 @@ TARGET = 3.2
 """Target FWHM in pixels."""
 
 
-def run_in_process(**settings: float) -> dict[str, float]:
+def run_in_process(**settings: float | str) -> dict[str, float]:
     """Restore in a new process, so that its peak of memory is its own.
 
     Parameters

@@ -71,6 +71,7 @@ RULES = {
         ("core", "adapters", "metrics", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
+    "batch": Room(("parsl", "psutil", "lsst.ctrl.bps")),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),

@@ -104,7 +104,7 @@ def _make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="astroclearnet",
-        description="Simulate, ingest, plan and compare what the pipeline task restoreCoadd restores.",
+        description="Simulate, ingest, plan, watch and compare what the pipeline task restoreCoadd restores.",
         epilog="Coadds are restored by pipetask; 'ingest' and 'demo' print the command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -114,6 +114,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_ingest(commands)
     _add_plan(commands)
+    _add_status(commands)
     _add_compare(commands)
     return parser
 
@@ -272,6 +273,50 @@ def _add_plan(commands: _Commands) -> None:
         help="visit images of a band to read at most, evenly spaced among its patches and visits",
     )
     parser.add_argument("--output", metavar="FILE", help="ECSV file to write the table to")
+
+
+def _add_status(commands: _Commands) -> None:
+    """Add the subcommand ``status``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "status", "sum up how far a restoration is, why patches failed, and what they took"
+    )
+    parser.add_argument("repo", metavar="REPO", help="repository")
+    parser.add_argument(
+        "collection",
+        metavar="COLLECTION",
+        nargs="?",
+        help="collection of the outputs, if they are in one yet",
+    )
+    parser.add_argument(
+        "--input", default="", metavar="C", help="collections of the inputs, where COLLECTION has none"
+    )
+    parser.add_argument("--where", default="", metavar="EXPR", help="query that was given to pipetask as -d")
+    parser.add_argument("--skymap", metavar="NAME", help="sky map; that of the outputs if not given")
+    parser.add_argument("--task", default="restoreCoadd", metavar="LABEL", help="label of the task")
+    parser.add_argument(
+        "--graph",
+        metavar="FILE",
+        help="quantum graph of jobs under way that the registry does not know yet, as those of bps; instead "
+        "of COLLECTION",
+    )
+    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="look again until all have ended")
+    parser.add_argument(
+        "--max-read",
+        type=_positive,
+        default=100,
+        metavar="N",
+        help="patches of each band and state whose logs and figures are read at most",
+    )
+    parser.add_argument("--output", metavar="FILE", help="ECSV file to write a table of all patches to")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with status 1 if a patch failed or is missing"
+    )
 
 
 def _add_compare(commands: _Commands) -> None:

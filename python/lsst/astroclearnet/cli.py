@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted")
     except ModuleNotFoundError as exc:
-        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[demo]'")
+        extra = "postgresql" if (exc.name or "").startswith("psycopg") else "demo"
+        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'")
     except Exception as exc:
         if options.debug:
             raise
@@ -205,6 +206,7 @@ def _add_simulate(commands: _Commands) -> None:
         commands, "simulate", "simulate a survey into a new Butler repository, with its truth"
     )
     parser.add_argument("repo", metavar="REPO", help="directory of the repository; it must not exist")
+    _add_registry_option(parser)
     _add_survey_options(parser)
 
 
@@ -233,6 +235,23 @@ def _add_ingest(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
+    )
+    _add_registry_option(parser)
+
+
+def _add_registry_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the registry of a new repository.
+
+    Parameters
+    ----------
+    parser
+        Parser of a subcommand.
+    """
+    parser.add_argument(
+        "--registry",
+        metavar="URL",
+        help="empty database for the registry of a new repository, such as postgresql://USER@HOST/DATABASE; "
+        "an SQLite file if not given",
     )
 
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 CELL_SIZE = 50
 """Side in pixels of the cells of simulated patches."""
 
+TASK = "restoreCoadd"
+"""Label of the task in the pipelines of this package."""
+
 
 def demo_action(options: argparse.Namespace, console: Console) -> None:
     """Run the subcommand ``demo``.
@@ -48,8 +51,11 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    from ._demo import demo_hints, run_demo
+    from ._demo import RESTORED, demo_hints, run_demo
     from ._report import comparison_tables
+    from ._status_outputs import ButlerSource
+    from ._status_report import show_status
+    from ._status_watch import CampaignWatch
 
     summary = run_demo(
         options.outdir,
@@ -59,6 +65,8 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
         say=lambda line: console.print(line, markup=False),
         progress=lambda: _progress(console),
     )
+    source = ButlerSource(_open(str(summary.root), [RESTORED]), label=TASK)
+    show_status(CampaignWatch(source, label=TASK).look(), console)
     for table in comparison_tables(summary.table):
         console.print(table)
     console.print(demo_hints(summary), markup=False)
@@ -80,7 +88,9 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
     if os.path.exists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")
     with _progress(console) as progress:
-        summary = make_survey(options.repo, _survey_options(options), progress=progress)
+        summary = make_survey(
+            options.repo, _survey_options(options), registry=options.registry, progress=progress
+        )
     command = restore_command(options.repo, skymap=summary.skymap, inputs=summary.defaults, output=RESTORED)
     console.print(
         f"Repository:      {summary.root}\n"
@@ -112,6 +122,7 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
         cell_size=options.cell_size,
         pixel_scale=options.pixel_scale,
         num_patches=options.patches,
+        registry=options.registry,
     )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
@@ -181,7 +192,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
     """
     from ._status_graph import GraphSource
     from ._status_outputs import ButlerSource, PatchState, StatusSource
-    from ._status_report import follow_campaign, status_lines, status_tables
+    from ._status_report import follow_campaign, show_status
     from ._status_watch import CampaignWatch
 
     if (options.collection is None) == (options.graph is None):
@@ -202,10 +213,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
         status = follow_campaign(watch.look, console, interval=options.watch, first=status)
     if options.output:
         status.table().write(options.output, format="ascii.ecsv", overwrite=True)
-    for tabular in status_tables(status):
-        console.print(tabular)
-    for line in status_lines(status):
-        console.print(line, markup=False)
+    show_status(status, console)
     if options.check and not status.is_complete:
         counts = status.total.counts
         raise CommandError(

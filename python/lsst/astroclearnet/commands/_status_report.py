@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("follow_campaign", "status_lines", "status_sentence", "status_tables")
+__all__ = ("follow_campaign", "show_status", "status_lines", "status_sentence", "status_tables")
 
 import math
 import time
@@ -132,6 +132,22 @@ def status_lines(status: CampaignStatus) -> Iterator[str]:
         if unit != status.unit:
             yield f"Some patches ran on another device: {_hours(hours)} {unit}-hours spent."
     yield status_sentence(status)
+
+
+def show_status(status: CampaignStatus, console: Console) -> None:
+    """Show a summary.
+
+    Parameters
+    ----------
+    status
+        The summary.
+    console
+        Where to write.
+    """
+    for table in status_tables(status):
+        console.print(table)
+    for line in status_lines(status):
+        console.print(line, markup=False)
 
 
 def follow_campaign(

@@ -67,7 +67,7 @@ RULES = {
         (f"{PACKAGE}.baselines", f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
     ),
     "commands": Room(
-        (*IMAGES, "scipy", "rich", "lsst.daf.butler"),
+        (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
         ("core", "adapters", "metrics", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),

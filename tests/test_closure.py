@@ -178,7 +178,8 @@ def test_sky_level_is_closed(level: float) -> None:
     for image in (closed, linear):
         left = images - closure.model.predict(image)
         assert abs(float(left.mean())) < 0.01 * abs(level)
-        assert float(closure.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03)
+        # At the very edge, to a twentieth of the noise of a pixel.
+        assert float(closure.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03, abs=0.05)
     assert float(closure.model.crop(closed).mean()) == pytest.approx(level, rel=0.01)
 
 

@@ -48,7 +48,7 @@ STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap"
 
 # The key is a room, or one file of a room that may import more.
 RULES = {
-    "core": Room(("numpy", "scipy.sparse", "torch")),
+    "core": Room(("llvmlite", "numba", "numpy", "scipy.sparse", "torch")),
     "baselines": Room(("numpy", "torch"), ("core",)),
     "metrics": Room(("numpy", "scipy", "astropy")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),

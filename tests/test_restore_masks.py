@@ -91,7 +91,7 @@ def test_hole_is_inpainted() -> None:
     around = np.zeros(SHAPE, dtype=bool)
     around[26:38, 56:67] = True
     assert result.variance[hole].min() > 2.0 * np.median(result.variance[around & ~hole])
-    assert result.linear_variance[hole].min() > 1.5 * np.median(result.linear_variance[around & ~hole])
+    assert result.linear_variance[hole].min() > 1.4 * np.median(result.linear_variance[around & ~hole])
     assert (result.residual[hole] == 0).all()
 
 

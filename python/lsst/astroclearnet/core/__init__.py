@@ -25,6 +25,7 @@ from ._exposure_stack import *
 from ._fit import *
 from ._forward_model import *
 from ._interpolation import *
+from ._interpolation_profile import *
 from ._kernels import *
 from ._latent_grid import *
 from ._likelihood import *
@@ -32,6 +33,7 @@ from ._linear import *
 from ._local_noise import *
 from ._losses import *
 from ._mosaic import *
+from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *

@@ -81,7 +81,35 @@ class FilterBank:
             The bank.
         """
         estimator = LinearEstimator(model, weights, exposures)
-        estimates = estimator.solve_all(images, strengths)
+        return cls.from_estimator(model, estimator, estimator.right_side(images), strengths)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        model: ForwardModel,
+        estimator: LinearEstimator,
+        right: torch.Tensor,
+        strengths: tuple[float, ...],
+    ) -> FilterBank:
+        """Solve for the estimates with what is known of the weights.
+
+        Parameters
+        ----------
+        model
+            Forward model of all exposures.
+        estimator
+            Linear estimates from the exposures to use.
+        right
+            Shape latent_shape, the right-hand side for these exposures.
+        strengths
+            The strengths, rising.
+
+        Returns
+        -------
+        bank : `FilterBank`
+            The bank.
+        """
+        estimates = estimator.solve_right(right, strengths)
         covariances = estimator.covariances(torch.tensor(strengths))
         depth = model.embed(estimator.depth)
         noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()

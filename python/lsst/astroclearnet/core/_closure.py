@@ -26,10 +26,6 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
-_TOLERANCE = 1e-2
-"""Residual of the normal equations at which a correction of the restored
-image is good enough."""
-
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
 further, but the network's image needs no finer correction."""
@@ -144,17 +140,34 @@ class Closure:
             Shape latent_shape, the image with the correction that is linear:
             at the target PSF for every flux.
         """
-        model = self.model
-        left = images - model.predict(latent)
-        scaled = self.estimator.solve_all(left, self.strengths, tolerance=_TOLERANCE)
-        scale = torch.tensor(self.strengths, dtype=scaled.dtype, device=scaled.device)
-        corrections = scaled / (1.0 + scale[:, None, None])
-        closed = latent + (self._shares(latent) * corrections).sum(dim=0)
-        linear = self.estimator.solve(left, self.linear_strength, start=scaled[0])
-        return (
-            closed + self._level(images, closed),
-            latent + linear / (1.0 + self.linear_strength),
-        )
+        return self.close_right(self.estimator.right_side(images), latent)
+
+    def close_right(self, right: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do what `close` does for exposures given as a right-hand side.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, right-hand side of the normal equations.
+        latent
+            Shape latent_shape, the image.
+
+        Returns
+        -------
+        closed : `torch.Tensor`
+            Shape latent_shape, the image with the correction whose strength
+            follows the brightness.
+        linear : `torch.Tensor`
+            Shape latent_shape, the image with the correction that is linear:
+            at the target PSF for every flux.
+        """
+        left = right - self.estimator.predicted_right_side(latent[None])[0]
+        strengths = (*self.strengths, self.linear_strength)
+        scaled = self.estimator.solve_right(left, strengths)
+        scale = torch.tensor(strengths, dtype=scaled.dtype, device=scaled.device)
+        corrections = scaled.div_(1.0 + scale[:, None, None])
+        closed = latent + (self._shares(latent) * corrections[:-1]).sum(dim=0)
+        return closed + self._level(right, closed), latent + corrections[-1]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the weight of each strength in each pixel, summing to 1."""
@@ -173,11 +186,12 @@ class Closure:
         index = torch.arange(len(self.strengths), device=latent.device)[:, None, None]
         return (1.0 - (position - index).abs()).clamp(min=0)
 
-    def _level(self, images: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
+    def _level(self, right: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
         """Return the large scales that are still left, which cost no noise."""
         model = self.model
         # Scaled to conserve flux, so that nothing is left of a constant.
-        left = self.estimator.solve(images - model.predict(closed), _LEVEL_STRENGTH)
+        left = right - self.estimator.predicted_right_side(closed[None])[0]
+        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,))[0]
         seen = model.embed(self.estimator.coverage)
         total = smooth((seen * left)[None], _LEVEL_FWHM)[0]
         return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
-__all__ = ("DEPTH_FLOOR", "WeightMaps", "weight_maps")
+__all__ = ("DEPTH_FLOOR", "WeightMaps", "iterate_weight_maps", "weight_maps")
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 
@@ -70,13 +71,41 @@ def weight_maps(
     maps : `WeightMaps`
         Their maps.
     """
+    maps = list(iterate_weight_maps(model, weights, exposures))
+    return WeightMaps(
+        weights=torch.cat([one.weights for one in maps]),
+        presence=torch.cat([one.presence for one in maps]),
+        typical=torch.cat([one.typical for one in maps]),
+    )
+
+
+def iterate_weight_maps(
+    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
+) -> Iterator[WeightMaps]:
+    """Do what `weight_maps` does for one exposure after the other.
+
+    Parameters
+    ----------
+    model
+        Forward model of all exposures.
+    weights
+        Shape (n, h, w), inverse variances in the pixels of the exposures, 0
+        where one is not used.
+    exposures
+        Indices of the exposures that ``weights`` belong to; all by default.
+
+    Yields
+    ------
+    maps : `WeightMaps`
+        Maps of one exposure, with a first axis of length 1.
+    """
     sampling = model.sampling
-    area = sampling.area.to(weights)
-    if exposures is not None and area.ndim:
-        area = area[exposures]
-    # With the variance v a pixel of area A tells the light per pixel of the
-    # patch to A^2 / v, and there are 1 / A such pixels.
-    maps = sampling.mean(weights * area, exposures)
-    presence = sampling.mean((weights > 0).to(weights.dtype), exposures).clamp(max=1.0)
-    typical = masked_medians(maps, presence > _PRESENT, 0.0)
-    return WeightMaps(weights=maps, presence=presence, typical=typical)
+    chosen = torch.arange(len(weights), device=weights.device) if exposures is None else exposures
+    for exposure, weight in zip(chosen.split(1), weights.split(1), strict=True):
+        area = sampling.area.to(weights)
+        # With the variance v a pixel of area A tells the light per pixel of
+        # the patch to A^2 / v, and there are 1 / A such pixels.
+        maps = sampling.mean(weight * (area[exposure] if area.ndim else area), exposure)
+        presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
+        typical = masked_medians(maps, presence > _PRESENT, 0.0)
+        yield WeightMaps(weights=maps, presence=presence, typical=typical)

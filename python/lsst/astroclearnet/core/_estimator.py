@@ -113,7 +113,22 @@ class Estimator:
         estimate : `Estimate`
             Restored and linear image.
         """
+        return self.estimate_right(self.closure.estimator.right_side(images))
+
+    def estimate_right(self, right: torch.Tensor) -> Estimate:
+        """Restore exposures given as a right-hand side.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, right-hand side of the normal equations.
+
+        Returns
+        -------
+        estimate : `Estimate`
+            Restored and linear image.
+        """
         strengths = self.options.network.strengths
-        bank = FilterBank.build(self.model, images, self.weights, strengths)
-        restored, linear = self.closure.close(images, self.network(bank))
+        bank = FilterBank.from_estimator(self.model, self.closure.estimator, right, strengths)
+        restored, linear = self.closure.close_right(right, self.network(bank))
         return Estimate(restored=restored, linear=linear)

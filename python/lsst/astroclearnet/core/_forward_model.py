@@ -13,28 +13,30 @@ from __future__ import annotations
 __all__ = ("ForwardModel",)
 
 import copy
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 
+from ._convolution import Convolution, ConvolutionMemory
 from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._kernels import fwhm_to_sigma
-from ._latent_grid import LatentGrid
+from ._latent_grid import LatentGrid, psf_margin
+from ._latent_space import LatentSpace
+from ._linear_map import apply_linear
+from ._native_sampling import NativeSampling
+from ._ordered_map import num_workers, ordered_map
 from ._positions import PixelPositions
-from ._sampling import CropSampling, NativeSampling, Sampling
+from ._sampling import CropSampling, Sampling
+from ._varying_kernels import VaryingKernels
 
 _DECONVOLUTION_FLOOR = 1e-6
 """Power of the target OTF below which the difference kernel fades out."""
 
-_LIGHT_BEYOND = 1e-3
-"""Share of the light of a PSF that may lie beyond the margin."""
 
-_PSF_RANK_TOLERANCE = 1e-3
-"""Change of a PSF over a patch, relative to its norm, worth a component."""
-
-
-class ForwardModel:
+class ForwardModel(LatentSpace):
     """The sky at the target PSF, seen through each exposure.
 
     The latent image R is the sky convolved with the target PSF g, a circular
@@ -66,8 +68,6 @@ class ForwardModel:
 
     Attributes
     ----------
-    sampling
-        From the latent image to the pixels of the exposures.
     inverse_target_power
         Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
     target_transform
@@ -90,12 +90,13 @@ class ForwardModel:
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm
-        grid = LatentGrid(shape, _margin(psfs, min(shape)))
-        self.sampling: Sampling = (
-            CropSampling(grid, psfs.device) if positions is None else NativeSampling(positions, grid)
+        super().__init__(LatentGrid(shape, psf_margin(psfs, min(shape))))
+        self._make_sampling: Callable[[], Sampling] = (
+            functools.partial(CropSampling, self.grid, psfs.device)
+            if positions is None
+            else functools.partial(NativeSampling, positions, self.grid)
         )
-        self._kernels, self._coefficients = _separate(psfs, grid)
-        self._otfs, self.inverse_target_power, self.target_transform = self._difference_otfs()
+        self._prepare(VaryingKernels.separate(psfs, self.grid))
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
@@ -115,16 +116,6 @@ class ForwardModel:
         """
         return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the patch in pixels."""
-        return self.sampling.grid.shape
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """Height and width of the latent image in pixels."""
-        return self.sampling.grid.latent_shape
-
     def window(self, rows: slice, columns: slice) -> ForwardModel:
         """Return the model of a window of the patch.
 
@@ -142,18 +133,25 @@ class ForwardModel:
             data.
         """
         cut = copy.copy(self)
-        cut.sampling = self.sampling.window(rows, columns)
-        if self._coefficients is not None:
-            within = self.sampling.grid.crop(self._coefficients)[..., rows, columns]
-            cut._coefficients = _extend(within, cut.sampling.grid)
+        cut.__dict__.pop("sampling", None)
+        cut.grid = self.grid.window(rows, columns)
+        cut._make_sampling = lambda: self.sampling.window(rows, columns)
         if cut.shape != self.shape:
-            cut._otfs, cut.inverse_target_power, cut.target_transform = cut._difference_otfs()
+            cut._prepare(self._convolution.kernels.window(rows, columns, self.grid, cut.grid))
         return cut
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """From the latent image to the pixels of the exposures.
+
+        That of a window is cut out when it is first asked for.
+        """
+        return self._make_sampling()
 
     @property
     def num_exposures(self) -> int:
         """Number of exposures (`int`)."""
-        return self._otfs.shape[0]
+        return self._convolution.otfs.shape[0]
 
     @property
     def mean_otfs(self) -> torch.Tensor:
@@ -161,7 +159,7 @@ class ForwardModel:
 
         Shape (n, Hl, Wl // 2 + 1), complex64.
         """
-        return self._otfs[:, 0]
+        return self._convolution.otfs[:, 0]
 
     @property
     def local_otfs(self) -> torch.Tensor:
@@ -170,127 +168,30 @@ class ForwardModel:
         They differ from `mean_otfs` in a window.  Shape (n, Hl, Wl // 2 + 1),
         complex64.
         """
-        if self._coefficients is None:
-            return self.mean_otfs
-        coefficients = self.crop(self._coefficients).mean(dim=(-1, -2))[:, :, None, None]
-        return self._otfs[:, 0] + (coefficients * self._otfs[:, 1:]).sum(dim=1)
+        means = self._convolution.kernels.mean_coefficients(self.grid)
+        return self.mean_otfs + (means[:, :, None, None] * self._convolution.otfs[:, 1:]).sum(dim=1)
 
-    def _difference_otfs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kernels = self._kernels
+    def _prepare(self, varying: VaryingKernels) -> None:
+        """Set what follows from the PSFs and the latent grid."""
+        kernels = varying.kernels
         height, width = self.latent_shape
         ky = torch.fft.fftfreq(height, dtype=kernels.dtype, device=kernels.device)[:, None]
         kx = torch.fft.rfftfreq(width, dtype=kernels.dtype, device=kernels.device)[None, :]
         sigma = fwhm_to_sigma(self.target_fwhm)
         target = torch.exp(-2.0 * (math.pi * sigma) ** 2 * (ky**2 + kx**2))
         inverse = self._inverse(target)
-        inverse_power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
         otfs = torch.empty((*kernels.shape[:2], *inverse.shape), dtype=torch.complex64, device=kernels.device)
-        # One exposure at a time: double precision takes four times the memory.
+        # One kernel at a time: double precision takes twice the memory.
         for t in range(len(kernels)):
-            otfs[t] = self.transfer(kernels[t]) * inverse
-        return otfs, inverse_power.float(), target.float()
+            for b in range(kernels.shape[1]):
+                otfs[t, b] = self.transfer(kernels[t, b]) * inverse
+        self._convolution = Convolution(varying, otfs, self.latent_shape)
+        power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+        self.inverse_target_power, self.target_transform = power.float(), target.float()
 
     def _inverse(self, target: torch.Tensor) -> torch.Tensor:
         """Return what makes difference kernels of PSFs."""
         return target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
-
-    def transfer(self, kernels: torch.Tensor) -> torch.Tensor:
-        """Return the transforms of kernels with their centre at the origin.
-
-        Parameters
-        ----------
-        kernels
-            Shape (..., K, K), K odd, at most the size of the latent image.
-
-        Returns
-        -------
-        otfs : `torch.Tensor`
-            Shape (..., Hl, Wl // 2 + 1), complex, of the precision of the
-            kernels.
-        """
-        size = kernels.shape[-1]
-        rows, columns = self.latent_shape
-        padded = torch.nn.functional.pad(kernels, (0, columns - size, 0, rows - size))
-        return torch.fft.rfft2(torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1)))
-
-    def transform(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return the real Fourier transform of latent images.
-
-        Parameters
-        ----------
-        latent
-            Shape (..., *latent_shape).
-
-        Returns
-        -------
-        transform : `torch.Tensor`
-            Shape (..., Hl, Wl // 2 + 1), complex.
-        """
-        return torch.fft.rfft2(latent)
-
-    def inverse_transform(self, transform: torch.Tensor) -> torch.Tensor:
-        """Return latent images from their Fourier transforms.
-
-        Parameters
-        ----------
-        transform
-            Shape (..., Hl, Wl // 2 + 1), complex.
-
-        Returns
-        -------
-        latent : `torch.Tensor`
-            Shape (..., *latent_shape).
-        """
-        return torch.fft.irfft2(transform, s=self.latent_shape)
-
-    def fold_transform(self, transform: torch.Tensor) -> torch.Tensor:
-        """Return the mean over all frequencies of a real half-plane array.
-
-        Parameters
-        ----------
-        transform
-            Shape (..., Hl, Wl // 2 + 1), real, of an array that is symmetric
-            in frequency.
-
-        Returns
-        -------
-        mean : `torch.Tensor`
-            Shape (...), the mean over the whole frequency plane, which is
-            what a power spectrum contributes to the variance of one pixel.
-        """
-        columns = transform.mean(dim=-2)
-        width = self.latent_shape[1]
-        return (2.0 * columns.sum(dim=-1) - columns[..., 0] - columns[..., -1]) / width
-
-    def embed(self, maps: torch.Tensor) -> torch.Tensor:
-        """Place maps of the patch on the latent grid, zeros in the margin.
-
-        Parameters
-        ----------
-        maps
-            Shape (..., H, W).
-
-        Returns
-        -------
-        embedded : `torch.Tensor`
-            Shape (..., *latent_shape).
-        """
-        return self.sampling.grid.embed(maps)
-
-    def crop(self, images: torch.Tensor) -> torch.Tensor:
-        """Cut the margin off images on the latent grid.
-
-        Parameters
-        ----------
-        images
-            Shape (..., *latent_shape).
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (..., H, W).
-        """
-        return self.sampling.grid.crop(images)
 
     def predict(self, latent: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         """Predict exposures from the latent image.
@@ -308,17 +209,19 @@ class ForwardModel:
         prediction : `torch.Tensor`
             Shape (n, h, w), in the pixels of the exposures.
         """
-        otfs = self._otfs if exposures is None else self._otfs[exposures]
-        transform = self.filtered(self.transform(latent))
-        images = self.inverse_transform(transform * otfs[:, 0])
-        if self._coefficients is not None:
-            coefficients = self._coefficients if exposures is None else self._coefficients[exposures]
-            for b in range(coefficients.shape[1]):
-                term = self.inverse_transform(transform * otfs[:, b + 1])
-                images = images + coefficients[:, b] * term
-        return self.sampling.observe(images, exposures)
+        return apply_linear(
+            lambda images: self._predict(images, exposures),
+            lambda data: self._transposed(data, latent.ndim, exposures),
+            latent,
+        )
 
-    def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def adjoint(
+        self,
+        data: torch.Tensor,
+        exposures: torch.Tensor | None = None,
+        *,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Apply the adjoint of `predict` for one latent image.
 
         Parameters
@@ -327,21 +230,107 @@ class ForwardModel:
             Shape (n, h, w).
         exposures
             Indices of the exposures that ``data`` belong to; all by default.
+        weights
+            Shape (n, h, w), what data are multiplied with before; 1 by
+            default.
 
         Returns
         -------
         latent : `torch.Tensor`
             Shape latent_shape, the sum over exposures.
         """
-        otfs = self._otfs if exposures is None else self._otfs[exposures]
-        images = self.sampling.adjoint(data, exposures)
-        total = (self.transform(images) * otfs[:, 0].conj()).sum(dim=0)
-        if self._coefficients is not None:
-            coefficients = self._coefficients if exposures is None else self._coefficients[exposures]
-            for b in range(coefficients.shape[1]):
-                term = self.transform(coefficients[:, b] * images)
-                total = total + (term * otfs[:, b + 1].conj()).sum(dim=0)
-        return self.inverse_transform(self.filtered(total))
+        chosen = self._list(exposures)
+
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            exposure = torch.tensor(chosen[index : index + 1], device=data.device)
+            some = data[index : index + 1]
+            some = some if weights is None else some * weights[index]
+            memory.images.copy_(self.sampling.adjoint(some, exposure))
+            return self._convolution.correlate(chosen[index], memory)
+
+        return self._sum(one, 1, len(chosen))[0]
+
+    def normal(
+        self, latents: torch.Tensor, weights: torch.Tensor, exposures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Predict exposures, weight them, and apply the adjoint.
+
+        Memory does not grow with the number of exposures.
+
+        Parameters
+        ----------
+        latents
+            Shape (b, *latent_shape), several latent images.
+        weights
+            Shape (n, h, w), in the pixels of the exposures.
+        exposures
+            Indices of the exposures that ``weights`` belong to; all by
+            default.
+
+        Returns
+        -------
+        latents : `torch.Tensor`
+            Shape (b, *latent_shape), sums over exposures.
+        """
+        chosen = self._list(exposures)
+        transform = self.filtered(self.transform(latents))
+
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            self._convolution.convolve(transform, chosen[index], memory)
+            self.sampling.normal(memory.images, weights[index], chosen[index], memory.scratch)
+            return self._convolution.correlate(chosen[index], memory)
+
+        return self._sum(one, len(latents), len(chosen))
+
+    def power(self, exposure: int) -> torch.Tensor:
+        """Return the power of the patch-averaged difference kernel.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        return self._convolution.power(exposure)
+
+    def total_power(self, weights: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a weighted sum of the powers of exposures.
+
+        Parameters
+        ----------
+        weights
+            Shape (n,), weights of the exposures.
+        exposures
+            Indices of the exposures that ``weights`` belong to; all by
+            default.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        return self._convolution.total_power(weights, self._list(exposures))
+
+    def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """Multiply the transforms of images.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape).
+        gain
+            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1), real.
+
+        Returns
+        -------
+        filtered : `torch.Tensor`
+            Shape (b, *latent_shape).
+        """
+        return self._convolution.filter_images(images, gain.expand(len(images), -1, -1))
 
     def filtered(self, transform: torch.Tensor) -> torch.Tensor:
         """Multiply the transform of an image with what its sampling needs.
@@ -359,65 +348,49 @@ class ForwardModel:
         prefilter = self.sampling.prefilter
         return transform if prefilter is None else transform * prefilter
 
+    def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | None) -> torch.Tensor:
+        chosen = self._list(exposures)
+        shared = self.filtered(self.transform(latent))[None] if latent.ndim == 2 else None
 
-def _margin(psfs: torch.Tensor, length: int) -> int:
-    """Return the distance beyond which PSFs have hardly any light.
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            own = shared if shared is not None else self.filtered(self.transform(latent[index]))[None]
+            self._convolution.convolve(own, chosen[index], memory)
+            exposure = torch.tensor(chosen[index : index + 1], device=latent.device)
+            return self.sampling.observe(memory.images, exposure)[0]
 
-    What lies further wraps around; the latent image holds a whole PSF.
-    """
-    mean = psfs.mean(dim=(1, 2)).abs()
-    radius = psfs.shape[-1] // 2
-    for margin in range(max(0, radius + 1 - length // 2), radius):
-        inner = slice(radius - margin, radius + margin + 1)
-        beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
-        if float(beyond.max()) < _LIGHT_BEYOND:
-            return margin
-    return radius
+        number = len(chosen)
+        data: torch.Tensor | None = None
+        for index, part in enumerate(ordered_map(one, range(number), self._memories(1, number))):
+            data = data if data is not None else torch.empty(number, *part.shape, device=part.device)
+            data[index] = part
+        assert data is not None
+        return data
 
+    def _transposed(self, data: torch.Tensor, ndim: int, exposures: torch.Tensor | None) -> torch.Tensor:
+        """Apply the adjoint for one latent image, or for one an exposure."""
+        if ndim == 2:
+            return self.adjoint(data, exposures)
+        chosen = torch.tensor(self._list(exposures), device=data.device)
+        parts = zip(data.split(1), chosen.split(1), strict=True)
+        return torch.stack([self.adjoint(one, exposure) for one, exposure in parts])
 
-def _separate(psfs: torch.Tensor, grid: LatentGrid) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Split PSFs into a mean kernel and components with coefficient maps.
+    def _sum(
+        self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, num_exposures: int
+    ) -> torch.Tensor:
+        """Return the sum of latent images whose transforms a function gives.
 
-    Returns kernels of shape (n, 1 + B, P, P) and, where the PSF of any
-    exposure varies, coefficients of shape (n, B, *latent_shape).
-    """
-    n, cells_y, cells_x = psfs.shape[:3]
-    mean = psfs.mean(dim=(1, 2))
-    deviation = (psfs - mean[:, None, None]).reshape(n, cells_y * cells_x, -1)
-    left, values, right = torch.linalg.svd(deviation, full_matrices=False)
-    scale = _PSF_RANK_TOLERANCE * torch.linalg.vector_norm(mean, dim=(1, 2)) * math.sqrt(cells_y * cells_x)
-    rank = int((values > scale[:, None]).sum(dim=1).max())
-    if rank == 0:
-        return mean[:, None], None
-    kernels = torch.cat([mean[:, None], right[:, :rank].reshape(n, rank, *mean.shape[1:])], dim=1)
-    nodes = (left[:, :, :rank] * values[:, None, :rank]).transpose(1, 2).reshape(n, rank, cells_y, cells_x)
-    for dim in (-2, -1):
-        nodes = _interpolate_nodes(nodes, grid.shape[dim], dim)
-    return kernels, _extend(nodes.to(torch.float32), grid)
+        One term for each exposure, of shape (number, Hl, Wl // 2 + 1).
+        """
+        memories = self._memories(number, num_exposures)
+        total = torch.zeros_like(memories[0].spectrum)
+        for part in ordered_map(function, range(num_exposures), memories):
+            total += part
+        return self.inverse_transform(self.filtered(total))
 
+    def _list(self, exposures: torch.Tensor | None) -> list[int]:
+        return list(range(self.num_exposures)) if exposures is None else exposures.tolist()
 
-def _interpolate_nodes(nodes: torch.Tensor, length: int, dim: int) -> torch.Tensor:
-    """Interpolate linearly between the centres of cells, and beyond them."""
-    number = nodes.shape[dim]
-    if number == 1:
-        sizes = list(nodes.shape)
-        sizes[dim] = length
-        return nodes.expand(sizes)
-    pixels = torch.arange(length, dtype=nodes.dtype, device=nodes.device)
-    position = (pixels + 0.5) * number / length - 0.5
-    first = position.floor().long().clamp(0, number - 2)
-    shape = [1] * nodes.ndim
-    shape[dim] = length
-    share = (position - first).reshape(shape)
-    return (1.0 - share) * nodes.index_select(dim, first) + share * nodes.index_select(dim, first + 1)
-
-
-def _extend(maps: torch.Tensor, grid: LatentGrid) -> torch.Tensor:
-    """Continue maps of the patch into the margin with their edges."""
-    m = grid.margin
-    bottom, right = (full - size - m for full, size in zip(grid.latent_shape, grid.shape, strict=True))
-    rows = [
-        torch.arange(-before, size + after, device=maps.device).clamp(0, size - 1)
-        for before, after, size in ((m, bottom, grid.shape[0]), (m, right, grid.shape[1]))
-    ]
-    return maps[..., rows[0], :][..., rows[1]]
+    def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
+        """Return memory for some latent images, for each thread."""
+        threads = max(1, min(num_workers(self._convolution.otfs.device), num_exposures))
+        return [self._convolution.allocate(number, self.sampling.scratch(number)) for _ in range(threads)]

@@ -9,100 +9,31 @@
 
 from __future__ import annotations
 
-__all__ = ("Interpolation", "transfer_function")
+__all__ = ("CompiledInterpolation", "Interpolation", "SparseInterpolation")
 
-import math
 import warnings
-from typing import Any
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from torch.autograd.function import FunctionCtx
 
+from ._interpolation_profile import WIDTH, kernel_profile
 from ._latent_grid import LatentGrid
 
-WIDTH = 5
-"""Width of the interpolation kernel in pixels."""
 
-_BANDWIDTH = 0.33
-"""Frequency, in cycles per pixel, up to which images have power."""
-
-_SHAPE = 0.97 * math.pi * WIDTH * (1.0 - _BANDWIDTH)
-"""Exponent of the kernel that suits the bandwidth (Barnett, Magland & af
-Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, section 4)."""
-
-_QUADRATURE = 64
-"""Number of points with which the transform of the kernel is computed."""
-
-
-def _profile(offset: np.ndarray) -> np.ndarray:
-    """Return the kernel, not normalised, at distances in pixels."""
-    inside = np.clip(1.0 - (2.0 * offset / WIDTH) ** 2, 0.0, None)
-    return np.exp(_SHAPE * (np.sqrt(inside) - 1.0))
-
-
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-    """Return points of the kernel and their weights in an integral of it."""
-    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE)
-    # The kernel has a vertical tangent at its ends; in this variable not.
-    angle = 0.5 * np.pi * nodes
-    points = 0.5 * WIDTH * np.sin(angle)
-    return points, weights * 0.25 * np.pi * WIDTH * np.cos(angle) * _profile(points)
-
-
-_POINTS, _POINT_WEIGHTS = _quadrature()
-_INTEGRAL = float(_POINT_WEIGHTS.sum())
-
-
-def transfer_function(frequency: np.ndarray) -> np.ndarray:
-    """Return the Fourier transform of the interpolation kernel.
-
-    Parameters
-    ----------
-    frequency
-        Cycles per pixel.
-
-    Returns
-    -------
-    transfer : `numpy.ndarray`
-        Its transform, 1 at frequency 0.
-    """
-    return np.cos(2.0 * np.pi * frequency[..., None] * _POINTS) @ _POINT_WEIGHTS / _INTEGRAL
-
-
-class Interpolation:
+class Interpolation(ABC):
     """Interpolates images at given positions; a sparse matrix.
 
     An image is first multiplied with the inverse of `transfer_function` along
     both axes, in Fourier space, where that costs nothing.  What is left
     wrong are the aliases of the highest frequencies, which an image with a
     PSF of 3 pixels FWHM hardly has.
-
-    Parameters
-    ----------
-    y
-        Shape (p,), rows on the grid of the patch; NaN gives 0.
-    x
-        Shape (p,), columns.
-    scale
-        Shape (p,), what the interpolated values are multiplied with.
-    grid
-        Grid of the images.
-    device
-        Where the images are.
     """
 
-    def __init__(
-        self, y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid, device: torch.device
-    ) -> None:
-        matrix = _weights(y, x, scale, grid)
-        self._latent_shape = grid.latent_shape
-        self._forward = _to_torch(matrix, device)
-        self._transposed = _to_torch(matrix.T.tocsr(), device)
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Interpolate one image; differentiable.
+    @abstractmethod
+    def observe(self, image: torch.Tensor) -> torch.Tensor:
+        """Interpolate an image.
 
         Parameters
         ----------
@@ -114,9 +45,8 @@ class Interpolation:
         values : `torch.Tensor`
             Shape (p,).
         """
-        values: torch.Tensor = _Product.apply(image.reshape(-1), self._forward, self._transposed)
-        return values
 
+    @abstractmethod
     def adjoint(self, values: torch.Tensor) -> torch.Tensor:
         """Apply the transpose of the matrix.
 
@@ -130,54 +60,145 @@ class Interpolation:
         image : `torch.Tensor`
             Shape latent_shape.
         """
+
+    @abstractmethod
+    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Interpolate images, weight the values and apply the transpose.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape), contiguous, replaced by the result.
+        weights
+            Shape (p,).
+        scratch
+            Of the shape that `scratch_shape` says, overwritten.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
+        """Return the shape of the memory that `normal` needs.
+
+        Parameters
+        ----------
+        number
+            Number b of images.
+        grid
+            Grid of the images.
+
+        Returns
+        -------
+        shape : `tuple` [`int`, ...]
+            Shape of a tensor.
+        """
+
+
+class CompiledInterpolation(Interpolation):
+    """Computes the elements of the matrix whenever they are needed.
+
+    It holds nothing but the positions, and runs on the CPU, in one thread.
+
+    Parameters
+    ----------
+    y
+        Shape (p,), float64, rows on the grid of the patch; NaN for a pixel
+        that has no position.
+    x
+        Shape (p,), float64, columns.
+    scale
+        Shape (p,), float32, what the interpolated values are multiplied with;
+        0 for a pixel that has no position.
+    grid
+        Grid of the images.
+    """
+
+    def __init__(self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid) -> None:
+        # The compiler takes half a second to load: only where it is needed.
+        from . import _interpolation_kernels
+
+        self._kernels = _interpolation_kernels
+        self._latent_shape = grid.latent_shape
+        self._margin = grid.margin
+        self._pixels = (y.contiguous().numpy(), x.contiguous().numpy(), scale.contiguous().numpy())
+
+    def observe(self, image: torch.Tensor) -> torch.Tensor:
+        values = torch.empty(len(self._pixels[0]))
+        self._kernels.observe_one(_as_array(image)[..., None], *self._pixels, self._margin, values.numpy())
+        return values
+
+    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
+        image = torch.zeros(self._latent_shape)
+        self._kernels.adjoint_one(_as_array(values), *self._pixels, self._margin, image.numpy()[..., None])
+        return image
+
+    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
+        pixels, factors = self._pixels, _as_array(weights)
+        if len(images) == 1:
+            image = images.numpy()[0, ..., None]
+            source = scratch.numpy()[0]
+            source[...] = image
+            image[...] = 0.0
+            self._kernels.normal_one(source, *pixels, factors, self._margin, image)
+            return
+        before, after = scratch.numpy()
+        lanes = before.shape[-1]
+        for start in range(0, len(images), lanes):
+            some = images.numpy()[start : start + lanes]
+            self._kernels.interleave(some, before)
+            after[...] = 0.0
+            self._kernels.normal_lanes(before, *pixels, factors, self._margin, after)
+            self._kernels.separate(after, some)
+
+    @staticmethod
+    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
+        from ._interpolation_lanes import LANES
+
+        return (1, *grid.latent_shape, 1) if number == 1 else (2, *grid.latent_shape, LANES)
+
+
+class SparseInterpolation(Interpolation):
+    """Holds the matrix and its transpose, and runs on any device.
+
+    Parameters
+    ----------
+    y
+        Shape (p,), float64, rows on the grid of the patch; NaN for a pixel
+        that has no position.
+    x
+        Shape (p,), float64, columns.
+    scale
+        Shape (p,), float32, what the interpolated values are multiplied with;
+        0 for a pixel that has no position.
+    grid
+        Grid of the images.
+    """
+
+    def __init__(self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid) -> None:
+        matrix = _weights(y.cpu().numpy(), x.cpu().numpy(), scale.cpu().numpy(), grid)
+        self._latent_shape = grid.latent_shape
+        self._forward = _to_torch(matrix, y.device)
+        self._transposed = _to_torch(matrix.T.tocsr(), y.device)
+
+    def observe(self, image: torch.Tensor) -> torch.Tensor:
+        return self._forward @ image.reshape(-1)
+
+    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
         return (self._transposed @ values).reshape(self._latent_shape)
 
-
-class _Product(torch.autograd.Function):
-    """Product of a sparse matrix and a vector, with its transpose at hand."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, vector: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor
-    ) -> torch.Tensor:
-        """Multiply.
-
-        Parameters
-        ----------
-        ctx
-            What `backward` needs.
-        vector
-            Shape (q,).
-        matrix
-            Shape (p, q).
-        transposed
-            Shape (q, p).
-
-        Returns
-        -------
-        product : `torch.Tensor`
-            Shape (p,).
-        """
-        ctx.transposed = transposed  # type: ignore[attr-defined]
-        return matrix @ vector
+    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
+        values = self._forward @ images.flatten(1).T
+        images.copy_((self._transposed @ (weights[:, None] * values)).T.reshape(images.shape))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Multiply the gradient with the transpose.
+    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
+        return (0,)
 
-        Parameters
-        ----------
-        ctx
-            What `forward` left.
-        *gradients
-            Shape (p,).
 
-        Returns
-        -------
-        gradients : `tuple`
-            Gradients of the arguments of `forward`.
-        """
-        return ctx.transposed @ gradients[0], None, None
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as the compiled functions take it."""
+    array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()
+    return array
 
 
 def _weights(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid) -> csr_array:
@@ -186,8 +207,8 @@ def _weights(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid) 
     y, x = y[known] + grid.margin, x[known] + grid.margin
     first_y, first_x = (np.ceil(c - 0.5 * WIDTH).astype(np.int32) for c in (y, x))
     taps = np.arange(WIDTH, dtype=np.int32)
-    weight_y = _profile(first_y[:, None] + taps - y[:, None]) * (scale[known, None] / _INTEGRAL**2)
-    weight_x = _profile(first_x[:, None] + taps - x[:, None])
+    weight_y = kernel_profile(first_y[:, None] + taps - y[:, None]) * scale[known, None]
+    weight_x = kernel_profile(first_x[:, None] + taps - x[:, None])
     # The latent image is periodic, and so is a margin narrower than the
     # kernel.
     index_y, index_x = (first_y[:, None] + taps) % rows, (first_x[:, None] + taps) % columns

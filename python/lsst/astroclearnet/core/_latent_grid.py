@@ -15,6 +15,9 @@ import dataclasses
 
 import torch
 
+_LIGHT_BEYOND = 1e-3
+"""Share of the light of a PSF that may lie beyond the margin."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LatentGrid:
@@ -90,6 +93,33 @@ class LatentGrid:
         """
         m = self.margin
         return images[..., m : m + self.shape[0], m : m + self.shape[1]]
+
+
+def psf_margin(psfs: torch.Tensor, length: int) -> int:
+    """Return the distance beyond which PSFs have hardly any light.
+
+    What lies further wraps around; the latent image holds a whole PSF.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P).
+    length
+        Smaller side of the patch in pixels.
+
+    Returns
+    -------
+    margin : `int`
+        The distance in pixels.
+    """
+    mean = psfs.mean(dim=(1, 2)).abs()
+    radius = psfs.shape[-1] // 2
+    for margin in range(max(0, radius + 1 - length // 2), radius):
+        inner = slice(radius - margin, radius + margin + 1)
+        beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
+        if float(beyond.max()) < _LIGHT_BEYOND:
+            return margin
+    return radius
 
 
 def _fast_length(length: int) -> int:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 __all__ = ("LinearEstimator",)
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
-from ._depth import DEPTH_FLOOR, weight_maps
+from ._conjugate_gradients import solve_equations
+from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
 from ._star_image import star_departure, strength_for_departure
@@ -28,10 +30,22 @@ _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
 _TOLERANCE = 3e-3
-"""Residual of the normal equations at which a solution is good enough."""
+"""Error of a solution, relative to the solution, that is good enough."""
 
-_MAX_ITERATIONS = 25
-"""Bound on conjugate-gradient steps."""
+_LEAST_SIGNIFICANCE = 6.0
+"""What a solution, in units of its noise, is taken for at least when its error
+is judged."""
+
+_EDGE = 4
+"""Distance in pixels from missing data at which the error counts: closer by
+it is what the penalty says, and converges slowly."""
+
+_LOCAL_FWHM = 3.0
+"""FWHM in pixels over which the preconditioner follows the weights."""
+
+_LOCAL_FLOOR = 0.3
+"""What the preconditioner takes at least for the ratio of the weights and the
+penalty."""
 
 
 class LinearEstimator:
@@ -64,20 +78,30 @@ class LinearEstimator:
         self, model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
     ) -> None:
         self._model = model
-        self._exposures = (
-            torch.arange(model.num_exposures, device=weights.device) if exposures is None else exposures
-        )
-        self._weights = weights[self._exposures]
-        depths = weight_maps(model, self._weights, self._exposures)
-        self.full_weight = float(depths.typical.sum())
-        self.depth = depths.weights.sum(dim=0) / self.full_weight
+        self._exposures = exposures
+        self._weights = weights if exposures is None else weights[exposures]
+        total, present, typical = self._total_maps()
+        self.full_weight = float(typical.sum())
+        self.depth = total / self.full_weight
         """Sum of weights over its value at full depth, shape (H, W)."""
-        self.coverage = (depths.typical[:, None, None] * depths.presence).sum(dim=0) / self.full_weight
+        self.coverage = present / self.full_weight
         """Share of the exposures that are used, by weight, shape (H, W)."""
-        self._root_penalty = self._penalty().sqrt()
-        power = model.mean_otfs[self._exposures].abs() ** 2
-        self._power = (depths.typical[:, None, None] * power).sum(dim=0) / self.full_weight
+        self._power = model.total_power(typical / self.full_weight, self._exposures)
         self._whitening = model.inverse_target_power
+        self._root_penalty = self._penalty().sqrt()
+
+    def _total_maps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return sums of weights and of typical weights of the exposures.
+
+        Of shape (H, W) both, and the typical weights, (n,).
+        """
+        total = present = torch.zeros(self._model.shape, device=self._weights.device)
+        typical = []
+        for maps in iterate_weight_maps(self._model, self._weights, self._exposures):
+            total = total + maps.weights[0]
+            present = present + maps.typical * maps.presence[0]
+            typical.append(maps.typical)
+        return total, present, torch.cat(typical)
 
     def _penalty(self) -> torch.Tensor:
         """Return the square of the factor q of the penalty.
@@ -100,29 +124,22 @@ class LinearEstimator:
     ) -> torch.Tensor:
         """Return the estimates of several strengths.
 
-        Each starts from the one of the next stronger penalty, which is
-        cheaper to find.
-
         Parameters
         ----------
         images
             Shape (n, h, w), all exposures of the model.
         strengths
-            Strengths of the penalty, rising.
+            Strengths of the penalty.
         tolerance
-            Residual of the normal equations, relative to that of a zero
-            image, at which to stop.
+            Error at which to stop, relative to the estimate, or to one of 6
+            sigma; both as root mean squares over pixels that data surround.
 
         Returns
         -------
         latents : `torch.Tensor`
             Shape (s, *latent_shape).
         """
-        estimates: list[torch.Tensor] = []
-        for strength in reversed(strengths):
-            start = estimates[-1] if estimates else None
-            estimates.append(self.solve(images, strength, start=start, tolerance=tolerance))
-        return torch.stack(estimates[::-1])
+        return self.solve_right(self.right_side(images), strengths, tolerance=tolerance)
 
     def solve(
         self,
@@ -141,42 +158,144 @@ class LinearEstimator:
         strength
             Strength of the penalty relative to the weights.
         start
-            Shape latent_shape, where to start; by default at the solution for
-            weights that do not vary.
+            Shape latent_shape, where to start.
         tolerance
-            Residual of the normal equations, relative to that of a zero
-            image, at which to stop.
+            Error at which to stop, relative to the estimate, or to one of 6
+            sigma; both as root mean squares over pixels that data surround.
 
         Returns
         -------
         latent : `torch.Tensor`
             Shape latent_shape.
         """
-        model = self._model
+        right = self.right_side(images)
+        return self.solve_right(right, (strength,), start=start, tolerance=tolerance)[0]
+
+    def right_side(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the right-hand side of the normal equations.
+
+        It is all that an estimate needs of the exposures.
+
+        Parameters
+        ----------
+        images
+            Shape (n, h, w), all exposures of the model.
+
+        Returns
+        -------
+        right : `torch.Tensor`
+            Shape latent_shape.
+        """
+        some = images if self._exposures is None else images[self._exposures]
+        return self._model.adjoint(some, self._exposures, weights=self._weights)
+
+    def predicted_right_side(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return the right-hand sides for exposures that images predict.
+
+        Parameters
+        ----------
+        latents
+            Shape (b, *latent_shape).
+
+        Returns
+        -------
+        rights : `torch.Tensor`
+            Shape (b, *latent_shape).
+        """
+        return self._model.normal(latents, self._weights, self._exposures)
+
+    def solve_right(
+        self,
+        right: torch.Tensor,
+        strengths: Sequence[float],
+        *,
+        start: torch.Tensor | None = None,
+        tolerance: float = _TOLERANCE,
+    ) -> torch.Tensor:
+        """Return the estimates of several strengths, found together.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, the right-hand side, or (s, *latent_shape),
+            one for each strength.
+        strengths
+            Strengths of the penalty relative to the weights.
+        start
+            Shape (s, *latent_shape) or latent_shape, where to start.
+        tolerance
+            Error at which to stop, relative to the estimate, or to one of 6
+            sigma; both as root mean squares over pixels that data surround.
+
+        Returns
+        -------
+        latents : `torch.Tensor`
+            Shape (s, *latent_shape).
+        """
+        number = torch.tensor(strengths, dtype=torch.float32, device=right.device)[:, None, None]
+        gain, local = self._preconditioner(number)
         root = self._root_penalty.reciprocal()
-        inverse_power = 1.0 / (self._power + strength * self._whitening)
+        transforms = self._model.filter_images
 
-        def precondition(residual: torch.Tensor) -> torch.Tensor:
-            transform = model.transform(residual * root) * inverse_power
-            return model.inverse_transform(transform) * root
+        def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            found = self.predicted_right_side(latents)
+            penalty = transforms(latents * self._root_penalty, self._whitening)
+            return found.addcmul_(penalty.mul_(self._root_penalty), number[active])
 
-        right = model.adjoint(self._weights * images[self._exposures], self._exposures)
-        solution = precondition(right) if start is None else start / (1.0 + strength)
-        residual = right - self._normal(solution, strength)
-        search = precondition(residual)
-        product = (residual * search).sum()
-        limit = tolerance**2 * (right * precondition(right)).sum()
-        for _ in range(_MAX_ITERATIONS):
-            if product <= limit:
-                break
-            image = self._normal(search, strength)
-            step = product / (search * image).sum()
-            solution = solution + step * search
-            residual = residual - step * image
-            correction = precondition(residual)
-            previous, product = product, (residual * correction).sum()
-            search = correction + (product / previous) * search
-        return solution * (1.0 + strength)
+        def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            inner = transforms(residual * root, gain[active]).mul_(local[active])
+            return transforms(inner, gain[active]).mul_(root)
+
+        scale = 1.0 + number
+        solutions = solve_equations(
+            apply,
+            precondition,
+            right.expand(len(strengths), -1, -1),
+            None if start is None else start / scale,
+            inner=self._inner,
+            floor=_LEAST_SIGNIFICANCE**2
+            * self.covariances(number.flatten()).diagonal()
+            / scale.flatten() ** 2,
+            tolerance=tolerance,
+        )
+        return solutions.mul_(scale)
+
+    def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a gain of frequencies, and a factor of pixels within it.
+
+        Divided by q and then multiplied with the gain, on either side, the
+        matrix is close to one where the penalty decides, and follows the
+        local weights where the exposures do.
+        """
+        gain = 1.0 / (self._power + strength * self._whitening)
+        share = (self._power * gain).mean(dim=(1, 2), keepdim=True)
+        local = share * (self._local_depth / self._root_penalty**2) + (1.0 - share)
+        return gain.sqrt_(), local.clamp_(min=_LOCAL_FLOOR).reciprocal_()
+
+    @functools.cached_property
+    def _local_depth(self) -> torch.Tensor:
+        """Weights by the share of an exposure in the power at a frequency.
+
+        Sharp exposures decide about most frequencies.  Shape latent_shape.
+        """
+        model = self._model
+        chosen = range(len(self._weights)) if self._exposures is None else self._exposures.tolist()
+        shares = [float((model.power(t) / self._power).mean()) for t in chosen]
+        total = torch.zeros(model.shape, device=self._weights.device)
+        maps = iterate_weight_maps(model, self._weights, self._exposures)
+        for share, one in zip(shares, maps, strict=True):
+            total = total + share * one.weights[0]
+        return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
+
+    @functools.cached_property
+    def _inner(self) -> torch.Tensor:
+        """Whether data surround a pixel, shape latent_shape, 0 or 1."""
+        covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
+        near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
+        for inner in (1.0 - near, covered):
+            if bool(inner.any()):
+                return inner
+        return torch.ones_like(covered)
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
@@ -228,9 +347,3 @@ class LinearEstimator:
         response = (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight
-
-    def _normal(self, latent: torch.Tensor, strength: float) -> torch.Tensor:
-        model, root = self._model, self._root_penalty
-        weighted = self._weights * model.predict(latent, self._exposures)
-        penalty = model.inverse_transform(model.transform(root * latent) * self._whitening)
-        return model.adjoint(weighted, self._exposures) + strength * root * penalty

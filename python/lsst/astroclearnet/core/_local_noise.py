@@ -15,7 +15,7 @@ __all__ = ("LocalNoise",)
 import numpy as np
 import torch
 
-from ._depth import DEPTH_FLOOR, weight_maps
+from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
 
@@ -62,13 +62,18 @@ class LocalNoise:
     def __init__(self, model: ForwardModel, weights: torch.Tensor, strength: float) -> None:
         self._model = model
         self._strength = strength
-        maps = weight_maps(model, weights)
-        self._typical = maps.typical
-        # Beyond the edge there are no data either.
-        self._presence = smooth(maps.presence, _COVERAGE_FWHM)
-        nominal = (maps.presence * self._typical[:, None, None]).sum(dim=0)
+        presence, typical = [], []
+        nominal = total = torch.zeros(model.shape, device=weights.device)
+        for maps in iterate_weight_maps(model, weights):
+            typical.append(maps.typical)
+            nominal = nominal + maps.typical * maps.presence[0]
+            total = total + maps.weights[0]
+            # Beyond the edge there are no data either.
+            presence.append(smooth(maps.presence, _COVERAGE_FWHM).to(torch.float16))
+        self._typical = torch.cat(typical)
+        self._presence = torch.cat(presence)
         floor = DEPTH_FLOOR * float(self._typical.sum())
-        photon = torch.where(nominal > floor, nominal / maps.weights.sum(dim=0).clamp(min=1e-30), 1.0)
+        photon = torch.where(nominal > floor, nominal / total.clamp(min=1e-30), 1.0)
         known = smooth(torch.ones_like(photon)[None], _PHOTON_FWHM)[0]
         self._photon = smooth(photon[None], _PHOTON_FWHM)[0] / known
 
@@ -82,11 +87,11 @@ class LocalNoise:
         """
         shares, powers, inverse_target = self._pool()
         variance = torch.zeros_like(self._photon)
-        weighted = self._typical[:, None, None] * self._presence
-        total = weighted.sum(dim=0).clamp(min=DEPTH_FLOOR * float(self._typical.sum()))
-        for share, power, inverse in zip(shares, powers.T, inverse_target, strict=True):
-            information = torch.tensordot(power, weighted, dims=1)
-            variance += share * self._spectrum(information, total, inverse)
+        for row, presence in enumerate(self._presence.transpose(0, 1)):
+            weighted = self._typical[:, None] * presence.to(torch.float32)
+            total = weighted.sum(dim=0).clamp(min=DEPTH_FLOOR * float(self._typical.sum()))
+            spectra = self._spectrum(powers.T @ weighted, total, inverse_target[:, None])
+            variance[row] = shares @ spectra
         return variance * self._photon
 
     def correlation(self, rows: slice, columns: slice) -> np.ndarray:
@@ -105,7 +110,7 @@ class LocalNoise:
             Shape (31, 31), float32, coefficient of the noise of two pixels by
             their separation, with 1 in the middle; 0 without data.
         """
-        presence = self._presence[:, rows, columns].mean(dim=(1, 2))
+        presence = self._presence[:, rows, columns].mean(dim=(1, 2), dtype=torch.float32)
         weights = self._typical * presence
         size = 2 * _STAMP_RADIUS + 1
         if not bool(weights.sum() > 0):
@@ -133,11 +138,10 @@ class LocalNoise:
         """Pool frequencies; return shares (J,), powers (n, J) and 1/|g|^2."""
         model = self._model
         inverse_target = model.inverse_target_power
-        power = model.mean_otfs.abs() ** 2
         multiplicity = torch.full_like(inverse_target, 2.0)
         multiplicity[:, [0, -1]] = 1.0
         multiplicity /= multiplicity.sum()
-        depth = (self._typical[:, None, None] * power).sum(dim=0) / inverse_target / self._typical.sum()
+        depth = model.total_power(self._typical / self._typical.sum()) / inverse_target
         decades = torch.log(depth.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
         index = (decades * _NUM_BINS).long().clamp(0, _NUM_BINS).flatten()
         shares = torch.zeros(_NUM_BINS + 1, device=index.device).index_add_(0, index, multiplicity.flatten())
@@ -147,7 +151,11 @@ class LocalNoise:
             pooled = torch.zeros_like(shares).index_add_(0, index, (multiplicity * values).flatten())
             return pooled[used] / shares[used]
 
-        return shares[used], torch.stack([mean(p) for p in power]), mean(inverse_target)
+        return (
+            shares[used],
+            torch.stack([mean(model.power(t)) for t in range(model.num_exposures)]),
+            mean(inverse_target),
+        )
 
 
 def _clip(region: slice, length: int) -> slice:

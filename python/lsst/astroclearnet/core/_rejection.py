@@ -12,13 +12,15 @@ from __future__ import annotations
 
 __all__ = ("reject_outliers",)
 
+import dataclasses
+
 import torch
 
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma
 from ._linear import LinearEstimator
-from ._noise_model import model_variances, smooth
+from ._noise_model import masked_medians, model_variances, smooth
 from ._options import RejectionOptions
 from ._sampling import Sampling
 
@@ -65,76 +67,186 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     rejected = torch.zeros_like(stack.good)
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
         return rejected
-    prediction: torch.Tensor | None = None
+    first = True
     for _ in range(options.num_rounds):
         good = stack.good & ~rejected
-        variances = model_variances(stack.replace(good=good), prediction)
-        # Constant weights: the sums below are diagonal in Fourier space.
-        levels = model_variances(stack.replace(good=good))
-        estimator = LinearEstimator(model, good / levels)
-        prediction = model.predict(estimator.solve(stack.images, _STRENGTH, tolerance=1e-2))
-        others, predictor_variance = _predict_from_others(stack, model, good, levels, prediction)
-        deviation = _deviations(stack, others, variances + predictor_variance, options)
+        deviation = _deviations(_Predictor.build(stack, model, good), options, uniform=first)
         found = _regions(deviation, stack.good, model.sampling, options)
         if torch.equal(found, rejected):
             break
-        rejected = found
+        rejected, first = found, False
     return rejected
 
 
-def _predict_from_others(
-    stack: ExposureStack,
-    model: ForwardModel,
-    good: torch.Tensor,
-    levels: torch.Tensor,
-    prediction: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return leave-one-out predictions and their variances, (n, 1, 1)."""
-    area = _mean_areas(model, stack)
-    # The adjoint of the sampling holds one factor of the area already.
-    data_weights = (good.any(dim=(1, 2)) / levels[:, 0, 0])[:, None, None]
-    weights = data_weights * area
-    otfs = model.mean_otfs
-    power = weights * otfs.abs() ** 2
-    residual = torch.where(good, stack.images - prediction, torch.zeros((), device=good.device))
-    # Work on residuals: pixels without data then count as agreeing with the
-    # prediction, margins included.
-    numerator = data_weights * otfs.conj() * model.filtered(model.transform(model.sampling.adjoint(residual)))
-    total, total_power, total_weight = numerator.sum(0), power.sum(0), weights.sum()
-    others = torch.empty_like(stack.images)
-    variance = torch.zeros_like(weights)
-    for t in range(stack.num_exposures):
-        weight = total_weight - weights[t]
-        rest = total_power - power[t]
-        gain = 1.0 / (rest + _STRENGTH * weight * model.inverse_target_power)
-        # With (P + s W) R = N for all exposures, the estimate without t obeys
-        # (P - P_t + s (W - w_t)) (R + change) = N - N_t.
-        change = ((weights[t] / total_weight) * total - numerator[t]) * gain
-        correction = model.inverse_transform(model.filtered(change * otfs[t]))
-        only = torch.tensor([t], device=good.device)
-        others[t] = prediction[t] + model.sampling.observe(correction[None], only)[0]
-        variance[t] = model.fold_transform(otfs[t].abs() ** 2 * gain**2 * rest) * area[t] ** 2
-    return others, variance
+@dataclasses.dataclass(frozen=True)
+class _Predictor:
+    """Predicts each exposure from the others.
+
+    With P the power of all exposures, W their weight, s the strength and N
+    what the residuals make of the right-hand side, so that the change R of
+    the estimate obeys (P + s W) R = N, the one without exposure t follows
+
+        (P - P(t) + s (W - w(t))) (R + change) = N - N(t).
+    """
+
+    stack: ExposureStack
+    model: ForwardModel
+    good: torch.Tensor
+    latent: torch.Tensor
+    data_weights: torch.Tensor
+    areas: torch.Tensor
+    numerator: torch.Tensor
+    power: torch.Tensor
+
+    @classmethod
+    def build(cls, stack: ExposureStack, model: ForwardModel, good: torch.Tensor) -> _Predictor:
+        """Make what all exposures share.
+
+        Parameters
+        ----------
+        stack
+            The exposures.
+        model
+            Their forward model.
+        good
+            Shape (n, h, w), bool, pixels to use.
+
+        Returns
+        -------
+        predictor : `_Predictor`
+            The predictor.
+        """
+        # Constant weights: the sums are diagonal in Fourier space.
+        weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+        estimator = LinearEstimator(model, good * weights[:, None, None])
+        latent = estimator.solve(stack.images, _STRENGTH, tolerance=1e-2)
+        areas = _mean_areas(model, stack)
+        shape = model.inverse_target_power.shape
+        predictor = cls(
+            stack=stack,
+            model=model,
+            good=good,
+            latent=latent,
+            data_weights=weights,
+            areas=areas,
+            numerator=torch.zeros(shape, dtype=torch.complex64, device=good.device),
+            # The adjoint of the sampling holds one factor of the area.
+            power=model.total_power(weights * areas),
+        )
+        for t in range(stack.num_exposures):
+            predictor.numerator.add_(predictor.own(t, predictor.predict(t)))
+        return predictor
+
+    def predict(self, exposure: int) -> torch.Tensor:
+        """Predict an exposure from all.
+
+        Parameters
+        ----------
+        exposure
+            Its index.
+
+        Returns
+        -------
+        prediction : `torch.Tensor`
+            Shape (1, h, w).
+        """
+        return self.model.predict(self.latent, self._index(exposure))
+
+    def own(self, exposure: int, prediction: torch.Tensor) -> torch.Tensor:
+        """Return what the residuals of an exposure add to the numerator.
+
+        Parameters
+        ----------
+        exposure
+            Its index.
+        prediction
+            Shape (1, h, w), what is predicted from all.
+
+        Returns
+        -------
+        numerator : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1), complex.
+        """
+        # Pixels without data then count as agreeing with the prediction,
+        # margins included.
+        residual = torch.where(self.good[exposure], self.stack.images[exposure] - prediction, 0.0)
+        image = self.model.sampling.adjoint(residual, self._index(exposure))[0]
+        seen = self.model.filtered(self.model.transform(image))
+        return self.data_weights[exposure] * self.model.mean_otfs[exposure].conj() * seen
+
+    def from_others(self, exposure: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Predict an exposure from the others.
+
+        Parameters
+        ----------
+        exposure
+            Its index.
+
+        Returns
+        -------
+        prediction : `torch.Tensor`
+            Shape (1, h, w), from all exposures.
+        others : `torch.Tensor`
+            Shape (1, h, w), from the others.
+        variance : `torch.Tensor`
+            Variance of the latter from the noise of the others.
+        """
+        model, weights = self.model, self.data_weights * self.areas
+        prediction = self.predict(exposure)
+        otf, total = model.mean_otfs[exposure], weights.sum()
+        rest = self.power - weights[exposure] * model.power(exposure)
+        gain = 1.0 / (rest + _STRENGTH * (total - weights[exposure]) * model.inverse_target_power)
+        change = (weights[exposure] / total) * self.numerator - self.own(exposure, prediction)
+        correction = model.inverse_transform(model.filtered(change * gain * otf))
+        others = prediction + model.sampling.observe(correction[None], self._index(exposure))
+        variance = model.fold_transform(model.power(exposure) * gain**2 * rest)
+        return prediction, others, variance * self.areas[exposure] ** 2
+
+    def _index(self, exposure: int) -> torch.Tensor:
+        return torch.tensor([exposure], device=self.good.device)
 
 
 def _mean_areas(model: ForwardModel, stack: ExposureStack) -> torch.Tensor:
-    """Return the mean area of the pixels of each exposure, (n, 1, 1)."""
-    area = model.sampling.area.to(stack.images).expand_as(stack.images)
-    number = (area > 0).sum(dim=(1, 2), keepdim=True).clamp(min=1)
-    return area.sum(dim=(1, 2), keepdim=True) / number
+    """Return the mean area of the pixels of each exposure, (n,)."""
+    area = model.sampling.area
+    if not area.ndim:
+        return area.expand(stack.num_exposures)
+    number = (area > 0).sum(dim=(1, 2)).clamp(min=1)
+    return area.sum(dim=(1, 2)) / number
 
 
-def _deviations(
-    stack: ExposureStack, others: torch.Tensor, variances: torch.Tensor, options: RejectionOptions
+def _deviations(predictor: _Predictor, options: RejectionOptions, *, uniform: bool) -> torch.Tensor:
+    """Return deviations from what the others predict, in units of its error.
+
+    Shape (n, h, w).  The variances of an exposure are uniform or those of the
+    predicted light.
+    """
+    stack = predictor.stack.replace(good=predictor.good)
+    deviations = torch.empty_like(stack.images)
+    for t in range(stack.num_exposures):
+        one = stack.select(torch.tensor([t], device=stack.device))
+        prediction, others, variance = predictor.from_others(t)
+        variances = model_variances(one, None if uniform else prediction)
+        good = predictor.stack.good[t]
+        deviations[t] = _deviation(one.images, others, variances + variance, good, options)[0]
+    return deviations
+
+
+def _deviation(
+    images: torch.Tensor,
+    others: torch.Tensor,
+    variances: torch.Tensor,
+    good: torch.Tensor,
+    options: RejectionOptions,
 ) -> torch.Tensor:
-    gradient_y = torch.gradient(others, dim=1)[0]
-    gradient_x = torch.gradient(others, dim=2)[0]
+    """Return the deviations of one exposure, (1, h, w)."""
+    gradient_y, gradient_x = torch.gradient(others, dim=(1, 2))
     systematic = (options.psf_tolerance * others) ** 2 + options.shift_tolerance**2 * (
         gradient_x**2 + gradient_y**2
     )
     # An error of the PSF shows beside the peak as well as on it.
     systematic = torch.nn.functional.max_pool2d(systematic, 3, stride=1, padding=1)
-    deviation = (stack.images - others) * (variances + systematic).rsqrt() * stack.good
+    deviation = (images - others) * (variances + systematic).rsqrt() * good
     # Noise of unit variance has this rms after the smoothing.
     noise = 1.0 / (2.0 * fwhm_to_sigma(_TRAIL_FWHM) * torch.pi**0.5)
     smoothed = smooth(deviation.clamp(-10.0, 10.0), _TRAIL_FWHM) / noise
@@ -144,19 +256,28 @@ def _deviations(
 def _regions(
     deviation: torch.Tensor, good: torch.Tensor, sampling: Sampling, options: RejectionOptions
 ) -> torch.Tensor:
+    """Return the pixels that deviate alone, (n, h, w), bool."""
     size = deviation.abs()
     # Exposures are compared where they meet: on the patch.
     near = torch.nn.functional.max_pool2d(sampling.largest(size), 3, stride=1, padding=1)
-    top = near.topk(2, dim=0).values
-    strongest_other = torch.where(near == top[0], top[1], top[0])
-    alone = sampling.look_up(near > _OBJECTION_RATIO * strongest_other)
-    strongest = sampling.look_up(near >= strongest_other)
+    first, second = near.topk(2, dim=0).values
+    alone, strongest = torch.empty_like(near, dtype=torch.bool), torch.empty_like(near, dtype=torch.bool)
+    for t, one in enumerate(near):
+        other = torch.where(one == first, second, first)
+        torch.gt(one, _OBJECTION_RATIO * other, out=alone[t])
+        torch.ge(one, other, out=strongest[t])
+    alone, strongest = sampling.look_up(alone), sampling.look_up(strongest)
     seeds = good & alone & (size > options.high_threshold)
     allowed = good & strongest & (size > options.low_threshold)
-    grown = seeds
-    while True:
-        spread = torch.nn.functional.max_pool2d(grown.float(), 3, stride=1, padding=1) > 0
-        bigger = spread & allowed
+    return torch.stack([_grow(*one) for one in zip(seeds, allowed, strict=True)])
+
+
+def _grow(grown: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Grow seeds into connected pixels that are allowed, (h, w), bool."""
+    while bool(grown.any()):
+        near = torch.nn.functional.max_pool2d(grown[None].float(), 3, stride=1, padding=1)[0]
+        bigger = (near > 0) & allowed
         if torch.equal(bigger, grown):
-            return grown
+            break
         grown = bigger
+    return grown

@@ -10,18 +10,13 @@
 
 from __future__ import annotations
 
-__all__ = ("CropSampling", "NativeSampling", "Sampling")
+__all__ = ("CropSampling", "Sampling")
 
-import copy
-import functools
 from abc import ABC, abstractmethod
 
-import numpy as np
 import torch
 
-from ._interpolation import Interpolation, transfer_function
 from ._latent_grid import LatentGrid
-from ._positions import PixelPositions
 
 
 class Sampling(ABC):
@@ -94,6 +89,40 @@ class Sampling(ABC):
         -------
         images : `torch.Tensor`
             Shape (n, *latent_shape).
+        """
+
+    @abstractmethod
+    def normal(
+        self, images: torch.Tensor, weights: torch.Tensor, exposure: int, scratch: torch.Tensor
+    ) -> None:
+        """Sample images on one exposure, weight the data and go back.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape), contiguous, replaced by the adjoint of
+            their weighted data.
+        weights
+            Shape (h, w).
+        exposure
+            Index of the exposure.
+        scratch
+            What `scratch` made for b images, overwritten.
+        """
+
+    @abstractmethod
+    def scratch(self, number: int) -> torch.Tensor:
+        """Return memory for `normal`.
+
+        Parameters
+        ----------
+        number
+            Number of images at once.
+
+        Returns
+        -------
+        scratch : `torch.Tensor`
+            Memory, not initialised.
         """
 
     @abstractmethod
@@ -229,6 +258,19 @@ class CropSampling(Sampling):
     def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         return self.grid.embed(data)
 
+    def normal(
+        self, images: torch.Tensor, weights: torch.Tensor, exposure: int, scratch: torch.Tensor
+    ) -> None:
+        m, (height, width) = self.grid.margin, self.grid.shape
+        self.grid.crop(images).mul_(weights)
+        for rows in (slice(None, m), slice(m + height, None)):
+            images[:, rows].zero_()
+        for columns in (slice(None, m), slice(m + width, None)):
+            images[:, m : m + height, columns].zero_()
+
+    def scratch(self, number: int) -> torch.Tensor:
+        return torch.empty(0, device=self._device)
+
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         return data
 
@@ -246,136 +288,3 @@ class CropSampling(Sampling):
 
     def cut(self, data: torch.Tensor) -> torch.Tensor:
         return data[..., self._window[0], self._window[1]]
-
-
-class NativeSampling(Sampling):
-    """Sampling of exposures on their own pixels.
-
-    Parameters
-    ----------
-    positions
-        Where their pixels lie on the patch.
-    grid
-        Grid of the patch and the latent image.
-    window
-        Rows and columns at which the pixels of each exposure are cut out,
-        where the patch is a window of a greater one.
-    """
-
-    def __init__(
-        self,
-        positions: PixelPositions,
-        grid: LatentGrid,
-        window: list[tuple[slice, slice]] | None = None,
-    ) -> None:
-        self.grid = grid
-        self._positions = positions
-        self._window = window
-        self._operators: dict[int, Interpolation] = {}
-
-    @functools.cached_property
-    def prefilter(self) -> torch.Tensor:
-        height, width = self.grid.latent_shape
-        ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
-        product = transfer_function(ky)[:, None] * transfer_function(kx)[None, :]
-        return torch.from_numpy((1.0 / product).astype(np.float32)).to(self.area.device)
-
-    @property
-    def area(self) -> torch.Tensor:
-        return self._positions.area
-
-    def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._positions.y, self._positions.x
-
-    def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        data = [self._operator(t)(image) for t, image in zip(self._list(exposures), images, strict=True)]
-        return torch.stack(data).reshape(len(data), *self.area.shape[1:])
-
-    def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        flat = data.flatten(1)
-        operators = [self._operator(t) for t in self._list(exposures)]
-        return torch.stack([op.adjoint(d) for op, d in zip(operators, flat, strict=True)])
-
-    def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        return self.grid.crop(self.adjoint(data, exposures))
-
-    def total(self, data: torch.Tensor) -> torch.Tensor:
-        height, width = self.grid.shape
-        sums = torch.zeros(height * width + 1, dtype=data.dtype, device=data.device)
-        return sums.index_add(0, self._nearest.flatten(), data.flatten())[:-1].reshape(height, width)
-
-    def largest(self, data: torch.Tensor) -> torch.Tensor:
-        height, width = self.grid.shape
-        values = data.flatten(1).to(torch.float32)
-        peaks = torch.zeros(len(data), height * width + 1, device=data.device)
-        peaks = peaks.scatter_reduce(1, self._nearest.flatten(1), values, "amax")[:, :-1]
-        return peaks.reshape(-1, height, width).to(data.dtype)
-
-    def look_up(self, maps: torch.Tensor) -> torch.Tensor:
-        index = self._nearest.flatten(1)
-        flat = torch.nn.functional.pad(maps.flatten(-2), (0, 1)).expand(len(index), -1)
-        return flat.gather(1, index).reshape(self.area.shape)
-
-    def window(self, rows: slice, columns: slice) -> NativeSampling:
-        grid = self.grid.window(rows, columns)
-        if grid.shape == self.grid.shape:
-            # The matrices can be shared.
-            whole = copy.copy(self)
-            whole._window = None
-            return whole
-        y, x = self._positions.y - rows.start, self._positions.x - columns.start
-        inside = (y >= -0.5) & (y < grid.shape[0] - 0.5) & (x >= -0.5) & (x < grid.shape[1] - 0.5)
-        cuts = _bounding_boxes(inside)
-        nowhere = torch.full((), torch.nan, dtype=y.dtype, device=y.device)
-        parts = (torch.where(inside, c, nowhere) for c in (y, x))
-        y, x, area = (_cut(part, cuts) for part in (*parts, inside * self._positions.area))
-        return NativeSampling(PixelPositions(grid.shape, y, x, area), grid, cuts)
-
-    def cut(self, data: torch.Tensor) -> torch.Tensor:
-        if self._window is None:
-            return data
-        return torch.where(self._positions.inside, _cut(data, self._window), torch.zeros_like(data[0, 0, 0]))
-
-    def _list(self, exposures: torch.Tensor | None) -> list[int]:
-        return list(range(len(self.area))) if exposures is None else exposures.tolist()
-
-    def _operator(self, exposure: int) -> Interpolation:
-        if exposure not in self._operators:
-            p = self._positions
-            y, x, area = (c[exposure].flatten().cpu().numpy() for c in (p.y, p.x, p.area))
-            self._operators[exposure] = Interpolation(y, x, area, self.grid, self.area.device)
-        return self._operators[exposure]
-
-    @functools.cached_property
-    def _nearest(self) -> torch.Tensor:
-        """Number of the patch pixel, the last for pixels off the patch."""
-        height, width = self.grid.shape
-        p = self._positions
-        # A position on the very border may round to beyond it.
-        row = torch.round(torch.nan_to_num(p.y)).long().clamp(0, height - 1)
-        column = torch.round(torch.nan_to_num(p.x)).long().clamp(0, width - 1)
-        return torch.where(p.inside, row * width + column, height * width)
-
-
-def _bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Return boxes of equal size that hold what is inside of each image."""
-    boxes: list[list[int]] = []
-    sizes = [1, 1]
-    for image in inside:
-        ends = []
-        for axis in (0, 1):
-            found = image.any(dim=1 - axis).nonzero()[:, 0]
-            first, last = (int(found[0]), int(found[-1])) if len(found) else (0, 0)
-            sizes[axis] = max(sizes[axis], last - first + 1)
-            ends.append(first)
-        boxes.append(ends)
-    cuts = []
-    for corner in boxes:
-        starts = [min(c, full - s) for c, full, s in zip(corner, inside.shape[1:], sizes, strict=True)]
-        rows, columns = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        cuts.append((rows, columns))
-    return cuts
-
-
-def _cut(data: torch.Tensor, cuts: list[tuple[slice, slice]]) -> torch.Tensor:
-    return torch.stack([image[rows, columns] for image, (rows, columns) in zip(data, cuts, strict=True)])

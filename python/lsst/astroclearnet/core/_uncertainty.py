@@ -96,17 +96,28 @@ def repeat_observations(
     errors : `RepeatedErrors`
         One error image for each draw.
     """
-    model, weights = estimator.model, estimator.weights
-    expected = model.predict(estimate.restored)
+    model, solver = estimator.model, estimator.closure.estimator
+    expected = solver.predicted_right_side(estimate.restored[None])[0]
     restored, linear = [], []
-    chi_square = torch.zeros(model.num_exposures, device=weights.device)
+    chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     for draw in noise:
-        images = torch.where(weights > 0, expected + draw, 0.0)
-        again = estimator.estimate(images)
+        again = estimator.estimate_right(expected + solver.right_side(draw))
         restored.append(model.crop(again.restored - estimate.restored))
         linear.append(model.crop(again.linear - estimate.restored))
-        chi_square += (weights * (images - model.predict(again.restored)) ** 2).sum(dim=(1, 2))
+        chi_square += _chi_square(estimator, draw, again.restored - estimate.restored)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
+
+
+def _chi_square(estimator: Estimator, draw: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """Return what an image leaves of each exposure, (n,)."""
+    totals = []
+    exposures = torch.arange(len(draw), device=draw.device)
+    for exposure, one, weight in zip(
+        exposures.split(1), draw.split(1), estimator.weights.split(1), strict=True
+    ):
+        left = one - estimator.model.predict(error, exposure)
+        totals.append((weight * left**2).sum())
+    return torch.stack(totals)
 
 
 def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,85 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Several systems of linear equations, solved at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+_MAX_ITERATIONS = 25
+"""Bound on conjugate-gradient steps."""
+
+type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def solve_equations(
+    apply: _Operator,
+    precondition: _Operator,
+    right: torch.Tensor,
+    start: torch.Tensor | None,
+    *,
+    inner: torch.Tensor,
+    floor: torch.Tensor,
+    tolerance: float,
+) -> torch.Tensor:
+    """Solve systems by conjugate gradients, each with steps of its own.
+
+    A system is left alone as soon as its error is small, as what
+    preconditions its residual tells.
+
+    Parameters
+    ----------
+    apply
+        Matrix of the systems: takes images, shape (b, Hl, Wl), and the
+        indices of their systems.
+    precondition
+        Approximate inverse of the matrix, the same.
+    right
+        Shape (s, Hl, Wl), right-hand sides.
+    start
+        Shape (s, Hl, Wl), where to start; zero by default.
+    inner
+        Shape (Hl, Wl), 1 where the error counts, 0 elsewhere.
+    floor
+        Shape (s,), what the mean square of a solution is taken for at least.
+    tolerance
+        Root mean square of the error, relative to that of the solution.
+
+    Returns
+    -------
+    solutions : `torch.Tensor`
+        Shape (s, Hl, Wl).
+    """
+    active = torch.arange(len(right), device=right.device)
+    solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()
+    residual = right.clone() if start is None else right - apply(solutions, active)
+    error = precondition(residual, active)
+    search, product = error.clone(), _dot(residual, error)
+    for _ in range(_MAX_ITERATIONS):
+        size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
+        open_ = _dot(error * inner, error) > tolerance**2 * size
+        if not bool(open_.all()):
+            active, residual, search, product = (v[open_] for v in (active, residual, search, product))
+            if not len(active):
+                break
+        image = apply(search, active)
+        step = (product / _dot(search, image))[:, None, None]
+        solutions[active] += step * search
+        residual.sub_(image.mul_(step))
+        error = precondition(residual, active)
+        previous, product = product, _dot(residual, error)
+        search.mul_((product / previous)[:, None, None]).add_(error)
+    return solutions
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return scalar products of images, (b,)."""
+    return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])

@@ -1,0 +1,215 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Convolution of images with the kernels of one exposure after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from ._varying_kernels import VaryingKernels
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionMemory:
+    """What one thread needs to work on some images and an exposure.
+
+    Memory that is asked for again and again costs more than the arithmetic.
+
+    Attributes
+    ----------
+    images
+        Shape (b, *latent_shape), the images that are worked on.
+    term
+        Shape (k, *latent_shape), for the k images that are transformed at
+        once.
+    product
+        Shape (k, Hl, Wl // 2 + 1), complex64.
+    spectrum
+        Shape (b, Hl, Wl // 2 + 1), complex64, the result of a correlation.
+    scratch
+        What the sampling needs.
+    """
+
+    images: torch.Tensor
+    term: torch.Tensor
+    product: torch.Tensor
+    spectrum: torch.Tensor
+    scratch: torch.Tensor
+
+    def parts(self) -> Iterator[slice]:
+        """Yield the images that are transformed at once.
+
+        Yields
+        ------
+        part : `slice`
+            Their indices.
+        """
+        step = len(self.product)
+        return (slice(start, start + step) for start in range(0, len(self.images), step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """Convolution with kernels that vary over the patch, and its adjoint.
+
+    Attributes
+    ----------
+    kernels
+        The kernels, whose coefficients are taken.
+    otfs
+        Shape (n, 1 + B, Hl, Wl // 2 + 1), complex64, transforms of the mean
+        kernels and of their components.
+    latent_shape
+        Height and width of the images in pixels.
+    """
+
+    kernels: VaryingKernels
+    otfs: torch.Tensor
+    latent_shape: tuple[int, int]
+
+    def allocate(self, number: int, scratch: torch.Tensor) -> ConvolutionMemory:
+        """Return memory for one thread.
+
+        Parameters
+        ----------
+        number
+            Number b of images.
+        scratch
+            What the sampling needs.
+
+        Returns
+        -------
+        memory : `ConvolutionMemory`
+            Memory, not initialised.
+        """
+        device = self.otfs.device
+        # A GPU is busy with all of them only; the cache of a CPU holds one.
+        at_once = 1 if device.type == "cpu" else number
+        transformed = self.otfs.shape[-2:]
+        return ConvolutionMemory(
+            images=torch.empty(number, *self.latent_shape, device=device),
+            term=torch.empty(at_once, *self.latent_shape, device=device),
+            product=torch.empty(at_once, *transformed, dtype=self.otfs.dtype, device=device),
+            spectrum=torch.empty(number, *transformed, dtype=self.otfs.dtype, device=device),
+            scratch=scratch,
+        )
+
+    def convolve(self, transform: torch.Tensor, exposure: int, memory: ConvolutionMemory) -> None:
+        """Fill the images of the memory with convolved ones.
+
+        Parameters
+        ----------
+        transform
+            Shape (b, Hl, Wl // 2 + 1), transforms of images.
+        exposure
+            Index of the exposure.
+        memory
+            Memory for b images.
+        """
+        otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
+        product, term = memory.product, memory.term
+        for part in memory.parts():
+            images = memory.images[part]
+            torch.mul(transform[part], otfs[0], out=product)
+            torch.fft.irfft2(product, s=self.latent_shape, out=images)
+            for otf, coefficient in zip(otfs[1:], coefficients, strict=True):
+                torch.mul(transform[part], otf, out=product)
+                torch.fft.irfft2(product, s=self.latent_shape, out=term)
+                images.addcmul_(coefficient, term)
+
+    def correlate(self, exposure: int, memory: ConvolutionMemory) -> torch.Tensor:
+        """Apply the adjoint of `convolve` to the images of the memory.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        memory
+            Memory that holds b images.
+
+        Returns
+        -------
+        spectrum : `torch.Tensor`
+            Shape (b, Hl, Wl // 2 + 1), transforms of the result, in the
+            memory.
+        """
+        otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
+        product, term = memory.product, memory.term
+        for part in memory.parts():
+            images, spectrum = memory.images[part], memory.spectrum[part]
+            torch.fft.rfft2(images, out=product)
+            torch.mul(product, otfs[0].conj(), out=spectrum)
+            for otf, coefficient in zip(otfs[1:], coefficients, strict=True):
+                torch.mul(coefficient, images, out=term)
+                torch.fft.rfft2(term, out=product)
+                spectrum.addcmul_(product, otf.conj())
+        return memory.spectrum
+
+    def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """Multiply the transforms of images.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape).
+        gain
+            Shape (b, Hl, Wl // 2 + 1), real.
+
+        Returns
+        -------
+        filtered : `torch.Tensor`
+            Shape (b, *latent_shape).
+        """
+        filtered = torch.empty_like(images)
+        step = 1 if images.device.type == "cpu" else len(images)
+        for some, gains, result in zip(
+            images.split(step), gain.split(step), filtered.split(step), strict=True
+        ):
+            product = torch.fft.rfft2(some).mul_(gains)
+            torch.fft.irfft2(product, s=self.latent_shape, out=result)
+        return filtered
+
+    def power(self, exposure: int) -> torch.Tensor:
+        """Return the power of the mean kernel of an exposure.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        otf = torch.view_as_real(self.otfs[exposure, 0])
+        return (otf**2).sum(dim=-1)
+
+    def total_power(self, weights: torch.Tensor, exposures: Iterable[int]) -> torch.Tensor:
+        """Return the weighted sum of the powers of exposures.
+
+        Parameters
+        ----------
+        weights
+            Shape (k,), weights of the exposures.
+        exposures
+            Their indices.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        total = torch.zeros(self.otfs.shape[-2:], device=self.otfs.device)
+        for weight, exposure in zip(weights, exposures, strict=True):
+            total.addcmul_(weight, self.power(exposure))
+        return total

@@ -124,8 +124,8 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
     task = content.get(label, {})
     if state is PatchState.DONE and _is_partial(task, content.get("quantum", {})):
         state = PatchState.PARTIAL
-    elif state is PatchState.PARTIAL and task and "failure" not in task:
-        # An error between two outputs, instead of after all of them.
+    elif state is PatchState.PARTIAL and "quantum" in content and "failure" not in task:
+        # An error that the task did not foresee, when the outputs were there.
         state = PatchState.FAILED
     found: dict[str, Any] = {"device": str(task.get("fit_device", ""))}
     if state in (PatchState.DONE, PatchState.PARTIAL) and outputs.metrics is not None:

@@ -123,7 +123,18 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
 
 
 def fast_length(length: int) -> int:
-    """Return the next length that is even and a product of 2, 3 and 5."""
+    """Return a length that Fourier transforms are fast for.
+
+    Parameters
+    ----------
+    length
+        Length that is needed.
+
+    Returns
+    -------
+    fast : `int`
+        The next one that is even and a product of 2, 3 and 5.
+    """
     length += length % 2
     while True:
         rest = length

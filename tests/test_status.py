@@ -307,7 +307,7 @@ def test_part_of_a_coadd(copy: Path, monkeypatch: pytest.MonkeyPatch, raises: bo
 
     def fail_in_part(task: RestoreCoaddTask, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
         stored.put(task, butlerQC, inputRefs, outputRefs)
-        task.metadata["num_failed_tiles"] = 2
+        task.metadata["patch_num_failed_tiles"] = 2
         error = RestorationAlgorithmError("2 of 9 tiles failed.", {"num_failed_tiles": 2})
         raise AnnotatedPartialOutputsError.annotate(error, task, log=task.log) from error
 

@@ -217,7 +217,7 @@ def test_figures_of_other_versions() -> None:
     assert (details.state, details.device, details.num_exposures) == (PatchState.DONE, "cpu", 0)
     assert math.isnan(details.seeing)
     assert details.host_memory == 2**30
-    values = {"peak_host_memory": 5e8, "peak_device_memory": 7e8, "num_failed_tiles": 3}
+    values = {"peak_host_memory": 5e8, "peak_device_memory": 7e8, "patch_num_failed_tiles": 3}
     source.put(key, log=log_of(), metadata=metadata_of(5.0, **values), coadd=None, metrics={})
     details = read_details(source.get, source.outputs[key], "restoreCoadd")
     assert (details.state, details.reason) == (PatchState.PARTIAL, "3 tile(s) failed")

@@ -29,7 +29,7 @@ _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
 
-_LIBRARIES = 0.8 * _GIB
+_LIBRARIES = 0.95 * _GIB
 """Memory of the interpreter and the libraries."""
 
 _CUDA_LIBRARIES = 2.5 * _GIB
@@ -41,19 +41,19 @@ _PLANES = 60.0
 _REALIZATION = 8.0
 """Bytes for a pixel of the patch and each realisation of the noise."""
 
-_CUT = 50.0
+_CUT = 40.0
 """Bytes for a pixel of a tile and each of its exposures, as they are read."""
 
 _MARGIN = 20
 """Pixels by which the latent image of a tile extends beyond it."""
 
-_LATENT = 400.0
+_LATENT = 460.0
 """Bytes for a pixel of the latent image of a tile."""
 
 _LATENT_DRAW = 40.0
 """Bytes for such a pixel and each draw of the noise."""
 
-_LATENT_EXPOSURE = 500.0
+_LATENT_EXPOSURE = 80.0
 """Bytes for such a pixel and each exposure of the tile."""
 
 

@@ -221,7 +221,9 @@ def _is_partial(task: Mapping[str, Any], quantum: Mapping[str, Any]) -> bool:
         Whether it did.
     """
     caveats = QuantumSuccessCaveats(int(quantum.get("caveats", 0)))
-    return bool(caveats & QuantumSuccessCaveats.PARTIAL_OUTPUTS_ERROR or task.get("patch_num_failed_tiles", 0))
+    return bool(
+        caveats & QuantumSuccessCaveats.PARTIAL_OUTPUTS_ERROR or task.get("patch_num_failed_tiles", 0)
+    )
 
 
 def _read_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:

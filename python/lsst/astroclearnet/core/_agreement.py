@@ -113,6 +113,21 @@ class Agreement:
             stack = stack.replace(images=images)
         return dataclasses.replace(part, stack=stack, model=model)
 
+    def leaves_data(self, part: Part) -> bool:
+        """Tell whether a tile has an exposure that contradicts no other.
+
+        Parameters
+        ----------
+        part
+            A tile.
+
+        Returns
+        -------
+        leaves : `bool`
+            Whether any is left.
+        """
+        return any(t not in self.contradictions for t in part.exposures.tolist())
+
     def settle(self, part: Part) -> SettledPart:
         """Remove from a tile what exposures do not agree in.
 
@@ -146,7 +161,7 @@ class Agreement:
             The same, with the pixels that others contradict.
         """
         found = {}
-        for part in parts:
+        for part in filter(self.leaves_data, parts):
             corrected = self.correct(part)
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
             found[part.tile] = np.packbits(outliers.cpu().numpy())
@@ -233,7 +248,7 @@ class _BackgroundParts:
         if self._kept:
             yield from self._kept
             return
-        for part in self._reader:
+        for part in filter(self._agreement.leaves_data, self._reader):
             made = self._make(part)
             if len(self._reader.tiles) == 1:
                 self._kept = [made]

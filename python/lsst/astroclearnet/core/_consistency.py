@@ -104,7 +104,8 @@ def _shares(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor)
     in units of the noise of their own changes.
     """
     power = weight_maps(model, weights).typical[:, None, None] * model.mean_otfs.abs() ** 2
-    light = curvature.abs() ** 2
+    # Where PSFs have no power left, the quotient leaves single precision.
+    light = curvature.abs().double() ** 2
     multiplicity = torch.full_like(light, 2.0)
     multiplicity[:, [0, -1]] = 1.0
     total = power.sum(dim=0).clamp(min=1e-30)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ._depth import iterate_weight_maps
 from ._exposure_source import ExposureCut, ExposureSource
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
@@ -114,12 +115,15 @@ class PartReader:
         Returns
         -------
         part : `Part` or `None`
-            The tile with its exposures; `None` if none has a usable pixel.
+            The tile with its exposures; `None` if none has a usable pixel, or
+            none of its pixels is covered by usable ones.
         """
         if self._kept is not None and self._kept.tile == tile:
             return self._kept
         cut = self.source.cut(tile.rows, tile.columns)
         part = None if cut is None else self._make(tile, cut)
+        if part is not None and not _is_covered(part):
+            part = None
         if self.tiles == (tile,):
             self._kept = part
         return part
@@ -128,3 +132,9 @@ class PartReader:
         stack = cut.stack.to(self.device)
         model = ForwardModel.from_stack(stack, self.target_fwhm)
         return Part(tile, cut.exposures, stack, model, cut.origins, cut.noise)
+
+
+def _is_covered(part: Part) -> bool:
+    """Tell whether any pixel of a tile has data, and not slivers alone."""
+    good = part.stack.good.to(torch.float32)
+    return any(bool(maps.used.any()) for maps in iterate_weight_maps(part.model, good))

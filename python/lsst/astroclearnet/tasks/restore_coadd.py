@@ -272,6 +272,7 @@ class RestoreCoaddTask(PipelineTask):
         prepared = self.preparation.run(
             visit_images=chosen.selected,
             geometry=geometry,
+            band=band,
             sky_corrections=sky_corrections,
             scratch=scratch,
         )

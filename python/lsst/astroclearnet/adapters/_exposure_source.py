@@ -154,8 +154,9 @@ class PatchSource:
                 # Evaluated here, where a failure costs one exposure.
                 exposure.psfs  # noqa: B018
             except InputError as exc:
+                if n not in self.problems:
+                    _LOG.warning("Left %s out where its PSF fails: %s", cutout.identity, exc)
                 self.problems[n] = f"bad_psf: Left out where its PSF fails: {exc}"
-                _LOG.warning("Left %s out of %s: %s", cutout.identity, box, exc)
                 continue
             found[n] = exposure
         if not found:

@@ -24,7 +24,7 @@ from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
 from ._noise_model import model_variances
 from ._options import BACKGROUND_MODELS, RestoreOptions
-from ._parts import Part, PartReader, SettledPart
+from ._parts import Part, PartReader, SettledPart, is_covered
 from ._rejection import reject_outliers
 from ._tiling import Tile
 
@@ -114,7 +114,7 @@ class Agreement:
         return dataclasses.replace(part, stack=stack, model=model)
 
     def leaves_data(self, part: Part) -> bool:
-        """Tell whether a tile has an exposure that contradicts no other.
+        """Tell whether a tile has data without the exposures left out.
 
         Parameters
         ----------
@@ -124,9 +124,13 @@ class Agreement:
         Returns
         -------
         leaves : `bool`
-            Whether any is left.
+            Whether the others cover any of its pixels.
         """
-        return any(t not in self.contradictions for t in part.exposures.tolist())
+        kept = [t not in self.contradictions for t in part.exposures.tolist()]
+        if all(kept):
+            return True
+        good = part.stack.good & torch.tensor(kept, device=part.stack.device)[:, None, None]
+        return is_covered(part.model, good)
 
     def settle(self, part: Part) -> SettledPart:
         """Remove from a tile what exposures do not agree in.

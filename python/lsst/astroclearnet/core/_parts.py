@@ -104,6 +104,10 @@ class PartReader:
             if part is not None:
                 yield part
 
+    def release(self) -> None:
+        """Forget the tile that is kept."""
+        self._kept = None
+
     def read(self, tile: Tile) -> Part | None:
         """Read a tile.
 
@@ -122,7 +126,7 @@ class PartReader:
             return self._kept
         cut = self.source.cut(tile.rows, tile.columns)
         part = None if cut is None else self._make(tile, cut)
-        if part is not None and not _is_covered(part):
+        if part is not None and not is_covered(part.model, part.stack.good):
             part = None
         if self.tiles == (tile,):
             self._kept = part
@@ -134,7 +138,20 @@ class PartReader:
         return Part(tile, cut.exposures, stack, model, cut.origins, cut.noise)
 
 
-def _is_covered(part: Part) -> bool:
-    """Tell whether any pixel of a tile has data, and not slivers alone."""
-    good = part.stack.good.to(torch.float32)
-    return any(bool(maps.used.any()) for maps in iterate_weight_maps(part.model, good))
+def is_covered(model: ForwardModel, good: torch.Tensor) -> bool:
+    """Tell whether any pixel of a tile has data, and not slivers alone.
+
+    Parameters
+    ----------
+    model
+        Forward model of the exposures.
+    good
+        Shape (m, h, w), bool, usable pixels.
+
+    Returns
+    -------
+    covered : `bool`
+        Whether an exposure covers any.
+    """
+    weights = good.to(torch.float32)
+    return any(bool(maps.used.any()) for maps in iterate_weight_maps(model, weights))

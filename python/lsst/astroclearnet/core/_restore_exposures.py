@@ -16,6 +16,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from ._agreement import Agreement, reach_agreement
@@ -38,7 +39,7 @@ from ._plan import MemoryPlan, plan_memory
 from ._result import FailedTile, RestorationResult
 from ._samples import TrainingSample, draw_windows, make_samples
 from ._tile_restorer import TileRestorer, TileResult
-from ._tiling import Tile
+from ._tiling import Tile, TileGrid
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,31 +111,26 @@ def restore_exposures(
     if chosen.type == "cuda":
         limit_device_memory(chosen, options.tiling.max_device_memory)
     plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
+    cells = layout
     layout = layout if layout is not None else CellLayout.of_shape(source.shape)
-    generator = make_generator(seed)
-    reader = PartReader(source, plan.grid.tiles, target_fwhm, chosen)
-    with torch.no_grad():
-        agreement = reach_agreement(reader, options)
-    network = MixingNetwork(options.network)
-    network.initialize(generator)
-    network.to(chosen)
-    history = _fit(network, reader, agreement, generator, callback)
-    mosaic = Mosaic(plan.grid, source.num_exposures, options.noise.num_realizations, layout)
+    reader, agreement, network, history = _prepare(source, plan, target_fwhm, options, chosen, seed, callback)
+    grid = TileGrid(source.shape, reader.tiles)
+    mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
     restorer = TileRestorer(network, agreement, seed, layout)
     done, failed = 0, []
     if tile_callback is not None:
-        tile_callback(0, len(plan.grid.tiles))
-    for number, tile in enumerate(plan.grid.tiles, 1):
-        for outcome in _restore_tile(tile, reader, restorer, plan.grid.shape):
-            if isinstance(outcome, FailedTile):
+        tile_callback(0, len(grid.tiles))
+    for number, tile in enumerate(grid.tiles, 1):
+        for part, outcome in _restore_tile(tile, reader, restorer, cells):
+            if isinstance(outcome, TileResult):
+                done += 1
+                mosaic.add(outcome)
+            elif outcome is not None:
                 failed.append(outcome)
-                continue
-            done += 1
-            mosaic.add(outcome)
             if maps is not None:
-                maps.add(outcome.tile, outcome.exposures, outcome.weights, outcome.rejected)
+                maps.add(part, *_exposure_maps(part, outcome))
         if tile_callback is not None:
-            tile_callback(number, len(plan.grid.tiles))
+            tile_callback(number, len(grid.tiles))
     if not done:
         if failed:
             raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
@@ -145,9 +141,45 @@ def restore_exposures(
         num_parameters=network.num_parameters,
         history=history,
         device=str(chosen),
-        num_tiles=len(plan.grid.tiles),
+        num_tiles=len(grid.tiles),
         failed_tiles=tuple(failed),
     )
+
+
+def _prepare(
+    source: ExposureSource,
+    plan: MemoryPlan,
+    target_fwhm: float,
+    options: RestoreOptions,
+    device: torch.device,
+    seed: int,
+    callback: ProgressCallback | None,
+) -> tuple[PartReader, Agreement, MixingNetwork, FitHistory]:
+    """Find what belongs to the patch as a whole, and fit the network.
+
+    Where memory runs out it is all done again with smaller tiles.
+    """
+    tiles = plan.grid.tiles
+    while True:
+        reader = PartReader(source, tiles, target_fwhm, device)
+        generator = make_generator(seed)
+        try:
+            with torch.no_grad():
+                agreement = reach_agreement(reader, options)
+            network = MixingNetwork(options.network)
+            network.initialize(generator)
+            network.to(device)
+            return reader, agreement, network, _fit(network, reader, agreement, generator, callback)
+        except (MemoryError, RuntimeError) as exc:
+            smaller = [piece for tile in tiles for piece in plan.split(tile)]
+            if not is_out_of_memory(exc) or len(smaller) == len(tiles):
+                raise
+            _LOG.warning(
+                "Out of memory (%s): trying again with %d tiles instead of %d.", exc, len(smaller), len(tiles)
+            )
+        tiles = tuple(smaller)
+        reader.release()
+        release_memory(device)
 
 
 def _fit(
@@ -199,35 +231,52 @@ def _make_samples(
 
 
 def _restore_tile(
-    tile: Tile, reader: PartReader, restorer: TileRestorer, shape: tuple[int, int]
-) -> Iterator[TileResult | FailedTile]:
+    tile: Tile, reader: PartReader, restorer: TileRestorer, cells: CellLayout | None
+) -> Iterator[tuple[Tile, TileResult | FailedTile | None]]:
     """Restore a tile, in smaller ones if memory runs out.
 
-    Nothing comes of a tile without a usable pixel.
+    Yields tiles with what comes of them: nothing where there are no data.
     """
     try:
         part = reader.read(tile)
-        if part is not None and restorer.agreement.leaves_data(part):
-            yield restorer.restore(part)
+        yield (
+            tile,
+            (restorer.restore(part) if part is not None and restorer.agreement.leaves_data(part) else None),
+        )
         return
     except NoUsableDataError as exc:
         _LOG.info("%s has no data: %s", _name(tile), exc)
+        yield tile, None
         return
     except (RestorationError, torch.linalg.LinAlgError) as exc:
         _LOG.error("%s failed: %s", _name(tile), exc)
-        yield FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
+        yield tile, FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
         return
     except (MemoryError, RuntimeError) as exc:
-        smaller = tile.split(shape)
+        limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
+        smaller = tile.split(reader.source.shape, **limits)
         if not is_out_of_memory(exc) or not smaller:
             raise
         _LOG.warning(
             "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
         )
     # Out of the handler, where the error no longer holds on to tensors.
+    part = None
+    reader.release()
     release_memory(reader.device)
-    for part_of_it in smaller:
-        yield from _restore_tile(part_of_it, reader, restorer, shape)
+    for piece in smaller:
+        yield from _restore_tile(piece, reader, restorer, cells)
+
+
+def _exposure_maps(
+    tile: Tile, outcome: TileResult | FailedTile | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return exposures, weights and rejected pixels of a tile."""
+    if isinstance(outcome, TileResult):
+        return outcome.exposures, outcome.weights, outcome.rejected
+    shape = [own.stop - own.start for own in (tile.own_rows, tile.own_columns)]
+    weights = np.zeros((0, *shape), dtype=np.float32)
+    return np.zeros(0, dtype=np.int64), weights, weights > 0
 
 
 def _name(tile: Tile) -> str:

@@ -168,6 +168,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "used_fraction": float(num_used[n] / num_pixels),
                 "rejected_fraction": float(num_rejected[n] / max(1, int(num_used[n] + num_rejected[n]))),
                 "num_not_finite": cutout.num_not_finite,
+                "left_out_in_part": inputs.source.problems.get(n, ""),
             }
         )
     return exposures

@@ -160,9 +160,11 @@ def _time_all(root: str, options: SurveyOptions) -> dict[str, float]:
 
 
 def _prepare(handles: Sequence[DeferredDatasetHandle], geometry: PatchGeometry) -> list[PatchExposure]:
-    exposures: list[PatchExposure] = (
-        PrepareExposuresTask().run(visit_images=handles, geometry=geometry).exposures
-    )
+    """Prepare exposures, with all that a tile as large as the patch needs."""
+    source = PrepareExposuresTask().run(visit_images=handles, geometry=geometry).source
+    exposures = [cutout.on(source.bbox) for cutout in source.cutouts]
+    for exposure in exposures:
+        _ = exposure.psfs, exposure.covered
     return exposures
 
 
@@ -209,10 +211,7 @@ def _grow(root: str, options: SurveyOptions) -> dict[str, float]:
 
 
 def _bytes_of(exposure: Any) -> int:
-    """Return the bytes of the arrays of an exposure."""
-    total = 0
-    for field in dataclasses.fields(exposure):
-        value = getattr(exposure, field.name)
-        parts = value.values() if isinstance(value, dict) else [value]
-        total += sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
-    return total
+    """Return the bytes of an exposure, those of its parts included."""
+    arrays = [getattr(exposure, field.name) for field in dataclasses.fields(exposure)]
+    arrays += [exposure.psfs, exposure.covered, exposure.usable, *exposure.flags.values()]
+    return exposure.cutout.num_bytes + sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
 from lsst.astroclearnet.adapters import PixelMap, crop_to_patch
-from lsst.astroclearnet.core import NoiseOptions, RestorationResult, RestoreOptions, restore
+from lsst.astroclearnet.core import NoiseOptions, RestoreOptions, StackResult, restore
 from lsst.astroclearnet.simulation import ArtefactOptions, add_cosmic_rays, fit_psf
 from lsst.images import VisitImage
 
@@ -234,7 +234,7 @@ def restore_and_measure(job: Run, field: Field, sky: Sky) -> dict[str, Any]:
     }
 
 
-def _rejections(simulation: Simulation, result: RestorationResult) -> dict[str, int]:
+def _rejections(simulation: Simulation, result: StackResult) -> dict[str, int]:
     """Count rejected pixels of the patch, and cosmic rays among them."""
     geometry = simulation.field.geometry
     bbox = geometry.bbox.padded(BORDER)

@@ -139,20 +139,29 @@ _INTRODUCTION = (
 )
 
 
-def make_page(sections: Sequence[Section]) -> str:
+def make_page(
+    sections: Sequence[Section],
+    *,
+    title: str = "From visit images to the patch",
+    introduction: str = _INTRODUCTION,
+) -> str:
     """Write the page.
 
     Parameters
     ----------
     sections
         The sections, in their order.
+    title
+        Heading of the page.
+    introduction
+        What it begins with.
 
     Returns
     -------
     page : `str`
         Markdown.
     """
-    lines = ["# From visit images to the patch", "", _INTRODUCTION, ""]
+    lines = [f"# {title}", "", introduction, ""]
     for section in sections:
         lines += [f"## {section.name.capitalize()}", ""]
         lines += [

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import affine_transform
 
-from lsst.astroclearnet.core import ForwardModel, RestorationResult, kernel_fwhm, restore
+from lsst.astroclearnet.core import ForwardModel, StackResult, kernel_fwhm, restore
 from lsst.astroclearnet.simulation import Scene
 
 from ._product import Product
@@ -147,14 +147,14 @@ def predict_bias(
 
 
 def _predictions(
-    scene: Scene, true: Array, given: Array, target_fwhm: float, result: RestorationResult
+    scene: Scene, true: Array, given: Array, target_fwhm: float, result: StackResult
 ) -> dict[str, float]:
     levels = np.array([np.median(v[g]) for v, g in zip(scene.variances, scene.good, strict=True)])
     plain, best = predict_bias(true, given, levels, target_fwhm, result.linear_strength)
     return {"predicted_plain": plain, "predicted_best": best}
 
 
-def _flags(result: RestorationResult, wrong: npt.NDArray[np.int64]) -> dict[str, float]:
+def _flags(result: StackResult, wrong: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return which exposures are flagged for the width of their PSF."""
     error = result.psf_width_error
     flagged = (np.abs(error) > _MIN_ERROR) & (np.abs(error) > _MIN_SIGNIFICANCE * result.psf_width_sigma)

@@ -17,12 +17,8 @@ import dataclasses
 import datetime
 import json
 import logging
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ._geometry_accuracy import measure_accuracy
@@ -32,6 +28,7 @@ from ._geometry_psf import measure_psf
 from ._geometry_reading import measure_reading
 from ._geometry_table import Section, Table, make_page
 from ._geometry_ways import Runner
+from ._record import describe_code, describe_machine
 
 _LOG = logging.getLogger("benchmarks")
 
@@ -63,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     folder: Path = options.work / ("quick" if options.quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
-    runner = Runner(folder / "runs.jsonl", _code(), isolate=not options.quick)
+    runner = Runner(folder / "runs.jsonl", describe_code(), isolate=not options.quick)
     failures = 0
     for name in [] if options.only_table else options.sections:
         _LOG.info("Section %s", name)
@@ -77,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         section = Section(
             name=name,
             command=_command(name, options),
-            code=_code(),
+            code=describe_code(),
             date=datetime.date.today().isoformat(),
-            machine=_machine(),
+            machine=describe_machine(),
             tables=tables,
         )
         (folder / f"{name}.json").write_text(json.dumps(dataclasses.asdict(section)))
@@ -122,34 +119,6 @@ def _command(section: str, options: argparse.Namespace) -> str:
     """Return the command that measures a section, wherever it is written."""
     quick = " --quick" if options.quick else ""
     return f"python -m benchmarks.geometry --sections {section} --count {options.count}{quick}"
-
-
-def _code() -> str:
-    """Return version and commit of the package."""
-    try:
-        release = version("lsst-astroclearnet")
-    except PackageNotFoundError:
-        release = "not installed"
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {release}"
-    return f"version {release}, commit {result.stdout.strip()}"
-
-
-def _machine() -> str:
-    """Return processor, threads and versions."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "galsim", "lsst-images"))
-    threads = os.environ.get("OMP_NUM_THREADS", "default")
-    return f"{processor}, {threads} threads, Python {platform.python_version()}, {packages}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ from lsst.astroclearnet.core import (
     AgreementOptions,
     ExposureStack,
     InputError,
+    PartReader,
     RestoreOptions,
+    SettledPart,
+    StackSource,
+    TileGrid,
     reach_agreement,
 )
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
@@ -41,19 +45,30 @@ def make_exposures(shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) 
     return arrays
 
 
-def agree(arrays: ExposureArrays, **options: object) -> Agreement:
-    """Bring exposures to agreement."""
-    stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
+def agree_on(
+    stack: ExposureStack, side: int = 1024, **options: object
+) -> tuple[Agreement, list[SettledPart]]:
+    """Bring a stack to agreement; return also its tiles."""
     settings = RestoreOptions(agreement=AgreementOptions(**options))  # type: ignore[arg-type]
+    grid = TileGrid.cover(stack.shape, side)
+    reader = PartReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
     with torch.no_grad():
-        return reach_agreement(stack, TARGET, settings)
+        agreement = reach_agreement(reader, settings)
+        return agreement, [agreement.settle(part) for part in reader]
+
+
+def agree(arrays: ExposureArrays, **options: object) -> tuple[Agreement, SettledPart]:
+    """Bring exposures to agreement, as one tile."""
+    stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
+    agreement, (settled,) = agree_on(stack, **options)  # type: ignore[arg-type]
+    return agreement, settled
 
 
 def test_exposures_that_agree_stay() -> None:
     """If it fails, good exposures are thrown away."""
-    agreement = agree(make_exposures())
+    agreement, settled = agree(make_exposures())
     assert agreement.contradictions == {}
-    assert bool(agreement.stack.good.any(dim=(1, 2)).all())
+    assert bool(settled.part.stack.good.any(dim=(1, 2)).all())
     known = torch.isfinite(agreement.sigmas)
     assert bool(known.all())
     assert float(agreement.departures.abs().max()) < 0.1
@@ -65,29 +80,29 @@ def test_exposures_that_agree_stay() -> None:
 )
 def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) -> None:
     """If it fails, an exposure with a wrong calibration stays in the coadd."""
-    agreement = agree(make_exposures(**wrong))  # type: ignore[arg-type]
+    agreement, settled = agree(make_exposures(**wrong))  # type: ignore[arg-type]
     assert list(agreement.contradictions) == [2]
     assert re.match(reason, agreement.contradictions[2])
-    assert not bool(agreement.stack.good[2].any())
-    assert bool(agreement.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
+    assert not bool(settled.part.stack.good[2].any())
+    assert bool(settled.part.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
 
 
 def test_small_departures_stay_as_they_are() -> None:
     """If it fails, exposures are changed that should not be."""
     arrays = make_exposures(shift=(0.1, -0.06), scale=1.04)
-    agreement = agree(arrays, background="none")
+    agreement, settled = agree(arrays, background="none")
     assert agreement.contradictions == {}
     psfs = torch.from_numpy(arrays.psfs)
-    torch.testing.assert_close(agreement.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
-    torch.testing.assert_close(agreement.stack.images, torch.from_numpy(arrays.images).float())
+    torch.testing.assert_close(settled.part.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
+    torch.testing.assert_close(settled.part.stack.images, torch.from_numpy(arrays.images).float())
 
 
 def test_correction() -> None:
     """If it fails, corrected exposures still disagree, or more than before."""
-    agreement = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
+    agreement, settled = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
     assert agreement.departures[:, 2].tolist() == pytest.approx([0.05, 0.25, -0.15], abs=0.02)
     # The corrected exposures are as if nothing had been wrong.
-    again = reach_agreement(agreement.stack, TARGET, RestoreOptions()).departures
+    again = agree_on(settled.part.stack)[0].departures
     assert abs(float(again[0, 2])) < 0.02
     assert float(again[1:, 2].norm()) < 0.05
 
@@ -98,7 +113,7 @@ def test_variable_star_is_no_wrong_exposure() -> None:
     many = make_exposures()
     for arrays in (few, many):
         arrays.images[1] += gaussian_stars(SHAPE, [(80.4, 90.2, 8000.0)], FWHMS[1])
-        assert agree(arrays).contradictions == {}
+        assert agree(arrays)[0].contradictions == {}
 
 
 def test_trail_is_no_wrong_exposure() -> None:
@@ -106,9 +121,9 @@ def test_trail_is_no_wrong_exposure() -> None:
     arrays = make_exposures()
     trail = [(1.0 * k, 14.0 + 0.5 * k, 150.0) for k in range(SHAPE[0])]
     arrays.images[4] += gaussian_stars(SHAPE, trail, FWHMS[4])
-    agreement = agree(arrays)
+    agreement, settled = agree(arrays)
     assert agreement.contradictions == {}
-    assert int(agreement.rejected[4].sum()) > 200
+    assert int(settled.rejected[4].sum()) > 200
 
 
 def test_background_is_removed() -> None:
@@ -118,13 +133,13 @@ def test_background_is_removed() -> None:
     offsets = np.array([0.3, -0.2, 0.1, -0.3, 0.0, 0.1])
     slopes = np.array([0.2, 0.0, -0.2, 0.0, 0.1, -0.1])
     arrays.images[...] += offsets[:, None, None] + slopes[:, None, None] * rows
-    agreement = agree(arrays)
-    np.testing.assert_allclose(agreement.background[:, 0].numpy(), offsets, atol=0.05)
-    np.testing.assert_allclose(agreement.background[:, 1].numpy() * SHAPE[0], slopes, atol=0.1)
-    none = agree(arrays, background="none")
-    assert not none.background.any()
-    assert bool(torch.isinf(none.background_sigma).all())
-    torch.testing.assert_close(none.stack.images, torch.from_numpy(arrays.images).float())
+    background = agree(arrays)[0].background.coefficients.numpy()
+    np.testing.assert_allclose(background[:, 0], offsets, atol=0.05)
+    np.testing.assert_allclose(background[:, 1] * SHAPE[0], slopes, atol=0.1)
+    none, settled = agree(arrays, background="none")
+    assert not none.background.coefficients.any()
+    assert bool(torch.isinf(none.background.sigma).all())
+    torch.testing.assert_close(settled.part.stack.images, torch.from_numpy(arrays.images).float())
 
 
 def test_refusals() -> None:
@@ -133,3 +148,29 @@ def test_refusals() -> None:
         AgreementOptions(background="spline")
     with pytest.raises(InputError, match=r"max_shift=0"):
         AgreementOptions(max_shift=0.0)
+
+
+def test_tiles_agree_as_the_patch_does() -> None:
+    """If it fails, backgrounds step from tile to tile, or an exposure is
+    left out of some tiles alone.
+    """
+    shape = (200, 210)
+    places = [(y + 0.3, x - 0.2, 9000.0) for y in range(20, 190, 24) for x in range(22, 200, 30)]
+    arrays = make_exposure_arrays(shape, FWHMS, stars=places, seed=3)
+    rows = np.arange(shape[0])[:, None] / shape[0] - 0.5
+    arrays.images[1] += 0.4 * rows
+    arrays.images[3] += 0.3
+    # Half of the patch sees one exposure less.
+    arrays.good[4, :, 105:] = False
+    arrays.images[2] *= 1.4
+    stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
+    whole, _ = agree_on(stack)
+    tiled, parts = agree_on(stack, side=170)
+    assert len(parts) == 9
+    assert list(tiled.contradictions) == list(whole.contradictions) == [2]
+    np.testing.assert_allclose(tiled.background.coefficients, whole.background.coefficients, atol=0.01)
+    np.testing.assert_allclose(tiled.departures, whole.departures, atol=0.02)
+    for settled in parts:
+        seen = settled.part.exposures.tolist()
+        assert not bool(settled.part.stack.good[seen.index(2)].any())
+        assert (4 in seen) == (settled.part.tile.columns.start < 105)

@@ -225,15 +225,18 @@ def test_simulate(
 ) -> None:
     """If it fails, the options of the command are not those of the survey."""
     made: list[SurveyOptions] = []
+    registries: list[str | None] = []
 
-    def make(root: str, options: SurveyOptions, **_: object) -> SurveySummary:
+    def make(root: str, options: SurveyOptions, *, registry: str | None, **_: object) -> SurveySummary:
         made.append(options)
+        registries.append(registry)
         return SurveySummary(root, "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
 
     monkeypatch.setattr("lsst.astroclearnet.simulation.make_survey", make)
     root = str(tmp_path / "repo")
     words = "--seed 5 --bands g --visits 3 --patches 4 --patch-cells 6 --stars 7.5"
-    assert main(["simulate", root, *words.split()]) == 0
+    assert main(["simulate", root, *words.split(), "--registry", "postgresql://u@h/d"]) == 0
+    assert registries == ["postgresql://u@h/d"]
     (options,) = made
     assert (options.seed, options.bands, options.visits_per_band) == (5, ("g",), 3)
     assert (options.num_patches, options.patch_cells, options.stars_per_patch) == (4, 6, 7.5)
@@ -248,7 +251,10 @@ def test_ingest(
     """If it fails, pipetask finds no quanta in what was ingested."""
     root = str(tmp_path / "repo")
     arguments = ["ingest", root, *files, "--skymap", "field", "--cell-size", "25", "--pixel-scale", "0.2"]
-    assert main(arguments) == 0
+    registry = f"sqlite:///{tmp_path}/registry.sqlite3"
+    assert main([*arguments, "--registry", registry]) == 0
+    assert (tmp_path / "registry.sqlite3").exists()
+    assert not list(Path(root).glob("*.sqlite3"))
     output = capsys.readouterr().out
     assert "Visit images:    4 of HSC-Sim" in output
     assert f"run -b {root} " in output
@@ -266,6 +272,8 @@ def test_ingest(
     capsys.readouterr()
     other = error_of(["ingest", root, files[0], "--skymap", "field"], capsys)
     assert other == f"{root} has a sky map 'field' with another geometry; choose another name."
+    again = error_of([*arguments, "--registry", registry], capsys)
+    assert again == f"{root} has a registry already; --registry is for a new repository."
     folder = str(Path(files[0]).parent)
     assert "not a Butler repository" in error_of(["ingest", folder, files[0], "--skymap", "m"], capsys)
 

@@ -11,10 +11,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from lsst.astroclearnet.core import InputError, make_generator, select_device
+from lsst.astroclearnet.core import (
+    InputError,
+    is_out_of_memory,
+    limit_device_memory,
+    make_generator,
+    select_device,
+)
 
 
 def test_known_devices() -> None:
@@ -53,3 +61,32 @@ def test_seeds() -> None:
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert make_generator(2**63 - 1).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("not enough memory"), False),
+    ],
+)
+def test_errors_of_memory(error: Exception, expected: bool) -> None:
+    """If it fails, other faults are retried in smaller tiles, or these not."""
+    assert is_out_of_memory(error) == expected
+
+
+def test_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, processes on one GPU take each other's memory."""
+    shares: list[float] = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30)
+    )
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
+    )
+    for limit in (20.0, 200.0):
+        limit_device_memory(torch.device("cuda:0"), limit)
+    assert shares == [0.25, 1.0]

@@ -67,10 +67,11 @@ RULES = {
         (f"{PACKAGE}.baselines", f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
     ),
     "commands": Room(
-        (*IMAGES, "scipy", "rich", "lsst.daf.butler"),
+        (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
         ("core", "adapters", "metrics", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
+    "batch": Room(("parsl", "psutil", "lsst.ctrl.bps")),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),

@@ -88,7 +88,8 @@ def test_plane_shows_above_its_fraction_of_the_covering_exposures() -> None:
     flags = np.zeros(covered.shape, dtype=bool)
     flags[0, 0, 1:] = True
     flags[1, 0, 3] = True
-    planes = table.propagate([{"SATURATED": f, "COSMIC_RAY": f} for f in flags], list(covered))
+    counts = {"SATURATED": flags.sum(axis=0), "COSMIC_RAY": flags.sum(axis=0)}
+    planes = table.propagate(counts, covered.sum(axis=0))
     # One of four is 25 % and not more; two of four are, as is one of three.
     np.testing.assert_array_equal(planes["SATURATED"], [[0, 0, 0, 1, 1], [0] * 5])
     np.testing.assert_array_equal(planes["COSMIC_RAY"], [[0, 1, 1, 1, 1], [0] * 5])

@@ -21,13 +21,18 @@ from lsst.resources import ResourcePath
 TOP = Path(__file__).parents[1]
 PACKAGED = sorted(
     path.relative_to(TOP).as_posix()
-    for path in [*(TOP / "pipelines").rglob("*.yaml"), *(TOP / "config").rglob("*.py")]
+    for path in [
+        *(TOP / "pipelines").rglob("*.yaml"),
+        *(TOP / "config").rglob("*.py"),
+        *(TOP / "bps").rglob("*.*"),
+    ]
 )
 
 
 def test_there_are_pipelines() -> None:
     """If this fails, the tests below test nothing."""
-    assert {"pipelines/RestoreCoadd.yaml", "pipelines/_ingredients/RestoreCoadd.yaml"} <= set(PACKAGED)
+    expected = {"pipelines/RestoreCoadd.yaml", "pipelines/_ingredients/RestoreCoadd.yaml", "bps/local.yaml"}
+    assert expected <= set(PACKAGED)
 
 
 @pytest.mark.parametrize("name", PACKAGED)

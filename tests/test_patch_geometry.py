@@ -15,8 +15,9 @@ import json
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry, box_region
+from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry, box_region, choose_cell_shape
 from lsst.astroclearnet.tests import make_patch_geometry
+from lsst.images import Box
 
 
 def test_patches_tile_the_tract() -> None:
@@ -97,3 +98,25 @@ def test_tract_refuses_senseless_sizes() -> None:
             patch_cells=(1, 1),
             num_patches=(1, 1),
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        # Patches of hsc_rings_v1, inside a tract and at its edge.
+        ((4200, 4200), 100, (100, 100)),
+        ((4100, 4200), 100, (100, 100)),
+        ((4150, 4300), 100, (83, 100)),
+        ((230, 1000), 50, (46, 50)),
+    ],
+)
+def test_cells_of_a_patch_without_cells(shape: tuple[int, int], size: int, expected: tuple[int, int]) -> None:
+    """If it fails, patches of most sky maps cannot be restored."""
+    box = Box.factory[-30 : shape[0] - 30, 12 : shape[1] + 12]
+    assert tuple(choose_cell_shape(box, size)) == expected
+
+
+def test_cells_that_fit_nowhere() -> None:
+    """If it fails, a patch has one cell, or one for each pixel."""
+    with pytest.raises(ValueError, match="4157x4200 pixels cannot be divided into cells of 100"):
+        choose_cell_shape(Box.from_shape((4157, 4200)), 100)

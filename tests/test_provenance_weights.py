@@ -57,11 +57,12 @@ def test_psf_of_the_place_counts() -> None:
     """If it fails, a PSF that varies has one weight all over the patch."""
     # Squared norms that are linear in the position are interpolated exactly.
     border = (20, 40)
-    full = [size + 2 * edge for size, edge in zip(SHAPE, border, strict=True)]
+    full = (SHAPE[0] + 2 * border[0], SHAPE[1] + 2 * border[1])
     cells = (4, 5)
     y, x = ((np.arange(n) + 0.5) * size / n for n, size in zip(cells, full, strict=True))
     psfs = np.sqrt(1.0 + 0.01 * y[:, None] + 0.002 * x)[..., None, None]
-    information = point_source_information(np.full(SHAPE, 2.0), psfs, (80, 60), border=border)
+    weights = np.full(SHAPE, 2.0)
+    information = point_source_information(weights, psfs, (80, 60), offset=border, full_shape=full)
     middle_y, middle_x = 20.0 + np.array([40.0, 120.0]), 40.0 + np.array([30.0, 90.0])
     expected = 1.0 + 0.01 * middle_y[:, None] + 0.002 * middle_x
     inside = expected * 2.0 * 80 * 60

@@ -22,7 +22,7 @@ from lsst.astroclearnet.core import (
     InputError,
     NoiseOptions,
     NoUsableDataError,
-    RestorationResult,
+    StackResult,
     fwhm_to_sigma,
 )
 from lsst.astroclearnet.tests import (
@@ -45,18 +45,18 @@ COADD_SIGMA = 1.0 / math.sqrt(sum(s**-2 for s in SIGMAS))
 
 
 @pytest.fixture(scope="module")
-def result() -> RestorationResult:
+def result() -> StackResult:
     """Return a restoration with the default settings."""
     return restore_on_cpu(make_scene())
 
 
 @pytest.fixture(scope="module")
-def quick() -> RestorationResult:
+def quick() -> StackResult:
     """Return a restoration with the settings of the quick tests."""
     return restore_on_cpu(make_scene(), QUICK)
 
 
-def test_shapes_and_types(result: RestorationResult) -> None:
+def test_shapes_and_types(result: StackResult) -> None:
     """If it fails, the coadd cannot be written."""
     for plane in (
         result.image,
@@ -92,12 +92,12 @@ def test_shapes_and_types(result: RestorationResult) -> None:
     assert not result.mask.any()
 
 
-def test_fit_converged(result: RestorationResult) -> None:
+def test_fit_converged(result: StackResult) -> None:
     """If it fails, the defaults do not suit the simplest exposures."""
     assert result.history.converged
 
 
-def test_fluxes(result: RestorationResult) -> None:
+def test_fluxes(result: StackResult) -> None:
     """If it fails, photometry on the coadd is biased."""
     # PSF photometry on all exposures together reaches
     # sigma_F^-2 = sum of 1 / (4 pi s^2 sigma^2).
@@ -124,7 +124,7 @@ def test_width_of_stars_is_the_target() -> None:
     assert widths[int(np.argmin(misfits))] == pytest.approx(TARGET, rel=0.0101)
 
 
-def test_noise_is_below_that_of_the_coadd(result: RestorationResult) -> None:
+def test_noise_is_below_that_of_the_coadd(result: StackResult) -> None:
     """If it fails, one could as well have coadded."""
     sky = gaussian_stars(SHAPE, STARS, 6.0) < 1e-4
     assert 0.0 < result.image[sky].std() < 0.5 * COADD_SIGMA
@@ -144,26 +144,26 @@ def test_variance_is_the_squared_error() -> None:
     assert 0.4 < np.mean(ratios) < 2.0
 
 
-def test_chi_square_is_one(result: RestorationResult) -> None:
+def test_chi_square_is_one(result: StackResult) -> None:
     """If it fails, the quality figure raises false alarms."""
     # 5280 pixels an exposure: a scatter of sqrt(2 / 5280) = 0.02.
     np.testing.assert_allclose(result.chi_square, 1.0, atol=0.1)
 
 
-def test_residual_is_unit_noise(result: RestorationResult) -> None:
+def test_residual_is_unit_noise(result: StackResult) -> None:
     """If it fails, structure is left in the exposures."""
     assert result.residual.std() == pytest.approx(1.0, abs=0.1)
     assert abs(result.residual.mean()) < 0.15
     assert np.abs(result.residual).max() < 6.0
 
 
-def test_weights_are_inverse_variances(result: RestorationResult) -> None:
+def test_weights_are_inverse_variances(result: StackResult) -> None:
     """If it fails, the provenance of the coadd is wrong."""
     for weight, sigma in zip(result.weights, SIGMAS, strict=True):
         np.testing.assert_allclose(weight, sigma**-2, rtol=0.05)
 
 
-def test_noise_realizations(result: RestorationResult) -> None:
+def test_noise_realizations(result: StackResult) -> None:
     """If it fails, correlated noise cannot be assessed on the coadd."""
     for errors, variance in (
         (result.noise_realizations, result.variance),
@@ -212,7 +212,7 @@ def test_without_noise_realizations() -> None:
     np.testing.assert_allclose(result.chi_square, 1.0, atol=0.15)
 
 
-def test_same_seed_same_image(quick: RestorationResult) -> None:
+def test_same_seed_same_image(quick: StackResult) -> None:
     """If it fails, a coadd cannot be reproduced."""
     again = restore_on_cpu(make_scene(), QUICK)
     for field in dataclasses.fields(again):
@@ -226,7 +226,7 @@ def test_same_seed_same_image(quick: RestorationResult) -> None:
     )
 
 
-def test_other_seed_close_image(result: RestorationResult) -> None:
+def test_other_seed_close_image(result: StackResult) -> None:
     """If it fails, the result is a matter of luck."""
     other = restore_on_cpu(make_scene(), seed=11)
     assert not np.array_equal(other.image, result.image)
@@ -253,7 +253,7 @@ def test_order_of_exposures_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("scale", [2.0**-10, 2.0**10])
-def test_unit_does_not_matter(quick: RestorationResult, scale: float) -> None:
+def test_unit_does_not_matter(quick: StackResult, scale: float) -> None:
     """If it fails, the coadd depends on the photometric zero point."""
     # A power of 2 leaves rounding as it is, so that only units can matter.
     arrays = make_scene()
@@ -269,7 +269,7 @@ def test_unit_does_not_matter(quick: RestorationResult, scale: float) -> None:
     assert scaled.sky_level / scale == pytest.approx(quick.sky_level, abs=1e-3 * COADD_SIGMA)
 
 
-def test_rounding_does_not_matter(result: RestorationResult) -> None:
+def test_rounding_does_not_matter(result: StackResult) -> None:
     """If it fails, rounding decides what is seen."""
     arrays = make_scene()
     scaled = restore_on_cpu(arrays._replace(images=arrays.images * 1e3, variances=arrays.variances * 1e6))
@@ -293,7 +293,7 @@ def test_bright_extended_source() -> None:
     assert np.abs(result.image - truth).max() < 0.03 * truth.max() + 3.0 * COADD_SIGMA
 
 
-def test_tensors_and_big_endian_arrays(quick: RestorationResult) -> None:
+def test_tensors_and_big_endian_arrays(quick: StackResult) -> None:
     """If it fails, the type of the container changes the result."""
     arrays = make_scene()
     tensors = restore_on_cpu(ExposureArrays(*(torch.from_numpy(a) for a in arrays)), QUICK)  # type: ignore[arg-type]
@@ -320,7 +320,7 @@ def test_inputs_are_left_alone() -> None:
         np.testing.assert_array_equal(array, copy)
 
 
-def test_varying_psf_constant_over_the_patch(quick: RestorationResult) -> None:
+def test_varying_psf_constant_over_the_patch(quick: StackResult) -> None:
     """If it fails, cells of equal PSFs differ from one PSF."""
     arrays = make_scene()
     cells = np.broadcast_to(arrays.psfs[:, None, None], (4, 3, 2, 25, 25))
@@ -384,7 +384,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
-def test_gpu_agrees_with_cpu(result: RestorationResult) -> None:
+def test_gpu_agrees_with_cpu(result: StackResult) -> None:
     """If it fails, results depend on the machine."""
     # Without the fit: steps of an optimiser amplify rounding.
     arrays = make_scene()

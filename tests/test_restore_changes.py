@@ -15,7 +15,7 @@ import math
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.core import MaskBit, RestorationResult
+from lsst.astroclearnet.core import MaskBit, StackResult
 from lsst.astroclearnet.tests import (
     QUICK,
     TARGET,
@@ -46,7 +46,7 @@ def make_trail(peak: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> RestorationResult:
+def undisturbed() -> StackResult:
     """Return the restoration of a sky that does not change."""
     return restore_on_cpu(make_exposures(), QUICK)
 
@@ -72,7 +72,7 @@ def test_supernova_is_not_erased_in_silence(flux: float) -> None:
 
 
 @pytest.mark.parametrize("peak", [2.0, 20.0])
-def test_asteroid_is_rejected(undisturbed: RestorationResult, peak: float) -> None:
+def test_asteroid_is_rejected(undisturbed: StackResult, peak: float) -> None:
     """If it fails, trails stay in the coadd, or go without a mark."""
     arrays, trail = make_exposures(), make_trail(peak)
     arrays.images[6] += trail
@@ -87,7 +87,7 @@ def test_asteroid_is_rejected(undisturbed: RestorationResult, peak: float) -> No
         assert abs(left) < 0.05 * plain_mean + 0.1 * COADD_SIGMA
 
 
-def test_no_corners_where_rejection_begins(undisturbed: RestorationResult) -> None:
+def test_no_corners_where_rejection_begins(undisturbed: StackResult) -> None:
     """If it fails, single pixels and lines appear where exposures come and
     go.
     """

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.signal import fftconvolve
 
-from lsst.astroclearnet.core import RestorationResult, RestoreOptions, gaussian_kernel, restore
+from lsst.astroclearnet.core import RestoreOptions, StackResult, gaussian_kernel, restore
 from lsst.astroclearnet.metrics import correlated_weights, correlation_matrix
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, make_exposure_arrays
 
@@ -29,7 +29,7 @@ SHAPE = (66, 80)
 CLIP = 5.0
 
 
-def restore_arrays(arrays: ExposureArrays, options: RestoreOptions | None = None) -> RestorationResult:
+def restore_arrays(arrays: ExposureArrays, options: RestoreOptions | None = None) -> StackResult:
     """Restore on the CPU."""
     return restore(*arrays, target_fwhm=TARGET, options=options, device="cpu")
 

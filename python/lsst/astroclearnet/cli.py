@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted")
     except ModuleNotFoundError as exc:
-        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[demo]'")
+        extra = "postgresql" if (exc.name or "").startswith("psycopg") else "demo"
+        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'")
     except Exception as exc:
         if options.debug:
             raise
@@ -104,7 +105,7 @@ def _make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="astroclearnet",
-        description="Simulate, ingest, plan and compare what the pipeline task restoreCoadd restores.",
+        description="Simulate, ingest, plan, watch and compare what the pipeline task restoreCoadd restores.",
         epilog="Coadds are restored by pipetask; 'ingest' and 'demo' print the command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -114,6 +115,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_ingest(commands)
     _add_plan(commands)
+    _add_status(commands)
     _add_compare(commands)
     return parser
 
@@ -204,6 +206,7 @@ def _add_simulate(commands: _Commands) -> None:
         commands, "simulate", "simulate a survey into a new Butler repository, with its truth"
     )
     parser.add_argument("repo", metavar="REPO", help="directory of the repository; it must not exist")
+    _add_registry_option(parser)
     _add_survey_options(parser)
 
 
@@ -232,6 +235,23 @@ def _add_ingest(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
+    )
+    _add_registry_option(parser)
+
+
+def _add_registry_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the registry of a new repository.
+
+    Parameters
+    ----------
+    parser
+        Parser of a subcommand.
+    """
+    parser.add_argument(
+        "--registry",
+        metavar="URL",
+        help="empty database for the registry of a new repository, such as postgresql://USER@HOST/DATABASE; "
+        "an SQLite file if not given",
     )
 
 
@@ -272,6 +292,50 @@ def _add_plan(commands: _Commands) -> None:
         help="visit images of a band to read at most, evenly spaced among its patches and visits",
     )
     parser.add_argument("--output", metavar="FILE", help="ECSV file to write the table to")
+
+
+def _add_status(commands: _Commands) -> None:
+    """Add the subcommand ``status``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "status", "sum up how far a restoration is, why patches failed, and what they took"
+    )
+    parser.add_argument("repo", metavar="REPO", help="repository")
+    parser.add_argument(
+        "collection",
+        metavar="COLLECTION",
+        nargs="?",
+        help="collection of the outputs, if they are in one yet",
+    )
+    parser.add_argument(
+        "--input", default="", metavar="C", help="collections of the inputs, where COLLECTION has none"
+    )
+    parser.add_argument("--where", default="", metavar="EXPR", help="query that was given to pipetask as -d")
+    parser.add_argument("--skymap", metavar="NAME", help="sky map; that of the outputs if not given")
+    parser.add_argument("--task", default="restoreCoadd", metavar="LABEL", help="label of the task")
+    parser.add_argument(
+        "--graph",
+        metavar="FILE",
+        help="quantum graph of jobs under way that the registry does not know yet, as those of bps; instead "
+        "of COLLECTION",
+    )
+    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="look again until all have ended")
+    parser.add_argument(
+        "--max-read",
+        type=_positive,
+        default=100,
+        metavar="N",
+        help="patches of each band and state whose logs and figures are read at most",
+    )
+    parser.add_argument("--output", metavar="FILE", help="ECSV file to write a table of all patches to")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with status 1 if a patch failed or is missing"
+    )
 
 
 def _add_compare(commands: _Commands) -> None:

@@ -18,7 +18,7 @@ from ._patch_geometry import PatchGeometry
 
 
 class NearestPixel:
-    """Look up a boolean plane at the nearest pixel.
+    """Look up a plane at the nearest pixel; 0 where there is none.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class NearestPixel:
         self._rows, self._columns = np.where(self.inside, rows, 0), np.where(self.inside, columns, 0)
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
-        return plane[self._rows, self._columns] & self.inside
+        return np.where(self.inside, plane[self._rows, self._columns], plane.dtype.type(0))
 
 
 def cover_polygon(geometry: PatchGeometry, visit_image: VisitImage) -> Polygon:

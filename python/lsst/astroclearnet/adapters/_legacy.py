@@ -28,7 +28,7 @@ from lsst.images import (
 )
 from lsst.images.cells import CellGrid, PatchDefinition
 
-from ._patch_geometry import PatchGeometry
+from ._patch_geometry import PatchGeometry, choose_cell_shape
 
 
 def patch_geometry_from_skymap(
@@ -38,7 +38,7 @@ def patch_geometry_from_skymap(
 
     A patch whose tract builder knows cells keeps them; its cells leave out
     the border that the outer box adds to them.  Any other patch is cut into
-    square cells.
+    cells of about the size that is asked for.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def patch_geometry_from_skymap(
     patch
         Sequential patch ID.
     cell_size
-        Side in pixels of the cells of a patch without cells.
+        Side in pixels of the cells of a patch without cells, if that divides
+        its outer box; otherwise the nearest size that does.
 
     Returns
     -------
@@ -61,8 +62,8 @@ def patch_geometry_from_skymap(
     Raises
     ------
     ValueError
-        If the outer box of a patch without cells is not a whole number of
-        cells.
+        If no size between half and twice that divides the outer box of a
+        patch without cells.
     """
     tract_info = skymap[tract]
     patch_info = tract_info[patch]
@@ -72,13 +73,7 @@ def patch_geometry_from_skymap(
         cell_shape = YX(y=inner_size.y, x=inner_size.x)
         outer = outer.padded(-patch_info.getCellBorder())
     else:
-        cell_shape = YX(y=cell_size, x=cell_size)
-    if outer.shape.y % cell_shape.y or outer.shape.x % cell_shape.x:
-        raise ValueError(
-            f"Patch {patch} of tract {tract} in sky map {name!r} has an outer box of "
-            f"{outer.shape.y}x{outer.shape.x} pixels, which is not a whole number of cells of "
-            f"{cell_shape.y}x{cell_shape.x}; set cell_size to a divisor."
-        )
+        cell_shape = choose_cell_shape(outer, cell_size)
     frame = TractFrame(skymap=name, tract=tract, bbox=Box.from_legacy(tract_info.getBBox()))
     index = patch_info.getIndex()
     return PatchGeometry(

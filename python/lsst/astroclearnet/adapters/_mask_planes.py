@@ -20,7 +20,7 @@ __all__ = (
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -139,30 +139,23 @@ class MaskTable:
                     propagated[plane] = _read_threshold(plane, word)
         return cls(excluded=tuple(excluded), propagated=MappingProxyType(propagated))
 
-    def propagate(
-        self, flags: Sequence[Mapping[str, np.ndarray]], covered: Sequence[np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def propagate(self, counts: Mapping[str, np.ndarray], covered: np.ndarray) -> dict[str, np.ndarray]:
         """Return the planes that the exposures leave in the coadd.
 
         Parameters
         ----------
-        flags
-            For each exposure the planes to be propagated, by name, of shape
-            (H, W), bool.
+        counts
+            Number of exposures with each plane to be propagated, by name, of
+            shape (H, W).
         covered
-            Of each exposure, shape (H, W), bool: where it has a pixel.
+            Shape (H, W), number of exposures that have a pixel.
 
         Returns
         -------
         planes : `dict` [`str`, `numpy.ndarray`]
             Shape (H, W), bool, by name.
         """
-        number = np.sum(covered, axis=0, dtype=np.int32)
-        return {
-            plane: np.sum([exposure[plane] for exposure in flags], axis=0, dtype=np.int32)
-            > threshold * number
-            for plane, threshold in self.propagated.items()
-        }
+        return {plane: counts[plane] > threshold * covered for plane, threshold in self.propagated.items()}
 
 
 def _read_threshold(plane: str, word: str) -> float:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchArrays", "stack_patch_exposures")
+__all__ = ("PatchArrays", "pad_to_common_size", "stack_patch_exposures")
 
 import dataclasses
 from collections.abc import Sequence
@@ -78,25 +78,37 @@ def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
         height, width = exposure.bbox.shape
         for name, array in stacked.items():
             array[n, :height, :width] = getattr(exposure, name)
-    patch_height, patch_width = exposures[0].covered.shape
+    patch_height, patch_width = exposures[0].box.shape
     return PatchArrays(
         images=stacked["image"],
         variances=stacked["variance"],
         good=stacked["good"],
-        psfs=_stack_psfs(exposures),
+        psfs=pad_to_common_size([e.psfs for e in exposures]),
         positions=PixelPositions.from_arrays(
             (patch_height, patch_width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
         ),
     )
 
 
-def _stack_psfs(exposures: Sequence[PatchExposure]) -> np.ndarray:
-    size = max(e.psfs.shape[-1] for e in exposures)
-    psfs = []
-    for exposure in exposures:
-        pad = (size - exposure.psfs.shape[-1]) // 2
-        padded = np.pad(exposure.psfs, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+def pad_to_common_size(psfs: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack PSFs, padding them to a common size.
+
+    Parameters
+    ----------
+    psfs
+        Shape (..., P, P) each, P odd; NaN where there is none.
+
+    Returns
+    -------
+    stacked : `numpy.ndarray`
+        Shape (n, ..., P, P), of the largest P.
+    """
+    size = max(stamps.shape[-1] for stamps in psfs)
+    padded = []
+    for stamps in psfs:
+        pad = (size - stamps.shape[-1]) // 2
+        larger = np.pad(stamps, [(0, 0)] * (stamps.ndim - 2) + [(pad, pad)] * 2)
         # The padding of a cell without a PSF must not make it look like one.
-        padded[~np.isfinite(exposure.psfs).all(axis=(-1, -2))] = np.nan
-        psfs.append(padded)
-    return np.stack(psfs)
+        larger[~np.isfinite(stamps).all(axis=(-1, -2))] = np.nan
+        padded.append(larger)
+    return np.stack(padded)

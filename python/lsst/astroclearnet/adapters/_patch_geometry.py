@@ -15,10 +15,12 @@ __all__ = (
     "SkyMapGeometry",
     "TractGeometry",
     "box_region",
+    "choose_cell_shape",
     "crop_to_patch",
     "patch_slices",
 )
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -273,6 +275,39 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         """
         geometry = self.tract(tract)
         return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
+
+
+def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
+    """Return the shape of cells for a patch that has none of its own.
+
+    Parameters
+    ----------
+    bbox
+        Outer box of the patch.
+    cell_size
+        Side in pixels that cells are to have.
+
+    Returns
+    -------
+    cell_shape : `lsst.images.YX` [`int`]
+        Along each side the divisor of its length that is nearest to that, by
+        ratio.
+
+    Raises
+    ------
+    ValueError
+        If a side has no divisor between half and twice the size.
+    """
+    sides = []
+    for length in bbox.shape:
+        divisors = [n for n in range(-(-cell_size // 2), 2 * cell_size + 1) if length % n == 0]
+        if not divisors:
+            raise ValueError(
+                f"A patch of {bbox.shape.y}x{bbox.shape.x} pixels cannot be divided into cells of "
+                f"{cell_size} pixels: {length} has no divisor between half and twice that. Change cell_size."
+            )
+        sides.append(min(divisors, key=lambda n: abs(math.log(n / cell_size))))
+    return YX(y=sides[0], x=sides[1])
 
 
 def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice, slice]:

@@ -35,7 +35,9 @@ _SLACK = 0.1
 """Part of a pixel that a stamp may lack at its edges."""
 
 
-def psf_stamps(psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box) -> np.ndarray:
+def psf_stamps(
+    psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box, *, max_cells: int | None = None
+) -> np.ndarray:
     """Evaluate a PSF on a regular grid of cells and resample it to the patch.
 
     The PSF at the centre of a cell is sampled at the offsets that the pixels
@@ -52,6 +54,9 @@ def psf_stamps(psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box) -
         Map from the patch to the visit image.
     visit_bbox
         Box of the visit image; beyond it the PSF is that of its edge.
+    max_cells
+        Largest number of cells along each side, if their size is not to be
+        about 50 pixels.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def psf_stamps(psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box) -
     InputError
         If the PSF cannot be evaluated or has no positive sum.
     """
-    rows, columns = (_cell_centers(side) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
+    rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)
     positions = pixel_map.apply(y=rows[:, None], x=columns)
     known = np.isfinite(jacobians).all(axis=(-1, -2)) & np.isfinite(positions.y) & np.isfinite(positions.x)
@@ -87,9 +92,11 @@ def psf_stamps(psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box) -
     return stamps
 
 
-def _cell_centers(side: Interval) -> np.ndarray:
+def _cell_centers(side: Interval, max_cells: int | None) -> np.ndarray:
     """Return the middles of cells of equal size along one side of a box."""
     number = max(1, round(side.size / _SPACING))
+    if max_cells is not None:
+        number = min(number, max_cells)
     return side.start - 0.5 + (np.arange(number) + 0.5) * side.size / number
 
 

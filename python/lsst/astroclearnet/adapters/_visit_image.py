@@ -23,10 +23,10 @@ from ..core import InputError, resample
 from ._coverage import NearestPixel, cover_polygon
 from ._exposure_id import ExposureId, UnusableExposureError
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
-from ._patch_exposure import calibrate, read_psf
 from ._patch_geometry import PatchGeometry, crop_to_patch
 from ._pixel_map import PixelMap
 from ._psf import psf_stamps
+from ._visit_requirements import calibrate, read_psf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,12 @@ class CoregisteredExposure:
     noise: np.ndarray
     polygon: Polygon
     num_not_finite: int
+
+    @property
+    def mean_psf(self) -> np.ndarray:
+        """Mean PSF over the patch, of shape (P, P), float64."""
+        mean: np.ndarray = np.nanmean(self.psfs, axis=(0, 1))
+        return mean
 
 
 def coregister(

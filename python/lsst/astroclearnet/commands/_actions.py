@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 CELL_SIZE = 50
 """Side in pixels of the cells of simulated patches."""
 
+TASK = "restoreCoadd"
+"""Label of the task in the pipelines of this package."""
+
 
 def demo_action(options: argparse.Namespace, console: Console) -> None:
     """Run the subcommand ``demo``.
@@ -48,8 +51,11 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    from ._demo import demo_hints, run_demo
+    from ._demo import RESTORED, demo_hints, run_demo
     from ._report import comparison_tables
+    from ._status_outputs import ButlerSource
+    from ._status_report import show_status
+    from ._status_watch import CampaignWatch
 
     summary = run_demo(
         options.outdir,
@@ -59,6 +65,8 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
         say=lambda line: console.print(line, markup=False),
         progress=lambda: _progress(console),
     )
+    source = ButlerSource(_open(str(summary.root), [RESTORED]), label=TASK)
+    show_status(CampaignWatch(source, label=TASK).look(), console)
     for table in comparison_tables(summary.table):
         console.print(table)
     console.print(demo_hints(summary), markup=False)
@@ -80,7 +88,9 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
     if os.path.exists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")
     with _progress(console) as progress:
-        summary = make_survey(options.repo, _survey_options(options), progress=progress)
+        summary = make_survey(
+            options.repo, _survey_options(options), registry=options.registry, progress=progress
+        )
     command = restore_command(options.repo, skymap=summary.skymap, inputs=summary.defaults, output=RESTORED)
     console.print(
         f"Repository:      {summary.root}\n"
@@ -112,6 +122,7 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
         cell_size=options.cell_size,
         pixel_scale=options.pixel_scale,
         num_patches=options.patches,
+        registry=options.registry,
     )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
@@ -163,6 +174,53 @@ def plan_action(options: argparse.Namespace, console: Console) -> None:
         console.print(line, markup=False)
 
 
+def status_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``status``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+
+    Raises
+    ------
+    CommandError
+        If it is not said where to look, or if ``--check`` is given and a
+        patch failed or is missing.
+    """
+    from ._status_graph import GraphSource
+    from ._status_outputs import ButlerSource, PatchState, StatusSource
+    from ._status_report import follow_campaign, show_status
+    from ._status_watch import CampaignWatch
+
+    if (options.collection is None) == (options.graph is None):
+        raise CommandError("Give either a collection or, with --graph, a quantum graph.")
+    source: StatusSource
+    if options.graph is not None:
+        _require_repository(options.repo)
+        source = GraphSource(options.repo, options.graph, label=options.task)
+    else:
+        inputs = options.input.split(",") if options.input else []
+        butler = _open(options.repo, [options.collection, *inputs])
+        source = ButlerSource(butler, label=options.task, skymap=options.skymap, where=options.where)
+    with _progress(console) as report:
+        progress = report if console.is_terminal else None
+        watch = CampaignWatch(source, label=options.task, max_read=options.max_read, progress=progress)
+        status = watch.look(progress)
+    if options.watch:
+        status = follow_campaign(watch.look, console, interval=options.watch, first=status)
+    if options.output:
+        status.table().write(options.output, format="ascii.ecsv", overwrite=True)
+    show_status(status, console)
+    if options.check and not status.is_complete:
+        counts = status.total.counts
+        raise CommandError(
+            f"{counts[PatchState.FAILED]} patches failed and {counts[PatchState.MISSING]} are missing."
+        )
+
+
 def compare_action(options: argparse.Namespace, console: Console) -> None:
     """Run the subcommand ``compare``.
 
@@ -205,12 +263,31 @@ def _open(root: str, collections: Sequence[str]) -> Butler:
     CommandError
         If there is no such repository or collection.
     """
-    if not os.path.isfile(os.path.join(root, "butler.yaml")):
-        raise CommandError(f"{root} is not a Butler repository.")
+    _require_repository(root)
     try:
-        return Butler.from_config(root, collections=collections)
+        butler = Butler.from_config(root, collections=collections)
+        # Nothing else looks whether they exist before a query is made.
+        butler.collections.query(collections)
+        return butler
     except MissingCollectionError as exc:
         raise CommandError(f"{root}: {exc}") from exc
+
+
+def _require_repository(root: str) -> None:
+    """Refuse what is no repository.
+
+    Parameters
+    ----------
+    root
+        Root of the repository.
+
+    Raises
+    ------
+    CommandError
+        If there is none.
+    """
+    if not os.path.isfile(os.path.join(root, "butler.yaml")):
+        raise CommandError(f"{root} is not a Butler repository.")
 
 
 def _survey_options(options: argparse.Namespace) -> SurveyOptions:
@@ -279,6 +356,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, Console], None]] = {
     "simulate": simulate_action,
     "ingest": ingest_action,
     "plan": plan_action,
+    "status": status_action,
     "compare": compare_action,
 }
 """What each subcommand does with its arguments, and where it writes."""

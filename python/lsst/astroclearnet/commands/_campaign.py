@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("BandSample", "CampaignSample", "even_sample", "sample_campaign")
+__all__ = ("BandSample", "CampaignSample", "choose_sky_map", "even_sample", "sample_campaign")
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -133,7 +133,7 @@ def sample_campaign(
         If there is nothing to read, nothing read is usable, or an argument
         names what does not exist.
     """
-    skymap = _choose_sky_map(butler, skymap)
+    skymap = choose_sky_map(butler, skymap)
     found = _find_exposures(butler, dataset_type, skymap, where)
     if missing := [band for band in bands if band not in found]:
         raise CommandError(f"There is no {dataset_type} in band {missing[0]!r}, only in {', '.join(found)}.")
@@ -201,7 +201,7 @@ def _thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKe
     return {patch: even_sample(groups[patch], quota) for patch in patches}
 
 
-def _choose_sky_map(butler: Butler, name: str | None) -> str | None:
+def choose_sky_map(butler: Butler, name: str | None) -> str | None:
     """Return the sky map to use.
 
     Parameters

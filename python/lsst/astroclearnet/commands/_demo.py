@@ -152,6 +152,7 @@ def demo_hints(summary: DemoSummary) -> str:
     shown = [
         [butler, "query-collections", str(root)],
         [butler, "query-datasets", str(root), "restored_coadd*", "--collections", RESTORED],
+        [program("astroclearnet"), "status", str(root), RESTORED],
     ]
     listing = "\n".join(f"$ {format_command(command)}" for command in shown)
     (patch, band) = summary.table["patch", "band"][0]

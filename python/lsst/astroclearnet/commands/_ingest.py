@@ -66,6 +66,7 @@ def ingest_files(
     cell_size: int = 50,
     pixel_scale: float | None = None,
     num_patches: int = 1,
+    registry: str | None = None,
 ) -> IngestSummary:
     """Copy visit images into a repository, with a sky map around them.
 
@@ -85,6 +86,9 @@ def ingest_files(
         Size of its pixels in arcsec; by default that of the finest image.
     num_patches
         Number of patches along each side; more than one overlap by a cell.
+    registry
+        URL of the database for the registry of a new repository; by default
+        an SQLite file in it.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def ingest_files(
     if len(instruments) != 1:
         raise CommandError(f"The files are of several instruments ({', '.join(sorted(instruments))}).")
     instrument = instruments.pop()
-    butler = _open_or_create(root)
+    butler = _open_or_create(root, registry)
     visits, maps, defaults = f"{instrument}/visits", "skymaps", f"{instrument}/defaults"
     try:
         register_sky_map(butler, geometry, maps)
@@ -153,13 +157,15 @@ def _note_instruments(files: Sequence[str], instruments: set[str]) -> Iterator[V
         yield image
 
 
-def _open_or_create(root: str | os.PathLike[str]) -> Butler:
+def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Butler:
     """Open a repository for writing, or make one.
 
     Parameters
     ----------
     root
         Root of the repository.
+    registry
+        URL of the database for the registry of a new one.
 
     Returns
     -------
@@ -169,11 +175,14 @@ def _open_or_create(root: str | os.PathLike[str]) -> Butler:
     Raises
     ------
     CommandError
-        If the directory holds something else.
+        If the directory holds something else, or a repository, which has a
+        registry already.
     """
     folder = Path(root)
     if (folder / "butler.yaml").is_file():
+        if registry is not None:
+            raise CommandError(f"{folder} has a registry already; --registry is for a new repository.")
         return Butler.from_config(str(folder), writeable=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"{folder} exists and is not a Butler repository.")
-    return create_repository(str(folder))
+    return create_repository(str(folder), registry=registry)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("comparison_tables",)
+__all__ = ("comparison_tables", "format_number")
 
 import math
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ def comparison_tables(table: Table) -> list[RichTable]:
         is_last = number + 1 == len(table) or table["patch"][number + 1] != row["patch"]
         style = "bold" if row["patch"] == "all" else None
         key = (str(row["band"]), str(row["patch"]), str(row["image"]))
-        values = [_number(row[name], digits) for _, name, digits in _IMAGE_COLUMNS]
+        values = [format_number(row[name], digits) for _, name, digits in _IMAGE_COLUMNS]
         images.add_row(*key, *values, style=style, end_section=is_last)
         stars.add_row(*key, *_star_cells(row), style=style, end_section=is_last)
     return [images, stars]
@@ -94,13 +94,13 @@ def _star_cells(row: Row) -> Iterator[str]:
     """
     for low, high in SIGNAL_TO_NOISE_BINS:
         suffix = f"_snr_{low:.0f}_{high:.0f}"
-        yield _number(row[f"num_stars{suffix}"], 0)
+        yield format_number(row[f"num_stars{suffix}"], 0)
         for name in ("bias_percent", "scatter_percent"):
             yield _with_error(row[f"{name}{suffix}"], row[f"{name}_error{suffix}"])
-        yield _number(row[f"pull_width{suffix}"], 2)
+        yield format_number(row[f"pull_width{suffix}"], 2)
 
 
-def _number(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """Format a number.
 
     Parameters
@@ -135,6 +135,6 @@ def _with_error(value: float, error: float) -> str:
         if there is none.
     """
     if not math.isfinite(error):
-        return _number(value, 1)
+        return format_number(value, 1)
     digits = 1 if error >= 0.5 else 2
     return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"

@@ -9,14 +9,18 @@
 """Restoration of images from plain arrays: torch and numpy only."""
 
 from ._agreement import *
+from ._alignment import *
 from ._background import *
 from ._bank import *
+from ._cell_noise import *
 from ._closure import *
 from ._consistency import *
+from ._departures import *
 from ._depth import *
 from ._device import *
 from ._errors import *
 from ._estimator import *
+from ._exposure_source import *
 from ._exposure_stack import *
 from ._fit import *
 from ._forward_model import *
@@ -28,10 +32,13 @@ from ._likelihood import *
 from ._linear import *
 from ._local_noise import *
 from ._losses import *
+from ._mosaic import *
 from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._parts import *
+from ._plan import *
 from ._point_information import *
 from ._positions import *
 from ._rejection import *
@@ -42,4 +49,7 @@ from ._samples import *
 from ._sampling import *
 from ._star_image import *
 from ._target_psf import *
+from ._tile_restorer import *
+from ._tiling import *
 from ._uncertainty import *
+from ._white_noise import *

@@ -10,20 +10,21 @@
 
 from __future__ import annotations
 
-__all__ = ("BackgroundDifferences", "fit_background_differences")
+__all__ = ("BackgroundDifferences", "BackgroundPart", "fit_background_differences", "fit_backgrounds")
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterable
 
 import torch
 
+from ._background_blocks import BlockAverages, BlockGrid
 from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
-
-_BLOCK = 16
-"""Side in pixels of the blocks in which residuals are averaged."""
+from ._tiling import Tile
 
 _STRENGTH = 1e-3
 """Strength of the linear estimate that residuals are taken from."""
@@ -38,21 +39,6 @@ _MAX_ROUNDS = 3
 
 _TOLERANCE = 0.01
 """Change of a background, in units of the noise of a pixel, that is enough."""
-
-_CLIP = 2.0
-"""Deviation in units of the noise beyond which a residual counts less."""
-
-_CLIP_STEPS = 5
-"""Iterations of a robust mean or fit."""
-
-_MODEL_ERROR = 0.01
-"""Error of the predicted light of a block, relative to it."""
-
-_NULL = 1e-8
-"""Share of the largest eigenvalue below which a difference is unknown."""
-
-_UNKNOWN = 1e-3
-"""Part of a coefficient that is unknown from which it counts as unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +66,41 @@ class BackgroundDifferences:
     sigma: torch.Tensor
     center: tuple[float, float]
 
+    @classmethod
+    def none(cls, num_exposures: int) -> BackgroundDifferences:
+        """Return that there are none that are known.
+
+        Parameters
+        ----------
+        num_exposures
+            Number of exposures.
+
+        Returns
+        -------
+        differences : `BackgroundDifferences`
+            Zero, of infinite standard deviation.
+        """
+        nothing = torch.zeros(num_exposures, 3)
+        return cls(nothing, torch.full_like(nothing, math.inf), (0.0, 0.0))
+
+    def within(self, tile: Tile, exposures: torch.Tensor) -> BackgroundDifferences:
+        """Return those of some exposures in pixels of a tile.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        exposures
+            Shape (m,), which exposures.
+
+        Returns
+        -------
+        differences : `BackgroundDifferences`
+            The same planes.
+        """
+        center = (self.center[0] - tile.rows.start, self.center[1] - tile.columns.start)
+        return BackgroundDifferences(self.coefficients[exposures], self.sigma[exposures], center)
+
     def evaluate(self, model: ForwardModel) -> torch.Tensor:
         """Return the backgrounds in the pixels of the exposures.
 
@@ -94,30 +115,78 @@ class BackgroundDifferences:
             Shape (n, h, w), to be subtracted from the exposures; 0 for
             pixels that are not on the patch.
         """
-        level, slope_y, slope_x = self.coefficients[:, :, None, None].unbind(dim=1)
         y, x = model.sampling.positions()
+        level, slope_y, slope_x = self.coefficients.to(y.device)[:, :, None, None].unbind(dim=1)
         plane = level + slope_y * (y - self.center[0]) + slope_x * (x - self.center[1])
         return (torch.nan_to_num(plane) * model.sampling.area).to(self.coefficients.dtype)
+
+
+class BackgroundPart:
+    """A tile, for the fit of backgrounds.
+
+    Parameters
+    ----------
+    tile
+        The tile.
+    exposures
+        Shape (m,), which of the exposures of the patch it has.
+    images
+        Shape (m, h, w), their pixels.
+    model
+        Their forward model.
+    weights
+        Shape (m, h, w), inverse variances, 0 where a pixel is not used.
+    """
+
+    def __init__(
+        self,
+        tile: Tile,
+        exposures: torch.Tensor,
+        images: torch.Tensor,
+        model: ForwardModel,
+        weights: torch.Tensor,
+    ) -> None:
+        self.tile = tile
+        self.exposures = exposures
+        self.model = model
+        self.weights = weights
+        self._images = images
+        self._latent: torch.Tensor | None = None
+
+    @functools.cached_property
+    def _estimator(self) -> LinearEstimator:
+        return LinearEstimator(self.model, self.weights)
+
+    @functools.cached_property
+    def _tolerance(self) -> float:
+        power = float((self.weights * self._images**2).sum(dtype=torch.float64))
+        return _RESIDUAL / math.sqrt(max(1.0, power / math.prod(self.model.shape)))
+
+    def residual(self, background: BackgroundDifferences) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a linear estimate leaves of the exposures.
+
+        Parameters
+        ----------
+        background
+            Backgrounds of all exposures of the patch, subtracted before.
+
+        Returns
+        -------
+        residual : `torch.Tensor`
+            Shape (m, h, w).
+        prediction : `torch.Tensor`
+            Shape (m, h, w), the light that was found.
+        """
+        images = self._images - background.within(self.tile, self.exposures).evaluate(self.model)
+        self._latent = self._estimator.solve(images, _STRENGTH, start=self._latent, tolerance=self._tolerance)
+        prediction = self.model.predict(self._latent)
+        return images - prediction, prediction
 
 
 def fit_background_differences(
     stack: ExposureStack, model: ForwardModel, weights: torch.Tensor, *, order: int = 1
 ) -> BackgroundDifferences:
     """Fit what the backgrounds of exposures differ by.
-
-    Residuals of a linear estimate of the sky from all exposures are averaged
-    in blocks of the patch, robustly.  On such scales the estimate follows the
-    weighted mean of the backgrounds in each block, so that the average in
-    block k and exposure t is
-
-        d(t, k) = b(t, k) - sum over s of w(s, k) b(s, k) / sum of w(s, k),
-
-    with the weights w(t, k) of the exposure in the block.  This is solved for
-    planes b by least squares.  Light does not enter: a source that is the
-    same in all exposures is in the estimate, and blocks in which exposures
-    disagree, or in which an error of a percent of the light would matter,
-    count less.  The planes are subtracted and the fit is repeated until it
-    does not change.
 
     Parameters
     ----------
@@ -133,7 +202,53 @@ def fit_background_differences(
     Returns
     -------
     backgrounds : `BackgroundDifferences`
-        The differences.
+        The differences, from `fit_backgrounds`.
+
+    Raises
+    ------
+    InputError
+        If there is no such order.
+    """
+    rows, columns = (slice(0, size) for size in stack.shape)
+    exposures = torch.arange(stack.num_exposures)
+    part = BackgroundPart(Tile(rows, columns, rows, columns), exposures, stack.images, model, weights)
+    return fit_backgrounds([part], stack.shape, stack.num_exposures, order=order)
+
+
+def fit_backgrounds(
+    parts: Iterable[BackgroundPart], shape: tuple[int, int], num_exposures: int, *, order: int = 1
+) -> BackgroundDifferences:
+    """Fit what the backgrounds of exposures differ by, tile by tile.
+
+    Residuals of a linear estimate of the sky from all exposures are averaged
+    in blocks of the patch, robustly.  On such scales the estimate follows the
+    weighted mean of the backgrounds in each block, so that the average in
+    block k and exposure t is
+
+        d(t, k) = b(t, k) - sum over s of w(s, k) b(s, k) / sum of w(s, k),
+
+    with the weights w(t, k) of the exposure in the block.  This is solved for
+    planes b over the whole patch by least squares.  Light does not enter: a
+    source that is the same in all exposures is in the estimate, and blocks in
+    which exposures disagree, or in which an error of a percent of the light
+    would matter, count less.  The planes are subtracted and the fit is
+    repeated until it does not change.
+
+    Parameters
+    ----------
+    parts
+        Tiles that cover the patch; they are gone through several times.
+    shape
+        Height and width of the patch in pixels.
+    num_exposures
+        Number of exposures of the patch.
+    order
+        0 for constants, 1 for planes.
+
+    Returns
+    -------
+    backgrounds : `BackgroundDifferences`
+        The differences, on the CPU.
 
     Raises
     ------
@@ -142,215 +257,17 @@ def fit_background_differences(
     """
     if order not in (0, 1):
         raise InputError(f"order={order} of backgrounds is not known: give 0 (constants) or 1 (planes).")
-    fit = _BlockFit.build(model, weights, 3 if order else 1)
-    estimator = LinearEstimator(model, weights)
-    images, latent = stack.images, None
-    signal_to_noise_squared = float((weights * images**2).sum(dtype=torch.float64)) / math.prod(model.shape)
-    tolerance = _RESIDUAL / math.sqrt(max(1.0, signal_to_noise_squared))
-    coefficients = torch.zeros(stack.num_exposures, 3, dtype=torch.float64, device=images.device)
+    grid = BlockGrid.cover(shape, 3 if order else 1)
+    coefficients = torch.zeros(num_exposures, 3, dtype=torch.float64)
+    found = dataclasses.replace(BackgroundDifferences.none(num_exposures), center=grid.center)
     for _ in range(_MAX_ROUNDS):
-        latent = estimator.solve(images, _STRENGTH, start=latent, tolerance=tolerance)
-        prediction = model.predict(latent)
-        change, sigma = fit.solve(images - prediction, prediction)
+        averages = BlockAverages.empty(grid, num_exposures)
+        for part in parts:
+            left = part.residual(found)
+            averages.add(part.tile, part.exposures, part.model, part.weights, *left)
+        change, sigma = averages.solve()
         coefficients = coefficients + change
-        found = BackgroundDifferences(coefficients.to(images), sigma.to(images), fit.center)
-        images = stack.images - found.evaluate(model)
-        if fit.significance(change) < _TOLERANCE:
+        found = BackgroundDifferences(coefficients.float(), sigma.float(), grid.center)
+        if averages.significance(change) < _TOLERANCE:
             break
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _BlockFit:
-    """Least-squares fit of planes to averages in blocks.
-
-    Attributes
-    ----------
-    weights
-        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-    area
-        Shape (n, h, w), or what broadcasts to it.
-    block
-        Shape (n, h, w), number of the block of a pixel, counted over all
-        exposures.
-    information
-        Shape (n, K), double, inverse variances of the averages.
-    terms
-        Shape (K, p), double, terms of the planes at the centres of blocks, in
-        units of the extent of the patch.
-    units
-        Shape (3,), what makes coefficients of those of the terms.
-    center
-        Row and column of the centre of the patch.
-    """
-
-    weights: torch.Tensor
-    area: torch.Tensor
-    block: torch.Tensor
-    information: torch.Tensor
-    terms: torch.Tensor
-    units: torch.Tensor
-    center: tuple[float, float]
-
-    @classmethod
-    def build(cls, model: ForwardModel, weights: torch.Tensor, num_terms: int) -> _BlockFit:
-        """Prepare the fit.
-
-        Parameters
-        ----------
-        model
-            Forward model of the exposures.
-        weights
-            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-        num_terms
-            Number p of terms: 1 or 3.
-
-        Returns
-        -------
-        fit : `_BlockFit`
-            The fit.
-        """
-        height, width = model.shape
-        center = (0.5 * (height - 1), 0.5 * (width - 1))
-        rows, columns = (max(1, round(size / _BLOCK)) for size in (height, width))
-        y, x = (torch.nan_to_num(c) + 0.5 for c in model.sampling.positions())
-        row = (y * rows / height).long().clamp(0, rows - 1)
-        column = (x * columns / width).long().clamp(0, columns - 1)
-        exposure = torch.arange(len(weights), device=weights.device)[:, None, None]
-        block = (exposure * (rows * columns) + row * columns + column).expand_as(weights)
-        area = model.sampling.area.to(weights)
-        information = _sum(weights * area**2, block, rows * columns)
-        # From -1 to 1 over the patch.
-        v, u = ((2.0 * torch.arange(m, device=weights.device) + 1.0) / m - 1.0 for m in (rows, columns))
-        v, u = v[:, None].expand(rows, columns), u.expand(rows, columns)
-        terms = torch.stack([torch.ones_like(u), v, u], dim=-1).flatten(0, 1).double()[:, :num_terms]
-        units = torch.tensor([1.0, 2.0 / height, 2.0 / width], dtype=torch.float64, device=weights.device)
-        return cls(weights, area, block, information, terms, units, center)
-
-    def solve(self, residual: torch.Tensor, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fit planes to residuals.
-
-        Parameters
-        ----------
-        residual
-            Shape (n, h, w), what an estimate left of the exposures.
-        prediction
-            Shape (n, h, w), what it predicted.
-
-        Returns
-        -------
-        coefficients : `torch.Tensor`
-            Shape (n, 3), double; 0 where unknown.
-        sigma : `torch.Tensor`
-            Shape (n, 3), double; infinite where unknown.
-        """
-        number, num_blocks = self.information.shape
-        averages = self._robust_averages(residual)
-        light = _sum(self.weights * self.area * prediction, self.block, num_blocks)
-        light = light / self.information.clamp(min=1e-300)
-        share = self.information / self.information.sum(dim=0).clamp(min=1e-300)
-        # With the error of the model as a further variance, on average.
-        excess = _MODEL_ERROR**2 * (share * self.information * light**2).sum(dim=0)
-        trust = base = 1.0 / (1.0 + excess)
-        independent = ((self.information > 0).sum(dim=0) - 1.0).clamp(min=1.0)
-        for _ in range(_CLIP_STEPS):
-            values, covariance, known = self._least_squares(averages, share, trust)
-            planes = values @ self.terms.T
-            left = averages - planes + (share * planes).sum(dim=0)
-            chi_square = base * (self.information * left**2).sum(dim=0) / independent
-            trust = base * (_CLIP / chi_square.sqrt().clamp(min=_CLIP)) ** 2
-        coefficients = torch.zeros(number, 3, dtype=values.dtype, device=values.device)
-        sigma = torch.full_like(coefficients, math.inf)
-        p = self.terms.shape[1]
-        coefficients[:, :p] = torch.where(known, values, 0.0)
-        sigma[:, :p] = torch.where(
-            known, covariance.diagonal().clamp(min=0).sqrt().reshape(number, p), math.inf
-        )
-        return coefficients * self.units, sigma * self.units
-
-    def significance(self, change: torch.Tensor) -> float:
-        """Return how much a change matters.
-
-        Parameters
-        ----------
-        change
-            Shape (n, 3), change of the coefficients.
-
-        Returns
-        -------
-        significance : `float`
-            The largest change on the patch in units of the noise of a pixel.
-        """
-        size = (change.abs() / self.units).sum(dim=1)
-        used = (self.weights > 0).sum(dim=(1, 2)).clamp(min=1)
-        typical = (self.weights * self.area**2).double().sum(dim=(1, 2)) / used
-        return float((size * typical.sqrt()).max())
-
-    def _robust_averages(self, residual: torch.Tensor) -> torch.Tensor:
-        """Return averages in which single pixels do not count, (n, K)."""
-        number, num_blocks = self.information.shape
-        averages = torch.zeros_like(self.information)
-        root = self.weights.sqrt()
-        for _ in range(_CLIP_STEPS):
-            level = averages.flatten()[self.block].to(residual) * self.area
-            deviation = ((residual - level) * root).abs()
-            clipped = self.weights * (_CLIP / deviation.clamp(min=_CLIP))
-            total = _sum(clipped * self.area * residual, self.block, num_blocks)
-            averages = total / _sum(clipped * self.area**2, self.block, num_blocks).clamp(min=1e-300)
-        return averages
-
-    def _least_squares(
-        self, averages: torch.Tensor, share: torch.Tensor, trust: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return values (n, p), their covariance, and which are known."""
-        (number, _), p = averages.shape, self.terms.shape[1]
-        trusted = trust * self.information
-        moments = (self.terms[:, :, None] * self.terms[:, None]).flatten(1)
-        pairs = torch.einsum("tk,kp,sk->tsp", trusted, moments, share).unflatten(-1, (p, p))
-        normal = -pairs
-        index = torch.arange(number, device=normal.device)
-        # What all exposures share has no information, exactly.
-        normal[index, index] += pairs.sum(dim=1)
-        normal = normal.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-        right = (trusted * averages) @ self.terms
-        scale = normal.diagonal().clamp(min=1e-300).rsqrt()
-        scale = torch.where(normal.diagonal() > 0, scale, 0.0)
-        inverse = torch.linalg.pinv(scale[:, None] * normal * scale, rtol=_NULL, hermitian=True)
-        inverse = scale[:, None] * inverse * scale
-        free = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-        free = free - self._group_means(pairs[..., 0, 0] > 0)
-        values = (free @ inverse @ right.flatten()).reshape(number, p)
-        covariance = free @ inverse @ free.T
-        # Of a known difference the data show all.
-        shown = free @ inverse @ normal
-        known = ((shown - free).abs().sum(dim=1) < _UNKNOWN).reshape(number, p)
-        return values, covariance, known & (pairs[..., 0, 0].sum(dim=1) > pairs[index, index, 0, 0])[:, None]
-
-    def _group_means(self, overlaps: torch.Tensor) -> torch.Tensor:
-        """Return what takes planes to the mean plane of their group."""
-        number, p = len(overlaps), self.terms.shape[1]
-        moments = (self.terms[:, :, None] * self.terms[:, None]).flatten(1)
-        own = (self.information @ moments).unflatten(-1, (p, p))
-        means = torch.zeros(number, p, number, p, dtype=own.dtype, device=own.device)
-        for group in _connected(overlaps):
-            total = own[group].sum(dim=0)
-            mean = torch.linalg.pinv(total, rtol=_NULL, hermitian=True) @ own[group]
-            means[group[:, None], :, group] = mean[None].expand(len(group), -1, -1, -1)
-        return means.flatten(2).flatten(0, 1)
-
-
-def _connected(overlaps: torch.Tensor) -> list[torch.Tensor]:
-    """Return groups of exposures that overlap, directly or by others."""
-    number = len(overlaps)
-    reached = overlaps | torch.eye(number, dtype=torch.bool, device=overlaps.device)
-    for _ in range(number.bit_length()):
-        reached = (reached.double() @ reached.double()) > 0
-    first = reached.double().argmax(dim=1)
-    return [(first == index).nonzero()[:, 0] for index in first.unique()]
-
-
-def _sum(values: torch.Tensor, block: torch.Tensor, num_blocks: int) -> torch.Tensor:
-    """Return sums over the pixels of each block, (n, K), double."""
-    number = len(block)
-    sums = torch.zeros(number * num_blocks, dtype=torch.float64, device=values.device)
-    return sums.index_add(0, block.flatten(), values.flatten().double()).reshape(number, num_blocks)

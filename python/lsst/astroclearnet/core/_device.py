@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
-__all__ = ("make_generator", "select_device")
+__all__ = ("is_out_of_memory", "limit_device_memory", "make_generator", "release_memory", "select_device")
+
+import gc
 
 import torch
 
@@ -68,3 +70,52 @@ def make_generator(seed: int) -> torch.Generator:
         A new generator.
     """
     return torch.Generator().manual_seed(seed)
+
+
+def limit_device_memory(device: torch.device, limit: float) -> None:
+    """Keep this process from taking more of a GPU than its share.
+
+    Several processes on one GPU then do not run out of memory as long as
+    their limits fit together.
+
+    Parameters
+    ----------
+    device
+        A GPU.
+    limit
+        Memory in GiB.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit * 2.0**30 / total), device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+
+    Returns
+    -------
+    out_of_memory : `bool`
+        True for the errors of Python, of the CPU allocator of PyTorch and of
+        GPUs.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back memory that is kept for later.
+
+    Parameters
+    ----------
+    device
+        Whose memory.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

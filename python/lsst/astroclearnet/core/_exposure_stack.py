@@ -179,6 +179,27 @@ class ExposureStack:
         """Where the tensors are (`torch.device`)."""
         return self.images.device
 
+    def to(self, device: torch.device) -> ExposureStack:
+        """Return the exposures on a device.
+
+        Parameters
+        ----------
+        device
+            Where to put the tensors.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The same exposures.
+        """
+        return ExposureStack(
+            images=self.images.to(device),
+            variances=self.variances.to(device),
+            good=self.good.to(device),
+            psfs=self.psfs.to(device),
+            positions=None if self.positions is None else self.positions.to(device),
+        )
+
     def select(self, exposures: torch.Tensor) -> ExposureStack:
         """Return some of the exposures, in any order.
 

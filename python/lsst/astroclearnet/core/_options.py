@@ -19,6 +19,7 @@ __all__ = (
     "NoiseOptions",
     "RejectionOptions",
     "RestoreOptions",
+    "TilingOptions",
 )
 
 import dataclasses
@@ -235,6 +236,31 @@ class NoiseOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class TilingOptions:
+    """How much memory a patch may take; it is restored in tiles that fit.
+
+    Attributes
+    ----------
+    max_host_memory
+        Memory of the process in GiB, that of the interpreter, its libraries
+        and the restored planes included.
+    max_device_memory
+        Memory of the process on a GPU in GiB.
+    max_tile_size
+        Side of a tile in pixels that is never exceeded, whatever the memory.
+    """
+
+    max_host_memory: float = 8.0
+    max_device_memory: float = 12.0
+    max_tile_size: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("max_host_memory", "max_device_memory"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(self.max_tile_size >= 128, "max_tile_size", self.max_tile_size, "at least 128")
+
+
+@dataclasses.dataclass(frozen=True)
 class RestoreOptions:
     """All options of `restore`, by subject."""
 
@@ -244,3 +270,4 @@ class RestoreOptions:
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
     agreement: AgreementOptions = dataclasses.field(default_factory=AgreementOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
+    tiling: TilingOptions = dataclasses.field(default_factory=TilingOptions)

@@ -20,7 +20,8 @@ def point_source_information(
     psfs: np.ndarray,
     cell_shape: tuple[int, int],
     *,
-    border: tuple[int, int] = (0, 0),
+    offset: tuple[int, int] = (0, 0),
+    full_shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Return the Fisher information of each exposure in each cell.
 
@@ -40,15 +41,16 @@ def point_source_information(
         of another size have the weights that pixels of the patch would have.
     psfs
         Shape (..., n_cells_y, n_cells_x, P, P), sum 1, at the centres of the
-        equal cells of a regular grid over the patch and its border, on its
-        pixels; NaN where an exposure has none.  Their squared norms are
+        equal cells of a regular grid over a region that holds the patch, on
+        its pixels; NaN where an exposure has none.  Their squared norms are
         interpolated bilinearly.
     cell_shape
         Height and width in pixels of the cells of the result, a divisor of
         H and W.
-    border
-        Rows and columns by which the grid of the PSFs extends beyond the
-        patch on each side.
+    offset
+        Row and column of the first pixel of the patch in that region.
+    full_shape
+        Height and width in pixels of that region; the patch by default.
 
     Returns
     -------
@@ -68,8 +70,9 @@ def point_source_information(
             f"{cell_shape[0]}x{cell_shape[1]}."
         )
     norms = (np.asarray(psfs, dtype=float) ** 2).sum(axis=(-1, -2))
-    rows = _mean_hats(norms.shape[-2], height, cell_shape[0], border[0])
-    columns = _mean_hats(norms.shape[-1], width, cell_shape[1], border[1])
+    full = full_shape if full_shape is not None else (height, width)
+    rows = _mean_hats(norms.shape[-2], height, cell_shape[0], offset[0], full[0])
+    columns = _mean_hats(norms.shape[-1], width, cell_shape[1], offset[1], full[1])
     known = np.isfinite(norms)
     norms = np.where(known, norms, 0.0)
     number = known.sum(axis=(-1, -2), keepdims=True)
@@ -102,26 +105,28 @@ def information_shares(information: np.ndarray) -> np.ndarray:
     return np.divide(information, total, out=np.zeros_like(information), where=total > 0)
 
 
-def _mean_hats(number: int, size: int, cell: int, border: int) -> np.ndarray:
+def _mean_hats(number: int, size: int, cell: int, offset: int, full: int) -> np.ndarray:
     """Return the mean over each cell of the weights of linear interpolation.
 
     Parameters
     ----------
     number
-        Nodes, at the centres of equal parts of the patch and its border.
+        Nodes, at the centres of equal parts of the region.
     size
         Pixels of the patch.
     cell
         Pixels of a cell.
-    border
-        Pixels beyond the patch on either side.
+    offset
+        First pixel of the patch in the region.
+    full
+        Pixels of the region.
 
     Returns
     -------
     weights : `numpy.ndarray`
         Shape (size / cell, number), of sum 1 over the nodes.
     """
-    pixels = np.arange(size) + border + 0.5
-    place = np.clip(pixels * number / (size + 2 * border) - 0.5, 0.0, number - 1.0)
+    pixels = np.arange(size) + offset + 0.5
+    place = np.clip(pixels * number / full - 0.5, 0.0, number - 1.0)
     hats = np.clip(1.0 - np.abs(place[:, None] - np.arange(number)), 0.0, None)
     return hats.reshape(size // cell, cell, number).mean(axis=1)

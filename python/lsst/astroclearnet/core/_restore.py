@@ -10,30 +10,42 @@
 
 from __future__ import annotations
 
-__all__ = ("restore",)
+__all__ = ("restore", "restore_exposures")
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from ._agreement import Agreement, reach_agreement
-from ._consistency import psf_width_errors
-from ._depth import WeightMaps, weight_maps
-from ._device import make_generator, select_device
-from ._errors import InputError
-from ._estimator import Estimator
+from ._cell_noise import CellLayout
+from ._device import (
+    is_out_of_memory,
+    limit_device_memory,
+    make_generator,
+    release_memory,
+    select_device,
+)
+from ._errors import InputError, NoUsableDataError, RestorationError
+from ._exposure_source import ExposureSource, StackSource
 from ._exposure_stack import ArrayLike, ExposureStack
 from ._fit import FitHistory, ProgressCallback, fit_network
-from ._forward_model import ForwardModel
-from ._kernels import kernel_fwhm
-from ._local_noise import LocalNoise
+from ._mosaic import ExposureMaps, Mosaic
 from ._network import MixingNetwork
 from ._options import NoiseOptions, RestoreOptions
+from ._parts import Part, PartReader
+from ._plan import MemoryPlan, plan_memory
 from ._positions import PixelPositions
-from ._result import MaskBit, RestorationResult
-from ._samples import make_samples
-from ._uncertainty import draw_noise, linear_variance, repeat_observations, restored_variance
+from ._result import FailedTile, RestorationResult, StackResult
+from ._samples import TrainingSample, draw_windows, make_samples
+from ._tile_restorer import TileRestorer, TileResult
+from ._tiling import Tile
+
+_LOG = logging.getLogger(__name__)
+
+type TileCallback = Callable[[int, int], None]
 
 
 def restore(  # noqa: PLR0913
@@ -49,7 +61,7 @@ def restore(  # noqa: PLR0913
     seed: int = 0,
     noise: ArrayLike | None = None,
     callback: ProgressCallback | None = None,
-) -> RestorationResult:
+) -> StackResult:
     """Restore the sky at a target PSF from exposures of a patch.
 
     Parameters
@@ -86,7 +98,7 @@ def restore(  # noqa: PLR0913
 
     Returns
     -------
-    result : `RestorationResult`
+    result : `StackResult`
         The restored image and what is known about it, on the CPU.
 
     Raises
@@ -95,27 +107,63 @@ def restore(  # noqa: PLR0913
         If the arrays or options do not fit.
     NoUsableDataError
         If no pixel is usable.
+    RestorationError
+        If no tile of the patch can be restored.
     """
     options = options if options is not None else RestoreOptions()
-    chosen = select_device(device)
-    generator = make_generator(seed)
-    stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions, device=chosen)
+    stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions)
     order = _canonical_order(stack)
-    stack = stack.select(order)
-    with torch.no_grad():
-        agreement = reach_agreement(stack, target_fwhm, options)
-    stack, model, variance = agreement.stack, agreement.model, agreement.variances
-    weights = stack.good / variance
-    network = MixingNetwork(options.network)
-    network.initialize(generator)
-    network.to(chosen)
-    history = _fit(network, stack, weights, model, options, generator, callback)
-    draws = draw_noise(variance, options.noise.num_draws, generator)
-    if noise is not None:
-        draws = _given_draws(noise, stack, order, options.noise)
-    with torch.no_grad():
-        estimator = Estimator.build(network, model, weights, options)
-        return _assemble(estimator, history, agreement, draws, order)
+    draws = None if noise is None else _given_draws(noise, stack, options.noise)[:, order]
+    maps = _DenseMaps(stack.num_exposures, stack.shape)
+    result = restore_exposures(
+        StackSource(stack.select(order), draws),
+        target_fwhm=target_fwhm,
+        options=options,
+        device=device,
+        seed=seed,
+        maps=maps,
+        callback=callback,
+    )
+    back = order.argsort().numpy()
+    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    for name in _BY_EXPOSURE:
+        fields[name] = fields[name][back]
+    fields["dropped"] = {int(order[t]): reason for t, reason in result.dropped.items()}
+    return StackResult(**fields, weights=maps.weights[back], rejected=maps.rejected[back])
+
+
+_BY_EXPOSURE = (
+    "chi_square",
+    "flux_error",
+    "flux_sigma",
+    "shift",
+    "shift_sigma",
+    "psf_width_error",
+    "psf_width_sigma",
+    "background",
+    "background_sigma",
+)
+"""Attributes of a result that have an entry for each exposure."""
+
+
+class _DenseMaps:
+    """Maps of each exposure as a whole.
+
+    Parameters
+    ----------
+    num_exposures
+        Number of exposures.
+    shape
+        Height and width of the patch in pixels.
+    """
+
+    def __init__(self, num_exposures: int, shape: tuple[int, int]) -> None:
+        self.weights = np.zeros((num_exposures, *shape), dtype=np.float32)
+        self.rejected = np.zeros((num_exposures, *shape), dtype=bool)
+
+    def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
+        self.weights[exposures, tile.own_rows, tile.own_columns] = weights
+        self.rejected[exposures, tile.own_rows, tile.own_columns] = rejected
 
 
 def _canonical_order(stack: ExposureStack) -> torch.Tensor:
@@ -127,12 +175,10 @@ def _canonical_order(stack: ExposureStack) -> torch.Tensor:
         strict=True,
     )
     ranked = sorted(enumerate(keys), key=lambda item: item[1])
-    return torch.tensor([index for index, _ in ranked], device=stack.device)
+    return torch.tensor([index for index, _ in ranked])
 
 
-def _given_draws(
-    noise: ArrayLike, stack: ExposureStack, order: torch.Tensor, options: NoiseOptions
-) -> Iterator[torch.Tensor]:
+def _given_draws(noise: ArrayLike, stack: ExposureStack, options: NoiseOptions) -> torch.Tensor:
     draws = torch.as_tensor(noise, dtype=torch.float32)
     least = max(1, options.num_realizations)
     if draws.shape[1:] != stack.images.shape or len(draws) < least:
@@ -140,133 +186,197 @@ def _given_draws(
             f"noise must have shape (k, *{tuple(stack.images.shape)}) with k at least {least}, "
             f"not {tuple(draws.shape)}."
         )
-    return (torch.nan_to_num(draw.to(stack.device)[order]) for draw in draws)
+    return draws
+
+
+def restore_exposures(
+    source: ExposureSource,
+    *,
+    target_fwhm: float,
+    options: RestoreOptions,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    layout: CellLayout | None = None,
+    plan: MemoryPlan | None = None,
+    maps: ExposureMaps | None = None,
+    callback: ProgressCallback | None = None,
+    tile_callback: TileCallback | None = None,
+) -> RestorationResult:
+    """Restore the sky at a target PSF from exposures that are read in parts.
+
+    What belongs to whole exposures, backgrounds, flux scales and positions,
+    is found over the whole patch, and so is the network, which is fitted to
+    a few windows of it.  Then the patch is restored tile by tile.
+
+    Parameters
+    ----------
+    source
+        The exposures, in an order that does not depend on chance.
+    target_fwhm
+        FWHM in pixels of the circular Gaussian PSF of the result.
+    options
+        Settings.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    seed
+        Seed of everything random; the same seed gives the same image.
+    layout
+        Cells of the patch, which are not divided between tiles; by default
+        tiles are free, and the correlation of noise is in cells of 50 pixels.
+    plan
+        Tiles; by default those of `plan_memory`.
+    maps
+        Takes what is known of each exposure in each pixel.
+    callback
+        Called after each epoch with its number, loss and validation loss.
+    tile_callback
+        Called with the number of tiles done, and the number of all: at first
+        with 0, when the network is fitted.
+
+    Returns
+    -------
+    result : `RestorationResult`
+        The restored image and what is known about it, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the options do not fit.
+    NoUsableDataError
+        If no pixel is usable.
+    RestorationError
+        If no tile can be restored.
+    """
+    chosen = select_device(device)
+    if chosen.type == "cuda":
+        limit_device_memory(chosen, options.tiling.max_device_memory)
+    plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
+    layout = layout if layout is not None else CellLayout.of_shape(source.shape)
+    generator = make_generator(seed)
+    reader = PartReader(source, plan.grid.tiles, target_fwhm, chosen)
+    with torch.no_grad():
+        agreement = reach_agreement(reader, options)
+    network = MixingNetwork(options.network)
+    network.initialize(generator)
+    network.to(chosen)
+    history = _fit(network, reader, agreement, generator, callback)
+    mosaic = Mosaic(plan.grid, source.num_exposures, options.noise.num_realizations, layout)
+    restorer = TileRestorer(network, agreement, seed, layout)
+    done, failed = 0, []
+    if tile_callback is not None:
+        tile_callback(0, len(plan.grid.tiles))
+    for number, tile in enumerate(plan.grid.tiles, 1):
+        for outcome in _restore_tile(tile, reader, restorer, plan.grid.shape):
+            if isinstance(outcome, FailedTile):
+                failed.append(outcome)
+                continue
+            done += 1
+            mosaic.add(outcome)
+            if maps is not None:
+                maps.add(outcome.tile, outcome.exposures, outcome.weights, outcome.rejected)
+        if tile_callback is not None:
+            tile_callback(number, len(plan.grid.tiles))
+    if not done:
+        if failed:
+            raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
+        raise NoUsableDataError("No exposure has a usable pixel that the others do not contradict.")
+    return RestorationResult(
+        **mosaic.finish(agreement),
+        target_fwhm=target_fwhm,
+        num_parameters=network.num_parameters,
+        history=history,
+        device=str(chosen),
+        num_tiles=len(plan.grid.tiles),
+        failed_tiles=tuple(failed),
+    )
 
 
 def _fit(
     network: MixingNetwork,
-    stack: ExposureStack,
-    weights: torch.Tensor,
-    model: ForwardModel,
-    options: RestoreOptions,
+    reader: PartReader,
+    agreement: Agreement,
     generator: torch.Generator,
     callback: ProgressCallback | None,
 ) -> FitHistory:
-    if int((weights > 0).any(dim=(1, 2)).sum()) < 2:
-        return FitHistory(stop_reason="one exposure: nothing to hold out, filters mixed as initialised")
+    """Fit the network to windows of the patch."""
+    options = agreement.options
     with torch.no_grad():
-        samples = make_samples(stack, weights, model, options.network.strengths, options.fit, generator)
+        samples, most = _make_samples(reader, agreement, generator)
+    if most < 2:
+        return FitHistory(stop_reason="one exposure: nothing to hold out, filters mixed as initialised")
     if not samples:
         return FitHistory(stop_reason="exposures do not overlap: nothing to hold out")
     return fit_network(network, samples, options.fit, generator=generator, callback=callback)
 
 
-def _assemble(
-    estimator: Estimator,
-    history: FitHistory,
-    agreement: Agreement,
-    draws: Iterable[torch.Tensor],
-    order: torch.Tensor,
-) -> RestorationResult:
-    model, weights, stack = estimator.model, estimator.weights, agreement.stack
-    estimate = estimator.estimate(stack.images)
-    errors = repeat_observations(estimator, estimate, draws)
-    local_noise = LocalNoise(model, weights, estimator.linear_strength)
-    maps = weight_maps(model, weights)
-    seen = maps.used.any(dim=0)
-    variance_of_linear = linear_variance(errors, local_noise, seen)
-    variance = restored_variance(errors, variance_of_linear, seen)
-
-    deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
-    total = model.sampling.total
-    residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
-    expected = torch.where(errors.chi_square > 0, errors.chi_square, torch.nan)
-    widths = _fwhms(stack)
-    width_error, width_sigma = psf_width_errors(
-        model, estimate.restored, estimate.linear, stack.images, weights, widths
+def _make_samples(
+    reader: PartReader, agreement: Agreement, generator: torch.Generator
+) -> tuple[list[TrainingSample], int]:
+    """Prepare windows; return also how many exposures one has at most."""
+    options = agreement.options
+    every = draw_windows(
+        reader.source.shape, dataclasses.replace(options.fit, num_windows=_ALL_WINDOWS), generator
     )
-    clipped = model.sampling.largest(agreement.rejected)
-    mask = _mask(seen, clipped, float(widths.max()))
-    no_data = (mask & MaskBit.NO_DATA) > 0
-    kept = estimator.options.noise.num_realizations
-    back = order.argsort()
-
-    def known(values: torch.Tensor) -> np.ndarray:
-        return _to_numpy(torch.where(no_data, torch.nan, values))
-
-    return RestorationResult(
-        image=known(model.crop(estimate.restored)),
-        variance=known(variance),
-        mask=_to_numpy(mask),
-        rejected=_to_numpy(clipped[back]),
-        coadd=_to_numpy(torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)),
-        noise_realizations=known(errors.restored[:kept]),
-        linear_image=known(model.crop(estimate.linear)),
-        linear_variance=known(variance_of_linear),
-        linear_noise_realizations=known(errors.linear[:kept]),
-        linear_noise=local_noise,
-        weights=_to_numpy((maps.weights * maps.used)[back]),
-        residual=_to_numpy(residual),
-        chi_square=_to_numpy(((deviation**2).sum(dim=(1, 2)) / expected)[back]),
-        flux_error=_to_numpy(agreement.departures[0, back]),
-        flux_sigma=_to_numpy(agreement.sigmas[0, back]),
-        shift=_to_numpy(agreement.departures[1:, back].T),
-        shift_sigma=_to_numpy(agreement.sigmas[1:, back].T),
-        psf_width_error=_to_numpy(width_error[back]),
-        psf_width_sigma=_to_numpy(width_sigma[back]),
-        background=_to_numpy(agreement.background[back]),
-        background_sigma=_to_numpy(agreement.background_sigma[back]),
-        dropped={int(order[t]): reason for t, reason in agreement.contradictions.items()},
-        target_fwhm=model.target_fwhm,
-        sky_level=float(estimator.network.sky_level) * _sky_unit(estimator),
-        linear_strength=estimator.linear_strength,
-        linear_departure=estimator.linear_departure,
-        num_parameters=estimator.network.num_parameters,
-        history=history,
-        device=str(stack.device),
-    )
+    samples: list[TrainingSample] = []
+    used, most = 0, 0
+    for k in torch.randperm(len(every), generator=generator).tolist():
+        rows, columns = every[k]
+        part = reader.read(Tile(rows, columns, rows, columns))
+        if part is None or len(part.exposures) < 2:
+            most = max(most, 0 if part is None else len(part.exposures))
+            continue
+        settled = agreement.settle(part)
+        stack = settled.part.stack
+        most = max(most, int(stack.good.any(dim=(1, 2)).sum()))
+        weights = stack.good / settled.variances
+        found = make_samples(
+            stack, weights, settled.part.model, options.network.strengths, options.fit, generator
+        )
+        samples += found
+        used += bool(found)
+        if used == options.fit.num_windows:
+            break
+    return samples, most
 
 
-def _coadd(
-    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, maps: WeightMaps
-) -> torch.Tensor:
-    """Return the weighted mean of exposures on the patch."""
-    total = model.sampling.adjoint(weights * images).sum(dim=0)
-    # What interpolates values at pixels also brings pixels to the patch.
-    image = model.inverse_transform(model.filtered(model.transform(total)))
-    return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
+_ALL_WINDOWS = 1 << 30
 
 
-def _sky_unit(estimator: Estimator) -> float:
-    """Return the noise of the smoothest filter, the unit of the sky level."""
-    strength = torch.tensor(estimator.options.network.strengths[-1:])
-    return float(estimator.closure.estimator.covariances(strength).sqrt())
+def _restore_tile(
+    tile: Tile, reader: PartReader, restorer: TileRestorer, shape: tuple[int, int]
+) -> Iterator[TileResult | FailedTile]:
+    """Restore a tile, in smaller ones if memory runs out.
 
-
-def _fwhms(stack: ExposureStack) -> torch.Tensor:
-    widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
-    return torch.tensor(widths, device=stack.device)
-
-
-def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:
-    """Return the mask.
-
-    A pixel without data is known from around if it lies in a hole that is not
-    wider than twice the widest PSF: in the closing of the pixels with data.
+    Nothing comes of a tile without a usable pixel.
     """
-    reach = max(1, round(widest))
-    near = ~_dilate(~_dilate(seen, reach), reach)
-    mask = torch.zeros(seen.shape, dtype=torch.uint8, device=seen.device)
-    mask[~near] |= MaskBit.NO_DATA
-    mask[near & ~seen] |= MaskBit.INPAINTED
-    mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
-    return mask
+    try:
+        part = reader.read(tile)
+        if part is None or not _has_data(part, restorer.agreement):
+            return
+        yield restorer.restore(part)
+        return
+    except (RestorationError, torch.linalg.LinAlgError) as exc:
+        _LOG.error("%s failed: %s", _name(tile), exc)
+        yield FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
+        return
+    except (MemoryError, RuntimeError) as exc:
+        smaller = tile.split(shape)
+        if not is_out_of_memory(exc) or not smaller:
+            raise
+        _LOG.warning(
+            "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
+        )
+    # Out of the handler, where the error no longer holds on to tensors.
+    release_memory(reader.device)
+    for part_of_it in smaller:
+        yield from _restore_tile(part_of_it, reader, restorer, shape)
 
 
-def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:
-    grown = torch.nn.functional.max_pool2d(pixels[None].float(), 2 * radius + 1, stride=1, padding=radius)
-    return grown[0] > 0
+def _has_data(part: Part, agreement: Agreement) -> bool:
+    """Tell whether any exposure is left that contradicts no other."""
+    return any(t not in agreement.contradictions for t in part.exposures.tolist())
 
 
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def _name(tile: Tile) -> str:
+    rows, columns = tile.own_rows, tile.own_columns
+    return f"The tile of rows {rows.start} to {rows.stop} and columns {columns.start} to {columns.stop}"

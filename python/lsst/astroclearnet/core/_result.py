@@ -10,15 +10,15 @@
 
 from __future__ import annotations
 
-__all__ = ("MaskBit", "RestorationResult")
+__all__ = ("FailedTile", "MaskBit", "RestorationResult", "StackResult")
 
 import dataclasses
 import enum
 
 import numpy as np
 
+from ._cell_noise import CellNoise
 from ._fit import FitHistory
-from ._local_noise import LocalNoise
 
 
 class MaskBit(enum.IntFlag):
@@ -32,6 +32,23 @@ class MaskBit(enum.IntFlag):
 
     CLIPPED = 4
     """At least one exposure was left out because the others contradict it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedTile:
+    """A tile that could not be restored.
+
+    Attributes
+    ----------
+    rows, columns
+        Pixels of the patch that have no data for it.
+    reason
+        What went wrong, in words.
+    """
+
+    rows: slice
+    columns: slice
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +71,6 @@ class RestorationResult:
         Shape (H, W), float32, variance of ``linear_image``.
     mask
         Shape (H, W), uint8, `MaskBit` values.
-    rejected
-        Shape (n, H, W), bool, pixels of the patch with a usable pixel of the
-        exposure that the other exposures contradict.
     coadd
         Shape (H, W), float32, inverse-variance mean of the exposures at the
         PSF that this gives, for comparison; NaN where no exposure was used.
@@ -67,12 +81,8 @@ class RestorationResult:
         Shape (k, H, W), float32, those of ``linear_image`` for the same
         noise.
     linear_noise
-        Noise of ``linear_image``: its method ``correlation`` gives the
-        correlation of neighbouring pixels in any region.  It stays on the
-        device.
-    weights
-        Shape (n, H, W), float32, inverse variances given to the exposures, by
-        pixel of the patch; 0 where an exposure was not used.
+        Correlation of the noise of neighbouring pixels of ``linear_image``,
+        by cell.
     residual
         Shape (H, W), float32, mean deviation of the exposures from the
         restored image convolved to their PSFs, in units of its noise.
@@ -113,31 +123,34 @@ class RestorationResult:
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of ``image``.
     sky_level
-        Level below which the network sees no light, in the unit of the image.
+        Level below which the network sees no light, in the unit of the
+        image, the median over tiles.
     linear_strength
-        Strength of the penalty of the linear image.
+        Strength of the penalty of the linear image, the median over tiles.
     linear_departure
         Largest departure of the linear image of a star from the target PSF,
-        relative to the peak, at full depth.
+        relative to the peak, at full depth in any tile.
     num_parameters
         Number of fitted parameters.
     history
         What happened during the fit.
     device
         Device that was used.
+    num_tiles
+        Number of tiles that the patch was restored in.
+    failed_tiles
+        Tiles that could not be restored; they have no data.
     """
 
     image: np.ndarray
     variance: np.ndarray
     mask: np.ndarray
-    rejected: np.ndarray
     coadd: np.ndarray
     noise_realizations: np.ndarray
     linear_image: np.ndarray
     linear_variance: np.ndarray
     linear_noise_realizations: np.ndarray
-    linear_noise: LocalNoise
-    weights: np.ndarray
+    linear_noise: CellNoise
     residual: np.ndarray
     chi_square: np.ndarray
     flux_error: np.ndarray
@@ -156,3 +169,23 @@ class RestorationResult:
     num_parameters: int
     history: FitHistory
     device: str
+    num_tiles: int
+    failed_tiles: tuple[FailedTile, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackResult(RestorationResult):
+    """The restoration of a stack, with maps of each exposure.
+
+    Attributes
+    ----------
+    weights
+        Shape (n, H, W), float32, inverse variances given to the exposures, by
+        pixel of the patch; 0 where an exposure was not used.
+    rejected
+        Shape (n, H, W), bool, pixels of the patch with a usable pixel of the
+        exposure that the other exposures contradict.
+    """
+
+    weights: np.ndarray
+    rejected: np.ndarray

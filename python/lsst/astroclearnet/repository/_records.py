@@ -17,7 +17,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from lsst.daf.butler import Butler, CollectionType, DatasetRef, DatasetType, Timespan
+from lsst.daf.butler import Butler, CollectionType, Config, DatasetRef, DatasetType, Timespan
 from lsst.images import VisitImage
 from lsst.resources import ResourcePathExpression
 
@@ -29,20 +29,28 @@ _INSTRUMENT_LIMITS = ("visit_max", "exposure_max", "detector_max")
 _MAX_ID = 2**31 - 1
 
 
-def create_repository(root: ResourcePathExpression) -> Butler:
-    """Make an empty repository with an SQLite registry and a file datastore.
+def create_repository(root: ResourcePathExpression, *, registry: str | None = None) -> Butler:
+    """Make an empty repository with a file datastore.
 
     Parameters
     ----------
     root
         Directory or URI of the repository; it must not hold one already.
+    registry
+        URL of an empty database for its registry, such as
+        ``postgresql://user@host/database``; by default an SQLite file in
+        the repository.  A PostgreSQL database needs the extension
+        ``btree_gist``, and its password belongs into the file that the Butler
+        reads, not into the URL.
 
     Returns
     -------
     butler : `lsst.daf.butler.Butler`
         A writeable client of the new repository.
     """
-    Butler.makeRepo(root)
+    config = None if registry is None else Config({"registry": {"db": registry}})
+    # Else the URL of another SQLite file would be replaced in silence.
+    Butler.makeRepo(root, config=config, forceConfigRoot=registry is None)
     return Butler.from_config(root, writeable=True)
 
 

@@ -81,6 +81,7 @@ def make_survey(
     root: str | os.PathLike[str],
     options: SurveyOptions | None = None,
     *,
+    registry: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> SurveySummary:
     """Make a repository and fill it with a simulated survey.
@@ -98,6 +99,9 @@ def make_survey(
         Directory of the repository; it must not hold one already.
     options
         Size and content of the survey; by default that of `SurveyOptions`.
+    registry
+        URL of the database for the registry; see
+        `~lsst.astroclearnet.repository.create_repository`.
     progress
         Function called after each visit image with the number done, the
         number to do, and the name of the one done.
@@ -109,7 +113,7 @@ def make_survey(
     """
     if options is None:
         options = SurveyOptions()
-    butler = create_repository(os.fspath(root))
+    butler = create_repository(os.fspath(root), registry=registry)
     visits = plan_visits(options)
     detectors = focal_plane(options.detector_grid, options.detector_shape, options.detector_gap)
     summary = SurveySummary(

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch, exposure_information
+from ..adapters import crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ._products import RestorationInputs
+from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
 """Relative error of the width of a PSF that is no fault."""
@@ -64,9 +64,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         false if that is more than 1.5 % and more than 5 sigma (a single
         exposure is compared with nothing, and has NaN); and the
         ``background`` that was removed: level (nJy a pixel of the patch) and
-        slopes along y and x.  Further ``dropped`` and ``not_selected``,
-        reasons by exposure; ``fit``, ``image`` and ``patch``, flat
-        dictionaries.
+        slopes along y and x.  Further ``failed_tiles``, places and reasons;
+        ``dropped`` and ``not_selected``, reasons by exposure; ``fit``,
+        ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -75,11 +75,14 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
             "tract": geometry.tract,
             "patch": geometry.definition.id,
             "band": inputs.band,
-            "num_exposures": len(inputs.exposures),
+            "num_exposures": inputs.source.num_exposures,
             "num_dropped": inputs.num_dropped,
             "num_not_selected": len(inputs.not_selected),
+            "num_tiles": result.num_tiles,
+            "num_failed_tiles": len(result.failed_tiles),
         },
         "exposures": _exposures(result, inputs),
+        "failed_tiles": [f"{describe_tile(t, inputs)}: {t.reason}" for t in result.failed_tiles],
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
@@ -117,6 +120,8 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
+    if metrics["failed_tiles"]:
+        concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
     if number < _MIN_EXPOSURES:
         concerns.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")
@@ -141,32 +146,28 @@ def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
-    geometry, scale = inputs.geometry, inputs.geometry.pixel_scale
-    weights = crop_to_patch(result.weights, geometry)
-    rejected = crop_to_patch(result.rejected, geometry)
-    information = [
-        float(exposure_information(e, w, geometry).sum())
-        for e, w in zip(inputs.exposures, weights, strict=True)
-    ]
-    total = sum(information)
+    scale, summary = inputs.geometry.pixel_scale, inputs.summary
+    information = summary.contributions.information.sum(axis=(1, 2))
+    total = information.sum()
+    num_used, num_rejected = summary.num_used, summary.num_rejected
+    num_pixels = inputs.geometry.bbox.area
     # The image follows a single exposure, and is no judge of it.
-    is_comparable = int((result.weights > 0).any(axis=(1, 2)).sum()) > 1
+    is_comparable = int((num_used > 0).sum()) > 1
     exposures = []
-    for n, exposure in enumerate(inputs.exposures):
-        used = weights[n] > 0
-        identity = exposure.identity
+    for n, cutout in enumerate(inputs.source.cutouts):
+        identity = cutout.identity
         exposures.append(
             {
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": kernel_fwhm(np.nanmean(exposure.psfs, axis=(0, 1))) * scale,
+                "psf_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
-                "weight_share": information[n] / total if total else math.nan,
+                "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
-                "used_fraction": float(used.mean()),
-                "rejected_fraction": float(rejected[n].sum() / max(1, int(used.sum() + rejected[n].sum()))),
-                "num_not_finite": exposure.num_not_finite,
+                "used_fraction": float(num_used[n] / num_pixels),
+                "rejected_fraction": float(num_rejected[n] / max(1, int(num_used[n] + num_rejected[n]))),
+                "num_not_finite": cutout.num_not_finite,
             }
         )
     return exposures
@@ -218,7 +219,7 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
         "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),
         "clipped_fraction": float(((mask & MaskBit.CLIPPED) > 0).mean()),
-        "chi_square": _pooled_chi_square(result),
+        "chi_square": _pooled_chi_square(result, inputs),
     }
 
 
@@ -226,6 +227,6 @@ def _median_sigma(variance: np.ndarray) -> float:
     return float(np.sqrt(np.nanmedian(variance))) if np.isfinite(variance).any() else math.nan
 
 
-def _pooled_chi_square(result: RestorationResult) -> float:
-    number = (result.weights > 0).sum(axis=(1, 2))
+def _pooled_chi_square(result: RestorationResult, inputs: RestorationInputs) -> float:
+    number = inputs.summary.num_used
     return float(np.nansum(result.chi_square * number) / max(1, int(number.sum())))

@@ -18,6 +18,7 @@ __all__ = (
     "NoiseConfig",
     "RejectionConfig",
     "RestorationConfig",
+    "TilingConfig",
 )
 
 from lsst.pex.config import ChoiceField, Config, ConfigField, Field, ListField, RangeField
@@ -30,6 +31,7 @@ from ..core import (
     NoiseOptions,
     RejectionOptions,
     RestoreOptions,
+    TilingOptions,
 )
 
 
@@ -294,6 +296,43 @@ class NoiseConfig(Config):
             )
 
 
+class TilingConfig(Config):
+    """How much memory a patch may take; it is restored in tiles that fit."""
+
+    max_host_memory = RangeField(
+        dtype=float,
+        doc="Memory of the process (GiB), that of the interpreter, its libraries and the restored planes "
+        "included.",
+        default=TilingOptions.max_host_memory,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    max_device_memory = RangeField(
+        dtype=float,
+        doc="Memory of the process on a GPU (GiB). Processes that share a GPU do not run out of memory as "
+        "long as their limits fit together.",
+        default=TilingOptions.max_device_memory,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    max_tile_size = RangeField(
+        dtype=int,
+        doc="Side of a tile (pixels) that is never exceeded, whatever the memory.",
+        default=TilingOptions.max_tile_size,
+        min=128,
+    )
+
+    def make_options(self) -> TilingOptions:
+        """Return the options of the core.
+
+        Returns
+        -------
+        options : `lsst.astroclearnet.core.TilingOptions`
+            The same settings.
+        """
+        return TilingOptions(**self.toDict())
+
+
 class RestorationConfig(Config):
     """All settings of the restoration of a patch."""
 
@@ -303,6 +342,7 @@ class RestorationConfig(Config):
     rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
     agreement = ConfigField[AgreementConfig](doc="What exposures must agree in.")
     noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
+    tiling = ConfigField[TilingConfig](doc="How much memory a patch may take.")
 
     def make_options(self) -> RestoreOptions:
         """Return the options of the core.
@@ -319,4 +359,5 @@ class RestorationConfig(Config):
             rejection=self.rejection.make_options(),
             agreement=self.agreement.make_options(),
             noise=self.noise.make_options(),
+            tiling=self.tiling.make_options(),
         )

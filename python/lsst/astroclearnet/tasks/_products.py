@@ -10,7 +10,15 @@
 
 from __future__ import annotations
 
-__all__ = ("RestorationInputs", "make_coadd", "make_figure", "make_linear_coadd", "make_noise_table")
+__all__ = (
+    "RestorationInputs",
+    "describe_tile",
+    "make_coadd",
+    "make_figure",
+    "make_linear_coadd",
+    "make_noise_table",
+    "predict_disk_bytes",
+)
 
 import dataclasses
 import importlib.metadata
@@ -25,18 +33,26 @@ from lsst.images.cells import CellCoadd
 from ..adapters import (
     FEW_EXPOSURES,
     MaskTable,
-    PatchExposure,
     PatchGeometry,
+    PatchSource,
+    PatchSummary,
     crop_to_patch,
     make_cell_coadd,
-    make_provenance,
     missing_cells,
+    pad_to_common_size,
     patch_slices,
+    record_provenance,
 )
-from ..core import MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
+from ..core import FailedTile, MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_FLOAT_COMPRESSION = 0.9
+"""Size of a compressed plane of floating-point numbers over its own."""
+
+_PLANES_BYTES = 1.0
+"""Bytes a pixel of mask and rejected fraction, compressed."""
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -52,8 +68,10 @@ class RestorationInputs:
 
     Attributes
     ----------
-    exposures
+    source
         Exposures, in the order of the result's arrays.
+    summary
+        What they say of each pixel.
     dropped
         Reason for each exposure that was left out for a fault or because it
         does not overlap the patch, by its name.
@@ -73,7 +91,8 @@ class RestorationInputs:
         Seed of everything random.
     """
 
-    exposures: list[PatchExposure]
+    source: PatchSource
+    summary: PatchSummary
     dropped: dict[str, str]
     not_selected: dict[str, str]
     mask_table: MaskTable
@@ -87,6 +106,29 @@ class RestorationInputs:
     def num_dropped(self) -> int:
         """Exposures left out for a fault, not for lack of overlap (`int`)."""
         return sum(not reason.startswith("no_overlap") for reason in self.dropped.values())
+
+
+def predict_disk_bytes(geometry: PatchGeometry, num_realizations: int, do_linear: bool) -> float:
+    """Return what the coadds of a patch take on disk.
+
+    Parameters
+    ----------
+    geometry
+        Geometry of the patch.
+    num_realizations
+        Number of realisations of the noise.
+    do_linear
+        Whether there is a linear coadd.
+
+    Returns
+    -------
+    size : `float`
+        Bytes, compressed as `lsst.images` does by default.
+    """
+    # Image, variance and realisations; fractions and mask compress well.
+    coadd = geometry.bbox.area * ((2 + num_realizations) * 4.0 * _FLOAT_COMPRESSION + _PLANES_BYTES)
+    size = geometry.definition.cells.grid_size
+    return coadd * (2 if do_linear else 1) + do_linear * size.i * size.j * 31**2 * 4.0
 
 
 def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:
@@ -166,10 +208,9 @@ def make_noise_table(result: RestorationResult, inputs: RestorationInputs) -> Ta
     lines = []
     for i, j in np.ndindex(grid.grid_size.i, grid.grid_size.j):
         top, left = rows.start + i * height, columns.start + j * width
-        cell = slice(top, top + height), slice(left, left + width)
-        number = int(known[cell].sum())
+        number = int(known[top : top + height, left : left + width].sum())
         if number:
-            lines.append((i, j, number, result.linear_noise.correlation(*cell)))
+            lines.append((i, j, number, result.linear_noise.stamps[i, j]))
     indices = np.array([line[:3] for line in lines], dtype=np.int64).reshape(-1, 3)
     table = Table(dict(zip(("cell_i", "cell_j", "num_pixels"), indices.T, strict=True)))
     table["correlation"] = np.array([line[3] for line in lines], dtype=np.float32)
@@ -196,9 +237,8 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
     from ..baselines import coadd_psf
     from ..plots import restoration_figure
 
-    geometry = inputs.geometry
-    size = max(e.psfs.shape[-1] for e in inputs.exposures)
-    stamps = [_mean_psf(e, size) for e in inputs.exposures]
+    geometry, cutouts = inputs.geometry, inputs.source.cutouts
+    stamps = pad_to_common_size([cutout.mean_psf for cutout in cutouts])
     best = min(stamps, key=kernel_fwhm)
     history = result.history
     return restoration_figure(
@@ -208,7 +248,7 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
         mask=crop_to_patch(result.mask, geometry),
         residual=crop_to_patch(result.residual, geometry),
         psfs={
-            "coadd": coadd_psf(np.stack(stamps), result.weights),
+            "coadd": coadd_psf(stamps, inputs.summary.total_weight),
             "best exposure": best,
             "restored": _target_psf(result.target_fwhm),
         },
@@ -217,7 +257,7 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
             "loss": history.loss,
             "held_out_loss": history.validation_loss,
         },
-        title=f"{inputs.data_id}: {len(inputs.exposures)} exposures",
+        title=f"{inputs.data_id}: {len(cutouts)} exposures",
         pixel_scale=geometry.pixel_scale,
     )
 
@@ -233,41 +273,31 @@ def _make_coadd(
     """Assemble a coadd from planes of the patch and its border."""
     geometry = inputs.geometry
     cropped = crop_to_patch(image, geometry)
-    weights = crop_to_patch(result.weights, geometry)
-    rejected = crop_to_patch(result.rejected, geometry)
+    summary = inputs.summary
     missing = missing_cells(np.isfinite(cropped), geometry.definition.cells)
-    covered = np.stack([crop_to_patch(e.covered, geometry) for e in inputs.exposures])
-    usable = np.stack([crop_to_patch(e.usable, geometry) for e in inputs.exposures])
-    usable[list(result.dropped)] = False
-    unused = covered & (~usable | rejected)
     coadd = make_cell_coadd(
         geometry=geometry,
         band=inputs.band,
         image=cropped,
         variance=crop_to_patch(variance, geometry),
-        mask_planes=_mask_planes(result, inputs, covered, unused),
+        mask_planes=_mask_planes(result, inputs),
         psf=_target_psf(result.target_fwhm),
-        provenance=make_provenance(inputs.exposures, weights, geometry, missing),
+        provenance=record_provenance(inputs.source.cutouts, summary.contributions, missing),
         noise_realizations=np.nan_to_num(crop_to_patch(noise, geometry)),
-        mask_fractions={"rejected": unused.sum(axis=0) / np.maximum(covered.sum(axis=0), 1)},
+        mask_fractions={"rejected": summary.num_unused / np.maximum(summary.num_covering, 1)},
     )
     coadd.metadata.update(_coadd_metadata(result, inputs))
     return coadd
 
 
-def _mask_planes(
-    result: RestorationResult, inputs: RestorationInputs, covered: np.ndarray, unused: np.ndarray
-) -> dict[str, np.ndarray]:
-    geometry = inputs.geometry
-    bits = crop_to_patch(result.mask, geometry)
-    flags = [
-        {name: crop_to_patch(plane, geometry) for name, plane in e.flags.items()} for e in inputs.exposures
-    ]
-    rejected = unused.any(axis=0)
-    number = (covered & ~unused).sum(axis=0)
+def _mask_planes(result: RestorationResult, inputs: RestorationInputs) -> dict[str, np.ndarray]:
+    summary = inputs.summary
+    bits = crop_to_patch(result.mask, inputs.geometry)
+    rejected = summary.num_unused > 0
+    number = summary.num_covering - summary.num_unused
     no_data = (bits & MaskBit.NO_DATA) > 0
     clipped = (bits & MaskBit.CLIPPED) > 0
-    return inputs.mask_table.propagate(flags, list(covered)) | {
+    return inputs.mask_table.propagate(summary.counts, summary.num_covering) | {
         "NO_DATA": no_data,
         "INTERPOLATED": ~no_data & (((bits & MaskBit.INPAINTED) > 0) | (number == 0)),
         "CLIPPED": clipped,
@@ -291,10 +321,14 @@ def _coadd_metadata(
         "num_epochs": len(result.history.loss),
         "converged": result.history.converged,
         "stop_reason": result.history.stop_reason,
-        "num_exposures": len(inputs.exposures),
+        "num_exposures": inputs.source.num_exposures,
         "num_dropped": inputs.num_dropped,
         "num_not_selected": len(inputs.not_selected),
+        "num_tiles": result.num_tiles,
+        "num_failed_tiles": len(result.failed_tiles),
     }
+    for n, tile in enumerate(result.failed_tiles):
+        metadata[f"failed_tile_{n}"] = f"{describe_tile(tile, inputs)}: {tile.reason}"
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):
         metadata[f"dropped_{n}"] = f"{name}: {reason}"
     for n, (name, reason) in enumerate(sorted(inputs.not_selected.items())):
@@ -306,6 +340,20 @@ def _target_psf(fwhm: float) -> np.ndarray:
     return gaussian_kernel(fwhm, 2 * math.ceil(2.5 * fwhm) + 1)
 
 
-def _mean_psf(exposure: PatchExposure, size: int) -> np.ndarray:
-    pad = (size - exposure.psfs.shape[-1]) // 2
-    return np.pad(np.nanmean(exposure.psfs, axis=(0, 1)), pad)
+def describe_tile(tile: FailedTile, inputs: RestorationInputs) -> str:
+    """Return the place of a tile.
+
+    Parameters
+    ----------
+    tile
+        The tile.
+    inputs
+        What the restoration was made from.
+
+    Returns
+    -------
+    place : `str`
+        Its box in tract pixels, in words.
+    """
+    box = inputs.source.box(tile.rows, tile.columns)
+    return f"y {box.y.start} to {box.y.stop}, x {box.x.start} to {box.x.stop}"

@@ -13,8 +13,9 @@ from __future__ import annotations
 __all__ = ("report_progress",)
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,27 +28,43 @@ _INTERVAL = 20.0
 """Seconds between messages in the log."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ProgressCallbacks:
+    """What the restoration calls as it proceeds.
+
+    Attributes
+    ----------
+    epoch
+        To be called after each epoch of the fit.
+    tile
+        To be called after each tile with the number done and that of all.
+    """
+
+    epoch: ProgressCallback
+    tile: Callable[[int, int], None]
+
+
 @contextlib.contextmanager
-def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> Iterator[ProgressCallback]:
-    """Report the epochs of a fit.
+def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> Iterator[ProgressCallbacks]:
+    """Report the epochs of a fit and the tiles of a patch.
 
     A message goes to the log every 20 seconds; where standard error is a
-    terminal there is also a bar, whose full length is the largest number of
-    epochs, which a fit rarely needs.
+    terminal there is also a bar, whose full length is at first the largest
+    number of epochs, which a fit rarely needs, and then the number of tiles.
 
     Parameters
     ----------
     log
         Log of the task.
     description
-        What is fitted, such as the data ID.
+        What is restored, such as the data ID.
     max_epochs
         Largest number of epochs.
 
     Yields
     ------
-    callback : `lsst.astroclearnet.core.ProgressCallback`
-        To be called after each epoch.
+    callbacks : `ProgressCallbacks`
+        To be called.
     """
     periodic = PeriodicLogger(log, interval=_INTERVAL)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
@@ -60,9 +77,14 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
     ) as progress:
         bar = progress.add_task(description, total=max_epochs, state="")
 
-        def callback(epoch: int, loss: float, validation_loss: float) -> None:
+        def report_epoch(epoch: int, loss: float, validation_loss: float) -> None:
             state = f"epoch {epoch + 1}, held-out loss {validation_loss:.5f}"
             progress.update(bar, completed=epoch + 1, state=state)
             periodic.log("Fit of %s: %s.", description, state)
 
-        yield callback
+        def report_tile(done: int, number: int) -> None:
+            state = f"tile {done} of {number}"
+            progress.update(bar, completed=done, total=number, state=state)
+            periodic.log("Restoration of %s: %s.", description, state)
+
+        yield ProgressCallbacks(report_epoch, report_tile)

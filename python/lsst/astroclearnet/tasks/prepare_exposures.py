@@ -25,11 +25,12 @@ from ..adapters import (
     DEFAULT_MASK_TREATMENTS,
     ExposureId,
     MaskTable,
-    PatchExposure,
     PatchGeometry,
+    PatchSource,
+    Scratch,
     UnusableExposureError,
+    VisitCutout,
     background_image_from_legacy,
-    prepare_exposure,
 )
 from ._reading import Handle, VisitImageSource, read_overlap, source_id
 
@@ -87,9 +88,9 @@ class PrepareExposuresTask(Task):
     image's own pixels, whose positions on the patch go with them, and only
     the PSF is brought to the grid of the patch.  An exposure that has no PSF
     or sky projection, whose pixels are not calibrated or that cannot be read
-    is dropped with a reason; the others go on.  What is kept takes 29 bytes
-    for each pixel in the box around the overlap, and for each pixel of the
-    patch two bytes, and one more for each mask plane to be propagated.
+    is dropped with a reason; the others go on.  What is kept takes 10 bytes
+    for each pixel in the box around the overlap, in memory or, beyond a
+    limit, in temporary files.
     """
 
     ConfigClass = PrepareExposuresConfig
@@ -107,6 +108,7 @@ class PrepareExposuresTask(Task):
         visit_images: Sequence[VisitImageSource],
         geometry: PatchGeometry,
         sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
+        scratch: Scratch | None = None,
     ) -> Struct:
         """Prepare visit images.
 
@@ -120,18 +122,20 @@ class PrepareExposuresTask(Task):
             Images or fields to be subtracted, or deferred handles of these or
             of ``lsst.afw.math.BackgroundList``, by visit and detector; used
             with ``do_apply_sky_correction``.
+        scratch
+            Where to keep the pixels; in memory by default.
 
         Returns
         -------
         result : `lsst.pipe.base.Struct`
-            ``exposures`` (`list` [`PatchExposure`]), sorted by visit and
-            detector, with positions on the box ``bbox`` (`lsst.images.Box`),
-            which is the outer box of the patch plus its border; and
+            ``source`` (`PatchSource`), the exposures sorted by visit and
+            detector, on the outer box of the patch plus its border; and
             ``dropped`` (`dict` [`str`, `str`]), the reason for each exposure
             that was left out, by its name.
         """
         bbox = geometry.bbox.padded(self.config.border)
-        exposures: list[PatchExposure] = []
+        scratch = Scratch() if scratch is None else scratch
+        cutouts: list[VisitCutout] = []
         dropped: dict[str, str] = {}
         seen: set[ExposureId] = set()
         for source in sorted(visit_images, key=source_id):
@@ -146,13 +150,13 @@ class PrepareExposuresTask(Task):
                     correction = (sky_corrections or {}).get((identity.visit, identity.detector))
                     if correction is None:
                         raise UnusableExposureError("no_sky_correction", "There is no sky correction for it.")
-                exposures.append(self._prepare(source, geometry, bbox, correction))
+                cutouts.append(self._prepare(source, geometry, bbox, correction, scratch))
             except UnusableExposureError as exc:
                 dropped[name] = f"{exc.reason}: {exc}"
                 level = self.log.verbose if exc.reason == "no_overlap" else self.log.warning
                 level("Dropped %s (%s): %s", name, exc.reason, exc)
-        self.log.info("Prepared %d of %d visit images.", len(exposures), len(visit_images))
-        return Struct(exposures=exposures, dropped=dropped, bbox=bbox)
+        self.log.info("Prepared %d of %d visit images.", len(cutouts), len(visit_images))
+        return Struct(source=PatchSource(cutouts, geometry, bbox), dropped=dropped)
 
     def _prepare(
         self,
@@ -160,11 +164,12 @@ class PrepareExposuresTask(Task):
         geometry: PatchGeometry,
         bbox: Box,
         correction: SkyCorrectionSource | None,
-    ) -> PatchExposure:
+        scratch: Scratch,
+    ) -> VisitCutout:
         visit_image, pixel_map = read_overlap(source, geometry, bbox, padding=1)
         known = source_id(source)
         own = ExposureId.from_visit_image(visit_image)
-        exposure = prepare_exposure(
+        cutout = VisitCutout.take(
             visit_image,
             geometry,
             identity=dataclasses.replace(
@@ -178,22 +183,23 @@ class PrepareExposuresTask(Task):
             mask_table=self.mask_table,
             restore_background=self.config.do_restore_background,
             sky_correction=None if correction is None else _read_correction(correction),
+            scratch=scratch,
         )
-        fraction = exposure.usable_fraction(geometry)
+        fraction = cutout.usable_fraction
         if fraction < self.config.min_good_fraction:
             raise UnusableExposureError(
                 "too_few_pixels",
                 f"Only {fraction:.2%} of the patch has usable pixels, less than "
                 f"min_good_fraction={self.config.min_good_fraction:.2%}.",
             )
-        if exposure.num_not_finite:
+        if cutout.num_not_finite:
             self.log.warning(
                 "%s has %d pixels without a usable value or variance that no mask plane excludes; "
                 "they are masked.",
-                exposure.identity,
-                exposure.num_not_finite,
+                cutout.identity,
+                cutout.num_not_finite,
             )
-        return exposure
+        return cutout
 
 
 def _read_correction(source: SkyCorrectionSource) -> Image | BaseField:

@@ -16,34 +16,35 @@ import dataclasses
 import hashlib
 import importlib.util
 import re
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-import lsst.pipe.base.connectionTypes as cT
 from lsst.pex.config import ChoiceField, ConfigField, ConfigurableField, Field, RangeField
 from lsst.pipe.base import (
+    AnnotatedPartialOutputsError,
     InputQuantizedConnection,
     InvalidQuantumError,
     NoWorkFound,
     OutputQuantizedConnection,
     PipelineTask,
     PipelineTaskConfig,
-    PipelineTaskConnections,
     QuantumContext,
     Struct,
     UpstreamFailureNoWorkFound,
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchArrays, PatchExposure, PatchGeometry, stack_patch_exposures
+from ..adapters import PatchGeometry, PatchSource, PatchSummary, Scratch, pad_to_common_size
 from ..core import (
     RestorationError,
     RestorationResult,
-    masked_medians,
-    restore,
+    RestoreOptions,
+    plan_memory,
+    restore_exposures,
     select_device,
     suggest_target_fwhm,
 )
@@ -51,121 +52,25 @@ from ._errors import RestorationAlgorithmError
 from ._metrics import list_concerns, make_metrics
 from ._options_config import RestorationConfig
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
-from ._products import RestorationInputs, make_coadd, make_figure, make_linear_coadd, make_noise_table
+from ._products import (
+    RestorationInputs,
+    make_coadd,
+    make_figure,
+    make_linear_coadd,
+    make_noise_table,
+    predict_disk_bytes,
+)
 from ._progress import report_progress
 from ._reading import VisitImageSource
+from ._restore_coadd_connections import RestoreCoaddConnections
 from ._visit_selection import VisitSelections, parse_visit_selections
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
 from .select_exposures import SelectExposuresTask
 
+_GIB = 2.0**30
 
-class RestoreCoaddConnections(
-    PipelineTaskConnections,
-    dimensions=("skymap", "tract", "patch", "band"),
-    defaultTemplates={
-        "visit_image_name": "visit_image",
-        "reference_name": "deep_coadd",
-        "selection_name": "goodSeeingVisits",
-        "output_name": "restored_coadd",
-    },
-):
-    """Inputs and outputs of `RestoreCoaddTask`.
-
-    Parameters
-    ----------
-    config
-        Configuration, which decides which connections there are.
-    """
-
-    visit_images = cT.Input(
-        doc="Calibrated, background-subtracted visit images that overlap the patch.",
-        name="{visit_image_name}",
-        storageClass="VisitImage",
-        dimensions=("instrument", "visit", "detector"),
-        multiple=True,
-        deferLoad=True,
-    )
-    skymap = cT.Input(
-        doc="Sky map of the full stack, for geometry_source='skymap'.",
-        name="skyMap",
-        storageClass="SkyMap",
-        dimensions=("skymap",),
-    )
-    reference_coadd = cT.Input(
-        doc="Existing coadd whose grid is taken over, for geometry_source='coadd'.",
-        name="{reference_name}",
-        storageClass="CellCoadd",
-        dimensions=("skymap", "tract", "patch", "band"),
-        deferLoad=True,
-    )
-    skymap_geometry = cT.Input(
-        doc="Self-describing geometry of a sky map, for geometry_source='dict'.",
-        name="skymap_geometry",
-        storageClass="StructuredDataDict",
-        dimensions=("skymap",),
-    )
-    visit_selections = cT.Input(
-        doc="Visits selected for the patch, for do_use_visit_selection.",
-        name="{selection_name}",
-        storageClass="StructuredDataDict",
-        dimensions=("instrument", "skymap", "tract", "patch", "band"),
-        multiple=True,
-    )
-    sky_corrections = cT.Input(
-        doc="Sky corrections of the visit images, for do_apply_sky_correction.",
-        name="skyCorr",
-        storageClass="Background",
-        dimensions=("instrument", "visit", "detector"),
-        multiple=True,
-        deferLoad=True,
-    )
-    restored_coadd = cT.Output(
-        doc="Restored coadd at the target PSF, in nJy: to look, detect and classify.",
-        name="{output_name}",
-        storageClass="CellCoadd",
-        dimensions=("skymap", "tract", "patch", "band"),
-    )
-    restored_coadd_linear = cT.Output(
-        doc="The same at the same PSF with the noise of the exposures kept, in nJy: to measure.",
-        name="{output_name}_linear",
-        storageClass="CellCoadd",
-        dimensions=("skymap", "tract", "patch", "band"),
-    )
-    restored_coadd_linear_noise = cT.Output(
-        doc="Correlation of the noise of neighbouring pixels of the linear coadd, by cell.",
-        name="{output_name}_linear_noise",
-        storageClass="ArrowAstropy",
-        dimensions=("skymap", "tract", "patch", "band"),
-    )
-    restored_coadd_metrics = cT.Output(
-        doc="Figures about the restoration and each of its exposures.",
-        name="{output_name}_metrics",
-        storageClass="StructuredDataDict",
-        dimensions=("skymap", "tract", "patch", "band"),
-    )
-    restored_coadd_plot = cT.Output(
-        doc="Coadd beside restored coadd, residual, PSF and convergence.",
-        name="{output_name}_plot",
-        storageClass="Plot",
-        dimensions=("skymap", "tract", "patch", "band"),
-    )
-
-    def __init__(self, *, config: RestoreCoaddConfig | None = None) -> None:
-        super().__init__(config=config)
-        if config is None:
-            return
-        for source, connection in GEOMETRY_CONNECTIONS.items():
-            if source != config.geometry_source:
-                delattr(self, connection)
-        if not config.do_use_visit_selection:
-            del self.visit_selections
-        if not config.preparation.do_apply_sky_correction:
-            del self.sky_corrections
-        if not config.do_linear:
-            del self.restored_coadd_linear
-            del self.restored_coadd_linear_noise
-        if not config.do_plot:
-            del self.restored_coadd_plot
+_RESIDENT_SHARE = 0.25
+"""Share of the memory of the process that exposures may take as a whole."""
 
 
 class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
@@ -183,7 +88,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     )
     cell_size = RangeField(
         dtype=int,
-        doc="Side (pixels) of the cells of a patch whose sky map has no cells.",
+        doc="Side (pixels) of the cells of a patch without cells, or the nearest size that divides it.",
         default=100,
         min=10,
     )
@@ -227,6 +132,21 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         min=1,
     )
     restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
+    max_failed_fraction = RangeField(
+        dtype=float,
+        doc="Largest share of the patch in tiles that could not be restored with which it is still written, "
+        "with these tiles flagged; the quantum then ends with partial outputs. With 0 one failed tile fails "
+        "the patch.",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+    )
+    scratch_folder = Field[str](
+        doc="Directory for the temporary files of exposures that do not fit into the memory; by default that "
+        "of the system (TMPDIR).",
+        default=None,
+        optional=True,
+    )
     do_linear = Field[bool](
         doc="Write the linear coadd, which keeps the noise of the exposures and is the one to measure on, "
         "and the correlation of its noise?",
@@ -291,6 +211,12 @@ class RestoreCoaddTask(PipelineTask):
             sky_corrections=self._read_sky_corrections(butlerQC, inputRefs),
         )
         butlerQC.put(outputs, outputRefs)
+        if outputs.partial is not None:
+            # Without the coadds themselves: what is annotated of a failure
+            # cannot be written with them.
+            raise AnnotatedPartialOutputsError.annotate(
+                outputs.partial, self, log=self.log
+            ) from outputs.partial
 
     @timeMethod
     def run(
@@ -323,7 +249,9 @@ class RestoreCoaddTask(PipelineTask):
         -------
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd`` (`lsst.images.cells.CellCoadd`),
-            ``restored_coadd_metrics`` (`dict`) and, if configured,
+            ``restored_coadd_metrics`` (`dict`), ``partial``, which says what
+            is missing (`RestorationAlgorithmError`) or is `None`, and, if
+            configured,
             ``restored_coadd_linear`` (`lsst.images.cells.CellCoadd`),
             ``restored_coadd_linear_noise`` (`astropy.table.Table`) and
             ``restored_coadd_plot`` (`matplotlib.figure.Figure`).
@@ -339,12 +267,18 @@ class RestoreCoaddTask(PipelineTask):
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
         chosen = self.selection.run(visit_images=visit_images, geometry=geometry, selections=selections)
+        options = self.config.restoration.make_options()
+        scratch = Scratch(_RESIDENT_SHARE * options.tiling.max_host_memory * _GIB, self.config.scratch_folder)
         prepared = self.preparation.run(
-            visit_images=chosen.selected, geometry=geometry, sky_corrections=sky_corrections
+            visit_images=chosen.selected,
+            geometry=geometry,
+            sky_corrections=sky_corrections,
+            scratch=scratch,
         )
-        self._require_exposures(prepared.exposures, {**chosen.rejected, **prepared.dropped}, name)
+        self._require_exposures(prepared.source, {**chosen.rejected, **prepared.dropped}, name)
         inputs = RestorationInputs(
-            exposures=prepared.exposures,
+            source=prepared.source,
+            summary=PatchSummary(prepared.source),
             dropped=prepared.dropped,
             not_selected=chosen.rejected,
             mask_table=self.preparation.mask_table,
@@ -354,11 +288,14 @@ class RestoreCoaddTask(PipelineTask):
             data_id=name,
             seed=seed,
         )
-        result = self._restore(stack_patch_exposures(prepared.exposures), inputs)
-        inputs = self._record_contradictions(result, inputs)
+        result = self._restore(inputs, options)
+        partial = self._judge_failed_tiles(result, inputs)
+        inputs = self._record_left_out(result, inputs)
         metrics = make_metrics(result, inputs)
         self._record(metrics)
-        outputs = Struct(restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics)
+        outputs = Struct(
+            restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics, partial=partial
+        )
         if self.config.do_linear:
             outputs.restored_coadd_linear = make_linear_coadd(result, inputs)
             outputs.restored_coadd_linear_noise = make_noise_table(result, inputs)
@@ -367,28 +304,41 @@ class RestoreCoaddTask(PipelineTask):
         return outputs
 
     @timeMethod
-    def _restore(self, arrays: PatchArrays, inputs: RestorationInputs) -> RestorationResult:
-        options = self.config.restoration.make_options()
-        target_fwhm = self._target_fwhm(arrays, inputs.geometry)
+    def _restore(self, inputs: RestorationInputs, options: RestoreOptions) -> RestorationResult:
+        source = inputs.source
+        target_fwhm = self._target_fwhm(source)
         self.log.info(
             "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
             inputs.data_id,
-            len(inputs.exposures),
+            source.num_exposures,
             target_fwhm * inputs.geometry.pixel_scale,
         )
         try:
-            with report_progress(self.log, inputs.data_id, options.fit.max_epochs) as callback:
-                result = restore(
-                    arrays.images,
-                    arrays.variances,
-                    arrays.good,
-                    arrays.psfs,
+            device = select_device(self.config.device)
+            plan = plan_memory(source, options, device=device.type, layout=source.layout)
+            disk = predict_disk_bytes(inputs.geometry, options.noise.num_realizations, self.config.do_linear)
+            self.log.info(
+                "The plan: %s, %.2f GiB of temporary files, %.2f GiB of coadds on disk.",
+                plan,
+                source.file_bytes / _GIB,
+                disk / _GIB,
+            )
+            self.metadata["plan_num_tiles"] = len(plan.grid.tiles)
+            self.metadata["plan_host_memory"] = plan.host_memory
+            self.metadata["plan_device_memory"] = plan.device_memory
+            self.metadata["plan_disk"] = disk
+            with report_progress(self.log, inputs.data_id, options.fit.max_epochs) as callbacks:
+                result = restore_exposures(
+                    source,
                     target_fwhm=target_fwhm,
                     options=options,
-                    device=self.config.device,
+                    device=device,
                     seed=inputs.seed,
-                    positions=arrays.positions,
-                    callback=callback,
+                    layout=source.layout,
+                    plan=plan,
+                    maps=inputs.summary,
+                    callback=callbacks.epoch,
+                    tile_callback=callbacks.tile,
                 )
         except RestorationError as exc:
             raise RestorationAlgorithmError.from_core(exc) from exc
@@ -418,15 +368,14 @@ class RestoreCoaddTask(PipelineTask):
         handles = butlerQC.get(inputRefs.sky_corrections)
         return {(int(h.dataId["visit"]), int(h.dataId["detector"])): h for h in handles}
 
-    def _target_fwhm(self, arrays: PatchArrays, geometry: PatchGeometry) -> float:
+    def _target_fwhm(self, source: PatchSource) -> float:
         """Return the FWHM of the target PSF in pixels."""
         if self.config.target_fwhm is not None:
-            return float(self.config.target_fwhm) / geometry.pixel_scale
-        # The noise of the light in a pixel of the patch.
-        variances = torch.as_tensor(arrays.variances) / arrays.positions.area.clamp(min=1e-6)
-        levels = masked_medians(variances, torch.as_tensor(arrays.good), np.inf)
+            return float(self.config.target_fwhm) / source.geometry.pixel_scale
         return suggest_target_fwhm(
-            np.nanmean(arrays.psfs, axis=(1, 2)), levels.numpy(), max_noise=self.config.max_noise
+            pad_to_common_size([cutout.mean_psf for cutout in source.cutouts]),
+            np.array([cutout.level for cutout in source.cutouts]),
+            max_noise=self.config.max_noise,
         )
 
     def _check_device(self) -> None:
@@ -442,10 +391,8 @@ class RestoreCoaddTask(PipelineTask):
         digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()
         return int.from_bytes(digest)
 
-    def _require_exposures(
-        self, exposures: Sequence[PatchExposure], dropped: Mapping[str, str], name: str
-    ) -> None:
-        if exposures:
+    def _require_exposures(self, source: PatchSource, dropped: Mapping[str, str], name: str) -> None:
+        if source.num_exposures:
             return
         bad = {key: reason for key, reason in dropped.items() if not reason.startswith("no_overlap")}
         if not bad:
@@ -453,13 +400,31 @@ class RestoreCoaddTask(PipelineTask):
         reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
         raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
 
-    def _record_contradictions(
+    def _judge_failed_tiles(
         self, result: RestorationResult, inputs: RestorationInputs
-    ) -> RestorationInputs:
-        """Add the exposures that contradict the others to the dropped ones."""
+    ) -> RestorationAlgorithmError | None:
+        """Return what is missing, or raise if that is too much."""
+        if not result.failed_tiles:
+            return None
+        lost = sum(
+            (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
+            for tile in result.failed_tiles
+        )
+        fraction = lost / float(np.prod(inputs.source.shape))
+        error = RestorationAlgorithmError(
+            f"{len(result.failed_tiles)} tile(s), {100.0 * fraction:.1f} % of {inputs.data_id}, could not be "
+            f"restored: {result.failed_tiles[0].reason}",
+            {"num_failed_tiles": len(result.failed_tiles), "failed_fraction": fraction},
+        )
+        if fraction > self.config.max_failed_fraction:
+            raise error
+        return error
+
+    def _record_left_out(self, result: RestorationResult, inputs: RestorationInputs) -> RestorationInputs:
+        """Add the exposures that were left out to the dropped ones."""
         dropped = dict(inputs.dropped)
-        for n, reason in result.dropped.items():
-            name = str(inputs.exposures[n].identity)
+        for n, reason in {**inputs.source.problems, **result.dropped}.items():
+            name = str(inputs.source.cutouts[n].identity)
             dropped[name] = reason
             self.log.warning("Dropped %s (%s)", name, reason)
         return dataclasses.replace(inputs, dropped=dropped)
@@ -470,6 +435,7 @@ class RestoreCoaddTask(PipelineTask):
                 self.metadata[f"{group}_{key}"] = value
         for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
             self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
+        self.metadata["peak_host_memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if torch.cuda.is_available():
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated())
         self.metadata["torch_version"] = str(torch.__version__)

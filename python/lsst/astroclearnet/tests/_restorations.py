@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import FitOptions, NetworkOptions, NoiseOptions, RestorationResult, RestoreOptions, restore
+from ..core import FitOptions, NetworkOptions, NoiseOptions, RestoreOptions, StackResult, restore
 from ._exposures import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (66, 80)
@@ -70,7 +70,7 @@ def make_scene(**changes: Any) -> ExposureArrays:
 
 def restore_on_cpu(
     arrays: ExposureArrays, options: RestoreOptions | None = None, **changes: Any
-) -> RestorationResult:
+) -> StackResult:
     """Restore exposures at the PSF `TARGET` on the CPU.
 
     Parameters
@@ -84,7 +84,7 @@ def restore_on_cpu(
 
     Returns
     -------
-    result : `lsst.astroclearnet.core.RestorationResult`
+    result : `lsst.astroclearnet.core.StackResult`
         The restoration.
     """
     return restore(*arrays, options=options, **{"target_fwhm": TARGET, "device": "cpu", **changes})

@@ -1,0 +1,129 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Memory and time of large patches, beside what was planned."""
+
+from __future__ import annotations
+
+__all__ = ("measure_memory", "measure_time")
+
+import numpy as np
+
+from ._geometry_table import Table, format_value
+from ._scaling_run import run_in_process
+
+_FULL = {500: (8, 16, 33, 64), 1000: (8, 33), 2000: (8, 33), 4200: (8, 33, 115)}
+"""Numbers of exposures, by the side of the patch in pixels."""
+
+_QUICK = {160: (4,)}
+
+_TIMES = ((256, 8), (256, 16), (384, 8), (512, 8), (384, 24))
+_QUICK_TIMES = ((128, 4), (160, 4), (160, 6))
+
+_TOLERANCE = 1.2
+"""Ratio of measured and planned memory that is good enough."""
+
+
+def measure_memory(*, quick: bool, device: str) -> list[Table]:
+    """Restore tiles of patches of many sizes.
+
+    Parameters
+    ----------
+    quick
+        Tiny patches, to see that all works.
+    device
+        Device.
+
+    Returns
+    -------
+    tables : `list` [`Table`]
+        A row for each size.
+    """
+    rows = []
+    for size, numbers in (_QUICK if quick else _FULL).items():
+        for exposures in numbers:
+            limits = {"max_host_memory": 2.5, "max_tile_size": 128} if quick else {}
+            run = run_in_process(
+                size=size, exposures=exposures, max_tiles=1, max_epochs=1, device=device, **limits
+            )
+            ratio = run["host"] / run["planned_host"]
+            pixels = run["pixels"] * exposures
+            rows.append(
+                {
+                    "patch": f"{size} x {size}",
+                    "exposures": str(exposures),
+                    "tiles": f"{run['num_tiles']:.0f}",
+                    "side of a tile": f"{run['tile']:.0f}",
+                    "host, planned (GiB)": f"{run['planned_host']:.2f}",
+                    "host, measured (GiB)": f"{run['host']:.2f}",
+                    "measured / planned": f"{ratio:.2f}"
+                    + ("" if 1.0 / _TOLERANCE <= ratio <= _TOLERANCE else " **missed**"),
+                    "device, planned (GiB)": format_value(run["planned_device"] or np.nan),
+                    "device, measured (GiB)": format_value(run["device"] or np.nan),
+                    "a tile (s)": f"{run['tiles']:.1f}",
+                    "microseconds a pixel and exposure": f"{1e6 * run['tiles'] / pixels:.1f}",
+                    "all tiles, extrapolated (h)": f"{run['tiles'] * size**2 / run['pixels'] / 3600.0:.2f}",
+                }
+            )
+    legend = (
+        "One tile of each patch, the largest, in a process of its own; the planes are those of the whole "
+        "patch, the limit is 8 GiB, and the exposures are made when they are read, so that they take no "
+        "memory beside those of a tile. Time is that of the tile over the pixels that it owns. Memory is the "
+        "largest resident set of the process; the plan should be within 20 % of it."
+    )
+    return [Table("Memory", legend, rows)]
+
+
+def measure_time(*, quick: bool, device: str) -> list[Table]:
+    """Restore small patches and fit the cost.
+
+    Parameters
+    ----------
+    quick
+        Tiny patches, to see that all works.
+    device
+        Device.
+
+    Returns
+    -------
+    tables : `list` [`Table`]
+        Times, and the straight line through them.
+    """
+    rows, points = [], []
+    for size, exposures in _QUICK_TIMES if quick else _TIMES:
+        run = run_in_process(size=size, exposures=exposures, max_epochs=1 if quick else 60, device=device)
+        points.append((1e-6 * size**2 * exposures, run["tiles"]))
+        rows.append(
+            {
+                "patch": f"{size} x {size}",
+                "exposures": str(exposures),
+                "pixels x exposures (1e6)": f"{points[-1][0]:.2f}",
+                "agreement and fit (s)": f"{run['fit']:.1f}",
+                "tiles (s)": f"{run['tiles']:.1f}",
+            }
+        )
+    x, y = np.array(points).T
+    (slope, constant), covariance = np.polyfit(x, y, 1, cov="unscaled")
+    left = y - slope * x - constant
+    scale = np.sqrt((left**2).sum() / max(1, len(x) - 2))
+    errors = scale * np.sqrt(np.diag(covariance))
+    rows.append(
+        {
+            "patch": "slope",
+            "exposures": "",
+            "pixels x exposures (1e6)": "",
+            "agreement and fit (s)": "",
+            "tiles (s)": f"{format_value((slope, errors[0]))} per 1e6, "
+            f"constant {format_value((constant, errors[1]))}",
+        }
+    )
+    legend = (
+        "Whole patches in one tile. The cost of the tiles should be linear in pixels times exposures; "
+        "the fit has two windows, whatever the patch, and the agreement takes the rest of the second column."
+    )
+    return [Table("Time", legend, rows)]

@@ -1,0 +1,338 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a patch needs of a visit image, to be cut to any part of the patch."""
+
+from __future__ import annotations
+
+__all__ = ("VisitCutout",)
+
+import dataclasses
+
+import numpy as np
+
+from lsst.images import Box, Image, Polygon, VisitImage
+from lsst.images.fields import BaseField
+from lsst.images.psfs import PointSpreadFunction
+
+from ..core import InputError
+from ._backgrounds import adjust_background
+from ._coverage import NearestPixel, cover_polygon
+from ._exposure_id import ExposureId, UnusableExposureError
+from ._mask_planes import MaskTable, mask_of_planes
+from ._patch_exposure import PatchExposure, PixelLocation
+from ._patch_geometry import PatchGeometry
+from ._pixel_map import PixelMap
+from ._psf import psf_stamps
+from ._scratch import Scratch
+from ._visit_requirements import calibrate, read_psf
+
+_VALID, _USABLE, _GOOD = 1, 2, 4
+"""Bits: the visit image has the pixel; that is finite and not excluded; and
+its centre is on the patch.  Planes to be propagated follow."""
+
+_PLANES_FROM = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class VisitCutout:
+    """The part of a visit image that overlaps a patch, on its own pixels.
+
+    It is small enough to be kept for every exposure of a patch: positions and
+    PSFs, which take most memory, are made for a part of the patch when that
+    is asked for.
+
+    Attributes
+    ----------
+    identity
+        Which visit image.
+    geometry
+        Geometry of the patch.
+    bbox
+        Box of the pixels that are kept, in pixels of the visit image.
+    image
+        Shape (h, w), float32, nJy.
+    variance
+        Shape (h, w), float32, nJy^2.
+    bits
+        Shape (h, w), uint16, what is known of each pixel.
+    planes
+        Names of the mask planes to be propagated, in the order of their bits.
+    from_patch
+        Map from the bordered box of the patch to the visit image.
+    to_patch
+        Map from the kept pixels to the patch.
+    psf
+        PSF of the visit image.
+    polygon
+        Part of the patch that the visit image covers, in tract pixels.
+    mean_psf
+        Shape (P, P), float64, mean PSF over the patch, on its pixels.
+    level
+        Variance of the light in a pixel of the patch: the median, in nJy^2.
+    usable_fraction
+        Area of the usable pixels within the outer box of the patch over the
+        area of that box.
+    num_not_finite
+        Pixels on the patch that no mask plane excluded and whose value or
+        variance is not usable.
+    """
+
+    identity: ExposureId
+    geometry: PatchGeometry
+    bbox: Box
+    image: np.ndarray
+    variance: np.ndarray
+    bits: np.ndarray
+    planes: tuple[str, ...]
+    from_patch: PixelMap
+    to_patch: PixelMap
+    psf: PointSpreadFunction
+    polygon: Polygon
+    mean_psf: np.ndarray
+    level: float
+    usable_fraction: float
+    num_not_finite: int
+
+    @classmethod
+    def take(
+        cls,
+        visit_image: VisitImage,
+        geometry: PatchGeometry,
+        *,
+        identity: ExposureId | None = None,
+        bbox: Box | None = None,
+        pixel_map: PixelMap | None = None,
+        mask_table: MaskTable | None = None,
+        restore_background: bool = False,
+        sky_correction: Image | BaseField | None = None,
+        scratch: Scratch | None = None,
+    ) -> VisitCutout:
+        """Take what a patch needs of a visit image.
+
+        Parameters
+        ----------
+        visit_image
+            The visit image, or the part of it that overlaps the patch.
+        geometry
+            Geometry of the patch.
+        identity
+            Which visit image it is, where its data ID is known.
+        bbox
+            Box to fill, in tract pixels: the outer box of the patch, which is
+            the default, or that with an even border.
+        pixel_map
+            Map from that box to the visit image, where it is known already.
+        mask_table
+            Treatment of the mask planes; by default that of
+            `DEFAULT_MASK_TREATMENTS`.
+        restore_background
+            Whether to add the background that was subtracted from the visit
+            image.
+        sky_correction
+            What to subtract from the visit image, in a unit like that of its
+            pixels; at least over the part that overlaps the patch.
+        scratch
+            Where to keep the pixels; in memory by default.
+
+        Returns
+        -------
+        cutout : `VisitCutout`
+            The pixels on the patch.
+
+        Raises
+        ------
+        UnusableExposureError
+            If the exposure has no PSF, a unit that is not calibrated, a
+            background that cannot be added, or no usable pixel on the patch.
+        """
+        table = MaskTable.from_treatments() if mask_table is None else mask_table
+        bbox = geometry.bbox if bbox is None else bbox
+        if pixel_map is None:
+            pixel_map = PixelMap.from_projections(geometry.projection, bbox, visit_image.sky_projection)
+        overlap = pixel_map.overlap(visit_image.bbox, padding=1)
+        if overlap is None:
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+        visit_image = adjust_background(
+            visit_image[overlap], restore=restore_background, correction=sky_correction
+        )
+        visit_image = calibrate(visit_image)
+        psf = read_psf(visit_image)
+        excluded = mask_of_planes(visit_image.mask, table.excluded)
+        valid = _valid_pixels(visit_image)
+        if not _overlaps(valid, pixel_map, visit_image.bbox, geometry):
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+        image, variance = visit_image.image.array, visit_image.variance.array
+        finite = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+        to_patch = PixelMap.from_projections(
+            visit_image.sky_projection, visit_image.bbox, geometry.projection
+        )
+        location = PixelLocation.find(to_patch, visit_image.bbox, bbox)
+        cut = location.bbox.slice_within(visit_image.bbox)
+        on_patch = np.zeros(valid.shape, dtype=bool)
+        on_patch[cut] = np.isfinite(location.y)
+        usable = finite & ~excluded & valid
+        good = usable & on_patch
+        within = location.within(geometry.bbox, bbox)
+        if not (good[cut] & within).any():
+            raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
+        try:
+            stamps = psf_stamps(psf, pixel_map, visit_image.bbox, max_cells=_MEAN_CELLS)
+        except InputError as exc:
+            raise UnusableExposureError("bad_psf", str(exc)) from exc
+        bits = _VALID * valid.astype(np.uint16) + _USABLE * usable.astype(np.uint16)
+        bits += _GOOD * good.astype(np.uint16)
+        for k, plane in enumerate(table.propagated, _PLANES_FROM):
+            bits |= mask_of_planes(visit_image.mask, [plane]).astype(np.uint16) << np.uint16(k)
+        area = location.area[good[cut]].astype(float)
+        scratch = Scratch() if scratch is None else scratch
+        return cls(
+            identity=ExposureId.from_visit_image(visit_image) if identity is None else identity,
+            geometry=geometry,
+            bbox=visit_image.bbox,
+            image=scratch.keep(np.where(good, image, 0.0).astype(np.float32)),
+            variance=scratch.keep(np.where(good, variance, 1.0).astype(np.float32)),
+            bits=scratch.keep(bits),
+            planes=tuple(table.propagated),
+            from_patch=pixel_map,
+            to_patch=to_patch,
+            psf=psf,
+            polygon=cover_polygon(geometry, visit_image),
+            mean_psf=np.nanmean(stamps, axis=(0, 1)),
+            level=float(np.median(variance[good] / area)),
+            usable_fraction=float(location.area[good[cut] & within].sum(dtype=float)) / geometry.bbox.area,
+            num_not_finite=int((~finite & ~excluded & valid & on_patch).sum()),
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pixels that are kept (`int`)."""
+        return self.image.nbytes + self.variance.nbytes + self.bits.nbytes
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the pixels are in memory, and not in files (`bool`)."""
+        return not isinstance(self.image, np.memmap)
+
+    def touches(self, box: Box) -> bool:
+        """Tell whether pixels may lie in a part of the patch.
+
+        Parameters
+        ----------
+        box
+            Part of the bordered box of the patch, in tract pixels.
+
+        Returns
+        -------
+        touches : `bool`
+            False if certainly none does.
+        """
+        return dataclasses.replace(self.from_patch, bbox=box).overlap(self.bbox, padding=1) is not None
+
+    def on(self, box: Box) -> PatchExposure | None:
+        """Cut the exposure to a part of the patch.
+
+        Parameters
+        ----------
+        box
+            Part of the bordered box of the patch, in tract pixels.
+
+        Returns
+        -------
+        exposure : `PatchExposure` or `None`
+            Pixels whose centres lie there; `None` if there is none.
+        """
+        overlap = dataclasses.replace(self.from_patch, bbox=box).overlap(self.bbox, padding=1)
+        if overlap is None:
+            return None
+        try:
+            location = PixelLocation.find(self.to_patch, overlap, box)
+        except UnusableExposureError:
+            return None
+        cut = location.bbox.slice_within(self.bbox)
+        good = ((self.bits[cut] & _GOOD) > 0) & np.isfinite(location.y)
+        exposure = PatchExposure(
+            cutout=self,
+            box=box,
+            bbox=location.bbox,
+            image=np.where(good, self.image[cut], np.float32(0.0)),
+            variance=np.where(good, self.variance[cut], np.float32(1.0)),
+            good=good,
+            y=location.y,
+            x=location.x,
+            area=location.area,
+        )
+        Scratch.forget(self.image, self.variance, self.bits)
+        return exposure
+
+    def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
+        """Return PSFs in a part of the patch.
+
+        Parameters
+        ----------
+        box
+            Part of the bordered box of the patch, in tract pixels.
+        max_cells
+            Largest number of cells along each side, if their size is not to
+            be about 50 pixels.
+
+        Returns
+        -------
+        psfs : `numpy.ndarray`
+            Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, PSFs on pixels
+            of the patch in the middles of cells of equal size; NaN where the
+            visit image has no position.
+
+        Raises
+        ------
+        lsst.astroclearnet.core.InputError
+            If the PSF cannot be evaluated.
+        """
+        pixel_map = dataclasses.replace(self.from_patch, bbox=box)
+        return psf_stamps(self.psf, pixel_map, self.bbox, max_cells=max_cells)
+
+    def planes_on(self, box: Box) -> dict[str, np.ndarray]:
+        """Return what is known of the nearest pixel in a part of the patch.
+
+        Parameters
+        ----------
+        box
+            Part of the bordered box of the patch, in tract pixels.
+
+        Returns
+        -------
+        planes : `dict` [`str`, `numpy.ndarray`]
+            Shape (H, W), bool: ``covered``, where there is one; ``usable``,
+            where it is usable; and the mask planes to be propagated, by name.
+        """
+        positions = self.from_patch.positions(box)
+        start = self.bbox.start
+        nearest = NearestPixel(positions.y - start.y, positions.x - start.x, self.bits.shape)
+        bits = nearest(self.bits)
+        Scratch.forget(self.bits)
+        names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
+        return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
+
+
+_MEAN_CELLS = 4
+"""Positions along each side of the patch at which the mean PSF is taken."""
+
+
+def _valid_pixels(visit_image: VisitImage) -> np.ndarray:
+    """Return the pixels that a visit image has."""
+    if visit_image.bounds == visit_image.bbox:
+        return np.ones(visit_image.image.array.shape, dtype=bool)
+    grid = visit_image.bbox.meshgrid()
+    return np.asarray(visit_image.bounds.contains(x=grid.x, y=grid.y))
+
+
+def _overlaps(valid: np.ndarray, pixel_map: PixelMap, visit_bbox: Box, geometry: PatchGeometry) -> bool:
+    """Tell whether any pixel of a patch has a pixel of a visit image."""
+    positions = pixel_map.positions(geometry.bbox)
+    start = visit_bbox.start
+    return bool(NearestPixel(positions.y - start.y, positions.x - start.x, valid.shape)(valid).any())

@@ -1,0 +1,15 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What the Parsl plug-in of ``bps`` needs beside its own classes.
+
+The submit files in the directory ``bps`` name these classes.
+"""
+
+from ._service import *
+from ._sites import *

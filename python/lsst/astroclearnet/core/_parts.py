@@ -1,0 +1,130 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Tiles of a patch with their exposures, read one at a time."""
+
+from __future__ import annotations
+
+__all__ = ("Part", "PartReader", "SettledPart")
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ._exposure_source import ExposureCut, ExposureSource
+from ._exposure_stack import ExposureStack
+from ._forward_model import ForwardModel
+from ._tiling import Tile
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A tile and the exposures that see it.
+
+    Attributes
+    ----------
+    tile
+        The tile.
+    exposures
+        Shape (m,), int64, which exposures of the patch these are.
+    stack
+        The exposures.
+    model
+        Their forward model.
+    origins
+        Row and column, in its own pixels, of the first pixel that the arrays
+        hold of each exposure.
+    noise
+        Shape (k, m, h, w), noise of the pixels on the CPU, where it is known.
+    """
+
+    tile: Tile
+    exposures: torch.Tensor
+    stack: ExposureStack
+    model: ForwardModel
+    origins: tuple[tuple[int, int], ...]
+    noise: torch.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SettledPart:
+    """A tile whose exposures agree.
+
+    Attributes
+    ----------
+    part
+        The tile; pixels that others contradict are not good.
+    variances
+        Shape (m, h, w), variances of the likelihood.
+    rejected
+        Shape (m, h, w), bool, pixels that others contradict.
+    """
+
+    part: Part
+    variances: torch.Tensor
+    rejected: torch.Tensor
+
+
+class PartReader:
+    """Reads tiles of a patch, one at a time.
+
+    A single tile is read once and kept; of several none is.
+
+    Parameters
+    ----------
+    source
+        The exposures.
+    tiles
+        The tiles.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+    device
+        Where to put the exposures.
+    """
+
+    def __init__(
+        self, source: ExposureSource, tiles: Sequence[Tile], target_fwhm: float, device: torch.device
+    ) -> None:
+        self.source = source
+        self.tiles = tuple(tiles)
+        self.target_fwhm = target_fwhm
+        self.device = device
+        self._kept: Part | None = None
+
+    def __iter__(self) -> Iterator[Part]:
+        for tile in self.tiles:
+            part = self.read(tile)
+            if part is not None:
+                yield part
+
+    def read(self, tile: Tile) -> Part | None:
+        """Read a tile.
+
+        Parameters
+        ----------
+        tile
+            A tile, also one that is not among those of the reader.
+
+        Returns
+        -------
+        part : `Part` or `None`
+            The tile with its exposures; `None` if none has a usable pixel.
+        """
+        if self._kept is not None and self._kept.tile == tile:
+            return self._kept
+        cut = self.source.cut(tile.rows, tile.columns)
+        part = None if cut is None else self._make(tile, cut)
+        if self.tiles == (tile,):
+            self._kept = part
+        return part
+
+    def _make(self, tile: Tile, cut: ExposureCut) -> Part:
+        stack = cut.stack.to(self.device)
+        model = ForwardModel.from_stack(stack, self.target_fwhm)
+        return Part(tile, cut.exposures, stack, model, cut.origins, cut.noise)

@@ -1,0 +1,191 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The task on patches that are restored in tiles, some of which fail."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.adapters import PatchGeometry
+from lsst.astroclearnet.core import Part, RestorationError, TileRestorer, TileResult
+from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
+from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.images import VisitImage
+from lsst.pipe.base import AnnotatedPartialOutputsError, Struct
+
+SHAPE = (210, 230)
+VIEWS: tuple[dict[str, Any], ...] = (
+    {"offset": (3.3, 40.2), "visit": 11},
+    {"offset": (-4.1, 44.9), "rotation": 31.0, "visit": 12},
+    {"offset": (0.4, 81.6), "rotation": 4.0, "visit": 13},
+)
+
+
+@pytest.fixture(scope="module")
+def geometry() -> PatchGeometry:
+    """A patch of 4x5 cells."""
+    return make_patch_geometry().patch(3, 0)
+
+
+@pytest.fixture(scope="module")
+def visits(geometry: PatchGeometry) -> list[VisitImage]:
+    """Three visit images with rotations and dithers."""
+    rng = np.random.default_rng(3)
+    columns, rows = np.meshgrid(np.arange(28.0, 140.0, 26.0), np.arange(28.0, 140.0, 26.0))
+    field = StarField(
+        geometry=geometry, x=columns.ravel(), y=rows.ravel(), flux=rng.uniform(300.0, 6000.0, columns.size)
+    )
+    images = []
+    for view in VIEWS:
+        projection = make_projection(SHAPE, **view)
+        image = field.render(projection, SHAPE, 3.6) + rng.normal(size=SHAPE)
+        planes = {"SATURATED": np.zeros(SHAPE, dtype=bool)}
+        planes["SATURATED"][100:104, 60:190] = True
+        images.append(make_visit_image(image, projection, fwhm=3.6, planes=planes))
+    return images
+
+
+def make_task(**changes: Any) -> RestoreCoaddTask:
+    """Return a task that restores in tiles, quickly."""
+    config = RestoreCoaddConfig()
+    config.geometry_source = "dict"
+    config.target_fwhm = 0.6
+    config.device = "cpu"
+    config.do_plot = False
+    config.restoration.fit.max_epochs = 2
+    config.restoration.noise.num_draws = 2
+    config.restoration.network.strengths = [1e-5, 1e-3, 1e-1]
+    config.restoration.tiling.max_tile_size = 180
+    for name, value in changes.items():
+        setattr(config, name, value)
+    config.validate()
+    return RestoreCoaddTask(config=config)
+
+
+@pytest.fixture(scope="module")
+def tiled(geometry: PatchGeometry, visits: list[VisitImage]) -> Struct:
+    """What the task makes in tiles."""
+    return make_task().run(visit_images=visits, geometry=geometry, band="i")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one tile fail."""
+    original = TileRestorer.restore
+
+    def fail(self: TileRestorer, part: Part) -> TileResult:
+        if part.tile.own_rows.start > 20 and part.tile.own_columns.start > 90:
+            raise RestorationError("the sky fell down")
+        return original(self, part)
+
+    monkeypatch.setattr(TileRestorer, "restore", fail)
+
+
+def test_tiles_make_the_planes_of_the_patch(
+    geometry: PatchGeometry, visits: list[VisitImage], tiled: Struct
+) -> None:
+    """If it fails, masks or provenance depend on how a patch is divided."""
+    task = make_task()
+    task.config.restoration.tiling.max_tile_size = 1024
+    whole = task.run(visit_images=visits, geometry=geometry, band="i")
+    assert tiled.partial is whole.partial is None
+    assert whole.restored_coadd_metrics["patch"]["num_tiles"] == 1
+    assert tiled.restored_coadd_metrics["patch"]["num_tiles"] > 3
+    for name in ("restored_coadd", "restored_coadd_linear"):
+        one, many = getattr(whole, name), getattr(tiled, name)
+        for plane in ("NO_DATA", "INTERPOLATED", "SATURATED", "FEW_EXPOSURES"):
+            np.testing.assert_array_equal(one.mask.get(plane), many.mask.get(plane), err_msg=plane)
+        assert one.mask.get("SATURATED").any()
+        tables = one.provenance.contributions, many.provenance.contributions
+        assert [list(t["visit"]) for t in tables] == [list(tables[0]["visit"])] * 2
+        np.testing.assert_allclose(tables[0]["weight"], tables[1]["weight"], atol=0.01)
+        sigma = float(np.sqrt(np.median(one.variance.array)))
+        assert np.sqrt(np.mean((one.image.array - many.image.array) ** 2)) < 0.3 * sigma
+    assert len(tiled.restored_coadd_linear_noise) == len(whole.restored_coadd_linear_noise) == 20
+
+
+def test_plan_is_logged_and_recorded(
+    geometry: PatchGeometry, visits: list[VisitImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, nobody knows what a patch will take before it has."""
+    task = make_task()
+    with caplog.at_level("INFO"):
+        task.run(visit_images=visits, geometry=geometry, band="i")
+    (line,) = [r.getMessage() for r in caplog.records if "The plan" in r.getMessage()]
+    number = task.metadata["plan_num_tiles"]
+    assert f"The plan: {number} tile(s)" in line
+    assert "GiB host" in line
+    assert "GiB of coadds on disk" in line
+    assert task.metadata["plan_host_memory"] > 2**29
+    assert task.metadata["peak_host_memory"] > 2**28
+
+
+@pytest.mark.usefixtures("failing")
+def test_failed_tile_is_told_everywhere(geometry: PatchGeometry, visits: list[VisitImage]) -> None:
+    """If it fails, a hole in a coadd has no reason, or no mask."""
+    outputs = make_task().run(visit_images=visits, geometry=geometry, band="i")
+    assert isinstance(outputs.partial, RestorationAlgorithmError)
+    assert int(outputs.partial.metadata["num_failed_tiles"]) >= 1
+    assert 0.0 < float(outputs.partial.metadata["failed_fraction"]) < 0.5
+    coadd = outputs.restored_coadd
+    lost = np.isnan(coadd.image.array)
+    np.testing.assert_array_equal(coadd.mask.get("NO_DATA"), lost)
+    assert 0.1 < lost.mean() < 0.5
+    # A cell of which nothing is left is missing in the bounds.
+    grid = coadd.patch.cells
+    for cell in coadd.psf.bounds.missing:
+        assert lost[grid.bbox_of(cell).slice_within(coadd.bbox)].all()
+    assert len(coadd.psf.bounds.missing) == lost.sum() // (grid.cell_shape.y * grid.cell_shape.x)
+    assert outputs.restored_coadd_metrics["patch"]["num_failed_tiles"] >= 1
+    assert "the sky fell down" in outputs.restored_coadd_metrics["failed_tiles"][0]
+    assert "the sky fell down" in coadd.metadata["failed_tile_0"]
+
+
+@pytest.mark.usefixtures("failing")
+def test_failed_tile_fails_the_patch_if_configured(geometry: PatchGeometry, visits: list[VisitImage]) -> None:
+    """If it fails, coadds with holes are written that nobody wants."""
+    task = make_task(max_failed_fraction=0.0)
+    with pytest.raises(RestorationAlgorithmError, match="could not be restored: .*the sky fell down"):
+        task.run(visit_images=visits, geometry=geometry, band="i")
+
+
+def test_partial_outputs_are_put_before_the_error(
+    tiled: Struct, geometry: PatchGeometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, what could be restored is lost with what could not."""
+    task = make_task()
+    error = RestorationAlgorithmError("a tile failed", {"num_failed_tiles": 1})
+    outputs = Struct(**{**tiled.getDict(), "partial": error})
+    monkeypatch.setattr(task, "run", lambda **inputs: outputs)
+    monkeypatch.setattr(
+        "lsst.astroclearnet.tasks.restore_coadd.read_geometry", lambda *args, **kwargs: geometry
+    )
+    put: list[tuple[Struct, object]] = []
+    context = SimpleNamespace(
+        quantum=SimpleNamespace(dataId=FakeDataId(band="i")),
+        resources=SimpleNamespace(num_cores=1),
+        get=lambda refs: refs,
+        put=lambda values, refs: put.append((values, refs)),
+    )
+    references = SimpleNamespace(visit_images=[], skymap_geometry=None)
+    with pytest.raises(AnnotatedPartialOutputsError, match="wrote partial outputs") as caught:
+        task.runQuantum(context, references, "references")  # type: ignore[arg-type]
+    assert caught.value.__cause__ is error
+    assert put == [(outputs, "references")]
+    assert task.metadata["failure"]["type"].endswith("RestorationAlgorithmError")
+
+
+class FakeDataId(dict[str, Any]):
+    """A data ID without dimensions."""
+
+    required: dict[str, Any] = {}  # noqa: RUF012

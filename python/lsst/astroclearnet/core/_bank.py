@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("FilterBank",)
 
 import dataclasses
+import functools
 
 import torch
 
@@ -22,6 +23,15 @@ from ._linear import LinearEstimator
 
 _REACH = 9
 """Side, in pixels, of the square in which missing data count."""
+
+_SIGNIFICANCE = 3.0
+"""Deviation, in sigma, from which a finer estimate is preferred a priori."""
+
+_NEIGHBORHOOD = 5
+"""Side, in pixels, of the square in which it is looked for."""
+
+_PRIOR_FLOOR = 1e-3
+"""A priori weight of an estimate that nothing speaks for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +128,8 @@ class FilterBank:
         scaled = estimates / (variances.sqrt()[:, None, None] * noise)
         differences = (estimates[:-1] - estimates[1:]) / (steps.clamp(min=0).sqrt()[:, None, None] * noise)
         features = torch.cat([torch.asinh(scaled), torch.asinh(differences), depth.sqrt()[None]])
+        # The layout in which convolutions are fastest.
+        features = features[None].contiguous(memory_format=torch.channels_last)[0]
         # Close to missing data fine estimates are extrapolations, noisier
         # than the depth in the pixel itself tells.
         missing = 1.0 - model.embed(estimator.coverage)
@@ -130,7 +142,31 @@ class FilterBank:
             depth=depth,
         )
 
+    @functools.cached_property
+    def log_prior(self) -> torch.Tensor:
+        """Logarithm of the weights that are taken a priori.
+
+        Shape (s, *latent_shape).
+        """
+        return _prior(self.significance).log_()
+
     @property
     def unit(self) -> float:
         """Noise of the smoothest estimate at full depth (`float`)."""
         return float(self.covariances[-1, -1].sqrt())
+
+
+def _prior(significance: torch.Tensor) -> torch.Tensor:
+    """Return weights, (s, H, W), for significances, (s - 1, H, W).
+
+    An estimate is preferred to the next smoother one where the two differ
+    significantly in the neighbourhood.
+    """
+    strongest = torch.nn.functional.max_pool2d(
+        significance[None], _NEIGHBORHOOD, stride=1, padding=_NEIGHBORHOOD // 2
+    )[0]
+    finer = torch.sigmoid(2.0 * (strongest - _SIGNIFICANCE))
+    remaining = torch.cumprod(1.0 - finer, dim=0)
+    first = torch.ones_like(remaining[:1])
+    shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
+    return shares.clamp(min=_PRIOR_FLOOR)

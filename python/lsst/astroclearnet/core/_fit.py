@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ._adam import Adam
 from ._losses import huber
 from ._network import MixingNetwork
 from ._options import FitOptions
@@ -115,7 +116,7 @@ def fit_network(
         Losses and the reason of the stop.
     """
     history = FitHistory()
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, eps=_ADAM_EPSILON)
+    optimizer = Adam(network.parameters(), options.learning_rate, _ADAM_EPSILON)
     best = _evaluate(network, samples, options.huber_delta, history)
     best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0
@@ -135,8 +136,7 @@ def fit_network(
                 break
             decays, waited = decays + 1, 0
             network.load_state_dict(best_state)
-            for group in optimizer.param_groups:
-                group["lr"] *= _DECAY
+            optimizer.learning_rate *= _DECAY
     else:
         history.stop_reason = f"reached max_epochs={options.max_epochs}"
         _LOG.warning("The fit %s before it converged.", history.stop_reason)
@@ -160,12 +160,10 @@ def _losses(
     return loss, used & ~sample.validation, used & sample.validation
 
 
-def _step(
-    network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
-) -> None:
+def _step(network: MixingNetwork, sample: TrainingSample, optimizer: Adam, delta: float) -> None:
     loss, fitted, _ = _losses(network, sample, delta)
     optimizer.zero_grad()
-    (loss[fitted].sum() / fitted.sum().clamp(min=1)).backward()
+    ((loss * fitted).sum() / fitted.sum().clamp(min=1)).backward()
     optimizer.step()
 
 
@@ -177,7 +175,7 @@ def _evaluate(
     sums = []
     for sample in samples:
         loss, fitted, aside = _losses(network, sample, delta)
-        sums.append([loss[fitted].sum(), fitted.sum(), loss[aside].sum(), aside.sum()])
+        sums.append([(loss * fitted).sum(), fitted.sum(), (loss * aside).sum(), aside.sum()])
     fitted_loss, num_fitted, aside_loss, num_aside = torch.tensor(sums, dtype=torch.float64).sum(dim=0)
     history.loss.append(float(fitted_loss / num_fitted.clamp(min=1)))
     history.validation_loss.append(float(aside_loss / num_aside.clamp(min=1)))

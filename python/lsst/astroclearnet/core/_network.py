@@ -18,14 +18,11 @@ from torch import nn
 from ._bank import FilterBank
 from ._options import NetworkOptions
 
-_SIGNIFICANCE = 3.0
-"""Deviation, in sigma, from which a finer estimate is preferred a priori."""
+_REACH = 3
+"""Pixels from which the weights of a pixel follow, in either direction."""
 
-_NEIGHBORHOOD = 5
-"""Side, in pixels, of the square in which it is looked for."""
-
-_PRIOR_FLOOR = 1e-3
-"""A priori weight of an estimate that nothing speaks for."""
+_STRIP = 64
+"""Rows that are worked on at once where no gradients are asked for."""
 
 
 class MixingNetwork(nn.Module):
@@ -103,8 +100,21 @@ class MixingNetwork(nn.Module):
         weights : `torch.Tensor`
             Shape (s, *latent_shape), positive, sum 1.
         """
-        correction = self.layers(bank.features[None])[0]
-        return torch.softmax(_prior(bank.significance).log() + correction, dim=0)
+        if torch.is_grad_enabled():
+            correction = self.layers(bank.features[None])[0]
+        else:
+            correction = self._correct_strips(bank.features)
+        return torch.softmax(bank.log_prior + correction, dim=0)
+
+    def _correct_strips(self, features: torch.Tensor) -> torch.Tensor:
+        """Apply the layers to some rows at a time, which takes less memory."""
+        strips = []
+        height = features.shape[1]
+        for start in range(0, height, _STRIP):
+            stop = min(start + _STRIP, height)
+            first, last = max(start - _REACH, 0), min(stop + _REACH, height)
+            strips.append(self.layers(features[None, :, first:last])[0, :, start - first : stop - first])
+        return torch.cat(strips, dim=1)
 
     def combine(self, weights: torch.Tensor, bank: FilterBank) -> torch.Tensor:
         """Return the image that weights make of a bank.
@@ -149,16 +159,4 @@ def _convolution(inputs: int, outputs: int, size: int, **options: int) -> nn.Con
     layer: nn.Conv2d = nn.utils.skip_init(
         nn.Conv2d, inputs, outputs, size, padding_mode="replicate", **options
     )
-    return layer
-
-
-def _prior(significance: torch.Tensor) -> torch.Tensor:
-    """Return weights, (s, H, W), for significances, (s - 1, H, W)."""
-    strongest = nn.functional.max_pool2d(
-        significance[None], _NEIGHBORHOOD, stride=1, padding=_NEIGHBORHOOD // 2
-    )[0]
-    finer = torch.sigmoid(2.0 * (strongest - _SIGNIFICANCE))
-    remaining = torch.cumprod(1.0 - finer, dim=0)
-    first = torch.ones_like(remaining[:1])
-    shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
-    return shares.clamp(min=_PRIOR_FLOOR)
+    return layer.to(memory_format=torch.channels_last)

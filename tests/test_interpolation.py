@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import CompiledInterpolation, LatentGrid, SparseInterpolation
+from lsst.astroclearnet.core._interpolation import LANES
 from lsst.astroclearnet.core._interpolation_kernels import axis_weights
-from lsst.astroclearnet.core._interpolation_lanes import BLOCK, LANES
+from lsst.astroclearnet.core._interpolation_lanes import BLOCK
 from lsst.astroclearnet.core._interpolation_profile import WIDTH, kernel_profile
 
 SHAPE = (41, 34)
@@ -70,7 +71,7 @@ def test_normal_is_made_of_its_parts(number: int, margin: int) -> None:
     for kind in (CompiledInterpolation, SparseInterpolation):
         operator = kind(*pixels, grid)
         found = images.clone()
-        operator.normal(found, weights, torch.full(operator.scratch_shape(number, grid), torch.nan))
+        operator.normal(found, weights, torch.full((operator.scratch_size(number, grid),), torch.nan))
         for image, result in zip(images, found, strict=True):
             expected = operator.adjoint(weights * operator.observe(image))
             torch.testing.assert_close(result, expected, rtol=0.0, atol=4e-6)
@@ -83,8 +84,8 @@ def test_an_image_does_not_depend_on_those_beside_it() -> None:
     images = torch.randn((5, *grid.latent_shape), generator=torch.Generator().manual_seed(1))
     weights = torch.ones(len(make_pixels()[0]))
     together, alone = images.clone(), images[3:4].clone()
-    operator.normal(together, weights, torch.empty(operator.scratch_shape(5, grid)))
-    operator.normal(alone, weights, torch.empty(operator.scratch_shape(1, grid)))
+    operator.normal(together, weights, torch.empty(operator.scratch_size(5, grid)))
+    operator.normal(alone, weights, torch.empty(operator.scratch_size(1, grid)))
     assert torch.equal(together[3], alone[0])
 
 

@@ -26,6 +26,9 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
+_TOLERANCE = 5e-3
+"""Error of a correction at which to stop, as `LinearEstimator` takes it."""
+
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
 further, but the network's image needs no finer correction."""
@@ -163,7 +166,7 @@ class Closure:
         """
         left = right - self.estimator.predicted_right_side(latent[None])[0]
         strengths = (*self.strengths, self.linear_strength)
-        scaled = self.estimator.solve_right(left, strengths)
+        scaled = self.estimator.solve_right(left, strengths, tolerance=_TOLERANCE)
         scale = torch.tensor(strengths, dtype=scaled.dtype, device=scaled.device)
         corrections = scaled.div_(1.0 + scale[:, None, None])
         closed = latent + (self._shares(latent) * corrections[:-1]).sum(dim=0)
@@ -191,7 +194,7 @@ class Closure:
         model = self.model
         # Scaled to conserve flux, so that nothing is left of a constant.
         left = right - self.estimator.predicted_right_side(closed[None])[0]
-        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,))[0]
+        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,), tolerance=_TOLERANCE)[0]
         seen = model.embed(self.estimator.coverage)
         total = smooth((seen * left)[None], _LEVEL_FWHM)[0]
         return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)

@@ -36,7 +36,7 @@ class ConvolutionMemory:
     spectrum
         Shape (b, Hl, Wl // 2 + 1), complex64, the result of a correlation.
     scratch
-        What the sampling needs.
+        Shape (m,), what the sampling needs.
     """
 
     images: torch.Tensor
@@ -44,6 +44,27 @@ class ConvolutionMemory:
     product: torch.Tensor
     spectrum: torch.Tensor
     scratch: torch.Tensor
+
+    def narrow(self, number: int) -> ConvolutionMemory:
+        """Return a part of the memory.
+
+        Parameters
+        ----------
+        number
+            Number of images, at most that of the memory.
+
+        Returns
+        -------
+        memory : `ConvolutionMemory`
+            Views of this one.
+        """
+        return ConvolutionMemory(
+            images=self.images[:number],
+            term=self.term[:number],
+            product=self.product[:number],
+            spectrum=self.spectrum[:number],
+            scratch=self.scratch,
+        )
 
     def parts(self) -> Iterator[slice]:
         """Yield the images that are transformed at once.
@@ -76,15 +97,15 @@ class Convolution:
     otfs: torch.Tensor
     latent_shape: tuple[int, int]
 
-    def allocate(self, number: int, scratch: torch.Tensor) -> ConvolutionMemory:
+    def allocate(self, number: int, scratch_size: int) -> ConvolutionMemory:
         """Return memory for one thread.
 
         Parameters
         ----------
         number
             Number b of images.
-        scratch
-            What the sampling needs.
+        scratch_size
+            Number of elements that the sampling needs.
 
         Returns
         -------
@@ -100,7 +121,7 @@ class Convolution:
             term=torch.empty(at_once, *self.latent_shape, device=device),
             product=torch.empty(at_once, *transformed, dtype=self.otfs.dtype, device=device),
             spectrum=torch.empty(number, *transformed, dtype=self.otfs.dtype, device=device),
-            scratch=scratch,
+            scratch=torch.empty(scratch_size, device=device),
         )
 
     def convolve(self, transform: torch.Tensor, exposure: int, memory: ConvolutionMemory) -> None:

@@ -189,6 +189,7 @@ class ForwardModel(LatentSpace):
             for b in range(kernels.shape[1]):
                 otfs[t, b] = self.transfer(kernels[t, b]) * inverse
         self._convolution = Convolution(varying, otfs, self.latent_shape)
+        self._memory: list[ConvolutionMemory] = []
         power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
         self.inverse_target_power, self.target_transform = power.float(), target.float()
 
@@ -394,6 +395,14 @@ class ForwardModel(LatentSpace):
         return list(range(self.num_exposures)) if exposures is None else exposures.tolist()
 
     def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
-        """Return memory for some latent images, for each thread."""
+        """Return memory for some latent images, for each thread.
+
+        It is kept for the next time.
+        """
         threads = max(1, min(num_workers(self._convolution.otfs.device), num_exposures))
-        return [self._convolution.allocate(number, self.sampling.scratch(number)) for _ in range(threads)]
+        kept = self._memory
+        if len(kept) < threads or len(kept[0].images) < number:
+            size = self.sampling.scratch_size(number)
+            kept.clear()
+            kept.extend(self._convolution.allocate(number, size) for _ in range(threads))
+        return [memory.narrow(number) for memory in kept[:threads]]

@@ -21,6 +21,9 @@ from scipy.sparse import csr_array
 from ._interpolation_profile import WIDTH, kernel_profile
 from ._latent_grid import LatentGrid
 
+LANES = 8
+"""Number of images that are interpolated at once on the CPU."""
+
 
 class Interpolation(ABC):
     """Interpolates images at given positions; a sparse matrix.
@@ -72,13 +75,14 @@ class Interpolation(ABC):
         weights
             Shape (p,).
         scratch
-            Of the shape that `scratch_shape` says, overwritten.
+            Shape (m,), float32, with m at least the `scratch_size` of b
+            images; overwritten.
         """
 
     @staticmethod
     @abstractmethod
-    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
-        """Return the shape of the memory that `normal` needs.
+    def scratch_size(number: int, grid: LatentGrid) -> int:
+        """Return how much memory `normal` needs.
 
         Parameters
         ----------
@@ -89,8 +93,8 @@ class Interpolation(ABC):
 
         Returns
         -------
-        shape : `tuple` [`int`, ...]
-            Shape of a tensor.
+        size : `int`
+            Number of float32 elements.
         """
 
 
@@ -134,27 +138,27 @@ class CompiledInterpolation(Interpolation):
 
     def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
         pixels, factors = self._pixels, _as_array(weights)
+        height, width = self._latent_shape
+        memory = scratch.numpy()
         if len(images) == 1:
             image = images.numpy()[0, ..., None]
-            source = scratch.numpy()[0]
+            source = memory[: height * width].reshape(height, width, 1)
             source[...] = image
             image[...] = 0.0
             self._kernels.normal_one(source, *pixels, factors, self._margin, image)
             return
-        before, after = scratch.numpy()
-        lanes = before.shape[-1]
-        for start in range(0, len(images), lanes):
-            some = images.numpy()[start : start + lanes]
+        before, after = memory[: 2 * height * width * LANES].reshape(2, height, width, LANES)
+        for start in range(0, len(images), LANES):
+            some = images.numpy()[start : start + LANES]
             self._kernels.interleave(some, before)
             after[...] = 0.0
             self._kernels.normal_lanes(before, *pixels, factors, self._margin, after)
             self._kernels.separate(after, some)
 
     @staticmethod
-    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
-        from ._interpolation_lanes import LANES
-
-        return (1, *grid.latent_shape, 1) if number == 1 else (2, *grid.latent_shape, LANES)
+    def scratch_size(number: int, grid: LatentGrid) -> int:
+        height, width = grid.latent_shape
+        return height * width * (1 if number == 1 else 2 * LANES)
 
 
 class SparseInterpolation(Interpolation):
@@ -191,8 +195,8 @@ class SparseInterpolation(Interpolation):
         images.copy_((self._transposed @ (weights[:, None] * values)).T.reshape(images.shape))
 
     @staticmethod
-    def scratch_shape(number: int, grid: LatentGrid) -> tuple[int, ...]:
-        return (0,)
+    def scratch_size(number: int, grid: LatentGrid) -> int:
+        return 0
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:

@@ -21,10 +21,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ._interpolation import LANES
 from ._interpolation_profile import WIDTH
-
-LANES = 8
-"""Number of images whose values lie side by side."""
 
 BLOCK = 64
 """Number of pixels in an array of weights."""

@@ -83,8 +83,8 @@ class NativeSampling(Sampling):
     ) -> None:
         self._operator(exposure).normal(images, weights.flatten(), scratch)
 
-    def scratch(self, number: int) -> torch.Tensor:
-        return torch.empty(self._kind.scratch_shape(number, self.grid), device=self.area.device)
+    def scratch_size(self, number: int) -> int:
+        return self._kind.scratch_size(number, self.grid)
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         chosen = self._list(exposures)

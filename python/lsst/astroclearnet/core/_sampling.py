@@ -107,12 +107,13 @@ class Sampling(ABC):
         exposure
             Index of the exposure.
         scratch
-            What `scratch` made for b images, overwritten.
+            Shape (m,), float32, with m at least the `scratch_size` of b
+            images; overwritten.
         """
 
     @abstractmethod
-    def scratch(self, number: int) -> torch.Tensor:
-        """Return memory for `normal`.
+    def scratch_size(self, number: int) -> int:
+        """Return how much memory `normal` needs.
 
         Parameters
         ----------
@@ -121,8 +122,8 @@ class Sampling(ABC):
 
         Returns
         -------
-        scratch : `torch.Tensor`
-            Memory, not initialised.
+        size : `int`
+            Number of float32 elements.
         """
 
     @abstractmethod
@@ -268,8 +269,8 @@ class CropSampling(Sampling):
         for columns in (slice(None, m), slice(m + width, None)):
             images[:, m : m + height, columns].zero_()
 
-    def scratch(self, number: int) -> torch.Tensor:
-        return torch.empty(0, device=self._device)
+    def scratch_size(self, number: int) -> int:
+        return 0
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         return data

@@ -382,6 +382,7 @@ def test_concerns_are_put_in_words() -> None:
         "psf_width_error": 0.001,
         "psf_consistent": True,
         "used_fraction": 0.9,
+        "chi_square": 1.1,
         "flux_error": 0.001,
         "flux_sigma": 0.002,
         "shift": 0.001,

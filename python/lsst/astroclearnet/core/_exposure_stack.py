@@ -264,7 +264,7 @@ class ExposureStack:
 
 def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
     """Return the usable pixels that single precision can hold together."""
-    medians = torch.stack([_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
     reference = medians[medians.isfinite()].median() if bool(usable.any()) else medians[0]
     kept = usable & (variance >= reference / _LARGEST_RATIO) & (variance <= reference * _LARGEST_RATIO)
     kept &= image.abs() <= _LARGEST_RATIO * medians.sqrt()[:, None, None]
@@ -278,8 +278,19 @@ def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.
     return kept
 
 
-def _median(values: torch.Tensor) -> torch.Tensor:
-    """Return the median of an even sample of values, NaN of none."""
+def sample_median(values: torch.Tensor) -> torch.Tensor:
+    """Return the median of an even sample of values.
+
+    Parameters
+    ----------
+    values
+        Shape (N,).
+
+    Returns
+    -------
+    median : `torch.Tensor`
+        Shape (), NaN without values.
+    """
     step = max(1, values.numel() // _MEDIAN_SIZE)
     return values[::step].median() if values.numel() else values.new_tensor(torch.nan)
 

@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from ._exposure_stack import ExposureStack
+from ._exposure_stack import ExposureStack, sample_median
 from ._result import StackResult
 
 _POWERS = {
@@ -52,8 +52,8 @@ def noise_unit(stack: ExposureStack) -> float:
         The power of two next to the noise of half the exposures, so that the
         change of unit rounds nothing.
     """
-    medians = [v[good].median() for v, good in zip(stack.variances, stack.good, strict=True) if good.any()]
-    return 2.0 ** round(0.5 * math.log2(float(torch.stack(medians).median())))
+    medians = [sample_median(v[good]) for v, good in zip(stack.variances, stack.good, strict=True)]
+    return 2.0 ** round(0.5 * math.log2(float(torch.stack(medians).nanmedian())))
 
 
 def change_unit(stack: ExposureStack, unit: float) -> ExposureStack:

@@ -29,7 +29,7 @@ _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
 
-_LIBRARIES = 0.95 * _GIB
+_LIBRARIES = 0.9 * _GIB
 """Memory of the interpreter and the libraries."""
 
 _CUDA_LIBRARIES = 2.5 * _GIB

@@ -134,7 +134,9 @@ def restore_exposures(
     if not done:
         if failed:
             raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
-        raise NoUsableDataError("No exposure has a usable pixel that the others do not contradict.")
+        raise NoUsableDataError(
+            "No pixel of the patch is covered by usable ones that the other exposures do not contradict."
+        )
     return RestorationResult(
         **mosaic.finish(agreement),
         target_fwhm=target_fwhm,

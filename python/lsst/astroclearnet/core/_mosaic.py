@@ -107,7 +107,9 @@ class Mosaic:
             self._noise.stamps[cell] = stamp
         self._deviations[exposures] += result.deviations
         self._expected[exposures] += result.expected
-        information = np.where(np.isfinite(result.width_sigmas), result.width_sigmas.astype(float) ** -2, 0.0)
+        sigmas = result.width_sigmas.astype(float)
+        known = np.isfinite(sigmas) & (sigmas > 0)
+        information = np.where(known, np.where(known, sigmas, 1.0) ** -2, 0.0)
         self._width_weight[exposures] += information
         self._width_total[exposures] += information * result.width_errors
         self._scalars.append(result.scalars)

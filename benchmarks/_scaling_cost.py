@@ -14,11 +14,17 @@ __all__ = ("measure_memory", "measure_time")
 
 import numpy as np
 
+from lsst.astroclearnet.core import RestoreOptions, plan_memory
+
 from ._geometry_table import Table, format_value
 from ._scaling_run import run_in_process
+from ._scaling_source import SyntheticSource
 
-_FULL = {500: (8, 16, 33, 64), 1000: (8, 33), 2000: (8, 33), 4200: (8, 33, 115)}
+_FULL = {500: (8, 33), 1000: (8,), 4200: (8, 33)}
 """Numbers of exposures, by the side of the patch in pixels."""
+
+_PLANNED = ((4200, 64), (4200, 115))
+"""Sides and numbers of exposures whose memory is planned and not measured."""
 
 _QUICK = {160: (4,)}
 
@@ -70,6 +76,13 @@ def measure_memory(*, quick: bool, device: str) -> list[Table]:
                     "all tiles, extrapolated (h)": f"{run['tiles'] * size**2 / run['pixels'] / 3600.0:.2f}",
                 }
             )
+    for size, exposures in () if quick else _PLANNED:
+        plan = plan_memory(SyntheticSource((size, size), exposures), RestoreOptions(), device=device)
+        rows.append(dict.fromkeys(rows[0], "-"))
+        rows[-1]["patch"], rows[-1]["exposures"] = f"{size} x {size}", str(exposures)
+        rows[-1]["tiles"] = str(len(plan.grid.tiles))
+        rows[-1]["side of a tile"] = str(max(max(tile.shape) for tile in plan.grid.tiles))
+        rows[-1]["host, planned (GiB)"] = f"{plan.host_memory / 2**30:.2f}"
     legend = (
         "One tile of each patch, the largest, in a process of its own; the planes are those of the whole "
         "patch, the limit is 8 GiB, and the exposures are made when they are read, so that they take no "

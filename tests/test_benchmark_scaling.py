@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import speed
 from benchmarks._scaling_agreement import render
 from benchmarks._scaling_run import TARGET
 from benchmarks._scaling_source import SyntheticSource
@@ -64,3 +65,13 @@ def test_all_sections_run(tmp_path: Path) -> None:
         assert heading in text
     assert "nan" not in text
     assert (tmp_path / "scaling.png").stat().st_size > 5000
+
+
+def test_speed_runs(tmp_path: Path) -> None:
+    """If it fails, the record of speed cannot be made again."""
+    page = tmp_path / "speed.md"
+    assert speed.main(["--quick", "--output", str(page)]) == 0
+    text = page.read_text()
+    for name in ("normal operator, own pixels", "network, forward", "ImageMM", "Richardson-Lucy"):
+        assert name in text
+    assert "nan" not in text

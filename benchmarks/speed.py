@@ -118,8 +118,8 @@ def _measure_floor(quick: bool) -> Table:
         f"{number} exposures of {size}x{size} pixels. The normal operator is a step of the conjugate "
         "gradients without the preconditioner; its floor is the real transforms of the latent image, and "
         "for each exposure and each component of its PSF one inverse and one forward transform. What is "
-        "above it on own pixels is their interpolation, which a co-registered stack does not have. The floor of "
-        "the network is its bare convolutions, forward and backward."
+        "above it on own pixels is their interpolation, which a co-registered stack does not have. The floor "
+        "of the network is its bare convolutions, forward and backward."
     )
     return Table("Floor", legend, rows)
 
@@ -180,8 +180,8 @@ def _measure_peers(quick: bool) -> Table:
         rows.append(_run_peer(peer, scene, seconds))
     legend = (
         f"A field of {number} exposures of {shape[0]}x{shape[1]} pixels. The error is the rms against the "
-        "sky at the PSF of the image, in sky sigma of the coadd. Iterative methods are stopped where their error "
-        "is smallest, which takes the truth; the time is that until then. Ours has no such choice, and both "
+        "sky at the PSF of the image, in sky sigma of the coadd. Iterative methods are stopped where their "
+        "error is smallest, which takes the truth; the time is that until then. Ours has no such choice; both "
         "images, their variances and the realisations of the noise are of the same time."
     )
     return Table("Others", legend, rows)

@@ -35,7 +35,7 @@ _LIBRARIES = 0.9 * _GIB
 _CUDA_LIBRARIES = 2.5 * _GIB
 """What CUDA adds to that on the host."""
 
-_PLANES = 60.0
+_PLANES = 44.0
 """Bytes for a pixel of the patch, in planes of the result."""
 
 _REALIZATION = 8.0
@@ -47,13 +47,13 @@ _CUT = 40.0
 _MARGIN = 20
 """Pixels by which the latent image of a tile extends beyond it."""
 
-_LATENT = 460.0
+_LATENT = 1050.0
 """Bytes for a pixel of the latent image of a tile."""
 
-_LATENT_DRAW = 40.0
+_LATENT_DRAW = 8.0
 """Bytes for such a pixel and each draw of the noise."""
 
-_LATENT_EXPOSURE = 80.0
+_LATENT_EXPOSURE = 37.0
 """Bytes for such a pixel and each exposure of the tile, on the CPU."""
 
 _LATENT_EXPOSURE_CUDA = 500.0

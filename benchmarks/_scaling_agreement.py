@@ -69,6 +69,8 @@ def measure_seams(*, quick: bool, device: str) -> list[Table]:
             there = (distance >= low) & (distance < high) & (edge > 24)
             blank = there & (truth < _SKY * sigma)
             source_pixels = there & (truth > 3.0 * sigma)
+            if not (blank.any() and source_pixels.any()):
+                continue
             rows.append(
                 {
                     "product": name,

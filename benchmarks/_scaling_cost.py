@@ -14,15 +14,21 @@ __all__ = ("measure_memory", "measure_time")
 
 import numpy as np
 
+from lsst.astroclearnet.core import RestoreOptions, plan_memory
+
 from ._geometry_table import Table, format_value
 from ._scaling_run import run_in_process
+from ._scaling_source import SyntheticSource
 
-_FULL = {500: (8, 16, 33, 64), 1000: (8, 33), 2000: (8, 33), 4200: (8, 33, 115)}
+_FULL = {500: (8, 33), 1000: (8,), 4200: (8, 33)}
 """Numbers of exposures, by the side of the patch in pixels."""
+
+_PLANNED = ((4200, 64), (4200, 115))
+"""Sides and numbers of exposures whose memory is planned and not measured."""
 
 _QUICK = {160: (4,)}
 
-_TIMES = ((256, 8), (256, 16), (384, 8), (512, 8), (384, 24))
+_TIMES = ((200, 8), (200, 32), (300, 8), (300, 20), (400, 8), (400, 16), (500, 8))
 _QUICK_TIMES = ((128, 4), (160, 4), (160, 6))
 
 _TOLERANCE = 1.2
@@ -70,6 +76,13 @@ def measure_memory(*, quick: bool, device: str) -> list[Table]:
                     "all tiles, extrapolated (h)": f"{run['tiles'] * size**2 / run['pixels'] / 3600.0:.2f}",
                 }
             )
+    for size, exposures in () if quick else _PLANNED:
+        plan = plan_memory(SyntheticSource((size, size), exposures), RestoreOptions(), device=device)
+        rows.append(dict.fromkeys(rows[0], "-"))
+        rows[-1]["patch"], rows[-1]["exposures"] = f"{size} x {size}", str(exposures)
+        rows[-1]["tiles"] = str(len(plan.grid.tiles))
+        rows[-1]["side of a tile"] = str(max(max(tile.shape) for tile in plan.grid.tiles))
+        rows[-1]["host, planned (GiB)"] = f"{plan.host_memory / 2**30:.2f}"
     legend = (
         "One tile of each patch, the largest, in a process of its own; the planes are those of the whole "
         "patch, the limit is 8 GiB, and the exposures are made when they are read, so that they take no "
@@ -97,7 +110,8 @@ def measure_time(*, quick: bool, device: str) -> list[Table]:
     rows, points = [], []
     for size, exposures in _QUICK_TIMES if quick else _TIMES:
         run = run_in_process(size=size, exposures=exposures, max_epochs=1 if quick else 60, device=device)
-        points.append((1e-6 * size**2 * exposures, run["tiles"]))
+        pixels = 1e-6 * size**2
+        points.append((pixels * exposures, pixels, 1.0, run["tiles"]))
         rows.append(
             {
                 "patch": f"{size} x {size}",
@@ -107,23 +121,16 @@ def measure_time(*, quick: bool, device: str) -> list[Table]:
                 "tiles (s)": f"{run['tiles']:.1f}",
             }
         )
-    x, y = np.array(points).T
-    (slope, constant), covariance = np.polyfit(x, y, 1, cov="unscaled")
-    left = y - slope * x - constant
-    scale = np.sqrt((left**2).sum() / max(1, len(x) - 2))
-    errors = scale * np.sqrt(np.diag(covariance))
-    rows.append(
-        {
-            "patch": "slope",
-            "exposures": "",
-            "pixels x exposures (1e6)": "",
-            "agreement and fit (s)": "",
-            "tiles (s)": f"{format_value((slope, errors[0]))} per 1e6, "
-            f"constant {format_value((constant, errors[1]))}",
-        }
-    )
+    *columns, seconds = np.array(points).T
+    terms = np.stack(columns, axis=1)
+    values, *_ = np.linalg.lstsq(terms, seconds, rcond=None)
+    scatter = ((seconds - terms @ values) ** 2).sum() / max(1, len(seconds) - len(values))
+    errors = np.sqrt(scatter * np.diag(np.linalg.pinv(terms.T @ terms)))
     legend = (
-        "Whole patches in one tile. The cost of the tiles should be linear in pixels times exposures; "
-        "the fit has two windows, whatever the patch, and the agreement takes the rest of the second column."
+        "Whole patches in one tile. The fit has two windows, whatever the patch, and the agreement takes the "
+        "rest of the column before the last. The time of the tiles is, by least squares, "
+        f"{format_value((values[0], errors[0]))} s for each 1e6 pixels x exposures, "
+        f"{format_value((values[1], errors[1]))} s for each 1e6 pixels of the patch, whatever the number of "
+        f"exposures, and {format_value((values[2], errors[2]))} s."
     )
     return [Table("Time", legend, rows)]

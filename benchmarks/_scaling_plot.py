@@ -36,6 +36,9 @@ def draw_memory(table: Table) -> Figure:
         axes = figure.add_subplot()
         for number in sorted({int(row["exposures"]) for row in table.rows}):
             rows = [row for row in table.rows if int(row["exposures"]) == number]
+            rows = [row for row in rows if row["host, measured (GiB)"] != "-"]
+            if not rows:
+                continue
             size = [int(row["patch"].split()[0]) for row in rows]
             (line,) = axes.plot(
                 size, [float(row["host, measured (GiB)"]) for row in rows], "o-", label=f"{number} exposures"

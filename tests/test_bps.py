@@ -144,7 +144,7 @@ def test_submit_file_takes_its_numbers_from_the_snippets(name: str, submit_folde
     config = load(name)
     resources = BpsConfig(str(BPS / "resources" / ("cpu.yaml" if name == "local" else "gpu.yaml")))
     job = config[".cluster.restorePatches"]
-    for key in ("requestMemory", "requestMemoryMax", "requestCpus", "numberOfRetries"):
+    for key in ("requestMemory", "requestMemoryMax", "memoryMultiplier", "numberOfRetries"):
         assert job[key] == resources[".cluster.restorePatches"][key]
     assert job["pipetasks"] == "restoreCoadd"
     assert config["pipelineYaml"].endswith("pipelines/RestoreCoadd.yaml")
@@ -164,7 +164,8 @@ def test_local_site_is_closed_to_the_network(graph: tuple[Path, Path], submit_fo
     for job in jobs:
         command = job.evaluate_command_line(job.get_command_line())
         assert count_quanta(command) == len(BANDS)
-        assert "--cores-per-quantum 4" in command
+        # A small machine must not be given more threads than it has cores.
+        assert "--cores-per-quantum 1" in command
 
 
 def test_local_gpus_are_shared_out() -> None:

@@ -85,9 +85,7 @@ class Campaign:
     def write_submit_file(self, clustering: str, **site: int) -> None:
         """Write a submit file that uses the snippets of the directory bps."""
         content = {
-            "includeConfigs": [
-                *(f"{BPS}/{name}.yaml" for name in ("local", "resources/cpu", f"clustering/{clustering}"))
-            ],
+            "includeConfigs": [*(f"{BPS}/{name}.yaml" for name in ("local", f"clustering/{clustering}"))],
             "pipelineYaml": "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml",
             "extraQgraphOptions": OPTIONS,
             "payload": {
@@ -97,7 +95,6 @@ class Campaign:
                 "outputRun": RUN,
                 "dataQuery": "skymap='test_map'",
             },
-            "cluster": {"restorePatches": {"requestCpus": 1}},
             "site": {"local": site},
         }
         (self.folder / "submit.yaml").write_text(yaml.safe_dump(content))

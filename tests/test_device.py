@@ -63,12 +63,22 @@ def test_seeds() -> None:
     assert make_generator(2**63 - 1).device.type == "cpu"
 
 
+def _cpu_error() -> Exception:
+    """Return what PyTorch raises where memory runs out on the CPU."""
+    try:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    except RuntimeError as exc:
+        return exc
+    raise AssertionError("There is no limit to the memory.")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"), True),
+        (_cpu_error(), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("not enough memory"), False),
     ],
@@ -81,12 +91,15 @@ def test_errors_of_memory(error: Exception, expected: bool) -> None:
 def test_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, processes on one GPU take each other's memory."""
     shares: list[float] = []
-    monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30)
-    )
-    monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
-    )
-    for limit in (20.0, 200.0):
-        limit_device_memory(torch.device("cuda:0"), limit)
+
+    def set_share(share: float, device: int) -> None:
+        assert device == 0
+        shares.append(share)
+
+    memory = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_share)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    for name, limit in (("cuda:0", 20.0), ("cuda", 200.0)):
+        limit_device_memory(torch.device(name), limit)
     assert shares == [0.25, 1.0]

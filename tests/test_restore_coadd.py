@@ -382,17 +382,23 @@ def test_concerns_are_put_in_words() -> None:
         "psf_width_error": 0.001,
         "psf_consistent": True,
         "used_fraction": 0.9,
+        "chi_square": 1.1,
         "flux_error": 0.001,
         "flux_sigma": 0.002,
         "shift": 0.001,
         "shift_sigma": 0.002,
     }
-    metrics = {"exposures": [good] * 3, "image": {"linear_departure": 0.004}}
+    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
     bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
     unused = {**good, "used_fraction": 0.0}
-    metrics = {"exposures": [good, bad, unused], "image": {"linear_departure": 0.021}}
-    wrong_psf, departure, number = list_concerns(metrics, 0.004)
+    metrics = {
+        "failed_tiles": ["y 0 to 9: no"],
+        "exposures": [good, bad, unused],
+        "image": {"linear_departure": 0.021},
+    }
+    wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
+    assert "could not be restored: y 0 to 9: no" in tiles
     assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number

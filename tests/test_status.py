@@ -223,14 +223,19 @@ def test_later_success_counts(copy: Path) -> None:
     status = look(copy)
     assert states(status)[PatchKey("i", 3, 1)] is PatchState.DONE
     assert any(PatchKey("i", 3, 1) in warning.patches for warning in status.warnings())
+
+    def fail(task: RestoreCoaddTask, *_: object) -> None:
+        task.log.warning("This run has the files of another patch.")
+        raise OSError("No space left on device")
+
     for band, state in (("i", PatchState.DONE), ("r", PatchState.FAILED)):
-        with pytest.raises(RestorationAlgorithmError, match="cuda:98"):
-            restore(copy, f"patch = 0 AND band = '{band}'", f"4{band}", device="cuda:98")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RestoreCoaddTask, "runQuantum", fail)
+            with pytest.raises(OSError, match="No space"):
+                restore(copy, f"patch = 0 AND band = '{band}'", f"4{band}")
         assert states(look(copy))[PatchKey(band, 3, 0)] is state
-    (details,) = (p.details for p in look(copy).patches if p.key == PatchKey("i", 3, 0))
-    assert details is not None
-    # Of the run that wrote the coadd.
-    assert (details.reason, details.device) == ("", "cpu")
+    # What is said of a patch that is done is of the run that wrote it.
+    assert not any("another patch" in warning.text for warning in look(copy).warnings())
 
 
 def test_nothing_yet(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +257,19 @@ def test_selection(restored: Path) -> None:
     assert states(look(restored, run, INPUTS))[PatchKey("i", 3, 1)] is PatchState.MISSING
     with pytest.raises(CommandError, match=f"no visit_image in {run} on .* with --input"):
         look(restored, run)
+
+
+def test_outputs_without_inputs(copy: Path) -> None:
+    """If it fails, patches are forgotten whose visit images were removed."""
+    writer = Butler.from_config(str(copy), writeable=True)
+    refs = writer.query_datasets(
+        "visit_image", "TestCam/visits", where="visit = 4 AND instrument = 'TestCam'"
+    )
+    assert len(refs) == 1
+    writer.pruneDatasets(refs, unstore=True, purge=True)
+    restored = [PatchKey("i", 3, 0), PatchKey("i", 3, 1)]
+    assert list(states(look(copy))) == [*restored, PatchKey("r", 3, 0)]
+    assert list(states(look(copy, where="tract = 3"))) == restored
 
 
 def test_several_sky_maps(copy: Path) -> None:
@@ -289,12 +307,12 @@ def test_part_of_a_coadd(copy: Path, monkeypatch: pytest.MonkeyPatch, raises: bo
 
     def fail_in_part(task: RestoreCoaddTask, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
         stored.put(task, butlerQC, inputRefs, outputRefs)
-        task.metadata["num_failed_tiles"] = 2
+        task.metadata["patch_num_failed_tiles"] = 2
         error = RestorationAlgorithmError("2 of 9 tiles failed.", {"num_failed_tiles": 2})
         raise AnnotatedPartialOutputsError.annotate(error, task, log=task.log) from error
 
-    def fail_early(task: RestoreCoaddTask, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
-        butlerQC.put(stored.coadd, outputRefs.restored_coadd)
+    def fail_late(task: RestoreCoaddTask, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
+        stored.put(task, butlerQC, inputRefs, outputRefs)
         raise OSError("No space left on device")
 
     monkeypatch.setattr(RestoreCoaddTask, "runQuantum", fail_in_part)
@@ -311,8 +329,8 @@ def test_part_of_a_coadd(copy: Path, monkeypatch: pytest.MonkeyPatch, raises: bo
     (row,) = [row for row in status.table() if row["state"] == "in part"]
     assert (row["num_failed_tiles"], row["target_fwhm"], row["num_exposures"]) == (2, 0.65, 2)
     assert row["wall_time"] > 0.0
-    # An output without the others is no coadd with failed tiles.
-    monkeypatch.setattr(RestoreCoaddTask, "runQuantum", fail_early)
+    # An error that the task did not foresee is no failed tile.
+    monkeypatch.setattr(RestoreCoaddTask, "runQuantum", fail_late)
     with pytest.raises(OSError, match="No space"):
         restore(copy, "patch = 1 AND band = 'r'", "4")
     status = look(copy)
@@ -407,6 +425,12 @@ def test_graph_of_a_batch_system(
         }
         (reason,) = status.reasons(PatchState.FAILED)
         assert reason.text == "ZeroDivisionError: division by zero"
+    # A retry removes the log of what it does again.
+    (log,) = (root / "u/batch/run/restoreCoadd_log/3/0/i").iterdir()
+    content = log.read_bytes()
+    log.unlink()
+    assert states(watch.look())[PatchKey("i", 3, 0)] is PatchState.MISSING
+    log.write_bytes(content)
     assert main(["status", str(root), "--graph", str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 1 no work, 1 failed, 2 missing"
     assert main(["status", str(root), "--graph", str(path), "--task", "isr"]) == 1

@@ -166,12 +166,13 @@ def test_hours_of_the_device() -> None:
     process that waits for its GPU costs nothing.
     """
     missing = (PatchState.MISSING, None)
-    status = status_of(*[(PatchState.DONE, details_of())] * 3, (PatchState.DONE, details_of("cpu")), missing)
+    ran = [details_of(), details_of(seconds=7200.0), details_of("cpu", seconds=36000.0)]
+    status = status_of(*((PatchState.DONE, details) for details in ran), missing)
     assert status.unit == "GPU"
-    assert status.total.hours_spent == {"GPU": 3.0, "CPU": 0.25}
-    assert status.hours_left(status.total) == 1.0
-    assert status_sentence(status) == "5 patches: 4 done, 1 missing, 1 GPU-hours left"
-    assert "Some patches ran on another device: 0.25 CPU-hours spent." in list(status_lines(status))
+    assert status.total.hours_spent == {"GPU": 3.0, "CPU": 2.5}
+    assert status.hours_left(status.total) == 1.5
+    assert status_sentence(status) == "4 patches: 3 done, 1 missing, 1.5 GPU-hours left"
+    assert "Some patches ran on another device: 2.5 CPU-hours spent." in list(status_lines(status))
     status = status_of((PatchState.DONE, details_of("cpu")), missing, missing)
     assert (status.unit, status.hours_left(status.total)) == ("CPU", 0.5)
     # A failed patch has to be done again, and its attempts were not free.
@@ -216,7 +217,7 @@ def test_figures_of_other_versions() -> None:
     assert (details.state, details.device, details.num_exposures) == (PatchState.DONE, "cpu", 0)
     assert math.isnan(details.seeing)
     assert details.host_memory == 2**30
-    values = {"peak_host_memory": 5e8, "peak_device_memory": 7e8, "num_failed_tiles": 3}
+    values = {"peak_host_memory": 5e8, "peak_device_memory": 7e8, "patch_num_failed_tiles": 3}
     source.put(key, log=log_of(), metadata=metadata_of(5.0, **values), coadd=None, metrics={})
     details = read_details(source.get, source.outputs[key], "restoreCoadd")
     assert (details.state, details.reason) == (PatchState.PARTIAL, "3 tile(s) failed")

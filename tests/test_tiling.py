@@ -74,6 +74,22 @@ def test_split_tile_owns_the_same_and_blends_with_its_neighbours() -> None:
     assert Tile(slice(0, 90), slice(0, 90), slice(0, 50), slice(0, 50)).split(SHAPE) == []
 
 
+def test_split_tile_owns_whole_cells() -> None:
+    """If it fails, a tile that ran out of memory has no provenance."""
+    cells = {"cell_shape": (40, 50), "border": (16, 16)}
+    grid = TileGrid.cover((432, 632), 400, **cells)
+    pieces = [piece for tile in grid.tiles for piece in tile.split(grid.shape, **cells)]
+    assert len(pieces) > len(grid.tiles)
+    while pieces:
+        for piece in pieces:
+            for own, cell, size in ((piece.own_rows, 40, 432), (piece.own_columns, 50, 632)):
+                assert own.start == 0 or (own.start - 16) % cell == 0
+                assert own.stop == size or (own.stop - 16) % cell == 0
+                assert own.stop > 16
+                assert own.start < size - 16
+        pieces = [smaller for piece in pieces for smaller in piece.split(grid.shape, **cells)]
+
+
 def test_cells_belong_to_one_tile() -> None:
     """If it fails, the noise of a cell is missing or is that of another."""
     layout = CellLayout((100, 50), (16, 20), (5, 12))

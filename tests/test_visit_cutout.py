@@ -138,8 +138,7 @@ def test_exposures_in_files_are_the_same(
     assert cuts[1] is not None
     for name in ("images", "variances", "good", "psfs"):
         np.testing.assert_array_equal(getattr(cuts[0].stack, name), getattr(cuts[1].stack, name))
-    assert len(list(tmp_path.glob("astroclearnet-*/*"))) == 3 * len(visits)
-    del in_files, cuts, scratch
+    # Nothing is left behind, whatever happens to the process.
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ import torch
 
 from lsst.images import Box
 
-from ..core import CellLayout, ExposureCut, ExposureStack, InputError
+from ..core import CellLayout, ExposureCut, ExposureStack, InputError, NoUsableDataError
 from ._patch_arrays import stack_patch_exposures
 from ._patch_exposure import PatchExposure
 from ._patch_geometry import PatchGeometry
@@ -154,18 +154,23 @@ class PatchSource:
                 # Evaluated here, where a failure costs one exposure.
                 exposure.psfs  # noqa: B018
             except InputError as exc:
+                if n not in self.problems:
+                    _LOG.warning("Left %s out where its PSF fails: %s", cutout.identity, exc)
                 self.problems[n] = f"bad_psf: Left out where its PSF fails: {exc}"
-                _LOG.warning("Left %s out of %s: %s", cutout.identity, box, exc)
                 continue
             found[n] = exposure
         if not found:
             return None
         arrays = stack_patch_exposures(list(found.values()))
+        try:
+            stack = ExposureStack.from_arrays(
+                arrays.images, arrays.variances, arrays.good, arrays.psfs, positions=arrays.positions
+            )
+        except NoUsableDataError:
+            return None
         return ExposureCut(
             exposures=torch.tensor(list(found)),
-            stack=ExposureStack.from_arrays(
-                arrays.images, arrays.variances, arrays.good, arrays.psfs, positions=arrays.positions
-            ),
+            stack=stack,
             origins=tuple(
                 (e.bbox.y.start - e.cutout.bbox.y.start, e.bbox.x.start - e.cutout.bbox.x.start)
                 for e in found.values()

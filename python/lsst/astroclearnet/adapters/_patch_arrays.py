@@ -62,7 +62,8 @@ def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
     arrays : `PatchArrays`
         The stacked arrays.
     """
-    shape = tuple(max(e.bbox.shape[axis] for e in exposures) for axis in (0, 1))
+    # Two pixels are the least that has a gradient.
+    shape = tuple(max(2, *(e.bbox.shape[axis] for e in exposures)) for axis in (0, 1))
     stacked = {
         name: np.full((len(exposures), *shape), fill, dtype=getattr(exposures[0], name).dtype)
         for name, fill in (

@@ -34,6 +34,16 @@ _ORDER = 5
 _SLACK = 0.1
 """Part of a pixel that a stamp may lack at its edges."""
 
+_LARGEST_SIZE = 255
+"""Pixels on a side of the largest PSF; there is a stamp for each cell."""
+
+_LARGEST_AREA = 1e3
+"""Area of a pixel of the patch in pixels of the visit image beyond which, or
+one over which, a sky projection is wrong."""
+
+_LEAST_NET_LIGHT = 0.5
+"""Sum of a PSF over that of its absolute values, below which it is none."""
+
 
 def psf_stamps(
     psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box, *, max_cells: int | None = None
@@ -67,7 +77,8 @@ def psf_stamps(
     Raises
     ------
     InputError
-        If the PSF cannot be evaluated or has no positive sum.
+        If the PSF cannot be evaluated, has no positive sum, too much light in
+        negative pixels, too many pixels or none in its middle.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)
@@ -75,21 +86,61 @@ def psf_stamps(
     known = np.isfinite(jacobians).all(axis=(-1, -2)) & np.isfinite(positions.y) & np.isfinite(positions.x)
     if not known.any():
         raise InputError("The visit image has no position for any cell of the patch.")
-    # A stamp that cut the corners of turned pixels would rescale all fluxes.
-    turned = np.abs(np.linalg.inv(jacobians[known])).sum(axis=-1).max()
-    reach = psf.kernel_bbox.shape.y // 2 * float(turned)
-    size = 2 * math.ceil(reach - _SLACK) + 1
+    size = _stamp_size(psf, jacobians[known])
     stamps = np.full((*known.shape, size, size), np.nan)
     for cell in zip(*np.nonzero(known), strict=True):
         y = float(np.clip(positions.y[cell], visit_bbox.y.min, visit_bbox.y.max))
         x = float(np.clip(positions.x[cell], visit_bbox.x.min, visit_bbox.x.max))
         try:
-            kernel = psf.compute_kernel_image(x=x, y=y).array
+            kernel = psf.compute_kernel_image(x=x, y=y)
         except Exception as exc:
             # A PSF model may fail in any way of its own library's.
             raise InputError(f"The PSF cannot be evaluated at (x={x:.1f}, y={y:.1f}): {exc}") from exc
-        stamps[cell] = _resample(kernel, jacobians[cell], size)
+        if kernel.bbox != psf.kernel_bbox:
+            raise InputError(f"The PSF has the box {kernel.bbox} instead of {psf.kernel_bbox}.")
+        stamps[cell] = _resample(kernel.array, jacobians[cell], size)
     return stamps
+
+
+def _stamp_size(psf: PointSpreadFunction, jacobians: np.ndarray) -> int:
+    """Return the size of stamps that hold a PSF whichever way it is turned.
+
+    Parameters
+    ----------
+    psf
+        PSF of the visit image, on its own pixels.
+    jacobians
+        Shape (n, 2, 2), derivatives of its (y, x) with respect to those of
+        the patch.
+
+    Returns
+    -------
+    size : `int`
+        Odd number of pixels on a side.
+
+    Raises
+    ------
+    InputError
+        If the PSF is not square around a middle pixel or too large, or pixels
+        of the patch and of the visit image have nothing like the same size.
+    """
+    try:
+        box = psf.kernel_bbox
+    except Exception as exc:
+        # A PSF model may fail in any way of its own library's.
+        raise InputError(f"The PSF has no size: {exc}") from exc
+    radius = box.y.max
+    if (box.y.min, box.x.min, box.x.max) != (-radius, -radius, radius):
+        raise InputError(f"The PSF has the box {box}, which is not a square around (0, 0).")
+    areas = np.abs(np.linalg.det(jacobians))
+    if not (areas.min() > 1.0 / _LARGEST_AREA and areas.max() < _LARGEST_AREA):
+        raise InputError(f"A pixel of the patch holds {areas.min():g} to {areas.max():g} of the visit image.")
+    # A stamp that cut the corners of turned pixels would rescale all fluxes.
+    turned = np.abs(np.linalg.inv(jacobians)).sum(axis=-1).max()
+    size = 2 * max(0.0, np.ceil(radius * turned - _SLACK)) + 1
+    if not size <= _LARGEST_SIZE:
+        raise InputError(f"The PSF takes {size:.0f} pixels of the patch, more than {_LARGEST_SIZE}.")
+    return int(size)
 
 
 def _cell_centers(side: Interval, max_cells: int | None) -> np.ndarray:
@@ -120,14 +171,17 @@ def _resample(kernel: np.ndarray, jacobian: np.ndarray, size: int) -> np.ndarray
     Raises
     ------
     InputError
-        If the kernel has no positive sum.
+        If the kernel has no positive sum, or too much light in negative
+        pixels.
     """
-    total = float(np.sum(kernel))
-    if not (math.isfinite(total) and total > 0):
-        raise InputError(f"A PSF with sum {total} cannot be used.")
+    if np.sum(kernel, dtype=float) < _LEAST_NET_LIGHT * np.sum(np.abs(kernel), dtype=float):
+        raise InputError("A PSF with more than a third as much light below zero as above cannot be used.")
     # The spline needs room to fade beyond the outermost pixels.
     padded = np.pad(np.asarray(kernel, dtype=float), _ORDER)
     r = np.arange(size) - size // 2
     offsets = jacobian @ np.stack([axis.ravel() for axis in np.meshgrid(r, r, indexing="ij")])
     sampled = map_coordinates(padded, offsets + padded.shape[0] // 2, order=_ORDER).reshape(size, size)
-    return sampled / sampled.sum()
+    total = float(sampled.sum())
+    if not (math.isfinite(total) and total > 0):
+        raise InputError(f"A PSF with sum {total} cannot be used.")
+    return sampled / total

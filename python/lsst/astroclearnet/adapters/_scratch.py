@@ -12,10 +12,8 @@ from __future__ import annotations
 
 __all__ = ("Scratch",)
 
-import itertools
 import mmap
 import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -23,22 +21,20 @@ import numpy as np
 class Scratch:
     """Keeps arrays in memory up to a limit, and in temporary files beyond it.
 
-    The files go when the object does.
+    The files have no name: they go with the arrays, however the process ends.
 
     Parameters
     ----------
     max_bytes
         Bytes to keep in memory; no limit by default.
     folder
-        Where to make a directory for the files; that of the system for
-        temporary files by default.
+        Directory for the files; that of the system for temporary files by
+        default.
     """
 
     def __init__(self, max_bytes: float = float("inf"), folder: str | None = None) -> None:
         self._left = max_bytes
-        self._parent = folder
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._numbers = itertools.count()
+        self._folder = folder
         self.resident_bytes = 0
         """Bytes of the arrays that are in memory (`int`)."""
         self.file_bytes = 0
@@ -66,13 +62,12 @@ class Scratch:
             self._left -= array.nbytes
             self.resident_bytes += array.nbytes
             return array
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="astroclearnet-", dir=self._parent)
-        path = Path(self._folder.name) / f"{next(self._numbers)}"
-        # Written, and not mapped: a full disk is an error, and no signal.
-        array.tofile(path)
-        self.file_bytes += array.nbytes
-        return np.memmap(path, dtype=array.dtype, mode="r", shape=array.shape)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            # Written, and not mapped: a full disk is an error, and no signal.
+            array.tofile(file)
+            file.flush()
+            self.file_bytes += array.nbytes
+            return np.memmap(file, dtype=array.dtype, mode="r", shape=array.shape)
 
     @staticmethod
     def forget(*arrays: np.ndarray) -> None:

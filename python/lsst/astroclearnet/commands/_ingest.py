@@ -101,6 +101,8 @@ def ingest_files(
         If a file is missing, the images come from several instruments, the
         directory holds something else than a repository, or the repository
         describes the sky map or a visit otherwise.
+    OSError
+        If a file cannot be read.
     TypeError
         If a file does not hold a visit image.
     ValueError

@@ -124,8 +124,8 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
     task = content.get(label, {})
     if state is PatchState.DONE and _is_partial(task, content.get("quantum", {})):
         state = PatchState.PARTIAL
-    elif state is PatchState.PARTIAL and task and "failure" not in task:
-        # An error between two outputs, instead of after all of them.
+    elif state is PatchState.PARTIAL and "quantum" in content and "failure" not in task:
+        # An error that the task did not foresee, when the outputs were there.
         state = PatchState.FAILED
     found: dict[str, Any] = {"device": str(task.get("fit_device", ""))}
     if state in (PatchState.DONE, PatchState.PARTIAL) and outputs.metrics is not None:
@@ -139,7 +139,7 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
         earlier=_earlier_usage(extra),
         host_memory=float(task.get("peak_host_memory", memory)),
         device_memory=float(task.get("peak_device_memory", math.nan)),
-        num_failed_tiles=int(task.get("num_failed_tiles", 0)),
+        num_failed_tiles=int(task.get("patch_num_failed_tiles", 0)),
         **found,
     )
 
@@ -221,7 +221,9 @@ def _is_partial(task: Mapping[str, Any], quantum: Mapping[str, Any]) -> bool:
         Whether it did.
     """
     caveats = QuantumSuccessCaveats(int(quantum.get("caveats", 0)))
-    return bool(caveats & QuantumSuccessCaveats.PARTIAL_OUTPUTS_ERROR or task.get("num_failed_tiles", 0))
+    return bool(
+        caveats & QuantumSuccessCaveats.PARTIAL_OUTPUTS_ERROR or task.get("patch_num_failed_tiles", 0)
+    )
 
 
 def _read_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,7 +274,7 @@ def _find_reason(state: PatchState, task: Mapping[str, Any], log: ButlerLogRecor
         failure = log.extra.get("exception")
     if isinstance(failure, Mapping):
         return _describe(str(failure.get("type_name", failure.get("type", ""))), str(failure.get("message")))
-    if number := int(task.get("num_failed_tiles", 0)):
+    if number := int(task.get("patch_num_failed_tiles", 0)):
         return f"{number} tile(s) failed"
     for record in reversed(log or ()):
         for mark in _NO_WORK if state is PatchState.NO_WORK else (_FAILED,):

@@ -23,6 +23,7 @@ from ._estimator import *
 from ._exposure_source import *
 from ._exposure_stack import *
 from ._fit import *
+from ._flux_unit import *
 from ._forward_model import *
 from ._interpolation import *
 from ._interpolation_profile import *
@@ -44,6 +45,7 @@ from ._positions import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *
+from ._restore_exposures import *
 from ._result import *
 from ._samples import *
 from ._sampling import *

@@ -24,7 +24,7 @@ from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
 from ._noise_model import model_variances
 from ._options import BACKGROUND_MODELS, RestoreOptions
-from ._parts import Part, PartReader, SettledPart
+from ._parts import Part, PartReader, SettledPart, is_covered
 from ._rejection import reject_outliers
 from ._tiling import Tile
 
@@ -113,6 +113,25 @@ class Agreement:
             stack = stack.replace(images=images)
         return dataclasses.replace(part, stack=stack, model=model)
 
+    def leaves_data(self, part: Part) -> bool:
+        """Tell whether a tile has data without the exposures left out.
+
+        Parameters
+        ----------
+        part
+            A tile.
+
+        Returns
+        -------
+        leaves : `bool`
+            Whether the others cover any of its pixels.
+        """
+        kept = [t not in self.contradictions for t in part.exposures.tolist()]
+        if all(kept):
+            return True
+        good = part.stack.good & torch.tensor(kept, device=part.stack.device)[:, None, None]
+        return is_covered(part.model, good)
+
     def settle(self, part: Part) -> SettledPart:
         """Remove from a tile what exposures do not agree in.
 
@@ -146,7 +165,7 @@ class Agreement:
             The same, with the pixels that others contradict.
         """
         found = {}
-        for part in parts:
+        for part in filter(self.leaves_data, parts):
             corrected = self.correct(part)
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
             found[part.tile] = np.packbits(outliers.cpu().numpy())
@@ -233,7 +252,7 @@ class _BackgroundParts:
         if self._kept:
             yield from self._kept
             return
-        for part in self._reader:
+        for part in filter(self._agreement.leaves_data, self._reader):
             made = self._make(part)
             if len(self._reader.tiles) == 1:
                 self._kept = [made]

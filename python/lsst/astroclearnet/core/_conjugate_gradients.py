@@ -65,7 +65,8 @@ def solve_equations(
     search, product = error.clone(), _dot(residual, error)
     for _ in range(_MAX_ITERATIONS):
         size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
-        open_ = _dot(error * inner, error) > tolerance**2 * size
+        # What is not a number is never close enough.
+        open_ = ~(_dot(error * inner, error) <= tolerance**2 * size)
         if not bool(open_.all()):
             active, residual, search, product = (v[open_] for v in (active, residual, search, product))
             if not len(active):

@@ -110,7 +110,8 @@ def _shares(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor)
     """
     typical = [maps.typical for maps in iterate_weight_maps(model, weights)]
     powers = torch.stack([weight * model.power(t) for t, weight in enumerate(typical)])
-    light = curvature.abs() ** 2
+    # Where PSFs have no power left, the quotient leaves single precision.
+    light = curvature.abs().double() ** 2
     multiplicity = torch.full_like(light, 2.0)
     multiplicity[:, [0, -1]] = 1.0
     shared = torch.zeros(len(powers), len(powers), dtype=torch.float64, device=powers.device)
@@ -120,6 +121,6 @@ def _shares(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor)
         total = power.sum(dim=0).clamp(min=1e-30)
         shape, flat = multiplicity[row] * light[row], power.double()
         shared += (flat * (shape / total)) @ flat.T
-        own += flat @ shape.double()
+        own += flat @ shape
     scale = own.clamp(min=1e-300).rsqrt()
     return scale[:, None] * shared * scale

@@ -85,8 +85,10 @@ def limit_device_memory(device: torch.device, limit: float) -> None:
     limit
         Memory in GiB.
     """
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit * 2.0**30 / total), device)
+    # Only a device with a number has a limit.
+    index = torch.cuda.current_device() if str(device) == "cuda" else device.index
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit * 2.0**30 / total), index)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -105,7 +107,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def release_memory(device: torch.device) -> None:

@@ -212,7 +212,8 @@ class StackSource:
 
 def _bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
     """Return boxes of equal size that hold what is inside of each image."""
-    corners, sizes = [], [1, 1]
+    # Two pixels are the least that has a gradient.
+    corners, sizes = [], [2, 2]
     for image in inside:
         corner = []
         for axis in (0, 1):

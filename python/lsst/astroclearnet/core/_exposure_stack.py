@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("ArrayLike", "ExposureStack")
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,30 @@ from ._positions import PixelPositions
 
 type ArrayLike = np.ndarray | torch.Tensor
 
+_LOG = logging.getLogger(__name__)
+
+_LARGEST_RATIO = 2.0**24
+"""What single precision can add: of two numbers with a greater ratio it loses
+the smaller one."""
+
+_LARGEST_VARIANCE = 2.0**100
+"""Variance beyond which, or one over which, squares and inverses leave single
+precision."""
+
+_MEDIAN_SIZE = 100_000
+"""Number of pixels that a median of variances is taken from."""
+
+_LEAST_NET_LIGHT = 0.5
+"""Sum of a PSF over that of its absolute values, below which it is none."""
+
 
 def _as_tensor(name: str, array: ArrayLike, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if isinstance(array, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array; give plain values, and the mask through 'good'.")
     try:
         tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_native(np.asarray(array)))
-    except TypeError as exc:
-        raise InputError(f"{name} of type {type(array).__name__} cannot be read as numbers.") from exc
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"{name} of type {type(array).__name__} cannot be read as numbers: {exc}") from exc
     if tensor.is_complex():
         raise InputError(f"{name} is complex; give real numbers.")
     return tensor.detach().to(device=device, dtype=dtype)
@@ -87,7 +104,11 @@ class ExposureStack:
         """Check arrays and put them on a device.
 
         A pixel with a value that is not finite, or a variance that is not
-        finite and positive, is not used, whatever ``good`` says.
+        between 1e-30 and 1e30, is not used, whatever ``good`` says.  Nor is
+        one that would leave nothing of the others in single precision: with
+        more than 2^24 times the noise of its exposure, or a variance that
+        differs by more than that factor from those of most exposures; this is
+        logged.
 
         Parameters
         ----------
@@ -100,7 +121,8 @@ class ExposureStack:
         psfs
             Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
             normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
-            the others of its exposure.
+            the others of its exposure.  Negative pixels must not hold more
+            than a third of the light of the positive ones.
         positions
             Where the pixels lie on the patch, for exposures on their own
             grids; a pixel that is not on the patch is not used.
@@ -128,7 +150,7 @@ class ExposureStack:
             )
         if not image.shape[0]:
             raise NoUsableDataError("There is no exposure.")
-        good = good if isinstance(good, torch.Tensor) else np.asarray(good)
+        good = good if isinstance(good, torch.Tensor | np.ma.MaskedArray) else np.asarray(good)
         if good.dtype not in (torch.bool, np.bool_):
             raise InputError(f"good must be boolean (True = usable), not {good.dtype}.")
         usable = _as_tensor("good", good, torch.bool, device)
@@ -146,11 +168,14 @@ class ExposureStack:
                     f"{tuple(image.shape)}."
                 )
             usable = usable & positions.inside
-        usable = usable & torch.isfinite(image) & torch.isfinite(variance) & (variance > 0)
+        usable = usable & torch.isfinite(image)
+        usable = usable & (variance >= 1.0 / _LARGEST_VARIANCE) & (variance <= _LARGEST_VARIANCE)
+        usable = _keep_measurable(image, variance, usable)
         if not bool(usable.any()):
             raise NoUsableDataError(
                 f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite, "
-                "of a variance that is not positive, or off the patch."
+                "of a variance that is not positive or beyond single precision, millions of times as bright "
+                "as the noise, or off the patch."
             )
         zero = torch.zeros((), device=device)
         one = torch.ones((), device=device)
@@ -237,6 +262,39 @@ class ExposureStack:
         return dataclasses.replace(self, **changes)
 
 
+def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Return the usable pixels that single precision can hold together."""
+    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    reference = medians[medians.isfinite()].median() if bool(usable.any()) else medians[0]
+    kept = usable & (variance >= reference / _LARGEST_RATIO) & (variance <= reference * _LARGEST_RATIO)
+    kept &= image.abs() <= _LARGEST_RATIO * medians.sqrt()[:, None, None]
+    number = int((usable & ~kept).sum())
+    if number:
+        _LOG.warning(
+            "%d pixels are not used: their values are more than 2^24 times the noise, or their variances "
+            "differ by more than that factor from the others.",
+            number,
+        )
+    return kept
+
+
+def sample_median(values: torch.Tensor) -> torch.Tensor:
+    """Return the median of an even sample of values.
+
+    Parameters
+    ----------
+    values
+        Shape (N,).
+
+    Returns
+    -------
+    median : `torch.Tensor`
+        Shape (), NaN without values.
+    """
+    step = max(1, values.numel() // _MEDIAN_SIZE)
+    return values[::step].median() if values.numel() else values.new_tensor(torch.nan)
+
+
 def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
     if psfs.ndim == 3:
         psfs = psfs[:, None, None]
@@ -255,7 +313,9 @@ def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
         mean = psfs[t][finite].mean(dim=0)
         checked[t][~finite] = mean
         total = checked[t].sum(dim=(-1, -2), keepdim=True)
-        if not bool((total > 0).all()):
+        if not bool(((total > 0) & total.isfinite()).all()):
             raise InputError(f"The PSF of exposure {t} does not have a positive sum.", exposure=t)
+        if not bool((total >= _LEAST_NET_LIGHT * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
+            raise InputError(f"The PSF of exposure {t} has too much light in negative pixels.", exposure=t)
         checked[t] /= total
     return checked

@@ -35,6 +35,9 @@ from ._varying_kernels import VaryingKernels
 _DECONVOLUTION_FLOOR = 1e-6
 """Power of the target OTF below which the difference kernel fades out."""
 
+_LARGEST_FWHM = 100.0
+"""FWHM in pixels of the widest target PSF; memory goes with its square."""
+
 
 class ForwardModel(LatentSpace):
     """The sky at the target PSF, seen through each exposure.
@@ -83,10 +86,10 @@ class ForwardModel(LatentSpace):
         target_fwhm: float,
         positions: PixelPositions | None = None,
     ) -> None:
-        if not (math.isfinite(target_fwhm) and target_fwhm > 0 and target_fwhm >= self._least_fwhm):
+        if not (target_fwhm > 0 and self._least_fwhm <= target_fwhm <= _LARGEST_FWHM):
             raise InputError(
                 f"target_fwhm={target_fwhm} pixels cannot be sampled: give at least {self._least_fwhm}, "
-                "better 2.5.",
+                f"better 2.5, and at most {_LARGEST_FWHM:g}.",
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm

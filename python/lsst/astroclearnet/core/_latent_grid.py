@@ -41,7 +41,7 @@ class LatentGrid:
     @property
     def latent_shape(self) -> tuple[int, int]:
         """Height and width of the latent image in pixels."""
-        rows, columns = (_fast_length(s + 2 * self.margin) for s in self.shape)
+        rows, columns = (fast_length(s + 2 * self.margin) for s in self.shape)
         return rows, columns
 
     def window(self, rows: slice, columns: slice) -> LatentGrid:
@@ -122,8 +122,19 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
     return radius
 
 
-def _fast_length(length: int) -> int:
-    """Return the next length that is even and a product of 2, 3 and 5."""
+def fast_length(length: int) -> int:
+    """Return a length that Fourier transforms are fast for.
+
+    Parameters
+    ----------
+    length
+        Length that is needed.
+
+    Returns
+    -------
+    fast : `int`
+        The next one that is even and a product of 2, 3 and 5.
+    """
     length += length % 2
     while True:
         rest = length

@@ -19,6 +19,7 @@ import torch
 
 from ._conjugate_gradients import solve_equations
 from ._depth import DEPTH_FLOOR, iterate_weight_maps
+from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
 from ._star_image import star_departure, strength_for_departure
@@ -72,6 +73,11 @@ class LinearEstimator:
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     exposures
         Indices of the exposures to use; all by default.
+
+    Raises
+    ------
+    NoUsableDataError
+        If no pixel of the patch is covered by more than half.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class LinearEstimator:
         self._weights = weights if exposures is None else weights[exposures]
         total, present, typical = self._total_maps()
         self.full_weight = float(typical.sum())
+        if not self.full_weight > 0:
+            raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
         self.depth = total / self.full_weight
         """Sum of weights over its value at full depth, shape (H, W)."""
         self.coverage = present / self.full_weight

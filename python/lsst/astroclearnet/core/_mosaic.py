@@ -72,10 +72,11 @@ class Mosaic:
 
     def __init__(self, grid: TileGrid, num_exposures: int, num_realizations: int, layout: CellLayout) -> None:
         self._shape = grid.shape
-        self._planes = {name: np.zeros(grid.shape, dtype=np.float32) for name in _SMOOTH}
+        # Filled, so that their memory is taken now, and not tile by tile.
+        self._planes = {name: np.full(grid.shape, 0.0, dtype=np.float32) for name in _SMOOTH}
         for name in _REALIZATIONS:
-            self._planes[name] = np.zeros((num_realizations, *grid.shape), dtype=np.float32)
-        self._share = np.zeros(grid.shape, dtype=np.float32)
+            self._planes[name] = np.full((num_realizations, *grid.shape), 0.0, dtype=np.float32)
+        self._share = np.full(grid.shape, 0.0, dtype=np.float32)
         self._mask = np.full(grid.shape, MaskBit.NO_DATA, dtype=np.uint8)
         self._own = {name: np.full(grid.shape, np.nan, dtype=np.float32) for name in ("coadd", "residual")}
         self._noise = CellNoise.empty(layout)
@@ -106,7 +107,9 @@ class Mosaic:
             self._noise.stamps[cell] = stamp
         self._deviations[exposures] += result.deviations
         self._expected[exposures] += result.expected
-        information = np.where(np.isfinite(result.width_sigmas), result.width_sigmas.astype(float) ** -2, 0.0)
+        sigmas = result.width_sigmas.astype(float)
+        known = np.isfinite(sigmas) & (sigmas > 0)
+        information = np.where(known, np.where(known, sigmas, 1.0) ** -2, 0.0)
         self._width_weight[exposures] += information
         self._width_total[exposures] += information * result.width_errors
         self._scalars.append(result.scalars)

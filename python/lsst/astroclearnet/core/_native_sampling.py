@@ -172,7 +172,8 @@ def _within(y: torch.Tensor, x: torch.Tensor, edges: tuple[float, float, float, 
 def _bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
     """Return boxes of equal size that hold what is inside of each image."""
     boxes: list[list[int]] = []
-    sizes = [1, 1]
+    # Two pixels are the least that has a gradient.
+    sizes = [2, 2]
     for image in inside:
         ends = []
         for axis in (0, 1):

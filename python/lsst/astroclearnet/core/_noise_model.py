@@ -16,10 +16,15 @@ import torch
 
 from ._exposure_stack import ExposureStack
 from ._kernels import fwhm_to_sigma
+from ._latent_grid import fast_length
 
 _SMOOTHING_FWHM = 24.0
 """FWHM in pixels over which the part of the variance is averaged that the
 predicted brightness does not explain."""
+
+
+_DIRECT_RADIUS = 6
+"""Radius of a kernel in pixels above which Fourier space is faster."""
 
 
 def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
@@ -42,8 +47,23 @@ def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
     r = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     profile = torch.exp(-0.5 * (r / sigma) ** 2)
     profile = profile / profile.sum()
+    if radius > _DIRECT_RADIUS:
+        return _convolve(_convolve(images, profile, -1), profile, -2)
     rows = torch.nn.functional.conv2d(images[:, None], profile[None, None, :, None], padding=(radius, 0))
     return torch.nn.functional.conv2d(rows, profile[None, None, None, :], padding=(0, radius))[:, 0]
+
+
+def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
+    """Convolve along one axis in Fourier space, with zeros beyond the edge."""
+    length, radius = images.shape[dim], len(profile) // 2
+    size = fast_length(max(length, radius + 1) + radius)
+    # Periodic, with the middle of the profile at zero.
+    kernel = torch.roll(torch.nn.functional.pad(profile, (0, size - len(profile))), -radius)
+    gain = torch.fft.rfft(kernel, n=size).real
+    if dim == -2:
+        gain = gain[:, None]
+    spectrum = torch.fft.rfft(images, n=size, dim=dim) * gain
+    return torch.fft.irfft(spectrum, n=size, dim=dim).narrow(dim, 0, length)
 
 
 def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> torch.Tensor:

@@ -247,7 +247,8 @@ class TilingOptions:
     max_device_memory
         Memory of the process on a GPU in GiB.
     max_tile_size
-        Side of a tile in pixels that is never exceeded, whatever the memory.
+        Side of a tile in pixels that is not exceeded, whatever the memory,
+        unless a single cell with its surroundings is larger.
     """
 
     max_host_memory: float = 8.0

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ._depth import iterate_weight_maps
 from ._exposure_source import ExposureCut, ExposureSource
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
@@ -103,6 +104,10 @@ class PartReader:
             if part is not None:
                 yield part
 
+    def release(self) -> None:
+        """Forget the tile that is kept."""
+        self._kept = None
+
     def read(self, tile: Tile) -> Part | None:
         """Read a tile.
 
@@ -114,12 +119,15 @@ class PartReader:
         Returns
         -------
         part : `Part` or `None`
-            The tile with its exposures; `None` if none has a usable pixel.
+            The tile with its exposures; `None` if none has a usable pixel, or
+            none of its pixels is covered by usable ones.
         """
         if self._kept is not None and self._kept.tile == tile:
             return self._kept
         cut = self.source.cut(tile.rows, tile.columns)
         part = None if cut is None else self._make(tile, cut)
+        if part is not None and not is_covered(part.model, part.stack.good):
+            part = None
         if self.tiles == (tile,):
             self._kept = part
         return part
@@ -128,3 +136,22 @@ class PartReader:
         stack = cut.stack.to(self.device)
         model = ForwardModel.from_stack(stack, self.target_fwhm)
         return Part(tile, cut.exposures, stack, model, cut.origins, cut.noise)
+
+
+def is_covered(model: ForwardModel, good: torch.Tensor) -> bool:
+    """Tell whether any pixel of a tile has data, and not slivers alone.
+
+    Parameters
+    ----------
+    model
+        Forward model of the exposures.
+    good
+        Shape (m, h, w), bool, usable pixels.
+
+    Returns
+    -------
+    covered : `bool`
+        Whether an exposure covers any.
+    """
+    weights = good.to(torch.float32)
+    return any(bool(maps.used.any()) for maps in iterate_weight_maps(model, weights))

@@ -29,7 +29,7 @@ _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
 
-_LIBRARIES = 0.8 * _GIB
+_LIBRARIES = 0.9 * _GIB
 """Memory of the interpreter and the libraries."""
 
 _CUDA_LIBRARIES = 2.5 * _GIB
@@ -41,20 +41,24 @@ _PLANES = 60.0
 _REALIZATION = 8.0
 """Bytes for a pixel of the patch and each realisation of the noise."""
 
-_CUT = 50.0
+_CUT = 40.0
 """Bytes for a pixel of a tile and each of its exposures, as they are read."""
 
 _MARGIN = 20
 """Pixels by which the latent image of a tile extends beyond it."""
 
-_LATENT = 400.0
+_LATENT = 460.0
 """Bytes for a pixel of the latent image of a tile."""
 
 _LATENT_DRAW = 40.0
 """Bytes for such a pixel and each draw of the noise."""
 
-_LATENT_EXPOSURE = 500.0
-"""Bytes for such a pixel and each exposure of the tile."""
+_LATENT_EXPOSURE = 80.0
+"""Bytes for such a pixel and each exposure of the tile, on the CPU."""
+
+_LATENT_EXPOSURE_CUDA = 500.0
+"""The same on a GPU, where the interpolation is a sparse matrix with 25 taps
+and its transpose; 4 bytes an index and 4 a tap."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +75,32 @@ class MemoryPlan:
         Peak of the memory of the process in bytes.
     device_memory
         Peak of the memory on the GPU in bytes; 0 without one.
+    cells
+        Cells that are not divided, if there are any.
     """
 
     grid: TileGrid
     max_exposures: int
     host_memory: float
     device_memory: float
+    cells: CellLayout | None = None
+
+    def split(self, tile: Tile) -> list[Tile]:
+        """Return smaller tiles in place of one.
+
+        Parameters
+        ----------
+        tile
+            A tile.
+
+        Returns
+        -------
+        tiles : `list` [`Tile`]
+            Those that own its pixels; the tile itself if it cannot be split.
+        """
+        cells = self.cells
+        limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
+        return tile.split(self.grid.shape, **limits) or [tile]
 
     def __str__(self) -> str:
         device = f", {self.device_memory / _GIB:.1f} GiB device" if self.device_memory else ""
@@ -123,7 +147,7 @@ def plan_memory(
         grid = TileGrid.cover(source.shape, round(side), cell_shape=cells.cell_shape, border=cells.border)
         plan = _predict(grid, source, options, device)
         if _fits(plan, limits):
-            return plan
+            return dataclasses.replace(plan, cells=layout)
         if side <= _LEAST_TILE:
             raise InputError(
                 f"A patch of {source.shape[0]}x{source.shape[1]} pixels needs {plan} at least: raise "
@@ -144,7 +168,7 @@ def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
 def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
     counts = [source.count(tile.rows, tile.columns) for tile in grid.tiles]
     working = max(
-        _working_bytes(tile, count, options) for tile, count in zip(grid.tiles, counts, strict=True)
+        _working_bytes(tile, count, options, device) for tile, count in zip(grid.tiles, counts, strict=True)
     )
     cut = max(_cut_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
     height, width = grid.shape
@@ -155,10 +179,11 @@ def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, de
     return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
 
 
-def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions) -> float:
+def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions, device: str) -> float:
     """Return what the computation of a tile takes on its device."""
     height, width = (size + 2 * _MARGIN for size in tile.shape)
-    per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + _LATENT_EXPOSURE * num_exposures
+    per_exposure = _LATENT_EXPOSURE if device == "cpu" else _LATENT_EXPOSURE_CUDA
+    per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + per_exposure * num_exposures
     return height * width * per_pixel
 
 

@@ -18,6 +18,10 @@ import torch
 
 from ._errors import InputError
 
+_LARGEST_AREA = 1e4
+"""Area of a pixel of an exposure beyond which, or one over which, it is that
+of no detector."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PixelPositions:
@@ -67,8 +71,10 @@ class PixelPositions:
         Raises
         ------
         InputError
-            If the shapes do not fit or a pixel with a position has no area.
+            If the arrays are none of real numbers, the shapes do not fit or a
+            pixel with a position has no area.
         """
+        y, x, area = (_as_real(name, array) for name, array in (("y", y), ("x", x), ("area", area)))
         if not (y.shape == x.shape == area.shape and y.ndim == 3):
             raise InputError(
                 f"Positions need shape (n, h, w) each, not y {y.shape}, x {x.shape} and area {area.shape}."
@@ -78,10 +84,16 @@ class PixelPositions:
             known = np.isfinite(area) & (area > 0)
         if (inside & ~known).any():
             raise InputError("A pixel on the patch has no positive area.")
+        known &= (area >= 1.0 / _LARGEST_AREA) & (area <= _LARGEST_AREA)
+        if (inside & ~known).any():
+            raise InputError(
+                f"The area of a pixel on the patch differs from one by more than a factor of "
+                f"{_LARGEST_AREA:g}; it must be in pixels of the patch."
+            )
         return cls(
             shape=shape,
-            y=torch.from_numpy(np.where(inside, y, np.nan)),
-            x=torch.from_numpy(np.where(inside, x, np.nan)),
+            y=torch.from_numpy(np.where(inside, y, np.nan).astype(np.float64, copy=False)),
+            x=torch.from_numpy(np.where(inside, x, np.nan).astype(np.float64, copy=False)),
             area=torch.from_numpy(np.where(inside, area, 0.0).astype(np.float32)),
         )
 
@@ -119,3 +131,16 @@ class PixelPositions:
             Their positions.
         """
         return PixelPositions(self.shape, self.y[exposures], self.x[exposures], self.area[exposures])
+
+
+def _as_real(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array of numbers whose values are all meant."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array; give plain values, and NaN where there is no position.")
+    try:
+        array = np.asarray(array)
+    except ValueError as exc:
+        raise InputError(f"{name} cannot be read as an array: {exc}") from exc
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} must be real numbers, not {array.dtype}.")
+    return array

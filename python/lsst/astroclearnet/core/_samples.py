@@ -17,6 +17,7 @@ import dataclasses
 import torch
 
 from ._bank import FilterBank
+from ._errors import NoUsableDataError
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._options import FitOptions
@@ -192,9 +193,15 @@ def make_samples(
             if not (bool(weight[seen].any()) and bool(weight[held_out].any())):
                 continue
             seen, held_out = seen.to(stack.device), held_out.to(stack.device)
+            try:
+                bank = FilterBank.build(window_model, images, weight, strengths, seen)
+            except NoUsableDataError:
+                # The pixels that are seen are too few to cover one of the
+                # patch.
+                continue
             samples.append(
                 TrainingSample(
-                    bank=FilterBank.build(window_model, images, weight, strengths, seen),
+                    bank=bank,
                     model=window_model,
                     held_out=held_out,
                     images=images[held_out],

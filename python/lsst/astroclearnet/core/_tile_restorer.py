@@ -132,7 +132,8 @@ class TileRestorer:
         weights = stack.good / settled.variances
         estimator = Estimator.build(self.network, model, weights, options)
         estimate = estimator.estimate(stack.images)
-        errors = repeat_observations(estimator, estimate, self._draw_noise(settled))
+        owned = _owned(part)
+        errors = repeat_observations(estimator, estimate, self._draw_noise(settled), owned)
         local_noise = LocalNoise(model, weights, estimator.linear_strength)
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
@@ -163,7 +164,7 @@ class TileRestorer:
             estimate.restored,
             estimate.linear,
             stack.images,
-            weights * _owned(part),
+            weights * owned,
             widths,
         )
         return TileResult(
@@ -178,7 +179,7 @@ class TileRestorer:
             },
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
-            deviations=_to_numpy((deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
+            deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
             expected=_to_numpy(errors.chi_square.double()[used]),
             width_errors=_to_numpy(width_error[used]),
             width_sigmas=_to_numpy(width_sigma[used]),

@@ -86,20 +86,36 @@ class Tile:
         rows, columns = sides
         return (rows[:, None] * columns).astype(np.float32)
 
-    def split(self, patch_shape: tuple[int, int]) -> list[Tile]:
+    def split(
+        self,
+        patch_shape: tuple[int, int],
+        *,
+        cell_shape: tuple[int, int] = (1, 1),
+        border: tuple[int, int] = (0, 0),
+    ) -> list[Tile]:
         """Return smaller tiles that own the same pixels.
 
         Parameters
         ----------
         patch_shape
             Height and width of the patch.
+        cell_shape
+            Height and width in pixels of cells that are not to be divided.
+        border
+            Rows and columns of the patch before the first cell, and beyond
+            the last.
 
         Returns
         -------
         tiles : `list` [`Tile`]
             Two or four; none if the tile is too small to be split.
         """
-        halves = [_halve(own) for own in (self.own_rows, self.own_columns)]
+        halves = [
+            _halve(own, *sides)
+            for own, *sides in zip(
+                (self.own_rows, self.own_columns), patch_shape, cell_shape, border, strict=True
+            )
+        ]
         if all(len(half) == 1 for half in halves):
             return []
         return [_reach(rows, columns, patch_shape) for rows in halves[0] for columns in halves[1]]
@@ -166,9 +182,11 @@ def _divide(length: int, cell: int, border: int, side: int) -> list[slice]:
     return [slice(a, b) for a, b in zip([0, *edges], [*edges, length], strict=True)]
 
 
-def _halve(own: slice) -> list[slice]:
-    middle = (own.start + own.stop) // 2
-    if own.stop - own.start < 2 * _LEAST_SIDE:
+def _halve(own: slice, size: int, cell: int, border: int) -> list[slice]:
+    """Divide pixels at the edge of a cell that is next to their middle."""
+    middle = border + cell * round(((own.start + own.stop) / 2 - border) / cell)
+    least, greatest = max(own.start, border), min(own.stop, size - border)
+    if own.stop - own.start < 2 * _LEAST_SIDE or not least < middle < greatest:
         return [own]
     return [slice(own.start, middle), slice(middle, own.stop)]
 

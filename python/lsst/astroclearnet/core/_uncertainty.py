@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from ._estimator import Estimate, Estimator
+from ._forward_model import ForwardModel
 from ._local_noise import LocalNoise
 from ._noise_model import smooth
 
@@ -75,7 +76,10 @@ def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator)
 
 
 def repeat_observations(
-    estimator: Estimator, estimate: Estimate, noise: Iterable[torch.Tensor]
+    estimator: Estimator,
+    estimate: Estimate,
+    noise: Iterable[torch.Tensor],
+    counted: torch.Tensor | None = None,
 ) -> RepeatedErrors:
     """Observe the restored sky again and restore that (parametric bootstrap).
 
@@ -93,6 +97,9 @@ def repeat_observations(
         What it made of the exposures.
     noise
         Draws of the noise of the exposures, each of shape (n, h, w).
+    counted
+        Shape (n, h, w), or what broadcasts to it: 1 for the pixels that
+        chi-square counts, which by default are all, and 0 for others.
 
     Returns
     -------
@@ -101,24 +108,25 @@ def repeat_observations(
     """
     model, solver = estimator.model, estimator.closure.estimator
     expected = solver.predicted_right_side(estimate.restored[None])[0]
+    weights = estimator.weights if counted is None else estimator.weights * counted
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     for draw in noise:
         again = estimator.estimate_right(expected + solver.right_side(draw))
         restored.append(model.crop(again.restored - estimate.restored))
         linear.append(model.crop(again.linear - estimate.restored))
-        chi_square += _chi_square(estimator, draw, again.restored - estimate.restored)
+        chi_square += _chi_square(model, weights, draw, again.restored - estimate.restored)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 
 
-def _chi_square(estimator: Estimator, draw: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+def _chi_square(
+    model: ForwardModel, weights: torch.Tensor, draw: torch.Tensor, error: torch.Tensor
+) -> torch.Tensor:
     """Return what an image leaves of each exposure, (n,)."""
     totals = []
     exposures = torch.arange(len(draw), device=draw.device)
-    for exposure, one, weight in zip(
-        exposures.split(1), draw.split(1), estimator.weights.split(1), strict=True
-    ):
-        left = one - estimator.model.predict(error, exposure)
+    for exposure, one, weight in zip(exposures.split(1), draw.split(1), weights.split(1), strict=True):
+        left = one - model.predict(error, exposure)
         totals.append((weight * left**2).sum())
     return torch.stack(totals)
 

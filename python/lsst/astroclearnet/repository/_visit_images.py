@@ -78,11 +78,19 @@ def read_visit_images(paths: Iterable[ResourcePathExpression]) -> Iterator[Visit
 
     Raises
     ------
+    OSError
+        If a file cannot be read.
     TypeError
         If a file holds anything else.
     """
     for path in paths:
-        content = read_archive(ResourcePath(path))
+        try:
+            content = read_archive(ResourcePath(path))
+        except MemoryError:
+            raise
+        except Exception as exc:
+            # A file may fail in any way of the library that reads it.
+            raise OSError(f"{path} cannot be read as a visit image: {exc!r}") from exc
         content = getattr(content, "deserialized", content)
         if not isinstance(content, VisitImage):
             raise TypeError(f"{path} holds a {type(content).__name__}, not a VisitImage.")
@@ -119,6 +127,8 @@ def ingest_visit_images(
 
     Raises
     ------
+    OSError
+        If a file cannot be read.
     TypeError
         If a file does not hold a visit image.
     ValueError

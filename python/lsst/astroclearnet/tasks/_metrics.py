@@ -40,6 +40,9 @@ _SHIFT_TOLERANCE = 0.05
 _SIGNIFICANCE = 5.0
 """Significance, in sigma, that a greater one needs to be called so."""
 
+_LARGEST_CHI_SQUARE = 2.0
+"""Reduced chi-square beyond which, or one over which, it is a concern."""
+
 
 def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
     """Return figures about a restoration that need no truth.
@@ -114,6 +117,15 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
+    wrong = [
+        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
+        for e in metrics["exposures"]
+        if e["chi_square"] > _LARGEST_CHI_SQUARE or e["chi_square"] < 1.0 / _LARGEST_CHI_SQUARE
+    ]
+    if wrong:
+        concerns.append(
+            f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
+        )
     departure = metrics["image"]["linear_departure"]
     if departure > max_departure * (1.0 + _ROUNDING):
         concerns.append(
@@ -168,6 +180,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "used_fraction": float(num_used[n] / num_pixels),
                 "rejected_fraction": float(num_rejected[n] / max(1, int(num_used[n] + num_rejected[n]))),
                 "num_not_finite": cutout.num_not_finite,
+                "left_out_in_part": inputs.source.problems.get(n, ""),
             }
         )
     return exposures

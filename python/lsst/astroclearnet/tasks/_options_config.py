@@ -317,7 +317,8 @@ class TilingConfig(Config):
     )
     max_tile_size = RangeField(
         dtype=int,
-        doc="Side of a tile (pixels) that is never exceeded, whatever the memory.",
+        doc="Side of a tile (pixels) that is not exceeded, whatever the memory, unless a single cell with "
+        "its surroundings is larger.",
         default=TilingOptions.max_tile_size,
         min=128,
     )

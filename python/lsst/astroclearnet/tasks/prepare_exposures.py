@@ -87,10 +87,10 @@ class PrepareExposuresTask(Task):
     Nothing is resampled: image, variance and mask stay those of the visit
     image's own pixels, whose positions on the patch go with them, and only
     the PSF is brought to the grid of the patch.  An exposure that has no PSF
-    or sky projection, whose pixels are not calibrated or that cannot be read
-    is dropped with a reason; the others go on.  What is kept takes 10 bytes
-    for each pixel in the box around the overlap, in memory or, beyond a
-    limit, in temporary files.
+    or sky projection, whose pixels are not calibrated, that is of another
+    band or that cannot be read is dropped with a reason; the others go on.
+    What is kept takes 10 bytes for each pixel in the box around the overlap,
+    in memory or, beyond a limit, in temporary files.
     """
 
     ConfigClass = PrepareExposuresConfig
@@ -107,6 +107,7 @@ class PrepareExposuresTask(Task):
         *,
         visit_images: Sequence[VisitImageSource],
         geometry: PatchGeometry,
+        band: str | None = None,
         sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
         scratch: Scratch | None = None,
     ) -> Struct:
@@ -118,6 +119,8 @@ class PrepareExposuresTask(Task):
             Visit images, or deferred handles of them, in any order.
         geometry
             Geometry of the patch.
+        band
+            Band of the patch; by default any.
         sky_corrections
             Images or fields to be subtracted, or deferred handles of these or
             of ``lsst.afw.math.BackgroundList``, by visit and detector; used
@@ -150,7 +153,7 @@ class PrepareExposuresTask(Task):
                     correction = (sky_corrections or {}).get((identity.visit, identity.detector))
                     if correction is None:
                         raise UnusableExposureError("no_sky_correction", "There is no sky correction for it.")
-                cutouts.append(self._prepare(source, geometry, bbox, correction, scratch))
+                cutouts.append(self._prepare(source, geometry, bbox, band, correction, scratch))
             except UnusableExposureError as exc:
                 dropped[name] = f"{exc.reason}: {exc}"
                 level = self.log.verbose if exc.reason == "no_overlap" else self.log.warning
@@ -163,10 +166,14 @@ class PrepareExposuresTask(Task):
         source: VisitImageSource,
         geometry: PatchGeometry,
         bbox: Box,
+        band: str | None,
         correction: SkyCorrectionSource | None,
         scratch: Scratch,
     ) -> VisitCutout:
         visit_image, pixel_map = read_overlap(source, geometry, bbox, padding=1)
+        # Exposures converted from elsewhere may not know their band.
+        if band is not None and visit_image.band and visit_image.band != band:
+            raise UnusableExposureError("wrong_band", f"It is of band {visit_image.band!r}, not {band!r}.")
         known = source_id(source)
         own = ExposureId.from_visit_image(visit_image)
         cutout = VisitCutout.take(

@@ -272,6 +272,7 @@ class RestoreCoaddTask(PipelineTask):
         prepared = self.preparation.run(
             visit_images=chosen.selected,
             geometry=geometry,
+            band=band,
             sky_corrections=sky_corrections,
             scratch=scratch,
         )
@@ -385,6 +386,7 @@ class RestoreCoaddTask(PipelineTask):
         except RestorationError as exc:
             raise RestorationAlgorithmError.from_core(exc) from exc
         if device.type == "cuda":
+            torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(device)
 
     def _seed(self, name: str) -> int:
@@ -421,9 +423,9 @@ class RestoreCoaddTask(PipelineTask):
         return error
 
     def _record_left_out(self, result: RestorationResult, inputs: RestorationInputs) -> RestorationInputs:
-        """Add the exposures that were left out to the dropped ones."""
+        """Add the exposures that contradict the others to the dropped ones."""
         dropped = dict(inputs.dropped)
-        for n, reason in {**inputs.source.problems, **result.dropped}.items():
+        for n, reason in result.dropped.items():
             name = str(inputs.source.cutouts[n].identity)
             dropped[name] = reason
             self.log.warning("Dropped %s (%s)", name, reason)
@@ -436,8 +438,9 @@ class RestoreCoaddTask(PipelineTask):
         for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
             self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
         self.metadata["peak_host_memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if torch.cuda.is_available():
-            self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated())
+        device = select_device(self.config.device)
+        if device.type == "cuda":
+            self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated(device))
         self.metadata["torch_version"] = str(torch.__version__)
         for concern in list_concerns(metrics, self.config.restoration.closure.linear_departure):
             self.log.warning("%s", concern)

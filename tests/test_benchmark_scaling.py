@@ -1,0 +1,77 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The benchmark of scaling measures what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import speed
+from benchmarks._scaling_agreement import render
+from benchmarks._scaling_run import TARGET
+from benchmarks._scaling_source import SyntheticSource
+from benchmarks.scaling import main
+from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore_exposures
+
+
+def test_part_of_a_synthetic_exposure_is_that_of_the_whole() -> None:
+    """If it fails, tiles see different skies, and seams are their fault."""
+    source = SyntheticSource((300, 280), 3, seed=2)
+    whole = source.cut(slice(0, 300), slice(0, 280))
+    part = source.cut(slice(90, 190), slice(100, 230))
+    for t in range(3):
+        start = [a - b for a, b in zip(part.origins[t], whole.origins[t], strict=True)]
+        height, width = (
+            min(n, full - s)
+            for n, full, s in zip(part.stack.images[t].shape, whole.stack.images[t].shape, start, strict=True)
+        )
+        there = whole.stack.images[t][start[0] : start[0] + height, start[1] : start[1] + width]
+        good = part.stack.good[t][:height, :width].numpy()
+        assert good.sum() > 10000
+        np.testing.assert_allclose(
+            part.stack.images[t][:height, :width].numpy()[good], there.numpy()[good], atol=1e-3
+        )
+
+
+def test_synthetic_exposures_show_the_rendered_sky() -> None:
+    """If it fails, errors in the record are those of the simulation."""
+    source = SyntheticSource((130, 140), 4, seed=2)
+    options = RestoreOptions(fit=FitOptions(max_epochs=1), noise=NoiseOptions(num_draws=2))
+    result = restore_exposures(source, target_fwhm=TARGET, options=options, device="cpu")
+    truth = render(source, slice(0, 130), slice(0, 140))
+    inside = np.s_[20:-20, 20:-20]
+    error = (result.linear_image - truth)[inside] / np.sqrt(result.linear_variance[inside])
+    faint = truth[inside] < 20.0
+    assert np.std(error[faint]) == pytest.approx(1.0, abs=0.3)
+    assert result.linear_image[inside].sum() == pytest.approx(truth[inside].sum(), rel=0.01)
+
+
+@pytest.mark.slow
+def test_all_sections_run(tmp_path: Path) -> None:
+    """If it fails, the record cannot be made again."""
+    page = tmp_path / "scaling.md"
+    assert main(["--quick", "--output", str(page), "--work", str(tmp_path / "work")]) == 0
+    text = page.read_text()
+    for heading in ("### Memory", "### Time", "### Seams between tiles", "### Overlap of two patches"):
+        assert heading in text
+    assert "nan" not in text
+    assert (tmp_path / "scaling.png").stat().st_size > 5000
+
+
+def test_speed_runs(tmp_path: Path) -> None:
+    """If it fails, the record of speed cannot be made again."""
+    page = tmp_path / "speed.md"
+    assert speed.main(["--quick", "--output", str(page)]) == 0
+    text = page.read_text()
+    for name in ("normal operator, own pixels", "network, forward", "ImageMM", "Richardson-Lucy"):
+        assert name in text
+    assert "nan" not in text

@@ -181,7 +181,8 @@ def _measure_peers(quick: bool) -> Table:
     legend = (
         f"A field of {number} exposures of {shape[0]}x{shape[1]} pixels. The error is the rms against the "
         "sky at the PSF of the image, in sky sigma of the coadd. Iterative methods are stopped where their "
-        "error is smallest, which takes the truth; the time is that until then. Ours has no such choice; both "
+        "error is smallest, which takes the truth; the time is that until then. Ours has no such "
+        "choice; both "
         "images, their variances and the realisations of the noise are of the same time."
     )
     return Table("Others", legend, rows)

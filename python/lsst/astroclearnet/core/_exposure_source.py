@@ -17,6 +17,7 @@ from typing import Protocol
 
 import torch
 
+from ._cut_outs import bounding_boxes, cut_out
 from ._exposure_stack import ExposureStack
 from ._positions import PixelPositions
 
@@ -166,7 +167,7 @@ class StackSource:
             good, boxes = stack.good, None
         else:
             inside, boxes = self._find(rows, columns)
-            good = _cut_out(stack.good, boxes) & inside
+            good = cut_out(stack.good, boxes) & inside
         used = good.any(dim=(1, 2)).nonzero()[:, 0]
         if not len(used):
             return None
@@ -174,7 +175,7 @@ class StackSource:
             boxes = [(slice(0, good.shape[1]), slice(0, good.shape[2]))] * len(good)
 
         def part(data: torch.Tensor) -> torch.Tensor:
-            return _cut_out(data, boxes)[used]
+            return cut_out(data, boxes)[used]
 
         positions = None
         if stack.positions is not None:
@@ -206,32 +207,8 @@ class StackSource:
         y, x = stack.positions.y, stack.positions.x
         inside = (y >= rows.start - 0.5) & (y < rows.stop - 0.5)
         inside &= (x >= columns.start - 0.5) & (x < columns.stop - 0.5)
-        boxes = _bounding_boxes(inside)
-        return _cut_out(inside, boxes), boxes
-
-
-def _bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Return boxes of equal size that hold what is inside of each image."""
-    # Two pixels are the least that has a gradient.
-    corners, sizes = [], [2, 2]
-    for image in inside:
-        corner = []
-        for axis in (0, 1):
-            found = image.any(dim=1 - axis).nonzero()[:, 0]
-            first, last = (int(found[0]), int(found[-1])) if len(found) else (0, 0)
-            sizes[axis] = max(sizes[axis], last - first + 1)
-            corner.append(first)
-        corners.append(corner)
-    boxes = []
-    for corner in corners:
-        starts = [min(c, full - s) for c, full, s in zip(corner, inside.shape[1:], sizes, strict=True)]
-        row, column = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        boxes.append((row, column))
-    return boxes
-
-
-def _cut_out(data: torch.Tensor, boxes: list[tuple[slice, slice]]) -> torch.Tensor:
-    return torch.stack([image[rows, columns] for image, (rows, columns) in zip(data, boxes, strict=True)])
+        boxes = bounding_boxes(inside)
+        return cut_out(inside, boxes), boxes
 
 
 def _psfs_within(psfs: torch.Tensor, shape: tuple[int, int], rows: slice, columns: slice) -> torch.Tensor:

@@ -18,6 +18,7 @@ import functools
 import numpy as np
 import torch
 
+from ._cut_outs import bounding_boxes, cut_out
 from ._interpolation import CompiledInterpolation, Interpolation, SparseInterpolation
 from ._interpolation_profile import transfer_function
 from ._latent_grid import LatentGrid
@@ -126,17 +127,19 @@ class NativeSampling(Sampling):
         p = self._positions
         edges = (rows.start - 0.5, rows.stop - 0.5, columns.start - 0.5, columns.stop - 0.5)
         inside = torch.stack([_within(y, x, edges) for y, x in zip(p.y, p.x, strict=True)])
-        cuts = _bounding_boxes(inside)
-        kept = _cut(inside, cuts)
+        cuts = bounding_boxes(inside)
+        kept = cut_out(inside, cuts)
         nowhere = torch.full((), torch.nan, dtype=p.y.dtype, device=p.y.device)
-        y = torch.where(kept, _cut(p.y, cuts) - rows.start, nowhere)
-        x = torch.where(kept, _cut(p.x, cuts) - columns.start, nowhere)
-        return NativeSampling(PixelPositions(grid.shape, y, x, kept * _cut(p.area, cuts)), grid, cuts)
+        y = torch.where(kept, cut_out(p.y, cuts) - rows.start, nowhere)
+        x = torch.where(kept, cut_out(p.x, cuts) - columns.start, nowhere)
+        return NativeSampling(PixelPositions(grid.shape, y, x, kept * cut_out(p.area, cuts)), grid, cuts)
 
     def cut(self, data: torch.Tensor) -> torch.Tensor:
         if self._window is None:
             return data
-        return torch.where(self._positions.inside, _cut(data, self._window), torch.zeros_like(data[0, 0, 0]))
+        return torch.where(
+            self._positions.inside, cut_out(data, self._window), torch.zeros_like(data[0, 0, 0])
+        )
 
     def _list(self, exposures: torch.Tensor | None) -> list[int]:
         return list(range(len(self.area))) if exposures is None else exposures.tolist()
@@ -167,28 +170,3 @@ class NativeSampling(Sampling):
 
 def _within(y: torch.Tensor, x: torch.Tensor, edges: tuple[float, float, float, float]) -> torch.Tensor:
     return (y >= edges[0]) & (y < edges[1]) & (x >= edges[2]) & (x < edges[3])
-
-
-def _bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Return boxes of equal size that hold what is inside of each image."""
-    boxes: list[list[int]] = []
-    # Two pixels are the least that has a gradient.
-    sizes = [2, 2]
-    for image in inside:
-        ends = []
-        for axis in (0, 1):
-            found = image.any(dim=1 - axis).nonzero()[:, 0]
-            first, last = (int(found[0]), int(found[-1])) if len(found) else (0, 0)
-            sizes[axis] = max(sizes[axis], last - first + 1)
-            ends.append(first)
-        boxes.append(ends)
-    cuts = []
-    for corner in boxes:
-        starts = [min(c, full - s) for c, full, s in zip(corner, inside.shape[1:], sizes, strict=True)]
-        rows, columns = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        cuts.append((rows, columns))
-    return cuts
-
-
-def _cut(data: torch.Tensor, cuts: list[tuple[slice, slice]]) -> torch.Tensor:
-    return torch.stack([image[rows, columns] for image, (rows, columns) in zip(data, cuts, strict=True)])

@@ -40,6 +40,7 @@ from lsst.astroclearnet.tests import (
     QUICK,
     SHAPE,
     SIGMAS,
+    STARS,
     TARGET,
     ExposureArrays,
     make_exposure_arrays,
@@ -180,6 +181,19 @@ def test_arrays_that_cannot_be_meant_are_refused(changes: dict[str, Any], messag
     """If it fails, they fail later in obscure words, or do not fail."""
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(InputError, match=message):
         restore_on_cpu(make_scene()._replace(**changes), QUICK)
+
+
+@pytest.mark.parametrize("target_fwhm", [7.0, 60.0])
+def test_target_may_be_wider_than_all_psfs(target_fwhm: float) -> None:
+    """If it fails, frequencies that such a target does not have make the
+    estimate NaN.
+    """
+    result = restore_on_cpu(make_scene(), QUICK, target_fwhm=target_fwhm)
+    assert np.isfinite(result.image).all()
+    if target_fwhm < 10.0:
+        # The patch holds the whole star.
+        peak = STARS[0][2] / (1.133 * target_fwhm**2)
+        assert result.linear_image.max() == pytest.approx(peak, rel=0.1)
 
 
 def test_target_too_wide_is_refused() -> None:

@@ -288,7 +288,9 @@ class LinearEstimator:
         """
         model = self._model
         chosen = range(len(self._weights)) if self._exposures is None else self._exposures.tolist()
-        shares = [float((model.power(t) / self._power).mean()) for t in chosen]
+        # Wide targets leave no power at high frequencies, nor shares of it.
+        known = self._power > torch.finfo(self._power.dtype).tiny
+        shares = [float((model.power(t)[known] / self._power[known]).mean()) for t in chosen]
         total = torch.zeros(model.shape, device=self._weights.device)
         maps = iterate_weight_maps(model, self._weights, self._exposures)
         for share, one in zip(shares, maps, strict=True):

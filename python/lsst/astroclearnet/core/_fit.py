@@ -33,10 +33,10 @@ _SIGNIFICANT_GAIN = 1.0
 _RELATIVE_GAIN = 5e-5
 """The same relative to the loss, which decides for many pixels."""
 
-_NUM_DECAYS = 2
+_NUM_DECAYS = 4
 """How often the step size is cut, at a stand-still, before the fit ends."""
 
-_DECAY = 0.3
+_DECAY = 0.5
 
 _MIN_STEPS = 12
 """Least number of steps in an epoch."""

@@ -39,6 +39,8 @@ from lsst.astroclearnet.simulation import Scene, SceneOptions, simulate_scene
 from ._geometry_table import Section, Table, make_page
 from ._record import describe_code, describe_machine
 from ._scaling_source import SyntheticSource
+from ._speed_start import measure_start
+from ._speed_whole import measure_whole
 
 _OUTPUT = Path(__file__).with_name("speed.md")
 _TARGET = 3.0
@@ -76,7 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code=describe_code(),
         date=datetime.date.today().isoformat(),
         machine=describe_machine(),
-        tables=[_measure_floor(options.quick), _measure_peers(options.quick)],
+        tables=[
+            _measure_floor(options.quick),
+            measure_whole(quick=options.quick),
+            _measure_peers(options.quick),
+            measure_start(quick=options.quick),
+        ],
     )
     options.output.write_text(make_page([section], title="Speed", introduction=_INTRODUCTION))
     return 0

@@ -111,10 +111,10 @@ def test_history_starts_with_the_initial_parameters(
 
 def test_patience_decides_the_stop(samples: list[TrainingSample]) -> None:
     """If it fails, the fit gives up at the first stand-still."""
-    # Steps too small to gain anything: three rounds of patience and the end.
+    # Steps too small to gain anything: the size is cut four times.
     history = fit(samples, FitOptions(learning_rate=1e-12, patience=2))[1]
     assert history.stop_reason == "converged"
-    assert len(history.loss) == 1 + 3 * 2
+    assert len(history.loss) == 1 + 5 * 2
 
 
 def test_callback_gets_every_epoch(

@@ -112,6 +112,20 @@ def test_samples_hold_what_they_say() -> None:
             torch.testing.assert_close(sample.inverse_sigma, used.float())
 
 
+def test_some_of_many_exposures_are_drawn() -> None:
+    """If it fails, predictions are compared with other exposures."""
+    stack = make_exposure_stack((40, 50), (3.2, 4.0, 4.6, 3.8, 4.2))
+    sample = samples_of(stack, FitOptions(num_folds=2))[0]
+    number = len(sample.held_out)
+    assert sample.draw(number, make_generator(1)) is sample
+    drawn = [sample.draw(1, make_generator(seed)) for seed in range(6)]
+    assert len({int(some.held_out) for some in drawn}) > 1
+    for some in drawn:
+        assert some.bank is sample.bank
+        assert torch.equal(some.images, stack.images[some.held_out])
+        assert some.inverse_sigma.shape == some.validation.shape == some.images.shape
+
+
 def test_bank_does_not_see_what_is_held_out() -> None:
     """If it fails, the fit rewards copying noise."""
     stack = make_exposure_stack((40, 50), (3.2, 4.0, 4.6))

@@ -32,6 +32,8 @@ class Adam:
         Step size.
     epsilon
         Size of gradients below which they count little.
+    largest_norm
+        Norm to which gradients are cut.
 
     Attributes
     ----------
@@ -40,11 +42,16 @@ class Adam:
     """
 
     def __init__(
-        self, parameters: Iterable[torch.nn.Parameter], learning_rate: float, epsilon: float
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        learning_rate: float,
+        *,
+        epsilon: float,
+        largest_norm: float,
     ) -> None:
         self._parameters = list(parameters)
         self.learning_rate = learning_rate
-        self._epsilon = epsilon
+        self._epsilon, self._largest_norm = epsilon, largest_norm
         self._first, self._second = ([torch.zeros_like(p) for p in self._parameters] for _ in range(2))
         self._number = 0
 
@@ -58,10 +65,13 @@ class Adam:
         """Change the parameters by their gradients."""
         self._number += 1
         first_bias, second_bias = (1.0 - share**self._number for share in (_FIRST, _SECOND))
-        for parameter, first, second in zip(self._parameters, self._first, self._second, strict=True):
-            if parameter.grad is None:
-                continue
-            first.lerp_(parameter.grad, 1.0 - _FIRST)
-            second.mul_(_SECOND).addcmul_(parameter.grad, parameter.grad, value=1.0 - _SECOND)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        norm = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).norm()
+        cut = (self._largest_norm / norm).clamp(max=1.0)
+        moments = zip(self._parameters, gradients, self._first, self._second, strict=True)
+        for parameter, gradient, first, second in moments:
+            gradient = gradient * cut
+            first.lerp_(gradient, 1.0 - _FIRST)
+            second.mul_(_SECOND).addcmul_(gradient, gradient, value=1.0 - _SECOND)
             scale = (second / second_bias).sqrt_().add_(self._epsilon)
             parameter.addcdiv_(first, scale, value=-self.learning_rate / first_bias)

@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from ._depth import DEPTH_FLOOR, weight_maps
+from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 from ._noise_model import smooth
@@ -202,8 +202,11 @@ class Closure:
 
 def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:
     target_power = model.inverse_target_power.reciprocal()
-    norms = model.fold_transform(model.mean_otfs.abs() ** 2 * target_power)
-    information = (weight_maps(model, weights).weights * norms[:, None, None]).sum(dim=0)
-    floor = DEPTH_FLOOR * full_weight * float(norms.mean())
+    information = torch.zeros(model.shape, device=weights.device)
+    norms = []
+    for t, maps in enumerate(iterate_weight_maps(model, weights)):
+        norms.append(model.fold_transform(model.power(t) * target_power))
+        information.addcmul_(maps.weights[0], norms[-1])
+    floor = DEPTH_FLOOR * full_weight * float(torch.stack(norms).mean())
     peak = model.fold_transform(model.target_transform)
     return peak * model.embed(information).clamp(min=floor).rsqrt()

@@ -16,7 +16,7 @@ import math
 
 import torch
 
-from ._depth import weight_maps
+from ._depth import iterate_weight_maps
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma
 
@@ -76,12 +76,17 @@ def psf_width_errors(
     ky = torch.fft.fftfreq(height, device=latent.device)[:, None]
     kx = torch.fft.rfftfreq(width, device=latent.device)[None, :]
     curvature = -4.0 * math.pi**2 * (ky**2 + kx**2) * model.transform(light)
-    response = model.predict(model.inverse_transform(curvature))
-    information = (weights * response**2).sum(dim=(1, 2)).double()
+    change = model.inverse_transform(curvature)
+    information = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+    projected = torch.zeros_like(information)
+    for t, exposure in enumerate(torch.arange(len(images), device=images.device).split(1)):
+        response = model.predict(change, exposure)[0]
+        left = images[t] - model.predict(latent, exposure)[0]
+        information[t] = (weights[t] * response**2).sum()
+        projected[t] = (weights[t] * response * left).sum()
     known = information > 0
     if int(known.sum()) < _LEAST_EXPOSURES:
         return torch.zeros_like(fwhms), torch.full_like(fwhms, math.inf)
-    projected = (weights * response * (images - model.predict(latent))).sum(dim=(1, 2)).double()
     # In units of the noise, of the changes of sigma^2.
     scale = information[known].rsqrt()
     normal = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
@@ -103,13 +108,19 @@ def _shares(model: ForwardModel, curvature: torch.Tensor, weights: torch.Tensor)
     An entry is the change of one exposure by the error of another, with both
     in units of the noise of their own changes.
     """
-    power = weight_maps(model, weights).typical[:, None, None] * model.mean_otfs.abs() ** 2
+    typical = [maps.typical for maps in iterate_weight_maps(model, weights)]
+    powers = torch.stack([weight * model.power(t) for t, weight in enumerate(typical)])
     # Where PSFs have no power left, the quotient leaves single precision.
     light = curvature.abs().double() ** 2
     multiplicity = torch.full_like(light, 2.0)
     multiplicity[:, [0, -1]] = 1.0
-    total = power.sum(dim=0).clamp(min=1e-30)
-    flat = power.flatten(1).double()
-    shared = (flat * (multiplicity * light / total).flatten()) @ flat.T
-    own = (flat * (multiplicity * light).flatten()).sum(dim=1).clamp(min=1e-300).rsqrt()
-    return own[:, None] * shared * own
+    shared = torch.zeros(len(powers), len(powers), dtype=torch.float64, device=powers.device)
+    own = torch.zeros(len(powers), dtype=torch.float64, device=powers.device)
+    # Rows of frequencies at a time, for double precision.
+    for row, power in enumerate(powers.transpose(0, 1)):
+        total = power.sum(dim=0).clamp(min=1e-30)
+        shape, flat = multiplicity[row] * light[row], power.double()
+        shared += (flat * (shape / total)) @ flat.T
+        own += flat @ shape
+    scale = own.clamp(min=1e-300).rsqrt()
+    return scale[:, None] * shared * scale

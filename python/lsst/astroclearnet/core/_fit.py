@@ -33,10 +33,10 @@ _SIGNIFICANT_GAIN = 1.0
 _RELATIVE_GAIN = 5e-5
 """The same relative to the loss, which decides for many pixels."""
 
-_NUM_DECAYS = 2
+_NUM_DECAYS = 4
 """How often the step size is cut, at a stand-still, before the fit ends."""
 
-_DECAY = 0.3
+_DECAY = 0.5
 
 _MIN_STEPS = 12
 """Least number of steps in an epoch."""
@@ -44,6 +44,12 @@ _MIN_STEPS = 12
 _ADAM_EPSILON = 1e-4
 """Gradients below it count little: with less, rounding errors of parameters
 that hardly matter grow until they show in the image."""
+
+_LARGEST_GRADIENT = 0.05
+"""Norm to which gradients are cut: single bright stars make larger ones."""
+
+_MAX_PREDICTED = 16
+"""Largest number of held-out exposures that a step predicts."""
 
 type ProgressCallback = Callable[[int, float, float], None]
 
@@ -116,13 +122,15 @@ def fit_network(
         Losses and the reason of the stop.
     """
     history = FitHistory()
-    optimizer = Adam(network.parameters(), options.learning_rate, _ADAM_EPSILON)
+    optimizer = Adam(
+        network.parameters(), options.learning_rate, epsilon=_ADAM_EPSILON, largest_norm=_LARGEST_GRADIENT
+    )
     best = _evaluate(network, samples, options.huber_delta, history)
     best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0
     for epoch in range(1, options.max_epochs + 1):
         for k in _epoch_order(len(samples), generator):
-            _step(network, samples[k], optimizer, options.huber_delta)
+            _step(network, samples[k].draw(_MAX_PREDICTED, generator), optimizer, options.huber_delta)
         total = _evaluate(network, samples, options.huber_delta, history)
         if callback is not None:
             callback(epoch, history.loss[-1], history.validation_loss[-1])

@@ -117,25 +117,35 @@ def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None
     medians = masked_medians(stack.variances, stack.good, 1.0)[:, None, None]
     if prediction is None:
         return medians.expand_as(stack.variances).clone()
+    # One exposure at a time: what is made on the way takes many times the
+    # memory of the result.
+    one_by_one = (array.split(1) for array in (stack.variances, stack.good, prediction, medians))
+    return torch.cat([_model_variance(*one) for one in zip(*one_by_one, strict=True)])
+
+
+def _model_variance(
+    variances: torch.Tensor, good: torch.Tensor, prediction: torch.Tensor, median: torch.Tensor
+) -> torch.Tensor:
+    """Return the variances of one exposure, (1, H, W)."""
     light = prediction.clamp(min=0)
-    weight = stack.good.to(light.dtype)
-    slope = _photon_slopes(stack.variances, light, weight, medians)
-    background = (stack.variances - slope * light) * weight
+    weight = good.to(light.dtype)
+    slope = _photon_slope(variances, light, weight, median)
+    background = (variances - slope * light) * weight
     # A pixel of a badly predicted source must not brighten its surroundings.
-    background = torch.minimum(background, 3.0 * medians * weight)
+    background = torch.minimum(background, 3.0 * median * weight)
     local = smooth(background, _SMOOTHING_FWHM) / smooth(weight, _SMOOTHING_FWHM).clamp(min=1e-6)
-    local = torch.where(local > 0.2 * medians, local, medians)
+    local = torch.where(local > 0.2 * median, local, median)
     return local + slope * light
 
 
-def _photon_slopes(
-    variances: torch.Tensor, light: torch.Tensor, weight: torch.Tensor, medians: torch.Tensor
+def _photon_slope(
+    variances: torch.Tensor, light: torch.Tensor, weight: torch.Tensor, median: torch.Tensor
 ) -> torch.Tensor:
-    """Fit one non-negative slope of variance against light an exposure."""
+    """Fit a non-negative slope of variance against light."""
     # Weighted by 1 / v^2 in the expected v, which makes it a fit of relative
     # deviations, so that neither faint nor saturated pixels dominate.
-    scale = weight / (medians + light * medians / light.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)) ** 2
-    excess = variances - medians
+    scale = weight / (median + light * median / light.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)) ** 2
+    excess = variances - median
     numerator = (scale * excess * light).sum(dim=(1, 2), keepdim=True)
     denominator = (scale * light**2).sum(dim=(1, 2), keepdim=True)
     return (numerator / denominator.clamp(min=1e-30)).clamp(min=0)

@@ -112,7 +112,7 @@ class FitOptions:
         whole.
     patience
         Epochs without a significant gain of the validation loss after which
-        the fit has converged.
+        the step size is cut, and in the end the fit has converged.
     max_epochs
         Upper bound on the number of epochs; reaching it is reported.
     """
@@ -122,7 +122,7 @@ class FitOptions:
     num_folds: int = 4
     window_size: int = 192
     num_windows: int = 2
-    patience: int = 3
+    patience: int = 1
     max_epochs: int = 60
 
     def __post_init__(self) -> None:

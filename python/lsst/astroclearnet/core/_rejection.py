@@ -256,20 +256,30 @@ def _deviation(
 def _regions(
     deviation: torch.Tensor, good: torch.Tensor, sampling: Sampling, options: RejectionOptions
 ) -> torch.Tensor:
-    """Return the pixels that deviate alone, (n, h, w), bool."""
-    size = deviation.abs()
+    """Return the pixels that deviate alone, (n, h, w), bool.
+
+    The deviations are overwritten.
+    """
+    size = deviation.abs_()
     # Exposures are compared where they meet: on the patch.
-    near = torch.nn.functional.max_pool2d(sampling.largest(size), 3, stride=1, padding=1)
-    first, second = near.topk(2, dim=0).values
+    near = sampling.largest(size)
+    first = second = torch.zeros_like(near[0])
+    for one in near:
+        one.copy_(torch.nn.functional.max_pool2d(one[None], 3, stride=1, padding=1)[0])
+        second = torch.maximum(second, torch.minimum(first, one))
+        first = torch.maximum(first, one)
     alone, strongest = torch.empty_like(near, dtype=torch.bool), torch.empty_like(near, dtype=torch.bool)
     for t, one in enumerate(near):
         other = torch.where(one == first, second, first)
         torch.gt(one, _OBJECTION_RATIO * other, out=alone[t])
         torch.ge(one, other, out=strongest[t])
+    del near
     alone, strongest = sampling.look_up(alone), sampling.look_up(strongest)
-    seeds = good & alone & (size > options.high_threshold)
-    allowed = good & strongest & (size > options.low_threshold)
-    return torch.stack([_grow(*one) for one in zip(seeds, allowed, strict=True)])
+    seeds = alone & good & (size > options.high_threshold)
+    allowed = strongest & good & (size > options.low_threshold)
+    for one, limits in zip(seeds, allowed, strict=True):
+        one.copy_(_grow(one, limits))
+    return seeds
 
 
 def _grow(grown: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

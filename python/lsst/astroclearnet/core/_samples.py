@@ -58,6 +58,34 @@ class TrainingSample:
     inverse_sigma: torch.Tensor
     validation: torch.Tensor
 
+    def draw(self, number: int, generator: torch.Generator) -> TrainingSample:
+        """Return the sample with some of the held-out exposures.
+
+        Parameters
+        ----------
+        number
+            Largest number of exposures.
+        generator
+            Source of random numbers, on the CPU; drawn from only where there
+            are more.
+
+        Returns
+        -------
+        sample : `TrainingSample`
+            The sample, this one where it has no more.
+        """
+        if len(self.held_out) <= number:
+            return self
+        chosen = torch.randperm(len(self.held_out), generator=generator)[:number].sort().values
+        chosen = chosen.to(self.held_out.device)
+        return dataclasses.replace(
+            self,
+            held_out=self.held_out[chosen],
+            images=self.images[chosen],
+            inverse_sigma=self.inverse_sigma[chosen],
+            validation=self.validation[chosen],
+        )
+
 
 def deal_folds(
     num_exposures: int, num_folds: int, generator: torch.Generator

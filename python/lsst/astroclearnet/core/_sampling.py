@@ -170,7 +170,7 @@ class Sampling(ABC):
         Returns
         -------
         maps : `torch.Tensor`
-            Shape (n, H, W); 0 where there are none.
+            Shape (n, H, W), new; 0 where there are none.
         """
 
     @abstractmethod
@@ -279,7 +279,7 @@ class CropSampling(Sampling):
         return data.sum(dim=0)
 
     def largest(self, data: torch.Tensor) -> torch.Tensor:
-        return data
+        return data.clone()
 
     def look_up(self, maps: torch.Tensor) -> torch.Tensor:
         return maps

@@ -68,8 +68,11 @@ def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator)
         Shape (n, h, w).
     """
     for _ in range(number):
-        white = torch.randn(variances.shape, generator=generator).to(variances.device)
-        yield white * variances.sqrt()
+        noise = torch.empty_like(variances)
+        for one, variance in zip(noise, variances, strict=True):
+            one.copy_(torch.randn(one.shape, generator=generator))
+            one.mul_(variance.sqrt())
+        yield noise
 
 
 def repeat_observations(

@@ -44,6 +44,10 @@ one over which, a sky projection is wrong."""
 _LEAST_NET_LIGHT = 0.5
 """Sum of a PSF over that of its absolute values, below which it is none."""
 
+_MOST_IN_ONE_PIXEL = 0.9
+"""Part of a PSF's light in its brightest pixel beyond which its stamp is cut:
+the light of a star always falls onto several pixels."""
+
 
 def psf_stamps(
     psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box, *, max_cells: int | None = None
@@ -78,7 +82,8 @@ def psf_stamps(
     ------
     InputError
         If the PSF cannot be evaluated, has no positive sum, too much light in
-        negative pixels, too many pixels or none in its middle.
+        negative pixels or in a single one, too many pixels or none in its
+        middle.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)
@@ -172,10 +177,12 @@ def _resample(kernel: np.ndarray, jacobian: np.ndarray, size: int) -> np.ndarray
     ------
     InputError
         If the kernel has no positive sum, or too much light in negative
-        pixels.
+        pixels or in a single one.
     """
     if np.sum(kernel, dtype=float) < _LEAST_NET_LIGHT * np.sum(np.abs(kernel), dtype=float):
         raise InputError("A PSF with more than a third as much light below zero as above cannot be used.")
+    if np.max(kernel) > _MOST_IN_ONE_PIXEL * np.sum(kernel, dtype=float) > 0:
+        raise InputError("A PSF with nearly all its light in one pixel is cut, or none, and cannot be used.")
     # The spline needs room to fade beyond the outermost pixels.
     padded = np.pad(np.asarray(kernel, dtype=float), _ORDER)
     r = np.arange(size) - size // 2

@@ -50,7 +50,7 @@ STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap"
 RULES = {
     "core": Room(("llvmlite", "numba", "numpy", "scipy.sparse", "torch")),
     "baselines": Room(("numpy", "torch"), ("core",)),
-    "metrics": Room(("numpy", "scipy", "astropy")),
+    "metrics": Room(("numpy", "scipy", "astropy", "sep")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     "adapters/_legacy.py": Room((*IMAGES, "scipy", "torch"), ("core",), STACK),
@@ -63,8 +63,8 @@ RULES = {
     ),
     "tasks": Room(
         (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
-        ("core", "adapters"),
-        (f"{PACKAGE}.baselines", f"{PACKAGE}.metrics", f"{PACKAGE}.plots", "matplotlib"),
+        ("core", "adapters", "metrics"),
+        (f"{PACKAGE}.baselines", f"{PACKAGE}.plots", "matplotlib"),
     ),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),

@@ -10,6 +10,7 @@
 
 from ._backgrounds import *
 from ._cell_coadd import *
+from ._coadd_arrays import *
 from ._exposure_arrays import *
 from ._exposure_id import *
 from ._exposure_source import *

@@ -31,7 +31,7 @@ from ..metrics import (
 )
 from ..simulation import AB_ZERO_POINT_NJY
 from ._errors import CommandError
-from ._patches import Patch, PatchImage, read_patch
+from ._patches import Patch, read_patch
 
 type Array = npt.NDArray[np.float64]
 
@@ -164,7 +164,7 @@ def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
     if patch.linear is not None:
         images["linear"] = patch.linear
     x, y = np.asarray(stars["x"]), np.asarray(stars["y"])
-    correlations = {name: patch.correlation_at(image, x, y) for name, image in images.items()}
+    correlations = {name: image.correlation_at(x, y) for name, image in images.items()}
     models = {name: patch.render(patch.galaxies(), image.psf) for name, image in images.items()}
     photometry = {
         name: _photometry(image, x, y, models[name], correlations[name]) for name, image in images.items()
@@ -185,7 +185,7 @@ def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
 
 
 def _photometry(
-    image: PatchImage, x: Array, y: Array, model: Array, correlation: Array | None
+    image: CoaddArrays, x: Array, y: Array, model: Array, correlation: Array | None
 ) -> tuple[Array, Array]:
     """Measure stars as the noise of an image asks for.
 
@@ -210,7 +210,7 @@ def _photometry(
     return psf_flux_correlated(image.image, image.variance, correlation, image.psf, x, y, model=model)
 
 
-def _describe(patch: Patch, name: str, image: PatchImage, row: dict[str, float]) -> dict[str, Any]:
+def _describe(patch: Patch, name: str, image: CoaddArrays, row: dict[str, float]) -> dict[str, Any]:
     """Turn measurements into a row of the table.
 
     Parameters

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Patch", "PatchImage", "read_patch")
+__all__ = ("Patch", "read_patch")
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,43 +25,18 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
 
 from lsst.daf.butler import Butler, DatasetNotFoundError, MissingDatasetTypeError
-from lsst.images.cells import CellCoadd, CellIJ
+from lsst.images.cells import CellCoadd
 
-from ..adapters import PatchGeometry
+from ..adapters import CoaddArrays, PatchGeometry, unusable_pixels
 from ..metrics import fwhm_of_kernel
 from ..simulation import render_truth
 
 type Array = npt.NDArray[np.float64]
 
-_BAD_PLANES = ("NO_DATA", "SATURATED")
 _MARGIN = 15.0
 _FINE_FWHM = 2.0
 """FWHM in pixels of the sky that is convolved with PSFs: narrower than any of
 theirs, and yet sampled by the pixels."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PatchImage:
-    """A coadd as arrays.
-
-    Attributes
-    ----------
-    image, variance
-        Pixels in nJy and nJy^2, shape (H, W); NaN where they do not count.
-    psf
-        Mean PSF of the cells, shape (P, P), with unit sum.
-    noise
-        Noise realisations, shape (k, H, W); k may be 0.
-    correlation
-        Correlation stamps of the noise of each cell, shape (n_cells_y,
-        n_cells_x, K, K), if they are known.
-    """
-
-    image: Array
-    variance: Array
-    psf: Array
-    noise: Array
-    correlation: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +63,12 @@ class Patch:
 
     data_id: dict[str, Any]
     geometry: PatchGeometry
-    coadd: PatchImage
-    restored: PatchImage
+    coadd: CoaddArrays
+    restored: CoaddArrays
     sources: Table
     metrics: Mapping[str, Any]
     num_coadd_exposures: int
-    linear: PatchImage | None = None
+    linear: CoaddArrays | None = None
 
     @property
     def band(self) -> str:
@@ -117,30 +92,6 @@ class Patch:
         """
         sky = render_truth(sources, self.geometry, self.band, psf_fwhm=_FINE_FWHM)
         return _replace_psf(sky, psf)
-
-    def correlation_at(self, image: PatchImage, x: Array, y: Array) -> Array | None:
-        """Return the correlation of the noise around positions.
-
-        Parameters
-        ----------
-        image
-            One of the images of the patch.
-        x, y
-            Positions in pixels, shape (n,); off the patch the nearest cell
-            counts.
-
-        Returns
-        -------
-        correlation : `numpy.ndarray` or `None`
-            Stamps, shape (n, K, K), if they are known.
-        """
-        if image.correlation is None:
-            return None
-        height, width = self.geometry.definition.cells.cell_shape
-        rows, columns, *_ = image.correlation.shape
-        i = np.clip(np.rint(y) // height, 0, rows - 1).astype(int)
-        j = np.clip(np.rint(x) // width, 0, columns - 1).astype(int)
-        return image.correlation[i, j]
 
     def stars(self) -> Table:
         """Return the stars, with fluxes of the band and what bins them.
@@ -207,17 +158,17 @@ def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> 
     restored: CellCoadd = butler.get("restored_coadd", **keys)
     linear = _read_if_there(butler, "restored_coadd_linear", keys)
     noise_table = _read_if_there(butler, "restored_coadd_linear_noise", keys)
-    bad = _bad_pixels(plain) | _bad_pixels(restored)
+    bad = unusable_pixels(plain) | unusable_pixels(restored)
     geometry = PatchGeometry(projection=restored.sky_projection, definition=restored.patch)
     return Patch(
         data_id=keys,
         geometry=geometry,
-        coadd=_patch_image(plain, bad),
-        restored=_patch_image(restored, bad),
+        coadd=CoaddArrays.from_coadd(plain, bad),
+        restored=CoaddArrays.from_coadd(restored, bad),
         sources=_sources_of(catalogue, geometry),
         metrics=butler.get("restored_coadd_metrics", **keys),
         num_coadd_exposures=len(plain.provenance.inputs),
-        linear=None if linear is None else _patch_image(linear, bad, noise_table),
+        linear=None if linear is None else CoaddArrays.from_coadd(linear, bad, noise_table),
     )
 
 
@@ -242,86 +193,6 @@ def _read_if_there(butler: Butler, dataset_type: str, data_id: Mapping[str, Any]
         return butler.get(dataset_type, **data_id)
     except (DatasetNotFoundError, MissingDatasetTypeError):
         return None
-
-
-def _bad_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
-    """Return the pixels of a coadd that do not count.
-
-    Parameters
-    ----------
-    coadd
-        The coadd.
-
-    Returns
-    -------
-    bad : `numpy.ndarray`
-        Shape (H, W).
-    """
-    bad = ~np.isfinite(coadd.image.array)
-    for plane in _BAD_PLANES:
-        bad |= coadd.mask.get(plane)
-    return np.asarray(bad)
-
-
-def _patch_image(
-    coadd: CellCoadd, bad: npt.NDArray[np.bool_], noise_table: Table | None = None
-) -> PatchImage:
-    """Take the arrays out of a coadd.
-
-    Parameters
-    ----------
-    coadd
-        The coadd.
-    bad
-        Pixels to blank, shape (H, W).
-    noise_table
-        Correlation of its noise by cell.
-
-    Returns
-    -------
-    image : `PatchImage`
-        The arrays.
-    """
-    image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
-    grid = coadd.psf.bounds.grid
-    stamps = [
-        coadd.psf.compute_kernel_image(x=grid.bbox_of(cell).x.center, y=grid.bbox_of(cell).y.center).array
-        for cell in coadd.psf.bounds.cell_indices()
-        if cell not in coadd.psf.bounds.missing
-    ]
-    psf = np.mean(stamps, axis=0, dtype=float)
-    noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
-    return PatchImage(
-        image=image,
-        variance=variance,
-        psf=psf / psf.sum(),
-        noise=np.array(noise).reshape(-1, *image.shape),
-        correlation=None if noise_table is None else _by_cell(noise_table, grid.grid_size),
-    )
-
-
-def _by_cell(table: Table, size: CellIJ) -> Array:
-    """Arrange correlation stamps as a grid.
-
-    Parameters
-    ----------
-    table
-        Correlation of the noise by cell.
-    size
-        Number of cells along y and x.
-
-    Returns
-    -------
-    correlation : `numpy.ndarray`
-        Shape (n_cells_y, n_cells_x, K, K); white noise in cells without data.
-    """
-    stamps = np.asarray(table["correlation"])
-    middle = stamps.shape[-1] // 2
-    correlation = np.zeros((size.i, size.j, *stamps.shape[1:]))
-    correlation[:, :, middle, middle] = 1.0
-    known = stamps[:, middle, middle] > 0
-    correlation[table["cell_i"][known], table["cell_j"][known]] = stamps[known]
-    return correlation
 
 
 def _sources_of(catalogue: Table, geometry: PatchGeometry) -> Table:

@@ -14,9 +14,11 @@ be used are NaN in the image.
 """
 
 from ._correlated import *
+from ._detection import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *
 from ._point_sources import *
 from ._psf import *
+from ._star_fluxes import *
 from ._stars import *

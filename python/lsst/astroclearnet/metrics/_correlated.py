@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("correlated_weights", "correlation_matrix", "psf_flux_correlated")
+__all__ = ("correlated_weights", "correlation_matrix", "psf_flux_correlated", "psf_flux_error")
 
 from typing import Any
 
@@ -112,6 +112,30 @@ def psf_flux_correlated(
         rho = correlation_matrix(stamps[index % len(stamps)], window.shape)
         flux[index], error[index] = _solve(design.toarray(), window, spread[rows, columns], rho)
     return flux, error
+
+
+def psf_flux_error(variance: float, correlation: NDArray[Any], psf: NDArray[Any]) -> float:
+    """Return the error that `psf_flux_correlated` has on blank sky.
+
+    Parameters
+    ----------
+    variance
+        Variance of a pixel.
+    correlation
+        Correlation coefficients of the noise by separation, shape (K, K) with
+        K odd.
+    psf
+        PSF stamp, shape (P, P) with P odd, with unit sum.
+
+    Returns
+    -------
+    error : `float`
+        Standard deviation of the flux of an isolated star.
+    """
+    rho = correlation_matrix(np.asarray(correlation), (psf.shape[0], psf.shape[1]))
+    profile = np.asarray(psf, dtype=float).ravel()
+    weights = correlated_weights(profile, rho)
+    return float(np.sqrt(variance * (weights @ rho @ weights)) / (weights @ profile))
 
 
 def correlation_matrix(stamp: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float64]:

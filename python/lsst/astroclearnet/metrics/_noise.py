@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("measured_depth", "noise_correlation", "point_source_depth")
+__all__ = ("depth_of_error", "measured_depth", "noise_correlation", "point_source_depth")
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def point_source_depth(variance: NDArray[Any], psf: NDArray[Any]) -> float:
     usable = variance[np.isfinite(variance) & (variance > 0)]
     if usable.size == 0:
         return float("nan")
-    return _depth(float(np.sqrt(np.median(usable.astype(float)) / np.sum(np.square(psf, dtype=float)))))
+    return depth_of_error(float(np.sqrt(np.median(usable.astype(float)) / np.sum(np.square(psf, dtype=float)))))
 
 
 def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.bool_]) -> float:
@@ -86,11 +86,11 @@ def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.b
     product = fftconvolve(level, kernel[::-1, ::-1], mode="same")
     # Scaled to what the whole stamp would have given for white noise.
     flux = product[usable] / np.sqrt(information[usable]) / np.sum(kernel**2)
-    return _depth(float(mad_std(flux)))
+    return depth_of_error(float(mad_std(flux)))
 
 
-def _depth(sigma: float) -> float:
-    """Convert a flux error to a depth.
+def depth_of_error(sigma: float) -> float:
+    """Return the 5 sigma depth that an error of fluxes means.
 
     Parameters
     ----------

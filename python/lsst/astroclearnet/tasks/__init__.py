@@ -15,8 +15,11 @@ from ._patch_source import *
 from ._products import *
 from ._progress import *
 from ._psf_quality import *
+from ._quality_figures import *
+from ._quality_limits import *
 from ._reading import *
 from ._visit_selection import *
+from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *
 from .select_exposures import *

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("list_concerns", "make_metrics")
+__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_fits")
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,6 +42,13 @@ _SIGNIFICANCE = 5.0
 
 _LARGEST_CHI_SQUARE = 2.0
 """Reduced chi-square beyond which, or one over which, it is a concern."""
+
+_DISAGREEMENTS = (
+    ("flux_error", "flux_sigma", _FLUX_TOLERANCE, "in flux scale by {:+.3f}"),
+    ("shift", "shift_sigma", _SHIFT_TOLERANCE, "in position by {:.3f} arcsec"),
+)
+"""Figures of an exposure that may differ, with the names of their standard
+deviations, the size that is no concern, and words."""
 
 
 def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     wrong = [
         f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
         for e in metrics["exposures"]
-        if e["chi_square"] > _LARGEST_CHI_SQUARE or e["chi_square"] < 1.0 / _LARGEST_CHI_SQUARE
+        if not variance_fits(e)
     ]
     if wrong:
         concerns.append(
@@ -140,21 +147,52 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     return concerns
 
 
+def variance_fits(exposure: Mapping[str, Any]) -> bool:
+    """Tell whether the variances of an exposure fit its residuals.
+
+    Parameters
+    ----------
+    exposure
+        One of the ``exposures`` of `make_metrics`.
+
+    Returns
+    -------
+    fits : `bool`
+        Whether its reduced chi-square is within a factor of 2 of one, or not
+        known.
+    """
+    chi_square = exposure["chi_square"]
+    return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
+
+
+def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
+    """Say in what an exposure differs from the others.
+
+    Parameters
+    ----------
+    exposure
+        One of the ``exposures`` of `make_metrics`.
+
+    Returns
+    -------
+    differences : `list` [`str`]
+        By how much, in words; none if it agrees.
+    """
+    return [
+        words.format(exposure[key])
+        for key, sigma, least, words in _DISAGREEMENTS
+        if abs(exposure[key]) > max(least, _SIGNIFICANCE * exposure[sigma])
+    ]
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
-    concerns = []
-    for key, sigma, least, words in (
-        ("flux_error", "flux_sigma", _FLUX_TOLERANCE, "in flux scale by {:+.3f}"),
-        ("shift", "shift_sigma", _SHIFT_TOLERANCE, "in position by {:.3f} arcsec"),
-    ):
-        wrong = [
-            f"visit {e['visit']}, detector {e['detector']} {words.format(e[key])}"
-            for e in exposures
-            if abs(e[key]) > max(least, _SIGNIFICANCE * e[sigma])
-        ]
-        if wrong:
-            concerns.append(f"Some exposures differ from the others: {'; '.join(wrong)}.")
-    return concerns
+    wrong = [
+        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
+        for e in exposures
+        if (differences := contradicts_others(e))
+    ]
+    return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:

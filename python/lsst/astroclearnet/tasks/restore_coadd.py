@@ -293,6 +293,7 @@ class RestoreCoaddTask(PipelineTask):
         partial = self._judge_failed_tiles(result, inputs)
         inputs = self._record_left_out(result, inputs)
         metrics = make_metrics(result, inputs)
+        metrics["concerns"] = list_concerns(metrics, self.config.restoration.closure.linear_departure)
         self._record(metrics)
         outputs = Struct(
             restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics, partial=partial
@@ -442,5 +443,5 @@ class RestoreCoaddTask(PipelineTask):
         if device.type == "cuda":
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated(device))
         self.metadata["torch_version"] = str(torch.__version__)
-        for concern in list_concerns(metrics, self.config.restoration.closure.linear_departure):
+        for concern in metrics["concerns"]:
             self.log.warning("%s", concern)

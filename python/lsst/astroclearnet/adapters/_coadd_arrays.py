@@ -1,0 +1,222 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""A coadd of `lsst.images` as arrays to measure on."""
+
+from __future__ import annotations
+
+__all__ = ("CoaddArrays", "place_on_patch", "unusable_pixels")
+
+import dataclasses
+from functools import cached_property
+
+import astropy.units as u
+import numpy as np
+import numpy.typing as npt
+from astropy.table import Table
+from scipy.ndimage import distance_transform_edt
+
+from lsst.images.cells import CellCoadd, CellIJ
+
+type Array = npt.NDArray[np.float64]
+
+_BAD_PLANES = ("NO_DATA", "SATURATED")
+
+
+@dataclasses.dataclass(frozen=True)
+class CoaddArrays:
+    """A coadd as arrays.
+
+    Attributes
+    ----------
+    image, variance
+        Pixels in nJy and nJy^2, shape (H, W); NaN where they do not count.
+    psfs
+        PSF of each cell, shape (n_cells_y, n_cells_x, P, P), with unit sum;
+        that of the nearest cell with data in those without.
+    noise
+        Noise realisations, shape (k, H, W); k may be 0.
+    cell_shape
+        Height and width of the cells in pixels.
+    correlation
+        Correlation stamps of the noise of each cell, shape (n_cells_y,
+        n_cells_x, K, K), if they are known.
+    """
+
+    image: Array
+    variance: Array
+    psfs: Array
+    noise: Array
+    cell_shape: tuple[int, int]
+    correlation: Array | None = None
+
+    @classmethod
+    def from_coadd(
+        cls, coadd: CellCoadd, bad: npt.NDArray[np.bool_], noise_table: Table | None = None
+    ) -> CoaddArrays:
+        """Take the arrays out of a coadd.
+
+        Parameters
+        ----------
+        coadd
+            The coadd, with at least one cell that has data.
+        bad
+            Pixels to blank, shape (H, W).
+        noise_table
+            Correlation of its noise by cell, as in the dataset
+            ``restored_coadd_linear_noise``.
+
+        Returns
+        -------
+        arrays : `CoaddArrays`
+            The arrays.
+        """
+        image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
+        grid = coadd.psf.bounds.grid
+        noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
+        return cls(
+            image=image,
+            variance=variance,
+            psfs=_psfs_by_cell(coadd),
+            noise=np.array(noise).reshape(-1, *image.shape),
+            cell_shape=(grid.cell_shape.y, grid.cell_shape.x),
+            correlation=None if noise_table is None else _by_cell(noise_table, grid.grid_size),
+        )
+
+    @cached_property
+    def psf(self) -> Array:
+        """Mean PSF, shape (P, P), with unit sum (`numpy.ndarray`)."""
+        return np.asarray(self.psfs.mean(axis=(0, 1)))
+
+    def cells_of(self, x: Array, y: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the cells of positions.
+
+        Parameters
+        ----------
+        x, y
+            Positions in pixels, shape (n,); off the patch the nearest cell
+            counts.
+
+        Returns
+        -------
+        i, j : `numpy.ndarray`
+            Indices along y and x, int64, shape (n,).
+        """
+        height, width = self.cell_shape
+        rows, columns, *_ = self.psfs.shape
+        i = np.clip(np.rint(y) // height, 0, rows - 1).astype(np.int64)
+        j = np.clip(np.rint(x) // width, 0, columns - 1).astype(np.int64)
+        return i, j
+
+    def correlation_at(self, x: Array, y: Array) -> Array | None:
+        """Return the correlation of the noise around positions.
+
+        Parameters
+        ----------
+        x, y
+            Positions in pixels, shape (n,); off the patch the nearest cell
+            counts.
+
+        Returns
+        -------
+        correlation : `numpy.ndarray` or `None`
+            Stamps, shape (n, K, K), if they are known.
+        """
+        if self.correlation is None:
+            return None
+        i, j = self.cells_of(x, y)
+        return self.correlation[i, j]
+
+
+def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a coadd that do not count.
+
+    Parameters
+    ----------
+    coadd
+        The coadd.
+
+    Returns
+    -------
+    bad : `numpy.ndarray`
+        Shape (H, W); pixels without a value, without data or saturated.
+    """
+    bad = ~np.isfinite(coadd.image.array)
+    for plane in _BAD_PLANES:
+        if plane in coadd.mask.schema.names:
+            bad |= coadd.mask.get(plane)
+    return np.asarray(bad)
+
+
+def place_on_patch(
+    coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]
+) -> CoaddArrays | None:
+    """Take the arrays of a coadd on the grid of another one of its tract.
+
+    Parameters
+    ----------
+    coadd
+        The coadd, in nJy.
+    reference
+        The one whose box the arrays cover.
+    bad
+        Pixels to blank, shape (H, W) of ``reference``.
+
+    Returns
+    -------
+    arrays : `CoaddArrays` or `None`
+        The arrays, NaN where ``coadd`` has no usable pixel; cells are those
+        of ``coadd``, counted from the first that the box holds. `None` if
+        there is no usable pixel.
+
+    Raises
+    ------
+    ValueError
+        If the unit of ``coadd`` is not nJy, or the box does not begin and
+        end at the borders of its cells.
+    """
+    if coadd.unit != u.nJy:
+        raise ValueError(f"The direct coadd has the unit {coadd.unit}; fluxes can be compared in nJy only.")
+    if coadd.bbox != reference.bbox:
+        common = coadd.bbox.intersection(reference.bbox)
+        if common != reference.bbox:
+            raise ValueError(
+                f"The direct coadd covers {coadd.bbox}, and not all of {reference.bbox} of the restored one."
+            )
+        coadd = coadd[common]
+    all_bad = bad | unusable_pixels(coadd)
+    return None if all_bad.all() else CoaddArrays.from_coadd(coadd, all_bad)
+
+
+def _psfs_by_cell(coadd: CellCoadd) -> Array:
+    """Return the PSF of each cell, from the nearest one where it has none."""
+    bounds = coadd.psf.bounds
+    size = bounds.grid.grid_size
+    known = np.ones((size.i, size.j), dtype=bool)
+    for cell in bounds.missing:
+        known[cell.i, cell.j] = False
+    i, j = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    stamps = {}
+    for cell in (CellIJ(i=int(row), j=int(column)) for row, column in np.argwhere(known)):
+        box = bounds.grid.bbox_of(cell)
+        kernel = np.asarray(coadd.psf.compute_kernel_image(x=box.x.center, y=box.y.center).array, dtype=float)
+        stamps[cell.i, cell.j] = kernel / kernel.sum()
+    return np.array([[stamps[int(i[r, c]), int(j[r, c])] for c in range(size.j)] for r in range(size.i)])
+
+
+def _by_cell(table: Table, size: CellIJ) -> Array:
+    """Arrange correlation stamps as a grid; white noise in cells without
+    data.
+    """
+    stamps = np.asarray(table["correlation"])
+    middle = stamps.shape[-1] // 2
+    correlation = np.zeros((size.i, size.j, *stamps.shape[1:]))
+    correlation[:, :, middle, middle] = 1.0
+    known = stamps[:, middle, middle] > 0
+    correlation[table["cell_i"][known], table["cell_j"][known]] = stamps[known]
+    return correlation

@@ -1,0 +1,171 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Find sources, and among them the stars, without a truth."""
+
+from __future__ import annotations
+
+__all__ = ("detect_sources", "find_stars")
+
+from typing import Any
+
+import numpy as np
+import sep
+from astropy.table import Table
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+
+from ._psf import fwhm_of_kernel
+
+_NUM_PIXELS = 5
+"""Least number of connected pixels of a detection."""
+
+_APERTURE_FWHMS = 2.0
+"""Radius of the aperture of fluxes in FWHM of the PSF."""
+
+_RADIUS_TOLERANCE = 0.12
+"""Relative difference of the half-light radius of a star from the PSF's."""
+
+_NEIGHBOR_FWHMS = 5.0
+"""Distance in FWHM within which a neighbour matters."""
+
+_MAX_NEIGHBOR_FLUX = 0.05
+"""Flux of a neighbour, relative to the star, that matters."""
+
+_MARGIN_FWHMS = 3.0
+"""Distance in FWHM of a star from pixels that do not count."""
+
+
+def detect_sources(
+    image: NDArray[Any], variance: NDArray[Any], psf: NDArray[Any], *, threshold: float = 5.0
+) -> Table:
+    """Detect the sources of an image.
+
+    Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) as of the package
+    ``sep``, with the PSF as matched filter.
+
+    Parameters
+    ----------
+    image
+        Background-subtracted image, shape (H, W); NaN where not to be used.
+    variance
+        Variance plane, shape (H, W).
+    psf
+        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, with
+        unit sum.
+    threshold
+        Level of detection in sigma of the filtered image, for white noise.
+
+    Returns
+    -------
+    sources : `astropy.table.Table`
+        A row for each source, the brightest first: ``x``, ``y`` (pixels),
+        ``flux`` within two FWHM and ``radius``, that of half this flux, in
+        pixels, ``signal_to_noise`` of an optimal point source flux of this
+        size for white noise, and ``flag`` of ``sep``, not 0 for a source that
+        is merged with others or cut off.
+    """
+    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+    data = np.ascontiguousarray(np.where(good, image, 0.0), dtype=float)
+    sigma = np.ascontiguousarray(np.sqrt(np.where(good, variance, 1.0)), dtype=float)
+    bad = np.ascontiguousarray(~good)
+    found = sep.extract(
+        data,
+        threshold,
+        err=sigma,
+        mask=bad,
+        minarea=_NUM_PIXELS,
+        filter_kernel=np.ascontiguousarray(psf, dtype=float),
+        filter_type="matched",
+    )
+    x, y = np.asarray(found["x"], dtype=float), np.asarray(found["y"], dtype=float)
+    aperture = _APERTURE_FWHMS * fwhm_of_kernel(psf)
+    flux = np.empty(0)
+    radius = np.empty(0)
+    if x.size:
+        flux, _, _ = sep.sum_circle(data, x, y, aperture, mask=bad)
+        radius, _ = sep.flux_radius(data, x, y, np.full(x.size, aperture), 0.5, normflux=flux, mask=bad)
+    white = np.sqrt(np.median(variance[good]) / np.sum(np.square(psf, dtype=float))) if good.any() else np.nan
+    table = Table(
+        {
+            "x": x,
+            "y": y,
+            "flux": flux,
+            "radius": radius,
+            "signal_to_noise": flux / white,
+            "flag": np.asarray(found["flag"], dtype=np.int64),
+        }
+    )
+    return table[np.argsort(-table["flux"], kind="stable")]
+
+
+def find_stars(
+    sources: Table, good: NDArray[np.bool_], psf: NDArray[Any], *, min_signal_to_noise: float
+) -> Table:
+    """Choose bright isolated stars among detected sources.
+
+    Parameters
+    ----------
+    sources
+        What `detect_sources` found.
+    good
+        Pixels with data, shape (H, W).
+    psf
+        PSF stamp, shape (P, P) with P odd.
+    min_signal_to_noise
+        Least signal-to-noise ratio.
+
+    Returns
+    -------
+    stars : `astropy.table.Table`
+        Rows of ``sources``: unblended, as compact as the PSF to 12 %, without
+        a neighbour of more than 5 % of their flux within five FWHM, and three
+        FWHM from the border and from any pixel without data.
+    """
+    fwhm = fwhm_of_kernel(psf)
+    x, y, flux = (np.asarray(sources[name], dtype=float) for name in ("x", "y", "flux"))
+    ratio = np.asarray(sources["radius"], dtype=float) / _half_light_radius(psf, _APERTURE_FWHMS * fwhm)
+    chosen = (
+        (np.asarray(sources["signal_to_noise"]) >= min_signal_to_noise)
+        & (np.asarray(sources["flag"]) == 0)
+        & (np.abs(ratio - 1.0) < _RADIUS_TOLERANCE)
+    )
+    distance = distance_transform_edt(np.pad(good, 1))[1:-1, 1:-1]
+    row, column = (
+        np.clip(np.rint(values).astype(int), 0, size - 1)
+        for values, size in zip((y, x), good.shape, strict=True)
+    )
+    chosen &= distance[row, column] > _MARGIN_FWHMS * fwhm
+    if x.size > 1:
+        for one, other in cKDTree(np.column_stack([x, y])).query_pairs(_NEIGHBOR_FWHMS * fwhm):
+            chosen[one] &= not flux[other] > _MAX_NEIGHBOR_FLUX * flux[one]
+            chosen[other] &= not flux[one] > _MAX_NEIGHBOR_FLUX * flux[other]
+    return sources[chosen]
+
+
+def _half_light_radius(psf: NDArray[Any], aperture: float) -> float:
+    """Return the radius of half the flux that an aperture holds of a PSF.
+
+    Parameters
+    ----------
+    psf
+        PSF stamp, shape (P, P) with P odd.
+    aperture
+        Radius of the aperture in pixels.
+
+    Returns
+    -------
+    radius : `float`
+        Radius in pixels.
+    """
+    padded = np.ascontiguousarray(np.pad(psf, int(np.ceil(aperture))), dtype=float)
+    middle = [0.5 * (padded.shape[0] - 1)]
+    flux, _, _ = sep.sum_circle(padded, middle, middle, aperture)
+    radius, _ = sep.flux_radius(padded, middle, middle, [aperture], 0.5, normflux=flux)
+    return float(radius[0])

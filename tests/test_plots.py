@@ -23,7 +23,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lsst.astroclearnet.plots import Zoom, comparison_figure, restoration_figure
+from lsst.astroclearnet.plots import (
+    ColorStretch,
+    GrowthCurve,
+    PatchBox,
+    Zoom,
+    color_comparison_figure,
+    color_picture,
+    color_stretch,
+    comparison_figure,
+    restoration_figure,
+    verdict_map,
+)
 
 SHAPE = (60, 84)
 
@@ -45,13 +56,17 @@ def scene() -> dict[str, Any]:
     residual[0, 0] = np.nan
     mask = np.zeros(SHAPE, dtype=bool)
     mask[:, :21] = True
+    radius = np.linspace(0.2, 2.0, 9)
     return {
-        "coadd": coadd,
-        "restored": 2.0 * coadd,
+        "images": {"Coadd": coadd, "Restored": 2.0 * coadd, "Linear": 2.0 * coadd + 1.0},
         "variance": np.full(SHAPE, 4.0) + np.linspace(0, 1, SHAPE[1]),
         "mask": mask,
         "residual": residual,
         "psfs": {"coadd": gaussian(5.0), "restored": gaussian(3.0)},
+        "growth": [
+            GrowthCurve("coadd", radius, 1.0 - np.exp(-radius), np.full(9, 0.01)),
+            GrowthCurve("declared PSF", radius, 1.0 - np.exp(-2.0 * radius)),
+        ],
         "history": {"step": [0, 10, 20], "loss": [9.0, 2.0, 1.0], "held_out_loss": [9.5, 2.5, 1.2]},
         "title": "Tract 1, patch 2, band i",
         "pixel_scale": 0.2,
@@ -91,6 +106,11 @@ def test_restoration_figure() -> None:
     data = left.get_array()
     assert data is not None
     assert data[40, 20] == 500.0
+    drawn = panel(figure, "Linear").images[0]
+    assert drawn.norm is left.norm
+    (curve, model) = panel(figure, "Curve of growth").get_lines()[1:3]
+    np.testing.assert_allclose(np.asarray(curve.get_ydata()), arguments["growth"][0].light)
+    np.testing.assert_allclose(np.asarray(model.get_ydata()), arguments["growth"][1].light)
     assert panel(figure, "Exposures").get_title().endswith(r"rms 1.50 $\sigma$")
     assert panel(figure, "Uncertainty").get_xlabel() == "flagged pixels: 25 %"
     assert_panels_apart(figure)
@@ -107,12 +127,15 @@ def test_psf_widths_in_legend() -> None:
 def test_restoration_figure_of_nothing() -> None:
     """If it fails, an empty patch ends in an error instead of a plot."""
     arguments = scene()
-    for name in ("coadd", "restored", "variance", "residual"):
+    for name in ("variance", "residual"):
         arguments[name] = np.full(SHAPE, np.nan)
+    arguments["images"] = {name: np.full(SHAPE, np.nan) for name in ("Coadd", "Restored", "Linear")}
+    arguments["growth"] = []
     arguments["history"] = {"step": [], "loss": []}
     arguments["psfs"] = {}
     figure = restoration_figure(**arguments)
     assert panel(figure, "Convergence").texts[0].get_text() == "no steps recorded"
+    assert panel(figure, "Curve of growth").texts[0].get_text() == "no bright isolated star"
 
 
 def test_scale_bar_length() -> None:
@@ -158,3 +181,65 @@ def test_pyplot_is_not_loaded() -> None:
     """If it fails, making a figure in a batch job needs a display."""
     code = "import sys, lsst.astroclearnet.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_colors_follow_the_ratios_of_the_bands() -> None:
+    """If it fails, a red source looks blue, or colours change with flux."""
+    red = np.zeros(SHAPE)
+    red[10, 10], red[10, 20], red[40, 30] = 4.0, 40.0, np.nan
+    planes = [red, 0.5 * red, 0.25 * red]
+    picture = color_picture(planes, ColorStretch((1.0, 1.0, 2.0), 0.0, 20.0))
+    assert picture.dtype == np.uint8
+    for column in (10, 20):
+        one, two, three = (int(value) for value in picture[10, column])
+        # Blue has half the flux, and twice the factor, as green.
+        assert one > two == three > 0
+        assert two == pytest.approx(0.5 * one, abs=1.5)
+    assert picture[10, 20].max() > picture[10, 10].max()
+    assert len(set(picture[40, 30].tolist())) == 1
+    assert (picture[0, 0] == 0).all()
+
+
+def test_stretch_is_that_of_the_noise() -> None:
+    """If it fails, pictures of deep coadds are black or all noise."""
+    rng = np.random.default_rng(8)
+    planes = [rng.normal(scale=scale, size=(200, 200)) for scale in (1.0, 2.0, 4.0)]
+    stretch = color_stretch(planes, (4.0, 2.0, 1.0))
+    # All three have a sigma of 4 after their factors.
+    assert stretch.minimum == pytest.approx(-4.0, rel=0.05)
+    assert stretch.stretch == pytest.approx(80.0, rel=0.05)
+    assert color_stretch(planes, (4.0, 2.0, 1.0), 7.0).stretch == 7.0
+
+
+def test_color_comparison_shows_the_same_place_twice() -> None:
+    """If it fails, the enlargements show different places."""
+    one = np.zeros((60, 90, 3), dtype=np.uint8)
+    one[45:55, 5:20] = 200
+    other = one.copy()
+    other[45:55, 5:20, 0] = 90
+    figure = color_comparison_figure([("Coadd", one), ("Restored", other)], pixel_scale=0.2, title="Patch")
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    np.testing.assert_array_equal(shown[0], one)
+    assert shown[2].shape == shown[3].shape == (20, 30, 3)
+    # 150 bright pixels in the first, as many in the second.
+    assert (shown[2].max(axis=2) > 0).sum() == (shown[3].max(axis=2) > 0).sum() == 150
+    with pytest.raises(ValueError, match="pictures of one shape"):
+        color_comparison_figure([("One", one), ("Other", one[:5])], pixel_scale=0.2, title="")
+
+
+def test_verdict_map() -> None:
+    """If it fails, patches are at the wrong place or have the wrong colour."""
+    boxes = [
+        PatchBox("3", (100.0, 200.0), (0.0, 80.0), "good", ("0.8",)),
+        PatchBox("4", (200.0, 300.0), (0.0, 80.0), "bad"),
+    ]
+    figure = verdict_map(boxes, title="Tract")
+    axes = panel(figure, "Tract")
+    first, second = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert (first.get_x(), first.get_y(), first.get_width(), first.get_height()) == (99.5, -0.5, 100.0, 80.0)
+    assert second.get_x() == 199.5
+    assert first.get_facecolor() != second.get_facecolor()
+    assert [text.get_text() for text in axes.texts] == ["3\n0.8", "4"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["good: 1", "check: 0", "bad: 1"]
+    with pytest.raises(ValueError, match="at least one patch"):
+        verdict_map([], title="")

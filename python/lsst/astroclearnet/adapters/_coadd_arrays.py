@@ -153,9 +153,7 @@ def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
     return np.asarray(bad)
 
 
-def place_on_patch(
-    coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]
-) -> CoaddArrays | None:
+def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]) -> CoaddArrays | None:
     """Take the arrays of a coadd on the grid of another one of its tract.
 
     Parameters

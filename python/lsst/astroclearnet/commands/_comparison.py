@@ -21,6 +21,7 @@ from astropy.table import Table
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
 
+from ..adapters import CoaddArrays
 from ..metrics import (
     SIGNAL_TO_NOISE_BINS,
     measure_patch,

@@ -47,7 +47,9 @@ def point_source_depth(variance: NDArray[Any], psf: NDArray[Any]) -> float:
     usable = variance[np.isfinite(variance) & (variance > 0)]
     if usable.size == 0:
         return float("nan")
-    return depth_of_error(float(np.sqrt(np.median(usable.astype(float)) / np.sum(np.square(psf, dtype=float)))))
+    return depth_of_error(
+        float(np.sqrt(np.median(usable.astype(float)) / np.sum(np.square(psf, dtype=float))))
+    )
 
 
 def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.bool_]) -> float:

@@ -12,5 +12,7 @@ Arrays in, `matplotlib.figure.Figure` out; nothing here touches the state of
 pyplot.
 """
 
+from ._color import *
 from ._comparison import *
 from ._restoration import *
+from ._verdict_map import *

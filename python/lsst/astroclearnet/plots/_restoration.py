@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("restoration_figure",)
+__all__ = ("GrowthCurve", "restoration_figure")
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -38,14 +39,36 @@ _FLAG_COLOR = "#2f9e8f"
 _MISSING_COLOR = "#3a3a3a"
 
 
+@dataclass(frozen=True)
+class GrowthCurve:
+    """Light of stars within growing apertures.
+
+    Attributes
+    ----------
+    label
+        Whose stars.
+    radius
+        Radii in arcsec, shape (k,), ascending.
+    light
+        Light relative to that within the largest radius, shape (k,).
+    error
+        Standard deviation, shape (k,); `None` for a model.
+    """
+
+    label: str
+    radius: NDArray[Any]
+    light: NDArray[Any]
+    error: NDArray[Any] | None = None
+
+
 def restoration_figure(
     *,
-    coadd: NDArray[Any],
-    restored: NDArray[Any],
+    images: Mapping[str, NDArray[Any]],
     variance: NDArray[Any],
     mask: NDArray[Any],
     residual: NDArray[Any],
     psfs: Mapping[str, NDArray[Any]],
+    growth: Sequence[GrowthCurve],
     history: Mapping[str, Sequence[float]],
     title: str,
     pixel_scale: float,
@@ -54,9 +77,10 @@ def restoration_figure(
 
     Parameters
     ----------
-    coadd, restored
-        Images in nJy, shape (H, W), drawn with one asinh stretch; NaN is
-        missing.
+    images
+        Three images in nJy, shape (H, W), by title: plain coadd, denoised
+        image and image to measure on; drawn with one asinh stretch, which
+        follows the noise of the first. NaN is missing.
     variance
         Variance plane of the restored image in nJy^2, shape (H, W), drawn as
         standard deviation; NaN where there are no data.
@@ -69,6 +93,8 @@ def restoration_figure(
     psfs
         PSF stamps, shape (P, P), by their label in the legend, in drawing
         order: the coadd's, the target, for example.
+    growth
+        Light of stars within growing apertures; may be empty.
     history
         Course of the fit by the keys ``step``, ``loss`` (mean loss of the
         held-out exposures over the pixels that are fitted) and, where there
@@ -82,46 +108,46 @@ def restoration_figure(
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        Figure with an Agg canvas, 12 inches wide and, for a square image, 7.8
+        Figure with an Agg canvas, 16 inches wide and, for a square image, 7.8
         inches high.
     """
     with matplotlib.rc_context(STYLE):
-        ratio = float(np.clip(coadd.shape[0] / coadd.shape[1], 0.5, 1.6))
-        figure = new_figure(12.0, 1.6 + 6.2 * ratio, 0.09)
+        height, width = residual.shape
+        ratio = float(np.clip(height / width, 0.5, 1.6))
+        figure = new_figure(16.0, 1.6 + 6.2 * ratio, 0.09)
         figure.suptitle(title, fontsize=14)
-        axes = figure.subplots(2, 3)
-        _draw_sky(axes[0, 0], axes[0, 1], coadd, restored, pixel_scale)
-        _draw_residual(axes[0, 2], residual)
+        axes = figure.subplots(2, 4)
+        _draw_sky(axes[0, :3], images, pixel_scale)
+        _draw_residual(axes[0, 3], residual)
         _draw_psfs(axes[1, 0], psfs, pixel_scale)
-        _draw_history(axes[1, 1], history)
-        _draw_uncertainty(axes[1, 2], variance, mask)
-        for panel in axes[1, :2]:
-            panel.set_box_aspect(coadd.shape[0] / coadd.shape[1])
+        _draw_growth(axes[1, 1], growth)
+        _draw_history(axes[1, 2], history)
+        _draw_uncertainty(axes[1, 3], variance, mask)
+        for panel in axes[1, :3]:
+            panel.set_box_aspect(height / width)
         figure.canvas.draw()
     return figure
 
 
-def _draw_sky(
-    left: Axes, right: Axes, coadd: NDArray[Any], restored: NDArray[Any], pixel_scale: float
-) -> None:
-    """Draw the coadd and the restored image with one stretch.
+def _draw_sky(row: Sequence[Axes], images: Mapping[str, NDArray[Any]], pixel_scale: float) -> None:
+    """Draw images with one stretch, which follows the noise of the first.
 
     Parameters
     ----------
-    left, right
-        Where to draw the two.
-    coadd, restored
-        Images in nJy, shape (H, W).
+    row
+        Where to draw them.
+    images
+        Images in nJy, shape (H, W), by title.
     pixel_scale
         Size of a pixel in arcsec.
     """
-    norm = asinh_norm([coadd, restored], sky_sigma(coadd))
+    norm = asinh_norm(list(images.values()), sky_sigma(next(iter(images.values()))))
     cmap = color_map("magma", _MISSING_COLOR)
-    for axes, image, name in ((left, coadd, "Coadd"), (right, restored, "Restored")):
+    for axes, (name, image) in zip(row, images.items(), strict=True):
         drawn = show_image(axes, image, norm, cmap)
         axes.set_title(name)
         add_scale_bar(axes, image.shape, pixel_scale)
-    add_color_bar(drawn, right, "nJy / pixel")
+    add_color_bar(drawn, row[-1], "nJy / pixel")
 
 
 def _draw_residual(axes: Axes, residual: NDArray[Any]) -> None:
@@ -222,6 +248,36 @@ def _radial_profile(psf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     phase_x = np.exp(np.multiply.outer(np.outer(radius, np.cos(angle)), frequency))
     profile = np.einsum("rai,ij,raj->r", phase_y, transform, phase_x, optimize=True).real
     return radius, profile / profile[0]
+
+
+def _draw_growth(axes: Axes, growth: Sequence[GrowthCurve]) -> None:
+    """Draw curves of growth.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    growth
+        The curves.
+    """
+    axes.set(xlabel="radius (arcsec)", ylabel="light within", title="Curve of growth")
+    axes.axhline(1.0, color="0.6", lw=0.7, zorder=0)
+    shown = [curve for curve in growth if np.isfinite(curve.light).any()]
+    if not shown:
+        axes.text(0.5, 0.5, "no bright isolated star", transform=axes.transAxes, ha="center", color="0.5")
+        return
+    for index, curve in enumerate(shown):
+        color = COLORS[index % len(COLORS)]
+        if curve.error is None:
+            axes.plot(curve.radius, curve.light, color=color, ls="--", lw=1.0, label=curve.label)
+        else:
+            error = np.nan_to_num(curve.error)
+            axes.errorbar(
+                curve.radius, curve.light, error, color=color, marker="o", ms=3.0, lw=1.2, label=curve.label
+            )
+    axes.set_xlim(left=0.0)
+    axes.set_ylim(0.0, 1.08)
+    axes.legend(loc="lower right")
 
 
 def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:

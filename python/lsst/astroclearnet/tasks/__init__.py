@@ -18,8 +18,11 @@ from ._psf_quality import *
 from ._quality_figures import *
 from ._quality_limits import *
 from ._reading import *
+from ._restoration_figure import *
 from ._visit_selection import *
+from .make_color_pictures import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *
 from .select_exposures import *
+from .summarize_restoration import *

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Datasets made of a restoration: coadds, noise table and figure."""
+"""Datasets made of a restoration: coadds and noise table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ __all__ = (
     "RestorationInputs",
     "describe_tile",
     "make_coadd",
-    "make_figure",
     "make_linear_coadd",
     "make_noise_table",
     "predict_disk_bytes",
+    "target_psf",
 )
 
 import dataclasses
 import importlib.metadata
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
@@ -39,14 +38,10 @@ from ..adapters import (
     crop_to_patch,
     make_cell_coadd,
     missing_cells,
-    pad_to_common_size,
     patch_slices,
     record_provenance,
 )
-from ..core import FailedTile, MaskBit, RestorationResult, gaussian_kernel, kernel_fwhm
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ..core import FailedTile, MaskBit, RestorationResult, gaussian_kernel
 
 _FLOAT_COMPRESSION = 0.9
 """Size of a compressed plane of floating-point numbers over its own."""
@@ -218,50 +213,6 @@ def make_noise_table(result: RestorationResult, inputs: RestorationInputs) -> Ta
     return table
 
 
-def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
-    """Draw the restoration beside the plain coadd.
-
-    Parameters
-    ----------
-    result
-        The restoration.
-    inputs
-        What it was made from.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Coadd and restored image with one stretch, uncertainty, residual, PSF
-        profiles and the course of the fit.
-    """
-    from ..baselines import coadd_psf
-    from ..plots import restoration_figure
-
-    geometry, cutouts = inputs.geometry, inputs.source.cutouts
-    stamps = pad_to_common_size([cutout.mean_psf for cutout in cutouts])
-    best = min(stamps, key=kernel_fwhm)
-    history = result.history
-    return restoration_figure(
-        coadd=crop_to_patch(result.coadd, geometry),
-        restored=crop_to_patch(result.image, geometry),
-        variance=crop_to_patch(result.variance, geometry),
-        mask=crop_to_patch(result.mask, geometry),
-        residual=crop_to_patch(result.residual, geometry),
-        psfs={
-            "coadd": coadd_psf(stamps, inputs.summary.total_weight),
-            "best exposure": best,
-            "restored": _target_psf(result.target_fwhm),
-        },
-        history={
-            "step": list(range(len(history.loss))),
-            "loss": history.loss,
-            "held_out_loss": history.validation_loss,
-        },
-        title=f"{inputs.data_id}: {len(cutouts)} exposures",
-        pixel_scale=geometry.pixel_scale,
-    )
-
-
 def _make_coadd(
     result: RestorationResult,
     inputs: RestorationInputs,
@@ -281,7 +232,7 @@ def _make_coadd(
         image=cropped,
         variance=crop_to_patch(variance, geometry),
         mask_planes=_mask_planes(result, inputs),
-        psf=_target_psf(result.target_fwhm),
+        psf=target_psf(result.target_fwhm),
         provenance=record_provenance(inputs.source.cutouts, summary.contributions, missing),
         noise_realizations=np.nan_to_num(crop_to_patch(noise, geometry)),
         mask_fractions={"rejected": summary.num_unused / np.maximum(summary.num_covering, 1)},
@@ -336,7 +287,19 @@ def _coadd_metadata(
     return metadata
 
 
-def _target_psf(fwhm: float) -> np.ndarray:
+def target_psf(fwhm: float) -> np.ndarray:
+    """Return the PSF that restored coadds declare.
+
+    Parameters
+    ----------
+    fwhm
+        Its FWHM in pixels.
+
+    Returns
+    -------
+    psf : `numpy.ndarray`
+        Shape (P, P), P odd, sum 1.
+    """
     return gaussian_kernel(fwhm, 2 * math.ceil(2.5 * fwhm) + 1)
 
 

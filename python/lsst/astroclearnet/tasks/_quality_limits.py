@@ -106,7 +106,8 @@ _CHECKS = (
     ),
     _Check("unconverged", "The fit reached its largest number of epochs and was still gaining."),
     _Check(
-        "no_data_fraction", "{value:.0%} of the patch, more than {limit:.0%}, has no data.", 
+        "no_data_fraction",
+        "{value:.0%} of the patch, more than {limit:.0%}, has no data.",
     ),
     _Check(
         "linear_departure",
@@ -195,6 +196,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
         ``verdict`` and ``words``, which are empty if it is good.
     """
     checks = []
+    worst = Verdict.GOOD
+    order = list(Verdict)
     for check in _CHECKS:
         value = float(figures.get(check.name, math.nan))
         first, second = (float(limit) for limit in getattr(limits, check.name))
@@ -204,6 +207,7 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
             verdict = Verdict.BAD if size > second else Verdict.CHECK
             passed = second if verdict is Verdict.BAD else first
             words = check.words.format(value=value, limit=passed)
+        worst = max(worst, verdict, key=order.index)
         checks.append(
             {
                 "name": check.name,
@@ -213,6 +217,4 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
                 "words": words,
             }
         )
-    order = list(Verdict)
-    worst = max((Verdict(c["verdict"]) for c in checks), key=order.index)
     return worst, checks

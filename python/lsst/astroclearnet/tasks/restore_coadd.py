@@ -55,13 +55,13 @@ from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
 from ._products import (
     RestorationInputs,
     make_coadd,
-    make_figure,
     make_linear_coadd,
     make_noise_table,
     predict_disk_bytes,
 )
 from ._progress import report_progress
 from ._reading import VisitImageSource
+from ._restoration_figure import make_figure
 from ._restore_coadd_connections import RestoreCoaddConnections
 from ._visit_selection import VisitSelections, parse_visit_selections
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource

@@ -1,0 +1,181 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Colour pictures of three bands."""
+
+from __future__ import annotations
+
+__all__ = ("ColorStretch", "color_comparison_figure", "color_picture", "color_stretch")
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from astropy.visualization import make_lupton_rgb
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ._style import STYLE, add_scale_bar, new_figure, sky_sigma
+
+_LINEAR_SIGMAS = 20.0
+"""Range of the linear part of the stretch in sigma of the sky."""
+
+_SOFTENING = 8.0
+_BLACK_SIGMAS = 1.0
+_MISSING = 58
+"""Grey level of pixels without data."""
+
+_MISSING_COST = 1000.0
+"""Light that a missing pixel in a cut-out outweighs."""
+
+
+@dataclass(frozen=True)
+class ColorStretch:
+    """How surface brightness becomes colour.
+
+    Attributes
+    ----------
+    scales
+        Factors of the red, the green and the blue image.
+    minimum
+        Level, after these factors, that is black.
+    stretch
+        Range of the linear part of the stretch, after these factors.
+    softening
+        The parameter Q of Lupton et al. (2004, PASP 116, 133).
+    """
+
+    scales: tuple[float, float, float]
+    minimum: float
+    stretch: float
+    softening: float = _SOFTENING
+
+
+def color_stretch(
+    images: Sequence[NDArray[Any]], scales: tuple[float, float, float], linear: float | None = None
+) -> ColorStretch:
+    """Choose a stretch that shows faint light a little above the noise.
+
+    Parameters
+    ----------
+    images
+        Red, green and blue image in nJy, shape (H, W); NaN is ignored.
+    scales
+        Factors of the three.
+    linear
+        Range of the linear part in nJy, after the factors; by default 20
+        sigma of the sky.
+
+    Returns
+    -------
+    stretch : `ColorStretch`
+        The stretch, to be used for all pictures that are to be compared.
+    """
+    sigma = float(np.median([f * sky_sigma(image) for f, image in zip(scales, images, strict=True)]))
+    return ColorStretch(scales, -_BLACK_SIGMAS * sigma, linear or _LINEAR_SIGMAS * sigma)
+
+
+def color_picture(images: Sequence[NDArray[Any]], stretch: ColorStretch) -> NDArray[np.uint8]:
+    """Make a colour picture of three images.
+
+    Colours follow Lupton et al. (2004, PASP 116, 133), as of astropy: the
+    stretch acts on the brightness and keeps the ratios of the bands.
+
+    Parameters
+    ----------
+    images
+        Red, green and blue image in nJy, shape (H, W) alike; NaN where
+        missing.
+    stretch
+        The stretch.
+
+    Returns
+    -------
+    picture : `numpy.ndarray`
+        Shape (H, W, 3), uint8; grey where any image is missing.
+    """
+    planes = [f * np.asarray(image, dtype=float) for f, image in zip(stretch.scales, images, strict=True)]
+    missing = ~np.isfinite(planes).all(axis=0)
+    # Pixels without light have no ratio of bands.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        picture = make_lupton_rgb(
+            *(np.where(missing, stretch.minimum, plane) for plane in planes),
+            minimum=stretch.minimum,
+            stretch=stretch.stretch,
+            Q=stretch.softening,
+        )
+    picture[missing] = _MISSING
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def color_comparison_figure(
+    panels: Sequence[tuple[str, NDArray[np.uint8]]], *, pixel_scale: float, title: str
+) -> Figure:
+    """Draw colour pictures of a patch, whole and enlarged, side by side.
+
+    Parameters
+    ----------
+    panels
+        Title and picture, shape (H, W, 3) alike; coadd and restored coadd,
+        for example.
+    pixel_scale
+        Size of a pixel in arcsec.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure with an Agg canvas, 5 inches for each panel; the second row
+        shows the third of each side with the most light.
+
+    Raises
+    ------
+    ValueError
+        If there is no panel or the pictures differ in shape.
+    """
+    shapes = {picture.shape for _, picture in panels}
+    if len(shapes) != 1:
+        raise ValueError(f"The panels must be pictures of one shape; got {sorted(shapes)}.")
+    height, width, _ = shapes.pop()
+    cut = _brightest_part(panels[0][1])
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(5.0 * len(panels), 10.0 * height / width + 0.8, 0.03)
+        figure.suptitle(title, fontsize=14)
+        axes = figure.subplots(2, len(panels), squeeze=False)
+        for column, (name, picture) in enumerate(panels):
+            axes[0, column].set_title(name)
+            _show(axes[0, column], picture, pixel_scale)
+            _show(axes[1, column], picture[cut], pixel_scale)
+        figure.canvas.draw()
+    return figure
+
+
+def _show(axes: Axes, picture: NDArray[np.uint8], pixel_scale: float) -> None:
+    """Draw a picture with the first row at the bottom, and a scale bar."""
+    axes.imshow(picture, origin="lower", interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    add_scale_bar(axes, (picture.shape[0], picture.shape[1]), pixel_scale)
+
+
+def _brightest_part(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Return the ninth of a picture that shows most and misses least."""
+    height, width = (max(1, side // 3) for side in picture.shape[:2])
+    light = np.maximum(np.asarray(picture, dtype=float).mean(axis=2) - _MISSING, 0.0)
+    light[(picture == _MISSING).all(axis=2)] = -_MISSING_COST
+    best, place = -np.inf, (0, 0)
+    for y in range(0, picture.shape[0] - height + 1, max(1, height // 4)):
+        for x in range(0, picture.shape[1] - width + 1, max(1, width // 4)):
+            total = float(light[y : y + height, x : x + width].sum())
+            if total > best:
+                best, place = total, (y, x)
+    return np.s_[place[0] : place[0] + height, place[1] : place[1] + width]

@@ -1,0 +1,117 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Map of the patches of a tract, by what is to be thought of them."""
+
+from __future__ import annotations
+
+__all__ = ("PatchBox", "verdict_map")
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from ._style import STYLE, new_figure
+
+VERDICT_COLORS = {"good": "#7fb58a", "check": "#f2c65a", "bad": "#c8553d"}
+"""Colours, told apart by colour-blind eyes and in grey too."""
+
+_OTHER_COLOR = "#d0d0d0"
+_MAX_LABELS = 150
+"""Number of patches up to which each has its figures written into it."""
+
+
+@dataclass(frozen=True)
+class PatchBox:
+    """A patch on the map.
+
+    Attributes
+    ----------
+    label
+        Name of the patch.
+    x, y
+        First pixel and first pixel after it, in tract pixels, of the inner
+        region along x and y.
+    verdict
+        ``good``, ``check`` or ``bad``.
+    lines
+        Further lines to write into the patch, each short.
+    """
+
+    label: str
+    x: tuple[float, float]
+    y: tuple[float, float]
+    verdict: str
+    lines: tuple[str, ...] = ()
+
+
+def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
+    """Draw the patches of a tract, coloured by verdict.
+
+    Parameters
+    ----------
+    patches
+        The patches, at least one.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure with an Agg canvas, at most 9 inches wide and high, x to the
+        right and y upwards as in images of the tract.
+
+    Raises
+    ------
+    ValueError
+        If there is no patch.
+    """
+    if not patches:
+        raise ValueError("A map needs at least one patch.")
+    left, right = min(p.x[0] for p in patches), max(p.x[1] for p in patches)
+    bottom, top = min(p.y[0] for p in patches), max(p.y[1] for p in patches)
+    size = max(right - left, top - bottom)
+    with matplotlib.rc_context(STYLE):
+        columns = max(1.0, size / max(p.x[1] - p.x[0] for p in patches))
+        side = float(np.clip(1.6 * columns, 4.0, 8.0))
+        width, height = (max(3.4, side * extent / size) for extent in (right - left, top - bottom))
+        figure = new_figure(width + 1.0, height + 1.4, 0.06)
+        axes = figure.subplots()
+        axes.set_title(title)
+        font = min(11.0, 60.0 / columns)
+        for patch in patches:
+            box = Rectangle(
+                (patch.x[0] - 0.5, patch.y[0] - 0.5),
+                patch.x[1] - patch.x[0],
+                patch.y[1] - patch.y[0],
+                facecolor=VERDICT_COLORS.get(patch.verdict, _OTHER_COLOR),
+                edgecolor="white",
+                linewidth=1.2,
+            )
+            axes.add_patch(box)
+            if len(patches) <= _MAX_LABELS:
+                axes.annotate(
+                    "\n".join((patch.label, *patch.lines)),
+                    (0.5 * sum(patch.x), 0.5 * sum(patch.y)),
+                    ha="center",
+                    va="center",
+                    fontsize=font,
+                    linespacing=1.35,
+                )
+        axes.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5), aspect="equal")
+        axes.set(xlabel="x (pixels of the tract)", ylabel="y (pixels of the tract)")
+        counts = Counter(patch.verdict for patch in patches)
+        handles = [Patch(color=color, label=f"{v}: {counts[v]}") for v, color in VERDICT_COLORS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.canvas.draw()
+    return figure

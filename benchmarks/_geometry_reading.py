@@ -84,7 +84,7 @@ def measure_reading(runner: Runner, *, count: int, quick: bool) -> list[Table]:
         visits_per_band=visits,
         patch_cells=cells,
         border_cells=0,
-        num_patches=1,
+        num_patches=(1, 1),
         detector_grid=(1, 2),
         detector_shape=shape,
         stars_per_patch=40.0,

@@ -53,7 +53,7 @@ OPTIONS = SurveyOptions(
     visits_per_band=2,
     cell_size=30,
     patch_cells=4,
-    num_patches=1,
+    num_patches=(1, 1),
     detector_grid=(1, 2),
     detector_shape=(200, 110),
     dither_arcsec=2.0,
@@ -234,12 +234,12 @@ def test_simulate(
 
     monkeypatch.setattr("lsst.astroclearnet.simulation.make_survey", make)
     root = str(tmp_path / "repo")
-    words = "--seed 5 --bands g --visits 3 --patches 4 --patch-cells 6 --stars 7.5"
+    words = "--seed 5 --bands g --visits 3 --patches 4 3 --patch-cells 6 --stars 7.5"
     assert main(["simulate", root, *words.split(), "--registry", "postgresql://u@h/d"]) == 0
     assert registries == ["postgresql://u@h/d"]
     (options,) = made
     assert (options.seed, options.bands, options.visits_per_band) == (5, ("g",), 3)
-    assert (options.num_patches, options.patch_cells, options.stars_per_patch) == (4, 6, 7.5)
+    assert (options.num_patches, options.patch_cells, options.stars_per_patch) == ((3, 4), 6, 7.5)
     output = capsys.readouterr().out
     assert f"run -b {root} " in output
     assert "-i d " in output

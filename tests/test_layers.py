@@ -66,9 +66,10 @@ RULES = {
         ("core", "adapters", "metrics"),
         (f"{PACKAGE}.baselines", f"{PACKAGE}.plots", "matplotlib"),
     ),
+    "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources")),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
-        ("core", "adapters", "metrics", "repository", "simulation"),
+        ("core", "adapters", "metrics", "report", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
     "batch": Room(("parsl", "psutil", "lsst.ctrl.bps")),

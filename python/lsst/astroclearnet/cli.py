@@ -105,7 +105,7 @@ def _make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="astroclearnet",
-        description="Simulate, ingest, plan, watch and compare what the pipeline task restoreCoadd restores.",
+        description="Simulate, ingest, plan, watch, compare and report what restoreCoadd restores.",
         epilog="Coadds are restored by pipetask; 'ingest' and 'demo' print the command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -117,6 +117,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_status(commands)
     _add_compare(commands)
+    _add_report(commands)
     return parser
 
 
@@ -158,20 +159,27 @@ def _add_survey_options(parser: argparse.ArgumentParser) -> None:
     """
     survey = parser.add_argument_group("survey")
     survey.add_argument("--seed", type=int, default=1, help="seed of every random number")
-    survey.add_argument("--bands", nargs="+", default=["r", "i"], metavar="BAND", help="bands to observe")
+    survey.add_argument(
+        "--bands", nargs="+", default=["g", "r", "i"], metavar="BAND", help="bands to observe"
+    )
     survey.add_argument("--visits", type=_positive, default=5, metavar="N", help="visits in each band")
     survey.add_argument(
-        "--patches", type=_positive, default=2, metavar="N", help="patches along each side of the tract"
+        "--patches",
+        type=_positive,
+        nargs="+",
+        default=[2, 1],
+        metavar="N",
+        help="patches of the tract along x, and along y if that is another number",
     )
     survey.add_argument(
         "--patch-cells",
         type=_positive,
-        default=3,
+        default=4,
         metavar="N",
         help="cells of 50 pixels along each side of the inner region of a patch",
     )
     survey.add_argument(
-        "--stars", type=float, default=25.0, metavar="N", help="mean number of stars in a patch"
+        "--stars", type=float, default=45.0, metavar="N", help="mean number of stars in a patch"
     )
 
 
@@ -336,6 +344,32 @@ def _add_status(commands: _Commands) -> None:
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 if a patch failed or is missing"
     )
+
+
+def _add_report(commands: _Commands) -> None:
+    """Add the subcommand ``report``.
+
+    Parameters
+    ----------
+    commands
+        The subcommands.
+    """
+    parser = _add_command(
+        commands, "report", "write figures, verdicts and pictures of restored coadds as pages for a browser"
+    )
+    parser.add_argument("repo", metavar="REPO", help="repository")
+    parser.add_argument("collection", metavar="COLLECTION", help="collections of the outputs, with commas")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="folder to write to; a report that is there is replaced",
+    )
+    parser.add_argument("--where", default="", metavar="EXPR", help="query that restricts the patches")
+    parser.add_argument(
+        "--dataset-type", default="restored_coadd", metavar="NAME", help="dataset type of the coadds"
+    )
+    parser.add_argument("--task", default="restoreCoadd", metavar="LABEL", help="label of the task")
 
 
 def _add_compare(commands: _Commands) -> None:

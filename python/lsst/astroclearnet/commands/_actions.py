@@ -30,6 +30,7 @@ from lsst.daf.butler import Butler, MissingCollectionError
 from ._errors import CommandError
 from ._ingest import ingest_files
 from ._pipetask import format_command, restore_command
+from ._web_report import write_collection_report
 
 if TYPE_CHECKING:
     from ..simulation import SurveyOptions
@@ -51,8 +52,8 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
+    from ._comparison_tables import comparison_tables
     from ._demo import RESTORED, demo_hints, run_demo
-    from ._report import comparison_tables
     from ._status_outputs import ButlerSource
     from ._status_report import show_status
     from ._status_watch import CampaignWatch
@@ -232,7 +233,7 @@ def compare_action(options: argparse.Namespace, console: Console) -> None:
         Where to write.
     """
     from ._comparison import compare_patches
-    from ._report import comparison_tables
+    from ._comparison_tables import comparison_tables
 
     butler = _open(options.repo, [options.collection, options.truth])
     with _progress(console) as progress:
@@ -241,6 +242,33 @@ def compare_action(options: argparse.Namespace, console: Console) -> None:
         table.write(options.output, format="ascii.ecsv", overwrite=True)
     for tabular in comparison_tables(table):
         console.print(tabular)
+
+
+def report_action(options: argparse.Namespace, console: Console) -> None:
+    """Run the subcommand ``report``.
+
+    Parameters
+    ----------
+    options
+        Its arguments.
+    console
+        Where to write.
+
+    Raises
+    ------
+    CommandError
+        If there is nothing to report, or the folder holds something else.
+    """
+    with _progress(console) as progress:
+        index = write_collection_report(
+            _open(options.repo, options.collection.split(",")),
+            options.output,
+            name=options.dataset_type,
+            task=options.task,
+            where=options.where,
+            progress=progress,
+        )
+    console.print(f"Report: {index}", markup=False)
 
 
 def _open(root: str, collections: Sequence[str]) -> Butler:
@@ -306,13 +334,15 @@ def _survey_options(options: argparse.Namespace) -> SurveyOptions:
     from ..simulation import PIXEL_SCALE, SurveyOptions
     from ._demo import TARGET_FWHM
 
+    if len(options.patches) > 2:
+        raise CommandError(f"--patches takes one number or two, not {len(options.patches)}.")
     # Two detectors side by side; rotated and dithered, they hold the tract.
-    height = CELL_SIZE * (options.patches * options.patch_cells + 2) + 120
+    height = CELL_SIZE * (max(options.patches) * options.patch_cells + 2) + 120
     return SurveyOptions(
         seed=options.seed,
         bands=tuple(options.bands),
         visits_per_band=options.visits,
-        num_patches=options.patches,
+        num_patches=(options.patches[-1], options.patches[0]),
         patch_cells=options.patch_cells,
         stars_per_patch=options.stars,
         detector_grid=(1, 2),
@@ -358,5 +388,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, Console], None]] = {
     "plan": plan_action,
     "status": status_action,
     "compare": compare_action,
+    "report": report_action,
 }
 """What each subcommand does with its arguments, and where it writes."""

@@ -29,6 +29,7 @@ from ._comparison import compare_patches
 from ._errors import CommandError
 from ._picture import comparison_picture
 from ._pipetask import format_command, program, restore_command, run_command
+from ._web_report import write_collection_report
 
 TARGET_FWHM = 0.54
 """Target PSF in arcsec: sharper than all but the best exposures."""
@@ -56,8 +57,9 @@ class DemoSummary:
         Root of the repository.
     table
         The comparison.
-    table_path, picture_path
-        Files of the comparison and of the picture.
+    table_path, picture_path, report_path
+        Files of the comparison, of the picture and of the report's first
+        page.
     command
         The command that restored the coadds.
     resume_command
@@ -68,6 +70,7 @@ class DemoSummary:
     table: Table
     table_path: Path
     picture_path: Path
+    report_path: Path
     command: str
     resume_command: str
 
@@ -130,8 +133,13 @@ def run_demo(
         table, patches = compare_patches(butler, progress=report)
     table.write(files[1], format="ascii.ecsv", overwrite=True)
     comparison_picture(butler, patches).savefig(files[2])
+    say("Writing the report.")
+    with progress() as report:
+        page = write_collection_report(
+            Butler.from_config(str(root), collections=RESTORED), folder / "report", progress=report
+        )
     return DemoSummary(
-        root, table, files[1], files[2], format_command(command), format_command(resume_command)
+        root, table, files[1], files[2], page, format_command(command), format_command(resume_command)
     )
 
 
@@ -153,6 +161,7 @@ def demo_hints(summary: DemoSummary) -> str:
         [butler, "query-collections", str(root)],
         [butler, "query-datasets", str(root), "restored_coadd*", "--collections", RESTORED],
         [program("astroclearnet"), "status", str(root), RESTORED],
+        [program("astroclearnet"), "report", str(root), RESTORED, "--output", "my_report"],
     ]
     listing = "\n".join(f"$ {format_command(command)}" for command in shown)
     (patch, band) = summary.table["patch", "band"][0]
@@ -160,6 +169,7 @@ def demo_hints(summary: DemoSummary) -> str:
 Repository: {root}
 Table:      {summary.table_path}
 Picture:    {summary.picture_path}
+Report:     {summary.report_path}
 
 The coadds were restored with
 $ {summary.command}
@@ -292,11 +302,11 @@ def _restore(root: Path, command: list[str], resume_command: list[str], say: Cal
     """
     butler = Butler.from_config(str(root))
     expected, done = _patches(butler, "deep_coadd", DEFAULTS), _patches(butler, "restored_coadd", RESTORED)
-    if expected <= done:
+    if expected <= done & _patches(butler, "restored_coadd_quality", RESTORED):
         say(f"All {len(expected)} restored coadds are in {RESTORED} already.")
         return
     chosen = resume_command if _exists(butler, RESTORED) else command
-    say(f"Restoring {len(expected - done)} coadds:\n$ {format_command(chosen)}")
+    say(f"Restoring {len(expected - done)} coadds, and measuring them:\n$ {format_command(chosen)}")
     run_command(chosen)
 
 

@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from ._report import format_number
+from ._comparison_tables import format_number
 from ._status import WRITTEN, BandStatus, CampaignStatus, Reason
 from ._status_outputs import PatchState
 

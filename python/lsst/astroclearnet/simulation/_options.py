@@ -82,7 +82,7 @@ class SurveyOptions:
         Cells along a side of the inner region of a patch, and cells by which
         it extends beyond that on each side.
     num_patches
-        Number of patches along each side of the tract.
+        Numbers of patches of the tract along y and x.
     detector_grid
         Number of detectors along y and x.
     detector_shape
@@ -134,7 +134,7 @@ class SurveyOptions:
     cell_size: int = 50
     patch_cells: int = 4
     border_cells: int = 1
-    num_patches: int = 2
+    num_patches: tuple[int, int] = (2, 2)
     detector_grid: tuple[int, int] = (2, 2)
     detector_shape: tuple[int, int] = (300, 350)
     detector_gap: int = 15
@@ -186,6 +186,6 @@ class SurveyOptions:
             cell_shape=(self.cell_size, self.cell_size),
             patch_cells=(self.patch_cells, self.patch_cells),
             border_cells=self.border_cells,
-            num_patches=(self.num_patches, self.num_patches),
+            num_patches=self.num_patches,
         )
         return SkyMapGeometry(skymap=self.skymap, tracts=(tract,))

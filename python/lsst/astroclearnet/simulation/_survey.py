@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("SurveySummary", "make_survey")
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ def make_survey(
         skymap=options.skymap,
         tract=options.tract,
         bands=tuple(dict.fromkeys(visit.band for visit in visits)),
-        patches=tuple(range(options.num_patches**2)),
+        patches=tuple(range(math.prod(options.num_patches))),
         visits_run=f"{INSTRUMENT}/visits",
         sky_map_run="skymaps",
         coadds_run=f"{INSTRUMENT}/coadds",

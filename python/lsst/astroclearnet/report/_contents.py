@@ -1,0 +1,262 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a report shows, read from a Butler."""
+
+from __future__ import annotations
+
+__all__ = ("BandContents", "PatchContents", "ReportContents", "ReportError", "TractContents", "read_contents")
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from lsst.daf.butler import (
+    Butler,
+    DatasetNotFoundError,
+    DatasetRef,
+    EmptyQueryResultError,
+    MissingDatasetTypeError,
+)
+from lsst.resources import ResourcePath
+
+_COADDS = ("", "_linear", "_linear_noise", "_metrics")
+"""Ends of the names of the datasets that a band of a patch links to."""
+
+
+class ReportError(RuntimeError):
+    """A report cannot be made."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BandContents:
+    """A patch in one band.
+
+    Attributes
+    ----------
+    band
+        Name of the band.
+    data_id
+        Required values of the data ID, by dimension.
+    quality
+        The dataset of its quality.
+    plot
+        Its figure, a PNG file, if there is one.
+    datasets
+        Where its datasets are, by dataset type.
+    """
+
+    band: str
+    data_id: Mapping[str, Any]
+    quality: Mapping[str, Any]
+    plot: ResourcePath | None
+    datasets: Mapping[str, ResourcePath]
+
+    @property
+    def verdict(self) -> str:
+        """``good``, ``check`` or ``bad`` (`str`)."""
+        return str(self.quality["verdict"])
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchContents:
+    """A patch.
+
+    Attributes
+    ----------
+    skymap, tract, patch
+        Its data ID.
+    bands
+        What there is of it in each band, in order of their names.
+    color_plot
+        Colour pictures of it, a PNG file, if there are any.
+    """
+
+    skymap: str
+    tract: int
+    patch: int
+    bands: Sequence[BandContents]
+    color_plot: ResourcePath | None
+
+    @property
+    def name(self) -> str:
+        """Name for files (`str`)."""
+        return f"{self.skymap}-{self.tract}-{self.patch}".replace("/", "_")
+
+
+@dataclasses.dataclass(frozen=True)
+class TractContents:
+    """A tract.
+
+    Attributes
+    ----------
+    skymap, tract
+        Its data ID.
+    patches
+        Its patches, in order.
+    maps
+        Maps of verdicts, PNG files, by band.
+    """
+
+    skymap: str
+    tract: int
+    patches: Sequence[PatchContents]
+    maps: Mapping[str, ResourcePath]
+
+    @property
+    def name(self) -> str:
+        """Name for files (`str`)."""
+        return f"{self.skymap}-{self.tract}".replace("/", "_")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportContents:
+    """All that a report shows.
+
+    Attributes
+    ----------
+    title
+        What it is about, the repository and the collection.
+    tracts
+        Tracts, in order.
+    """
+
+    title: str
+    tracts: Sequence[TractContents]
+
+    @cached_property
+    def counts(self) -> dict[str, Counter[str]]:
+        """Numbers of patches by band and verdict (`dict`)."""
+        counts: dict[str, Counter[str]] = {}
+        for _, band in self.rows():
+            counts.setdefault(band.band, Counter())[band.verdict] += 1
+        return dict(sorted(counts.items()))
+
+    def rows(self) -> Iterable[tuple[PatchContents, BandContents]]:
+        """Yield every band of every patch.
+
+        Yields
+        ------
+        patch : `PatchContents`
+            The patch.
+        band : `BandContents`
+            One of its bands.
+        """
+        for tract in self.tracts:
+            for patch in tract.patches:
+                for band in patch.bands:
+                    yield patch, band
+
+
+def read_contents(
+    butler: Butler,
+    *,
+    title: str,
+    name: str = "restored_coadd",
+    where: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> ReportContents:
+    """Read what a report shows.
+
+    Parameters
+    ----------
+    butler
+        A Butler with default collections.
+    title
+        Title of the report.
+    name
+        Dataset type of the restored coadds, with which those of the others
+        begin.
+    where
+        Constraint on the data IDs, in the language of Butler queries.
+    progress
+        Function called before each patch and band with the number done, the
+        number to do, and its name.
+
+    Returns
+    -------
+    contents : `ReportContents`
+        What was found.
+
+    Raises
+    ------
+    ReportError
+        If there is no dataset about quality.
+    """
+    qualities = _find(butler, f"{name}_quality", where)
+    if not qualities:
+        raise ReportError(
+            f"There is no {name}_quality in {', '.join(butler.collections.defaults)}"
+            f"{' where ' + where if where else ''}: run the tasks of the pipeline's subset 'diagnose' first."
+        )
+    plots = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_plot", where)}
+    colors = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_color_plot", where)}
+    maps = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_quality_map", where)}
+    coadds = {suffix: {_key(r): r for r in _find(butler, name + suffix, where)} for suffix in _COADDS}
+    bands: dict[tuple[str, int, int], list[BandContents]] = {}
+    for done, ref in enumerate(qualities):
+        key = _key(ref)
+        if progress is not None:
+            progress(done, len(qualities), f"patch {ref.dataId['patch']}, {ref.dataId['band']}")
+        datasets = {
+            name + suffix: uri
+            for suffix, found in coadds.items()
+            if key in found and (uri := _uri(butler, found[key])) is not None
+        }
+        contents = BandContents(
+            band=str(ref.dataId["band"]),
+            data_id=dict(ref.dataId.required),
+            quality=butler.get(ref),
+            plot=plots.get(key),
+            datasets=datasets,
+        )
+        bands.setdefault(key[:3], []).append(contents)
+    patches = [
+        PatchContents(*key, sorted(found, key=lambda band: band.band), colors.get((*key, None)))
+        for key, found in sorted(bands.items())
+    ]
+    tracts = []
+    for skymap, tract in dict.fromkeys((patch.skymap, patch.tract) for patch in patches):
+        tracts.append(
+            TractContents(
+                skymap,
+                tract,
+                [patch for patch in patches if (patch.skymap, patch.tract) == (skymap, tract)],
+                {
+                    key[3]: uri
+                    for key, uri in sorted(maps.items(), key=lambda item: str(item[0][3]))
+                    if key[:2] == (skymap, tract) and uri is not None
+                },
+            )
+        )
+    return ReportContents(title, tracts)
+
+
+def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:
+    """Find the datasets of a type; a constraint on dimensions that it does
+    not have finds those of the dimensions that it has.
+    """
+    try:
+        return sorted(butler.query_datasets(dataset_type, where=where), key=lambda ref: str(_key(ref)))
+    except (EmptyQueryResultError, MissingDatasetTypeError):
+        return []
+
+
+def _key(ref: DatasetRef) -> tuple[Any, ...]:
+    """Return sky map, tract, patch and band; `None` for what is not given."""
+    values = ref.dataId.required
+    return tuple(values.get(name) for name in ("skymap", "tract", "patch", "band"))
+
+
+def _uri(butler: Butler, ref: DatasetRef) -> ResourcePath | None:
+    try:
+        return butler.getURI(ref)
+    except (DatasetNotFoundError, FileNotFoundError, LookupError):
+        return None

@@ -1,0 +1,264 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Pages of a report."""
+
+from __future__ import annotations
+
+__all__ = ("write_report",)
+
+import dataclasses
+import datetime
+import importlib.metadata
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lsst.resources import ResourcePath
+
+from ._contents import BandContents, PatchContents, ReportContents, ReportError
+
+_GENERATOR = "lsst.astroclearnet"
+"""Name in each page by which a report is known."""
+
+_DASH = "\N{EN DASH}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figure:
+    """A figure of the quality, as a table shows it.
+
+    Attributes
+    ----------
+    name
+        Its name in the dataset.
+    label
+        What it is.
+    style
+        How a number is formatted.
+    unit
+        Its unit.
+    error
+        Name of its standard deviation, if there is one.
+    """
+
+    name: str
+    label: str
+    style: str = ".2f"
+    unit: str = ""
+    error: str = ""
+
+    def show(self, band: BandContents) -> str:
+        """Return the figure of a patch with its unit."""
+        return f"{self.number(band)} {self.unit}".strip()
+
+    def number(self, band: BandContents) -> str:
+        """Return the figure of a patch, a dash if it is not known."""
+        figures = band.quality["figures"]
+        value = figures.get(self.name, math.nan)
+        if not math.isfinite(value):
+            return _DASH
+        text = format(value, self.style)
+        error = figures.get(self.error, math.nan)
+        if math.isfinite(error):
+            text += f" \N{PLUS-MINUS SIGN} {format(error, self.style.lstrip('+'))}"
+        return text
+
+
+_FIGURES = (
+    _Figure("num_exposures", "Exposures with pixels on the patch", ".0f"),
+    _Figure("depth_in_exposures", "Exposures on a pixel, in the mean", ".1f"),
+    _Figure("dropped_fraction", "Exposures left out for faults", ".0%"),
+    _Figure("fwhm_in", "FWHM of the exposures, median", ".3f", "arcsec"),
+    _Figure("fwhm_in_best", "FWHM of the sharpest exposure", ".3f", "arcsec"),
+    _Figure("fwhm_out", "FWHM declared for the restored coadds", ".3f", "arcsec"),
+    _Figure("star_fwhm", "FWHM of their stars", ".3f", "arcsec"),
+    _Figure("star_fwhm_direct", "FWHM of the stars of the direct coadd", ".3f", "arcsec"),
+    _Figure("depth_direct", "5\N{GREEK SMALL LETTER SIGMA} depth of the direct coadd", ".2f", "mag"),
+    _Figure("depth_linear", "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd", ".2f", "mag"),
+    _Figure(
+        "depth_restored",
+        "5\N{GREEK SMALL LETTER SIGMA} of the noise left in the denoised coadd",
+        ".2f",
+        "mag",
+    ),
+    _Figure("noise_correlation", "Correlation of adjacent pixels, linear coadd"),
+    _Figure("noise_correlation_direct", "Correlation of adjacent pixels, direct coadd"),
+    _Figure("chi_square", "Reduced chi-square of the exposures"),
+    _Figure("held_out_chi_square", "The same of exposures held out"),
+    _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
+    _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
+    _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
+    _Figure("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
+    _Figure("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
+    _Figure("no_data_fraction", "Pixels of the patch without data", ".1%"),
+    _Figure("failed_fraction", "Tiles that failed", ".0%"),
+    _Figure("linear_departure", "Departure of stars from the declared PSF", ".2%"),
+    _Figure(
+        "flux_offset_measured",
+        "Star fluxes, linear over direct coadd, less 1",
+        "+.2%",
+        error="flux_offset_error",
+    ),
+    _Figure("flux_num_stars", "Stars compared", ".0f"),
+    _Figure(
+        "denoised_flux_offset_measured",
+        "Star fluxes, denoised over linear coadd, less 1",
+        "+.2%",
+        error="denoised_flux_offset_error",
+    ),
+    _Figure("num_sources", "Sources detected", ".0f"),
+)
+"""Figures of a patch, in the order of its table."""
+
+_OVERVIEW = tuple(
+    figure
+    for figure in _FIGURES
+    if figure.name
+    in ("num_exposures", "fwhm_in", "fwhm_out", "depth_direct", "depth_linear", "chi_square")
+    + ("rejected_fraction", "flux_offset_measured")
+)
+"""Those of the table of all patches."""
+
+_HEADINGS = {
+    "num_exposures": "exposures",
+    "fwhm_in": "FWHM in (\N{DOUBLE PRIME})",
+    "fwhm_out": "out (\N{DOUBLE PRIME})",
+    "depth_direct": "depth, direct (mag)",
+    "depth_linear": "linear (mag)",
+    "chi_square": "chi-square",
+    "rejected_fraction": "rejected",
+    "flux_offset_measured": "star fluxes",
+}
+
+
+def write_report(
+    contents: ReportContents, folder: str | os.PathLike[str], *, notes: Sequence[str] = ()
+) -> Path:
+    """Write a report that needs neither a server nor a network.
+
+    Parameters
+    ----------
+    contents
+        What it shows.
+    folder
+        Where to write it; a report that is there is replaced.
+    notes
+        Sentences for its first page.
+
+    Returns
+    -------
+    index : `pathlib.Path`
+        Its first page.
+
+    Raises
+    ------
+    ReportError
+        If something else than a report is in the folder.
+    """
+    root = Path(folder)
+    index = root / "index.html"
+    _require_report(root, index)
+    (root / "patches").mkdir(parents=True, exist_ok=True)
+    (root / "images").mkdir(exist_ok=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lsst.astroclearnet.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    common = {
+        "generator": _GENERATOR,
+        "version": importlib.metadata.version("lsst-astroclearnet"),
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "contents": contents,
+        "verdicts": ("good", "check", "bad"),
+    }
+    (root / "style.css").write_text(environment.get_template("style.css").render())
+    patch_page = environment.get_template("patch.html.j2")
+    for tract in contents.tracts:
+        for patch in tract.patches:
+            page = patch_page.render(
+                **common,
+                root="../",
+                patch=patch,
+                figures=_FIGURES,
+                color=_copy(patch.color_plot, root, f"{patch.name}-color"),
+                plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.band}") for b in patch.bands},
+                exposures={band.band: _exposure_rows(band) for band in patch.bands},
+                snippet=_snippet(patch),
+            )
+            (root / "patches" / f"{patch.name}.html").write_text(page)
+    maps = {
+        tract.name: {band: _copy(uri, root, f"{tract.name}-{band}-map") for band, uri in tract.maps.items()}
+        for tract in contents.tracts
+    }
+    page = environment.get_template("index.html.j2").render(
+        **common, root="", maps=maps, columns=_OVERVIEW, headings=_HEADINGS, notes=list(notes)
+    )
+    # Written last: a report without it is not complete.
+    index.write_text(page)
+    return index
+
+
+def _require_report(root: Path, index: Path) -> None:
+    """Refuse to write into a folder with anything but a report."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    if index.is_file() and f'content="{_GENERATOR}' in index.read_text():
+        index.unlink()
+        return
+    raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
+
+
+def _copy(uri: ResourcePath | None, root: Path, name: str) -> str | None:
+    """Copy a picture into the report and return its path there."""
+    if uri is None:
+        return None
+    path = f"images/{name}{uri.getExtension() or '.png'}"
+    (root / path).write_bytes(uri.read())
+    return path
+
+
+def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
+    """Return what a table says of the exposures of a patch."""
+    rows = []
+    for exposure in band.quality["exposures"]:
+        level = float(exposure["background"][0])
+        rows.append(
+            {
+                "visit": f"{exposure['instrument']} {exposure['visit']}",
+                "detector": exposure["detector"],
+                "fwhm": f"{exposure['psf_fwhm']:.3f}",
+                "weight": f"{exposure['weight_share']:.1%}",
+                "used": f"{exposure['used_fraction']:.0%}",
+                "rejected": f"{exposure['rejected_fraction']:.2%}",
+                "chi_square": f"{exposure['chi_square']:.2f}",
+                "flux_error": _measured(exposure["flux_error"], exposure["flux_sigma"], "+.3f"),
+                "shift": _measured(exposure["shift"], exposure["shift_sigma"], ".3f"),
+                "psf": _measured(exposure["psf_width_error"], exposure["psf_width_sigma"], "+.3f"),
+                "background": f"{level:+.2g}" if math.isfinite(level) else _DASH,
+            }
+        )
+    return rows
+
+
+def _measured(value: float, sigma: float, style: str) -> str:
+    return format(value, style) if math.isfinite(value) and math.isfinite(sigma) else _DASH
+
+
+def _snippet(patch: PatchContents) -> str:
+    """Return the lines of Python that read a coadd of the patch."""
+    first = patch.bands[0]
+    names = ", ".join(f"{name}={value!r}" for name, value in first.data_id.items())
+    return f'coadd = butler.get("restored_coadd_linear", {names})'

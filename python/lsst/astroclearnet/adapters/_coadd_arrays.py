@@ -29,6 +29,42 @@ _BAD_PLANES = ("NO_DATA", "SATURATED")
 
 
 @dataclasses.dataclass(frozen=True)
+class _Cells:
+    """Cells that a coadd, which may be a part of a larger one, touches.
+
+    Attributes
+    ----------
+    first
+        Index of the first.
+    shape
+        Number along y and x.
+    cell_shape
+        Height and width of a cell in pixels.
+    offset
+        Rows and columns of the first that the coadd leaves out.
+    """
+
+    first: CellIJ
+    shape: tuple[int, int]
+    cell_shape: tuple[int, int]
+    offset: tuple[int, int]
+
+    @classmethod
+    def of_coadd(cls, coadd: CellCoadd) -> _Cells:
+        """Find the cells of a coadd."""
+        grid, box = coadd.psf.bounds.grid, coadd.bbox
+        first = grid.index_of(y=box.y.min, x=box.x.min)
+        last = grid.index_of(y=box.y.max, x=box.x.max)
+        start = grid.bbox_of(first).start
+        return cls(
+            first,
+            (last.i - first.i + 1, last.j - first.j + 1),
+            (grid.cell_shape.y, grid.cell_shape.x),
+            (box.y.start - start.y, box.x.start - start.x),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class CoaddArrays:
     """A coadd as arrays.
 
@@ -43,6 +79,8 @@ class CoaddArrays:
         Noise realisations, shape (k, H, W); k may be 0.
     cell_shape
         Height and width of the cells in pixels.
+    first_cell
+        Rows and columns of the first cell that the image leaves out.
     correlation
         Correlation stamps of the noise of each cell, shape (n_cells_y,
         n_cells_x, K, K), if they are known.
@@ -53,6 +91,7 @@ class CoaddArrays:
     psfs: Array
     noise: Array
     cell_shape: tuple[int, int]
+    first_cell: tuple[int, int] = (0, 0)
     correlation: Array | None = None
 
     @classmethod
@@ -77,15 +116,16 @@ class CoaddArrays:
             The arrays.
         """
         image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
-        grid = coadd.psf.bounds.grid
+        cells = _Cells.of_coadd(coadd)
         noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
         return cls(
             image=image,
             variance=variance,
-            psfs=_psfs_by_cell(coadd),
+            psfs=_psfs_by_cell(coadd, cells),
             noise=np.array(noise).reshape(-1, *image.shape),
-            cell_shape=(grid.cell_shape.y, grid.cell_shape.x),
-            correlation=None if noise_table is None else _by_cell(noise_table, grid.grid_size),
+            cell_shape=cells.cell_shape,
+            first_cell=cells.offset,
+            correlation=None if noise_table is None else _by_cell(noise_table, cells),
         )
 
     @cached_property
@@ -109,8 +149,9 @@ class CoaddArrays:
         """
         height, width = self.cell_shape
         rows, columns, *_ = self.psfs.shape
-        i = np.clip(np.rint(y) // height, 0, rows - 1).astype(np.int64)
-        j = np.clip(np.rint(x) // width, 0, columns - 1).astype(np.int64)
+        top, left = self.first_cell
+        i = np.clip((np.rint(y) + top) // height, 0, rows - 1).astype(np.int64)
+        j = np.clip((np.rint(x) + left) // width, 0, columns - 1).astype(np.int64)
         return i, j
 
     def correlation_at(self, x: Array, y: Array) -> Array | None:
@@ -168,15 +209,13 @@ def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.b
     Returns
     -------
     arrays : `CoaddArrays` or `None`
-        The arrays, NaN where ``coadd`` has no usable pixel; cells are those
-        of ``coadd``, counted from the first that the box holds. `None` if
-        there is no usable pixel.
+        The arrays, NaN where ``coadd`` has no usable pixel; `None` if there
+        is none.
 
     Raises
     ------
     ValueError
-        If the unit of ``coadd`` is not nJy, or the box does not begin and
-        end at the borders of its cells.
+        If the unit of ``coadd`` is not nJy, or it does not cover the box.
     """
     if coadd.unit != u.nJy:
         raise ValueError(f"The direct coadd has the unit {coadd.unit}; fluxes can be compared in nJy only.")
@@ -191,30 +230,34 @@ def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.b
     return None if all_bad.all() else CoaddArrays.from_coadd(coadd, all_bad)
 
 
-def _psfs_by_cell(coadd: CellCoadd) -> Array:
+def _psfs_by_cell(coadd: CellCoadd, cells: _Cells) -> Array:
     """Return the PSF of each cell, from the nearest one where it has none."""
     bounds = coadd.psf.bounds
-    size = bounds.grid.grid_size
-    known = np.ones((size.i, size.j), dtype=bool)
-    for cell in bounds.missing:
-        known[cell.i, cell.j] = False
-    i, j = distance_transform_edt(~known, return_distances=False, return_indices=True)
     stamps = {}
-    for cell in (CellIJ(i=int(row), j=int(column)) for row, column in np.argwhere(known)):
-        box = bounds.grid.bbox_of(cell)
-        kernel = np.asarray(coadd.psf.compute_kernel_image(x=box.x.center, y=box.y.center).array, dtype=float)
-        stamps[cell.i, cell.j] = kernel / kernel.sum()
-    return np.array([[stamps[int(i[r, c]), int(j[r, c])] for c in range(size.j)] for r in range(size.i)])
+    known = np.zeros(cells.shape, dtype=bool)
+    for i, j in np.ndindex(cells.shape):
+        index = CellIJ(i=cells.first.i + i, j=cells.first.j + j)
+        if index not in bounds.missing:
+            known[i, j] = True
+            box = bounds.grid.bbox_of(index).intersection(coadd.bbox)
+            kernel = coadd.psf.compute_kernel_image(x=box.x.center, y=box.y.center).array.astype(float)
+            stamps[i, j] = kernel / kernel.sum()
+    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    nearest = np.array([stamps[i, j] for i, j in zip(rows.flat, columns.flat, strict=True)])
+    return nearest.reshape(*cells.shape, *nearest.shape[1:])
 
 
-def _by_cell(table: Table, size: CellIJ) -> Array:
+def _by_cell(table: Table, cells: _Cells) -> Array:
     """Arrange correlation stamps as a grid; white noise in cells without
     data.
     """
     stamps = np.asarray(table["correlation"])
     middle = stamps.shape[-1] // 2
-    correlation = np.zeros((size.i, size.j, *stamps.shape[1:]))
+    correlation = np.zeros((*cells.shape, *stamps.shape[1:]))
     correlation[:, :, middle, middle] = 1.0
-    known = stamps[:, middle, middle] > 0
-    correlation[table["cell_i"][known], table["cell_j"][known]] = stamps[known]
+    i = np.asarray(table["cell_i"], dtype=int) - cells.first.i
+    j = np.asarray(table["cell_j"], dtype=int) - cells.first.j
+    inside = (i >= 0) & (i < cells.shape[0]) & (j >= 0) & (j < cells.shape[1])
+    inside &= stamps[:, middle, middle] > 0
+    correlation[i[inside], j[inside]] = stamps[inside]
     return correlation

@@ -64,8 +64,31 @@ def write_collection_report(
     title = f"Restored coadds in {', '.join(butler.collections.defaults)}"
     try:
         contents = read_contents(butler, title=title, name=name, where=where, progress=progress)
-        status = CampaignWatch(ButlerSource(butler, label=task, where=where), label=task).look()
-        notes = [line for line in status_lines(status) if line.strip()]
-        return write_report(contents, folder, notes=notes)
+        return write_report(contents, folder, notes=_campaign_lines(butler, task, where))
     except ReportError as exc:
         raise CommandError(str(exc)) from exc
+
+
+def _campaign_lines(butler: Butler, task: str, where: str) -> list[str]:
+    """Say how far a campaign is.
+
+    Parameters
+    ----------
+    butler
+        A Butler with default collections.
+    task
+        Label of its task.
+    where
+        Constraint on the data IDs.
+
+    Returns
+    -------
+    lines : `list` [`str`]
+        Sentences; why it cannot be said, if the collections do not hold what
+        it takes.
+    """
+    try:
+        status = CampaignWatch(ButlerSource(butler, label=task, where=where), label=task).look()
+    except CommandError as exc:
+        return [f"How far the campaign is cannot be said. {exc}"]
+    return [line for line in status_lines(status) if line.strip()]

@@ -150,7 +150,7 @@ class QualityLimitsConfig(Config):
     """Limits on the figures of a restored coadd.
 
     Defaults are for campaigns on ground-based exposures whose PSFs are
-    fitted; infinity is no limit.
+    fitted; a large number is no limit.
     """
 
     dropped_fraction = _limits("Share of the exposures that were left out for faults", 0.1, 0.5)
@@ -166,7 +166,7 @@ class QualityLimitsConfig(Config):
     )
     rejected_fraction = _limits("Share of the pixels of the exposures rejected as artefacts", 0.03, 0.15)
     failed_fraction = _limits("Share of the tiles that could not be restored", 0.0, 0.25)
-    unconverged = _limits("1 if the fit was still gaining when it was ended, else 0", 0.0, math.inf)
+    unconverged = _limits("1 if the fit was still gaining when it was ended, else 0", 0.0, 1.0)
     no_data_fraction = _limits("Share of the patch without data", 0.5, 0.95)
     linear_departure = _limits("Departure of stars from the declared PSF, relative to the peak", 0.01, 0.03)
     star_width_error = _limits("Relative error of the width of stars from the declared PSF", 0.03, 0.1)

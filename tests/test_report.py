@@ -1,0 +1,242 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Report of a collection: what it shows, and that a browser can show it."""
+
+from __future__ import annotations
+
+import html.parser
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from lsst.astroclearnet.cli import main
+from lsst.astroclearnet.report import ReportError, read_contents, write_report
+from lsst.astroclearnet.repository import create_repository, register_sky_map
+from lsst.astroclearnet.tests import make_patch_geometry
+from lsst.daf.butler import Butler, DatasetType
+
+COLLECTION = "u/test/restored"
+CONCERN = "Stars <differ> & more."
+PATCH_DIMENSIONS = ("skymap", "tract", "patch", "band")
+EXPOSURE = {
+    "instrument": "TestCam",
+    "visit": 42,
+    "detector": 3,
+    "psf_fwhm": 0.7123,
+    "weight_share": 0.5,
+    "chi_square": 1.25,
+    "used_fraction": 0.9,
+    "rejected_fraction": 0.0125,
+    "flux_error": 0.011,
+    "flux_sigma": 0.001,
+    "shift": 0.02,
+    "shift_sigma": 0.01,
+    "psf_width_error": math.nan,
+    "psf_width_sigma": math.inf,
+    "background": [0.5, 0.0, 0.0],
+}
+
+
+def make_quality(patch: int, band: str) -> dict[str, Any]:
+    """Return the quality of a patch; that of patch 1 in r is bad."""
+    is_bad = (patch, band) == (1, "r")
+    return {
+        "patch": {"skymap": "test_map", "tract": 3, "patch": patch, "band": band},
+        "verdict": "bad" if is_bad else "good",
+        "concerns": [CONCERN] if is_bad else [],
+        "details": [],
+        "figures": {
+            "fwhm_in": 0.7123,
+            "fwhm_out": 0.54,
+            "depth_linear": math.nan,
+            "flux_offset_measured": 0.0123,
+            "flux_offset_error": 0.004,
+        },
+        "checks": [],
+        "exposures": [EXPOSURE],
+    }
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two patches in two bands, with figures."""
+    root = str(tmp_path_factory.mktemp("report") / "repo")
+    create_repository(root)
+    butler = Butler.from_config(root, writeable=True)
+    register_sky_map(butler, make_patch_geometry(), run="maps")
+    writer = Butler.from_config(root, run=COLLECTION, writeable=True)
+    universe = writer.dimensions
+    types = {
+        name: DatasetType(f"restored_coadd_{name}", dimensions, storage, universe=universe)
+        for name, dimensions, storage in (
+            ("quality", PATCH_DIMENSIONS, "StructuredDataDict"),
+            ("plot", PATCH_DIMENSIONS, "Plot"),
+            ("color_plot", PATCH_DIMENSIONS[:3], "Plot"),
+            ("quality_map", ("skymap", "tract", "band"), "Plot"),
+        )
+    }
+    for dataset_type in types.values():
+        writer.registry.registerDatasetType(dataset_type)
+    figure = Figure(figsize=(2.0, 1.0))
+    writer.registry.insertDimensionData("instrument", {"name": "TestCam"})
+    for band in "ri":
+        writer.registry.insertDimensionData(
+            "physical_filter", {"instrument": "TestCam", "name": f"{band}_test", "band": band}
+        )
+        tract = {"skymap": "test_map", "tract": 3, "band": band}
+        writer.put(figure, types["quality_map"], tract)
+        for patch in (0, 1):
+            writer.put(make_quality(patch, band), types["quality"], tract, patch=patch)
+            if patch == 0:
+                writer.put(figure, types["plot"], tract, patch=patch)
+    writer.put(figure, types["color_plot"], skymap="test_map", tract=3, patch=1)
+    return root
+
+
+@pytest.fixture
+def report(repository: str, tmp_path: Path) -> Path:
+    """First page of a report of it."""
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="A <title>")
+    return write_report(contents, tmp_path / "report", notes=["First.", "Second & last."])
+
+
+class Page(html.parser.HTMLParser):
+    """Links, images and text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.anchors: set[str] = set()
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.links += [values["href"]] if "href" in values else []
+        self.sources += [values["src"]] if "src" in values else []
+        if tag == "img":
+            assert values["alt"]
+        if "id" in values:
+            self.anchors.add(values["id"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_every_link_leads_to_a_file(report: Path) -> None:
+    """If it fails, readers meet missing pages or pictures, or need a
+    network.
+    """
+    pages = {path: Page(path) for path in report.parent.rglob("*.html")}
+    assert len(pages) == 3
+    for path, page in pages.items():
+        for link in page.links + page.sources:
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve()
+            assert target.is_file(), link
+            assert target.is_relative_to(report.parent.resolve())
+            if anchor:
+                assert anchor in pages[target].anchors
+    sources = [source for page in pages.values() for source in page.sources]
+    # Two maps, a figure for each band of patch 0, colours of patch 1.
+    assert len(sources) == len(set(sources)) == 5
+    for picture in (report.parent / "images").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pages_say_what_the_datasets_do(report: Path) -> None:
+    """If it fails, a report shows other numbers, or none of the reasons."""
+    index = Page(report).text
+    assert "A <title>" in index
+    assert "Second & last." in index
+    assert CONCERN in index
+    assert "+1.23% \N{PLUS-MINUS SIGN} 0.40%" in index
+    words = index.split()
+    assert words.count("bad") >= 1
+    patch = Page(report.parent / "patches" / "test_map-3-1.html").text
+    assert CONCERN in patch
+    for text in ("TestCam 42", "0.712", "1.25", "+0.011", "1.25%", "skymap=test_map, tract=3, patch=1"):
+        assert text in patch, text
+    # What is not known is a dash.
+    assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
+
+
+def test_counts_are_those_of_the_verdicts(repository: str) -> None:
+    """If it fails, bad patches are overlooked."""
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="")
+    assert {band: dict(counts) for band, counts in contents.counts.items()} == {
+        "i": {"good": 2},
+        "r": {"good": 1, "bad": 1},
+    }
+    part = read_contents(
+        Butler.from_config(repository, collections=COLLECTION), title="", where="band = 'i' AND patch = 1"
+    )
+    assert [(patch.patch, band.band) for patch, band in part.rows()] == [(1, "i")]
+
+
+def test_only_reports_are_replaced(repository: str, report: Path) -> None:
+    """If it fails, a mistyped folder costs a user's files."""
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="Another")
+    assert write_report(contents, report.parent) == report
+    assert "Another" in report.read_text()
+    other = report.parent.parent / "thesis"
+    other.mkdir()
+    (other / "index.html").write_text("<p>Mine</p>")
+    with pytest.raises(ReportError, match="holds something else than a report"):
+        write_report(contents, other)
+    assert (other / "index.html").read_text() == "<p>Mine</p>"
+
+
+def test_command(repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, users have no report, or an error that says nothing."""
+    folder = tmp_path / "pages"
+    assert main(["report", repository, COLLECTION, "--output", str(folder)]) == 0
+    assert f"Report: {folder / 'index.html'}" in capsys.readouterr().out
+    words = ["report", repository, COLLECTION, "--output", str(folder), "--where", "band = 'z'"]
+    assert main(words) == 1
+    assert "where band = 'z': run the tasks of the pipeline's subset 'diagnose'" in capsys.readouterr().err
+    assert main(["report", repository, "u/nothing", "--output", str(folder)]) == 1
+    assert "u/nothing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+def test_browser_shows_all_pages(report: Path, width: int) -> None:
+    """If it fails, pages are broken or ask the network for something."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium here")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url))
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        for path in sorted(report.parent.rglob("*.html")):
+            page.goto(path.as_uri())
+            loaded = page.evaluate("Array.from(document.images, i => i.complete && i.naturalWidth > 0)")
+            assert all(loaded)
+            # Wide tables scroll in boxes of their own.
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator("h1").is_visible()
+        page.goto(report.as_uri())
+        page.locator("tbody a").first.click()
+        assert "/patches/" in page.url
+        browser.close()
+    assert problems == []
+    assert all(url.startswith("file://") for url in requests)

@@ -36,7 +36,7 @@ from lsst.ctrl.bps.drivers import prepare_driver
 from lsst.ctrl.bps.parsl import SiteConfig
 
 BPS = Path(__file__).parents[1] / "bps"
-PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
+PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"
 BANDS = "grizy"
 NUM_PATCHES = 81
 # The part that the submit file uses of what the PanDA plug-in has in a stack.
@@ -147,7 +147,7 @@ def test_submit_file_takes_its_numbers_from_the_snippets(name: str, submit_folde
     for key in ("requestMemory", "requestMemoryMax", "memoryMultiplier", "numberOfRetries"):
         assert job[key] == resources[".cluster.restorePatches"][key]
     assert job["pipetasks"] == "restoreCoadd"
-    assert config["pipelineYaml"].endswith("pipelines/RestoreCoadd.yaml")
+    assert config["pipelineYaml"].endswith("pipelines/RestoreCoadd.yaml#restore")
     assert "target_fwhm=" in config["extraQgraphOptions"]
 
 

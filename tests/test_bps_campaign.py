@@ -86,7 +86,7 @@ class Campaign:
         """Write a submit file that uses the snippets of the directory bps."""
         content = {
             "includeConfigs": [*(f"{BPS}/{name}.yaml" for name in ("local", f"clustering/{clustering}"))],
-            "pipelineYaml": "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml",
+            "pipelineYaml": "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore",
             "extraQgraphOptions": OPTIONS,
             "payload": {
                 "butlerConfig": str(self.repo),

@@ -44,7 +44,7 @@ from lsst.images.cells import CellCoadd
 
 BANDS = ("g", "r", "z")
 APERTURE = 17.0
-PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
+PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"
 
 
 def command(name: str, *arguments: str | Path) -> None:

@@ -58,7 +58,7 @@ def make_command(repo: Path, output: str, *arguments: str, program: Path = PIPET
     return [
         *(sys.executable, str(program), "run"),
         *("-b", str(repo), "-i", "TestCam/defaults", "-o", output),
-        *("-p", "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"),
+        *("-p", "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"),
         *("-d", "skymap='test_map' AND tract=3 AND band='i'", "--register-dataset-types"),
         *(*settings, *arguments),
     ]

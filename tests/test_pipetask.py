@@ -45,11 +45,11 @@ def command(name: str, *arguments: str | Path, expect: int = 0) -> str:
 
 
 def pipetask(
-    repo: Path, where: str, *arguments: str, pipeline: str = "RestoreCoaddWithoutStack"
+    repo: Path, where: str, *arguments: str, pipeline: str = "RestoreCoaddWithoutStack.yaml#restore"
 ) -> list[str]:
     """Return the arguments of `pipetask run`, set for small fits."""
     return [
-        *("run", "-b", str(repo), "-p", f"{PIPELINES}/{pipeline}.yaml"),
+        *("run", "-b", str(repo), "-p", f"{PIPELINES}/{pipeline}"),
         *("-i", "TestCam/defaults", "-d", f"skymap='test_map' AND {where}"),
         *("-c", "restoreCoadd:target_fwhm=0.55", "-c", "restoreCoadd:restoration.fit.max_epochs=4"),
         *arguments,
@@ -96,7 +96,10 @@ def restored(repo: Path) -> Path:
 @pytest.mark.parametrize("name", ["RestoreCoadd", "RestoreCoaddWithoutStack"])
 def test_pipelines_expand(name: str) -> None:
     graph = Pipeline.from_uri(f"{PIPELINES}/{name}.yaml").to_graph()
-    assert set(graph.tasks) == {"restoreCoadd"}
+    assert graph.task_subsets["restore"] == {"restoreCoadd"}
+    diagnosing = {"measureRestoration", "summarizeRestoration", "makeColorPictures"}
+    assert graph.task_subsets["diagnose"] == diagnosing
+    assert set(graph.tasks) == {"restoreCoadd", *diagnosing}
     assert graph.tasks["restoreCoadd"].outputs.keys() == {
         "restored_coadd",
         "restored_coadd_linear",
@@ -115,6 +118,29 @@ def test_queries_find_what_was_restored(restored: Path) -> None:
     # In r there is no usable exposure: the quantum ends without work.
     assert [ref.dataId["band"] for ref in refs] == ["i"]
     assert butler.query_datasets("restoreCoadd_log", skymap="test_map", where="band='r'")
+
+
+def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
+    """If it fails, users have no verdicts, or only those with direct coadds
+    have.
+    """
+    output = command(
+        "pipetask",
+        *("run", "-b", restored, "-p", f"{PIPELINES}/RestoreCoaddWithoutStack.yaml#diagnose", "-i", RUN),
+        *("-o", "u/test/diagnosed", "-d", "skymap='test_map' AND tract=3 AND patch=0"),
+        *("--register-dataset-types", "-c", "makeColorPictures:bands=['i','r']"),
+    )
+    # In r nothing was restored, so that there are no two bands to draw.
+    assert "Executed 2 quanta successfully, 0 failed" in output
+    butler = Butler.from_config(str(restored), collections=["u/test/diagnosed"])
+    (ref,) = butler.query_datasets("restored_coadd_quality", skymap="test_map")
+    quality = butler.get(ref)
+    assert quality["verdict"] in ("good", "check", "bad")
+    assert quality["figures"]["fwhm_out"] == pytest.approx(0.55, rel=0.01)
+    assert "flux_offset" not in quality["figures"]
+    table = butler.get("restored_coadd_quality_table", skymap="test_map", tract=3, band="i")
+    assert list(table["patch"]) == [0]
+    assert butler.getURI("restored_coadd_quality_map", skymap="test_map", tract=3, band="i").exists()
 
 
 def test_products_read_whole_and_by_parts(restored: Path) -> None:

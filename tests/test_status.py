@@ -45,7 +45,7 @@ from lsst.pipe.base.simple_pipeline_executor import SimplePipelineExecutor
 from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
 SHAPE = (230, 340)
-PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
+PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"
 INPUTS, OUTPUT = "TestCam/defaults", "u/test/restored"
 FWHM = {1: 3.6, 2: 4.2}
 """FWHM of the PSFs of the visits in i, in pixels of 0.168 arcsec."""

@@ -212,7 +212,7 @@ def _parser_rst(parser: argparse.ArgumentParser) -> list[str]:
     blocks.append(".. code-block:: text\n\n" + textwrap.indent(_usage(parser), "   "))
     for action in parser._actions:
         if not isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
-            blocks.append(_action_rst(action))
+            blocks.append(_action_rst(action, parser.prog))
     if parser.epilog:
         blocks.append(_escape(parser.epilog))
     return blocks
@@ -232,7 +232,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
             os.environ["COLUMNS"] = before
 
 
-def _action_rst(action: argparse.Action) -> str:
+def _action_rst(action: argparse.Action, program: str) -> str:
     """Document an argument or option."""
     name = action.metavar if isinstance(action.metavar, str) else action.dest
     if action.option_strings and action.metavar is None:
@@ -242,7 +242,7 @@ def _action_rst(action: argparse.Action) -> str:
         signature = ", ".join(option + value for option in action.option_strings)
     else:
         signature = f"{name}{' ...' if action.nargs == '+' else ''}"
-    words = _escape(argparse.HelpFormatter("astroclearnet")._expand_help(action) if action.help else "")
+    words = _escape(argparse.HelpFormatter(program)._expand_help(action) if action.help else "")
     words = words[:1].upper() + words[1:].rstrip(".") + "."
     if action.required and action.option_strings:
         words += " Required."

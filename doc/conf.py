@@ -26,6 +26,8 @@ copyright = f"2026 {author}"
 version = release = __version__
 exclude_patterns = ["_build", "changes"]
 
+# Names in single backticks are links, and errors where they lead nowhere.
+default_role = "py:obj"
 extensions = [
     "code_reference",
     "mathml",
@@ -65,16 +67,24 @@ nb_execution_show_tb = True
 myst_enable_extensions = ["dollarmath"]
 
 nitpicky = True
-# Two kinds of names in annotations lead nowhere.  Other projects' would need
-# their inventories, which are on the network; names of type aliases, of
-# ``TYPE_CHECKING`` imports and of helpers are no part of the public interface,
-# so that no page documents them.
+# Names that lead nowhere, for three reasons.
+# Other projects' would need their inventories, which are on the network.
 _OTHERS = (
     "abc|annotated_types|argparse|astropy|collections|contextlib|enum|galsim|logging|matplotlib|np|numpy|os|"
     "parsl|pathlib|pydantic|rich|scipy|torch|typing|urllib|lsst\\.(?!astroclearnet)[a-z]+"
 )
+# The base classes of tasks, connections, configurations and models document
+# what is inherited from them with short names of their own.
+_INHERITED = (
+    r"connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
+    "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task"
+)
 nitpick_ignore_regex = [
-    (r"py:.*", rf"({_OTHERS})\..*"),
+    (r"py:.*", rf"({_OTHERS})(\..*)?"),
+    (r"py:.*", _INHERITED),
+    # Annotations have type aliases, imports for type checking and helpers,
+    # which are no part of the public interface.
     (r"py:class", r"lsst\.astroclearnet\.[a-z]+\.[a-z_]+\.\w+"),
-    (r"py:class", r"Box|Config|Figure|PipelineTaskConfig|Task"),
+    (r"py:class", r"Box|Figure"),
+    (r"py:obj", r"True|False|None"),
 ]

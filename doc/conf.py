@@ -30,6 +30,7 @@ exclude_patterns = ["_build", "changes"]
 default_role = "py:obj"
 extensions = [
     "code_reference",
+    "constant_docs",
     "mathml",
     "myst_nb",
     "numpydoc",

@@ -62,6 +62,9 @@ PYTHON = [
     pytest.param(block, id=f"{page.name}:{n}")
     for page in PAGES
     for n, block in enumerate(list_blocks(page, "python"))
+] + [
+    pytest.param(script.read_text(), id=script.name)
+    for script in sorted((TOP / "doc" / "figures").glob("*.py"))
 ]
 
 

@@ -141,7 +141,10 @@ def test_nothing_comes_from_elsewhere(pages: dict[Path, Page], site: Path) -> No
 
 
 def test_formulae_and_outputs_are_drawn(pages: dict[Path, Page], site: Path) -> None:
-    assert "math" in pages[site / "lsst.astroclearnet" / "method.html"].tags
+    method = site / "lsst.astroclearnet" / "method.html"
+    assert "math" in pages[method].tags
+    # The index of a letter with a hat stands beside it, not below.
+    assert "<msub><mover><mi>k</mi>" in method.read_text()
     notebook = site / "notebooks" / "restore-arrays.html"
     assert any(source.endswith(".png") for source in pages[notebook].sources)
     assert "rms of (measured - true) / error" in notebook.read_text()

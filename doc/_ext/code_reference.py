@@ -111,21 +111,34 @@ def configuration_rst(task: type[PipelineTask]) -> str:
     text : `str`
         reStructuredText, without a heading.
     """
-    blocks = [f"Fields of `~{task.__module__.rpartition('.')[0]}.{task.ConfigClass.__name__}`."]
+    room = task.__module__.rpartition(".")[0]
+    groups: dict[str, list[str]] = {"": [f"Fields of `~{room}.{task.ConfigClass.__name__}`."]}
     for path, field, value in list_fields(task.ConfigClass()):
-        lines = [f".. confval:: {task._DefaultName}:{path}"]
-        lines.append(f"   :type: {_escape(_type_words(field))}")
-        default = _default_words(field, value)
-        if default:
-            lines.append(f"   :default: {default}")
-        lines.append("")
-        words = " ".join(str(field.doc).split())
-        lines.append(textwrap.indent(_escape(words), "   "))
-        limits = _limits_rst(field)
-        if limits:
-            lines += ["", textwrap.indent(limits, "   ")]
-        blocks.append("\n".join(lines))
+        # Fields of one configuration stay together, whatever comes between.
+        groups.setdefault(path.rpartition(".")[0], []).append(
+            _field_rst(f"{task._DefaultName}:{path}", field, value)
+        )
+    blocks = []
+    for prefix, fields in groups.items():
+        if prefix:
+            blocks.append(f"{prefix}\n{'-' * len(prefix)}")
+        blocks += fields
     return "\n\n".join(blocks) + "\n"
+
+
+def _field_rst(name: str, field: Field, value: Any) -> str:
+    """Document one field."""
+    lines = [f".. confval:: {name}", "   :no-contents-entry:", f"   :type: {_escape(_type_words(field))}"]
+    default = _default_words(field, value)
+    if default:
+        lines.append(f"   :default: {default}")
+    lines.append("")
+    words = " ".join(str(field.doc).split())
+    lines.append(textwrap.indent(_escape(words), "   "))
+    limits = _limits_rst(field)
+    if limits:
+        lines += ["", textwrap.indent(limits, "   ")]
+    return "\n".join(lines)
 
 
 def _type_words(field: Field) -> str:

@@ -1,7 +1,7 @@
 # The commands of the README, and their parts.  Each makes or reuses .venv;
 # PYTHON=/path/to/python chooses the interpreter it is made with.
 
-.PHONY: help demo test test-slow lint benchmark clean
+.PHONY: help demo test test-slow lint docs benchmark clean
 
 # Programs of the environment come first, for the tests that run pipetask.
 ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -12,6 +12,7 @@ help:
 	@echo "make test       static checks and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       static checks only"
+	@echo "make docs       the documentation, in doc/_build/html"
 	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
 
 .venv/.done: pyproject.toml
@@ -34,6 +35,13 @@ lint: .venv/.done
 	$(ENV) mypy python/lsst/astroclearnet tests benchmarks
 	$(ENV) numpydoc lint $$(find python benchmarks -name '*.py' ! -name version.py)
 	$(ENV) codespell
+
+# Pages of the API are made by the build; one that is left of a class which is
+# gone would be an error.
+docs: .venv/.done
+	@rm -rf doc/lsst.astroclearnet/api
+	@$(TEST_ENV) sphinx-build -q -W --keep-going -n doc doc/_build/html
+	@echo "doc/_build/html/index.html"
 
 # Runs that were done before are not repeated, and a run that fails does not
 # keep the others from the table.

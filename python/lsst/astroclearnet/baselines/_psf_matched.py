@@ -30,8 +30,8 @@ _MAX_FILLED = 0.01
 def matching_kernel(psf: NDArray[Any], target_fwhm: float, shape: tuple[int, int]) -> NDArray[np.complex128]:
     """Return the transform of the kernel from a PSF to a circular Gaussian.
 
-    The kernel is conj(F) G / (|F|^2 + eps) with eps = 1e-6, F the transform
-    of the PSF and G that of the target, both with unit sum.
+    The kernel is ``conj(F) G / (|F|^2 + eps)`` with eps = 1e-6, F the
+    transform of the PSF and G that of the target, both with unit sum.
 
     Parameters
     ----------

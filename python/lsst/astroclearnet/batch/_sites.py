@@ -52,7 +52,7 @@ class LocalSite(Local):
         Returns
         -------
         executors : `list` [`parsl.executors.base.ParslExecutor`]
-            One executor, named as `select_executor` expects.
+            One executor, named as ``select_executor`` expects.
         """
         return [
             HighThroughputExecutor(
@@ -96,7 +96,7 @@ class SlurmSite(Slurm):
         Returns
         -------
         executors : `list` [`parsl.executors.base.ParslExecutor`]
-            One executor, named as `select_executor` expects.
+            One executor, named as ``select_executor`` expects.
         """
         return [
             self.make_executor(

@@ -41,14 +41,15 @@ class FilterBank:
     Attributes
     ----------
     estimates
-        Shape (s, *latent_shape), from the weakest to the strongest penalty.
+        Shape ``(s, *latent_shape)``, from the weakest to the strongest
+        penalty.
     features
-        Shape (2 s, *latent_shape), what the network sees: the estimates and
-        their successive differences in units of their noise, compressed by
+        Shape ``(2 s, *latent_shape)``, what the network sees: the estimates
+        and their successive differences in units of their noise, compressed by
         asinh, and the depth.
     significance
-        Shape (s - 1, *latent_shape), absolute successive differences in units
-        of their noise, less where data are missing close by.
+        Shape ``(s - 1, *latent_shape)``, absolute successive differences in
+        units of their noise, less where data are missing close by.
     covariances
         Shape (s, s), noise covariance of the estimates at full depth.
     depth
@@ -146,7 +147,7 @@ class FilterBank:
     def log_prior(self) -> torch.Tensor:
         """Logarithm of the weights that are taken a priori.
 
-        Shape (s, *latent_shape).
+        Shape ``(s, *latent_shape)``.
         """
         return _prior(self.significance).log_()
 

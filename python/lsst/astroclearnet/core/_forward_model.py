@@ -203,7 +203,7 @@ class ForwardModel(LatentSpace):
         Parameters
         ----------
         latent
-            Shape latent_shape for one image, or (n, *latent_shape) for an
+            Shape latent_shape for one image, or ``(n, *latent_shape)`` for an
             image of its own for each exposure.
         exposures
             Indices of the exposures to predict; all by default.
@@ -264,7 +264,7 @@ class ForwardModel(LatentSpace):
         Parameters
         ----------
         latents
-            Shape (b, *latent_shape), several latent images.
+            Shape ``(b, *latent_shape)``, several latent images.
         weights
             Shape (n, h, w), in the pixels of the exposures.
         exposures
@@ -274,7 +274,7 @@ class ForwardModel(LatentSpace):
         Returns
         -------
         latents : `torch.Tensor`
-            Shape (b, *latent_shape), sums over exposures.
+            Shape ``(b, *latent_shape)``, sums over exposures.
         """
         chosen = self._list(exposures)
         transform = self.filtered(self.transform(latents))
@@ -325,14 +325,14 @@ class ForwardModel(LatentSpace):
         Parameters
         ----------
         images
-            Shape (b, *latent_shape).
+            Shape ``(b, *latent_shape)``.
         gain
             Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1), real.
 
         Returns
         -------
         filtered : `torch.Tensor`
-            Shape (b, *latent_shape).
+            Shape ``(b, *latent_shape)``.
         """
         return self._convolution.filter_images(images, gain.expand(len(images), -1, -1))
 

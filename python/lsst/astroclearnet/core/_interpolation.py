@@ -71,7 +71,7 @@ class Interpolation(ABC):
         Parameters
         ----------
         images
-            Shape (b, *latent_shape), contiguous, replaced by the result.
+            Shape ``(b, *latent_shape)``, contiguous, replaced by the result.
         weights
             Shape (p,).
         scratch

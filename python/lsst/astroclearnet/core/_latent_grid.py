@@ -72,7 +72,7 @@ class LatentGrid:
         Returns
         -------
         embedded : `torch.Tensor`
-            Shape (..., *latent_shape).
+            Shape ``(..., *latent_shape)``.
         """
         m = self.margin
         bottom, right = (full - size - m for full, size in zip(self.latent_shape, self.shape, strict=True))
@@ -84,7 +84,7 @@ class LatentGrid:
         Parameters
         ----------
         images
-            Shape (..., *latent_shape).
+            Shape ``(..., *latent_shape)``.
 
         Returns
         -------

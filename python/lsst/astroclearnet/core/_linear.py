@@ -52,7 +52,7 @@ penalty."""
 class LinearEstimator:
     """Regularised least squares for the sky at the target PSF.
 
-    For strength s the estimate minimises
+    For strength s the estimate minimises::
 
         sum over t of w(t) (y(t) - k(t) * R)^2 + s |h * (q R)|^2
 
@@ -145,7 +145,7 @@ class LinearEstimator:
         Returns
         -------
         latents : `torch.Tensor`
-            Shape (s, *latent_shape).
+            Shape ``(s, *latent_shape)``.
         """
         return self.solve_right(self.right_side(images), strengths, tolerance=tolerance)
 
@@ -203,12 +203,12 @@ class LinearEstimator:
         Parameters
         ----------
         latents
-            Shape (b, *latent_shape).
+            Shape ``(b, *latent_shape)``.
 
         Returns
         -------
         rights : `torch.Tensor`
-            Shape (b, *latent_shape).
+            Shape ``(b, *latent_shape)``.
         """
         return self._model.normal(latents, self._weights, self._exposures)
 
@@ -225,12 +225,12 @@ class LinearEstimator:
         Parameters
         ----------
         right
-            Shape latent_shape, the right-hand side, or (s, *latent_shape),
+            Shape latent_shape, the right-hand side, or ``(s, *latent_shape)``,
             one for each strength.
         strengths
             Strengths of the penalty relative to the weights.
         start
-            Shape (s, *latent_shape) or latent_shape, where to start.
+            Shape ``(s, *latent_shape)`` or latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
             sigma; both as root mean squares over pixels that data surround.
@@ -238,7 +238,7 @@ class LinearEstimator:
         Returns
         -------
         latents : `torch.Tensor`
-            Shape (s, *latent_shape).
+            Shape ``(s, *latent_shape)``.
         """
         number = torch.tensor(strengths, dtype=torch.float32, device=right.device)[:, None, None]
         gain, local = self._preconditioner(number)

@@ -39,7 +39,7 @@ class LocalNoise:
     """Noise of a linear estimate where weights vary slowly.
 
     Where the weights do not vary, the estimate of strength s has the noise
-    power spectrum
+    power spectrum::
 
         N = (1 + s)^2 P / (P + s W / |g|^2)^2,
         P = sum over t of w(t) |k(t)|^2,  W = sum over t of w(t),

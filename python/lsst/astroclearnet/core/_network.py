@@ -98,7 +98,7 @@ class MixingNetwork(nn.Module):
         Returns
         -------
         weights : `torch.Tensor`
-            Shape (s, *latent_shape), positive, sum 1.
+            Shape ``(s, *latent_shape)``, positive, sum 1.
         """
         if torch.is_grad_enabled():
             correction = self.layers(bank.features[None])[0]
@@ -122,7 +122,7 @@ class MixingNetwork(nn.Module):
         Parameters
         ----------
         weights
-            Shape (s, *latent_shape), from `mixture`.
+            Shape ``(s, *latent_shape)``, from `mixture`.
         bank
             The bank.
 

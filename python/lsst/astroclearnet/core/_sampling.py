@@ -62,8 +62,8 @@ class Sampling(ABC):
         Parameters
         ----------
         images
-            Shape (n, *latent_shape), light per pixel of the patch, multiplied
-            with the prefilter.
+            Shape ``(n, *latent_shape)``, light per pixel of the patch,
+            multiplied with the prefilter.
         exposures
             Indices of the exposures that ``images`` belong to; all by
             default.
@@ -88,7 +88,7 @@ class Sampling(ABC):
         Returns
         -------
         images : `torch.Tensor`
-            Shape (n, *latent_shape).
+            Shape ``(n, *latent_shape)``.
         """
 
     @abstractmethod
@@ -100,8 +100,8 @@ class Sampling(ABC):
         Parameters
         ----------
         images
-            Shape (b, *latent_shape), contiguous, replaced by the adjoint of
-            their weighted data.
+            Shape ``(b, *latent_shape)``, contiguous, replaced by the adjoint
+            of their weighted data.
         weights
             Shape (h, w).
         exposure

@@ -32,7 +32,7 @@ def star_image(model: ForwardModel, power: torch.Tensor, strength: float) -> tor
     """Return the transform of what becomes of a star of unit flux.
 
     With the target PSF g and the difference kernels k(t) = f(t) / g the
-    estimate of strength s makes of the exposures f(t) of the star
+    estimate of strength s makes of the exposures f(t) of the star::
 
         (1 + s) sum over t of w(t) k*(t) f(t) / (P + s / |g|^2),
         P = sum over t of w(t) |k(t)|^2.

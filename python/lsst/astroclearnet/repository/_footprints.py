@@ -73,7 +73,7 @@ def sky_map_around(
 
     Returns
     -------
-    geometry : `SkyMapGeometry`
+    geometry : `lsst.astroclearnet.adapters.SkyMapGeometry`
         A map of one tract, centred on the footprint of the images.
 
     Raises

@@ -177,7 +177,7 @@ class SurveyOptions:
 
     @property
     def geometry(self) -> SkyMapGeometry:
-        """The sky map of the survey (`SkyMapGeometry`)."""
+        """Sky map (`lsst.astroclearnet.adapters.SkyMapGeometry`)."""
         tract = TractGeometry(
             tract=self.tract,
             ra_deg=self.ra_deg,

@@ -63,7 +63,7 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
 
     Yields
     ------
-    callbacks : `ProgressCallbacks`
+    callbacks : ``ProgressCallbacks``
         To be called.
     """
     periodic = PeriodicLogger(log, interval=_INTERVAL)

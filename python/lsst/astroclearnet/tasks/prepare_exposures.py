@@ -99,7 +99,7 @@ class PrepareExposuresTask(Task):
 
     @property
     def mask_table(self) -> MaskTable:
-        """Treatment of the mask planes (`MaskTable`)."""
+        """Mask planes (`lsst.astroclearnet.adapters.MaskTable`)."""
         return MaskTable.from_treatments(dict(self.config.mask_planes))
 
     def run(
@@ -131,8 +131,9 @@ class PrepareExposuresTask(Task):
         Returns
         -------
         result : `lsst.pipe.base.Struct`
-            ``source`` (`PatchSource`), the exposures sorted by visit and
-            detector, on the outer box of the patch plus its border; and
+            ``source`` (`~lsst.astroclearnet.adapters.PatchSource`), the
+            exposures sorted by visit and detector, on the outer box of the
+            patch plus its border; and
             ``dropped`` (`dict` [`str`, `str`]), the reason for each exposure
             that was left out, by its name.
         """

@@ -1,0 +1,187 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What README and documentation tell the user to type exists."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from lsst.astroclearnet.cli import _make_parser
+from lsst.astroclearnet.tasks import RestoreCoaddConfig
+
+TOP = Path(__file__).parents[1]
+PAGES = [
+    TOP / "README.md",
+    TOP / "CONTRIBUTING.md",
+    TOP / "bps" / "README.md",
+    *sorted((TOP / "doc" / "lsst.astroclearnet").glob("*.rst")),
+    *sorted((TOP / "doc" / "lsst.astroclearnet").glob("*.md")),
+]
+# Built in passing, and not what a person wrote.
+PAGES = [page for page in PAGES if page.name != "CHANGES.rst"]
+
+_FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_DIRECTIVE = re.compile(r"^( *)\.\. code-block:: (\w+)\n\n((?:\1   .*\n|\n)+)", re.MULTILINE)
+
+
+def list_blocks(page: Path, language: str) -> list[str]:
+    """Return the blocks of code of a page."""
+    text = page.read_text() + "\n"
+    pattern = _FENCED if page.suffix == ".md" else _DIRECTIVE
+    return [textwrap.dedent(code) for _, name, code in pattern.findall(text) if name == language]
+
+
+def list_commands(page: Path) -> Iterator[list[str]]:
+    """Return the words of each command of a page."""
+    for block in list_blocks(page, "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("$ "):
+                yield shlex.split(line.removeprefix("$ "), comments=True)
+
+
+COMMANDS = [(page.name, words) for page in PAGES for words in list_commands(page)]
+PYTHON = [
+    pytest.param(block, id=f"{page.name}:{n}")
+    for page in PAGES
+    for n, block in enumerate(list_blocks(page, "python"))
+] + [
+    pytest.param(script.read_text(), id=script.name)
+    for script in sorted((TOP / "doc" / "figures").glob("*.py"))
+]
+
+
+def commands_of(program: str) -> list[Any]:
+    """Return the commands of one program as parameters of a test."""
+    return [
+        pytest.param(words[1:], id=f"{page}: {' '.join(words[:3])}")
+        for page, words in COMMANDS
+        if words[0] == program
+    ]
+
+
+def test_there_are_examples() -> None:
+    """If this fails, the tests below test nothing."""
+    assert len(commands_of("astroclearnet")) > 8
+    assert len(commands_of("pipetask")) > 2
+    assert len(commands_of("butler")) > 2
+    assert len(commands_of("bps")) > 2
+    assert len(PYTHON) > 10
+
+
+@pytest.mark.parametrize("words", commands_of("astroclearnet"))
+def test_astroclearnet_takes_what_is_shown(words: list[str]) -> None:
+    """If this fails, a command of the documentation ends with its usage."""
+    message = io.StringIO()
+    with contextlib.redirect_stderr(message):
+        try:
+            options = _make_parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(message.getvalue())
+    assert options.command == words[0]
+
+
+def list_options(program: str, command: str) -> set[str]:
+    """Return the options of a command of the Rubin middleware."""
+    module = {
+        "pipetask": "lsst.ctrl.mpexec.cli.pipetask",
+        "butler": "lsst.daf.butler.cli.butler",
+        "bps": "lsst.ctrl.bps.cli.bps",
+    }[program]
+    group: Any = importlib.import_module(module).cli
+    found = group.get_command(click.Context(group), command)
+    assert found is not None, f"{program} has no command {command}"
+    return {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        pytest.param(name, *parameter.values, id=parameter.id)
+        for name in ("pipetask", "butler", "bps")
+        for parameter in commands_of(name)
+    ],
+)
+def test_middleware_takes_what_is_shown(program: str, words: list[str]) -> None:
+    """If this fails, Rubin's commands do not have an option that is shown."""
+    options = list_options(program, words[0])
+    given = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[A-Za-z]", word)}
+    assert given <= options
+
+
+def test_options_in_the_text_exist() -> None:
+    """If this fails, a page names an option that no command has."""
+    known = {"--run-slow", "--user"}
+    parser = _make_parser()
+    for action in parser._actions:
+        known.update(action.option_strings)
+        for child in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+            known.update(option for one in child._actions for option in one.option_strings)
+    for program, command in (
+        ("pipetask", "run"),
+        ("pipetask", "report"),
+        ("butler", "aggregate-graph"),
+        ("bps", "submit"),
+        ("bps", "report"),
+        ("bps", "restart"),
+    ):
+        known |= list_options(program, command)
+    # Wanted without running a benchmark, which would import the peers.
+    known |= set(re.findall(r'"(--[a-z-]+)"', (TOP / "benchmarks" / "quality.py").read_text()))
+    for page in PAGES:
+        named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text()))
+        assert named <= known, f"{page.name}: {sorted(named - known)}"
+
+
+def test_fields_of_the_configuration_exist() -> None:
+    """If this fails, an override of the documentation is refused."""
+    config = RestoreCoaddConfig()
+    count = 0
+    for page in PAGES:
+        for path in re.findall(r"restoreCoadd:([a-z_.]+)=", page.read_text()):
+            value: Any = config
+            for name in path.split("."):
+                assert hasattr(value, name), f"{page.name}: restoreCoadd has no field {path}"
+                value = getattr(value, name)
+            count += 1
+    assert count > 10
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_compiles_and_its_imports_resolve(block: str) -> None:
+    """If this fails, an example of the documentation ends with an error."""
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    """If this fails, a link of a Markdown file is dead."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target

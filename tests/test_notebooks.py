@@ -1,0 +1,47 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Notebooks of the documentation."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+NOTEBOOKS = sorted((TOP / "doc" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_has_no_outputs(path: Path) -> None:
+    """If this fails, the outputs of somebody's machine were committed."""
+    cells = json.loads(path.read_text())["cells"]
+    assert any(cell["cell_type"] == "code" for cell in cells)
+    for cell in cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, a reader who runs the notebook gets an error."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    if "OMP_NUM_THREADS" not in os.environ:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(path, as_version=4)
+    begin = time.monotonic()
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": path.parent}}).execute()
+    # Its last assertion says that the fluxes agree with the truth.
+    assert any("image/png" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", ()))
+    assert time.monotonic() - begin < 90

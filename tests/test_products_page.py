@@ -1,0 +1,99 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The page about the products names all that is in them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lsst.astroclearnet.adapters import FEW_EXPOSURES
+from lsst.astroclearnet.tasks import RestoreCoaddConnections
+
+TOP = Path(__file__).parents[1]
+CODE = TOP / "python" / "lsst" / "astroclearnet"
+PAGE = (TOP / "doc" / "lsst.astroclearnet" / "products.rst").read_text()
+
+
+def string_keys(tree: ast.AST) -> Iterator[str]:
+    """Return the literal keys of dictionaries, and of ``metadata[...]``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+            yield from (key for key in keys if isinstance(key, str))
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("metadata"):
+            if isinstance(node.slice, ast.Constant):
+                yield str(node.slice.value)
+            elif isinstance(node.slice, ast.JoinedStr) and isinstance(node.slice.values[0], ast.Constant):
+                # Such as dropped_0, dropped_1 ...
+                yield f"{node.slice.values[0].value!s}<n>"
+
+
+def functions(path: str, names: set[str]) -> list[ast.FunctionDef]:
+    """Return functions of a file by their names."""
+    tree = ast.parse((CODE / path).read_text())
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in names]
+    assert {node.name for node in found} == names
+    return found
+
+
+KEYS = sorted(
+    {
+        key
+        for path, names in {
+            "tasks/_metrics.py": {"make_metrics", "_exposures", "_departures", "_fit", "_image"},
+            "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes"},
+            "tasks/restore_coadd.py": {"_restore", "_record"},
+        }.items()
+        for function in functions(path, names)
+        for key in string_keys(function)
+    }
+    # Parts of the f-string that joins groups and keys of the metrics.
+    - {"<n>"}
+)
+REASONS = sorted(
+    {
+        argument.value
+        for path in [*(CODE / "adapters").glob("*.py"), *(CODE / "tasks").glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "UnusableExposureError"
+        for argument in node.args[:1]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    }
+)
+
+
+def test_there_are_keys_and_reasons() -> None:
+    """If this fails, the tests below test nothing."""
+    assert {"psf_consistent", "stop_reason", "plan_disk", "dropped_<n>", "linear_strength"} <= set(KEYS)
+    assert {"no_psf", "not_calibrated", "duplicate"} <= set(REASONS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_is_described(key: str) -> None:
+    """If this fails, a dataset has a key that no page explains."""
+    assert re.search(rf"\b{re.escape(key)}", PAGE)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_reason_is_described(reason: str) -> None:
+    """If this fails, a user cannot know why an exposure was left out."""
+    assert f"``{reason}``" in PAGE
+
+
+def test_datasets_are_described() -> None:
+    """If this fails, an output has no section."""
+    assert FEW_EXPOSURES in PAGE
+    for name in RestoreCoaddConnections.outputs:
+        connection = getattr(RestoreCoaddConnections, name)
+        assert f"``{name}`` ({connection.storageClass})\n===" in PAGE

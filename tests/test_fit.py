@@ -155,6 +155,7 @@ def test_bound_on_epochs_is_reported(samples: list[TrainingSample], caplog: pyte
     assert not history.converged
     assert history.stop_reason == "reached max_epochs=2"
     assert len(history.loss) == 3
+    assert history.num_epochs == 2
     assert "reached max_epochs=2 before it converged" in caplog.text
 
 

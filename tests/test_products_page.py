@@ -18,7 +18,12 @@ from pathlib import Path
 import pytest
 
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
-from lsst.astroclearnet.tasks import RestoreCoaddConnections
+from lsst.astroclearnet.tasks import (
+    MakeColorPicturesConnections,
+    MeasureRestorationConnections,
+    RestoreCoaddConnections,
+    SummarizeRestorationConnections,
+)
 
 TOP = Path(__file__).parents[1]
 CODE = TOP / "python" / "lsst" / "astroclearnet"
@@ -54,6 +59,9 @@ KEYS = sorted(
             "tasks/_metrics.py": {"make_metrics", "_exposures", "_departures", "_fit", "_image"},
             "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes"},
             "tasks/restore_coadd.py": {"_restore", "_record"},
+            "tasks/measure_restoration.py": {"run"},
+            "tasks/_quality_figures.py": {"exposure_figures", "image_figures"},
+            "tasks/_quality_limits.py": {"judge"},
         }.items()
         for function in functions(path, names)
         for key in string_keys(function)
@@ -94,6 +102,14 @@ def test_reason_is_described(reason: str) -> None:
 def test_datasets_are_described() -> None:
     """If this fails, an output has no section."""
     assert FEW_EXPOSURES in PAGE
-    for name in RestoreCoaddConnections.outputs:
-        connection = getattr(RestoreCoaddConnections, name)
-        assert f"``{name}`` ({connection.storageClass})\n===" in PAGE
+    for connections in (
+        RestoreCoaddConnections,
+        MeasureRestorationConnections,
+        SummarizeRestorationConnections,
+    ):
+        for name in connections.outputs:
+            connection = getattr(connections, name)
+            assert f"``{name}`` ({connection.storageClass})\n===" in PAGE
+    names = [getattr(MakeColorPicturesConnections, name).name for name in MakeColorPicturesConnections.outputs]
+    for name in names:
+        assert f"``{name.format(output_name='restored_coadd', reference_name='deep_coadd')}``" in PAGE

@@ -79,6 +79,11 @@ class FitHistory:
     stop_reason: str = "not fitted"
 
     @property
+    def num_epochs(self) -> int:
+        """Number of epochs that were made (`int`)."""
+        return max(0, len(self.loss) - 1)
+
+    @property
     def converged(self) -> bool:
         """Whether the fit ended by itself (`bool`)."""
         return self.stop_reason == "converged"

@@ -245,7 +245,7 @@ def _departures(result: RestorationResult, n: int, scale: float, is_comparable: 
 def _fit(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
     history = result.history
     return {
-        "num_epochs": len(history.loss),
+        "num_epochs": history.num_epochs,
         "best_epoch": history.best_epoch,
         "stop_reason": history.stop_reason,
         "converged": history.converged,

@@ -269,7 +269,7 @@ def _coadd_metadata(
         "target_fwhm_arcsec": result.target_fwhm * scale,
         "seed": inputs.seed,
         "device": result.device,
-        "num_epochs": len(result.history.loss),
+        "num_epochs": result.history.num_epochs,
         "converged": result.history.converged,
         "stop_reason": result.history.stop_reason,
         "num_exposures": inputs.source.num_exposures,

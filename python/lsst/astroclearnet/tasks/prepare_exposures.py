@@ -60,6 +60,7 @@ class PrepareExposuresConfig(Config):
         default=0.001,
         min=0.0,
         max=1.0,
+        inclusiveMax=True,
     )
     do_restore_background = Field[bool](
         doc="Add the background that was subtracted from each visit image, as it records it? Then the "

@@ -140,6 +140,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         default=0.5,
         min=0.0,
         max=1.0,
+        inclusiveMax=True,
     )
     scratch_folder = Field[str](
         doc="Directory for the temporary files of exposures that do not fit into the memory; by default that "
@@ -348,7 +349,7 @@ class RestoreCoaddTask(PipelineTask):
             "Fit of %s on %s ended after %d epochs (%s).",
             inputs.data_id,
             result.device,
-            len(result.history.loss),
+            result.history.num_epochs,
             result.history.stop_reason,
         )
         return result

@@ -73,6 +73,7 @@ class SelectExposuresConfig(Config):
         default=0.0,
         min=0.0,
         max=1.0,
+        inclusiveMax=True,
     )
     min_depth = RangeField(
         doc="Smallest depth: AB magnitude of a point source of signal to noise 5, limited by the noise of "

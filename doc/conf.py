@@ -79,7 +79,7 @@ _OTHERS = (
 # The base classes of tasks, connections, configurations and models document
 # what is inherited from them with short names of their own.
 _INHERITED = (
-    r"connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
+    r"LsstLogAdapter|connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
     "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task"
 )
 nitpick_ignore_regex = [

@@ -110,6 +110,8 @@ def test_datasets_are_described() -> None:
         for name in connections.outputs:
             connection = getattr(connections, name)
             assert f"``{name}`` ({connection.storageClass})\n===" in PAGE
-    names = [getattr(MakeColorPicturesConnections, name).name for name in MakeColorPicturesConnections.outputs]
+    names = [
+        getattr(MakeColorPicturesConnections, name).name for name in MakeColorPicturesConnections.outputs
+    ]
     for name in names:
         assert f"``{name.format(output_name='restored_coadd', reference_name='deep_coadd')}``" in PAGE

@@ -71,7 +71,9 @@ class CoaddImages:
 
     @property
     def measured(self) -> CoaddArrays:
-        """The coadd to measure on (`CoaddArrays`)."""
+        """The coadd to measure on
+        (`~lsst.astroclearnet.adapters.CoaddArrays`).
+        """
         return self.restored if self.linear is None else self.linear
 
 

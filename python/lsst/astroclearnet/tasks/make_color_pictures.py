@@ -102,7 +102,27 @@ class MakeColorPicturesConnections(
         label: str,
         data_id: Any,
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        # Docstring inherited.
+        """Leave out coadds in bands that are not drawn.
+
+        Parameters
+        ----------
+        inputs, outputs
+            Connections and references by the names of the connections.
+        label
+            Label of the task.
+        data_id
+            Data ID of the quantum.
+
+        Returns
+        -------
+        adjusted_inputs, adjusted_outputs : `dict`
+            What was changed.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            If a band has no restored coadd.
+        """
         adjusted: dict[str, tuple[Any, Collection[Any]]] = {}
         for name in ("restored_coadds", "direct_coadds"):
             if name in inputs:

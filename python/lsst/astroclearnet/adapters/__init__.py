@@ -9,7 +9,9 @@
 """Between `lsst.images` objects and the arrays of the core."""
 
 from ._backgrounds import *
+from ._calibrated_sources import *
 from ._cell_coadd import *
+from ._direct_warp import *
 from ._exposure_arrays import *
 from ._exposure_id import *
 from ._exposure_source import *
@@ -23,6 +25,7 @@ from ._piff_compat import *
 from ._pixel_map import *
 from ._provenance import *
 from ._psf import *
+from ._recalibration import *
 from ._scratch import *
 from ._visit_components import *
 from ._visit_cutout import *

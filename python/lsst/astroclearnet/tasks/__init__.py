@@ -16,6 +16,7 @@ from ._products import *
 from ._progress import *
 from ._psf_quality import *
 from ._reading import *
+from ._visit_inputs import *
 from ._visit_selection import *
 from .prepare_exposures import *
 from .restore_coadd import *

@@ -14,6 +14,7 @@ be used are NaN in the image.
 """
 
 from ._correlated import *
+from ._error_factor import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *

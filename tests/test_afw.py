@@ -22,7 +22,9 @@ from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.images import VisitImage
 from lsst.pipe.base import InMemoryDatasetHandle, Struct
 
-pytestmark = pytest.mark.afw
+pytestmark = pytest.mark.afw(
+    "lsst.cell_coadds", "lsst.geom", "lsst.meas.extensions.piff", "lsst.meas.extensions.psfex", "lsst.skymap"
+)
 
 VISITS = (1001, 1002, 1003)
 

@@ -17,6 +17,8 @@ import pytest
 from scipy.ndimage import convolve
 
 from lsst.astroclearnet.metrics import flux_error_factor
+from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 
 RADIUS = 15
 
@@ -108,3 +110,44 @@ def test_senseless_input_is_refused(correlation: np.ndarray, weights: np.ndarray
     """If it fails, a wrong error looks like a right one."""
     with pytest.raises(ValueError, match=message):
         flux_error_factor(correlation, weights)
+
+
+@pytest.mark.parametrize(("target_fwhm", "sharpens"), [(0.7, True), (1.1, False)])
+def test_noise_of_a_coadd(target_fwhm: float, sharpens: bool) -> None:
+    """If it fails, the recipe in the documentation gives wrong errors.
+
+    PSF fluxes without weights in the noise realisations of a linear coadd, at
+    every pixel.
+    """
+    config = RestoreCoaddConfig()
+    config.geometry_source = "dict"
+    config.target_fwhm = target_fwhm
+    config.device = "cpu"
+    config.do_plot = False
+    config.restoration.fit.max_epochs = 3
+    config.restoration.noise.num_draws = 4
+    config.restoration.noise.num_realizations = 4
+    images = []
+    for visit in range(1, 5):
+        projection = make_projection(
+            (210, 230), offset=(2.3 * visit, 40.0), rotation=17.0 * visit, visit=visit
+        )
+        noise = np.random.default_rng(visit).normal(0.0, 2.0, (210, 230))
+        images.append(make_visit_image(noise, projection, variance=4.0, fwhm=4.7))
+    geometry = make_patch_geometry().patch(3, 0)
+    outputs = RestoreCoaddTask(config=config).run(visit_images=images, geometry=geometry, band="i")
+    coadd = outputs.restored_coadd_linear
+    kernel = coadd.psf.compute_kernel_image(x=70.0, y=60.0).array
+    margin = kernel.shape[0]
+    ratios = []
+    for draw in coadd.noise_realizations:
+        flux = convolve(draw.array.astype(float), kernel, mode="nearest") / np.sum(kernel**2)
+        variance = convolve(coadd.variance.array.astype(float), kernel**2, mode="nearest")
+        ratios.append((flux / (np.sqrt(variance) / np.sum(kernel**2)))[margin:-margin, margin:-margin])
+    measured = float(np.std(ratios))
+    factors = flux_error_factor(np.asarray(outputs.restored_coadd_linear_noise["correlation"]), kernel)
+    assert float(np.median(factors)) == pytest.approx(measured, rel=0.1)
+    # Noise of neighbours is opposed where the target is sharper than the
+    # exposures, and alike where it is blurred.
+    assert (measured < 0.95) is sharpens
+    assert (measured > 1.3) is not sharpens

@@ -28,7 +28,9 @@ PIPELINE = TOP / "pipelines" / "_ingredients" / "MeasureRestoredCoadd.yaml"
 
 STACK = re.compile(r"lsst\.(afw|cell_coadds|drp|geom|meas|pex\.exceptions|pipe\.tasks|skymap)\b")
 # How the stack writes its methods, which this package does not.
-METHOD = re.compile(r"(add|as|calibrate|compute|find|get|has|make|pixel|set|sky)[A-Z]\w*|exists|find|set|stitch")
+METHOD = re.compile(
+    r"(add|as|calibrate|compute|find|get|has|make|pixel|set|sky)[A-Z]\w*|exists|find|set|stitch"
+)
 
 
 def find_names(source: str) -> set[str]:

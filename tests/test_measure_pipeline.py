@@ -157,6 +157,7 @@ def test_settings_that_the_coadd_needs() -> None:
         == ["i", "r", "z", "y", "g", "N921", "u"]
     )
     assert tasks["measureRestoredUnforced"][1]["doPropagateFlags"] is False
+    assert 'names.discard("subaru_FilterFraction")' in tasks["measureRestoredUnforced"][2]
     for label in ("measureRestoredUnforced", "measureRestoredForced"):
         _, settings, code = tasks[label]
         assert settings["doApCorr"] is False

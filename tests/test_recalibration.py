@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Calibrations from visit summaries, and direct warps."""
+"""Calibrations from visit summaries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import (
-    WARP_DETECTOR,
     DirectWarpSource,
     ExposureId,
     RecalibratedSource,
-    UnusableExposureError,
     VisitCalibration,
-    make_warp_image,
     recalibrate,
 )
 from lsst.astroclearnet.repository import create_repository, put_visit_image
@@ -35,14 +32,15 @@ from lsst.astroclearnet.tasks import (
     RestoreCoaddTask,
     SelectExposuresTask,
     apply_visit_summaries,
+    gather_sources,
+    gather_visit_summaries,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
-from lsst.images import Box, DetectorFrame, Image, SkyProjection, VisitImage
+from lsst.images import Box, DetectorFrame, SkyProjection, VisitImage
 from lsst.images.fields import ChebyshevField
 from lsst.images.psfs import GaussianPointSpreadFunction
-from lsst.pex.config import FieldValidationError
-from lsst.pipe.base import InMemoryDatasetHandle, Struct, UpstreamFailureNoWorkFound
+from lsst.pipe.base import InputQuantizedConnection, Struct, UpstreamFailureNoWorkFound
 
 SHAPE = (210, 230)
 NJY_PER_ELECTRON = 3.7
@@ -293,94 +291,43 @@ def test_depth_of_a_selection_is_that_of_the_new_calibration(field: StarField, b
     assert depths[0] - depths[1] == pytest.approx(2.5, abs=0.01)
 
 
-def make_warp(field: StarField, visit: int, **changes: Any) -> VisitImage:
-    """Return a visit resampled to the patch, with a border of 20 pixels."""
-    bbox = field.geometry.bbox.padded(20)
-    frame = DetectorFrame(instrument="TestCam", visit=visit, detector=WARP_DETECTOR, bbox=bbox)
-    grid = make_projection((bbox.y.size, bbox.x.size), visit=visit)
-    image = make_visit_image(np.zeros((bbox.y.size, bbox.x.size)), grid)
-    rows, columns = np.mgrid[bbox.y.start : bbox.y.stop, bbox.x.start : bbox.x.stop]
-    pixels = np.random.default_rng(visit).normal(0.0, 2.0, rows.shape)
-    for x, y, flux in zip(field.x, field.y, field.flux, strict=True):
-        radius = (columns - x) ** 2 + (rows - y) ** 2
-        pixels += flux * np.exp(-0.5 * radius / SIGMA_PIXELS**2) / (2.0 * np.pi * SIGMA_PIXELS**2)
-    mask = type(image.mask)(0, schema=image.mask.schema, bbox=bbox)
-    unit = changes.get("unit", u.nJy)
-    wcs = field.geometry.projection.as_fits_wcs(bbox)
-    assert wcs is not None
-    return make_warp_image(
-        Image(pixels.astype(np.float32), bbox=bbox, unit=unit),
-        mask=mask,
-        variance=Image(np.full(rows.shape, 4.0, dtype=np.float32), bbox=bbox, unit=unit**2),
-        projection=SkyProjection.from_fits_wcs(wcs, frame, x0=bbox.x.start, y0=bbox.y.start),
-        psf=GaussianPointSpreadFunction(SIGMA_PIXELS, bounds=bbox, stamp_size=25),
-        identity=ExposureId(visit, WARP_DETECTOR, "TestCam", "i_test"),
-        band="i",
-    )
-
-
 def warp_config() -> RestoreCoaddConfig:
     """Return a configuration for direct warps."""
     names = ("use_visit_summary_psf", "use_visit_summary_wcs", "use_visit_summary_photo_calib")
     return make_config(input_type="direct_warp", **dict.fromkeys(names, False))
 
 
-def test_direct_warps_can_be_restored(field: StarField) -> None:
-    """If it fails, repositories that kept nothing but warps are of no use."""
-    sources = [
-        DirectWarpSource(
-            InMemoryDatasetHandle(
-                make_warp(field, visit), instrument="TestCam", visit=visit, storageClass="VisitImage"
-            )
-        )
-        for visit in VISITS
-    ]
-    outputs = RestoreCoaddTask(config=warp_config()).run(
-        visit_images=sources, geometry=field.geometry, band="i"
-    )
-    assert star_ratio(field, outputs) == pytest.approx(1.0, abs=0.03)
-    inputs = outputs.restored_coadd.provenance.inputs
-    assert [(int(row["visit"]), int(row["detector"])) for row in inputs] == [
-        (v, WARP_DETECTOR) for v in VISITS
-    ]
+@dataclasses.dataclass
+class Quantum:
+    """A Butler of a quantum that returns what it is asked for."""
+
+    def get(self, refs: Any) -> Any:
+        """Return handles as they are."""
+        return refs
 
 
-def test_warp_of_another_unit_is_refused(field: StarField) -> None:
-    """If it fails, warps of old repositories, which are on an instrumental
-    scale, count as nJy.
+def connect(**refs: Any) -> InputQuantizedConnection:
+    """Return the inputs of a quantum."""
+    connection = InputQuantizedConnection()
+    for name, value in refs.items():
+        setattr(connection, name, value)
+    return connection
+
+
+def test_quantum_gathers_what_is_connected() -> None:
+    """If it fails, a quantum reads the wrong dataset type, or no calibration
+    although one is connected.
     """
-    with pytest.raises(UnusableExposureError, match="direct warp is in adu, not in nJy") as caught:
-        make_warp(field, 11, unit=u.adu)
-    assert caught.value.reason == "not_calibrated"
-
-
-def test_unreadable_warp_is_named() -> None:
-    """If it fails, one bad file costs the patch."""
-    handle = SimpleNamespace(dataId={"instrument": "TestCam", "visit": 3}, get=lambda: 1 / 0)
-    source = DirectWarpSource(handle)
-    with pytest.raises(UnusableExposureError, match="cannot be read: division by zero") as caught:
-        source.get()
-    assert caught.value.reason == "unreadable"
-    with pytest.raises(NotImplementedError, match="read whole"):
-        source.get(parameters={"bbox": Box.from_shape((2, 3))})
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "use_visit_summary_psf",
-        "use_visit_summary_wcs",
-        "use_visit_summary_photo_calib",
-        "do_restore_background",
-        "do_apply_sky_correction",
-    ],
-)
-def test_warps_take_no_other_calibration(name: str) -> None:
-    """If it fails, a setting that cannot act is accepted."""
-    config = warp_config()
-    setattr(config if name.startswith("use") else config.preparation, name, True)
-    with pytest.raises(FieldValidationError, match=f"{name} is for visit images"):
-        config.validate()
+    handles = [SimpleNamespace(dataId={"instrument": "HSC", "visit": visit}) for visit in (7, 9)]
+    butler: Any = Quantum()
+    warps = gather_sources(butler, connect(direct_warps=handles))
+    found = [warp.identity for warp in warps if isinstance(warp, DirectWarpSource)]
+    assert [(identity.visit, identity.instrument) for identity in found] == [(7, "HSC"), (9, "HSC")]
+    images = connect(visit_images=handles)
+    assert gather_sources(butler, images) == handles
+    assert gather_visit_summaries(butler, images) is None
+    both = connect(visit_images=handles, visit_summaries=handles)
+    assert gather_visit_summaries(butler, both) == {7: handles[0], 9: handles[1]}
 
 
 def test_connections_follow_the_configuration() -> None:

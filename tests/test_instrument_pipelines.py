@@ -15,9 +15,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import choose_cell_shape
+from lsst.astroclearnet.core import linear_noise
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.images import Box
 from lsst.pipe.base import Pipeline
@@ -242,6 +244,31 @@ def test_configuration(case: Case) -> None:
     for plane in ("SUSPECT", "SATURATED", "BAD", "NO_DATA", "SPIKE"):
         assert "exclude" in config.preparation.mask_planes[plane]
     assert config.min_exposures == 3
+
+
+@pytest.mark.parametrize(
+    ("camera", "sigma", "expected"),
+    [
+        ("HSC", {"g": 2.04, "y": 1.88, "i": 1.51}, {"g": 1.66, "y": 0.79, "i": 0.30}),
+        ("LSSTCam", {"u": 1.72, "y": 1.44}, {"u": 0.59, "y": 0.31}),
+    ],
+)
+def test_noise_that_the_target_costs(
+    camera: str, sigma: dict[str, float], expected: dict[str, float]
+) -> None:
+    """If it fails, the comments of the configuration state other noise than
+    the method has in the seeing that they name.
+    """
+    case = next(case for case in CASES if case.name.startswith(f"{camera}/"))
+    config = config_of(case.name)
+    assert config.target_fwhm is not None
+    y, x = np.mgrid[-15:16, -15:16]
+    for band, width in sigma.items():
+        psf = np.exp(-0.5 * (x**2 + y**2) / width**2)
+        psfs = np.stack([psf / psf.sum()] * 4)
+        noise = linear_noise(psfs, np.ones(4), config.target_fwhm / case.scale)
+        assert float(noise) == pytest.approx(expected[band], rel=0.02)
+        assert noise < config.max_noise
 
 
 @pytest.mark.parametrize("camera", ["HSC", "DECam"])

@@ -1,7 +1,7 @@
 # The commands of the README, and their parts.  Each makes or reuses .venv;
 # PYTHON=/path/to/python chooses the interpreter it is made with.
 
-.PHONY: help demo test test-slow lint docs benchmark clean
+.PHONY: help demo test test-slow test-afw lint docs benchmark clean
 
 # Programs of the environment come first, for the tests that run pipetask.
 ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -11,6 +11,7 @@ help:
 	@echo "make demo       simulate a survey, restore its coadds, compare; results in demo/"
 	@echo "make test       static checks and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-afw   the tests of the full stack, which must be set up"
 	@echo "make lint       static checks only"
 	@echo "make docs       the documentation, in doc/_build/html"
 	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
@@ -28,6 +29,10 @@ test: lint
 test-slow: .venv/.done
 	@$(TEST_ENV) pytest --run-slow -m slow || \
 	{ status=$$?; [ $$status -eq 5 ] && echo "no slow tests"; } || exit $$status
+
+# With the interpreter of the stack and not that of .venv.
+test-afw:
+	@PYTHONPATH="$(CURDIR)/python$${PYTHONPATH:+:$$PYTHONPATH}" python -m pytest --require-afw -m afw
 
 lint: .venv/.done
 	$(ENV) ruff check .

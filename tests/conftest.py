@@ -11,16 +11,26 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that admits tests of minutes."""
+    """Add the options that admit and demand tests."""
     parser.addoption("--run-slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--require-afw",
+        action="store_true",
+        help="stop, and say which packages of the full stack are missing, instead of skipping its tests",
+    )
+    if importlib.util.find_spec("pytest_timeout") is None:
+        # An environment of the full stack need not have it; without this its
+        # setting would be an error.
+        parser.addini("timeout", "not in force: pytest-timeout is not installed")
 
 
 def _cuda_is_available() -> bool:
@@ -29,20 +39,52 @@ def _cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _afw_is_importable() -> bool:
-    try:
-        importlib.import_module("lsst.afw")
-    except ImportError:
-        return False
-    return True
+def _packages_of(item: pytest.Item) -> Iterable[str]:
+    """Yield the packages of the full stack that a test needs."""
+    for marker in item.iter_markers("afw"):
+        yield "lsst.afw"
+        yield from marker.args
+
+
+def _find_missing(packages: Iterable[str]) -> list[str]:
+    """Return which packages cannot be imported."""
+    missing = []
+    for package in sorted(set(packages)):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            missing.append(package)
+    return missing
+
+
+def _say_missing(missing: Sequence[str]) -> str:
+    return ", ".join(missing) + (" is" if len(missing) == 1 else " are") + " not set up"
+
+
+def _check_afw(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of the full stack where it is not, or stop if demanded."""
+    marked = [item for item in items if item.get_closest_marker("afw")]
+    if config.getoption("--require-afw"):
+        missing = _find_missing(package for item in marked for package in _packages_of(item))
+        if not marked:
+            pytest.exit("no test of the full stack is among those selected", returncode=1)
+        if missing:
+            pytest.exit(
+                f"{_say_missing(missing)}; set up lsst_distrib, or its packages that hold them, and "
+                "astroclearnet on top of it (setup -r . -j)",
+                returncode=1,
+            )
+    for item in marked:
+        if missing := _find_missing(_packages_of(item)):
+            item.add_marker(pytest.mark.skip(reason=_say_missing(missing)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip marked tests whose condition does not hold here."""
+    _check_afw(config, items)
     conditions: dict[str, tuple[Callable[[], bool], str]] = {
         "slow": (lambda: bool(config.getoption("--run-slow")), "slow: opt in with --run-slow"),
         "gpu": (_cuda_is_available, "no CUDA device here"),
-        "afw": (_afw_is_importable, "lsst.afw cannot be imported here"),
     }
     for name, (holds, reason) in conditions.items():
         marked = [item for item in items if item.get_closest_marker(name)]

@@ -22,7 +22,9 @@ from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.images import VisitImage
 from lsst.pipe.base import InMemoryDatasetHandle, Struct
 
-pytestmark = pytest.mark.afw
+pytestmark = pytest.mark.afw(
+    "lsst.cell_coadds", "lsst.geom", "lsst.meas.extensions.piff", "lsst.meas.extensions.psfex", "lsst.skymap"
+)
 
 VISITS = (1001, 1002, 1003)
 
@@ -122,3 +124,31 @@ def test_patch_of_no_whole_number_of_cells() -> None:
     number = sky_map[0][2, 1].getSequentialIndex()
     with pytest.raises(ValueError, match="600x800 pixels, which is not a whole number of cells of 70x70"):
         patch_geometry_from_skymap(sky_map, name="m", tract=0, patch=number, cell_size=70)
+
+
+def test_patches_of_hsc() -> None:
+    """If it fails, the cells that the pipelines of HSC ask for do not fit the
+    patches, or neighbours do not share those of their overlap.
+    """
+    from lsst.skymap import RingsSkyMap
+
+    # config/makeSkyMap.py of obs_subaru.
+    config = RingsSkyMap.ConfigClass()
+    config.numRings, config.projection = 120, "TAN"
+    config.tractOverlap, config.pixelScale = 1.0 / 60.0, 0.168
+    sky_map = RingsSkyMap(config)
+    number = sky_map[9813].getNumPatches()
+    assert (number.x, number.y) == (9, 9)
+    geometries = [
+        patch_geometry_from_skymap(sky_map, name="hsc_rings_v1", tract=9813, patch=patch, cell_size=100)
+        for patch in (40, 41, 0)
+    ]
+    middle, right, corner = geometries
+    assert tuple(middle.bbox.shape) == (4200, 4200)
+    assert tuple(corner.bbox.shape) == (4100, 4100)
+    for geometry in geometries:
+        assert tuple(geometry.definition.cells.cell_shape) == (100, 100)
+        assert geometry.pixel_scale == pytest.approx(0.168, rel=1e-3)
+    overlap = right.bbox.x.start - middle.bbox.x.start
+    assert overlap == 4000
+    assert middle.bbox.x.start % 100 == right.bbox.x.start % 100 == 0

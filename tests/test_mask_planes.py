@@ -63,13 +63,14 @@ def test_default_table_excludes_what_rubin_excludes() -> None:
     """
     table = MaskTable.from_treatments()
     # bad_mask_planes of Rubin's AssembleCellCoaddTask (CLIPPED is its own
-    # finding), and what LSSTCam adds.
+    # finding), and what its cameras and LSSTCam alone add.
     legacy = get_legacy_visit_image_mask_planes()
-    for name in ("BAD", "NO_DATA", "SAT", "PARTLY_VIGNETTED", "SPIKE"):
+    for name in ("BAD", "NO_DATA", "SAT", "SUSPECT", "PARTLY_VIGNETTED", "SPIKE"):
         assert legacy[name].name in table.excluded
     assert table.propagated["SATURATED"] == 0.1
     assert table.propagated["COSMIC_RAY"] == 0.0
-    for name in ("DETECTED", "SUSPECT", "CROSSTALK", "DETECTION_EDGE", "NOT_DEBLENDED"):
+    assert "STREAK" in table.excluded
+    for name in ("DETECTED", "CROSSTALK", "DETECTION_EDGE", "NOT_DEBLENDED"):
         assert name not in DEFAULT_MASK_TREATMENTS
     schema = {plane.name for plane in get_legacy_deep_coadd_mask_planes().values()}
     assert set(table.propagated) <= schema

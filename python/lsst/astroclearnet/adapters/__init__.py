@@ -9,8 +9,10 @@
 """Between `lsst.images` objects and the arrays of the core."""
 
 from ._backgrounds import *
+from ._calibrated_sources import *
 from ._cell_coadd import *
 from ._coadd_arrays import *
+from ._direct_warp import *
 from ._exposure_arrays import *
 from ._exposure_id import *
 from ._exposure_source import *
@@ -24,6 +26,7 @@ from ._piff_compat import *
 from ._pixel_map import *
 from ._provenance import *
 from ._psf import *
+from ._recalibration import *
 from ._scratch import *
 from ._visit_components import *
 from ._visit_cutout import *

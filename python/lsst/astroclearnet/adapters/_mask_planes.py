@@ -40,6 +40,8 @@ DEFAULT_MASK_TREATMENTS: Mapping[str, str] = MappingProxyType(
         "UNMASKED_NAN": "exclude",
         "SATURATED": "exclude, propagate 0.1",
         "COSMIC_RAY": "exclude, propagate 0",
+        "SUSPECT": "exclude",
+        "STREAK": "exclude",
         "INTERPOLATED": "exclude",
         "ITL_DIP": "exclude",
         "SPIKE": "exclude",
@@ -48,7 +50,7 @@ DEFAULT_MASK_TREATMENTS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Treatment of the mask planes of an exposure; one that is not named, such as
-DETECTED, SUSPECT or CROSSTALK, has no consequence.
+DETECTED or CROSSTALK, has no consequence.
 
 ``exclude``
     The pixels carry no information about the sky and are not used.
@@ -56,12 +58,14 @@ DETECTED, SUSPECT or CROSSTALK, has no consequence.
     The plane is set in the coadd where more than the fraction ``f`` of the
     exposures that cover a pixel have it set in their nearest pixel.
 
-Rubin's coaddition excludes BAD, NO_DATA and SATURATED, for LSSTCam also SPIKE
-and PARTLY_VIGNETTED, and propagates SATURATED from 10 % on and what it does
-not exclude, such as COSMIC_RAY, from the first exposure on
-(``bad_mask_planes`` and ``mask_propagation_thresholds`` of its
-``AssembleCellCoaddTask``).  It uses pixels that were interpolated; here they
-are not data.
+Rubin's coaddition excludes BAD, NO_DATA and SATURATED, with the overrides of
+every camera also SUSPECT, for LSSTCam also SPIKE and PARTLY_VIGNETTED, and
+propagates SATURATED from 10 % on and what it does not exclude, such as
+COSMIC_RAY, from the first exposure on (``bad_mask_planes`` and
+``mask_propagation_thresholds`` of its ``AssembleCellCoaddTask``).  It finds
+streaks by comparing warps and clips them; here a pixel that is known to be in
+one is not used.  It uses pixels that were interpolated; here they are not
+data.
 """
 
 

@@ -155,7 +155,7 @@ class VisitComponents:
             parameters["bbox"] = bbox
         try:
             return dict(self._source.get(component="components", parameters=parameters))
-        except MemoryError:
+        except (MemoryError, UnusableExposureError):
             raise
         except Exception as exc:
             # A storage without components or a PSF that cannot be read:
@@ -193,7 +193,7 @@ def read_visit_image(handle: ImageHandle) -> VisitImage:
     try:
         content = handle.get()
         return content if isinstance(content, VisitImage) else visit_image_from_exposure(content)
-    except MemoryError:
+    except (MemoryError, UnusableExposureError):
         raise
     except Exception as exc:
         # A file may fail in any way of the library that reads it.

@@ -15,6 +15,7 @@ be used are NaN in the image.
 
 from ._correlated import *
 from ._detection import *
+from ._error_factor import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *

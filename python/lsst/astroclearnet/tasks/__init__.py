@@ -19,6 +19,7 @@ from ._quality_figures import *
 from ._quality_limits import *
 from ._reading import *
 from ._restoration_figure import *
+from ._visit_inputs import *
 from ._visit_selection import *
 from .make_color_pictures import *
 from .measure_restoration import *

@@ -20,9 +20,11 @@ from lsst.images import Box, SkyProjection, VisitImage
 from lsst.pipe.base import InMemoryDatasetHandle
 
 from ..adapters import (
+    DirectWarpSource,
     ExposureId,
     PatchGeometry,
     PixelMap,
+    RecalibratedSource,
     UnusableExposureError,
     visit_image_from_exposure,
 )
@@ -30,7 +32,7 @@ from ..adapters import (
 _LOG = logging.getLogger(__name__)
 
 
-type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
+type Handle = DeferredDatasetHandle | InMemoryDatasetHandle | RecalibratedSource | DirectWarpSource
 type VisitImageSource = VisitImage | Handle
 
 
@@ -50,6 +52,8 @@ def source_id(source: VisitImageSource) -> ExposureId:
     """
     if isinstance(source, VisitImage):
         return ExposureId.from_visit_image(source)
+    if isinstance(source, RecalibratedSource | DirectWarpSource):
+        return source.identity
     data_id = source.dataId
     instrument = str(data_id["instrument"]) if "instrument" in data_id else ""
     return ExposureId(visit=int(data_id["visit"]), detector=int(data_id["detector"]), instrument=instrument)
@@ -111,7 +115,7 @@ def read_overlap(
 def _read_whole(source: Handle) -> VisitImage:
     try:
         return cast(VisitImage, source.get())
-    except MemoryError:
+    except (MemoryError, UnusableExposureError):
         raise
     except Exception as exc:
         native = exc

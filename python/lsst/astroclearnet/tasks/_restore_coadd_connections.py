@@ -20,7 +20,7 @@ from lsst.pipe.base import PipelineTaskConnections
 from ._patch_source import GEOMETRY_CONNECTIONS
 
 if TYPE_CHECKING:
-    from .restore_coadd import RestoreCoaddConfig
+    from ._restore_coadd_config import RestoreCoaddConfig
 
 
 class RestoreCoaddConnections(
@@ -28,6 +28,8 @@ class RestoreCoaddConnections(
     dimensions=("skymap", "tract", "patch", "band"),
     defaultTemplates={
         "visit_image_name": "visit_image",
+        "warp_name": "direct_warp",
+        "visit_summary_name": "visit_summary",
         "reference_name": "deep_coadd",
         "selection_name": "goodSeeingVisits",
         "output_name": "restored_coadd",
@@ -46,6 +48,23 @@ class RestoreCoaddConnections(
         name="{visit_image_name}",
         storageClass="VisitImage",
         dimensions=("instrument", "visit", "detector"),
+        multiple=True,
+        deferLoad=True,
+    )
+    direct_warps = cT.Input(
+        doc="Visits resampled to the patch, for input_type='direct_warp'.",
+        name="{warp_name}",
+        storageClass="ExposureF",
+        dimensions=("skymap", "tract", "patch", "instrument", "visit"),
+        multiple=True,
+        deferLoad=True,
+    )
+    visit_summaries = cT.Input(
+        doc="Calibrations of the detectors of each visit, for use_visit_summary_psf, ..._wcs and "
+        "..._photo_calib.",
+        name="{visit_summary_name}",
+        storageClass="ExposureCatalog",
+        dimensions=("instrument", "visit"),
         multiple=True,
         deferLoad=True,
     )
@@ -121,6 +140,12 @@ class RestoreCoaddConnections(
         for source, connection in GEOMETRY_CONNECTIONS.items():
             if source != config.geometry_source:
                 delattr(self, connection)
+        if config.input_type == "direct_warp":
+            del self.visit_images
+        else:
+            del self.direct_warps
+        if not config.uses_visit_summary:
+            del self.visit_summaries
         if not config.do_use_visit_selection:
             del self.visit_selections
         if not config.preparation.do_apply_sky_correction:

@@ -15,7 +15,6 @@ __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 import dataclasses
 import hashlib
 import importlib.util
-import re
 import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsst.pex.config import ChoiceField, ConfigField, ConfigurableField, Field, RangeField
 from lsst.pipe.base import (
     AnnotatedPartialOutputsError,
     InputQuantizedConnection,
@@ -31,14 +29,19 @@ from lsst.pipe.base import (
     NoWorkFound,
     OutputQuantizedConnection,
     PipelineTask,
-    PipelineTaskConfig,
     QuantumContext,
     Struct,
     UpstreamFailureNoWorkFound,
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, PatchSource, PatchSummary, Scratch, pad_to_common_size
+from ..adapters import (
+    PatchGeometry,
+    PatchSource,
+    PatchSummary,
+    Scratch,
+    pad_to_common_size,
+)
 from ..core import (
     RestorationError,
     RestorationResult,
@@ -50,7 +53,6 @@ from ..core import (
 )
 from ._errors import RestorationAlgorithmError
 from ._metrics import list_concerns, make_metrics
-from ._options_config import RestorationConfig
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
 from ._products import (
     RestorationInputs,
@@ -62,7 +64,14 @@ from ._products import (
 from ._progress import report_progress
 from ._reading import VisitImageSource
 from ._restoration_figure import make_figure
+from ._restore_coadd_config import RestoreCoaddConfig
 from ._restore_coadd_connections import RestoreCoaddConnections
+from ._visit_inputs import (
+    VisitSummarySource,
+    apply_visit_summaries,
+    gather_sources,
+    gather_visit_summaries,
+)
 from ._visit_selection import VisitSelections, parse_visit_selections
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
 from .select_exposures import SelectExposuresTask
@@ -71,89 +80,6 @@ _GIB = 2.0**30
 
 _RESIDENT_SHARE = 0.25
 """Share of the memory of the process that exposures may take as a whole."""
-
-
-class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
-    """Configuration of `RestoreCoaddTask`."""
-
-    geometry_source = ChoiceField[str](
-        doc="Where the geometry of the patch comes from.",
-        allowed={
-            "skymap": "The sky map of a full-stack repository.",
-            "coadd": "An existing coadd of the same patch.",
-            "dict": "The self-describing dataset 'skymap_geometry'.",
-        },
-        default="skymap",
-        optional=False,
-    )
-    cell_size = RangeField(
-        dtype=int,
-        doc="Side (pixels) of the cells of a patch without cells, or the nearest size that divides it.",
-        default=100,
-        min=10,
-    )
-    target_fwhm = RangeField(
-        dtype=float,
-        doc="FWHM (arcsec) of the PSF of the restored coadd.  Fix it for a campaign, so that the PSF does "
-        "not change from patch to patch; without a value it is the sharpest that keeps the noise of an "
-        "unbiased linear restoration below max_noise.",
-        default=None,
-        optional=True,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    max_noise = RangeField(
-        dtype=float,
-        doc="Largest blank-sky rms of an unbiased linear restoration, over that of the inverse-variance "
-        "coadd, that a target PSF chosen from the exposures may cost.",
-        default=2.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    device = Field[str](
-        doc="Device to compute on: 'auto' for a GPU when there is one, 'cpu', 'cuda' or 'cuda:N'.",
-        default="auto",
-        check=lambda device: re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is not None,
-    )
-    seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
-    do_use_visit_selection = Field[bool](
-        doc="Leave out visits that the visit_selections of the patch do not have?", default=False
-    )
-    selection: Any = ConfigurableField(
-        doc="Subtask that chooses among the visit images.", target=SelectExposuresTask
-    )
-    preparation: Any = ConfigurableField(
-        doc="Subtask that reads visit images where they overlap the patch.", target=PrepareExposuresTask
-    )
-    min_exposures = RangeField(
-        dtype=int,
-        doc="Number of exposures with a usable pixel below which FEW_EXPOSURES is set.",
-        default=3,
-        min=1,
-    )
-    restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
-    max_failed_fraction = RangeField(
-        dtype=float,
-        doc="Largest share of the patch in tiles that could not be restored with which it is still written, "
-        "with these tiles flagged; the quantum then ends with partial outputs. With 0 one failed tile fails "
-        "the patch.",
-        default=0.5,
-        min=0.0,
-        max=1.0,
-        inclusiveMax=True,
-    )
-    scratch_folder = Field[str](
-        doc="Directory for the temporary files of exposures that do not fit into the memory; by default that "
-        "of the system (TMPDIR).",
-        default=None,
-        optional=True,
-    )
-    do_linear = Field[bool](
-        doc="Write the linear coadd, which keeps the noise of the exposures and is the one to measure on, "
-        "and the correlation of its noise?",
-        default=True,
-    )
-    do_plot = Field[bool](doc="Write a figure of the restoration?  It needs matplotlib.", default=True)
 
 
 class RestoreCoaddTask(PipelineTask):
@@ -194,7 +120,6 @@ class RestoreCoaddTask(PipelineTask):
         if data_id is None:
             raise InvalidQuantumError("A quantum of restoreCoadd needs a data ID.")
         connection = GEOMETRY_CONNECTIONS[self.config.geometry_source]
-        handles = butlerQC.get(inputRefs.visit_images)
         geometry = read_geometry(
             self.config.geometry_source,
             butlerQC.get(getattr(inputRefs, connection)),
@@ -205,9 +130,10 @@ class RestoreCoaddTask(PipelineTask):
         # more cores than that.
         torch.set_num_threads(max(1, butlerQC.resources.num_cores))
         outputs = self.run(
-            visit_images=handles,
+            visit_images=gather_sources(butlerQC, inputRefs),
             geometry=geometry,
             band=str(data_id["band"]),
+            visit_summaries=gather_visit_summaries(butlerQC, inputRefs),
             selections=self._read_selections(butlerQC, inputRefs),
             sky_corrections=self._read_sky_corrections(butlerQC, inputRefs),
         )
@@ -228,6 +154,7 @@ class RestoreCoaddTask(PipelineTask):
         band: str,
         selections: VisitSelections | None = None,
         sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
+        visit_summaries: Mapping[int, VisitSummarySource] | None = None,
     ) -> Struct:
         """Restore one patch in one band.
 
@@ -235,7 +162,7 @@ class RestoreCoaddTask(PipelineTask):
         ----------
         visit_images
             Visit images (`lsst.images.VisitImage`) or deferred handles of
-            them, in any order.
+            them, in any order.  Direct warps come as `DirectWarpSource`.
         geometry
             Geometry of the patch.
         band
@@ -245,6 +172,10 @@ class RestoreCoaddTask(PipelineTask):
         sky_corrections
             What to subtract from visit images, by visit and detector, for
             ``do_apply_sky_correction``.
+        visit_summaries
+            Calibrations by visit, for ``use_visit_summary_psf``, ``..._wcs``
+            and ``..._photo_calib``: a ``lsst.afw.table.ExposureCatalog``, a
+            deferred handle of one, or `VisitCalibration` objects by detector.
 
         Returns
         -------
@@ -267,6 +198,7 @@ class RestoreCoaddTask(PipelineTask):
         self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         seed = self._seed(name)
+        visit_images, refused = self._recalibrate(visit_images, visit_summaries)
         chosen = self.selection.run(visit_images=visit_images, geometry=geometry, selections=selections)
         options = self.config.restoration.make_options()
         scratch = Scratch(_RESIDENT_SHARE * options.tiling.max_host_memory * _GIB, self.config.scratch_folder)
@@ -277,11 +209,12 @@ class RestoreCoaddTask(PipelineTask):
             sky_corrections=sky_corrections,
             scratch=scratch,
         )
-        self._require_exposures(prepared.source, {**chosen.rejected, **prepared.dropped}, name)
+        dropped = {**refused, **prepared.dropped}
+        self._require_exposures(prepared.source, {**chosen.rejected, **dropped}, name)
         inputs = RestorationInputs(
             source=prepared.source,
             summary=PatchSummary(prepared.source),
-            dropped=prepared.dropped,
+            dropped=dropped,
             not_selected=chosen.rejected,
             mask_table=self.preparation.mask_table,
             min_exposures=self.config.min_exposures,
@@ -353,6 +286,25 @@ class RestoreCoaddTask(PipelineTask):
             result.history.stop_reason,
         )
         return result
+
+    def _recalibrate(
+        self,
+        visit_images: Sequence[VisitImageSource],
+        visit_summaries: Mapping[int, VisitSummarySource] | None,
+    ) -> tuple[Sequence[VisitImageSource], dict[str, str]]:
+        """Replace calibrations, and name the exposures that have none."""
+        if not self.config.uses_visit_summary:
+            return visit_images, {}
+        sources, refused = apply_visit_summaries(
+            visit_images,
+            visit_summaries or {},
+            psf=self.config.use_visit_summary_psf,
+            wcs=self.config.use_visit_summary_wcs,
+            photo_calib=self.config.use_visit_summary_photo_calib,
+        )
+        for name, reason in refused.items():
+            self.log.warning("Dropped %s (%s)", name, reason)
+        return sources, refused
 
     def _read_selections(
         self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection

@@ -1,0 +1,106 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The table of names of the full stack in the documentation."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+DOCUMENTATION = TOP / "doc" / "lsst.astroclearnet"
+TABLE = DOCUMENTATION / "full-stack-names.csv"
+CODE = (
+    *sorted((TOP / "python" / "lsst" / "astroclearnet" / "adapters").glob("_legacy*.py")),
+    *sorted((TOP / "tests").glob("test_afw*.py")),
+)
+PIPELINE = TOP / "pipelines" / "_ingredients" / "MeasureRestoredCoadd.yaml"
+
+STACK = re.compile(r"lsst\.(afw|cell_coadds|drp|geom|meas|pex\.exceptions|pipe\.tasks|skymap)\b")
+# How the stack writes its methods, which this package does not.
+METHOD = re.compile(
+    r"(add|as|calibrate|compute|find|get|has|make|pixel|set|sky)[A-Z]\w*|exists|find|set|stitch"
+)
+
+
+def find_names(source: str) -> set[str]:
+    """Return imported names, and methods with a dot before them."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and STACK.match(node.module):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and METHOD.fullmatch(node.attr):
+            names.add(f".{node.attr}")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            # Methods that are called by name.
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            names |= {f".{text}" for text in texts if isinstance(text, str) and METHOD.fullmatch(text)}
+    return names
+
+
+def read_table() -> dict[str, dict[str, str]]:
+    """Return the rows of the table by name."""
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["name"] for row in rows}) == len(rows)
+    return {row["name"]: row for row in rows}
+
+
+def used_names() -> set[str]:
+    """Return all names that code, tests and pipeline use."""
+    names = set(re.findall(r"class: (lsst\.\S+)", PIPELINE.read_text()))
+    for path in CODE:
+        names |= find_names(path.read_text())
+    return names
+
+
+def test_every_name_is_in_the_table() -> None:
+    """If it fails, a name of the full stack is used that nobody has looked up
+    in its source.
+    """
+    assert len(CODE) >= 3
+    assert used_names() - read_table().keys() == set()
+
+
+def test_every_row_is_used() -> None:
+    """If it fails, the table states what no code needs any longer."""
+    assert read_table().keys() - used_names() == set()
+
+
+def test_rows_name_place_and_commit() -> None:
+    """If it fails, nobody can find what a row says."""
+    commits: dict[str, str] = {}
+    for name, row in read_table().items():
+        assert re.fullmatch(r"(python|include)/\S+\.(py|cc|h):[1-9]\d*", row["place"]), name
+        assert re.fullmatch(r"[0-9a-f]{12}", row["commit"]), name
+        # One commit for each package.
+        assert commits.setdefault(row["package"], row["commit"]) == row["commit"]
+
+
+def test_table_is_shown() -> None:
+    """If it fails, the table is no part of the documentation."""
+    assert ":file: full-stack-names.csv" in (DOCUMENTATION / "full-stack.rst").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("def f():\n    from lsst.afw.image import ExposureF", {"lsst.afw.image.ExposureF"}),
+        ("def f(x):\n    return x.getPsf().computeImage(1)", {".getPsf", ".computeImage"}),
+        ("def f(self):\n    return self._compute('computeImage', 1)", {".computeImage"}),
+        ("from lsst.images import Box\nbox.to_polygon()", set()),
+    ],
+)
+def test_names_are_found(source: str, names: set[str]) -> None:
+    """If it fails, the tests above have a hole."""
+    assert find_names(source) == names

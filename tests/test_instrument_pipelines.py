@@ -1,0 +1,336 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Pipelines of instruments: their graphs, with datasets that are mocked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.adapters import choose_cell_shape
+from lsst.astroclearnet.core import linear_noise
+from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.images import Box
+from lsst.pipe.base import Pipeline
+from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
+from lsst.pipe.base.pipeline_graph import PipelineGraph
+from lsst.pipe.base.tests.mocks import InMemoryRepo, mock_pipeline_graph
+from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
+
+TOP = Path(__file__).parents[1]
+RESOURCES = "resource://lsst.astroclearnet/resources/pipelines"
+BANDS = {"g": "HSC-G", "r": "HSC-R2", "i": "HSC-I2", "z": "HSC-Z", "y": "HSC-Y", "N921": "NB0921"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What one pipeline must ask for.
+
+    Attributes
+    ----------
+    name
+        Name of the file, without its suffix.
+    images
+        Dataset type of the exposures.
+    summary
+        Dataset type of the visit summaries, empty for none.
+    selection
+        Dataset type of the selected visits.
+    sky_correction
+        Whether sky corrections are subtracted.
+    fwhm
+        Target PSF in pixels of the sky map.
+    scale
+        Size of these in arcsec.
+    """
+
+    name: str
+    images: str
+    summary: str
+    selection: str
+    sky_correction: bool
+    fwhm: float
+    scale: float
+
+
+FULL = ("finalVisitSummary", "deepCoaddVisits")
+V2 = ("visit_summary", "deep_coadd_visit_selection")
+FINAL = ("", "deep_coadd_visit_selection")
+CASES = (
+    Case("HSC/RestoreCoadd-RC2", "calexp", *FULL, True, 4.167, 0.168),
+    Case("HSC/RestoreCoadd-Prod", "calexp", *FULL, True, 4.167, 0.168),
+    Case("HSC/RestoreCoadd-preliminary_visit_image", "preliminary_visit_image", *V2, True, 4.167, 0.168),
+    Case("HSC/RestoreCoadd-visit_image", "visit_image", *FINAL, False, 4.167, 0.168),
+    Case("LSSTCam/RestoreCoadd-preliminary_visit_image", "preliminary_visit_image", *V2, False, 4.0, 0.2),
+    Case("LSSTCam/RestoreCoadd-visit_image", "visit_image", *FINAL, False, 4.0, 0.2),
+    Case("LSSTComCam/RestoreCoadd-preliminary_visit_image", "preliminary_visit_image", *V2, False, 5.0, 0.2),
+    Case("LSSTComCam/RestoreCoadd-visit_image", "visit_image", *FINAL, False, 5.0, 0.2),
+    Case("DECam/RestoreCoadd-calexp", "calexp", *FULL, False, 3.817, 0.262),
+)
+STORAGE_CLASSES = {
+    "skyMap": "SkyMap",
+    "skyCorr": "Background",
+    "finalVisitSummary": "ExposureCatalog",
+    "visit_summary": "ExposureCatalog",
+    "deepCoaddVisits": "StructuredDataDict",
+    "deep_coadd_visit_selection": "StructuredDataDict",
+    "calexp": "VisitImage",
+    "preliminary_visit_image": "VisitImage",
+    "visit_image": "VisitImage",
+    "direct_warp": "ExposureF",
+    "restored_coadd": "CellCoadd",
+    "restored_coadd_linear": "CellCoadd",
+    "restored_coadd_linear_noise": "ArrowAstropy",
+    "restored_coadd_metrics": "StructuredDataDict",
+    "restored_coadd_plot": "Plot",
+}
+
+
+def make_graph(name: str) -> PipelineGraph:
+    """Return the graph of a pipeline, as ``pipetask`` makes it."""
+    return Pipeline.from_uri(f"{RESOURCES}/{name}.yaml").to_graph()
+
+
+def config_of(name: str) -> RestoreCoaddConfig:
+    """Return the configuration that a pipeline chooses."""
+    config = make_graph(name).tasks["restoreCoadd"].config
+    assert isinstance(config, RestoreCoaddConfig)
+    return config
+
+
+def square(ra: float, width: float) -> ConvexPolygon:
+    """Return a region around a declination of 2.2 degrees."""
+    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return ConvexPolygon(
+        [UnitVector3d(LonLat.fromDegrees(ra + x * width, 2.2 + y * width)) for x, y in corners]
+    )
+
+
+def make_repository() -> InMemoryRepo:
+    """Return a registry of two patches in the bands of HSC.
+
+    Patch 40 is under detector 49 of three visits in each band and under one
+    of another camera, patch 41 under detector 50 of the three.
+    """
+    repository = InMemoryRepo()
+    insert = repository.butler.registry.insertDimensionData
+    for camera, detectors in (("HSC", (49, 50)), ("OtherCam", (49,))):
+        insert("instrument", {"name": camera, "visit_max": 10**9, "exposure_max": 10**9, "detector_max": 200})
+        insert("day_obs", {"instrument": camera, "id": 20150320})
+        for detector in detectors:
+            insert("detector", {"instrument": camera, "id": detector, "full_name": str(detector)})
+    sky_map: dict[str, Any] = {"name": "hsc_rings_v1", "hash": b"v1".ljust(20, b"\0")}
+    insert("skymap", {**sky_map, "tract_max": 16973, "patch_nx_max": 9, "patch_ny_max": 9})
+    insert("tract", {"skymap": "hsc_rings_v1", "id": 9813, "region": square(150.1, 0.4)})
+    for patch, ra in ((40, 150.0), (41, 150.2)):
+        cell = {"cell_x": 4 + patch - 40, "cell_y": 4, "region": square(ra, 0.09)}
+        insert("patch", {"skymap": "hsc_rings_v1", "tract": 9813, "id": patch, **cell})
+
+    def observe(camera: str, visit: int, physical_filter: str, detectors: tuple[int, ...]) -> None:
+        names = {"instrument": camera, "name": str(visit), "day_obs": 20150320}
+        insert(
+            "visit", {**names, "id": visit, "physical_filter": physical_filter, "region": square(150.1, 0.3)}
+        )
+        for detector in detectors:
+            region = square(150.0 + 0.2 * (detector - 49), 0.08)
+            place = {"instrument": camera, "visit": visit, "detector": detector}
+            insert("visit_detector_region", {**place, "region": region})
+
+    for number, (band, physical_filter) in enumerate(BANDS.items(), start=1):
+        insert("physical_filter", {"instrument": "HSC", "name": physical_filter, "band": band})
+        for visit in range(3):
+            observe("HSC", 1000 * number + 2 * visit, physical_filter, (49, 50))
+    insert("physical_filter", {"instrument": "OtherCam", "name": "r_other", "band": "r"})
+    observe("OtherCam", 7, "r_other", (49,))
+    return repository
+
+
+def make_quanta(name: str, where: str) -> tuple[InMemoryRepo, list[Any]]:
+    """Return the quanta of a pipeline whose tasks and datasets are mocked."""
+    repository = make_repository()
+    graph = make_graph(name)
+    graph.resolve(repository.butler.registry)
+    for node in graph.dataset_types.values():
+        if node.name in STORAGE_CLASSES:
+            assert node.storage_class_name == STORAGE_CLASSES[node.name]
+    repository.pipeline_graph = mock_pipeline_graph(graph)
+    # Puts what the pipeline needs wherever the dimensions allow it.
+    repository.make_quantum_graph_builder()
+    builder = AllDimensionsQuantumGraphBuilder(
+        repository.pipeline_graph,
+        repository.butler,
+        input_collections=[repository.input_chain],
+        output_run="u/test/restored",
+        where=where,
+    )
+    quantum_graph = builder.finish(output="u/test", attach_datastore_records=False).assemble()
+    return repository, list(quantum_graph.build_execution_quanta().values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_quantum_graph(case: Case) -> None:
+    """If it fails, ``pipetask run`` finds no data with this pipeline, or other
+    data than meant.
+    """
+    where = "instrument='HSC' AND skymap='hsc_rings_v1' AND tract=9813"
+    repository, quanta = make_quanta(case.name, where)
+    data_ids = {(quantum.dataId["patch"], quantum.dataId["band"]) for quantum in quanta}
+    assert data_ids == {(patch, band) for patch in (40, 41) for band in BANDS}
+    expected = Counter({case.images: 3, case.selection: 1, "skyMap": 1})
+    if case.summary:
+        expected[case.summary] = 3
+    if case.sky_correction:
+        expected["skyCorr"] = 3
+    for quantum in quanta:
+        found = {key.name.removeprefix("_mock_"): len(refs) for key, refs in quantum.inputs.items()}
+        assert found == expected
+        (images,) = (refs for key, refs in quantum.inputs.items() if key.name == f"_mock_{case.images}")
+        assert {ref.dataId["detector"] for ref in images} == {49 if quantum.dataId["patch"] == 40 else 50}
+        outputs = {key.name.removeprefix("_mock_") for key in quantum.outputs}
+        products = {name for name in STORAGE_CLASSES if name.startswith("restored_coadd")}
+        if case.name == "HSC/RestoreCoadd-Prod":
+            products -= {"restored_coadd_plot"}
+        assert outputs == products | {"restoreCoadd_metadata", "restoreCoadd_log"}
+    # A quantum runs through, with all its inputs and outputs mocked.
+    executor, butler = repository.make_single_quantum_executor()
+    task_node = repository.pipeline_graph.tasks["_mock_restoreCoadd"]
+    executor.execute(task_node, quanta[0])
+    (ref,) = quanta[0].outputs["_mock_restored_coadd_linear"]
+    assert butler.get(ref).quantum.task_label == "_mock_restoreCoadd"
+
+
+def test_data_query_must_name_the_instrument() -> None:
+    """If it fails, the advice to name it is out of date: without it visits of
+    every camera that saw the patch would be mixed.
+    """
+    _, quanta = make_quanta("HSC/RestoreCoadd-visit_image", "skymap='hsc_rings_v1' AND band='r' AND patch=40")
+    (quantum,) = quanta
+    (images,) = (refs for key, refs in quantum.inputs.items() if key.name == "_mock_visit_image")
+    assert Counter(ref.dataId["instrument"] for ref in images) == {"HSC": 3, "OtherCam": 1}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_configuration(case: Case) -> None:
+    """If it fails, a run with this pipeline is not the one that its comments
+    describe.
+    """
+    config = config_of(case.name)
+    config.validate()
+    assert config.target_fwhm is not None
+    assert config.target_fwhm / case.scale == pytest.approx(case.fwhm, abs=0.01)
+    # Narrower than three pixels, the target itself would be undersampled.
+    assert config.target_fwhm / case.scale > 3.0
+    assert config.geometry_source == "skymap"
+    assert config.preparation.do_apply_sky_correction is case.sky_correction
+    assert config.do_use_visit_selection
+    summary = (
+        config.use_visit_summary_psf,
+        config.use_visit_summary_wcs,
+        config.use_visit_summary_photo_calib,
+    )
+    # Pixels of the final visit_image are calibrated; those of the others not.
+    assert summary == (case.images != "visit_image",) * 3
+    for plane in ("SUSPECT", "SATURATED", "BAD", "NO_DATA", "SPIKE"):
+        assert "exclude" in config.preparation.mask_planes[plane]
+    assert config.min_exposures == 3
+
+
+@pytest.mark.parametrize(
+    ("camera", "sigma", "expected"),
+    [
+        ("HSC", {"g": 2.04, "y": 1.88, "i": 1.51}, {"g": 1.66, "y": 0.79, "i": 0.30}),
+        ("LSSTCam", {"u": 1.72, "y": 1.44}, {"u": 0.59, "y": 0.31}),
+    ],
+)
+def test_noise_that_the_target_costs(
+    camera: str, sigma: dict[str, float], expected: dict[str, float]
+) -> None:
+    """If it fails, the comments of the configuration state other noise than
+    the method has in the seeing that they name.
+    """
+    case = next(case for case in CASES if case.name.startswith(f"{camera}/"))
+    config = config_of(case.name)
+    assert config.target_fwhm is not None
+    y, x = np.mgrid[-15:16, -15:16]
+    for band, width in sigma.items():
+        psf = np.exp(-0.5 * (x**2 + y**2) / width**2)
+        psfs = np.stack([psf / psf.sum()] * 4)
+        noise = linear_noise(psfs, np.ones(4), config.target_fwhm / case.scale)
+        assert float(noise) == pytest.approx(expected[band], rel=0.02)
+        assert noise < config.max_noise
+
+
+@pytest.mark.parametrize("camera", ["HSC", "DECam"])
+@pytest.mark.parametrize("size", [4200, 4100])
+def test_cells_of_patches_without_cells(camera: str, size: int) -> None:
+    """If it fails, patches at the edge of a tract have other cells than those
+    inside, or neighbours do not share theirs.
+    """
+    (name, *_) = (case.name for case in CASES if case.name.startswith(camera))
+    cell_size = config_of(name).cell_size
+    shape = choose_cell_shape(Box.from_shape((4200, size)), cell_size)
+    assert tuple(shape) == (cell_size, cell_size)
+    # Outer boxes begin 100 pixels before a multiple of 4000.
+    assert 4000 % cell_size == 100 % cell_size == 0
+
+
+def test_limits_of_lsstcam_are_those_of_its_warps() -> None:
+    """If it fails, restored and deep coadds are made of other exposures."""
+    selection = config_of("LSSTCam/RestoreCoadd-visit_image").selection
+    assert (selection.max_scaled_size_scatter, selection.max_psf_trace_radius_delta) == (0.07, 4.4)
+    assert selection.needs_stats
+    comcam = config_of("LSSTComCam/RestoreCoadd-visit_image").selection
+    assert (comcam.max_ellipticity_residual, comcam.min_psf_stars) == (0.0055, 6)
+    assert not config_of("HSC/RestoreCoadd-RC2").selection.needs_reading
+
+
+def test_pipeline_from_warps() -> None:
+    """If it fails, warps are looked for by other dimensions than they have."""
+    _, quanta = make_quanta("RestoreCoaddFromWarps", "instrument='HSC' AND band='N921'")
+    assert len(quanta) == 2
+    for quantum in quanta:
+        found = {key.name: len(refs) for key, refs in quantum.inputs.items()}
+        assert found == {"_mock_direct_warp": 3, "_mock_skyMap": 1}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_import_into_another_pipeline(case: Case, tmp_path: Path) -> None:
+    """If it fails, the lines to add to those of drp_pipe do not work."""
+    pipeline = tmp_path / "DRP.yaml"
+    pipeline.write_text(
+        "description: As a pipeline of drp_pipe.\n"
+        "imports:\n"
+        f"  - location: $ASTROCLEARNET_DIR/pipelines/{case.name}.yaml\n"
+        "tasks:\n"
+        "  other:\n"
+        "    class: lsst.pipe.base.tests.mocks.DynamicTestPipelineTask\n"
+        "subsets:\n"
+        "  step3:\n"
+        "    subset:\n"
+        "      - other\n"
+        "      - restoreCoadd\n"
+        "    description: Coadds.\n"
+    )
+    graph = Pipeline.from_uri(pipeline).to_graph()
+    assert set(graph.task_subsets["step3"]) == {"other", "restoreCoadd"}
+    assert graph.tasks["restoreCoadd"].task_class is RestoreCoaddTask
+
+
+def test_every_pipeline_of_an_instrument_is_tested() -> None:
+    """If it fails, a new pipeline is in no test."""
+    files = {
+        path.relative_to(TOP / "pipelines").with_suffix("").as_posix()
+        for path in (TOP / "pipelines").glob("[A-Z]*/*.yaml")
+    }
+    assert files == {case.name for case in CASES}

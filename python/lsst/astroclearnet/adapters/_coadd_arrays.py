@@ -51,7 +51,18 @@ class _Cells:
 
     @classmethod
     def of_coadd(cls, coadd: CellCoadd) -> _Cells:
-        """Find the cells of a coadd."""
+        """Find the cells of a coadd.
+
+        Parameters
+        ----------
+        coadd
+            The coadd.
+
+        Returns
+        -------
+        cells : `_Cells`
+            The cells that its box touches.
+        """
         grid, box = coadd.psf.bounds.grid, coadd.bbox
         first = grid.index_of(y=box.y.min, x=box.x.min)
         last = grid.index_of(y=box.y.max, x=box.x.max)

@@ -58,11 +58,33 @@ class _Figure:
     error: str = ""
 
     def show(self, band: BandContents) -> str:
-        """Return the figure of a patch with its unit."""
+        """Return the figure of a patch with its unit.
+
+        Parameters
+        ----------
+        band
+            The patch in a band.
+
+        Returns
+        -------
+        text : `str`
+            The figure.
+        """
         return f"{self.number(band)} {self.unit}".strip()
 
     def number(self, band: BandContents) -> str:
-        """Return the figure of a patch, a dash if it is not known."""
+        """Return the figure of a patch without its unit.
+
+        Parameters
+        ----------
+        band
+            The patch in a band.
+
+        Returns
+        -------
+        text : `str`
+            The figure; a dash if it is not known.
+        """
         figures = band.quality["figures"]
         value = figures.get(self.name, math.nan)
         if not math.isfinite(value):

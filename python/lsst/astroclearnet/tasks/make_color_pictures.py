@@ -170,11 +170,6 @@ class MakeColorPicturesConfig(PipelineTaskConfig, pipelineConnections=MakeColorP
 class MakeColorPicturesTask(PipelineTask):
     """Make colour pictures of the restored coadds of a patch, and of the
     direct ones with the same stretch.
-
-    Parameters
-    ----------
-    **kwargs
-        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass = MakeColorPicturesConfig

@@ -131,11 +131,6 @@ class MeasureRestorationTask(PipelineTask):
     with the image and of star fluxes between the restored and the direct
     coadd are held against limits.  The verdict is ``good``, ``check`` or
     ``bad``, with the reasons in plain words.
-
-    Parameters
-    ----------
-    **kwargs
-        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass = MeasureRestorationConfig

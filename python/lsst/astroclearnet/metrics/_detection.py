@@ -26,6 +26,10 @@ from ._psf import fwhm_of_kernel
 _NUM_PIXELS = 5
 """Least number of connected pixels of a detection."""
 
+_MIN_PIXEL_STACK = 300_000
+_MAX_SUB_OBJECTS = 100_000
+"""Limits of ``sep`` that crowded patches of full size would pass."""
+
 _APERTURE_FWHMS = 2.0
 """Radius of the aperture of fluxes in FWHM of the PSF."""
 
@@ -75,6 +79,8 @@ def detect_sources(
     data = np.ascontiguousarray(np.where(good, image, 0.0), dtype=float)
     sigma = np.ascontiguousarray(np.sqrt(np.where(good, variance, 1.0)), dtype=float)
     bad = np.ascontiguousarray(~good)
+    sep.set_extract_pixstack(max(_MIN_PIXEL_STACK, data.size // 4))
+    sep.set_sub_object_limit(_MAX_SUB_OBJECTS)
     found = sep.extract(
         data,
         threshold,

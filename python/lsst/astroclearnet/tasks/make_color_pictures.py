@@ -33,7 +33,7 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry
+from ..adapters import PatchGeometry, unusable_pixels
 
 
 class MakeColorPicturesConnections(
@@ -245,11 +245,8 @@ class MakeColorPicturesTask(PipelineTask):
 
 
 def _channels(coadds: list[CellCoadd]) -> list[np.ndarray]:
-    """Return red, green and blue, NaN where there are no data."""
-    images = []
-    for coadd in coadds:
-        bad = ~np.isfinite(coadd.image.array)
-        images.append(np.where(bad, np.nan, coadd.image.array))
+    """Return red, green and blue, NaN without data and in saturated pixels."""
+    images = [np.where(unusable_pixels(coadd), np.nan, coadd.image.array) for coadd in coadds]
     if len(images) == 2:
         images.insert(1, 0.5 * (images[0] + images[1]))
     return images

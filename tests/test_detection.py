@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lsst.astroclearnet.metrics import (
+    blank_sky,
     curve_of_growth,
     depth_of_error,
     detect_sources,
@@ -55,7 +56,7 @@ def observe(*, galaxies: bool = False) -> tuple[NDArray[np.float64], NDArray[np.
 def test_sources_are_found_where_they_are() -> None:
     """If it fails, fluxes are measured beside the stars."""
     image, variance = observe()
-    sources = detect_sources(image, variance, PSF)
+    sources, _ = detect_sources(image, variance, PSF)
     # The brightest come first.
     np.testing.assert_allclose(sources["x"][:6], X, atol=0.1)
     np.testing.assert_allclose(sources["y"][:6], Y, atol=0.1)
@@ -72,7 +73,9 @@ def test_nothing_is_found_without_data() -> None:
     """If it fails, a patch without sources or pixels ends in an error."""
     empty = np.full(SHAPE, np.nan)
     for image in (empty, np.zeros(SHAPE)):
-        sources = detect_sources(image, np.ones(SHAPE), PSF)
+        sources, footprint = detect_sources(image, np.ones(SHAPE), PSF)
+        assert not footprint.any()
+        np.testing.assert_array_equal(blank_sky(image, footprint, 5.0), np.isfinite(image))
         assert len(sources) == 0
         assert len(find_stars(sources, np.isfinite(image), PSF, min_signal_to_noise=10.0)) == 0
 
@@ -80,7 +83,7 @@ def test_nothing_is_found_without_data() -> None:
 def test_stars_are_told_from_galaxies() -> None:
     """If it fails, galaxies pass for stars whose flux differs."""
     image, variance = observe(galaxies=True)
-    sources = detect_sources(image, variance, PSF)
+    sources, _ = detect_sources(image, variance, PSF)
     assert len(sources) >= 8
     stars = find_stars(sources, np.isfinite(image), PSF, min_signal_to_noise=50.0)
     assert sorted(np.rint(stars["x"]).astype(int)) == sorted(np.rint(X).astype(int))
@@ -93,10 +96,37 @@ def test_stars_are_isolated_and_complete() -> None:
     # second; the last two are too faint.
     image += point_source_image(SHAPE, PSF, [X[0] + 13.0], [Y[0]], [0.2 * FLUX[0]])
     image[round(Y[1]) + 6, round(X[1])] = np.nan
-    sources = detect_sources(image, variance, PSF)
+    sources, _ = detect_sources(image, variance, PSF)
     stars = find_stars(sources, np.isfinite(image), PSF, min_signal_to_noise=300.0)
     found = {round(float(x)) for x in stars["x"]}
     assert found == {round(float(x)) for x in X[2:4]}
+
+
+def test_sources_without_a_usable_pixel_have_no_flux() -> None:
+    """If it fails, the masked core of a bright star ends the measurement, or
+    its halo passes for blank sky.
+    """
+    y, x = np.indices(SHAPE)
+    distance = np.hypot(x - 130, y - 100)
+    image = 1e5 * np.exp(-0.5 * (distance / 8.0) ** 2)
+    image += np.random.default_rng(4).normal(0.0, SIGMA, SHAPE)
+    image[distance < 12.0] = np.nan
+    sources, footprint = detect_sources(image, np.ones(SHAPE), PSF)
+    assert np.isfinite(sources["flux"]).all()
+    assert footprint[(distance > 14.0) & (distance < 25.0)].all()
+    blank = blank_sky(image, footprint, 6.0)
+    # Beyond five sigma of the profile its light is below the noise.
+    assert not blank[distance < 40.0].any()
+    assert blank[distance > 65.0].mean() > 0.95
+
+
+def test_extended_light_over_most_of_the_image() -> None:
+    """If it fails, large galaxies end the measurement of a patch."""
+    rng = np.random.default_rng(4)
+    image = np.full((900, 900), 50.0) + rng.normal(0.0, SIGMA, (900, 900))
+    sources, footprint = detect_sources(image, np.ones(image.shape), PSF)
+    assert footprint.mean() > 0.99
+    assert not blank_sky(image, footprint, 3.0).any()
 
 
 def test_flux_ratio() -> None:
@@ -111,6 +141,7 @@ def test_flux_ratio() -> None:
     assert noisy.scatter == pytest.approx(0.01 * 1.4826, rel=1e-3)
     assert noisy.error == pytest.approx(noisy.scatter * np.sqrt(np.pi / 2.0 / 5.0))
     assert noisy.significance == pytest.approx(0.01 / noisy.error)
+    assert flux_ratio(np.full(4, 1.05), np.ones(4)).significance == np.inf
     few = flux_ratio([1.0, 2.0], [1.0, 2.0])
     assert few.num_stars == 2
     assert np.isnan([few.offset, few.error, few.scatter, few.significance]).all()

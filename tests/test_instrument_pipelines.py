@@ -21,6 +21,7 @@ import pytest
 from lsst.astroclearnet.adapters import choose_cell_shape
 from lsst.astroclearnet.core import linear_noise
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.daf.butler import DatasetType
 from lsst.images import Box
 from lsst.pipe.base import Pipeline
 from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
@@ -97,9 +98,9 @@ STORAGE_CLASSES = {
 }
 
 
-def make_graph(name: str) -> PipelineGraph:
+def make_graph(name: str, subset: str = "#restore") -> PipelineGraph:
     """Return the graph of a pipeline, as ``pipetask`` makes it."""
-    return Pipeline.from_uri(f"{RESOURCES}/{name}.yaml").to_graph()
+    return Pipeline.from_uri(f"{RESOURCES}/{name}.yaml{subset}").to_graph()
 
 
 def config_of(name: str) -> RestoreCoaddConfig:
@@ -156,10 +157,10 @@ def make_repository() -> InMemoryRepo:
     return repository
 
 
-def make_quanta(name: str, where: str) -> tuple[InMemoryRepo, list[Any]]:
+def make_quanta(name: str, where: str, subset: str = "#restore") -> tuple[InMemoryRepo, list[Any]]:
     """Return the quanta of a pipeline whose tasks and datasets are mocked."""
     repository = make_repository()
-    graph = make_graph(name)
+    graph = make_graph(name, subset)
     graph.resolve(repository.butler.registry)
     for node in graph.dataset_types.values():
         if node.name in STORAGE_CLASSES:
@@ -208,6 +209,33 @@ def test_quantum_graph(case: Case) -> None:
     executor.execute(task_node, quanta[0])
     (ref,) = quanta[0].outputs["_mock_restored_coadd_linear"]
     assert butler.get(ref).quantum.task_label == "_mock_restoreCoadd"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_restored_coadds_are_measured_and_drawn(case: Case) -> None:
+    """If it fails, the whole pipeline has no verdicts or pictures."""
+    where = "instrument='HSC' AND skymap='hsc_rings_v1' AND tract=9813"
+    _, quanta = make_quanta(case.name, where, subset="")
+    counts = Counter(str(quantum.taskName).rsplit(".", 1)[-1] for quantum in quanta)
+    dimensions = Counter(tuple(sorted(quantum.dataId.dimensions.required)) for quantum in quanta)
+    assert sum(counts.values()) == 2 * 2 * len(BANDS) + len(BANDS) + 2
+    assert dimensions["band", "skymap", "tract"] == len(BANDS)
+    assert dimensions["patch", "skymap", "tract"] == 2
+
+
+@pytest.mark.parametrize("name", [*(case.name for case in CASES), "RestoreCoadd", "RestoreCoaddFromWarps"])
+def test_direct_coadds_may_be_those_of_detection(name: str) -> None:
+    """If it fails, no graph builds where ``deep_coadd`` is what detection
+    wrote, an exposure of afw.
+    """
+    registry = make_repository().butler.registry
+    graph = make_graph(name, "")
+    reference = graph.tasks["measureRestoration"].inputs["direct_coadd"].parent_dataset_type_name
+    assert reference == ("deepCoadd_calexp" if name.endswith(("RC2", "Prod", "calexp")) else "deep_coadd")
+    dimensions = registry.dimensions.conform(["skymap", "tract", "patch", "band"])
+    registry.registerDatasetType(DatasetType(reference, dimensions, "ExposureF"))
+    graph.resolve(registry)
+    assert graph.dataset_types[reference].storage_class_name == "ExposureF"
 
 
 def test_data_query_must_name_the_instrument() -> None:

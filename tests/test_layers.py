@@ -54,6 +54,7 @@ RULES = {
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     "adapters/_legacy.py": Room((*IMAGES, "scipy", "torch"), ("core",), STACK),
+    "adapters/_legacy_coadd.py": Room((*IMAGES,), ("core",), STACK),
     "repository": Room(
         (*IMAGES, "lsst.daf.butler", "lsst.resources", "lsst.utils"), ("core", "adapters"), ("yaml",)
     ),
@@ -66,7 +67,7 @@ RULES = {
         ("core", "adapters", "metrics"),
         (f"{PACKAGE}.baselines", f"{PACKAGE}.plots", "matplotlib"),
     ),
-    "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources")),
+    "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
         ("core", "adapters", "metrics", "report", "repository", "simulation"),

@@ -51,7 +51,14 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
     """Return the quality of a patch; that of patch 1 in r is bad."""
     is_bad = (patch, band) == (1, "r")
     return {
-        "patch": {"skymap": "test_map", "tract": 3, "patch": patch, "band": band},
+        "patch": {
+            "skymap": "test_map",
+            "tract": 3,
+            "patch": patch,
+            "band": band,
+            "inner_x": [100 * patch, 100 * patch + 100],
+            "inner_y": [0, 100],
+        },
         "verdict": "bad" if is_bad else "good",
         "concerns": [CONCERN] if is_bad else [],
         "details": [],
@@ -82,7 +89,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
             ("quality", PATCH_DIMENSIONS, "StructuredDataDict"),
             ("plot", PATCH_DIMENSIONS, "Plot"),
             ("color_plot", PATCH_DIMENSIONS[:3], "Plot"),
-            ("quality_map", ("skymap", "tract", "band"), "Plot"),
         )
     }
     for dataset_type in types.values():
@@ -94,7 +100,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
             "physical_filter", {"instrument": "TestCam", "name": f"{band}_test", "band": band}
         )
         tract = {"skymap": "test_map", "tract": 3, "band": band}
-        writer.put(figure, types["quality_map"], tract)
         for patch in (0, 1):
             writer.put(make_quality(patch, band), types["quality"], tract, patch=patch)
             if patch == 0:
@@ -168,6 +173,7 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     assert CONCERN in patch
     for text in ("TestCam 42", "0.712", "1.25", "+0.011", "1.25%", "skymap=test_map, tract=3, patch=1"):
         assert text in patch, text
+    assert 'butler = Butler.from_config(REPO, collections=["u/test/restored"])'.replace('"', "'") in patch
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
 
@@ -188,8 +194,10 @@ def test_counts_are_those_of_the_verdicts(repository: str) -> None:
 def test_only_reports_are_replaced(repository: str, report: Path) -> None:
     """If it fails, a mistyped folder costs a user's files."""
     contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="Another")
+    (report.parent / "patches" / "old.html").write_text("")
     assert write_report(contents, report.parent) == report
     assert "Another" in report.read_text()
+    assert not (report.parent / "patches" / "old.html").exists()
     other = report.parent.parent / "thesis"
     other.mkdir()
     (other / "index.html").write_text("<p>Mine</p>")

@@ -277,13 +277,25 @@ def test_faults_of_exposures_and_fit_are_judged(
     assert worst == verdict
 
 
-@pytest.mark.parametrize(("number", "verdict"), [(2, "check"), (1, "bad")])
-def test_few_exposures_are_judged(coadds: dict[str, Any], number: int, verdict: str) -> None:
-    """If it fails, artefacts of two exposures pass for sources."""
-    metrics = make_metrics(exposures=[exposure(visit) for visit in range(number)])
-    quality = measure(**{**coadds, "metrics": metrics})
-    assert quality["verdict"] == verdict
-    assert f"{3 - number} exposure(s) short" in quality["concerns"][0]
+@pytest.mark.parametrize(
+    ("number", "fraction", "verdict"),
+    [(2, 1.0, "check"), (1, 1.0, "bad"), (6, 1.0 / 6.0, "bad"), (12, 0.24, "good")],
+)
+def test_few_exposures_are_judged(number: int, fraction: float, verdict: str) -> None:
+    """If it fails, artefacts of two exposures pass for sources, or those of a
+    visit whose detectors share the patch.
+    """
+    used = [exposure(visit, used_fraction=fraction, weight_share=0.0) for visit in range(number)]
+    figures = exposure_figures(make_metrics(exposures=used), 3)
+    assert figures["depth_in_exposures"] == pytest.approx(number * fraction)
+    worst, checks = judge(figures, QualityLimitsConfig())
+    assert worst == verdict
+    (check,) = (check for check in checks if check["name"] == "missing_exposures")
+    assert check["verdict"] == verdict
+    # Half of the patch without data does not halve the depth.
+    metrics = make_metrics(exposures=[exposure(visit, used_fraction=0.5) for visit in range(4)])
+    metrics["image"]["no_data_fraction"] = 0.5
+    assert exposure_figures(metrics, 3)["depth_in_exposures"] == pytest.approx(4.0)
 
 
 def test_a_patch_is_measured_without_linear_and_direct_coadd(coadds: dict[str, Any]) -> None:
@@ -305,11 +317,14 @@ def test_direct_coadds_of_other_boxes(coadds: dict[str, Any]) -> None:
     inner = {
         "restored": coadds["restored"][part],
         "linear": coadds["linear"][part],
+        "linear_noise": noise_table(),
         "direct": coadds["direct"],
     }
     figures = measure(**inner)["figures"]
     assert 0 < figures["flux_num_stars"] < FLUX.size
     assert abs(figures["flux_offset_measured"]) < 0.005
+    linear = psf_flux_error(SIGMA**2, noise_table()["correlation"][0], gaussian_kernel(TARGET, 21))
+    assert figures["depth_linear"] == pytest.approx(31.4 - 2.5 * np.log10(5.0 * linear), abs=1e-3)
     with pytest.raises(ValueError, match="and not all of .* of the restored one"):
         measure(**{**coadds, "direct": coadds["direct"][part]})
 
@@ -322,6 +337,13 @@ def test_empty_patches_have_no_work(coadds: dict[str, Any]) -> None:
     nothing.image.array[0, 0] = np.nan
     with pytest.raises(NoWorkFound, match="No pixel of the restored coadd has a value"):
         measure(restored=nothing)
+    # The core of a bright star has no data, and its halo is detected.
+    core = (COLUMNS[7], ROWS[7])
+    y, x = np.indices(EMPTY.shape)
+    masked = (x - core[0]) ** 2 + (y - core[1]) ** 2 < 11.0**2
+    bright = make_coadd(TARGET, sigma=0.3, scale=3000.0, no_data=masked)
+    figures = measure(**{**coadds, "restored": bright})["figures"]
+    assert figures["flux_num_stars"] <= FLUX.size - 1
     hole = EMPTY.copy()
     hole[:, : WIDTH // 2] = True
     quality = measure(
@@ -338,6 +360,7 @@ def test_limits_are_configurable_and_ordered() -> None:
     verdict, checks = judge({"chi_square": 1.6, "flux_offset": math.nan}, limits)
     assert verdict is Verdict.GOOD
     assert {check["words"] for check in checks} == {""}
+    assert judge({"linear_departure": math.inf}, limits)[0] is Verdict.BAD
     # Each figure with limits has words, and each field of limits a figure.
     assert {check["name"] for check in checks} == set(limits.keys())
     limits.chi_square = [3.0, 1.5]
@@ -406,6 +429,12 @@ def test_color_pictures_have_one_stretch() -> None:
     )
     assert np.ptp(sharp) <= 3
     assert sharp.mean() > blurred.mean() > 100
+    # One that lacks a part of the patch is none.
+    whole = GEOMETRY.bbox
+    part = Box.factory[whole.y.start : whole.y.stop - 40, whole.x.start : whole.x.stop]
+    smaller = {band: coadd[part] for band, coadd in direct.items()}
+    with pytest.raises(ValueError, match="in i covers .* set do_compare_direct=False"):
+        task.run(restored=restored, direct=smaller)
     # Direct coadds that are not there in all bands are not drawn.
     del direct["g"]
     outputs = task.run(restored=restored, direct=direct)

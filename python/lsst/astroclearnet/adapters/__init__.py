@@ -17,6 +17,7 @@ from ._exposure_arrays import *
 from ._exposure_id import *
 from ._exposure_source import *
 from ._legacy import *
+from ._legacy_coadd import *
 from ._mask_planes import *
 from ._patch_arrays import *
 from ._patch_exposure import *

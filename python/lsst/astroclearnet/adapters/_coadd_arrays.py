@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("CoaddArrays", "place_on_patch", "unusable_pixels")
+__all__ = ("CoaddArrays", "crop_to_coadd", "place_on_patch", "unusable_pixels")
 
 import dataclasses
 from functools import cached_property
@@ -165,6 +165,27 @@ class CoaddArrays:
         j = np.clip((np.rint(x) + left) // width, 0, columns - 1).astype(np.int64)
         return i, j
 
+    def cell_of(self, plane: Array, i: int, j: int) -> Array:
+        """Return the pixels of a cell.
+
+        Parameters
+        ----------
+        plane
+            Shape (H, W).
+        i, j
+            Index of the cell along y and x.
+
+        Returns
+        -------
+        pixels : `numpy.ndarray`
+            A view of the part of the cell that the image holds.
+        """
+        rows, columns = (
+            slice(max(0, index * size - offset), (index + 1) * size - offset)
+            for index, size, offset in zip((i, j), self.cell_shape, self.first_cell, strict=True)
+        )
+        return plane[rows, columns]
+
     def correlation_at(self, x: Array, y: Array) -> Array | None:
         """Return the correlation of the noise around positions.
 
@@ -205,6 +226,39 @@ def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
     return np.asarray(bad)
 
 
+def crop_to_coadd(coadd: CellCoadd, reference: CellCoadd) -> CellCoadd:
+    """Cut the box of a coadd out of another one of its tract.
+
+    Parameters
+    ----------
+    coadd
+        The coadd to cut, in nJy.
+    reference
+        The one whose box it gets.
+
+    Returns
+    -------
+    part : `lsst.images.cells.CellCoadd`
+        A view.
+
+    Raises
+    ------
+    ValueError
+        If the unit of ``coadd`` is not nJy, or it does not cover the box.
+    """
+    advice = "set do_compare_direct=False, or name another with connections.reference_name."
+    if coadd.unit != u.nJy:
+        raise ValueError(f"The direct coadd in {coadd.band} has the unit {coadd.unit}, not nJy: {advice}")
+    if coadd.bbox == reference.bbox:
+        return coadd
+    if coadd.bbox.intersection(reference.bbox) != reference.bbox:
+        raise ValueError(
+            f"The direct coadd in {coadd.band} covers {coadd.bbox}, and not all of {reference.bbox} of the "
+            f"restored one: {advice}"
+        )
+    return coadd[reference.bbox]
+
+
 def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]) -> CoaddArrays | None:
     """Take the arrays of a coadd on the grid of another one of its tract.
 
@@ -228,15 +282,7 @@ def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.b
     ValueError
         If the unit of ``coadd`` is not nJy, or it does not cover the box.
     """
-    if coadd.unit != u.nJy:
-        raise ValueError(f"The direct coadd has the unit {coadd.unit}; fluxes can be compared in nJy only.")
-    if coadd.bbox != reference.bbox:
-        common = coadd.bbox.intersection(reference.bbox)
-        if common != reference.bbox:
-            raise ValueError(
-                f"The direct coadd covers {coadd.bbox}, and not all of {reference.bbox} of the restored one."
-            )
-        coadd = coadd[common]
+    coadd = crop_to_coadd(coadd, reference)
     all_bad = bad | unusable_pixels(coadd)
     return None if all_bad.all() else CoaddArrays.from_coadd(coadd, all_bad)
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("detect_sources", "find_stars")
+__all__ = ("blank_sky", "detect_sources", "find_stars")
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _NUM_PIXELS = 5
 
 _MIN_PIXEL_STACK = 300_000
 _MAX_SUB_OBJECTS = 100_000
-"""Limits of ``sep`` that crowded patches of full size would pass."""
+"""Limits of ``sep``: pixels and parts of sources."""
 
 _APERTURE_FWHMS = 2.0
 """Radius of the aperture of fluxes in FWHM of the PSF."""
@@ -48,7 +48,7 @@ _MARGIN_FWHMS = 3.0
 
 def detect_sources(
     image: NDArray[Any], variance: NDArray[Any], psf: NDArray[Any], *, threshold: float = 5.0
-) -> Table:
+) -> tuple[Table, NDArray[np.bool_]]:
     """Detect the sources of an image.
 
     Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) as of the package
@@ -69,19 +69,22 @@ def detect_sources(
     Returns
     -------
     sources : `astropy.table.Table`
-        A row for each source, the brightest first: ``x``, ``y`` (pixels),
-        ``flux`` within two FWHM and ``radius``, that of half this flux, in
-        pixels, ``signal_to_noise`` of an optimal point source flux of this
-        size for white noise, and ``flag`` of ``sep``, not 0 for a source that
-        is merged with others or cut off.
+        A row for each source whose aperture has a usable pixel, the brightest
+        first: ``x``, ``y`` (pixels), ``flux`` within two FWHM and ``radius``,
+        that of half this flux, in pixels, ``signal_to_noise`` of an optimal
+        point source flux of this size for white noise, and ``flag`` of
+        ``sep``, not 0 for a source that is merged with others or cut off.
+    footprint : `numpy.ndarray`
+        Shape (H, W), bool, pixels of all sources that were detected.
     """
     good = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
     data = np.ascontiguousarray(np.where(good, image, 0.0), dtype=float)
     sigma = np.ascontiguousarray(np.sqrt(np.where(good, variance, 1.0)), dtype=float)
     bad = np.ascontiguousarray(~good)
-    sep.set_extract_pixstack(max(_MIN_PIXEL_STACK, data.size // 4))
+    # Limits of the whole process, which crowded patches of full size pass.
+    sep.set_extract_pixstack(max(_MIN_PIXEL_STACK, 2 * data.size))
     sep.set_sub_object_limit(_MAX_SUB_OBJECTS)
-    found = sep.extract(
+    found, segments = sep.extract(
         data,
         threshold,
         err=sigma,
@@ -89,6 +92,7 @@ def detect_sources(
         minarea=_NUM_PIXELS,
         filter_kernel=np.ascontiguousarray(psf, dtype=float),
         filter_type="matched",
+        segmentation_map=True,
     )
     x, y = np.asarray(found["x"], dtype=float), np.asarray(found["y"], dtype=float)
     aperture = _APERTURE_FWHMS * fwhm_of_kernel(psf)
@@ -108,7 +112,31 @@ def detect_sources(
             "flag": np.asarray(found["flag"], dtype=np.int64),
         }
     )
-    return table[np.argsort(-table["flux"], kind="stable")]
+    table = table[np.isfinite(table["flux"])]
+    return table[np.argsort(-table["flux"], kind="stable")], segments > 0
+
+
+def blank_sky(image: NDArray[Any], footprint: NDArray[np.bool_], margin: float) -> NDArray[np.bool_]:
+    """Return the pixels on which no source is seen.
+
+    Parameters
+    ----------
+    image
+        Image, shape (H, W); NaN where not to be used.
+    footprint
+        Shape (H, W), pixels of sources, as of `detect_sources`.
+    margin
+        Distance in pixels that blank sky keeps from them.
+
+    Returns
+    -------
+    blank : `numpy.ndarray`
+        Shape (H, W), bool.
+    """
+    blank = np.isfinite(image)
+    if footprint.any():
+        blank &= distance_transform_edt(~footprint) > margin
+    return blank
 
 
 def find_stars(

@@ -50,7 +50,8 @@ class FluxRatio:
     @property
     def significance(self) -> float:
         """Offset in units of its error (`float`)."""
-        return abs(self.offset) / self.error if self.error > 0 else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.abs(self.offset) / np.float64(self.error))
 
 
 def flux_ratio(flux: ArrayLike, reference: ArrayLike) -> FluxRatio:

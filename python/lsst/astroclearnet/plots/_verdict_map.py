@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchBox", "verdict_map")
+__all__ = ("PatchBox", "quality_map", "verdict_map")
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -115,3 +117,32 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.canvas.draw()
     return figure
+
+
+def quality_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the verdicts of patches of a tract.
+
+    Parameters
+    ----------
+    qualities
+        The dataset ``restored_coadd_quality`` of each patch, at least one,
+        all of one tract and band.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        As of `verdict_map`, with the FWHM of the exposures and of the
+        restored coadd in each patch, and the depth of the linear coadd.
+    """
+    boxes = []
+    for quality in qualities:
+        patch, figures = quality["patch"], quality["figures"]
+        lines = [f"{figures['fwhm_in']:.2f} \N{RIGHTWARDS ARROW} {figures['fwhm_out']:.2f}\N{DOUBLE PRIME}"]
+        if math.isfinite(figures["depth_linear"]):
+            lines.append(f"{figures['depth_linear']:.2f} mag")
+        (left, right), (bottom, top) = patch["inner_x"], patch["inner_y"]
+        boxes.append(
+            PatchBox(str(patch["patch"]), (left, right), (bottom, top), quality["verdict"], tuple(lines))
+        )
+    first = qualities[0]["patch"]
+    return verdict_map(boxes, title=f"{first['skymap']}, tract {first['tract']}, {first['band']}")

@@ -101,19 +101,30 @@ class TractContents:
         Its data ID.
     patches
         Its patches, in order.
-    maps
-        Maps of verdicts, PNG files, by band.
     """
 
     skymap: str
     tract: int
     patches: Sequence[PatchContents]
-    maps: Mapping[str, ResourcePath]
 
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
         return f"{self.skymap}-{self.tract}".replace("/", "_")
+
+    def qualities(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the quality of all patches, by band.
+
+        Returns
+        -------
+        qualities : `dict`
+            Datasets by band, in order of the bands and patches.
+        """
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for patch in self.patches:
+            for band in patch.bands:
+                found.setdefault(band.band, []).append(band.quality)
+        return dict(sorted(found.items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +134,15 @@ class ReportContents:
     Attributes
     ----------
     title
-        What it is about, the repository and the collection.
+        What it is about.
+    collections
+        Collections it was read from.
     tracts
         Tracts, in order.
     """
 
     title: str
+    collections: Sequence[str]
     tracts: Sequence[TractContents]
 
     @cached_property
@@ -198,7 +212,6 @@ def read_contents(
         )
     plots = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_plot", where)}
     colors = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_color_plot", where)}
-    maps = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_quality_map", where)}
     coadds = {suffix: {_key(r): r for r in _find(butler, name + suffix, where)} for suffix in _COADDS}
     bands: dict[tuple[str, int, int], list[BandContents]] = {}
     for done, ref in enumerate(qualities):
@@ -222,21 +235,11 @@ def read_contents(
         PatchContents(*key, sorted(found, key=lambda band: band.band), colors.get((*key, None)))
         for key, found in sorted(bands.items())
     ]
-    tracts = []
-    for skymap, tract in dict.fromkeys((patch.skymap, patch.tract) for patch in patches):
-        tracts.append(
-            TractContents(
-                skymap,
-                tract,
-                [patch for patch in patches if (patch.skymap, patch.tract) == (skymap, tract)],
-                {
-                    key[3]: uri
-                    for key, uri in sorted(maps.items(), key=lambda item: str(item[0][3]))
-                    if key[:2] == (skymap, tract) and uri is not None
-                },
-            )
-        )
-    return ReportContents(title, tracts)
+    tracts = [
+        TractContents(*key, [patch for patch in patches if (patch.skymap, patch.tract) == key])
+        for key in dict.fromkeys((patch.skymap, patch.tract) for patch in patches)
+    ]
+    return ReportContents(title, list(butler.collections.defaults), tracts)
 
 
 def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:
@@ -244,7 +247,9 @@ def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:
     not have finds those of the dimensions that it has.
     """
     try:
-        return sorted(butler.query_datasets(dataset_type, where=where), key=lambda ref: str(_key(ref)))
+        # Without a limit, beyond which datasets would be left out.
+        refs = butler.query_datasets(dataset_type, where=where, limit=None)
+        return sorted(refs, key=lambda ref: str(_key(ref)))
     except (EmptyQueryResultError, MissingDatasetTypeError):
         return []
 
@@ -258,5 +263,6 @@ def _key(ref: DatasetRef) -> tuple[Any, ...]:
 def _uri(butler: Butler, ref: DatasetRef) -> ResourcePath | None:
     try:
         return butler.getURI(ref)
-    except (DatasetNotFoundError, FileNotFoundError, LookupError):
+    except (DatasetNotFoundError, FileNotFoundError, LookupError, RuntimeError):
+        # Not written, or not as one file.
         return None

@@ -17,6 +17,7 @@ import datetime
 import importlib.metadata
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import jinja2
 
 from lsst.resources import ResourcePath
 
-from ._contents import BandContents, PatchContents, ReportContents, ReportError
+from ._contents import BandContents, ReportContents, ReportError, TractContents
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
@@ -189,7 +190,7 @@ def write_report(
     """
     root = Path(folder)
     index = root / "index.html"
-    _require_report(root, index)
+    _clear_report(root, index)
     (root / "patches").mkdir(parents=True, exist_ok=True)
     (root / "images").mkdir(exist_ok=True)
     environment = jinja2.Environment(
@@ -218,13 +219,10 @@ def write_report(
                 color=_copy(patch.color_plot, root, f"{patch.name}-color"),
                 plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.band}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
-                snippet=_snippet(patch),
+                snippets={band.band: _snippet(band, contents) for band in patch.bands},
             )
             (root / "patches" / f"{patch.name}.html").write_text(page)
-    maps = {
-        tract.name: {band: _copy(uri, root, f"{tract.name}-{band}-map") for band, uri in tract.maps.items()}
-        for tract in contents.tracts
-    }
+    maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
     page = environment.get_template("index.html.j2").render(
         **common, root="", maps=maps, columns=_OVERVIEW, headings=_HEADINGS, notes=list(notes)
     )
@@ -233,14 +231,27 @@ def write_report(
     return index
 
 
-def _require_report(root: Path, index: Path) -> None:
-    """Refuse to write into a folder with anything but a report."""
+def _clear_report(root: Path, index: Path) -> None:
+    """Delete a report, and refuse to touch a folder with anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     if index.is_file() and f'content="{_GENERATOR}' in index.read_text():
         index.unlink()
+        for name in ("patches", "images"):
+            shutil.rmtree(root / name, ignore_errors=True)
         return
     raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
+
+
+def _draw_maps(tract: TractContents, root: Path) -> dict[str, str]:
+    """Draw the verdicts of a tract in each band, and return the files."""
+    from ..plots import quality_map
+
+    paths = {}
+    for band, qualities in tract.qualities().items():
+        paths[band] = f"images/{tract.name}-{band}-map.png"
+        quality_map(qualities).savefig(root / paths[band])
+    return paths
 
 
 def _copy(uri: ResourcePath | None, root: Path, name: str) -> str | None:
@@ -279,8 +290,11 @@ def _measured(value: float, sigma: float, style: str) -> str:
     return format(value, style) if math.isfinite(value) and math.isfinite(sigma) else _DASH
 
 
-def _snippet(patch: PatchContents) -> str:
-    """Return the lines of Python that read a coadd of the patch."""
-    first = patch.bands[0]
-    names = ", ".join(f"{name}={value!r}" for name, value in first.data_id.items())
-    return f'coadd = butler.get("restored_coadd_linear", {names})'
+def _snippet(band: BandContents, contents: ReportContents) -> str:
+    """Return the lines of Python that read the coadd to measure on."""
+    names = sorted(band.datasets)
+    name = next((name for name in names if name.endswith("_linear")), names[0] if names else "")
+    keys = ", ".join(f"{key}={value!r}" for key, value in band.data_id.items())
+    return f"butler = Butler.from_config(REPO, collections={list(contents.collections)})\n" + (
+        f'coadd = butler.get("{name}", {keys})'
+    )

@@ -23,6 +23,7 @@ from astropy.table import Table
 from ..adapters import CoaddArrays
 from ..core import kernel_fwhm
 from ..metrics import (
+    blank_sky,
     depth_of_error,
     detect_sources,
     find_stars,
@@ -43,9 +44,8 @@ _MAX_CELLS = 16
 _MIN_SIGNIFICANCE = 3.0
 """Significance below which a difference of fluxes is taken for none."""
 
-_SOURCE_RADIUS = 2.0
-"""Radius around a source, in FWHM, that is not blank sky; and one more for
-each factor of ten in signal-to-noise."""
+_MARGIN_FWHMS = 2.0
+"""Distance from detected pixels, in FWHM, that is not blank sky."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,10 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
     Returns
     -------
     figures : `dict` [`str`, `float`]
-        ``fwhm_in``, median PSF FWHM of the exposures, and
-        ``fwhm_in_best``, that of the sharpest, in arcsec; ``chi_square``,
-        reduced, of all pixels; ``held_out_chi_square``, twice the mean
+        ``num_exposures``; ``depth_in_exposures``, how many of them a pixel
+        with data has in the mean; ``fwhm_in``, median PSF FWHM of the
+        exposures, and ``fwhm_in_best``, that of the sharpest, in arcsec;
+        ``chi_square``, reduced, of all pixels; ``held_out_chi_square``, twice the mean
         Huber loss of the exposures that a fit did not see (0.5 for each
         sigma^2 of a small deviation, the error of the prediction included);
         ``rejected_fraction`` of the pixels; the shares of the weight of
@@ -105,11 +106,14 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
     total = patch["num_exposures"] + patch["num_dropped"]
     area = sum(float(exposure["used_fraction"]) for exposure in used)
     rejected = sum(float(e["rejected_fraction"]) * float(e["used_fraction"]) for e in used)
+    # Several detectors of a visit share a patch.
+    with_data = 1.0 - float(image["no_data_fraction"])
+    depth = area / with_data if with_data > 0 else 0.0
     return {
         "num_exposures": float(len(used)),
-        "depth_in_exposures": area,
+        "depth_in_exposures": depth,
         "dropped_fraction": patch["num_dropped"] / total if total else math.nan,
-        "missing_exposures": float(max(0, min_exposures - len(used))),
+        "missing_exposures": max(0.0, min_exposures - depth),
         "fwhm_in": float(np.median(widths)) if widths else math.nan,
         "fwhm_in_best": min(widths, default=math.nan),
         "chi_square": float(image["chi_square"]),
@@ -148,18 +152,17 @@ def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, 
         arcsec, ``star_width_error``; ``noise_correlation`` of adjacent
         pixels, ``noise_correlation_direct``; ``flux_offset`` of the coadd to
         measure on from the direct one and ``denoised_flux_offset`` of the
-        denoised from the one to measure on, for bright stars, with their
-        errors, scatters and numbers of stars; what is within three standard
-        deviations of none or unknown is judged as such:
-        ``..._significant`` is 0 then.
+        denoised from the one to measure on, for bright stars, 0 where they
+        are within three standard deviations of that; the same as measured,
+        with their errors, scatters and numbers of stars.
     """
     measured = images.measured
-    sources = detect_sources(measured.image, measured.variance, measured.psf)
+    sources, footprint = detect_sources(measured.image, measured.variance, measured.psf)
     stars = find_stars(
         sources, np.isfinite(measured.image), measured.psf, min_signal_to_noise=min_signal_to_noise
     )
-    blank = _blank_sky(sources, measured)
     fwhm = fwhm_of_kernel(measured.psf)
+    blank = blank_sky(measured.image, footprint, _MARGIN_FWHMS * fwhm)
     width = _star_width(measured, stars)
     figures = {
         "num_sources": float(len(sources)),
@@ -194,19 +197,6 @@ def _weight(exposures: Any) -> float:
 def _largest_background(exposures: Sequence[Mapping[str, Any]], sigma: float) -> float:
     levels = [abs(float(e["background"][0])) for e in exposures if math.isfinite(e["background_sigma"][0])]
     return max(levels) / sigma if levels and sigma > 0 else math.nan
-
-
-def _blank_sky(sources: Table, arrays: CoaddArrays) -> np.ndarray:
-    """Return the pixels on which no source is seen."""
-    blank = np.isfinite(arrays.image)
-    fwhm = fwhm_of_kernel(arrays.psf)
-    rows, columns = np.ogrid[: blank.shape[0], : blank.shape[1]]
-    for x, y, snr in zip(sources["x"], sources["y"], sources["signal_to_noise"], strict=True):
-        radius = fwhm * (_SOURCE_RADIUS + math.log10(max(float(snr), 1.0)))
-        top, left = max(0, int(y - radius)), max(0, int(x - radius))
-        cut = np.s_[top : int(y + radius) + 2, left : int(x + radius) + 2]
-        blank[cut] &= (rows[cut[0]] - y) ** 2 + (columns[:, cut[1]] - x) ** 2 > radius**2
-    return blank
 
 
 def _star_width(arrays: CoaddArrays, stars: Table) -> float:
@@ -264,18 +254,13 @@ def _correlated_depth(arrays: CoaddArrays) -> float:
     correlation = arrays.correlation
     if correlation is None:
         return math.nan
-    height, width = arrays.cell_shape
-    cells = [
-        (i, j)
+    spreads = {
+        (i, j): np.nanmedian(part)
         for i, j in np.ndindex(correlation.shape[:2])
-        if np.isfinite(_cell_of(arrays.variance, i, j, height, width)).any()
+        if np.isfinite(part := arrays.cell_of(arrays.variance, i, j)).any()
+    }
+    depths = [
+        depth_of_error(psf_flux_error(float(spread), correlation[cell], arrays.psfs[cell]))
+        for cell, spread in list(spreads.items())[:: max(1, len(spreads) // _MAX_CELLS)]
     ]
-    depths = []
-    for i, j in cells[:: max(1, len(cells) // _MAX_CELLS)]:
-        variance = float(np.nanmedian(_cell_of(arrays.variance, i, j, height, width)))
-        depths.append(depth_of_error(psf_flux_error(variance, correlation[i, j], arrays.psfs[i, j])))
     return float(np.median(depths)) if depths else math.nan
-
-
-def _cell_of(plane: np.ndarray, i: int, j: int, height: int, width: int) -> np.ndarray:
-    return plane[i * height : (i + 1) * height, j * width : (j + 1) * width]

@@ -67,7 +67,8 @@ _CHECKS = (
     ),
     _Check(
         "missing_exposures",
-        "{value:.0f} exposure(s) short of the number at which artefacts can be told from sources.",
+        "In the mean {value:.1f} exposures are missing in a pixel to the number at which artefacts can be "
+        "told from sources.",
     ),
     _Check(
         "chi_square",
@@ -154,7 +155,7 @@ class QualityLimitsConfig(Config):
     """
 
     dropped_fraction = _limits("Share of the exposures that were left out for faults", 0.1, 0.5)
-    missing_exposures = _limits("Exposures short of min_exposures", 0.0, 1.0)
+    missing_exposures = _limits("Exposures that a pixel has less than min_exposures, in the mean", 0.5, 1.5)
     chi_square = _limits("Factor by which the reduced chi-square of all pixels is from 1", 1.5, 3.0)
     chi_square_weight = _limits("Weight of exposures whose chi-square is beyond a factor of 2", 0.1, 0.5)
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
@@ -182,8 +183,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
     Parameters
     ----------
     figures
-        Figures by name; those that are not finite or absent are unknown, and
-        keep all limits.
+        Figures by name; those that are NaN or absent are unknown, and keep
+        all limits.
     limits
         The limits.
 
@@ -201,7 +202,7 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
     for check in _CHECKS:
         value = float(figures.get(check.name, math.nan))
         first, second = (float(limit) for limit in getattr(limits, check.name))
-        size = check.size(value) if math.isfinite(value) else math.nan
+        size = math.nan if math.isnan(value) else check.size(value)
         verdict, words = Verdict.GOOD, ""
         if size > first:
             verdict = Verdict.BAD if size > second else Verdict.CHECK

@@ -96,7 +96,7 @@ def _growth_curves(
     from ..plots import GrowthCurve
 
     target = psfs["restored"]
-    sources = detect_sources(linear, variance, target)
+    sources, _ = detect_sources(linear, variance, target)
     good = np.isfinite(linear) & np.isfinite(coadd)
     stars = find_stars(sources, good, target, min_signal_to_noise=_MIN_SIGNAL_TO_NOISE)
     radius = np.linspace(0.0, _GROWTH_FWHMS * kernel_fwhm(psfs["coadd"]), _NUM_RADII + 1)[1:]

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 __all__ = ("MakeColorPicturesConfig", "MakeColorPicturesConnections", "MakeColorPicturesTask")
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DeferredDatasetHandle
 from lsst.images import ColorImage
 from lsst.images.cells import CellCoadd
-from lsst.pex.config import Field, ListField, RangeField
+from lsst.pex.config import ChoiceField, Field, ListField, RangeField
 from lsst.pipe.base import (
+    InMemoryDatasetHandle,
     InputQuantizedConnection,
     NoWorkFound,
     OutputQuantizedConnection,
@@ -33,7 +36,10 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, unusable_pixels
+from ..adapters import PatchGeometry, coadd_from_exposure, crop_to_coadd, unusable_pixels
+
+type CoaddSource = CellCoadd | DeferredDatasetHandle | InMemoryDatasetHandle
+"""A coadd, or a handle of one."""
 
 
 class MakeColorPicturesConnections(
@@ -91,7 +97,11 @@ class MakeColorPicturesConnections(
         if config is None:
             return
         self._bands = frozenset(config.bands)
-        if not config.do_compare_direct:
+        if config.do_compare_direct:
+            self.direct_coadds = dataclasses.replace(
+                self.direct_coadds, storageClass=config.direct_storage_class
+            )
+        else:
             del self.direct_coadds
             del self.direct_color
 
@@ -162,6 +172,15 @@ class MakeColorPicturesConfig(PipelineTaskConfig, pipelineConnections=MakeColorP
         min=0.0,
         inclusiveMin=False,
     )
+    direct_storage_class = ChoiceField[str](
+        doc="Storage class that direct coadds are read as.",
+        allowed={
+            "CellCoadd": "A coadd of lsst.images.",
+            "ExposureF": "An exposure of afw, which any coadd of the full stack can be read as.",
+        },
+        default="CellCoadd",
+        optional=False,
+    )
     do_compare_direct = Field[bool](
         doc="Draw the direct coadd too, where there is one (connections.reference_name)?", default=True
     )
@@ -184,25 +203,24 @@ class MakeColorPicturesTask(PipelineTask):
     ) -> None:
         inputs = butlerQC.get(inputRefs)
         restored, direct = (
-            {str(handle.dataId["band"]): handle.get() for handle in inputs.get(name, ())}
+            {str(handle.dataId["band"]): handle for handle in inputs.get(name, ())}
             for name in ("restored_coadds", "direct_coadds")
         )
         outputs = self.run(restored=restored, direct=direct)
         butlerQC.put(outputs, outputRefs)
 
     @timeMethod
-    def run(
-        self, *, restored: Mapping[str, CellCoadd], direct: Mapping[str, CellCoadd] | None = None
-    ) -> Struct:
+    def run(self, *, restored: Mapping[str, CoaddSource], direct: Mapping[str, Any] | None = None) -> Struct:
         """Make the pictures of one patch.
 
         Parameters
         ----------
         restored
-            Restored coadds by band.
+            Restored coadds, or handles of them, by band.
         direct
-            Coadds made without restoration by band; they are drawn if there
-            is one in each of the bands.
+            Coadds made without restoration, or handles of them, by band: of
+            ``direct_storage_class``; they are drawn if there is one in each
+            of the bands.
 
         Returns
         -------
@@ -221,32 +239,47 @@ class MakeColorPicturesTask(PipelineTask):
         bands = list(self.config.bands)
         if missing := [band for band in bands if band not in restored]:
             raise NoWorkFound(f"There is no restored coadd in {', '.join(missing)} for a colour picture.")
-        first = restored[bands[0]]
-        planes = {"restored": _channels([restored[band] for band in bands])}
+        # One coadd at a time, of which the pixels are kept.
+        grid = _read(restored[bands[0]])
+        planes = {"restored": _channels([_pixels(_read(restored[band])) for band in bands])}
         if direct is not None and all(band in direct for band in bands):
-            box = first.bbox
-            planes = {"direct": _channels([direct[band][box] for band in bands]), **planes}
+            images = [_pixels(self._read_direct(direct[band], grid)) for band in bands]
+            planes = {"direct": _channels(images), **planes}
         red, green, blue = (float(scale) for scale in self.config.scales)
         stretch = color_stretch(next(iter(planes.values())), (red, green, blue), self.config.stretch)
         pictures = {name: color_picture(channels, stretch) for name, channels in planes.items()}
         outputs = Struct()
         for name, picture in pictures.items():
-            image = ColorImage(picture, bbox=first.bbox, sky_projection=first.sky_projection)
+            image = ColorImage(picture, bbox=grid.bbox, sky_projection=grid.sky_projection)
             image.metadata.update({"bands": ", ".join(bands), "stretch": stretch.stretch, "coadd": name})
             setattr(outputs, f"{name}_color", image)
-        geometry = PatchGeometry(projection=first.sky_projection, definition=first.patch)
+        geometry = PatchGeometry(projection=grid.sky_projection, definition=grid.patch)
         titles = {"direct": "Coadd", "restored": "Restored"}
         outputs.color_plot = color_comparison_figure(
             [(titles[name], picture) for name, picture in pictures.items()],
             pixel_scale=geometry.pixel_scale,
-            title=f"{geometry.skymap}, tract {geometry.tract}, patch {first.patch.id}: {', '.join(bands)}",
+            title=f"{geometry.skymap}, tract {geometry.tract}, patch {grid.patch.id}: {', '.join(bands)}",
         )
         return outputs
 
+    def _read_direct(self, source: Any, reference: CellCoadd) -> CellCoadd:
+        """Return a direct coadd on the pixels of a restored one."""
+        direct = source.get() if hasattr(source, "get") else source
+        if self.config.direct_storage_class == "ExposureF":
+            return coadd_from_exposure(direct, reference)
+        return crop_to_coadd(direct, reference)
 
-def _channels(coadds: list[CellCoadd]) -> list[np.ndarray]:
-    """Return red, green and blue, NaN without data and in saturated pixels."""
-    images = [np.where(unusable_pixels(coadd), np.nan, coadd.image.array) for coadd in coadds]
-    if len(images) == 2:
-        images.insert(1, 0.5 * (images[0] + images[1]))
-    return images
+
+def _read(source: CoaddSource) -> CellCoadd:
+    """Return a coadd that may be still in its file."""
+    return source if isinstance(source, CellCoadd) else source.get()
+
+
+def _pixels(coadd: CellCoadd) -> np.ndarray:
+    """Return the image, NaN without data and in saturated pixels."""
+    return np.where(unusable_pixels(coadd), np.nan, coadd.image.array)
+
+
+def _channels(images: list[np.ndarray]) -> list[np.ndarray]:
+    """Return red, green and blue."""
+    return images if len(images) == 3 else [images[0], 0.5 * (images[0] + images[1]), images[1]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("MeasureRestorationConfig", "MeasureRestorationConnections", "MeasureRestorationTask")
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from astropy.table import Table
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.images.cells import CellCoadd
-from lsst.pex.config import ConfigField, Field, RangeField
+from lsst.pex.config import ChoiceField, ConfigField, Field, RangeField
 from lsst.pipe.base import (
     InputQuantizedConnection,
     NoWorkFound,
@@ -32,7 +33,7 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import CoaddArrays, PatchGeometry, place_on_patch, unusable_pixels
+from ..adapters import CoaddArrays, PatchGeometry, coadd_from_exposure, place_on_patch, unusable_pixels
 from ._quality_figures import CoaddImages, exposure_figures, image_figures
 from ._quality_limits import QualityLimitsConfig, judge
 
@@ -96,7 +97,11 @@ class MeasureRestorationConnections(
         if not config.do_linear:
             del self.restored_coadd_linear
             del self.restored_coadd_linear_noise
-        if not config.do_compare_direct:
+        if config.do_compare_direct:
+            self.direct_coadd = dataclasses.replace(
+                self.direct_coadd, storageClass=config.direct_storage_class
+            )
+        else:
             del self.direct_coadd
 
 
@@ -120,6 +125,15 @@ class MeasureRestorationConfig(PipelineTaskConfig, pipelineConnections=MeasureRe
         doc="Number of exposures below which artefacts cannot be told from sources.",
         default=3,
         min=1,
+    )
+    direct_storage_class = ChoiceField[str](
+        doc="Storage class that direct coadds are read as.",
+        allowed={
+            "CellCoadd": "A coadd of lsst.images.",
+            "ExposureF": "An exposure of afw, which any coadd of the full stack can be read as.",
+        },
+        default="CellCoadd",
+        optional=False,
     )
     limits = ConfigField[QualityLimitsConfig](doc="Limits of the verdict.")
 
@@ -161,7 +175,7 @@ class MeasureRestorationTask(PipelineTask):
         metrics: Mapping[str, Any],
         linear: CellCoadd | None = None,
         linear_noise: Table | None = None,
-        direct: CellCoadd | None = None,
+        direct: Any = None,
     ) -> Struct:
         """Measure the coadds of one patch in one band.
 
@@ -176,7 +190,8 @@ class MeasureRestorationTask(PipelineTask):
         linear_noise
             Correlation of its noise by cell.
         direct
-            Coadd of the same patch made without restoration, in nJy.
+            Coadd of the same patch made without restoration: a coadd in nJy,
+            or an exposure of afw with ``direct_storage_class="ExposureF"``.
 
         Returns
         -------
@@ -194,6 +209,8 @@ class MeasureRestorationTask(PipelineTask):
         bad = unusable_pixels(restored)
         if bad.all():
             raise NoWorkFound("No pixel of the restored coadd has a value to measure.")
+        if direct is not None and self.config.direct_storage_class == "ExposureF":
+            direct = coadd_from_exposure(direct, restored)
         images = CoaddImages(
             restored=CoaddArrays.from_coadd(restored, bad),
             linear=None if linear is None else CoaddArrays.from_coadd(linear, bad, linear_noise),

@@ -15,7 +15,7 @@ __all__ = ("SummarizeRestorationConfig", "SummarizeRestorationConnections", "Sum
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import astropy.units as u
 from astropy.table import Table
@@ -33,9 +33,6 @@ from lsst.pipe.base import (
 )
 
 from ._quality_limits import Verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _UNITS = {
     "fwhm": u.arcsec,
@@ -141,7 +138,9 @@ class SummarizeRestorationTask(PipelineTask):
         ordered = sorted(qualities, key=lambda quality: quality["patch"]["patch"])
         outputs = Struct(restored_coadd_quality_table=_make_table(ordered))
         if self.config.do_plot:
-            outputs.restored_coadd_quality_map = _make_map(ordered)
+            from ..plots import quality_map
+
+            outputs.restored_coadd_quality_map = quality_map(ordered)
         for verdict in Verdict:
             number = sum(quality["verdict"] == verdict for quality in ordered)
             self.metadata[f"num_{verdict}"] = number
@@ -169,25 +168,3 @@ def _make_table(qualities: Sequence[Mapping[str, Any]]) -> Table:
     first = qualities[0]["patch"]
     table.meta.update({key: first[key] for key in ("skymap", "tract", "band")})
     return table
-
-
-def _make_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
-    from ..plots import PatchBox, verdict_map
-
-    boxes = []
-    for quality in qualities:
-        patch, figures = quality["patch"], quality["figures"]
-        lines = [f"{figures['fwhm_in']:.2f} \N{RIGHTWARDS ARROW} {figures['fwhm_out']:.2f}\N{DOUBLE PRIME}"]
-        if math.isfinite(figures["depth_linear"]):
-            lines.append(f"{figures['depth_linear']:.2f} mag")
-        boxes.append(
-            PatchBox(
-                label=str(patch["patch"]),
-                x=tuple(patch["inner_x"]),
-                y=tuple(patch["inner_y"]),
-                verdict=quality["verdict"],
-                lines=tuple(lines),
-            )
-        )
-    first = qualities[0]["patch"]
-    return verdict_map(boxes, title=f"{first['skymap']}, tract {first['tract']}, {first['band']}")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from lsst.astroclearnet import tasks
-from lsst.astroclearnet.cli import _make_parser
+from lsst.astroclearnet.arguments import make_parser
 from lsst.astroclearnet.commands import ACTIONS
 from lsst.pex.config import (
     ChoiceField,
@@ -150,7 +150,7 @@ def test_every_task_of_the_package_is_documented(reference: Any) -> None:
 
 def test_every_subcommand_and_option_appears(reference: Any) -> None:
     """If this fails, a subcommand or option is not documented."""
-    parser = _make_parser()
+    parser = make_parser()
     text = reference.command_rst(parser)
     for name in ACTIONS:
         assert f"\n{name}\n{'=' * len(name)}\n" in text

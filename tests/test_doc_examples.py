@@ -24,10 +24,12 @@ from typing import Any
 import click
 import pytest
 
-from lsst.astroclearnet.cli import _make_parser
-from lsst.astroclearnet.tasks import RestoreCoaddConfig
+from lsst.astroclearnet.arguments import make_parser
+from lsst.astroclearnet.tasks import MakeColorPicturesConfig, MeasureRestorationConfig, RestoreCoaddConfig
+from lsst.pipe.base import Pipeline
 
 TOP = Path(__file__).parents[1]
+PIPELINES = "resource://lsst.astroclearnet/resources/pipelines"
 PAGES = [
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
@@ -92,7 +94,7 @@ def test_astroclearnet_takes_what_is_shown(words: list[str]) -> None:
     message = io.StringIO()
     with contextlib.redirect_stderr(message):
         try:
-            options = _make_parser().parse_args(words)
+            options = make_parser().parse_args(words)
         except SystemExit:
             pytest.fail(message.getvalue())
     assert options.command == words[0]
@@ -129,7 +131,7 @@ def test_middleware_takes_what_is_shown(program: str, words: list[str]) -> None:
 def test_options_in_the_text_exist() -> None:
     """If this fails, a page names an option that no command has."""
     known = {"--run-slow", "--user"}
-    parser = _make_parser()
+    parser = make_parser()
     for action in parser._actions:
         known.update(action.option_strings)
         for child in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
@@ -145,6 +147,7 @@ def test_options_in_the_text_exist() -> None:
         known |= list_options(program, command)
     # Wanted without running a benchmark, which would import the peers.
     known |= set(re.findall(r'"(--[a-z-]+)"', (TOP / "benchmarks" / "quality.py").read_text()))
+    known |= set(re.findall(r'"(--[a-z-]+)"', (TOP / "tests" / "conftest.py").read_text()))
     for page in PAGES:
         named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text()))
         assert named <= known, f"{page.name}: {sorted(named - known)}"
@@ -152,13 +155,24 @@ def test_options_in_the_text_exist() -> None:
 
 def test_fields_of_the_configuration_exist() -> None:
     """If this fails, an override of the documentation is refused."""
-    config = RestoreCoaddConfig()
+    configs = {
+        "restoreCoadd": RestoreCoaddConfig(),
+        "measureRestoration": MeasureRestorationConfig(),
+        "makeColorPictures": MakeColorPicturesConfig(),
+    }
+    parameters = Pipeline.from_uri(f"{PIPELINES}/RestoreCoadd.yaml")
     count = 0
     for page in PAGES:
-        for path in re.findall(r"restoreCoadd:([a-z_.]+)=", page.read_text()):
-            value: Any = config
+        for label, path in re.findall(r"\b([a-zA-Z]+):([a-z_.]+)=", page.read_text()):
+            if label == "parameters":
+                # They reach all tasks, and keep the contracts.
+                parameters.addConfigOverride(label, path, {"do_linear": False, "output_name": "n"}[path])
+                parameters.to_graph()
+            if label not in configs:
+                continue
+            value: Any = configs[label]
             for name in path.split("."):
-                assert hasattr(value, name), f"{page.name}: restoreCoadd has no field {path}"
+                assert hasattr(value, name), f"{page.name}: {label} has no field {path}"
                 value = getattr(value, name)
             count += 1
     assert count > 10

@@ -85,6 +85,10 @@ def test_aperture_and_cells() -> None:
     """If it fails, a table of cells cannot be used at once."""
     stamps = np.stack([gaussian(1.0), gaussian(2.0)])
     y, x = np.mgrid[-6:7, -6:7]
+    # A cell whose noise is not known keeps that of the others.
+    unknown = np.concatenate([stamps, np.zeros_like(stamps[:1])])
+    assert np.isnan(flux_error_factor(unknown, gaussian(2.0))[-1])
+    assert np.isfinite(flux_error_factor(unknown, gaussian(2.0))[:-1]).all()
     factors = flux_error_factor(stamps, (y**2 + x**2 <= 36).astype(float))
     assert factors.shape == (2,)
     # In an aperture much wider than the correlation: sqrt(sum rho).

@@ -67,7 +67,7 @@ def scene() -> dict[str, Any]:
             GrowthCurve("coadd", radius, 1.0 - np.exp(-radius), np.full(9, 0.01)),
             GrowthCurve("declared PSF", radius, 1.0 - np.exp(-2.0 * radius)),
         ],
-        "history": {"step": [0, 10, 20], "loss": [9.0, 2.0, 1.0], "held_out_loss": [9.5, 2.5, 1.2]},
+        "history": {"epoch": [0, 10, 20], "loss": [9.0, 2.0, 1.0], "held_out_loss": [9.5, 2.5, 1.2]},
         "title": "Tract 1, patch 2, band i",
         "pixel_scale": 0.2,
     }
@@ -131,10 +131,10 @@ def test_restoration_figure_of_nothing() -> None:
         arguments[name] = np.full(SHAPE, np.nan)
     arguments["images"] = {name: np.full(SHAPE, np.nan) for name in ("Coadd", "Restored", "Linear")}
     arguments["growth"] = []
-    arguments["history"] = {"step": [], "loss": []}
+    arguments["history"] = {"epoch": [], "loss": []}
     arguments["psfs"] = {}
     figure = restoration_figure(**arguments)
-    assert panel(figure, "Convergence").texts[0].get_text() == "no steps recorded"
+    assert panel(figure, "Convergence").texts[0].get_text() == "no epochs recorded"
     assert panel(figure, "Curve of growth").texts[0].get_text() == "no bright isolated star"
 
 

@@ -23,6 +23,6 @@ config.target_fwhm = 1.0
 # corrected for crosstalk (pipelines/_ingredients/DECam/DRP.yaml of drp_pipe).
 config.preparation.mask_planes["SUSPECT"] = "exclude"
 
-# Sky corrections are not used with DECam (do_use_sky_corr: false in the same
-# file), nor here.
+# No pipeline of DECam in drp_pipe makes its warps with sky corrections
+# (doApplyNewBackground of makeDirectWarp), and neither is one used here.
 config.preparation.do_apply_sky_correction = False

@@ -82,7 +82,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     )
     return make_cell_coadd(
         geometry=geometry,
-        band=reference.band,
+        band=str(reference.band),
         image=np.where(planes["NO_DATA"], np.nan, image),
         variance=variance,
         mask_planes=planes,

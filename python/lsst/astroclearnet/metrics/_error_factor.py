@@ -46,7 +46,8 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     Returns
     -------
     factor : `numpy.ndarray`
-        Shape () or (n,), float64.
+        Shape () or (n,), float64; NaN for cells whose correlation is not
+        known, 0 also in the middle.
 
     Raises
     ------
@@ -61,7 +62,8 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     if stamps.ndim not in (2, 3) or stamps.shape[-2] != size or size % 2 == 0:
         raise ValueError(f"Correlations must be square stamps of odd size; got shape {stamps.shape}.")
     middle = stamps[..., size // 2, size // 2]
-    if not np.allclose(middle, 1.0, atol=1e-4):
+    known = (middle != 0.0) | (stamps.ndim == 2)
+    if not np.allclose(middle[known], 1.0, atol=1e-4):
         raise ValueError(f"The correlation of a pixel with itself must be 1; got {middle.min()}.")
     profile = np.asarray(weights, dtype=float)
     if profile.ndim != 2 or not np.isfinite(profile).all() or not profile.any():
@@ -70,8 +72,9 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     padded = np.pad(profile, size // 2)
     overlap = correlate(padded, profile, mode="valid")
     ratio = np.sum(stamps * overlap, axis=(-1, -2)) / overlap[size // 2, size // 2]
-    if np.min(ratio) < 0.0:
+    ratio = np.where(known, ratio, np.nan)
+    if (ratio < 0.0).any():
         raise ValueError(
-            f"The correlation gives the flux a variance of {np.min(ratio):.3g} times that of white noise."
+            f"The correlation gives the flux a variance of {np.nanmin(ratio):.3g} times that of white noise."
         )
     return np.sqrt(ratio)

@@ -96,7 +96,7 @@ def restoration_figure(
     growth
         Light of stars within growing apertures; may be empty.
     history
-        Course of the fit by the keys ``step``, ``loss`` (mean loss of the
+        Course of the fit by the keys ``epoch``, ``loss`` (mean loss of the
         held-out exposures over the pixels that are fitted) and, where there
         is one, ``held_out_loss`` (the same over the pixels set aside for
         validation); equally long lists, which may be empty.
@@ -288,9 +288,9 @@ def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
     axes
         Where to draw.
     history
-        Lists by the keys ``step``, ``loss`` and ``held_out_loss``.
+        Lists by the keys ``epoch``, ``loss`` and ``held_out_loss``.
     """
-    steps = np.asarray(history.get("step", ()), dtype=float)
+    steps = np.asarray(history.get("epoch", ()), dtype=float)
     drawn: list[NDArray[Any]] = []
     for key, label, color in (
         ("loss", "pixels fitted", COLORS[1]),
@@ -300,10 +300,10 @@ def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
         if steps.size and values.size == steps.size and np.isfinite(values).any():
             axes.plot(steps, values, color=color, label=label)
             drawn.append(values[np.isfinite(values)])
-    axes.set(xlabel="step", ylabel="held-out loss per pixel", title="Convergence")
+    axes.set(xlabel="epoch", ylabel="held-out loss per pixel", title="Convergence")
     axes.margins(x=0.0)
     if not drawn:
-        axes.text(0.5, 0.5, "no steps recorded", transform=axes.transAxes, ha="center", color="0.5")
+        axes.text(0.5, 0.5, "no epochs recorded", transform=axes.transAxes, ha="center", color="0.5")
         return
     values = np.concatenate(drawn)
     if values.min() > 0 and values.max() > 10.0 * values.min():

@@ -93,11 +93,11 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         ``num_exposures``; ``depth_in_exposures``, how many of them a pixel
         with data has in the mean; ``fwhm_in``, median PSF FWHM of the
         exposures, and ``fwhm_in_best``, that of the sharpest, in arcsec;
-        ``chi_square``, reduced, of all pixels; ``held_out_chi_square``, twice the mean
-        Huber loss of the exposures that a fit did not see (0.5 for each
-        sigma^2 of a small deviation, the error of the prediction included);
-        ``rejected_fraction`` of the pixels; the shares of the weight of
-        exposures that do not fit, and what else `judge` knows.
+        ``chi_square``, reduced, of all pixels; ``held_out_chi_square``, twice
+        the mean Huber loss of the exposures that a fit did not see (0.5 for
+        each sigma^2 of a small deviation, the error of the prediction
+        included); ``rejected_fraction`` of the pixels; the shares of the
+        weight of exposures that do not fit, and what else `judge` knows.
     """
     patch, fit, image = metrics["patch"], metrics["fit"], metrics["image"]
     exposures: Sequence[Mapping[str, Any]] = metrics["exposures"]

@@ -75,7 +75,7 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
         psfs=psfs,
         growth=_growth_curves(coadd, restored, linear, linear_variance, psfs, geometry.pixel_scale),
         history={
-            "step": list(range(len(history.loss))),
+            "epoch": list(range(len(history.loss))),
             "loss": history.loss,
             "held_out_loss": history.validation_loss,
         },

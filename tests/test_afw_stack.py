@@ -28,7 +28,12 @@ from lsst.astroclearnet.adapters import (
 )
 from lsst.astroclearnet.metrics import flux_error_factor
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
-from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.astroclearnet.tasks import (
+    MeasureRestorationConfig,
+    MeasureRestorationTask,
+    RestoreCoaddConfig,
+    RestoreCoaddTask,
+)
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler, DatasetType
 from lsst.images import VisitImage
@@ -253,6 +258,32 @@ def test_coadd_is_read_as_an_exposure(butler: Butler, outputs: Struct) -> None:
     assert sky.getDec().asDegrees() == pytest.approx(float(expected.dec.deg), abs=1e-9)
     kernel = exposure.getPsf().computeKernelImage(Point2D(x, y))
     np.testing.assert_allclose(kernel.array, coadd.psf.compute_kernel_image(x=x, y=y).array, atol=1e-12)
+
+
+def test_direct_coadd_is_compared(butler: Butler, outputs: Struct) -> None:
+    """If it fails, star fluxes of restored coadds are not compared with those
+    of coadds that the full stack made, or on another scale.
+    """
+    from lsst.afw.image import PhotoCalib
+
+    (ref,) = butler.query_datasets("restored_coadd_linear")
+    exposure = butler.get(ref, storageClass="ExposureF")
+    config = MeasureRestorationConfig()
+    config.direct_storage_class = "ExposureF"
+    task = MeasureRestorationTask(config=config)
+    inputs = {
+        "restored": outputs.restored_coadd,
+        "metrics": outputs.restored_coadd_metrics,
+        "linear": outputs.restored_coadd_linear,
+        "linear_noise": outputs.restored_coadd_linear_noise,
+    }
+    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["figures"]
+    assert figures["flux_num_stars"] >= 3
+    assert figures["flux_offset_measured"] == pytest.approx(0.0, abs=1e-3)
+    # One whose counts are of 2 nJy has twice the flux.
+    exposure.setPhotoCalib(PhotoCalib(2.0))
+    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["figures"]
+    assert figures["flux_offset_measured"] == pytest.approx(-0.5, abs=1e-3)
 
 
 def test_coadd_is_read_as_cells(butler: Butler, outputs: Struct) -> None:

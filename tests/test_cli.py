@@ -18,13 +18,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
-from lsst.astroclearnet.adapters import make_cell_coadd
+from lsst.astroclearnet.adapters import PatchGeometry, make_cell_coadd
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import (
     ACTIONS,
@@ -65,6 +66,24 @@ SIGMA = 3.0
 BLUR = 0.7
 
 
+def make_quality(keys: dict[str, Any], geometry: PatchGeometry) -> dict[str, Any]:
+    """Return the quality of a patch without concerns."""
+    inner = geometry.definition.inner_bbox
+    return {
+        "patch": {
+            **{name: keys[name] for name in ("skymap", "tract", "patch", "band")},
+            "inner_x": [inner.x.start, inner.x.stop],
+            "inner_y": [inner.y.start, inner.y.stop],
+        },
+        "verdict": "good",
+        "concerns": [],
+        "details": [],
+        "figures": {"fwhm_in": 0.7, "fwhm_out": 0.54, "depth_linear": 26.5},
+        "checks": [],
+        "exposures": [],
+    }
+
+
 def put_restored(root: str, number: int | None = None) -> None:
     """Put what a perfect restoration with white noise would be.
 
@@ -80,6 +99,7 @@ def put_restored(root: str, number: int | None = None) -> None:
             ("restored_coadd_linear", "CellCoadd"),
             ("restored_coadd_linear_noise", "ArrowAstropy"),
             ("restored_coadd_metrics", "StructuredDataDict"),
+            ("restored_coadd_quality", "StructuredDataDict"),
         )
     }
     for dataset_type in types.values():
@@ -128,6 +148,7 @@ def put_restored(root: str, number: int | None = None) -> None:
         butler.put(linear, types["restored_coadd_linear"], keys)
         butler.put(table, types["restored_coadd_linear_noise"], keys)
         butler.put(metrics, types["restored_coadd_metrics"], keys)
+        butler.put(make_quality(keys, geometry), types["restored_coadd_quality"], keys)
     writer = Butler.from_config(root, writeable=True)
     writer.collections.register(_demo.RESTORED, CollectionType.CHAINED)
     writer.collections.redefine_chain(_demo.RESTORED, [f"{_demo.RESTORED}/run", _demo.DEFAULTS])
@@ -403,7 +424,7 @@ def test_demo(
     (command,) = commands
     assert command[command.index("-j") + 1] == "3"
     assert output.count(f"$ {format_command(command)}\n") == 2
-    for name in ("repo", "comparison.ecsv", "comparison.png"):
+    for name in ("repo", "comparison.ecsv", "comparison.png", "report/index.html"):
         assert str(folder / name) in output
         assert (folder / name).exists()
     assert "Row all" in output

@@ -79,9 +79,7 @@ RULES = {
     "version.py": Room(),
     "arguments.py": Room((), ("version",)),
     # The command only starts what the rooms do, and starts up without them.
-    "cli.py": Room(
-        (), ("arguments.py",), (PACKAGE, "lsst", "numpy", "astropy", "rich", "torch", "matplotlib")
-    ),
+    "cli.py": Room((), ("arguments",), (PACKAGE, "lsst", "numpy", "astropy", "rich", "torch", "matplotlib")),
 }
 
 

@@ -266,8 +266,7 @@ def test_direct_coadd_is_compared(butler: Butler, outputs: Struct) -> None:
     """
     from lsst.afw.image import PhotoCalib
 
-    (ref,) = butler.query_datasets("restored_coadd_linear")
-    exposure = butler.get(ref, storageClass="ExposureF")
+    exposure = butler.get("restored_coadd_linear", DATA_ID, collections="run", storageClass="ExposureF")
     config = MeasureRestorationConfig()
     config.direct_storage_class = "ExposureF"
     task = MeasureRestorationTask(config=config)

@@ -306,8 +306,9 @@ def test_reading_of_a_small_repository(tmp_path: Path) -> None:
     (row,) = table.rows
     assert row["exposures"] == "4 of 4"
     assert float(row["ratio, Lanczos"]) > 0.0
-    # Image, variance, position, area and mask, and planes of the patch.
-    assert 29.0 < float(row["kept, bytes per pixel"]) < 70.0
+    # Image, variance, position, area and mask, planes of the patch, and PSFs,
+    # which on a small patch are many for its pixels.
+    assert 29.0 < float(row["kept, bytes per pixel"]) < 100.0
 
 
 @pytest.mark.slow

@@ -162,7 +162,8 @@ class RestoreCoaddTask(PipelineTask):
         ----------
         visit_images
             Visit images (`lsst.images.VisitImage`) or deferred handles of
-            them, in any order.  Direct warps come as `DirectWarpSource`.
+            them, in any order.  Direct warps come as
+            `~lsst.astroclearnet.adapters.DirectWarpSource`.
         geometry
             Geometry of the patch.
         band
@@ -175,7 +176,8 @@ class RestoreCoaddTask(PipelineTask):
         visit_summaries
             Calibrations by visit, for ``use_visit_summary_psf``, ``..._wcs``
             and ``..._photo_calib``: a ``lsst.afw.table.ExposureCatalog``, a
-            deferred handle of one, or `VisitCalibration` objects by detector.
+            deferred handle of one, or
+            `~lsst.astroclearnet.adapters.VisitCalibration` objects by detector.
 
         Returns
         -------

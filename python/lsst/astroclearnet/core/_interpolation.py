@@ -18,11 +18,8 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from ._interpolation_profile import WIDTH, kernel_profile
+from ._interpolation_profile import LANES, WIDTH, kernel_profile
 from ._latent_grid import LatentGrid
-
-LANES = 8
-"""Number of images that are interpolated at once on the CPU."""
 
 
 class Interpolation(ABC):

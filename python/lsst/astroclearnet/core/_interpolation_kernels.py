@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ._interpolation import LANES
 from ._interpolation_lanes import BLOCK, gather_lanes, gather_one, scatter_lanes, scatter_one
-from ._interpolation_profile import WIDTH, kernel_profile
+from ._interpolation_profile import LANES, WIDTH, kernel_profile
 
 _OPTIONS: Any = {
     # A product may be added without being rounded; the order of sums stays.

@@ -21,8 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._interpolation import LANES
-from ._interpolation_profile import WIDTH
+from ._interpolation_profile import LANES, WIDTH
 
 BLOCK = 64
 """Number of pixels in an array of weights."""

@@ -18,6 +18,9 @@ import numpy as np
 WIDTH = 5
 """Width of the interpolation kernel in pixels."""
 
+LANES = 8
+"""Number of images that are interpolated at once on the CPU."""
+
 _BANDWIDTH = 0.33
 """Frequency, in cycles per pixel, up to which images have power."""
 

@@ -177,7 +177,8 @@ class RestoreCoaddTask(PipelineTask):
             Calibrations by visit, for ``use_visit_summary_psf``, ``..._wcs``
             and ``..._photo_calib``: a ``lsst.afw.table.ExposureCatalog``, a
             deferred handle of one, or
-            `~lsst.astroclearnet.adapters.VisitCalibration` objects by detector.
+            `~lsst.astroclearnet.adapters.VisitCalibration` objects by
+            detector.
 
         Returns
         -------

@@ -17,10 +17,9 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import CompiledInterpolation, LatentGrid, SparseInterpolation
-from lsst.astroclearnet.core._interpolation import LANES
 from lsst.astroclearnet.core._interpolation_kernels import axis_weights
 from lsst.astroclearnet.core._interpolation_lanes import BLOCK
-from lsst.astroclearnet.core._interpolation_profile import WIDTH, kernel_profile
+from lsst.astroclearnet.core._interpolation_profile import LANES, WIDTH, kernel_profile
 
 SHAPE = (41, 34)
 

@@ -61,4 +61,4 @@ benchmark: .venv/.done
 	$(QUALITY) --only-table && exit $$status
 
 clean:
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache doc/_build
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache doc/_build doc/lsst.astroclearnet/api

@@ -7,7 +7,7 @@
 # license that can be found in the LICENSE file.
 
 # Overrides of RestoreCoaddConfig for a first look in a fraction of the time:
-#   -C restoreCoadd:config/quick_look.py
+#   -C restoreCoadd:$ASTROCLEARNET_DIR/config/quick_look.py
 # The fit stops early, on one window of each patch, and the variances follow
 # from a single draw of the noise: do not publish what comes out.
 

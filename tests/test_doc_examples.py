@@ -166,14 +166,15 @@ def test_fields_of_the_configuration_exist() -> None:
         for label, path in re.findall(r"\b([a-zA-Z]+):([a-z_.]+)=", page.read_text()):
             if label == "parameters":
                 # They reach all tasks, and keep the contracts.
-                parameters.addConfigOverride(label, path, {"do_linear": False, "output_name": "n"}[path])
+                value = False if path.endswith("do_linear") else "name"
+                parameters.addConfigOverride(label, path, value)
                 parameters.to_graph()
             if label not in configs:
                 continue
-            value: Any = configs[label]
+            part: Any = configs[label]
             for name in path.split("."):
-                assert hasattr(value, name), f"{page.name}: {label} has no field {path}"
-                value = getattr(value, name)
+                assert hasattr(part, name), f"{page.name}: {label} has no field {path}"
+                part = getattr(part, name)
             count += 1
     assert count > 10
 

@@ -11,6 +11,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from lsst.astroclearnet.core import linear_noise
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.daf.butler import DatasetType
 from lsst.images import Box
-from lsst.pipe.base import Pipeline
+from lsst.pipe.base import Instrument, Pipeline
 from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
 from lsst.pipe.base.pipeline_graph import PipelineGraph
 from lsst.pipe.base.tests.mocks import InMemoryRepo, mock_pipeline_graph
@@ -63,6 +66,11 @@ class Case:
     sky_correction: bool
     fwhm: float
     scale: float
+
+    @property
+    def camera(self) -> str:
+        """Name of the instrument."""
+        return self.name.split("/")[0]
 
 
 FULL = ("finalVisitSummary", "deepCoaddVisits")
@@ -118,7 +126,34 @@ def square(ra: float, width: float) -> ConvexPolygon:
     )
 
 
-def make_repository() -> InMemoryRepo:
+INSTRUMENTS = {
+    "lsst.obs.subaru": {"HyperSuprimeCam": "HSC"},
+    "lsst.obs.lsst": {"LsstCam": "LSSTCam", "LsstComCam": "LSSTComCam"},
+    "lsst.obs.decam": {"DarkEnergyCamera": "DECam"},
+}
+
+
+@pytest.fixture(autouse=True)
+def instruments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes with the names of the instruments, whose packages are not on
+    PyPI.
+    """
+
+    def make_class(class_name: str, name: str) -> type:
+        members = {"getName": classmethod(lambda cls: name), "register": None, "getRawFormatter": None}
+        return type(class_name, (Instrument,), members)
+
+    if importlib.util.find_spec("lsst.obs") is not None:
+        return
+    monkeypatch.setitem(sys.modules, "lsst.obs", types.ModuleType("lsst.obs"))
+    for package, names in INSTRUMENTS.items():
+        module = types.ModuleType(package)
+        for class_name, name in names.items():
+            setattr(module, class_name, make_class(class_name, name))
+        monkeypatch.setitem(sys.modules, package, module)
+
+
+def make_repository(camera: str = "HSC") -> InMemoryRepo:
     """Return a registry of two patches in the bands of HSC.
 
     Patch 40 is under detector 49 of three visits in each band and under one
@@ -126,11 +161,11 @@ def make_repository() -> InMemoryRepo:
     """
     repository = InMemoryRepo()
     insert = repository.butler.registry.insertDimensionData
-    for camera, detectors in (("HSC", (49, 50)), ("OtherCam", (49,))):
-        insert("instrument", {"name": camera, "visit_max": 10**9, "exposure_max": 10**9, "detector_max": 200})
-        insert("day_obs", {"instrument": camera, "id": 20150320})
+    for name, detectors in ((camera, (49, 50)), ("OtherCam", (49,))):
+        insert("instrument", {"name": name, "visit_max": 10**9, "exposure_max": 10**9, "detector_max": 200})
+        insert("day_obs", {"instrument": name, "id": 20150320})
         for detector in detectors:
-            insert("detector", {"instrument": camera, "id": detector, "full_name": str(detector)})
+            insert("detector", {"instrument": name, "id": detector, "full_name": str(detector)})
     sky_map: dict[str, Any] = {"name": "hsc_rings_v1", "hash": b"v1".ljust(20, b"\0")}
     insert("skymap", {**sky_map, "tract_max": 16973, "patch_nx_max": 9, "patch_ny_max": 9})
     insert("tract", {"skymap": "hsc_rings_v1", "id": 9813, "region": square(150.1, 0.4)})
@@ -138,20 +173,20 @@ def make_repository() -> InMemoryRepo:
         cell = {"cell_x": 4 + patch - 40, "cell_y": 4, "region": square(ra, 0.09)}
         insert("patch", {"skymap": "hsc_rings_v1", "tract": 9813, "id": patch, **cell})
 
-    def observe(camera: str, visit: int, physical_filter: str, detectors: tuple[int, ...]) -> None:
-        names = {"instrument": camera, "name": str(visit), "day_obs": 20150320}
+    def observe(name: str, visit: int, physical_filter: str, detectors: tuple[int, ...]) -> None:
+        names = {"instrument": name, "name": str(visit), "day_obs": 20150320}
         insert(
             "visit", {**names, "id": visit, "physical_filter": physical_filter, "region": square(150.1, 0.3)}
         )
         for detector in detectors:
             region = square(150.0 + 0.2 * (detector - 49), 0.08)
-            place = {"instrument": camera, "visit": visit, "detector": detector}
+            place = {"instrument": name, "visit": visit, "detector": detector}
             insert("visit_detector_region", {**place, "region": region})
 
     for number, (band, physical_filter) in enumerate(BANDS.items(), start=1):
-        insert("physical_filter", {"instrument": "HSC", "name": physical_filter, "band": band})
+        insert("physical_filter", {"instrument": camera, "name": physical_filter, "band": band})
         for visit in range(3):
-            observe("HSC", 1000 * number + 2 * visit, physical_filter, (49, 50))
+            observe(camera, 1000 * number + 2 * visit, physical_filter, (49, 50))
     insert("physical_filter", {"instrument": "OtherCam", "name": "r_other", "band": "r"})
     observe("OtherCam", 7, "r_other", (49,))
     return repository
@@ -159,12 +194,15 @@ def make_repository() -> InMemoryRepo:
 
 def make_quanta(name: str, where: str, subset: str = "#restore") -> tuple[InMemoryRepo, list[Any]]:
     """Return the quanta of a pipeline whose tasks and datasets are mocked."""
-    repository = make_repository()
+    repository = make_repository(name.split("/")[0] if "/" in name else "HSC")
     graph = make_graph(name, subset)
     graph.resolve(repository.butler.registry)
     for node in graph.dataset_types.values():
         if node.name in STORAGE_CLASSES:
             assert node.storage_class_name == STORAGE_CLASSES[node.name]
+    # Mocks lose the instrument of the pipeline, by which queries are narrowed.
+    for name, value in graph.data_id.mapping.items():
+        where = f"{name}='{value}' AND {where}"
     repository.pipeline_graph = mock_pipeline_graph(graph)
     # Puts what the pipeline needs wherever the dimensions allow it.
     repository.make_quantum_graph_builder()
@@ -184,7 +222,7 @@ def test_quantum_graph(case: Case) -> None:
     """If it fails, ``pipetask run`` finds no data with this pipeline, or other
     data than meant.
     """
-    where = "instrument='HSC' AND skymap='hsc_rings_v1' AND tract=9813"
+    where = "skymap='hsc_rings_v1' AND tract=9813"
     repository, quanta = make_quanta(case.name, where)
     data_ids = {(quantum.dataId["patch"], quantum.dataId["band"]) for quantum in quanta}
     assert data_ids == {(patch, band) for patch in (40, 41) for band in BANDS}
@@ -214,7 +252,7 @@ def test_quantum_graph(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_restored_coadds_are_measured_and_drawn(case: Case) -> None:
     """If it fails, the whole pipeline has no verdicts or pictures."""
-    where = "instrument='HSC' AND skymap='hsc_rings_v1' AND tract=9813"
+    where = "skymap='hsc_rings_v1' AND tract=9813"
     _, quanta = make_quanta(case.name, where, subset="")
     counts = Counter(str(quantum.taskName).rsplit(".", 1)[-1] for quantum in quanta)
     dimensions = Counter(tuple(sorted(quantum.dataId.dimensions.required)) for quantum in quanta)
@@ -223,29 +261,42 @@ def test_restored_coadds_are_measured_and_drawn(case: Case) -> None:
     assert dimensions["patch", "skymap", "tract"] == 2
 
 
+@pytest.mark.parametrize("has_afw", [True, False])
 @pytest.mark.parametrize("name", [*(case.name for case in CASES), "RestoreCoadd", "RestoreCoaddFromWarps"])
-def test_direct_coadds_may_be_those_of_detection(name: str) -> None:
+def test_direct_coadds_may_be_those_of_detection(
+    name: str, has_afw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If it fails, no graph builds where ``deep_coadd`` is what detection
     wrote, an exposure of afw.
     """
+    storage_class = "ExposureF" if has_afw or "/" in name else "CellCoadd"
+    for module in ("make_color_pictures", "measure_restoration"):
+        monkeypatch.setattr(
+            f"lsst.astroclearnet.tasks.{module}.direct_storage_class",
+            lambda: "ExposureF" if has_afw else "CellCoadd",
+        )
     registry = make_repository().butler.registry
     graph = make_graph(name, "")
     reference = graph.tasks["measureRestoration"].inputs["direct_coadd"].parent_dataset_type_name
     assert reference == ("deepCoadd_calexp" if name.endswith(("RC2", "Prod", "calexp")) else "deep_coadd")
     dimensions = registry.dimensions.conform(["skymap", "tract", "patch", "band"])
-    registry.registerDatasetType(DatasetType(reference, dimensions, "ExposureF"))
+    registry.registerDatasetType(DatasetType(reference, dimensions, storage_class))
     graph.resolve(registry)
-    assert graph.dataset_types[reference].storage_class_name == "ExposureF"
+    assert graph.dataset_types[reference].storage_class_name == storage_class
 
 
-def test_data_query_must_name_the_instrument() -> None:
-    """If it fails, the advice to name it is out of date: without it visits of
-    every camera that saw the patch would be mixed.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("HSC/RestoreCoadd-visit_image", {"HSC": 3}), ("RestoreCoadd", {"HSC": 3, "OtherCam": 1})],
+)
+def test_pipelines_of_an_instrument_leave_out_others(name: str, expected: dict[str, int]) -> None:
+    """If it fails, visits of every camera that saw the patch are mixed, or
+    the advice to name the instrument with the general pipeline is out of date.
     """
-    _, quanta = make_quanta("HSC/RestoreCoadd-visit_image", "skymap='hsc_rings_v1' AND band='r' AND patch=40")
+    _, quanta = make_quanta(name, "skymap='hsc_rings_v1' AND band='r' AND patch=40")
     (quantum,) = quanta
     (images,) = (refs for key, refs in quantum.inputs.items() if key.name == "_mock_visit_image")
-    assert Counter(ref.dataId["instrument"] for ref in images) == {"HSC": 3, "OtherCam": 1}
+    assert Counter(ref.dataId["instrument"] for ref in images) == expected
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -335,17 +386,27 @@ def test_pipeline_from_warps() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_import_into_another_pipeline(case: Case, tmp_path: Path) -> None:
     """If it fails, the lines to add to those of drp_pipe do not work."""
-    pipeline = tmp_path / "DRP.yaml"
-    pipeline.write_text(
-        "description: As a pipeline of drp_pipe.\n"
-        "imports:\n"
-        f"  - location: $ASTROCLEARNET_DIR/pipelines/{case.name}.yaml\n"
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "description: As an ingredient of drp_pipe.\n"
         "tasks:\n"
         "  other:\n"
         "    class: lsst.pipe.base.tests.mocks.DynamicTestPipelineTask\n"
         "subsets:\n"
         "  step3:\n"
+        "    subset: [other]\n"
+        "    description: Coadds.\n"
+    )
+    pipeline = tmp_path / "DRP.yaml"
+    pipeline.write_text(
+        "description: As a pipeline of drp_pipe.\n"
+        "imports:\n"
+        f"  - location: {base}\n"
+        f"  - location: $ASTROCLEARNET_DIR/pipelines/{case.name}.yaml\n"
+        "subsets:\n"
+        "  step3:\n"
         "    subset:\n"
+        # All that was there, as it takes the place of the one imported.
         "      - other\n"
         "      - restoreCoadd\n"
         "    description: Coadds.\n"

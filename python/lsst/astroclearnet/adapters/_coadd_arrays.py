@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("CoaddArrays", "crop_to_coadd", "place_on_patch", "unusable_pixels")
+__all__ = ("CoaddArrays", "crop_to_box", "place_on_patch", "unusable_pixels")
 
 import dataclasses
 from functools import cached_property
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from astropy.table import Table
 from scipy.ndimage import distance_transform_edt
 
+from lsst.images import Box
 from lsst.images.cells import CellCoadd, CellIJ
 
 type Array = npt.NDArray[np.float64]
@@ -226,15 +227,15 @@ def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
     return np.asarray(bad)
 
 
-def crop_to_coadd(coadd: CellCoadd, reference: CellCoadd) -> CellCoadd:
-    """Cut the box of a coadd out of another one of its tract.
+def crop_to_box(coadd: CellCoadd, bbox: Box) -> CellCoadd:
+    """Cut the box of a patch out of a coadd.
 
     Parameters
     ----------
     coadd
         The coadd to cut, in nJy.
-    reference
-        The one whose box it gets.
+    bbox
+        The box, in pixels of the tract.
 
     Returns
     -------
@@ -249,14 +250,14 @@ def crop_to_coadd(coadd: CellCoadd, reference: CellCoadd) -> CellCoadd:
     advice = "set do_compare_direct=False, or name another with connections.reference_name."
     if coadd.unit != u.nJy:
         raise ValueError(f"The direct coadd in {coadd.band} has the unit {coadd.unit}, not nJy: {advice}")
-    if coadd.bbox == reference.bbox:
+    if coadd.bbox == bbox:
         return coadd
-    if coadd.bbox.intersection(reference.bbox) != reference.bbox:
+    if coadd.bbox.intersection(bbox) != bbox:
         raise ValueError(
-            f"The direct coadd in {coadd.band} covers {coadd.bbox}, and not all of {reference.bbox} of the "
-            f"restored one: {advice}"
+            f"The direct coadd in {coadd.band} covers {coadd.bbox}, and not all of {bbox} of the restored "
+            f"one: {advice}"
         )
-    return coadd[reference.bbox]
+    return coadd[bbox]
 
 
 def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]) -> CoaddArrays | None:
@@ -282,7 +283,7 @@ def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.b
     ValueError
         If the unit of ``coadd`` is not nJy, or it does not cover the box.
     """
-    coadd = crop_to_coadd(coadd, reference)
+    coadd = crop_to_box(coadd, reference.bbox)
     all_bad = bad | unusable_pixels(coadd)
     return None if all_bad.all() else CoaddArrays.from_coadd(coadd, all_bad)
 

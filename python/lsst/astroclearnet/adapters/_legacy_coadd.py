@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-__all__ = ("coadd_from_exposure",)
+__all__ = ("coadd_from_exposure", "direct_storage_class", "pixels_from_exposure")
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,66 @@ from ._cell_coadd import make_cell_coadd
 from ._legacy import WarpPointSpreadFunction
 from ._patch_geometry import PatchGeometry
 
+_ADVICE = "set do_compare_direct=False, or name another with connections.reference_name."
+
+
+def direct_storage_class() -> str:
+    """Return the storage class that any coadd can be read as here.
+
+    Returns
+    -------
+    name : `str`
+        ``ExposureF`` where afw is installed, else ``CellCoadd``.
+    """
+    # Without the package around it there is nothing to look in.
+    has_afw = importlib.util.find_spec("lsst.afw") is not None
+    return "ExposureF" if has_afw else "CellCoadd"
+
+
+def pixels_from_exposure(exposure: Any, bbox: Box) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Take the pixels of a patch from a coadd of the full stack.
+
+    Parameters
+    ----------
+    exposure
+        A ``lsst.afw.image.ExposureF`` on the pixels of the tract, such as a
+        ``deep_coadd``, with the photometric calibration by which its pixels
+        come to nJy.
+    bbox
+        Box of the patch.
+
+    Returns
+    -------
+    image, variance : `numpy.ndarray`
+        Shape (H, W), in nJy and nJy^2; the image is NaN without data.
+    planes : `dict` [`str`, `numpy.ndarray`]
+        The planes NO_DATA and SATURATED, bool, shape (H, W).
+
+    Raises
+    ------
+    ValueError
+        If the exposure is not calibrated, or does not cover the box.
+    """
+    box = Box.from_legacy(exposure.getBBox())
+    if box.intersection(bbox) != bbox:
+        raise ValueError(
+            f"The direct coadd covers {box}, and not all of {bbox} of the restored one: {_ADVICE}"
+        )
+    calibration = exposure.getPhotoCalib()
+    if calibration is None:
+        raise ValueError(f"The direct coadd has no photometric calibration: {_ADVICE}")
+    calibrated = calibration.calibrateImage(exposure.getMaskedImage())
+    cut = bbox.slice_within(box)
+    image, variance = (
+        Image.from_legacy(plane).array[cut] for plane in (calibrated.getImage(), calibrated.getVariance())
+    )
+    mask = calibrated.getMask()
+    planes = {
+        name: (mask.array[cut] & mask.getPlaneBitMask(legacy)) != 0
+        for name, legacy in (("NO_DATA", "NO_DATA"), ("SATURATED", "SAT"))
+    }
+    return np.where(planes["NO_DATA"], np.nan, image), variance, planes
+
 
 def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     """Convert a coadd of the full stack that covers a patch.
@@ -30,9 +91,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     Parameters
     ----------
     exposure
-        A ``lsst.afw.image.ExposureF`` on the pixels of the tract, such as a
-        ``deep_coadd``, with PSF and photometric calibration, by which its
-        pixels come to nJy.
+        As of `pixels_from_exposure`, with a PSF.
     reference
         A coadd of the patch, whose cells it gets.
 
@@ -45,27 +104,13 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     Raises
     ------
     ValueError
-        If the exposure has no PSF, or does not cover the patch.
+        If the exposure has no PSF, is not calibrated, or does not cover the
+        patch.
     """
-    box = Box.from_legacy(exposure.getBBox())
     if not exposure.hasPsf():
-        raise ValueError("The direct coadd has no PSF: set do_compare_direct=False, or name another.")
-    if box.intersection(reference.bbox) != reference.bbox:
-        raise ValueError(
-            f"The direct coadd covers {box}, and not all of {reference.bbox} of the restored one: set "
-            "do_compare_direct=False, or name another with connections.reference_name."
-        )
-    calibrated = exposure.getPhotoCalib().calibrateImage(exposure.getMaskedImage())
-    cut = reference.bbox.slice_within(box)
-    image, variance = (
-        Image.from_legacy(plane).array[cut] for plane in (calibrated.getImage(), calibrated.getVariance())
-    )
-    mask = calibrated.getMask()
-    planes = {
-        name: (mask.array[cut] & mask.getPlaneBitMask(legacy)) != 0
-        for name, legacy in (("NO_DATA", "NO_DATA"), ("SATURATED", "SAT"))
-    }
-    psf = WarpPointSpreadFunction(exposure.getPsf(), box)
+        raise ValueError(f"The direct coadd has no PSF: {_ADVICE}")
+    image, variance, planes = pixels_from_exposure(exposure, reference.bbox)
+    psf = WarpPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
     geometry = PatchGeometry(projection=reference.sky_projection, definition=reference.patch)
     grid = geometry.definition.cells
     kernels = np.array(
@@ -83,7 +128,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     return make_cell_coadd(
         geometry=geometry,
         band=str(reference.band),
-        image=np.where(planes["NO_DATA"], np.nan, image),
+        image=image,
         variance=variance,
         mask_planes=planes,
         psf=kernels / kernels.sum(axis=(2, 3), keepdims=True),

@@ -263,6 +263,7 @@ def report_action(options: argparse.Namespace, console: Console) -> None:
         index = write_collection_report(
             _open(options.repo, options.collection.split(",")),
             options.output,
+            repository=options.repo,
             name=options.dataset_type,
             task=options.task,
             where=options.where,

@@ -136,7 +136,10 @@ def run_demo(
     say("Writing the report.")
     with progress() as report:
         page = write_collection_report(
-            Butler.from_config(str(root), collections=RESTORED), folder / "report", progress=report
+            Butler.from_config(str(root), collections=RESTORED),
+            folder / "report",
+            repository=str(root),
+            progress=report,
         )
     return DemoSummary(
         root, table, files[1], files[2], page, format_command(command), format_command(resume_command)

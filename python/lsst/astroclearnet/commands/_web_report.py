@@ -21,7 +21,7 @@ from lsst.daf.butler import Butler
 from ..report import ReportError, read_contents, write_report
 from ._errors import CommandError
 from ._status_outputs import ButlerSource
-from ._status_report import status_lines
+from ._status_report import status_lines, status_sentence
 from ._status_watch import CampaignWatch
 
 
@@ -29,6 +29,7 @@ def write_collection_report(
     butler: Butler,
     folder: str | os.PathLike[str],
     *,
+    repository: str,
     name: str = "restored_coadd",
     task: str = "restoreCoadd",
     where: str = "",
@@ -42,6 +43,8 @@ def write_collection_report(
         A Butler whose default collections hold the restored coadds.
     folder
         Where to write it; a report that is there is replaced.
+    repository
+        Where the repository is, for the lines that read from it.
     name
         Dataset type of the restored coadds.
     task
@@ -63,7 +66,9 @@ def write_collection_report(
     """
     title = f"Restored coadds in {', '.join(butler.collections.defaults)}"
     try:
-        contents = read_contents(butler, title=title, name=name, where=where, progress=progress)
+        contents = read_contents(
+            butler, title=title, repository=repository, name=name, where=where, progress=progress
+        )
         return write_report(contents, folder, notes=_campaign_lines(butler, task, where))
     except ReportError as exc:
         raise CommandError(str(exc)) from exc
@@ -91,4 +96,5 @@ def _campaign_lines(butler: Butler, task: str, where: str) -> list[str]:
         status = CampaignWatch(ButlerSource(butler, label=task, where=where), label=task).look()
     except CommandError as exc:
         return [f"How far the campaign is cannot be said. {exc}"]
-    return [line for line in status_lines(status) if line.strip()]
+    first = status_sentence(status)
+    return [first, *(line for line in status_lines(status) if line.strip() and line != first)]

@@ -46,8 +46,9 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     Returns
     -------
     factor : `numpy.ndarray`
-        Shape () or (n,), float64; NaN for cells whose correlation is not
-        known, 0 also in the middle.
+        Shape () or (n,), float64; of n cells NaN for those whose correlation
+        is not known, 0 also in the middle, or would give the flux a negative
+        variance.
 
     Raises
     ------
@@ -72,9 +73,11 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     padded = np.pad(profile, size // 2)
     overlap = correlate(padded, profile, mode="valid")
     ratio = np.sum(stamps * overlap, axis=(-1, -2)) / overlap[size // 2, size // 2]
-    ratio = np.where(known, ratio, np.nan)
-    if (ratio < 0.0).any():
+    if stamps.ndim == 3:
+        # One cell keeps those of the others.
+        ratio = np.where(known & (ratio >= 0.0), ratio, np.nan)
+    elif ratio < 0.0:
         raise ValueError(
-            f"The correlation gives the flux a variance of {np.nanmin(ratio):.3g} times that of white noise."
+            f"The correlation gives the flux a variance of {float(ratio):.3g} times that of white noise."
         )
     return np.sqrt(ratio)

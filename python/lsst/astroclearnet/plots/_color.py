@@ -21,6 +21,7 @@ import numpy as np
 from astropy.visualization import make_lupton_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ._style import STYLE, add_scale_bar, new_figure, sky_sigma
@@ -154,6 +155,12 @@ def color_comparison_figure(
         for column, (name, picture) in enumerate(panels):
             axes[0, column].set_title(name)
             _show(axes[0, column], picture, pixel_scale)
+            corner = (cut[1].start - 0.5, cut[0].start - 0.5)
+            axes[0, column].add_patch(
+                Rectangle(
+                    corner, cut[1].stop - cut[1].start, cut[0].stop - cut[0].start, fill=False, ec="w", lw=0.8
+                )
+            )
             _show(axes[1, column], picture[cut], pixel_scale)
         figure.canvas.draw()
     return figure

@@ -300,7 +300,7 @@ def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
         if steps.size and values.size == steps.size and np.isfinite(values).any():
             axes.plot(steps, values, color=color, label=label)
             drawn.append(values[np.isfinite(values)])
-    axes.set(xlabel="epoch", ylabel="held-out loss per pixel", title="Convergence")
+    axes.set(xlabel="epoch", ylabel="loss of held-out exposures", title="Convergence")
     axes.margins(x=0.0)
     if not drawn:
         axes.text(0.5, 0.5, "no epochs recorded", transform=axes.transAxes, ha="center", color="0.5")

@@ -86,7 +86,8 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
     with matplotlib.rc_context(STYLE):
         columns = max(1.0, size / max(p.x[1] - p.x[0] for p in patches))
         side = float(np.clip(1.6 * columns, 4.0, 8.0))
-        width, height = (max(3.4, side * extent / size) for extent in (right - left, top - bottom))
+        width, height = (side * extent / size for extent in (right - left, top - bottom))
+        width = max(3.4, width)
         figure = new_figure(width + 1.0, height + 1.4, 0.06)
         axes = figure.subplots()
         axes.set_title(title)

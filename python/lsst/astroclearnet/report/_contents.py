@@ -31,6 +31,10 @@ _COADDS = ("", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
 
 
+_BANDS = "ugrizy"
+"""Bands by wavelength."""
+
+
 class ReportError(RuntimeError):
     """A report cannot be made."""
 
@@ -63,6 +67,11 @@ class BandContents:
     def verdict(self) -> str:
         """``good``, ``check`` or ``bad`` (`str`)."""
         return str(self.quality["verdict"])
+
+    @property
+    def failed_checks(self) -> list[Mapping[str, Any]]:
+        """Checks that are not good (`list`)."""
+        return [check for check in self.quality["checks"] if check["verdict"] != "good"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +121,18 @@ class TractContents:
         """Name for files (`str`)."""
         return f"{self.skymap}-{self.tract}".replace("/", "_")
 
+    def worst_first(self) -> list[tuple[PatchContents, BandContents]]:
+        """Return every band of every patch, the bad ones first.
+
+        Returns
+        -------
+        rows : `list`
+            The patch and one of its bands.
+        """
+        order = ("bad", "check", "good")
+        rows = [(patch, band) for patch in self.patches for band in patch.bands]
+        return sorted(rows, key=lambda row: order.index(row[1].verdict))
+
     def qualities(self) -> dict[str, list[Mapping[str, Any]]]:
         """Return the quality of all patches, by band.
 
@@ -124,7 +145,7 @@ class TractContents:
         for patch in self.patches:
             for band in patch.bands:
                 found.setdefault(band.band, []).append(band.quality)
-        return dict(sorted(found.items()))
+        return dict(sorted(found.items(), key=lambda item: _wavelength(item[0])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +156,8 @@ class ReportContents:
     ----------
     title
         What it is about.
+    repository
+        Where the repository is.
     collections
         Collections it was read from.
     tracts
@@ -142,6 +165,7 @@ class ReportContents:
     """
 
     title: str
+    repository: str
     collections: Sequence[str]
     tracts: Sequence[TractContents]
 
@@ -151,7 +175,7 @@ class ReportContents:
         counts: dict[str, Counter[str]] = {}
         for _, band in self.rows():
             counts.setdefault(band.band, Counter())[band.verdict] += 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(counts.items(), key=lambda item: _wavelength(item[0])))
 
     def rows(self) -> Iterable[tuple[PatchContents, BandContents]]:
         """Yield every band of every patch.
@@ -173,6 +197,7 @@ def read_contents(
     butler: Butler,
     *,
     title: str,
+    repository: str = "REPO",
     name: str = "restored_coadd",
     where: str = "",
     progress: Callable[[int, int, str], None] | None = None,
@@ -185,6 +210,8 @@ def read_contents(
         A Butler with default collections.
     title
         Title of the report.
+    repository
+        Where the repository is, for the lines that read from it.
     name
         Dataset type of the restored coadds, with which those of the others
         begin.
@@ -232,14 +259,22 @@ def read_contents(
         )
         bands.setdefault(key[:3], []).append(contents)
     patches = [
-        PatchContents(*key, sorted(found, key=lambda band: band.band), colors.get((*key, None)))
+        PatchContents(*key, sorted(found, key=lambda band: _wavelength(band.band)), colors.get((*key, None)))
         for key, found in sorted(bands.items())
     ]
     tracts = [
         TractContents(*key, [patch for patch in patches if (patch.skymap, patch.tract) == key])
         for key in dict.fromkeys((patch.skymap, patch.tract) for patch in patches)
     ]
-    return ReportContents(title, list(butler.collections.defaults), tracts)
+    return ReportContents(title, repository, list(butler.collections.defaults), tracts)
+
+
+def _wavelength(band: str) -> tuple[int, str]:
+    """Return what sorts bands by wavelength, and those with other names
+    behind them.
+    """
+    place = _BANDS.find(band) if len(band) == 1 else -1
+    return (place if place >= 0 else len(_BANDS), band)
 
 
 def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:

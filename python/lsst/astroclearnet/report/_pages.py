@@ -17,7 +17,7 @@ import datetime
 import importlib.metadata
 import math
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,8 @@ def write_report(
     contents
         What it shows.
     folder
-        Where to write it; a report that is there is replaced.
+        Where to write it; a report that is there is replaced, with all that
+        is in its folder.
     notes
         Sentences for its first page.
 
@@ -188,11 +189,23 @@ def write_report(
     ReportError
         If something else than a report is in the folder.
     """
-    root = Path(folder)
-    index = root / "index.html"
-    _clear_report(root, index)
-    (root / "patches").mkdir(parents=True, exist_ok=True)
-    (root / "images").mkdir(exist_ok=True)
+    final = Path(folder)
+    _require_report(final)
+    # What is there stays until the new one is complete.
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}_") as made:
+        root = Path(made) / "new"
+        _write_pages(contents, root, notes)
+        if final.exists():
+            final.rename(Path(made) / "old")
+        root.rename(final)
+    return final / "index.html"
+
+
+def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> None:
+    """Write all pages and pictures into a new folder."""
+    (root / "patches").mkdir(parents=True)
+    (root / "images").mkdir()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lsst.astroclearnet.report"),
         autoescape=True,
@@ -226,21 +239,16 @@ def write_report(
     page = environment.get_template("index.html.j2").render(
         **common, root="", maps=maps, columns=_OVERVIEW, headings=_HEADINGS, notes=list(notes)
     )
-    # Written last: a report without it is not complete.
-    index.write_text(page)
-    return index
+    (root / "index.html").write_text(page)
 
 
-def _clear_report(root: Path, index: Path) -> None:
-    """Delete a report, and refuse to touch a folder with anything else."""
+def _require_report(root: Path) -> None:
+    """Refuse to replace anything but a report."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
-    if index.is_file() and f'content="{_GENERATOR}' in index.read_text():
-        index.unlink()
-        for name in ("patches", "images"):
-            shutil.rmtree(root / name, ignore_errors=True)
-        return
-    raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
+    index = root / "index.html"
+    if not (index.is_file() and f'content="{_GENERATOR}' in index.read_text()):
+        raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
 
 
 def _draw_maps(tract: TractContents, root: Path) -> dict[str, str]:
@@ -258,8 +266,12 @@ def _copy(uri: ResourcePath | None, root: Path, name: str) -> str | None:
     """Copy a picture into the report and return its path there."""
     if uri is None:
         return None
+    try:
+        content = uri.read()
+    except FileNotFoundError:
+        return None
     path = f"images/{name}{uri.getExtension() or '.png'}"
-    (root / path).write_bytes(uri.read())
+    (root / path).write_bytes(content)
     return path
 
 
@@ -293,8 +305,12 @@ def _measured(value: float, sigma: float, style: str) -> str:
 def _snippet(band: BandContents, contents: ReportContents) -> str:
     """Return the lines of Python that read the coadd to measure on."""
     names = sorted(band.datasets)
-    name = next((name for name in names if name.endswith("_linear")), names[0] if names else "")
+    if not names:
+        return ""
+    name = next((name for name in names if name.endswith("_linear")), names[0])
     keys = ", ".join(f"{key}={value!r}" for key, value in band.data_id.items())
-    return f"butler = Butler.from_config(REPO, collections={list(contents.collections)})\n" + (
+    return (
+        "from lsst.daf.butler import Butler\n"
+        f"butler = Butler.from_config({contents.repository!r}, collections={list(contents.collections)})\n"
         f'coadd = butler.get("{name}", {keys})'
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..adapters import crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
+from ..metrics import fwhm_of_kernel
 from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
@@ -211,7 +212,8 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
+                "psf_fwhm": _half_maximum(cutout.mean_psf) * scale,
+                "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
@@ -222,6 +224,16 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
+
+
+def _half_maximum(psf: np.ndarray) -> float:
+    """Return the full width at half maximum of a PSF, in pixels."""
+    try:
+        width = fwhm_of_kernel(psf)
+    except ValueError:
+        width = math.nan
+    # A stamp that is cut may not fall to half of its peak.
+    return width if math.isfinite(width) else kernel_fwhm(psf)
 
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DeferredDatasetHandle
-from lsst.images import ColorImage
+from lsst.images import Box, ColorImage
 from lsst.images.cells import CellCoadd
 from lsst.pex.config import ChoiceField, Field, ListField, RangeField
 from lsst.pipe.base import (
@@ -36,7 +36,13 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, coadd_from_exposure, crop_to_coadd, unusable_pixels
+from ..adapters import (
+    PatchGeometry,
+    crop_to_box,
+    direct_storage_class,
+    pixels_from_exposure,
+    unusable_pixels,
+)
 
 type CoaddSource = CellCoadd | DeferredDatasetHandle | InMemoryDatasetHandle
 """A coadd, or a handle of one."""
@@ -98,8 +104,9 @@ class MakeColorPicturesConnections(
             return
         self._bands = frozenset(config.bands)
         if config.do_compare_direct:
+            chosen = config.direct_storage_class
             self.direct_coadds = dataclasses.replace(
-                self.direct_coadds, storageClass=config.direct_storage_class
+                self.direct_coadds, storageClass=direct_storage_class() if chosen == "auto" else chosen
             )
         else:
             del self.direct_coadds
@@ -175,10 +182,11 @@ class MakeColorPicturesConfig(PipelineTaskConfig, pipelineConnections=MakeColorP
     direct_storage_class = ChoiceField[str](
         doc="Storage class that direct coadds are read as.",
         allowed={
+            "auto": "ExposureF where afw is installed, else CellCoadd.",
             "CellCoadd": "A coadd of lsst.images.",
             "ExposureF": "An exposure of afw, which any coadd of the full stack can be read as.",
         },
-        default="CellCoadd",
+        default="auto",
         optional=False,
     )
     do_compare_direct = Field[bool](
@@ -218,9 +226,9 @@ class MakeColorPicturesTask(PipelineTask):
         restored
             Restored coadds, or handles of them, by band.
         direct
-            Coadds made without restoration, or handles of them, by band: of
-            ``direct_storage_class``; they are drawn if there is one in each
-            of the bands.
+            Coadds made without restoration, in nJy or a
+            ``lsst.afw.image.ExposureF``, or handles of them, by band; they
+            are drawn if there is one in each of the bands.
 
         Returns
         -------
@@ -240,44 +248,44 @@ class MakeColorPicturesTask(PipelineTask):
         if missing := [band for band in bands if band not in restored]:
             raise NoWorkFound(f"There is no restored coadd in {', '.join(missing)} for a colour picture.")
         # One coadd at a time, of which the pixels are kept.
-        grid = _read(restored[bands[0]])
-        planes = {"restored": _channels([_pixels(_read(restored[band])) for band in bands])}
+        first = _read(restored[bands[0]])
+        geometry, bbox = PatchGeometry(projection=first.sky_projection, definition=first.patch), first.bbox
+        images = [_pixels(first, bbox)]
+        del first
+        images += [_pixels(_read(restored[band]), bbox) for band in bands[1:]]
+        planes = {"restored": _channels(images)}
         if direct is not None and all(band in direct for band in bands):
-            images = [_pixels(self._read_direct(direct[band], grid)) for band in bands]
-            planes = {"direct": _channels(images), **planes}
+            planes = {"direct": _channels([_pixels(_read(direct[band]), bbox) for band in bands]), **planes}
         red, green, blue = (float(scale) for scale in self.config.scales)
         stretch = color_stretch(next(iter(planes.values())), (red, green, blue), self.config.stretch)
         pictures = {name: color_picture(channels, stretch) for name, channels in planes.items()}
         outputs = Struct()
         for name, picture in pictures.items():
-            image = ColorImage(picture, bbox=grid.bbox, sky_projection=grid.sky_projection)
+            image = ColorImage(picture, bbox=bbox, sky_projection=geometry.projection)
             image.metadata.update({"bands": ", ".join(bands), "stretch": stretch.stretch, "coadd": name})
             setattr(outputs, f"{name}_color", image)
-        geometry = PatchGeometry(projection=grid.sky_projection, definition=grid.patch)
         titles = {"direct": "Coadd", "restored": "Restored"}
         outputs.color_plot = color_comparison_figure(
             [(titles[name], picture) for name, picture in pictures.items()],
             pixel_scale=geometry.pixel_scale,
-            title=f"{geometry.skymap}, tract {geometry.tract}, patch {grid.patch.id}: {', '.join(bands)}",
+            title=f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}: "
+            + ", ".join(bands),
         )
         return outputs
 
-    def _read_direct(self, source: Any, reference: CellCoadd) -> CellCoadd:
-        """Return a direct coadd on the pixels of a restored one."""
-        direct = source.get() if hasattr(source, "get") else source
-        if self.config.direct_storage_class == "ExposureF":
-            return coadd_from_exposure(direct, reference)
-        return crop_to_coadd(direct, reference)
 
-
-def _read(source: CoaddSource) -> CellCoadd:
+def _read(source: Any) -> Any:
     """Return a coadd that may be still in its file."""
-    return source if isinstance(source, CellCoadd) else source.get()
+    return source if isinstance(source, CellCoadd) or not hasattr(source, "get") else source.get()
 
 
-def _pixels(coadd: CellCoadd) -> np.ndarray:
+def _pixels(coadd: Any, bbox: Box) -> np.ndarray:
     """Return the image, NaN without data and in saturated pixels."""
-    return np.where(unusable_pixels(coadd), np.nan, coadd.image.array)
+    if not isinstance(coadd, CellCoadd):
+        image, _, planes = pixels_from_exposure(coadd, bbox)
+        return np.where(planes["SATURATED"], np.nan, image)
+    part = crop_to_box(coadd, bbox)
+    return np.where(unusable_pixels(part), np.nan, part.image.array)
 
 
 def _channels(images: list[np.ndarray]) -> list[np.ndarray]:

@@ -33,7 +33,14 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import CoaddArrays, PatchGeometry, coadd_from_exposure, place_on_patch, unusable_pixels
+from ..adapters import (
+    CoaddArrays,
+    PatchGeometry,
+    coadd_from_exposure,
+    direct_storage_class,
+    place_on_patch,
+    unusable_pixels,
+)
 from ._quality_figures import CoaddImages, exposure_figures, image_figures
 from ._quality_limits import QualityLimitsConfig, judge
 
@@ -98,8 +105,9 @@ class MeasureRestorationConnections(
             del self.restored_coadd_linear
             del self.restored_coadd_linear_noise
         if config.do_compare_direct:
+            chosen = config.direct_storage_class
             self.direct_coadd = dataclasses.replace(
-                self.direct_coadd, storageClass=config.direct_storage_class
+                self.direct_coadd, storageClass=direct_storage_class() if chosen == "auto" else chosen
             )
         else:
             del self.direct_coadd
@@ -129,10 +137,11 @@ class MeasureRestorationConfig(PipelineTaskConfig, pipelineConnections=MeasureRe
     direct_storage_class = ChoiceField[str](
         doc="Storage class that direct coadds are read as.",
         allowed={
+            "auto": "ExposureF where afw is installed, else CellCoadd.",
             "CellCoadd": "A coadd of lsst.images.",
             "ExposureF": "An exposure of afw, which any coadd of the full stack can be read as.",
         },
-        default="CellCoadd",
+        default="auto",
         optional=False,
     )
     limits = ConfigField[QualityLimitsConfig](doc="Limits of the verdict.")
@@ -191,7 +200,7 @@ class MeasureRestorationTask(PipelineTask):
             Correlation of its noise by cell.
         direct
             Coadd of the same patch made without restoration: a coadd in nJy,
-            or an exposure of afw with ``direct_storage_class="ExposureF"``.
+            or a ``lsst.afw.image.ExposureF``.
 
         Returns
         -------
@@ -209,7 +218,7 @@ class MeasureRestorationTask(PipelineTask):
         bad = unusable_pixels(restored)
         if bad.all():
             raise NoWorkFound("No pixel of the restored coadd has a value to measure.")
-        if direct is not None and self.config.direct_storage_class == "ExposureF":
+        if direct is not None and not isinstance(direct, CellCoadd):
             direct = coadd_from_exposure(direct, restored)
         images = CoaddImages(
             restored=CoaddArrays.from_coadd(restored, bad),

@@ -69,7 +69,15 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
             "flux_offset_measured": 0.0123,
             "flux_offset_error": 0.004,
         },
-        "checks": [],
+        "checks": [
+            {
+                "name": "flux_offset",
+                "value": 0.05,
+                "limits": [0.01, 0.03],
+                "verdict": "bad" if is_bad else "good",
+                "words": CONCERN if is_bad else "",
+            }
+        ],
         "exposures": [EXPOSURE],
     }
 
@@ -165,7 +173,10 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     index = Page(report).text
     assert "A <title>" in index
     assert "Second & last." in index
-    assert CONCERN in index
+    assert index.count("flux offset") == 1
+    assert 'title="Stars &lt;differ&gt; &amp; more."' in report.read_text()
+    # The bad one comes first.
+    assert index.index("flux offset") < index.index("good", index.index("beyond limits"))
     assert "+1.23% \N{PLUS-MINUS SIGN} 0.40%" in index
     words = index.split()
     assert words.count("bad") >= 1
@@ -173,7 +184,6 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     assert CONCERN in patch
     for text in ("TestCam 42", "0.712", "1.25", "+0.011", "1.25%", "skymap=test_map, tract=3, patch=1"):
         assert text in patch, text
-    assert 'butler = Butler.from_config(REPO, collections=["u/test/restored"])'.replace('"', "'") in patch
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
 
@@ -204,6 +214,38 @@ def test_only_reports_are_replaced(repository: str, report: Path) -> None:
     with pytest.raises(ReportError, match="holds something else than a report"):
         write_report(contents, other)
     assert (other / "index.html").read_text() == "<p>Mine</p>"
+
+
+def test_an_interrupted_report_leaves_the_old_one(
+    repository: str, report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a crash costs the report that was there, or blocks its
+    folder.
+    """
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="Another")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt("stopped")
+
+    before = report.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("lsst.astroclearnet.report._pages._draw_maps", fail)
+        with pytest.raises(KeyboardInterrupt, match="stopped"):
+            write_report(contents, report.parent)
+    assert report.read_text() == before
+    assert [path.name for path in report.parent.parent.iterdir()] == ["report"]
+    assert "Another" in write_report(contents, report.parent).read_text()
+
+
+def test_a_picture_that_is_gone_is_left_out(repository: str, tmp_path: Path) -> None:
+    """If it fails, one missing file costs the report."""
+    copy = tmp_path / "repo"
+    shutil.copytree(repository, copy)
+    butler = Butler.from_config(str(copy), collections=COLLECTION)
+    (ref,) = butler.query_datasets("restored_coadd_color_plot")
+    butler.getURI(ref).remove()
+    index = write_report(read_contents(butler, title=""), tmp_path / "report")
+    assert not list((index.parent / "images").glob("*-color.png"))
 
 
 def test_command(repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -321,6 +321,19 @@ def test_visit_selection(handles: list[Handle], geometry: PatchGeometry, key: ty
     )
 
 
+def test_excluded_detectors(geometry: PatchGeometry) -> None:
+    """If it fails, detectors that are known to be bad are restored from."""
+    sources = [visit_image(visit, detector) for visit in (1, 2) for detector in (0, 3)]
+    result = select(sources, geometry, exclude_detectors=[3, 7])
+    assert names(result.selected) == [(1, 0), (2, 0)]
+    assert result.rejected == {
+        f"visit {visit}, detector 3": "excluded_detector: Detector 3 is in exclude_detectors."
+        for visit in (1, 2)
+    }
+    # Nothing has to be read for it.
+    assert not result.summaries
+
+
 def test_bad_visit_selection() -> None:
     """If it fails, another dictionary is taken for one of visits."""
     with pytest.raises(ValueError, match="visit selection of TestCam has a key that is no visit.*'good'"):

@@ -24,9 +24,8 @@ for plane in ("SUSPECT", "SPIKE", "PARTLY_VIGNETTED", "VIGNETTED", "ITL_DIP"):
 
 # The limits on the PSF of single detectors with which warps are made
 # (config/lsstCam/makeDirectWarp.py of obs_lsst): what is left out there is left
-# out here, so that deep and restored coadds have the same exposures.  That file
-# also leaves out detectors altogether, which belongs into the query:
-#   -d "detector NOT IN (0, 20, 27, 65, 123, 161, 168, 188) AND ..."
+# out here, so that deep and restored coadds have the same exposures.
+config.selection.exclude_detectors = [0, 20, 27, 65, 123, 161, 168, 188]
 config.selection.max_ellipticity_residual = 0.19
 config.selection.max_scaled_size_scatter = 0.07
 config.selection.max_psf_trace_radius_delta = 4.4

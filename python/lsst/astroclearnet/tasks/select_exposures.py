@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import astropy.units as u
 import numpy as np
 
-from lsst.pex.config import Config, RangeField
+from lsst.pex.config import Config, ListField, RangeField
 from lsst.pipe.base import Struct, Task
 from lsst.sphgeom import ConvexPolygon
 
@@ -63,6 +63,9 @@ class SelectExposuresConfig(Config):
     summary statistics that is missing or NaN rejects nothing.
     """
 
+    exclude_detectors = ListField[int](
+        doc="Detectors whose exposures are left out in every visit.", default=[]
+    )
     max_psf_fwhm = _upper_limit(
         "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch, that of the Gaussian "
         "with the same effective area, which is larger than the one from psfSigma."
@@ -232,6 +235,10 @@ class SelectExposuresTask(Task):
             try:
                 if selections is not None:
                     require_selected(identity, selections)
+                if identity.detector in self.config.exclude_detectors:
+                    raise UnusableExposureError(
+                        "excluded_detector", f"Detector {identity.detector} is in exclude_detectors."
+                    )
                 if self.config.needs_reading:
                     self._examine(source, region, geometry.pixel_scale, summary)
                 candidates.append(_Candidate(index, identity, summary.get("information", 0.0)))

@@ -423,4 +423,13 @@ def test_every_pipeline_of_an_instrument_is_tested() -> None:
         path.relative_to(TOP / "pipelines").with_suffix("").as_posix()
         for path in (TOP / "pipelines").glob("[A-Z]*/*.yaml")
     }
-    assert files == {case.name for case in CASES}
+    assert files == {case.name for case in CASES} | {"HSC/MeasureRestoredCoadd"}
+
+
+def test_catalogues_of_hsc() -> None:
+    """If it fails, the command for catalogues finds no pipeline.  Its graph
+    needs the full stack: tests/test_afw_stack.py builds that.
+    """
+    pipeline = Pipeline.from_uri(f"{RESOURCES}/HSC/MeasureRestoredCoadd.yaml#measureRestored")
+    assert pipeline.getInstrument() == "lsst.obs.subaru.HyperSuprimeCam"
+    assert "measureRestoredForced" in pipeline.task_labels

@@ -28,6 +28,9 @@ type Array = npt.NDArray[np.float64]
 
 _BAD_PLANES = ("NO_DATA", "SATURATED")
 
+DIRECT_ADVICE = "set do_compare_direct=False, or name another with connections.reference_name."
+"""What to do about a direct coadd that does not serve."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Cells:
@@ -247,15 +250,16 @@ def crop_to_box(coadd: CellCoadd, bbox: Box) -> CellCoadd:
     ValueError
         If the unit of ``coadd`` is not nJy, or it does not cover the box.
     """
-    advice = "set do_compare_direct=False, or name another with connections.reference_name."
     if coadd.unit != u.nJy:
-        raise ValueError(f"The direct coadd in {coadd.band} has the unit {coadd.unit}, not nJy: {advice}")
+        raise ValueError(
+            f"The direct coadd in {coadd.band} has the unit {coadd.unit}, not nJy: {DIRECT_ADVICE}"
+        )
     if coadd.bbox == bbox:
         return coadd
     if coadd.bbox.intersection(bbox) != bbox:
         raise ValueError(
             f"The direct coadd in {coadd.band} covers {coadd.bbox}, and not all of {bbox} of the restored "
-            f"one: {advice}"
+            f"one: {DIRECT_ADVICE}"
         )
     return coadd[bbox]
 

@@ -21,10 +21,9 @@ from lsst.images import Box, Image
 from lsst.images.cells import CellCoadd
 
 from ._cell_coadd import make_cell_coadd
+from ._coadd_arrays import DIRECT_ADVICE
 from ._legacy import WarpPointSpreadFunction
 from ._patch_geometry import PatchGeometry
-
-_ADVICE = "set do_compare_direct=False, or name another with connections.reference_name."
 
 
 def direct_storage_class() -> str:
@@ -35,7 +34,6 @@ def direct_storage_class() -> str:
     name : `str`
         ``ExposureF`` where afw is installed, else ``CellCoadd``.
     """
-    # Without the package around it there is nothing to look in.
     has_afw = importlib.util.find_spec("lsst.afw") is not None
     return "ExposureF" if has_afw else "CellCoadd"
 
@@ -67,11 +65,11 @@ def pixels_from_exposure(exposure: Any, bbox: Box) -> tuple[np.ndarray, np.ndarr
     box = Box.from_legacy(exposure.getBBox())
     if box.intersection(bbox) != bbox:
         raise ValueError(
-            f"The direct coadd covers {box}, and not all of {bbox} of the restored one: {_ADVICE}"
+            f"The direct coadd covers {box}, and not all of {bbox} of the restored one: {DIRECT_ADVICE}"
         )
     calibration = exposure.getPhotoCalib()
     if calibration is None:
-        raise ValueError(f"The direct coadd has no photometric calibration: {_ADVICE}")
+        raise ValueError(f"The direct coadd has no photometric calibration: {DIRECT_ADVICE}")
     calibrated = calibration.calibrateImage(exposure.getMaskedImage())
     cut = bbox.slice_within(box)
     image, variance = (
@@ -108,7 +106,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
         patch.
     """
     if not exposure.hasPsf():
-        raise ValueError(f"The direct coadd has no PSF: {_ADVICE}")
+        raise ValueError(f"The direct coadd has no PSF: {DIRECT_ADVICE}")
     image, variance, planes = pixels_from_exposure(exposure, reference.bbox)
     psf = WarpPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
     geometry = PatchGeometry(projection=reference.sky_projection, definition=reference.patch)

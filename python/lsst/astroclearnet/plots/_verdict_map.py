@@ -28,7 +28,6 @@ from ._style import STYLE, new_figure
 VERDICT_COLORS = {"good": "#7fb58a", "check": "#f2c65a", "bad": "#c8553d"}
 """Colours, told apart by colour-blind eyes and in grey too."""
 
-_OTHER_COLOR = "#d0d0d0"
 _MAX_LABELS = 150
 """Number of patches up to which each has its figures written into it."""
 
@@ -97,7 +96,7 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
                 (patch.x[0] - 0.5, patch.y[0] - 0.5),
                 patch.x[1] - patch.x[0],
                 patch.y[1] - patch.y[0],
-                facecolor=VERDICT_COLORS.get(patch.verdict, _OTHER_COLOR),
+                facecolor=VERDICT_COLORS[patch.verdict],
                 edgecolor="white",
                 linewidth=1.2,
             )

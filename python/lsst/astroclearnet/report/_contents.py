@@ -30,7 +30,6 @@ from lsst.resources import ResourcePath
 _COADDS = ("", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
 
-
 _BANDS = "ugrizy"
 """Bands by wavelength."""
 
@@ -83,7 +82,7 @@ class PatchContents:
     skymap, tract, patch
         Its data ID.
     bands
-        What there is of it in each band, in order of their names.
+        What there is of it in each band, by wavelength.
     color_plot
         Colour pictures of it, a PNG file, if there are any.
     """

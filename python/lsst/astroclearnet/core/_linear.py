@@ -22,6 +22,7 @@ from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
+from ._solves import record_solve
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -255,7 +256,7 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        solutions = solve_equations(
+        solution = solve_equations(
             apply,
             precondition,
             right.expand(len(strengths), -1, -1),
@@ -266,7 +267,9 @@ class LinearEstimator:
             / scale.flatten() ** 2,
             tolerance=tolerance,
         )
-        return solutions.mul_(scale)
+        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+            record_solve("linear_estimate", steps=steps, residual=error)
+        return solution.values.mul_(scale)
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.

@@ -37,6 +37,8 @@ class UnusableExposureError(ValueError):
 class ExposureId:
     """Identity of a visit image.
 
+    Two are equal if visit, detector and instrument are: what a data ID says.
+
     Attributes
     ----------
     visit
@@ -54,8 +56,8 @@ class ExposureId:
     visit: int
     detector: int
     instrument: str = ""
-    physical_filter: str = ""
-    day_obs: int = 0
+    physical_filter: str = dataclasses.field(default="", compare=False)
+    day_obs: int = dataclasses.field(default=0, compare=False)
 
     @classmethod
     def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
@@ -86,5 +88,15 @@ class ExposureId:
             day_obs=int(day) if day.isdigit() else 0,
         )
 
+    @property
+    def visit_key(self) -> tuple[str, int]:
+        """Instrument and visit (`tuple`)."""
+        return self.instrument, self.visit
+
+    @property
+    def detector_key(self) -> tuple[str, int, int]:
+        """Instrument, visit and detector (`tuple`)."""
+        return self.instrument, self.visit, self.detector
+
     def __str__(self) -> str:
-        return f"visit {self.visit}, detector {self.detector}"
+        return f"{self.instrument} visit {self.visit}, detector {self.detector}".lstrip()

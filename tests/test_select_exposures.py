@@ -313,7 +313,9 @@ def test_visit_selection(handles: list[Handle], geometry: PatchGeometry, key: ty
     result = select(handles, geometry, selections)
     assert result.selected == handles[1:]
     assert result.rejected == {
-        "TestCam visit 1, detector 0": "visit_not_selected: Visit 1 is not among the 2 of the visit selection."
+        "TestCam visit 1, detector 0": (
+            "visit_not_selected: Visit 1 is not among the 2 of the visit selection."
+        )
     }
     assert not any(handle.calls for handle in handles)
     result = select(handles, geometry, parse_visit_selections([("Other", {key(1): True})]))

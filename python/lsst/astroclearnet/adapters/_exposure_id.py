@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("ExposureId", "UnusableExposureError")
 
 import dataclasses
+import re
 
 from lsst.images import VisitImage
 
@@ -78,14 +79,14 @@ class ExposureId:
         """
         info = visit_image.obs_info
         frame = visit_image.sky_projection.pixel_frame
-        day = str(info.observing_day or "").replace("-", "")
+        day = re.fullmatch(r"[0-9]{8}", str(info.observing_day or "").replace("-", ""))
         visit = info.visit_id if info.visit_id is not None else frame.visit
         return cls(
             visit=int(visit or 0),
             detector=int(frame.detector),
             instrument=info.instrument or frame.instrument or "",
             physical_filter=info.physical_filter or "",
-            day_obs=int(day) if day.isdigit() else 0,
+            day_obs=int(day[0]) if day else 0,
         )
 
     @property

@@ -31,6 +31,7 @@ from ..adapters import (
     UnusableExposureError,
     VisitCutout,
     background_image_from_legacy,
+    require_recordable,
 )
 from ._reading import Handle, VisitImageSource, read_overlap, source_id
 
@@ -180,15 +181,14 @@ class PrepareExposuresTask(Task):
             raise UnusableExposureError("wrong_band", f"It is of band {visit_image.band!r}, not {band!r}.")
         known = source_id(source)
         own = ExposureId.from_visit_image(visit_image)
+        identity = dataclasses.replace(
+            own, visit=known.visit, detector=known.detector, instrument=known.instrument or own.instrument
+        )
+        require_recordable(identity)
         cutout = VisitCutout.take(
             visit_image,
             geometry,
-            identity=dataclasses.replace(
-                own,
-                visit=known.visit,
-                detector=known.detector,
-                instrument=known.instrument or own.instrument,
-            ),
+            identity=identity,
             bbox=bbox,
             pixel_map=pixel_map,
             mask_table=self.mask_table,

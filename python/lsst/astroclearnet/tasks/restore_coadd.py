@@ -175,8 +175,8 @@ class RestoreCoaddTask(PipelineTask):
             detector, for ``do_apply_sky_correction``.
         visit_summaries
             Calibrations by instrument and visit, for
-            ``use_visit_summary_psf``, ``..._wcs`` and ``..._photo_calib``: a ``lsst.afw.table.ExposureCatalog``, a
-            deferred handle of one, or
+            ``use_visit_summary_psf``, ``..._wcs`` and ``..._photo_calib``: a
+            ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
 

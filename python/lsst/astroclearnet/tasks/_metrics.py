@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
 from ..metrics import fwhm_of_kernel
 from ._products import RestorationInputs, describe_tile
@@ -122,17 +122,13 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     """
     concerns = _list_disagreements(metrics["exposures"])
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        f"{_name(e)}: wider by {100.0 * e['psf_width_error']:+.1f} %"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
-    wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
-        for e in metrics["exposures"]
-        if not variance_fits(e)
-    ]
+    wrong = [f"{_name(e)}: {e['chi_square']:.3g}" for e in metrics["exposures"] if not variance_fits(e)]
     if wrong:
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
@@ -199,12 +195,15 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _name(exposure: Mapping[str, Any]) -> str:
+    """Return the name of one of the ``exposures`` of `make_metrics`."""
+    return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
-        for e in exposures
-        if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
     ]
     return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 

@@ -15,6 +15,7 @@ __all__ = ("require_collection", "require_name")
 import re
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_COLLECTION = re.compile(rf"{_PART.pattern}(?:/{_PART.pattern})*")
 _FILTER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.+~ -]*[A-Za-z0-9_.+~-])?")
 """Of a filter: ``g DECam SDSS c0001 4720.0 1520.0``, ``empty~i_03``."""
 
@@ -88,9 +89,8 @@ def require_collection(name: object) -> str:
         If it is too long, or not one name (see `require_name`) or several
         with slashes between them.
     """
-    if isinstance(name, str) and len(name) <= _MAX_COLLECTION:
-        if all(_PART.fullmatch(part) for part in name.split("/")):
-            return name
+    if isinstance(name, str) and len(name) <= _MAX_COLLECTION and _COLLECTION.fullmatch(name):
+        return name
     raise ValueError(
         f"The name of the collection is {name!r:.100}: it must have 1 to {_MAX_COLLECTION} characters, "
         "letters, digits, '_', '+', '-' and '.', in parts that begin with none of the last three, with '/' "

@@ -43,7 +43,7 @@ def differing_parts(butler: Butler, held: DatasetRef, visit_image: VisitImage) -
         other = butler.get(held)
     except Exception as exc:
         # A file may fail in any way of the library that reads it.
-        return [f"which cannot be read: {exc!r:.200}"]
+        return [f"all: what it holds cannot be read, {exc!r:.200};"]
     if visit_image.bbox != other.bbox:
         return ["size or place of the pixels"]
     parts = [
@@ -66,4 +66,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 def _describe(visit_image: VisitImage) -> str:
     """Return all of an image but its pixels, as one text."""
     y, x = visit_image.bbox.y.min, visit_image.bbox.x.min
-    return images_json.write(visit_image[Box.factory[y : y + 1, x : x + 1]]).model_dump_json()
+    corner = visit_image[Box.factory[y : y + 1, x : x + 1]].copy()
+    for plane in (corner.image, corner.mask, corner.variance):
+        plane.array[...] = 0
+    return images_json.write(corner).model_dump_json()

@@ -265,8 +265,8 @@ def ingest_visit_image(
         name = f"visit {record.visit}, detector {record.detector} of {record.instrument}"
         if not replace:
             _LOG.warning(
-                "%s is not what run %s holds for %s (%s): what it holds is left as it is; replace it, or "
-                "ingest the file into another repository.",
+                "%s is not what run %s holds for %s (%s differ): what it holds is left as it is. Take the "
+                "file instead with --replace (in Python replace=True), or ingest it into another repository.",
                 path,
                 run,
                 name,

@@ -19,6 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lsst.daf.butler import Butler
 from lsst.daf.butler.registry import ConflictingDefinitionError
@@ -115,18 +116,30 @@ def ingest_files(
     Raises
     ------
     CommandError
-        If a file is missing, files contradict each other or come from several
-        instruments, the directory holds something else than a repository, or
-        the repository describes the sky map or a visit otherwise.
-    OSError
-        If a file cannot be read.
-    TypeError
-        If a file does not hold a visit image.
-    ValueError
-        If an image does not name its instrument and visit, a name or number
-        is none that a repository can keep, or the sky map makes no sense.
+        If a file is missing, cannot be read, holds something else than a
+        visit image, or does not say what a repository has to know; if files
+        contradict each other or come from several instruments; if the sky map
+        makes no sense; if the directory holds something else than a
+        repository, or the repository describes the sky map or a visit
+        otherwise.
     """
-    require_name("sky map", skymap)
+    sky_map = {"skymap": skymap, "cell_size": cell_size, "pixel_scale": pixel_scale}
+    try:
+        return _ingest(root, files, sky_map, num_patches, registry, replace)
+    except (OSError, TypeError, ValueError) as exc:
+        raise CommandError(str(exc)) from exc
+
+
+def _ingest(
+    root: str | os.PathLike[str],
+    files: Sequence[str],
+    sky_map: dict[str, Any],
+    num_patches: int,
+    registry: str | None,
+    replace: bool,
+) -> IngestSummary:
+    """Do the same, with all the errors that are."""
+    skymap = require_name("sky map", sky_map["skymap"])
     missing = [path for path in files if not Path(path).is_file()]
     if missing:
         raise CommandError(f"There is no file {missing[0]}.")
@@ -135,9 +148,7 @@ def ingest_files(
     field = _Field()
     geometry = sky_map_around(
         field.read(files),
-        skymap=skymap,
-        cell_size=cell_size,
-        pixel_scale=pixel_scale,
+        **sky_map,
         num_patches=(num_patches, num_patches),
         border_cells=int(num_patches > 1),
     )

@@ -124,7 +124,8 @@ def read_visit_image(path: ResourcePathExpression) -> VisitImage:
     except Exception as exc:
         # A file may fail in any way of the library that reads it, and ask for
         # any amount of memory.
-        raise OSError(f"{path} cannot be read as a visit image: {exc!r}") from exc
+        reason = "its PSF is missing or of no known kind" if _lacks_psf(exc) else f"{exc!r:.500}"
+        raise OSError(f"{path} cannot be read as a visit image: {reason}") from exc
     content = getattr(content, "deserialized", content)
     if not isinstance(content, VisitImage):
         raise TypeError(f"{path} holds a {type(content).__name__}, not a VisitImage.")
@@ -135,6 +136,11 @@ def read_visit_image(path: ResourcePathExpression) -> VisitImage:
     if psf is None:
         raise OSError(f"{path} has no PSF.")
     return content
+
+
+def _lacks_psf(error: Exception) -> bool:
+    """Tell whether `lsst.images` found something that is no PSF."""
+    return isinstance(error, AttributeError) and error.name == "deserialize"
 
 
 def read_visit_images(paths: Iterable[ResourcePathExpression]) -> Iterator[VisitImage]:

@@ -107,7 +107,7 @@ def test_copied_environment_is_made_afresh(folder: Path) -> None:
     """
     other, checkout = make_checkout(folder / "other"), make_checkout(folder / "this")
     make_environment(checkout / ".venv", other, other / ".venv")
-    # Without an interpreter to make another one with, which would be installed.
+    # Without an interpreter to make it with, and thus without a network.
     result = make(checkout, python="/nonexistent")
     assert "moved or copied here: making it afresh" in result.stdout
     assert "PYTHON=/nonexistent" in result.stderr

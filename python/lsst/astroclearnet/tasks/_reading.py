@@ -96,9 +96,7 @@ def read_overlap(
         return _cut(source, geometry, bbox, padding)
     try:
         components = read_components(source, "sky_projection", "bbox")
-        pixel_map = PixelMap.from_projections(
-            geometry.projection, bbox, components["sky_projection"]
-        )
+        pixel_map = PixelMap.from_projections(geometry.projection, bbox, components["sky_projection"])
         overlap = _overlap(pixel_map, components["bbox"], padding)
         return cast(VisitImage, source.get(parameters={"bbox": overlap})), pixel_map
     except (UnusableExposureError, MemoryError):

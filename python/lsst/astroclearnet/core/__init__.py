@@ -38,6 +38,7 @@ from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._own_noise import *
 from ._parts import *
 from ._plan import *
 from ._point_information import *

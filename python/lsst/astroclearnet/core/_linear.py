@@ -22,6 +22,7 @@ from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
+from ._smooth_light import SmoothLight
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -255,18 +256,26 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
+        right = right if right.ndim == 3 else right[None]
+        light = self._smooth_light.fit(right)
+        left = right - self.predicted_right_side(light)
         solutions = solve_equations(
             apply,
             precondition,
-            right.expand(len(strengths), -1, -1),
-            None if start is None else start / scale,
+            left.expand(len(strengths), -1, -1),
+            None if start is None else (start - light) / scale,
             inner=self._inner,
             floor=_LEAST_SIGNIFICANCE**2
             * self.covariances(number.flatten()).diagonal()
             / scale.flatten() ** 2,
             tolerance=tolerance,
         )
-        return solutions.mul_(scale)
+        return solutions.mul_(scale).add_(light)
+
+    @functools.cached_property
+    def _smooth_light(self) -> SmoothLight:
+        one = torch.ones(1, *self._model.latent_shape, device=self._weights.device)
+        return SmoothLight(self._model, self.predicted_right_side(one)[0], self.full_weight)
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.

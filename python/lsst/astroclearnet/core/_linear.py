@@ -256,9 +256,7 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        right = right if right.ndim == 3 else right[None]
-        light = self._smooth_light.fit(right)
-        left = right - self.predicted_right_side(light)
+        light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
         solutions = solve_equations(
             apply,
             precondition,
@@ -274,8 +272,7 @@ class LinearEstimator:
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
-        one = torch.ones(1, *self._model.latent_shape, device=self._weights.device)
-        return SmoothLight(self._model, self.predicted_right_side(one)[0], self.full_weight)
+        return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
@@ -363,6 +360,8 @@ class LinearEstimator:
             depth, for noise that is white in each exposure.
         """
         s = strengths.to(self._power)[:, None, None]
-        response = (1.0 + s) / (self._power + s * self._whitening)
+        gain = self._smooth_light.gain
+        rest = 1.0 - gain * self._power
+        response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight

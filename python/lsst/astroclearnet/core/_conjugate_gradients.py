@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,27 @@ _MAX_ITERATIONS = 25
 """Bound on conjugate-gradient steps."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Solutions of systems of equations, and how close they are.
+
+    Attributes
+    ----------
+    values
+        Shape (s, Hl, Wl), the solutions.
+    steps
+        Shape (s,), int64, number of steps that each took.
+    errors
+        Shape (s,), root mean square of the error of each, in units of the
+        tolerance: at most 1 where it converged, more where the bound on steps
+        was reached.
+    """
+
+    values: torch.Tensor
+    steps: torch.Tensor
+    errors: torch.Tensor
 
 
 def solve_equations(
@@ -29,7 +51,7 @@ def solve_equations(
     inner: torch.Tensor,
     floor: torch.Tensor,
     tolerance: float,
-) -> torch.Tensor:
+) -> Solution:
     """Solve systems by conjugate gradients, each with steps of its own.
 
     A system is left alone as soon as its error is small, as what
@@ -55,22 +77,24 @@ def solve_equations(
 
     Returns
     -------
-    solutions : `torch.Tensor`
-        Shape (s, Hl, Wl).
+    solution : `Solution`
+        What was reached.
     """
     active = torch.arange(len(right), device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()
     residual = right.clone() if start is None else right - apply(solutions, active)
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
-    for _ in range(_MAX_ITERATIONS):
+    steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
+    for number in range(_MAX_ITERATIONS + 1):
         size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
+        steps[active], errors[active] = number, (_dot(error * inner, error) / size).sqrt() / tolerance
         # What is not a number is never close enough.
-        open_ = ~(_dot(error * inner, error) <= tolerance**2 * size)
+        open_ = ~(errors[active] <= 1.0)
         if not bool(open_.all()):
             active, residual, search, product = (v[open_] for v in (active, residual, search, product))
-            if not len(active):
-                break
+        if not len(active) or number == _MAX_ITERATIONS:
+            break
         image = apply(search, active)
         step = (product / _dot(search, image))[:, None, None]
         solutions[active] += step * search
@@ -78,7 +102,7 @@ def solve_equations(
         error = precondition(residual, active)
         previous, product = product, _dot(residual, error)
         search.mul_((product / previous)[:, None, None]).add_(error)
-    return solutions
+    return Solution(solutions, steps, errors)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

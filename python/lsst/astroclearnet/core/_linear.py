@@ -23,6 +23,7 @@ from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
 from ._smooth_light import SmoothLight
+from ._solves import record_solve
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -256,8 +257,12 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
+<<<<<<< HEAD
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
         solutions = solve_equations(
+=======
+        solution = solve_equations(
+>>>>>>> aaf5f51
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
@@ -268,11 +273,17 @@ class LinearEstimator:
             / scale.flatten() ** 2,
             tolerance=tolerance,
         )
+<<<<<<< HEAD
         return solutions.mul_(scale).add_(light)
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
+=======
+        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+            record_solve("linear_estimate", steps=steps, residual=error)
+        return solution.values.mul_(scale)
+>>>>>>> aaf5f51
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.

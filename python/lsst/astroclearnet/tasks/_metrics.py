@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_fits")
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,8 +77,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         exposure is compared with nothing, and has NaN); and the
         ``background`` that was removed: level (nJy a pixel of the patch) and
         slopes along y and x.  Further ``failed_tiles``, places and reasons;
-        ``dropped`` and ``not_selected``, reasons by exposure; ``fit``,
-        ``image`` and ``patch``, flat dictionaries.
+        ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
+        the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
+        of solve; ``fit``, ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -97,6 +99,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
+        "solves": {kind: dataclasses.asdict(status) for kind, status in result.solves.items()},
         "image": _image(result, inputs),
     }
 
@@ -140,6 +143,16 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
+    unconverged = [
+        f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
+        f"{status['max_residual']:.3g} times the tolerance"
+        for kind, status in metrics["solves"].items()
+        if status["num_unconverged"]
+    ]
+    if unconverged:
+        concerns.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
+    if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
+        concerns.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
     if metrics["failed_tiles"]:
         concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])

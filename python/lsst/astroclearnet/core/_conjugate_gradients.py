@@ -48,7 +48,7 @@ def solve_equations(
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,
-    inner: torch.Tensor,
+    regions: torch.Tensor,
     floor: torch.Tensor,
     tolerance: float,
 ) -> Solution:
@@ -68,10 +68,12 @@ def solve_equations(
         Shape (s, Hl, Wl), right-hand sides.
     start
         Shape (s, Hl, Wl), where to start; zero by default.
-    inner
-        Shape (Hl, Wl), 1 where the error counts, 0 elsewhere.
+    regions
+        Shape (r, Hl, Wl), 1 in each region in which the error is to be small,
+        0 elsewhere.
     floor
-        Shape (s,), what the mean square of a solution is taken for at least.
+        Shape (s, r), what the mean square of a solution is taken for at
+        least.
     tolerance
         Root mean square of the error, relative to that of the solution.
 
@@ -87,8 +89,9 @@ def solve_equations(
     search, product = error.clone(), _dot(residual, error)
     steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
     for number in range(_MAX_ITERATIONS + 1):
-        size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
-        steps[active], errors[active] = number, (_dot(error * inner, error) / size).sqrt() / tolerance
+        size = _squares(solutions[active], regions).maximum(floor[active] * regions.sum(dim=(1, 2)))
+        relative = (_squares(error, regions) / size).amax(dim=1).sqrt()
+        steps[active], errors[active] = number, relative / tolerance
         # What is not a number is never close enough.
         open_ = ~(errors[active] <= 1.0)
         if not bool(open_.all()):
@@ -108,3 +111,8 @@ def solve_equations(
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return scalar products of images, (b,)."""
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
+
+
+def _squares(images: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+    """Return sums of squares of images over regions, (b, r)."""
+    return images.square().flatten(1) @ regions.flatten(1).T

@@ -39,9 +39,12 @@ _LEAST_SIGNIFICANCE = 6.0
 """What a solution, in units of its noise, is taken for at least when its error
 is judged."""
 
+_LEAST_EDGE_SIGNIFICANCE = 20.0
+"""The same at the edge of the data."""
+
 _EDGE = 4
-"""Distance in pixels from missing data at which the error counts: closer by
-it is what the penalty says, and converges slowly."""
+"""Distance in pixels from missing data up to which the error is judged on its
+own: few pixels that converge slowly."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -142,7 +145,8 @@ class LinearEstimator:
             Strengths of the penalty.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -171,7 +175,8 @@ class LinearEstimator:
             Shape latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -235,7 +240,8 @@ class LinearEstimator:
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -257,33 +263,24 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-<<<<<<< HEAD
+        regions, least = self._regions
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        solutions = solve_equations(
-=======
         solution = solve_equations(
->>>>>>> aaf5f51
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
             None if start is None else (start - light) / scale,
-            inner=self._inner,
-            floor=_LEAST_SIGNIFICANCE**2
-            * self.covariances(number.flatten()).diagonal()
-            / scale.flatten() ** 2,
+            regions=regions,
+            floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
             tolerance=tolerance,
         )
-<<<<<<< HEAD
-        return solutions.mul_(scale).add_(light)
+        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+            record_solve("linear_estimate", steps=steps, residual=error)
+        return solution.values.mul_(scale).add_(light)
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
-=======
-        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
-            record_solve("linear_estimate", steps=steps, residual=error)
-        return solution.values.mul_(scale)
->>>>>>> aaf5f51
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
@@ -315,14 +312,17 @@ class LinearEstimator:
         return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
 
     @functools.cached_property
-    def _inner(self) -> torch.Tensor:
-        """Whether data surround a pixel, shape latent_shape, 0 or 1."""
+    def _regions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where errors are judged, shape (r, *latent_shape), 0 or 1, and what
+        solutions are taken for there, in units of their noise: pixels that
+        data surround, and those at the edge of the data.
+        """
         covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
         near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
-        for inner in (1.0 - near, covered):
-            if bool(inner.any()):
-                return inner
-        return torch.ones_like(covered)
+        regions = torch.stack([1.0 - near, covered * near])
+        least = regions.new_tensor([_LEAST_SIGNIFICANCE, _LEAST_EDGE_SIGNIFICANCE])
+        used = regions.sum(dim=(1, 2)) > 0
+        return regions[used], least[used]
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.

@@ -48,9 +48,9 @@ def solve_equations(
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,
-    regions: torch.Tensor,
+    measure: Callable[[torch.Tensor], torch.Tensor],
     floor: torch.Tensor,
-    tolerance: float,
+    tolerance: torch.Tensor,
 ) -> Solution:
     """Solve systems by conjugate gradients, each with steps of its own.
 
@@ -68,14 +68,15 @@ def solve_equations(
         Shape (s, Hl, Wl), right-hand sides.
     start
         Shape (s, Hl, Wl), where to start; zero by default.
-    regions
-        Shape (r, Hl, Wl), 1 in each region in which the error is to be small,
-        0 elsewhere.
+    measure
+        Takes images, shape (b, Hl, Wl), to their mean squares over the regions
+        in each of which the error is to be small, shape (b, r).
     floor
         Shape (s, r), what the mean square of a solution is taken for at
         least.
     tolerance
-        Root mean square of the error, relative to that of the solution.
+        Shape (r,), root mean square of the error, relative to that of the
+        solution.
 
     Returns
     -------
@@ -89,9 +90,9 @@ def solve_equations(
     search, product = error.clone(), _dot(residual, error)
     steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
     for number in range(_MAX_ITERATIONS + 1):
-        size = _squares(solutions[active], regions).maximum(floor[active] * regions.sum(dim=(1, 2)))
-        relative = (_squares(error, regions) / size).amax(dim=1).sqrt()
-        steps[active], errors[active] = number, relative / tolerance
+        size = measure(solutions[active]).maximum(floor[active])
+        steps[active] = number
+        errors[active] = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
         # What is not a number is never close enough.
         open_ = ~(errors[active] <= 1.0)
         if not bool(open_.all()):
@@ -111,8 +112,3 @@ def solve_equations(
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return scalar products of images, (b,)."""
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
-
-
-def _squares(images: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-    """Return sums of squares of images over regions, (b, r)."""
-    return images.square().flatten(1) @ regions.flatten(1).T

@@ -39,12 +39,18 @@ _LEAST_SIGNIFICANCE = 6.0
 """What a solution, in units of its noise, is taken for at least when its error
 is judged."""
 
-_LEAST_EDGE_SIGNIFICANCE = 20.0
-"""The same at the edge of the data."""
-
 _EDGE = 4
-"""Distance in pixels from missing data up to which the error is judged on its
-own: few pixels that converge slowly."""
+"""Distance in pixels from missing data up to which errors are judged in each
+neighbourhood: they converge slowly."""
+
+_EDGE_BLOCK = 8
+"""Side in pixels of such a neighbourhood."""
+
+_EDGE_ACCURACY = 5.0
+"""How much smaller the error is to be there, relative to the light."""
+
+_LEAST_EDGE_SIGNIFICANCE = 200.0
+"""What the light is taken for there at least, in units of its noise."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -263,16 +269,18 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        regions, least = self._regions
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
+        edges = [1.0] * int((self._edge_blocks > 0).sum())
+        least = left.new_tensor([_LEAST_SIGNIFICANCE, *(_LEAST_EDGE_SIGNIFICANCE * e for e in edges)])
+        accuracy = left.new_tensor([1.0, *(_EDGE_ACCURACY * e for e in edges)])
         solution = solve_equations(
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
             None if start is None else (start - light) / scale,
-            regions=regions,
+            measure=self._mean_squares,
             floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
-            tolerance=tolerance,
+            tolerance=tolerance / accuracy,
         )
         for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
@@ -312,17 +320,28 @@ class LinearEstimator:
         return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
 
     @functools.cached_property
-    def _regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where errors are judged, shape (r, *latent_shape), 0 or 1, and what
-        solutions are taken for there, in units of their noise: pixels that
-        data surround, and those at the edge of the data.
+    def _inner(self) -> torch.Tensor:
+        """Pixels that data surround and those at the edge of the data, shape
+        (2, *latent_shape), 0 or 1.
         """
         covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
         near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
-        regions = torch.stack([1.0 - near, covered * near])
-        least = regions.new_tensor([_LEAST_SIGNIFICANCE, _LEAST_EDGE_SIGNIFICANCE])
-        used = regions.sum(dim=(1, 2)) > 0
-        return regions[used], least[used]
+        return torch.stack([1.0 - near, covered * near])
+
+    @functools.cached_property
+    def _edge_blocks(self) -> torch.Tensor:
+        """Share of each block that lies at the edge of the data."""
+        return _block_means(self._inner[1:])[0]
+
+    def _mean_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return mean squares of images where data surround a pixel, and in
+        each block at the edge of the data.
+        """
+        inner, edge = self._inner
+        squares = images.square()
+        whole = (squares * inner).sum(dim=(1, 2), keepdim=True)[..., 0] / inner.sum().clamp(min=1.0)
+        share = self._edge_blocks
+        return torch.cat([whole, (_block_means(squares * edge)[:, share > 0] / share[share > 0])], dim=1)
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
@@ -376,3 +395,8 @@ class LinearEstimator:
         response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight
+
+
+def _block_means(images: torch.Tensor) -> torch.Tensor:
+    """Return means over blocks of images, shape (b, Hl, Wl)."""
+    return torch.nn.functional.avg_pool2d(images, _EDGE_BLOCK, ceil_mode=True)

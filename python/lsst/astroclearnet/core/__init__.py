@@ -14,7 +14,6 @@ from ._background import *
 from ._bank import *
 from ._cell_noise import *
 from ._closure import *
-from ._consistency import *
 from ._departures import *
 from ._depth import *
 from ._device import *

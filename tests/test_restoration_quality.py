@@ -237,7 +237,7 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
     assert quality["figures"]["star_width_error"] == pytest.approx(1.0 / 0.93 - 1.0, abs=0.015)
     (check,) = (check for check in quality["checks"] if check["name"] == "star_width_error")
     assert check["verdict"] == "check"
-    assert "wider by +7" in check["words"]
+    assert "are wider by 7" in check["words"]
     # The direct coadd, whose PSF is right, has other fluxes then.
     assert quality["figures"]["flux_offset"] < -0.03
     assert quality["verdict"] == "bad"

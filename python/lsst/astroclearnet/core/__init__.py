@@ -14,7 +14,6 @@ from ._background import *
 from ._bank import *
 from ._cell_noise import *
 from ._closure import *
-from ._consistency import *
 from ._departures import *
 from ._depth import *
 from ._device import *
@@ -38,6 +37,7 @@ from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._own_noise import *
 from ._parts import *
 from ._plain_arrays import *
 from ._plan import *

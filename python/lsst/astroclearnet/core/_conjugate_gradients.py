@@ -48,9 +48,9 @@ def solve_equations(
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,
-    inner: torch.Tensor,
+    measure: Callable[[torch.Tensor], torch.Tensor],
     floor: torch.Tensor,
-    tolerance: float,
+    tolerance: torch.Tensor,
 ) -> Solution:
     """Solve systems by conjugate gradients, each with steps of its own.
 
@@ -68,12 +68,15 @@ def solve_equations(
         Shape (s, Hl, Wl), right-hand sides.
     start
         Shape (s, Hl, Wl), where to start; zero by default.
-    inner
-        Shape (Hl, Wl), 1 where the error counts, 0 elsewhere.
+    measure
+        Takes images, shape (b, Hl, Wl), to their mean squares over the regions
+        in each of which the error is to be small, shape (b, r).
     floor
-        Shape (s,), what the mean square of a solution is taken for at least.
+        Shape (s, r), what the mean square of a solution is taken for at
+        least.
     tolerance
-        Root mean square of the error, relative to that of the solution.
+        Shape (r,), root mean square of the error, relative to that of the
+        solution.
 
     Returns
     -------
@@ -87,8 +90,9 @@ def solve_equations(
     search, product = error.clone(), _dot(residual, error)
     steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
     for number in range(_MAX_ITERATIONS + 1):
-        size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
-        steps[active], errors[active] = number, (_dot(error * inner, error) / size).sqrt() / tolerance
+        size = measure(solutions[active]).maximum(floor[active])
+        steps[active] = number
+        errors[active] = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
         # What is not a number is never close enough.
         open_ = ~(errors[active] <= 1.0)
         if not bool(open_.all()):

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ..metrics import fwhm_of_kernel
+from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
@@ -122,17 +122,13 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     """
     concerns = _list_disagreements(metrics["exposures"])
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
-    wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
-        for e in metrics["exposures"]
-        if not variance_fits(e)
-    ]
+    wrong = [f"{_name(e)}: {e['chi_square']:.3g}" for e in metrics["exposures"] if not variance_fits(e)]
     if wrong:
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
@@ -179,6 +175,11 @@ def variance_fits(exposure: Mapping[str, Any]) -> bool:
     return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
 
 
+def _wider_by(error: float) -> str:
+    """Say how much wider or narrower a PSF is, from the relative error."""
+    return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
+
+
 def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     """Say in what an exposure differs from the others.
 
@@ -199,12 +200,15 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _name(exposure: Mapping[str, Any]) -> str:
+    """Return the name of one of the ``exposures`` of `make_metrics`."""
+    return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
-        for e in exposures
-        if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
     ]
     return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 
@@ -225,7 +229,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": _half_maximum(cutout.mean_psf) * scale,
+                "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
                 "weight_share": float(information[n] / total) if total else math.nan,
@@ -237,16 +241,6 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
-
-
-def _half_maximum(psf: np.ndarray) -> float:
-    """Return the full width at half maximum of a PSF, in pixels."""
-    try:
-        width = fwhm_of_kernel(psf)
-    except ValueError:
-        width = math.nan
-    # A stamp that is cut may not fall to half of its peak.
-    return width if math.isfinite(width) else kernel_fwhm(psf)
 
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:

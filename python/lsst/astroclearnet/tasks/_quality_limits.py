@@ -121,7 +121,7 @@ _CHECKS = (
     ),
     _Check(
         "star_width_error",
-        "Stars of the coadd to measure on are wider by {value:+.1%} than the declared PSF, beyond "
+        "Stars of the coadd to measure on are {wider} by {size:.1%} than the declared PSF, beyond "
         "{limit:.1%}.",
         abs,
     ),
@@ -212,7 +212,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
         if size > first:
             verdict = Verdict.BAD if size > second else Verdict.CHECK
             passed = second if verdict is Verdict.BAD else first
-            words = check.words.format(value=value, limit=passed)
+            wider = "wider" if value > 0 else "narrower"
+            words = check.words.format(value=value, size=abs(value), limit=passed, wider=wider)
         worst = max(worst, verdict, key=order.index)
         checks.append(
             {

@@ -19,7 +19,11 @@ from ._forward_model import ForwardModel
 from ._leave_one_out import LeaveOneOut
 from ._options import RejectionOptions
 from ._sampling import Sampling
+from ._solves import record_solve
 from ._structured_residuals import significance
+
+_SETTLED = 1e-4
+"""Share of the pixels that may still change in the last round."""
 
 _MIN_EXPOSURES = 3
 """With two exposures one cannot tell which of them is wrong."""
@@ -58,12 +62,14 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     rejected = torch.zeros_like(stack.good)
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
         return rejected
-    for _ in range(options.num_rounds):
+    for number in range(1, options.num_rounds + 1):
         predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options)
         found = _regions(_deviations(predictor, stack.good), stack.good, model.sampling, options)
-        if torch.equal(found, rejected):
-            break
+        changed = float((found != rejected).sum()) / float(stack.good.sum())
         rejected = found
+        if not changed:
+            break
+    record_solve("outliers", steps=number, residual=changed / _SETTLED)
     return rejected
 
 

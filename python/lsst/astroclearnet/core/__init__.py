@@ -42,6 +42,7 @@ from ._parts import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *
+from ._psf_stamps import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *

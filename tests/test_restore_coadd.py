@@ -369,7 +369,7 @@ def test_wrong_psf_is_named(
     assert exposures[1]["psf_width_error"] == pytest.approx(0.05, abs=0.02)
     assert exposures[1]["psf_width_error"] > 5.0 * exposures[1]["psf_width_sigma"] > 0
     assert "do not fit their stars: " in caplog.text
-    assert "TestCam visit 12, detector 0: wider by +" in caplog.text
+    assert "TestCam visit 12, detector 0: wider by " in caplog.text
     assertValidOutput(task, result)
     assert not hasattr(result, "restored_coadd_linear")
     assert not hasattr(result, "restored_coadd_linear_noise")
@@ -391,15 +391,19 @@ def test_concerns_are_put_in_words() -> None:
     metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
     bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
+    narrow = {**good, "psf_width_error": -0.02, "psf_consistent": False}
     unused = {**good, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
-        "exposures": [good, bad, unused],
+        "exposures": [bad, narrow, unused],
         "image": {"linear_departure": 0.021},
     }
     wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
     assert "could not be restored: y 0 to 9: no" in tiles
-    assert "TestCam visit 3, detector 7: wider by +3.0 %" in wrong_psf
+    assert (
+        "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
+        in wrong_psf
+    )
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
 

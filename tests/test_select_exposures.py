@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry, VisitComponents, read_visit_image
-from lsst.astroclearnet.core import fwhm_to_sigma
+from lsst.astroclearnet.core import fwhm_to_sigma, gaussian_kernel
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import SelectExposuresConfig, SelectExposuresTask, parse_visit_selections
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
-from lsst.images import ObservationSummaryStats, VisitImage
+from lsst.images import Image, ObservationSummaryStats, VisitImage
+from lsst.images.psfs import GaussianPointSpreadFunction
 from lsst.pipe.base import InMemoryDatasetHandle, Struct
 
 SHAPE = (300, 340)
@@ -173,6 +174,26 @@ def test_depth_does_not_depend_on_the_pixels(geometry: PatchGeometry) -> None:
     depths = [summary["depth"] for summary in result.summaries.values()]
     assert depths[1] == pytest.approx(depths[0], abs=0.01)
     assert depths[2] == pytest.approx(depths[0], abs=1e-3)
+
+
+class WingedPsf(GaussianPointSpreadFunction):
+    """A Gaussian, a fifth of whose light is in wings of three times its
+    width.
+    """
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        kernel = super().compute_kernel_image(x=x, y=y)
+        wings = gaussian_kernel(3.0 * FWHM, kernel.array.shape[0])
+        return Image(0.8 * kernel.array + 0.2 * wings, bbox=kernel.bbox)
+
+
+def test_limit_is_on_the_width_at_half_maximum(geometry: PatchGeometry) -> None:
+    """If it fails, a limit means another FWHM than the metrics show."""
+    image = visit_image(1)
+    psf = WingedPsf(fwhm_to_sigma(FWHM), bounds=image.bbox, stamp_size=45)
+    result = select([visit_image(1, psf=psf)], geometry, max_psf_fwhm=1.05 * FWHM * SCALE)
+    assert len(result.selected) == 1
+    assert result.summaries["visit 1, detector 0"]["psf_fwhm"] == pytest.approx(FWHM * SCALE, rel=0.03)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["image", "handle"])

@@ -392,6 +392,9 @@ class RestoreCoaddTask(PipelineTask):
         for group in ("patch", "fit", "image"):
             for key, value in metrics[group].items():
                 self.metadata[f"{group}_{key}"] = value
+        for kind, status in metrics["solves"].items():
+            for key, value in status.items():
+                self.metadata[f"{kind}_{key}"] = value
         for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
             self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
         self.metadata["peak_host_memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -31,7 +31,7 @@ from ..adapters import (
     VisitFootprint,
     box_region,
 )
-from ..core import kernel_fwhm
+from ..metrics import seeing_of_kernel
 from ._psf_quality import QUALITY_LIMITS, check_psf_quality
 from ._reading import VisitImageSource, source_id
 from ._visit_selection import VisitSelections, require_selected
@@ -67,8 +67,8 @@ class SelectExposuresConfig(Config):
         doc="Detectors whose exposures are left out in every visit, whatever the instrument.", default=[]
     )
     max_psf_fwhm = _upper_limit(
-        "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch, that of the Gaussian "
-        "with the same effective area, which is larger than the one from psfSigma."
+        "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch: its full width at "
+        "half maximum, as in the metrics and in 'astroclearnet plan'."
     )
     min_overlap = RangeField(
         doc="Smallest fraction of the outer box of the patch that an exposure must cover.",
@@ -297,7 +297,7 @@ class SelectExposuresTask(Task):
         if not config.needs_psf:
             return
         stamp = footprint.psf_stamp(parts["psf"], y=overlap.y, x=overlap.x, pixel_scale=pixel_scale)
-        fwhm = summary["psf_fwhm"] = kernel_fwhm(stamp) * pixel_scale
+        fwhm = summary["psf_fwhm"] = seeing_of_kernel(stamp) * pixel_scale
         if config.max_psf_fwhm is not None and fwhm > config.max_psf_fwhm:
             raise UnusableExposureError(
                 "psf_fwhm",

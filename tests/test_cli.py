@@ -252,12 +252,13 @@ def test_simulate(
     made: list[SurveyOptions] = []
     registries: list[str | None] = []
 
-    def make(root: str, options: SurveyOptions, *, registry: str | None, **_: object) -> SurveySummary:
+    def make(root: Path, options: SurveyOptions, *, registry: str | None, **_: object) -> SurveySummary:
         made.append(options)
         registries.append(registry)
-        return SurveySummary(root, "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
+        root.mkdir()
+        return SurveySummary(str(root), "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
 
-    monkeypatch.setattr("lsst.astroclearnet.simulation.make_survey", make)
+    monkeypatch.setattr(_demo, "make_survey", make)
     root = str(tmp_path / "repo")
     words = "--seed 5 --bands g --visits 3 --patches 4 3 --patch-cells 6 --stars 7.5"
     assert main(["simulate", root, *words.split(), "--registry", "postgresql://u@h/d"]) == 0
@@ -407,13 +408,14 @@ def test_demo(
     """If it fails, the demo does work again, or destroys what is there."""
     commands: list[list[str]] = []
 
-    def simulate(root: Path, options: SurveyOptions, **_: object) -> None:
+    def simulate(root: Path, options: SurveyOptions, **_: object) -> SurveySummary:
         # A copy of the survey, without what was put into it by hand.
         shutil.copytree(survey.root, root)
         writer = Butler.from_config(str(root), writeable=True)
         writer.collections.redefine_chain(_demo.RESTORED, [])
         writer.collections.x_remove(_demo.RESTORED)
         writer.removeRuns([f"{_demo.RESTORED}/run"])
+        return survey
 
     def restore(command: list[str]) -> None:
         commands.append(command)
@@ -474,10 +476,14 @@ def test_interrupted_simulation(
     assert not options_file.exists()
 
     # The next one may have other options.
-    monkeypatch.setattr(_demo, "make_survey", lambda place, *_, **__: shutil.copytree(survey.root, place))
+    def copy(place: Path, options: SurveyOptions, **_: object) -> SurveySummary:
+        shutil.copytree(survey.root, place)
+        return survey
+
+    monkeypatch.setattr(_demo, "make_survey", copy)
     lines.clear()
     simulate(OPTIONS)
-    assert lines[0].startswith(f"Deleting {partial}")
+    assert lines[1].startswith(f"Deleting {partial}")
     assert not partial.exists()
     butler = Butler.from_config(str(root), collections=[_demo.DEFAULTS])
     refs = butler.query_datasets("visit_image")

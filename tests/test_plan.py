@@ -216,7 +216,7 @@ def test_sample(butler: Butler) -> None:
     """If it fails, the curve is that of other exposures."""
     seen: list[tuple[int, int, str]] = []
     sample = sample_campaign(butler, progress=lambda *report: seen.append(report))
-    assert seen[0] == (0, 8, "visit 1, detector 0")
+    assert seen[0] == (0, 8, "TestCam visit 1, detector 0")
     assert (sample.skymap, sample.skipped) == ("test_map", SKIPPED)
     assert [(b.band, b.num_exposures, b.num_exposures_found, b.num_patches_found) for b in sample.bands] == [
         ("r", 2, 2, 2),

@@ -177,6 +177,11 @@ def _add_ingest(commands: _Commands) -> None:
     parser.add_argument(
         "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
     )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace images whose file has changed since it was ingested; else they are named",
+    )
     _add_registry_option(parser)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("BandContents", "PatchContents", "ReportContents", "ReportError", "TractContents", "read_contents")
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -62,6 +63,11 @@ class BandContents:
     datasets: Mapping[str, ResourcePath]
 
     @property
+    def anchor(self) -> str:
+        """Name for files and places on a page (`str`)."""
+        return file_name(self.band)
+
+    @property
     def verdict(self) -> str:
         """``good``, ``check`` or ``bad`` (`str`)."""
         return str(self.quality["verdict"])
@@ -95,7 +101,7 @@ class PatchContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return f"{self.skymap}-{self.tract}-{self.patch}".replace("/", "_")
+        return file_name(self.skymap, self.tract, self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +123,7 @@ class TractContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return f"{self.skymap}-{self.tract}".replace("/", "_")
+        return file_name(self.skymap, self.tract)
 
     def worst_first(self) -> list[tuple[PatchContents, BandContents]]:
         """Return every band of every patch, the bad ones first.
@@ -265,6 +271,27 @@ def read_contents(
         for key in dict.fromkeys((patch.skymap, patch.tract) for patch in patches)
     ]
     return ReportContents(title, repository, list(butler.collections.defaults), tracts)
+
+
+def file_name(*parts: object) -> str:
+    """Return a name for a file, and a part of a URL, that says what it is of.
+
+    Other characters than letters, digits, ``_``, ``.``, ``+`` and ``-`` are
+    replaced by their numbers, so that different parts have different names.
+
+    Parameters
+    ----------
+    *parts
+        Values of a data ID.
+
+    Returns
+    -------
+    name : `str`
+        The name, which does not begin with a dot.
+    """
+    words = [re.sub(r"[^A-Za-z0-9_.+-]", lambda match: f"={ord(match[0]):x}=", str(part)) for part in parts]
+    name = "-".join(words)
+    return f"={name}" if name.startswith(".") else name
 
 
 def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:

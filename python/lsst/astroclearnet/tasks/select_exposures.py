@@ -64,7 +64,7 @@ class SelectExposuresConfig(Config):
     """
 
     exclude_detectors = ListField[int](
-        doc="Detectors whose exposures are left out in every visit.", default=[]
+        doc="Detectors whose exposures are left out in every visit, whatever the instrument.", default=[]
     )
     max_psf_fwhm = _upper_limit(
         "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch: its full width at "
@@ -170,11 +170,6 @@ class _Candidate:
     identity: ExposureId
     information: float
 
-    @property
-    def visit(self) -> tuple[str, int]:
-        """Instrument and visit (`tuple`)."""
-        return self.identity.instrument, self.identity.visit
-
 
 class SelectExposuresTask(Task):
     """Choose the visit images from which a patch is restored.
@@ -247,7 +242,7 @@ class SelectExposuresTask(Task):
             if summary:
                 summaries[str(identity)] = summary
         for limit, groups in (
-            ("max_visits", lambda candidate: candidate.visit),
+            ("max_visits", lambda candidate: candidate.identity.visit_key),
             ("max_exposures", lambda candidate: candidate.index),
         ):
             candidates = self._keep_best(candidates, limit, groups, rejected)

@@ -165,6 +165,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
+        edges: bool = False,
     ) -> torch.Tensor:
         """Return the estimate of one strength.
 
@@ -179,6 +180,9 @@ class LinearEstimator:
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
             sigma; both as root mean squares over pixels that data surround.
+        edges
+            Whether to wait also for every neighbourhood at the edge of the
+            data.
 
         Returns
         -------
@@ -186,7 +190,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, tolerance=tolerance)[0]
+        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edges=edges)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.

@@ -119,7 +119,7 @@ class _Predictor:
         # Constant weights: the sums are diagonal in Fourier space.
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        latent = estimator.solve(stack.images, _STRENGTH, tolerance=1e-2)
+        latent = estimator.solve(stack.images, _STRENGTH, tolerance=1e-2, edges=True)
         areas = _mean_areas(model, stack)
         shape = model.inverse_target_power.shape
         predictor = cls(

@@ -23,6 +23,7 @@ import torch
 from ._errors import InputError, NoUsableDataError
 from ._plain_arrays import ArrayLike, as_tensor, require_plain
 from ._positions import PixelPositions
+from ._psf_stamps import find_psf_fault
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class ExposureStack:
             Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
             normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
             the others of its exposure.  Negative pixels must not hold more
-            than a third of the light of the positive ones.
+            than a third of the light of the positive ones, and the light must
+            lie where `find_psf_fault` wants it.
         positions
             Where the pixels lie on the patch, for exposures on their own
             grids; a pixel that is not on the patch is not used.
@@ -323,4 +325,6 @@ def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
         if not bool((total >= _LEAST_NET_LIGHT * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
             raise InputError(f"The PSF of exposure {t} has too much light in negative pixels.", exposure=t)
         checked[t] /= total
+        if fault := find_psf_fault(checked[t][finite].cpu().numpy()):
+            raise InputError(f"The PSF of exposure {t} {fault}", exposure=t)
     return checked

@@ -129,16 +129,18 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    summary = ingest_files(
-        options.repo,
-        options.files,
-        skymap=options.skymap,
-        cell_size=options.cell_size,
-        pixel_scale=options.pixel_scale,
-        num_patches=options.patches,
-        registry=options.registry,
-        replace=options.replace,
-    )
+    with _progress(console) as progress:
+        summary = ingest_files(
+            options.repo,
+            options.files,
+            skymap=options.skymap,
+            cell_size=options.cell_size,
+            pixel_scale=options.pixel_scale,
+            num_patches=options.patches,
+            registry=options.registry,
+            replace=options.replace,
+            progress=progress,
+        )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
     user = os.environ.get("USER") or "me"

@@ -39,6 +39,7 @@ from ._noise_model import *
 from ._options import *
 from ._own_noise import *
 from ._parts import *
+from ._plain_arrays import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import Table
+from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from lsst.astroclearnet.adapters import PatchGeometry, make_cell_coadd
@@ -33,9 +35,11 @@ from lsst.astroclearnet.commands import (
     _actions,
     _demo,
     format_command,
+    program,
     restore_command,
     run_command,
 )
+from lsst.astroclearnet.commands._actions import _progress
 from lsst.astroclearnet.commands._comparison import compare_patches
 from lsst.astroclearnet.commands._patches import read_patch
 from lsst.astroclearnet.commands._picture import comparison_picture
@@ -525,6 +529,65 @@ def test_commands_of_the_shell(tmp_path: Path) -> None:
     run_command([sys.executable, "-c", ""])
     with pytest.raises(CommandError, match="ended with exit status 3"):
         run_command([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_programs_are_named_as_a_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, printed commands hold paths of an environment that is
+    active, or names that the shell of the user does not know.
+    """
+    beside = Path(sys.executable).parent
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.defpath}")
+    assert program("pipetask") == "pipetask"
+    # Another program of the name comes first.
+    (tmp_path / "pipetask").write_text("#!/bin/sh\n")
+    (tmp_path / "pipetask").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{beside}")
+    assert program("pipetask") == str(beside / "pipetask")
+    # As for make, which puts the environment on PATH for itself alone.
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.defpath}")
+    monkeypatch.chdir(beside.parent)
+    assert program("pipetask") == f"{beside.name}/pipetask"
+
+
+def test_progress_ends_with_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the last line of a log says that something is left."""
+    with _progress(Console()) as report:
+        for done in range(30):
+            report(done, 30, f"visit {done}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  0/30 visit 0"
+    assert lines[-1] == "  30/30 done"
+    assert len(lines) == 9
+    with _progress(Console()) as report:
+        report(5, 6, "patch 5")
+        report(6, 6, "patch 6")
+    assert capsys.readouterr().out.splitlines()[-1] == "  6/6 patch 6"
+    with _progress(Console()):
+        pass
+    assert capsys.readouterr().out == ""
+
+    def fail() -> None:
+        with _progress(Console()) as report:
+            report(2, 6, "patch 2")
+            raise CommandError("stop")
+
+    with pytest.raises(CommandError, match="stop"):
+        fail()
+    assert "6/6" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(ACTIONS))
+def test_help_has_no_empty_defaults(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the help gives a default to options that have none."""
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: )" not in text
+    for empty in ("None", "False", "[", "''"):
+        assert f"default: {empty}" not in text
+    if command == "simulate":
+        assert "bands to observe (default: g r i)" in text
 
 
 def test_quick_look_configuration() -> None:

@@ -129,16 +129,18 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    summary = ingest_files(
-        options.repo,
-        options.files,
-        skymap=options.skymap,
-        cell_size=options.cell_size,
-        pixel_scale=options.pixel_scale,
-        num_patches=options.patches,
-        registry=options.registry,
-        replace=options.replace,
-    )
+    with _progress(console) as progress:
+        summary = ingest_files(
+            options.repo,
+            options.files,
+            skymap=options.skymap,
+            cell_size=options.cell_size,
+            pixel_scale=options.pixel_scale,
+            num_patches=options.patches,
+            registry=options.registry,
+            replace=options.replace,
+            progress=progress,
+        )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
     user = os.environ.get("USER") or "me"
@@ -206,7 +208,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
     ------
     CommandError
         If it is not said where to look, or if ``--check`` is given and a
-        patch failed or is missing.
+        patch failed or is not finished.
     """
     from ._status_graph import GraphSource
     from ._status_outputs import ButlerSource, PatchState, StatusSource
@@ -237,7 +239,8 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
     if options.check and not status.is_complete:
         counts = status.total.counts
         raise CommandError(
-            f"{counts[PatchState.FAILED]} patches failed and {counts[PatchState.MISSING]} are missing."
+            f"Patches that failed: {counts[PatchState.FAILED]}; not finished: "
+            f"{counts[PatchState.UNFINISHED]}."
         )
 
 
@@ -382,7 +385,7 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     ----------
     console
         Where to show it: as a bar on a terminal, else as a line whenever
-        another eighth is done.
+        another eighth is done, and at the end.
 
     Yields
     ------
@@ -390,12 +393,17 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
         To be called with the number done, the number to do, and a name.
     """
     if not console.is_terminal:
+        last: list[int] = []
 
         def write_line(done: int, total: int, name: str) -> None:
-            if done * 8 // total != (done - 1) * 8 // total:
+            if not last or done * 8 // total != last[0] * 8 // total or done == total:
                 console.print(f"  {done}/{total} {name}", markup=False)
+            last[:] = done, total
 
         yield write_line
+        # What was begun last is not reported when it is done.
+        if last and last[0] < last[1]:
+            console.print(f"  {last[1]}/{last[1]} done", markup=False)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:

@@ -28,11 +28,10 @@ from lsst.daf.butler import (
 )
 from lsst.resources import ResourcePath
 
+from ._bands import band_order
+
 _COADDS = ("", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
-
-_BANDS = "ugrizy"
-"""Bands by wavelength."""
 
 
 class ReportError(RuntimeError):
@@ -150,7 +149,7 @@ class TractContents:
         for patch in self.patches:
             for band in patch.bands:
                 found.setdefault(band.band, []).append(band.quality)
-        return dict(sorted(found.items(), key=lambda item: _wavelength(item[0])))
+        return dict(sorted(found.items(), key=lambda item: band_order(item[0])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,7 @@ class ReportContents:
         counts: dict[str, Counter[str]] = {}
         for _, band in self.rows():
             counts.setdefault(band.band, Counter())[band.verdict] += 1
-        return dict(sorted(counts.items(), key=lambda item: _wavelength(item[0])))
+        return dict(sorted(counts.items(), key=lambda item: band_order(item[0])))
 
     def rows(self) -> Iterable[tuple[PatchContents, BandContents]]:
         """Yield every band of every patch.
@@ -264,7 +263,7 @@ def read_contents(
         )
         bands.setdefault(key[:3], []).append(contents)
     patches = [
-        PatchContents(*key, sorted(found, key=lambda band: _wavelength(band.band)), colors.get((*key, None)))
+        PatchContents(*key, sorted(found, key=lambda band: band_order(band.band)), colors.get((*key, None)))
         for key, found in sorted(bands.items())
     ]
     tracts = [
@@ -293,14 +292,6 @@ def file_name(*parts: object) -> str:
     words = [re.sub(r"[^A-Za-z0-9_.+-]", lambda match: f"={ord(match[0]):x}=", str(part)) for part in parts]
     name = "-".join(words)
     return f"={name}" if name.startswith(".") else name
-
-
-def _wavelength(band: str) -> tuple[int, str]:
-    """Return what sorts bands by wavelength, and those with other names
-    behind them.
-    """
-    place = _BANDS.find(band) if len(band) == 1 else -1
-    return (place if place >= 0 else len(_BANDS), band)
 
 
 def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:

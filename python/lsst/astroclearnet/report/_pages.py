@@ -234,6 +234,7 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
                 snippets={band.band: _snippet(band, contents) for band in patch.bands},
+                reasons={band.band: _why_unchanged(band) for band in patch.bands},
             )
             (root / "patches" / f"{patch.name}.html").write_text(page)
     maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
@@ -297,6 +298,23 @@ def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _why_unchanged(band: BandContents) -> str:
+    """Say why exposures whose pixels do not fit do not change the verdict."""
+    check = next((check for check in band.quality["checks"] if check["name"] == "chi_square_weight"), None)
+    unlike = [
+        f"visit {exposure['visit']}, detector {exposure['detector']}: {exposure['chi_square']:.2f}"
+        for exposure in band.quality["exposures"]
+        if exposure["used_fraction"] > 0 and not 0.5 <= exposure["chi_square"] <= 2.0
+    ]
+    if check is None or check["verdict"] != "good" or not unlike:
+        return ""
+    return (
+        f"The chi-square of some exposures is beyond a factor of 2 ({'; '.join(unlike)}). By itself that is "
+        f"within the limits: they have {check['value']:.1%} of the weight, and up to "
+        f"{check['limits'][0]:.0%} may have such a chi-square."
+    )
 
 
 def _measured(value: float, sigma: float, style: str) -> str:

@@ -21,7 +21,7 @@ import pytest
 from astro_metadata_translator import ObservationInfo
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.commands import CommandError, _demo, ingest_files
+from lsst.astroclearnet.commands import CommandError, _simulate, ingest_files
 from lsst.astroclearnet.repository import create_repository, ingest_visit_images, register_visit_detector
 from lsst.astroclearnet.simulation import SurveyOptions
 from lsst.astroclearnet.tests import make_projection, make_visit_image
@@ -308,7 +308,7 @@ def test_simulation_that_fails_makes_nothing(tmp_path: Path, monkeypatch: pytest
         create_repository(str(root)).close()
         raise ValueError("lam value too large")
 
-    monkeypatch.setattr(_demo, "make_survey", make)
+    monkeypatch.setattr(_simulate, "make_survey", make)
     assert main(["simulate", str(tmp_path / "repo.dot")]) == 1
     assert not list(tmp_path.iterdir())
 

@@ -32,8 +32,8 @@ from ._pipetask import format_command, program, restore_command, run_command
 from ._web_report import write_collection_report
 from ._whole import whole_file
 
-TARGET_FWHM = 0.54
-"""Target PSF in arcsec: sharper than all but the best exposures."""
+TARGET_FWHM = 0.53
+"""Target PSF in arcsec: what ``plan --common`` proposes for the survey."""
 
 DEFAULTS, TRUTH = f"{INSTRUMENT}/defaults", f"{INSTRUMENT}/truth"
 """Collections of a simulated survey: what a user has, and the truth."""

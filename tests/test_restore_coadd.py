@@ -388,7 +388,13 @@ def test_concerns_are_put_in_words() -> None:
         "shift": 0.001,
         "shift_sigma": 0.002,
     }
-    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
+    metrics = {
+        "failed_tiles": [],
+        "exposures": [good] * 3,
+        "image": {"linear_departure": 0.004},
+        "fit": {"converged": True, "num_epochs": 9, "stop_reason": "converged"},
+        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
+    }
     assert list_concerns(metrics, 0.004) == []
     bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
     narrow = {**good, "psf_width_error": -0.02, "psf_consistent": False}
@@ -397,8 +403,12 @@ def test_concerns_are_put_in_words() -> None:
         "failed_tiles": ["y 0 to 9: no"],
         "exposures": [bad, narrow, unused],
         "image": {"linear_departure": 0.021},
+        "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
+        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
-    wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
+    wrong_psf, departure, solves, fit, tiles, number = list_concerns(metrics, 0.004)
+    assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
+    assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
     assert (
         "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."

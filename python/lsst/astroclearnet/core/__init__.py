@@ -39,9 +39,11 @@ from ._noise_model import *
 from ._options import *
 from ._own_noise import *
 from ._parts import *
+from ._plain_arrays import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *
+from ._psf_stamps import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *

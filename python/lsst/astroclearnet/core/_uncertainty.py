@@ -94,7 +94,8 @@ def repeat_observations(
     new noise, and restored by the same estimator.  What comes out differs
     from what went in by the error of the estimator, the light that it smooths
     away included (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-    section 6.5).
+    section 6.5).  The linear image being linear, its error is what it makes of
+    the noise.
 
     Parameters
     ----------
@@ -119,10 +120,11 @@ def repeat_observations(
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     for draw in noise:
-        again = estimator.estimate_right(expected + solver.right_side(draw))
-        restored.append(model.crop(again.restored - estimate.restored))
-        linear.append(model.crop(again.linear - estimate.restored))
-        chi_square += _chi_square(model, weights, draw, again.restored - estimate.restored)
+        noise_right = solver.right_side(draw)
+        error = estimator.restore_right(expected + noise_right) - estimate.restored
+        restored.append(model.crop(error))
+        linear.append(model.crop(estimator.closure.linear_right(noise_right)))
+        chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 
 

@@ -377,6 +377,7 @@ def test_wrong_psf_is_named(
 
 def test_concerns_are_put_in_words() -> None:
     good = {
+        "instrument": "TestCam",
         "visit": 3,
         "detector": 7,
         "psf_width_error": 0.001,

@@ -46,7 +46,7 @@ _LOG = logging.getLogger("benchmarks")
 
 _OUTPUT = Path(__file__).with_name("rejection.md")
 _TARGET = 3.2
-_HEIGHTS = (10.0, 20.0, 50.0)
+_HEIGHTS = (10.0, 30.0)
 _TRAIL_HEIGHT = 10.0
 _NEAR = 3
 """Pixels around an artefact in which rejected pixels are not false."""

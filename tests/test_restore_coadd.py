@@ -387,19 +387,22 @@ def test_concerns_are_put_in_words() -> None:
         "flux_sigma": 0.002,
         "shift": 0.001,
         "shift_sigma": 0.002,
+        "weight_share": 0.3,
+        "doubt": "",
     }
     metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
-    bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
+    bad = {**good, "psf_width_error": 0.03, "psf_consistent": False, "doubt": "flux_scale: It is."}
     unused = {**good, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
         "exposures": [good, bad, unused],
         "image": {"linear_departure": 0.021},
     }
-    wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
+    doubt, wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
     assert "could not be restored: y 0 to 9: no" in tiles
     assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
+    assert "visit 3, detector 7: flux_scale: It is." in doubt
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
 

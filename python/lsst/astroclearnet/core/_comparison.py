@@ -46,6 +46,15 @@ ones on real exposures: flux scales are freed of it as far as sources tell."""
 _REACH = 6.0
 """Deviation of a source, in standard deviations, from which it is ignored."""
 
+_FIRST_SCATTER = 0.05
+"""Relative scatter that is allowed for at first."""
+
+_FIRST_SHIFT = 0.2
+"""The same of positions, in pixels."""
+
+_DISTRUST = 1e-6
+"""Weight that is left to what deviates, so that sources have a level."""
+
 _ITERATIONS = 60
 """An exposure with nine tenths of the weight is then right within 0.2 %."""
 
@@ -152,20 +161,23 @@ def compare_scales(sources: MatchedSources) -> Scales:
         level = torch.stack([_masked_median(one / (1.0 + scale[:, None]), valid, 0) for one in flux])
     width = torch.zeros_like(scale)
     scatter = _Scatter(_SCATTER, valid, level[0].abs() / sources.covariances[0].sqrt())
+    # Beside medians, which no exposure leads astray.
+    spread = sources.covariances[0] + (_FIRST_SCATTER * level[0]) ** 2
+    trust = valid * _trust((flux[0] - level[0] * (1.0 + scale[:, None])) ** 2 / spread)
     prior = torch.diag(torch.tensor([1e-12, _WIDTH_PRIOR**-2], dtype=flux.dtype))
     for _ in range(_ITERATIONS):
         systematic = (scatter.value * sources.crowding * level.abs()) ** 2
         variances = sources.covariances[:2] + systematic[:, None]
         gain = (1.0 + scale[:, None] + width[:, None] * response).clamp(min=0.05)
-        left_out = _leave_one_out(flux, gain, valid / variances)
+        left_out = _leave_one_out(flux, gain, valid * trust.clamp(min=_DISTRUST) / variances)
         residual = flux - gain * left_out.values
         common = _COMMON * systematic.prod(dim=0).sqrt()
         cross = sources.covariances[2] + common + gain.prod(dim=0) * left_out.crossed(sources.covariances[2] + common)
         inverse = _invert(variances + gain**2 * left_out.variances, cross)
         distance = _form(residual, inverse, residual)
         scatter.learn(distance, left_out.known)
-        trust = valid * left_out.known * (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
-        level = _mean(flux, gain, (valid * trust.clamp(min=1e-6)) / variances)
+        trust = valid * left_out.known * _trust(distance)
+        level = _mean(flux, gain, (valid * trust.clamp(min=_DISTRUST)) / variances)
         template = torch.stack([level[:, None].expand_as(flux), level[:, None] * response])
         normal = torch.stack(
             [torch.stack([(trust * _form(a, inverse, b)).sum(dim=1) for b in template]) for a in template]
@@ -173,15 +185,15 @@ def compare_scales(sources: MatchedSources) -> Scales:
         data = flux - level[:, None]
         right = torch.stack([(trust * _form(a, inverse, data)).sum(dim=1) for a in template], dim=1)
         solution = torch.linalg.solve(normal + prior, right)
-        scale, width = solution[:, 0], solution[:, 1]
         count = (trust > 0.1).sum(dim=1)
         known = count >= LEAST_SOURCES
         if int(known.sum()) < 2:
             known[:] = False
             break
+        scale = torch.where(known, solution[:, 0], scale)
+        width = torch.where(known, solution[:, 1], 0.0)
         scale = (1.0 + scale) / (1.0 + scale[known].quantile(0.5)) - 1.0
-        width = width - width[known].quantile(0.5)
-        scale, width = torch.where(known, scale, 0.0), torch.where(known, width, 0.0)
+        width = torch.where(known, width - width[known].quantile(0.5), 0.0)
     excess = _excess(distance, trust, valid, count)
     with_prior = torch.linalg.inv(normal + prior) * excess[:, None, None]
     weak = torch.eye(2, dtype=normal.dtype) * 1e-8
@@ -190,7 +202,7 @@ def compare_scales(sources: MatchedSources) -> Scales:
     if bool(known.any()):
         width_alone = width_alone - width_alone[known].quantile(0.5)
     return Scales(
-        scale=scale,
+        scale=torch.where(known, scale, 0.0),
         scale_sigma=torch.where(known, with_prior[:, 0, 0].sqrt(), torch.inf),
         width=torch.where(known, width_alone, 0.0),
         width_sigma=torch.where(known, alone[:, 1, 1].sqrt(), torch.inf),
@@ -226,17 +238,21 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
     design = -torch.stack([torch.stack([yy, yx]), torch.stack([yx, xx])])
     offset = sources.offsets
     shift = _masked_median(offset, valid.expand_as(offset), 2)
-    trust = valid.to(slopes.dtype)
+    level = torch.stack([_masked_median(one, valid, 0) for one in slopes])
+    spread = pure + (_FIRST_SHIFT * size) ** 2
+    trust = valid * _trust(((slopes - level[:, None]) ** 2).sum(dim=0) / spread)
     for _ in range(_ITERATIONS):
         noise = pure + (scatter.value * sources.crowding * size) ** 2
         moved = torch.einsum("abi,bti->ati", design, shift[:, :, None] - offset)
-        left_out = _leave_one_out(slopes - moved, torch.ones_like(slopes), (trust.clamp(min=1e-6) * valid / noise).expand_as(slopes))
+        weight = (trust.clamp(min=_DISTRUST) * valid / noise).expand_as(slopes)
+        left_out = _leave_one_out(slopes - moved, torch.ones_like(slopes), weight)
         residual = slopes - moved - left_out.values
         total = noise + left_out.variances[0]
         distance = (residual**2).sum(dim=0) / total
         scatter.learn(distance, left_out.known)
-        trust = valid * left_out.known * (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
-        level = _mean(slopes - moved, torch.ones_like(slopes), (valid * trust.clamp(min=1e-6) / noise).expand_as(slopes))
+        trust = valid * left_out.known * _trust(distance)
+        weight = (trust.clamp(min=_DISTRUST) * valid / noise).expand_as(slopes)
+        level = _mean(slopes - moved, torch.ones_like(slopes), weight)
         data = slopes - level[:, None] + torch.einsum("abi,bti->ati", design, offset)
         weight = trust / total
         normal = torch.einsum("ti,abi,aci->tbc", weight, design, design)
@@ -248,7 +264,7 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
         if int(known.sum()) < 2:
             known[:] = False
             break
-        shift = torch.where(known, shift - shift[:, known].quantile(0.5, dim=1, keepdim=True), 0.0)
+        shift = shift - shift[:, known].quantile(0.5, dim=1, keepdim=True)
     excess = _excess(distance, trust, valid, count)
     sigma = (torch.linalg.inv(normal).diagonal(dim1=1, dim2=2).T * excess).sqrt()
     return torch.where(known, shift, 0.0), torch.where(known, sigma, torch.inf)
@@ -289,6 +305,11 @@ class _LeftOut:
         """Return the covariance of two levels from that of the exposures."""
         product = self.shares.prod(dim=0)
         return (covariances * product).sum(dim=0) - covariances * product
+
+
+def _trust(distance: torch.Tensor) -> torch.Tensor:
+    """Return the weights of sources by squared deviations (Tukey 1974)."""
+    return (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
 
 
 def _leave_one_out(data: torch.Tensor, gain: torch.Tensor, weights: torch.Tensor) -> _LeftOut:

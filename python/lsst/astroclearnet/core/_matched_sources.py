@@ -338,14 +338,14 @@ class _Scene:
         Return its shift, (2,), the fluxes, (2, N), and gradients, (2, N).
         """
         matcher, shift = self.matcher, start
-        for _ in range(_REFINEMENTS):
+        for remaining in reversed(range(_REFINEMENTS)):
             angle = 2.0 * math.pi * (shift[0] * matcher.ky + shift[1] * matcher.kx)
             moved = spectrum * torch.polar(torch.ones_like(angle), angle)
             fluxes = self._at(moved, matcher.filters)
             slopes = [2j * math.pi * k * matcher.filters[0] for k in (matcher.ky, matcher.kx)]
             gradients = self._at(moved, slopes)
             step = self._step(gradients / fluxes[0], valid & (fluxes[0] > 0))
-            if float(step.norm()) < _REFINED:
+            if float(step.norm()) < _REFINED or not remaining:
                 break
             shift = (shift + step.to(shift)).clamp(-_SEARCH - 1, _SEARCH + 1)
         return shift.double(), fluxes, gradients

@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import math
 import shutil
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.report import ReportError, read_contents, write_report
+from lsst.astroclearnet.report import PatchContents, ReportError, read_contents, write_report
 from lsst.astroclearnet.repository import create_repository, register_sky_map
 from lsst.astroclearnet.tests import make_patch_geometry
 from lsst.daf.butler import Butler, DatasetType
@@ -166,6 +168,37 @@ def test_every_link_leads_to_a_file(report: Path) -> None:
     assert len(sources) == len(set(sources)) == 5
     for picture in (report.parent / "images").iterdir():
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_neither_paths_nor_markup(repository: str, tmp_path: Path) -> None:
+    """If it fails, a name in a repository is run by the browser, or says
+    where files are written.
+    """
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="T")
+    name, band = "../../m'\"><script>alert(1)</script>", "/i #<blink>?"
+
+    def rename(patch: PatchContents) -> PatchContents:
+        bands = [dataclasses.replace(found, band=band + found.band) for found in patch.bands]
+        return dataclasses.replace(patch, skymap=name, bands=bands)
+
+    tracts = [
+        dataclasses.replace(tract, skymap=name, patches=[rename(patch) for patch in tract.patches])
+        for tract in contents.tracts
+    ]
+    hostile = dataclasses.replace(contents, title=name, collections=[name], tracts=tracts)
+    report = write_report(hostile, tmp_path / "outer" / "report", notes=[name])
+    assert [path.name for path in tmp_path.iterdir()] == ["outer"]
+    assert [path.name for path in report.parent.parent.iterdir()] == ["report"]
+    pages = {path: Page(path) for path in report.parent.rglob("*.html")}
+    assert len(pages) == 3
+    for path, page in pages.items():
+        for element in ("<script", "<blink>"):
+            assert element not in path.read_text()
+        for link in page.links + page.sources:
+            place, _, anchor = link.partition("#")
+            target = (path.parent / urllib.parse.unquote(place)).resolve()
+            assert target.is_file(), link
+            assert not anchor or urllib.parse.unquote(anchor) in pages[target].anchors
 
 
 def test_pages_say_what_the_datasets_do(report: Path) -> None:

@@ -305,11 +305,11 @@ def test_bad_exposures_are_dropped_with_reasons(
         result = task.run(visit_images=[visits[0], *bad], geometry=field.geometry, band="i")
     dropped = result.restored_coadd_metrics["dropped"]
     assert {key: reason.split(":")[0] for key, reason in dropped.items()} == {
-        "visit 11, detector 0": "duplicate",
-        "visit 12, detector 0": "no_psf",
-        "visit 13, detector 0": "not_calibrated",
-        "visit 14, detector 0": "no_usable_pixels",
-        "visit 20, detector 0": "no_overlap",
+        "TestCam visit 11, detector 0": "duplicate",
+        "TestCam visit 12, detector 0": "no_psf",
+        "TestCam visit 13, detector 0": "not_calibrated",
+        "TestCam visit 14, detector 0": "no_usable_pixels",
+        "TestCam visit 20, detector 0": "no_overlap",
     }
     assert "no model in the file" in caplog.text
     assert "electron" in caplog.text
@@ -338,7 +338,7 @@ def test_nothing_on_the_patch_is_no_work(field: StarField) -> None:
 
 def test_only_bad_exposures_is_an_upstream_failure(field: StarField) -> None:
     task = RestoreCoaddTask(config=make_config())
-    with pytest.raises(UpstreamFailureNoWorkFound, match="visit 12, detector 0: not_calibrated"):
+    with pytest.raises(UpstreamFailureNoWorkFound, match="TestCam visit 12, detector 0: not_calibrated"):
         task.run(visit_images=[observe(field, 1, unit=u.adu)], geometry=field.geometry, band="i")
 
 
@@ -369,7 +369,7 @@ def test_wrong_psf_is_named(
     assert exposures[1]["psf_width_error"] == pytest.approx(0.05, abs=0.02)
     assert exposures[1]["psf_width_error"] > 5.0 * exposures[1]["psf_width_sigma"] > 0
     assert "do not fit their stars: " in caplog.text
-    assert "visit 12, detector 0: wider by +" in caplog.text
+    assert "TestCam visit 12, detector 0: wider by " in caplog.text
     assertValidOutput(task, result)
     assert not hasattr(result, "restored_coadd_linear")
     assert not hasattr(result, "restored_coadd_linear_noise")
@@ -377,6 +377,7 @@ def test_wrong_psf_is_named(
 
 def test_concerns_are_put_in_words() -> None:
     good = {
+        "instrument": "TestCam",
         "visit": 3,
         "detector": 7,
         "psf_width_error": 0.001,
@@ -390,19 +391,25 @@ def test_concerns_are_put_in_words() -> None:
         "weight_share": 0.3,
         "doubt": "",
     }
-    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
+    settled: dict[str, Any] = {"solves": {}, "fit": {"converged": True, "num_epochs": 3}}
+    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}, **settled}
     assert list_concerns(metrics, 0.004) == []
     bad = {**good, "psf_width_error": 0.03, "psf_consistent": False, "doubt": "flux_scale: It is."}
+    narrow = {**good, "psf_width_error": -0.02, "psf_consistent": False}
     unused = {**good, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
-        "exposures": [good, bad, unused],
+        "exposures": [bad, narrow, unused],
         "image": {"linear_departure": 0.021},
+        **settled,
     }
     doubt, wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
     assert "could not be restored: y 0 to 9: no" in tiles
-    assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
-    assert "visit 3, detector 7: flux_scale: It is." in doubt
+    assert (
+        "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
+        in wrong_psf
+    )
+    assert "TestCam visit 3, detector 7: flux_scale: It is." in doubt
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
 
@@ -421,7 +428,7 @@ def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list
     task = RestoreCoaddTask(config=make_quick_config())
     images = [*visits[:2], make_visit_image(np.ones(SHAPE), beside)]
     result = task.run(visit_images=images, geometry=field.geometry, band="i")
-    assert result.restored_coadd_metrics["dropped"]["visit 21, detector 0"].startswith("no_overlap")
+    assert result.restored_coadd_metrics["dropped"]["TestCam visit 21, detector 0"].startswith("no_overlap")
     assert result.restored_coadd_metrics["patch"]["num_dropped"] == 0
 
 

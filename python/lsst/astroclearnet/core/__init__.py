@@ -37,6 +37,7 @@ from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._own_noise import *
 from ._parts import *
 from ._plan import *
 from ._point_information import *
@@ -48,6 +49,7 @@ from ._restore_exposures import *
 from ._result import *
 from ._samples import *
 from ._sampling import *
+from ._solves import *
 from ._star_image import *
 from ._target_psf import *
 from ._tile_restorer import *

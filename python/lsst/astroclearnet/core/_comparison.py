@@ -67,8 +67,9 @@ _TRUSTED = 0.1
 _LEAST_EXPOSURES = 2
 """Of one there is nothing to compare."""
 
-_LEAST_GAIN = 0.05
-"""Bound of the light that an exposure shows of a source, over the light."""
+_LEAST_GAIN = 0.01
+_LARGEST_LOG = 5.0
+"""Bounds of the light that an exposure shows of a source, over the light."""
 
 _UNBOUND = 1e-6
 """Factor that makes a prior, or a bound, one that does not count."""
@@ -169,7 +170,7 @@ class Scales:
 def compare_scales(sources: MatchedSources) -> Scales:
     """Find the flux scales and PSF widths with which exposures agree.
 
-    The fluxes f of exposure t are modelled as F (1 + e + d c), with the light
+    The fluxes f of exposure t are modelled as F exp(e + d c), with the light
     F of the source, the scale e, the curvature c of the light over the light,
     and d the relative error of the width of the PSF times its variance: what
     it adds is d times the Laplacian of the image.  Both are fitted together
@@ -197,17 +198,17 @@ def compare_scales(sources: MatchedSources) -> Scales:
         scale = _masked_median(flux[0] / level[0], valid, 1) - 1.0
         scale = scale - scale[valid.any(dim=1)].quantile(0.5)
         level = torch.stack([_masked_median(one / (1.0 + scale[:, None]), valid, 0) for one in flux])
-    state = torch.stack([scale, torch.zeros_like(scale)])
+    state = torch.stack([scale.clamp(min=_LEAST_GAIN - 1.0).log1p(), torch.zeros_like(scale)])
     scatter = _Scatter(_SCATTER, valid, level[0].abs() / sources.covariances[0].sqrt())
     # Beside medians, which no exposure leads astray.
     spread = sources.covariances[0] + (_FIRST_SCATTER * level[0]) ** 2
-    trust = valid * _trust((flux[0] - level[0] * (1.0 + scale[:, None])) ** 2 / spread)
+    trust = valid * _trust((flux[0] - level[0] * state[0, :, None].exp()) ** 2 / spread)
     prior = torch.stack([torch.zeros_like(psf), (_WIDTH_PRIOR * psf) ** -2])
     for _ in range(_ITERATIONS):
         systematic = (scatter.value * sources.crowding * level.abs()) ** 2
         common = _COMMON * systematic.prod(dim=0).sqrt()
         variances, cross = sources.covariances[:2] + systematic[:, None], sources.covariances[2] + common
-        gain = (1.0 + state[0, :, None] + state[1, :, None] * response).clamp(min=_LEAST_GAIN)
+        gain = (state[0, :, None] + state[1, :, None] * response).clamp(-_LARGEST_LOG, _LARGEST_LOG).exp()
         weights = valid * trust.clamp(min=_DISTRUST) / variances
         left_out = _leave_one_out(flux, gain, weights)
         inverse = _invert(
@@ -222,22 +223,23 @@ def compare_scales(sources: MatchedSources) -> Scales:
         level = (weights * gain * flux).sum(dim=1) / (weights * gain**2).sum(dim=1).clamp(min=1e-300)
         if int(known.sum()) < _LEAST_EXPOSURES:
             return Scales.unknown(len(valid), level[0])
-        design = torch.stack([level[:, None].expand_as(flux), level[:, None] * response], dim=-1)
+        light = gain * level[:, None]
+        design = torch.stack([light, light * response], dim=-1)
         weight = _matrices(_invert(variances, cross)) * (trust * known[:, None])[..., None, None]
         equations = _Equations.reduce(
-            design.permute(1, 2, 0, 3), torch.diag_embed(gain.permute(1, 2, 0)), weight, (flux - gain * level[:, None]).permute(1, 2, 0)
+            design.permute(1, 2, 0, 3), torch.diag_embed(gain.permute(1, 2, 0)), weight, (flux - light).permute(1, 2, 0)
         )
         step, with_prior = equations.solve(prior.T, state.T)
         state = state + _DAMPING * torch.where(known, step.T, 0.0)
-        state[0] = (1.0 + state[0]) / (1.0 + state[0, known].quantile(0.5)) - 1.0
-        state[1] = torch.where(known, state[1] - state[1, known].quantile(0.5), 0.0)
+        state = state - state[:, known].quantile(0.5, dim=1, keepdim=True)
+        state[1] = torch.where(known, state[1], 0.0)
     excess = _excess(distance, trust, valid, count)
     step, alone = equations.solve(_UNBOUND * prior.T, state.T)
     width = state[1] + step[:, 1]
     width = (width - width[known].quantile(0.5)) / psf
     return Scales(
-        scale=torch.where(known, state[0], 0.0),
-        scale_sigma=torch.where(known, (with_prior[:, 0] * excess).sqrt(), torch.inf),
+        scale=torch.where(known, state[0].expm1(), 0.0),
+        scale_sigma=torch.where(known, state[0].exp() * (with_prior[:, 0] * excess).sqrt(), torch.inf),
         width=torch.where(known, width, 0.0),
         width_sigma=torch.where(known, (alone[:, 1] * excess).sqrt() / psf, torch.inf),
         fluxes=level[0],

@@ -22,6 +22,8 @@ from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
+from ._smooth_light import SmoothLight
+from ._solves import record_solve
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -38,8 +40,17 @@ _LEAST_SIGNIFICANCE = 6.0
 is judged."""
 
 _EDGE = 4
-"""Distance in pixels from missing data at which the error counts: closer by
-it is what the penalty says, and converges slowly."""
+"""Distance in pixels from missing data up to which errors are judged in each
+neighbourhood: they converge slowly."""
+
+_EDGE_BLOCK = 8
+"""Side in pixels of such a neighbourhood."""
+
+_EDGE_ACCURACY = 5.0
+"""How much smaller the error is to be there, relative to the light."""
+
+_LEAST_EDGE_SIGNIFICANCE = 200.0
+"""What the light is taken for there at least, in units of its noise."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -140,7 +151,8 @@ class LinearEstimator:
             Strengths of the penalty.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -169,7 +181,8 @@ class LinearEstimator:
             Shape latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -233,7 +246,8 @@ class LinearEstimator:
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            sigma; both as root mean squares over pixels that data surround, and
+            over those at the edge of the data.
 
         Returns
         -------
@@ -255,18 +269,26 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        solutions = solve_equations(
+        light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
+        edges = [1.0] * int((self._edge_blocks > 0).sum())
+        least = left.new_tensor([_LEAST_SIGNIFICANCE, *(_LEAST_EDGE_SIGNIFICANCE * e for e in edges)])
+        accuracy = left.new_tensor([1.0, *(_EDGE_ACCURACY * e for e in edges)])
+        solution = solve_equations(
             apply,
             precondition,
-            right.expand(len(strengths), -1, -1),
-            None if start is None else start / scale,
-            inner=self._inner,
-            floor=_LEAST_SIGNIFICANCE**2
-            * self.covariances(number.flatten()).diagonal()
-            / scale.flatten() ** 2,
-            tolerance=tolerance,
+            left.expand(len(strengths), -1, -1),
+            None if start is None else (start - light) / scale,
+            measure=self._mean_squares,
+            floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
+            tolerance=tolerance / accuracy,
         )
-        return solutions.mul_(scale)
+        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+            record_solve("linear_estimate", steps=steps, residual=error)
+        return solution.values.mul_(scale).add_(light)
+
+    @functools.cached_property
+    def _smooth_light(self) -> SmoothLight:
+        return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
@@ -299,13 +321,27 @@ class LinearEstimator:
 
     @functools.cached_property
     def _inner(self) -> torch.Tensor:
-        """Whether data surround a pixel, shape latent_shape, 0 or 1."""
+        """Pixels that data surround and those at the edge of the data, shape
+        (2, *latent_shape), 0 or 1.
+        """
         covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
         near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
-        for inner in (1.0 - near, covered):
-            if bool(inner.any()):
-                return inner
-        return torch.ones_like(covered)
+        return torch.stack([1.0 - near, covered * near])
+
+    @functools.cached_property
+    def _edge_blocks(self) -> torch.Tensor:
+        """Share of each block that lies at the edge of the data."""
+        return _block_means(self._inner[1:])[0]
+
+    def _mean_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return mean squares of images where data surround a pixel, and in
+        each block at the edge of the data.
+        """
+        inner, edge = self._inner
+        squares = images.square()
+        whole = (squares * inner).sum(dim=(1, 2), keepdim=True)[..., 0] / inner.sum().clamp(min=1.0)
+        share = self._edge_blocks
+        return torch.cat([whole, (_block_means(squares * edge)[:, share > 0] / share[share > 0])], dim=1)
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
@@ -354,6 +390,13 @@ class LinearEstimator:
             depth, for noise that is white in each exposure.
         """
         s = strengths.to(self._power)[:, None, None]
-        response = (1.0 + s) / (self._power + s * self._whitening)
+        gain = self._smooth_light.gain
+        rest = 1.0 - gain * self._power
+        response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight
+
+
+def _block_means(images: torch.Tensor) -> torch.Tensor:
+    """Return means over blocks of images, shape (b, Hl, Wl)."""
+    return torch.nn.functional.avg_pool2d(images, _EDGE_BLOCK, ceil_mode=True)

@@ -25,6 +25,9 @@ from ._parts import SettledPart
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate that stands in for pixels that are not good."""
 
+_PILOT_TOLERANCE = 0.03
+"""Its error: it matters where pixels are not good alone."""
+
 _SIZES = (1.3, 2.0)
 """Standard deviations of stars as they are measured, over that of the widest
 PSF.  The first is close to what makes the least noise; the more the second
@@ -174,7 +177,7 @@ class _Matcher:
         self.filters = [self._gaussian(size) - sky for size in _SIZES]
         self.inverse = self.model.target_transform * self.model.inverse_target_power
         estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
-        latent = estimator.solve(self.stack.images, _PILOT_STRENGTH)
+        latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, tolerance=_PILOT_TOLERANCE)
         self.latent = latent
         self.transform = self.model.transform(latent)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ._cell_noise import CellNoise
 from ._fit import FitHistory
+from ._solves import SolveStatus
 
 
 class MaskBit(enum.IntFlag):
@@ -143,6 +144,10 @@ class RestorationResult:
         Number of tiles that the patch was restored in.
     failed_tiles
         Tiles that could not be restored; they have no data.
+    solves
+        What the iterative solves reached, by kind; those of tiles that were
+        done again for want of memory count as well.  The fit of the network
+        is in ``history``.
     """
 
     image: np.ndarray
@@ -175,6 +180,7 @@ class RestorationResult:
     device: str
     num_tiles: int
     failed_tiles: tuple[FailedTile, ...]
+    solves: dict[str, SolveStatus]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 __all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_fits")
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ..metrics import fwhm_of_kernel
+from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
@@ -77,8 +78,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         be wrong if that could not be proved; and the
         ``background`` that was removed: level (nJy a pixel of the patch) and
         slopes along y and x.  Further ``failed_tiles``, places and reasons;
-        ``dropped`` and ``not_selected``, reasons by exposure; ``fit``,
-        ``image`` and ``patch``, flat dictionaries.
+        ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
+        the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
+        of solve; ``fit``, ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -98,6 +100,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
+        "solves": {kind: dataclasses.asdict(status) for kind, status in result.solves.items()},
         "image": _image(result, inputs),
     }
 
@@ -119,21 +122,18 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         Sentences; none if all is well.
     """
     concerns = _list_disagreements(metrics["exposures"])
-    doubtful = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['doubt']}" for e in metrics["exposures"] if e["doubt"]
-    ]
+    doubtful = [f"{_name(e)}: {e['doubt']}" for e in metrics["exposures"] if e["doubt"]]
     if doubtful:
         concerns.append(f"Some exposures may be wrong, and are used: {' '.join(doubtful)}")
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the "
-        "weight"
+        f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
         for e in metrics["exposures"]
         if not variance_fits(e)
     ]
@@ -147,6 +147,16 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
+    unconverged = [
+        f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
+        f"{status['max_residual']:.3g} times the tolerance"
+        for kind, status in metrics["solves"].items()
+        if status["num_unconverged"]
+    ]
+    if unconverged:
+        concerns.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
+    if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
+        concerns.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
     if metrics["failed_tiles"]:
         concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
@@ -173,6 +183,11 @@ def variance_fits(exposure: Mapping[str, Any]) -> bool:
     return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
 
 
+def _wider_by(error: float) -> str:
+    """Say how much wider or narrower a PSF is, from the relative error."""
+    return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
+
+
 def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     """Say in what an exposure differs from the others.
 
@@ -193,12 +208,15 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _name(exposure: Mapping[str, Any]) -> str:
+    """Return the name of one of the ``exposures`` of `make_metrics`."""
+    return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
-        for e in exposures
-        if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
     ]
     return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 
@@ -219,7 +237,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": _half_maximum(cutout.mean_psf) * scale,
+                "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
                 "doubt": result.doubtful.get(n, ""),
@@ -232,16 +250,6 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
-
-
-def _half_maximum(psf: np.ndarray) -> float:
-    """Return the full width at half maximum of a PSF, in pixels."""
-    try:
-        width = fwhm_of_kernel(psf)
-    except ValueError:
-        width = math.nan
-    # A stamp that is cut may not fall to half of its peak.
-    return width if math.isfinite(width) else kernel_fwhm(psf)
 
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:

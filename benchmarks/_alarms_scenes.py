@@ -189,7 +189,7 @@ def make_case(fault: str, seed: int) -> Case:
         images[t] = light + rng.normal(size=shape) * np.sqrt(variance) + rays
         images[t] += rng.normal(0.0, 0.1) + rng.normal(0.0, 2e-3) * (y[t] - y[t].mean())
         # As of calibrated images: from the noisy pixels.
-        variances[t] = np.maximum(sigma**2 + (images[t] - light + light) / _GAIN, 0.2 * sigma**2)
+        variances[t] = np.maximum(sigma**2 + images[t] / _GAIN, 0.2 * sigma**2)
         good[t] = ~flagged & ~_bleeds(light + rays)
     positions = PixelPositions.from_arrays(_SHAPE, y, x, area)
     stack = ExposureStack.from_arrays(

@@ -222,11 +222,10 @@ def _relative_truth(record: dict[str, Any]) -> np.ndarray:
     """Return true departures relative to the median, as they are measured."""
     truth, known = np.array(record["truth"]), np.isfinite(record["sigmas"])
     truth = np.where(known, truth, np.nan)
-    if not known.any():
-        return truth
-    truth[0] = (1.0 + truth[0]) / (1.0 + np.nanmedian(truth[0])) - 1.0
-    truth[1:] -= np.nanmedian(truth[1:], axis=1, keepdims=True)
-    return truth
+    medians = [[np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan] for row in truth]
+    relative = truth - medians
+    relative[0] /= 1.0 + medians[0][0]
+    return relative
 
 
 def _falsely_named(record: dict[str, Any]) -> set[int]:

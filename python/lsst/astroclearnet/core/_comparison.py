@@ -344,9 +344,10 @@ class _Equations:
         normal = scale[:, None] * (self.matrix + torch.diag(every)) * scale
         inverse = scale[:, None] * torch.linalg.pinv(normal, rtol=_NULL, hermitian=True) * scale
         step = inverse @ (self.right - every * state.flatten())
-        mean = torch.full((number, number), 1.0 / number, dtype=state.dtype)
+        compared = (self.matrix.diagonal().reshape(number, 2) > 0).all(dim=1).to(state.dtype)
+        mean = compared.expand(number, -1) / compared.sum().clamp(min=1.0)
         project = torch.kron(torch.eye(number, dtype=state.dtype) - mean, torch.eye(2, dtype=state.dtype))
-        variances = (project @ inverse @ project).diagonal().clamp(min=0.0)
+        variances = (project @ inverse @ project.T).diagonal().clamp(min=0.0)
         return step.reshape(number, 2), variances.reshape(number, 2)
 
 

@@ -375,26 +375,31 @@ def test_wrong_psf_is_named(
     assert not hasattr(result, "restored_coadd_linear_noise")
 
 
+GOOD_EXPOSURE = {
+    "visit": 3,
+    "detector": 7,
+    "psf_width_error": 0.001,
+    "psf_consistent": True,
+    "used_fraction": 0.9,
+    "chi_square": 1.1,
+    "variance_factor_min": 1.0,
+    "variance_factor_max": 1.0,
+    "variance_smoothed": False,
+    "flux_error": 0.001,
+    "flux_sigma": 0.002,
+    "shift": 0.001,
+    "shift_sigma": 0.002,
+}
+
+
 def test_concerns_are_put_in_words() -> None:
-    good = {
-        "visit": 3,
-        "detector": 7,
-        "psf_width_error": 0.001,
-        "psf_consistent": True,
-        "used_fraction": 0.9,
-        "chi_square": 1.1,
-        "flux_error": 0.001,
-        "flux_sigma": 0.002,
-        "shift": 0.001,
-        "shift_sigma": 0.002,
-    }
-    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
+    metrics = {"failed_tiles": [], "exposures": [GOOD_EXPOSURE] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
-    bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
-    unused = {**good, "used_fraction": 0.0}
+    bad = {**GOOD_EXPOSURE, "psf_width_error": 0.03, "psf_consistent": False}
+    unused = {**GOOD_EXPOSURE, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
-        "exposures": [good, bad, unused],
+        "exposures": [GOOD_EXPOSURE, bad, unused],
         "image": {"linear_departure": 0.021},
     }
     wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
@@ -402,6 +407,21 @@ def test_concerns_are_put_in_words() -> None:
     assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
+
+
+def test_concerns_name_variances() -> None:
+    """If it fails, nobody learns that variances are not those given."""
+    rescaled = {**GOOD_EXPOSURE, "visit": 8, "variance_factor_max": 25.0}
+    smoothed = {**GOOD_EXPOSURE, "visit": 9, "variance_smoothed": True}
+    metrics = {
+        "failed_tiles": [],
+        "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
+        "image": {"linear_departure": 0.004},
+    }
+    wrong, followed = list_concerns(metrics, 0.004)
+    assert "visit 8, detector 7: multiplied by 1.00 to 25.00" in wrong
+    assert "visit 9" not in wrong
+    assert "visit 9, detector 7" in followed
 
 
 def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:

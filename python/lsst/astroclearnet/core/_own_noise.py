@@ -181,11 +181,11 @@ class _Check:
             With blank sky, or, where there is not enough, with differences of
             neighbours.
         """
-        use, border = plain & _is_blank(prediction, level), 0
+        use, border = plain & is_blank(prediction, level), 0
         if int(use.sum()) < _LEAST_BLANK:
             border = 1
             noise = level.sqrt()
-            normal = _second_difference(normal * noise) / (4.0 * noise[1:-1, 1:-1])
+            normal = second_difference(normal * noise) / (4.0 * noise[1:-1, 1:-1])
             use, level = _eroded(plain)[1:-1, 1:-1] > 0, level[1:-1, 1:-1]
         octave = torch.log2(level).round()
         groups = [use & (octave == k) for k in octave[use].unique()]
@@ -320,7 +320,7 @@ def _fill(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     return filled
 
 
-def _second_difference(image: torch.Tensor) -> torch.Tensor:
+def second_difference(image: torch.Tensor) -> torch.Tensor:
     """Return the product of second differences along rows and columns.
 
     Of (..., H, W), (..., H - 2, W - 2); white noise of unit variance has the
@@ -376,8 +376,8 @@ def _regress(
     none = target.new_zeros(number), target.new_full((number, number), torch.inf)
     if min(weight.shape) < _BLOCK:
         return none
-    design = _second_difference(templates) * weight
-    right_side = _second_difference(target) * weight
+    design = second_difference(templates) * weight
+    right_side = second_difference(target) * weight
     squares = [a * b for k, a in enumerate(design) for b in design[k:]]
     products = torch.stack([*squares, *(a * right_side for a in design)])
     blocks = torch.nn.functional.avg_pool2d(products, _BLOCK).flatten(1).double()
@@ -398,7 +398,7 @@ def _regress(
     return found.to(target.dtype), (left.T @ left).to(target.dtype)
 
 
-def _is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     """Tell where neither a pixel nor those around have light."""
     return torch.nn.functional.max_pool2d(prediction[None], 5, stride=1, padding=2)[0] < level.sqrt()
 

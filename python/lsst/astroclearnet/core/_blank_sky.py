@@ -61,6 +61,10 @@ _LARGEST_LOCAL_ERROR = 0.3
 _SIGNIFICANCE = 5.0
 """Significance, in standard deviations, of an error that is believed."""
 
+_NUM_MEASURES, _LEFT, _FINEST = 3, 1, 2
+"""Number of measures of noise, and which are those of residuals and of their
+second differences."""
+
 _CORRELATED = 3.0
 """Variance of a robust variance, times the number of pixels: 2.4 for white
 noise, and a little more for differences of neighbours."""
@@ -146,12 +150,12 @@ class SkyNoise:
 def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
     """Compare the noise of blank sky with the variances of the exposures.
 
-    Exposures are compared with an estimate from all.  Both the deviations of
-    single pixels and their second differences are taken, by their robust
-    variance in blocks of the patch.  What remains of sources, of errors of
-    the PSF and of the background makes the first too large, and noise that is
-    correlated, as that of resampled pixels, the second too small: a plane is
-    called wrong only as far as both say so.
+    The robust variance in blocks of the patch is taken of sums of 3x3 pixels,
+    of what an estimate from all exposures leaves of single ones, and of
+    second differences of that.  Sources, errors of the PSF and the background
+    make the first two too large, and noise that is correlated, as that of
+    resampled pixels, the last two too small, of which it hides in the
+    estimate: a plane is called wrong only as far as all say so.
 
     Parameters
     ----------
@@ -169,7 +173,7 @@ def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyN
     """
     num_exposures = len(known.ratio)
     blocks = tuple(-(-size // _BLOCK) for size in shape)
-    totals = torch.zeros(2, 2, num_exposures, math.prod(blocks), dtype=torch.float64)
+    totals = torch.zeros(2, _NUM_MEASURES, num_exposures, math.prod(blocks), dtype=torch.float64)
     found = SkyNoise.nothing(num_exposures)
     for part in parts:
         _measure(part, blocks, totals, found)
@@ -191,7 +195,7 @@ def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyN
         whole = (
             ratio if abs(ratio - 1.0) > max(_LARGEST_ERROR * max(ratio, 1.0), _SIGNIFICANCE * sigma) else 1.0
         )
-        local = _local_factor((pixels / whole).reshape(2, *blocks), numbers[:, t].reshape(2, *blocks))
+        local = _local_factor((pixels / whole).reshape(-1, *blocks), numbers[:, t].reshape(-1, *blocks))
         factor[t] = (whole * local).float()
     return dataclasses.replace(found, factor=factor)
 
@@ -252,32 +256,36 @@ def _measure(part: Part, blocks: tuple[int, ...], totals: torch.Tensor, found: S
     for k, t in enumerate(part.exposures.tolist()):
         good, plane, prediction = stack.good[k], planes[k], predictions[k]
         residual = torch.where(good, stack.images[k] - prediction, 0.0)
-        squares = _squares(residual, plane, good)
-        inner = good & (squares[1] > 0)
+        squares = _squares(stack.images[k], residual, plane, good)
+        inner = good & (squares[_FINEST] > 0)
         if not bool(inner.any()):
             continue
         # Blank by the noise that there is, whatever the plane says.
-        typical = float(squares[1][inner].median()) / 0.4549
+        typical = float(squares[_FINEST][inner].median()) / 0.4549
         for which, square in enumerate(squares):
             use = (inner & is_blank(prediction, plane * typical)).cpu()
             add = _robust_variance(square.cpu()[use], indices[k][use], math.prod(blocks), typical)
             number = torch.bincount(indices[k][use], minlength=math.prod(blocks) + 1)[1:]
-            share = _left_share(model, planes, stack.good, k) if which == 0 else 1.0
+            share = _left_share(model, planes, stack.good, k) if which == _LEFT else 1.0
             totals[0, which, t] += add / share * number
             totals[1, which, t] += number
 
 
-def _squares(residual: torch.Tensor, plane: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """Return squares of residuals and of their second differences.
+def _squares(
+    image: torch.Tensor, residual: torch.Tensor, plane: torch.Tensor, good: torch.Tensor
+) -> torch.Tensor:
+    """Return squares of sums, residuals and their second differences.
 
-    Of shape (2, H, W), in units of their variance; 0 where one is not known.
+    Of shape (3, H, W), in units of their variance; 0 where one is not known.
     """
+    whole = torch.nn.functional.max_pool2d((~good).float()[None], 3, stride=1)[0] == 0
     kernel = plane.new_tensor([1.0, 4.0, 1.0])
     kernel = (kernel[:, None] * kernel)[None, None]
     expected = torch.nn.functional.conv2d(plane[None, None], kernel)[0, 0]
-    whole = torch.nn.functional.max_pool2d((~good).float()[None], 3, stride=1)[0] == 0
-    differences = torch.where(whole, second_difference(residual) ** 2 / expected, 0.0)
-    return torch.stack([residual**2 / plane, torch.nn.functional.pad(differences, (1, 1, 1, 1))])
+    sums, expected_sums = 9.0 * torch.nn.functional.avg_pool2d(torch.stack([image, plane]), 3, stride=1)
+    inner = torch.stack([sums**2 / expected_sums, second_difference(residual) ** 2 / expected])
+    sums, differences = torch.nn.functional.pad(torch.where(whole, inner, 0.0), (1, 1, 1, 1))
+    return torch.stack([sums, residual**2 / plane, differences])
 
 
 def _left_share(model: ForwardModel, planes: list[torch.Tensor], good: torch.Tensor, exposure: int) -> float:
@@ -310,7 +318,7 @@ def _robust_variance(squares: torch.Tensor, index: torch.Tensor, number: int, st
 
 
 def _nearest_to_one(ratios: torch.Tensor) -> torch.Tensor:
-    """Return what two ratios, (2, ...), agree in: 1 where they differ."""
+    """Return what ratios, (k, ...), agree in: 1 where they differ."""
     low, high = ratios.amin(dim=0), ratios.amax(dim=0)
     return torch.where(low > 1.0, low, torch.where(high < 1.0, high, 1.0))
 

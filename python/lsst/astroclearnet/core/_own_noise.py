@@ -120,7 +120,8 @@ def free_plane(
     plain = good & (normal.abs() < _FAR * scale)
     check = _Check.build(normal / scale.clamp(min=1e-30), level, prediction, plain)
     bias = check.bias(filled)
-    if not check.follows_noise(filled, _LEAST_BIAS):
+    # Noise raises a plane that was made from it.
+    if not check.follows_noise(filled, _LEAST_BIAS, rising=True):
         return FreedPlane(filled, 0.0, smoothed=False)
     around = level
     for slope, is_known in _slopes(filled, level, residual, prediction, plain):
@@ -130,6 +131,8 @@ def free_plane(
         freed = torch.where(plain, torch.maximum(filled - slope * residual, _LEAST_SHARE * level), around)
         if is_known and not check.follows_noise(freed, _LARGEST_BIAS):
             return FreedPlane(freed, bias, smoothed=False)
+    if not check.follows_noise(filled, _LARGEST_BIAS, rising=True):
+        return FreedPlane(filled, 0.0, smoothed=False)
     return FreedPlane(around, bias, smoothed=True)
 
 
@@ -186,7 +189,9 @@ class _Check:
             border = 1
             noise = level.sqrt()
             normal = second_difference(normal * noise) / (4.0 * noise[1:-1, 1:-1])
-            use, level = _eroded(plain)[1:-1, 1:-1] > 0, level[1:-1, 1:-1]
+            # Nor where sources are so sharp that their errors show.
+            curved = second_difference(prediction).abs() > 4.0 * noise[1:-1, 1:-1]
+            use, level = (_eroded(plain)[1:-1, 1:-1] > 0) & ~curved, level[1:-1, 1:-1]
         octave = torch.log2(level).round()
         groups = [use & (octave == k) for k in octave[use].unique()]
         enough = [group for group in groups if int(group.sum()) >= _LEAST_PIXELS]
@@ -208,7 +213,7 @@ class _Check:
         biases, _, number = self._measure(plane)
         return float((biases * number).sum() / number.sum().clamp(min=1.0))
 
-    def follows_noise(self, plane: torch.Tensor, allowed: float) -> bool:
+    def follows_noise(self, plane: torch.Tensor, allowed: float, *, rising: bool = False) -> bool:
         """Tell whether it is more than is allowed, and significant.
 
         Parameters
@@ -217,6 +222,8 @@ class _Check:
             Shape (H, W), the plane.
         allowed
             Largest bias, in sigma of a pixel.
+        rising
+            Whether only planes count that rise with the noise.
 
         Returns
         -------
@@ -224,7 +231,8 @@ class _Check:
             Whether it is so for the pixels of any level.
         """
         biases, sigmas, _ = self._measure(plane)
-        return bool(((biases.abs() > allowed) & (biases.abs() > _SIGNIFICANCE * sigmas)).any())
+        sizes = biases if rising else biases.abs()
+        return bool(((sizes > allowed) & (sizes > _SIGNIFICANCE * sigmas)).any())
 
     def _measure(self, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = plane.shape

@@ -18,7 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from jupyter_client.connect import ConnectionFileMixin
+
 from lsst.astroclearnet import __version__
+
+# The kernel of the notebook listens on no port, and does not warn of it.
+ConnectionFileMixin.transport.default_value = "ipc"
 
 project = "lsst.astroclearnet"
 author = "The lsst.astroclearnet developers"

@@ -148,6 +148,7 @@ def make_metrics(**changes: Any) -> dict[str, Any]:
         },
         "exposures": [exposure(visit) for visit in range(4)],
         "fit": {"held_out_loss": 0.55, "converged": True},
+        "solves": {"linear_estimate": {"num_solves": 40, "num_unconverged": 0}},
         "image": {
             "chi_square": 1.01,
             "linear_median_sigma": SIGMA,
@@ -239,7 +240,7 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
     assert quality["figures"]["star_width_error"] == pytest.approx(1.0 / 0.93 - 1.0, abs=0.015)
     (check,) = (check for check in quality["checks"] if check["name"] == "star_width_error")
     assert check["verdict"] == "check"
-    assert "wider by +7" in check["words"]
+    assert "are wider by 7" in check["words"]
     # The direct coadd, whose PSF is right, has other fluxes then.
     assert quality["figures"]["flux_offset"] < -0.03
     assert quality["verdict"] == "bad"
@@ -253,6 +254,12 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
         ({"patch": {"num_tiles": 9, "num_failed_tiles": 1}}, "failed_fraction", "check"),
         ({"patch": {"num_tiles": 9, "num_failed_tiles": 4}}, "failed_fraction", "bad"),
         ({"fit": {"converged": False}}, "unconverged", "check"),
+        ({"solves": {"background": {"num_solves": 2, "num_unconverged": 1}}}, "unconverged_solves", "check"),
+        (
+            {"solves": {"linear_estimate": {"num_solves": 40, "num_unconverged": 30}}},
+            "unconverged_solves",
+            "bad",
+        ),
         ({"image": {"chi_square": 0.6}}, "chi_square", "check"),
         ({"image": {"chi_square": 0.3}}, "chi_square", "bad"),
         ({"image": {"chi_square": 1.9}}, "chi_square", "check"),

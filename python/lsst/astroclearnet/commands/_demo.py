@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("TARGET_FWHM", "DemoSummary", "demo_hints", "run_demo")
+__all__ = ("TARGET_FWHM", "DemoSummary", "demo_hints", "run_demo", "simulate_whole")
 
 import dataclasses
 import json
@@ -24,12 +24,13 @@ from astropy.table import Table
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError
 
-from ..simulation import INSTRUMENT, SurveyOptions, make_survey
+from ..simulation import INSTRUMENT, SurveyOptions, SurveySummary, make_survey
 from ._comparison import compare_patches
 from ._errors import CommandError
 from ._picture import comparison_picture
 from ._pipetask import format_command, program, restore_command, run_command
 from ._web_report import write_collection_report
+from ._whole import whole_file
 
 TARGET_FWHM = 0.54
 """Target PSF in arcsec: sharper than all but the best exposures."""
@@ -131,8 +132,10 @@ def run_demo(
     butler = Butler.from_config(str(root), collections=[RESTORED, TRUTH])
     with progress() as report:
         table, patches = compare_patches(butler, progress=report)
-    table.write(files[1], format="ascii.ecsv", overwrite=True)
-    comparison_picture(butler, patches).savefig(files[2])
+    with whole_file(files[1]) as made:
+        table.write(made, format="ascii.ecsv")
+    with whole_file(files[2]) as made:
+        comparison_picture(butler, patches).savefig(made)
     say("Writing the report.")
     with progress() as report:
         page = write_collection_report(
@@ -144,6 +147,60 @@ def run_demo(
     return DemoSummary(
         root, table, files[1], files[2], page, format_command(command), format_command(resume_command)
     )
+
+
+def simulate_whole(
+    root: Path,
+    options: SurveyOptions,
+    *,
+    registry: str | None = None,
+    progress: Report,
+    say: Callable[[str], None],
+    complete: Callable[[], object] = lambda: None,
+) -> SurveySummary:
+    """Make a survey that is in its place when it is complete.
+
+    Parameters
+    ----------
+    root
+        Root of its repository, which must not exist.
+    options
+        The survey.
+    registry
+        URL of the database for its registry.
+    progress
+        Function that is told the number done, the number to do, and a name.
+    say
+        Function that shows a line to the user.
+    complete
+        Called when the survey is complete, before it is moved to its place.
+
+    Returns
+    -------
+    summary : `lsst.astroclearnet.simulation.SurveySummary`
+        Collections and data ID values.
+
+    Raises
+    ------
+    CommandError
+        If there is something else where it is made.
+    """
+    # A suffix would be taken for a file format.
+    partial = root.with_name(f"{root.name.replace('.', '_')}_partial")
+    if partial.exists():
+        _require_repository(partial)
+        say(f"Deleting {partial}, which an interrupted simulation left.")
+        shutil.rmtree(partial)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        summary = make_survey(partial, options, registry=registry, progress=progress)
+        complete()
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    # Paths in a repository are relative to its root.
+    partial.rename(root)
+    return dataclasses.replace(summary, root=str(root))
 
 
 def demo_hints(summary: DemoSummary) -> str:
@@ -274,19 +331,11 @@ def _simulate(
             )
         say(f"The simulated survey is in {root} already.")
         return
-    # A suffix would be taken for a file format.
-    partial = root.with_name(f"{root.name}_partial")
-    if partial.exists():
-        _require_repository(partial)
-        say(f"Deleting {partial}, which an interrupted simulation left.")
-        shutil.rmtree(partial)
-    root.parent.mkdir(parents=True, exist_ok=True)
     say(f"Simulating a survey of bands {', '.join(options.bands)} into {root}.")
     with progress() as report:
-        make_survey(partial, options, progress=report)
-    options_file.write_text(content)
-    # Paths in a repository are relative to its root.
-    partial.rename(root)
+        simulate_whole(
+            root, options, progress=report, say=say, complete=lambda: options_file.write_text(content)
+        )
 
 
 def _restore(root: Path, command: list[str], resume_command: list[str], say: Callable[[str], None]) -> None:

@@ -76,7 +76,7 @@ class PatchState(enum.StrEnum):
     FAILED = "failed"
     """The quantum ended with an error before its outputs were written."""
 
-    MISSING = "missing"
+    UNFINISHED = "not finished"
     """Not run yet, running, or killed: nothing tells these apart."""
 
 
@@ -114,7 +114,7 @@ class PatchOutputs:
             # A later run found work, and failed.
             return PatchState.FAILED
         if log is None:
-            return PatchState.MISSING
+            return PatchState.UNFINISHED
         is_partial = coadd is not None and coadd.run == log.run and self.metrics is not None
         return PatchState.PARTIAL if is_partial else PatchState.FAILED
 

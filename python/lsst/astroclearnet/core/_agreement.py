@@ -20,7 +20,7 @@ import torch
 from ._alignment import align_exposures
 from ._background import BackgroundDifferences, BackgroundPart, fit_backgrounds
 from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
-from ._departures import find_contradictions, measure_departures
+from ._departures import Departures, find_contradictions, measure_departures
 from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
 from ._noise_model import model_variances
@@ -47,14 +47,11 @@ class Agreement:
     background
         Differences of background to be removed.
     departures
-        Shape (3, n), by how much exposures departed from the others: relative
-        flux scale, and shifts along rows and columns in pixels of the patch;
-        0 where nothing is known.
-    sigmas
-        Shape (3, n), their standard deviations; infinite where nothing is
-        known.
+        By how much exposures departed from the others.
     contradictions
         Why exposures are left out, by their index.
+    doubts
+        Why exposures that are not left out may be wrong, by their index.
     noise
         What blank sky tells of the variances.
     options
@@ -62,9 +59,9 @@ class Agreement:
     """
 
     background: BackgroundDifferences
-    departures: torch.Tensor
-    sigmas: torch.Tensor
+    departures: Departures
     contradictions: dict[int, str]
+    doubts: dict[int, str]
     noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, np.ndarray]
@@ -87,9 +84,9 @@ class Agreement:
         """
         return cls(
             background=BackgroundDifferences.none(num_exposures),
-            departures=torch.zeros(3, num_exposures),
-            sigmas=torch.full((3, num_exposures), torch.inf),
+            departures=Departures.nothing(num_exposures),
             contradictions={},
+            doubts={},
             noise=SkyNoise.nothing(num_exposures),
             options=options,
             _rejected={},
@@ -115,7 +112,7 @@ class Agreement:
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
-        departures = self.departures[:, part.exposures].to(stack.device)
+        departures = self.departures.values[:3, part.exposures].to(stack.device)
         departures[:, out] = 0.0
         if self.options.agreement.correct and bool(departures.any()):
             stack = align_exposures(stack, departures)
@@ -211,15 +208,15 @@ def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
     """
     number = reader.source.num_exposures
     settled = _settle(reader, Agreement.nothing(number, options))
-    departures, sigmas = measure_departures(map(settled.settle, reader), reader.source.shape, number)
-    contradictions = find_contradictions(departures, sigmas, options.agreement)
+    departures = measure_departures(map(settled.settle, reader), number)
+    found = find_contradictions(departures, options.agreement)
     known = dataclasses.replace(
         Agreement.nothing(number, options),
-        departures=departures,
-        sigmas=sigmas,
-        contradictions=contradictions,
+        departures=dataclasses.replace(departures, sources=None),
+        contradictions=found.wrong,
+        doubts=found.doubtful,
     )
-    if contradictions or options.agreement.correct:
+    if found.wrong or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
         return _settle(reader, known)
     return dataclasses.replace(

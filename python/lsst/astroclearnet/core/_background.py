@@ -159,7 +159,9 @@ class BackgroundPart:
 
     @functools.cached_property
     def _tolerance(self) -> float:
-        power = float((self.weights * self._images**2).sum(dtype=torch.float64))
+        # A constant takes no solving.
+        mean = (self.weights * self._images).sum() / self.weights.sum()
+        power = float((self.weights * (self._images - mean) ** 2).sum(dtype=torch.float64))
         return _RESIDUAL / math.sqrt(max(1.0, power / math.prod(self.model.shape)))
 
     def residual(self, background: BackgroundDifferences) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 __all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_believed", "variance_fits")
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ..metrics import fwhm_of_kernel
+from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
@@ -82,8 +83,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         (``variance_smoothed``); and the ``background`` that was removed:
         level (nJy a pixel of the patch) and
         slopes along y and x.  Further ``failed_tiles``, places and reasons;
-        ``dropped`` and ``not_selected``, reasons by exposure; ``fit``,
-        ``image`` and ``patch``, flat dictionaries.
+        ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
+        the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
+        of solve; ``fit``, ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -103,6 +105,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
         "fit": _fit(result, inputs),
+        "solves": {kind: dataclasses.asdict(status) for kind, status in result.solves.items()},
         "image": _image(result, inputs),
     }
 
@@ -125,34 +128,25 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     """
     concerns = _list_disagreements(metrics["exposures"])
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
-    wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
-        for e in metrics["exposures"]
-        if not variance_fits(e)
-    ]
+    wrong = [f"{_name(e)}: {e['chi_square']:.3g}" for e in metrics["exposures"] if not variance_fits(e)]
     if wrong:
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
         )
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: multiplied by {e['variance_factor_min']:.2f} to "
-        f"{e['variance_factor_max']:.2f}"
+        f"{_name(e)}: multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
         for e in metrics["exposures"]
         if not variance_believed(e)
     ]
     if wrong:
         concerns.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
-    wrong = [
-        f"visit {e['visit']}, detector {e['detector']}"
-        for e in metrics["exposures"]
-        if e["variance_smoothed"]
-    ]
+    wrong = [_name(e) for e in metrics["exposures"] if e["variance_smoothed"]]
     if wrong:
         concerns.append(
             f"The variances of some exposures follow the noise of their pixels and were smoothed: "
@@ -164,6 +158,16 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
+    unconverged = [
+        f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
+        f"{status['max_residual']:.3g} times the tolerance"
+        for kind, status in metrics["solves"].items()
+        if status["num_unconverged"]
+    ]
+    if unconverged:
+        concerns.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
+    if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
+        concerns.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
     if metrics["failed_tiles"]:
         concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
@@ -206,6 +210,11 @@ def variance_believed(exposure: Mapping[str, Any]) -> bool:
     return bool(exposure["variance_factor_min"] == exposure["variance_factor_max"] == 1.0)
 
 
+def _wider_by(error: float) -> str:
+    """Say how much wider or narrower a PSF is, from the relative error."""
+    return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
+
+
 def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     """Say in what an exposure differs from the others.
 
@@ -226,12 +235,15 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _name(exposure: Mapping[str, Any]) -> str:
+    """Return the name of one of the ``exposures`` of `make_metrics`."""
+    return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
-        for e in exposures
-        if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
     ]
     return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 
@@ -252,7 +264,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": _half_maximum(cutout.mean_psf) * scale,
+                "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
                 "weight_share": float(information[n] / total) if total else math.nan,
@@ -265,16 +277,6 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
-
-
-def _half_maximum(psf: np.ndarray) -> float:
-    """Return the full width at half maximum of a PSF, in pixels."""
-    try:
-        width = fwhm_of_kernel(psf)
-    except ValueError:
-        width = math.nan
-    # A stamp that is cut may not fall to half of its peak.
-    return width if math.isfinite(width) else kernel_fwhm(psf)
 
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:

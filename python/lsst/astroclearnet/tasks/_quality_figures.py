@@ -126,6 +126,7 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "rejected_fraction": rejected / area if area else math.nan,
         "failed_fraction": patch["num_failed_tiles"] / max(1, patch["num_tiles"]),
         "unconverged": float(not fit["converged"]),
+        "unconverged_solves": _unconverged_share(metrics.get("solves", {})),
         "no_data_fraction": float(image["no_data_fraction"]),
         "clipped_fraction": float(image["clipped_fraction"]),
         "linear_departure": float(image["linear_departure"]),
@@ -193,6 +194,11 @@ def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, 
 
 def _weight(exposures: Any) -> float:
     return float(sum(np.nan_to_num(exposure["weight_share"]) for exposure in exposures))
+
+
+def _unconverged_share(solves: Mapping[str, Mapping[str, Any]]) -> float:
+    total = sum(status["num_solves"] for status in solves.values())
+    return sum(status["num_unconverged"] for status in solves.values()) / max(1, total)
 
 
 def _largest_background(exposures: Sequence[Mapping[str, Any]], sigma: float) -> float:

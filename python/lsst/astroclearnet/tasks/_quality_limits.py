@@ -112,6 +112,10 @@ _CHECKS = (
     ),
     _Check("unconverged", "The fit reached its largest number of epochs and was still gaining."),
     _Check(
+        "unconverged_solves",
+        "{value:.1%} of the iterative solves, more than {limit:.0%}, ended before they converged.",
+    ),
+    _Check(
         "no_data_fraction",
         "{value:.0%} of the patch, more than {limit:.0%}, has no data.",
     ),
@@ -122,7 +126,7 @@ _CHECKS = (
     ),
     _Check(
         "star_width_error",
-        "Stars of the coadd to measure on are wider by {value:+.1%} than the declared PSF, beyond "
+        "Stars of the coadd to measure on are {wider} by {size:.1%} than the declared PSF, beyond "
         "{limit:.1%}.",
         abs,
     ),
@@ -174,6 +178,7 @@ class QualityLimitsConfig(Config):
     rejected_fraction = _limits("Share of the pixels of the exposures rejected as artefacts", 0.03, 0.15)
     failed_fraction = _limits("Share of the tiles that could not be restored", 0.0, 0.25)
     unconverged = _limits("1 if the fit was still gaining when it was ended, else 0", 0.0, 1.0)
+    unconverged_solves = _limits("Share of the iterative solves that ended before they converged", 0.0, 0.5)
     no_data_fraction = _limits("Share of the patch without data", 0.5, 0.95)
     linear_departure = _limits("Departure of stars from the declared PSF, relative to the peak", 0.01, 0.03)
     star_width_error = _limits("Relative error of the width of stars from the declared PSF", 0.03, 0.1)
@@ -213,7 +218,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
         if size > first:
             verdict = Verdict.BAD if size > second else Verdict.CHECK
             passed = second if verdict is Verdict.BAD else first
-            words = check.words.format(value=value, limit=passed)
+            wider = "wider" if value > 0 else "narrower"
+            words = check.words.format(value=value, size=abs(value), limit=passed, wider=wider)
         worst = max(worst, verdict, key=order.index)
         checks.append(
             {

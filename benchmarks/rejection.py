@@ -182,7 +182,9 @@ def _measure_changes(number: int, options: argparse.Namespace) -> Table:
                 rejected = _find(scene, added, rng)
                 changed = int(np.abs(added).sum(axis=(1, 2)).argmax())
                 near = binary_dilation(rejected[changed], np.ones((7, 7)))
-                inside = [(y, x) for y, x, _ in scene.stars if 0 <= y < near.shape[0] and 0 <= x < near.shape[1]]
+                inside = [
+                    (y, x) for y, x, _ in scene.stars if 0 <= y < near.shape[0] and 0 <= x < near.shape[1]
+                ]
                 touched += sum(bool(near[int(y), int(x)]) for y, x in inside)
                 stars += len(inside)
                 others += int(np.delete(rejected, changed, axis=0).sum())

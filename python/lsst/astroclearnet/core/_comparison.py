@@ -227,7 +227,10 @@ def compare_scales(sources: MatchedSources) -> Scales:
         design = torch.stack([light, light * response], dim=-1)
         weight = _matrices(_invert(variances, cross)) * (trust * known[:, None])[..., None, None]
         equations = _Equations.reduce(
-            design.permute(1, 2, 0, 3), torch.diag_embed(gain.permute(1, 2, 0)), weight, (flux - light).permute(1, 2, 0)
+            design.permute(1, 2, 0, 3),
+            torch.diag_embed(gain.permute(1, 2, 0)),
+            weight,
+            (flux - light).permute(1, 2, 0),
         )
         step, with_prior = equations.solve(prior.T, state.T)
         state = state + _DAMPING * torch.where(known, step.T, 0.0)
@@ -323,7 +326,9 @@ class _Equations:
         weighted = weight @ design
         to_unknowns = gain.mT @ weighted
         own = (gain.mT @ weight @ gain).sum(dim=0)
-        own = own + _UNBOUND * own.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp(min=1e-300)[:, None, None] * torch.eye(2, dtype=own.dtype)
+        own = own + _UNBOUND * own.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp(min=1e-300)[
+            :, None, None
+        ] * torch.eye(2, dtype=own.dtype)
         inverse = torch.linalg.inv(own)
         unknown = (inverse @ (gain.mT @ (weight @ residual[..., None])).sum(dim=0))[None]
         right = (weighted.mT @ (residual[..., None] - gain @ unknown)).sum(dim=1).reshape(2 * number)

@@ -193,9 +193,7 @@ class LeaveOneOut:
         withheld = 1.0 - gain * rest
         penalised = self.power + _STRENGTH * total * inverse
         change = gain * (1.0 + withheld) * (self.numerator - self._own(exposure, everything))
-        change -= (
-            (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
-        )
+        change -= (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
         correction = self._observe((change * otf)[None], exposure)
         light = everything + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
@@ -204,7 +202,11 @@ class LeaveOneOut:
         psf = self.stack.psfs[exposure].mean(dim=(0, 1))
         moment = 1.0 / (4.0 * math.pi * float(psf.square().sum()))
         structure, templates = self._templates(
-            (model.transform(self.latent) + change) * otf, withheld**2, exposure, moment, float(variance.sqrt())
+            (model.transform(self.latent) + change) * otf,
+            withheld**2,
+            exposure,
+            moment,
+            float(variance.sqrt()),
         )
         fwhm = math.sqrt(moment / float(self.areas[exposure])) / fwhm_to_sigma(1.0)
         variances = variance * self.noise_ratios[exposure][None]

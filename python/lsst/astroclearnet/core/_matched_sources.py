@@ -208,7 +208,9 @@ class _Matcher:
         presence = self.model.embed(self.model.sampling.mean(inside.float()[None], index)[0].clamp(0, 1))
         # Noise of pixels that are not good is taken for that of their
         # surroundings.
-        density = self.model.embed(self.model.sampling.mean((inside * self.variances[t] / area)[None], index)[0])
+        density = self.model.embed(
+            self.model.sampling.mean((inside * self.variances[t] / area)[None], index)[0]
+        )
         squared = self.model.transform(self.model.inverse_transform(kernels[0]) ** 2)
         total = float(squared[0, 0].real)
         share = self._convolve(squared / total, 1.0 - presence)
@@ -330,7 +332,8 @@ class _Scene:
             curvatures=torch.stack(
                 [at(narrow, square * matcher.power) / flux, at(wide, square * matcher.power) / wide_flux]
             ),
-            hessians=torch.stack([at(narrow, square * a * b) for a, b in ((ky, ky), (ky, kx), (kx, kx))]) / flux,
+            hessians=torch.stack([at(narrow, square * a * b) for a, b in ((ky, ky), (ky, kx), (kx, kx))])
+            / flux,
         )
 
     def measure(

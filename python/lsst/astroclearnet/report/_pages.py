@@ -119,6 +119,7 @@ _FIGURES = (
     _Figure("chi_square", "Reduced chi-square of the exposures"),
     _Figure("held_out_chi_square", "The same of exposures held out"),
     _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
+    _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
     _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
     _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
     _Figure("exposure_chi_square", "Largest chi-square of an exposure"),

@@ -208,7 +208,18 @@ class _Field:
         return instruments[0]
 
     def read(self, files: Iterable[str]) -> Iterator[VisitImage]:
-        """Yield the images in files that do not contradict each other."""
+        """Read images in files that do not contradict each other.
+
+        Parameters
+        ----------
+        files
+            The files.
+
+        Yields
+        ------
+        image : `lsst.images.VisitImage`
+            The image in the next file.
+        """
         for path in files:
             image = read_visit_image(path)
             try:

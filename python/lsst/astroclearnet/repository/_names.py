@@ -59,9 +59,7 @@ def require_name(what: str, name: object, *, max_length: int = _MAX_NAME) -> str
 
 
 def require_filter(name: object) -> str:
-    """Return the name of a physical filter, in which spaces and ``~`` may be
-    too.
-    """
+    """Return the name of a filter, which may have spaces and ``~`` as well."""
     if isinstance(name, str) and len(name) <= _MAX_NAME and _FILTER.fullmatch(name):
         return name
     raise ValueError(
@@ -102,7 +100,7 @@ def require_id(what: str, number: object) -> int:
     """Return an ID that the registry can hold."""
     # An integer of numpy has an index, a boolean is none.
     if hasattr(number, "__index__") and not isinstance(number, bool):
-        value = int(number)  # type: ignore[call-overload]
+        value = int(number)
         if 0 <= value <= _MAX_ID:
             return int(value)
     raise ValueError(f"The {what} is {number!r:.80}: it must be an integer from 0 to {_MAX_ID}.")

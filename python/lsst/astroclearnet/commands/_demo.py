@@ -33,8 +33,8 @@ from ._simulate import Report, require_repository, simulate_whole
 from ._web_report import write_collection_report
 from ._whole import whole_file
 
-TARGET_FWHM = 0.54
-"""Target PSF in arcsec: sharper than all but the best exposures."""
+TARGET_FWHM = 0.53
+"""Target PSF in arcsec: what ``plan --common`` proposes for the survey."""
 
 DEFAULTS, TRUTH = f"{INSTRUMENT}/defaults", f"{INSTRUMENT}/truth"
 """Collections of a simulated survey: what a user has, and the truth."""

@@ -208,7 +208,7 @@ class _Field:
         return instruments[0]
 
     def read(self, files: Iterable[str]) -> Iterator[VisitImage]:
-        """Read images in files that do not contradict each other.
+        """Read files that must not contradict each other.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class _Field:
 
         Yields
         ------
-        image : `lsst.images.VisitImage`
+        visit_image : `lsst.images.VisitImage`
             The image in the next file.
         """
         for path in files:

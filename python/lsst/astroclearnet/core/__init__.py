@@ -12,6 +12,7 @@ from ._agreement import *
 from ._alignment import *
 from ._background import *
 from ._bank import *
+from ._blank_sky import *
 from ._cell_noise import *
 from ._closure import *
 from ._departures import *

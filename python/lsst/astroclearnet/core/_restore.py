@@ -129,6 +129,11 @@ _BY_EXPOSURE = (
     "psf_width_sigma",
     "background",
     "background_sigma",
+    "sky_noise",
+    "sky_noise_sigma",
+    "variance_factor",
+    "weight_bias",
+    "variance_smoothed",
 )
 """Attributes of a result that have an entry for each exposure."""
 

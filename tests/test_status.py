@@ -454,9 +454,9 @@ def test_command(restored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     table = Table.read(path)
     assert list(table["state"]) == ["no work", "not finished", "done", "failed"]
     assert table["seeing"].unit == "arcsec"
-    assert table["seeing"][0] == pytest.approx(0.655, abs=0.002)
-    assert "cuda:99" in table["reason"][1]
-    assert list(table["read"]) == [True, True, True, False]
+    assert table["seeing"][2] == pytest.approx(0.655, abs=0.002)
+    assert "cuda:99" in table["reason"][3]
+    assert list(table["read"]) == [True, False, True, True]
     assert main(["status", str(restored), OUTPUT, "--check"]) == 1
     assert "Patches that failed: 1; not finished: 1." in capsys.readouterr().err
     assert main(["status", str(restored), OUTPUT, "--check", "--where", "patch = 0"]) == 0

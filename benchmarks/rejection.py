@@ -46,7 +46,6 @@ _LOG = logging.getLogger("benchmarks")
 
 _OUTPUT = Path(__file__).with_name("rejection.md")
 _TARGET = 3.2
-_HEIGHTS = (10.0, 30.0)
 _TRAIL_HEIGHT = 10.0
 _NEAR = 3
 """Pixels around an artefact in which rejected pixels are not false."""
@@ -70,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="markdown file to write")
     parser.add_argument("--seeds", type=int, default=5, help="number of scenes of each kind")
     parser.add_argument("--exposures", type=int, nargs="+", default=[8], help="numbers of exposures")
+    parser.add_argument(
+        "--heights", type=float, nargs="+", default=[10.0], help="light of cosmic rays, sigma"
+    )
     parser.add_argument("--grounds", nargs="+", default=list(GROUNDS), choices=GROUNDS, metavar="GROUND")
     options = parser.parse_args(arguments)
     tables = [
@@ -77,17 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in options.exposures
         for make in (_measure_artefacts, _measure_changes)
     ]
-    numbers = " ".join(str(number) for number in options.exposures)
+    numbers, heights = (" ".join(f"{x:g}" for x in words) for words in (options.exposures, options.heights))
     section = Section(
         name="rejection",
-        command=f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers}",
+        command=(
+            f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers} --heights {heights}"
+        ),
         code=describe_code(),
         date=datetime.date.today().isoformat(),
         machine=describe_machine(),
         tables=tables,
     )
     introduction = (
-        "What is rejected of artefacts, by what lies below them, and of what only looks like one. Exposures of "
+        "What is rejected of artefacts, by what lies below them, and of what only looks like one. Exposures "
+        "of "
         f"{_TARGET:g} to 4.6 pixels FWHM (Kolmogorov, elliptical by a few percent, exact PSFs), sky of 10^4 "
         "electrons, variances estimated from the noisy pixels; stars reach 10 to 1000 sigma of the sky."
     )
@@ -134,7 +139,7 @@ def _measure_artefacts(number: int, options: argparse.Namespace) -> Table:
     for ground in options.grounds:
         row = {"below": ground}
         kinds: dict[str, tuple[float, Callable[[RejectionScene, float, np.random.Generator], Array]]] = {
-            f"cosmic rays, {height:g} sigma": (height, add_cosmic_rays) for height in _HEIGHTS
+            f"cosmic rays, {height:g} sigma": (height, add_cosmic_rays) for height in options.heights
         }
         kinds[f"trail, {_TRAIL_HEIGHT:g} sigma"] = (_TRAIL_HEIGHT, add_trail)
         for name, (height, add) in kinds.items():
@@ -161,8 +166,8 @@ def _measure_artefacts(number: int, options: argparse.Namespace) -> Table:
         legend=(
             "Completeness / purity. Completeness is the share of the pixels of a track (of a trail, of those "
             "above half of its crest) that are rejected; purity the share of rejected pixels that lie within "
-            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the pixel, of a "
-            "trail in sigma of the noise of the median pixel."
+            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the pixel, "
+            "of a trail in sigma of the noise of the median pixel."
         ),
         rows=rows,
     )
@@ -182,7 +187,9 @@ def _measure_changes(number: int, options: argparse.Namespace) -> Table:
                 rejected = _find(scene, added, rng)
                 changed = int(np.abs(added).sum(axis=(1, 2)).argmax())
                 near = binary_dilation(rejected[changed], np.ones((7, 7)))
-                inside = [(y, x) for y, x, _ in scene.stars if 0 <= y < near.shape[0] and 0 <= x < near.shape[1]]
+                inside = [
+                    (y, x) for y, x, _ in scene.stars if 0 <= y < near.shape[0] and 0 <= x < near.shape[1]
+                ]
                 touched += sum(bool(near[int(y), int(x)]) for y, x in inside)
                 stars += len(inside)
                 others += int(np.delete(rejected, changed, axis=0).sum())

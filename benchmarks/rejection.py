@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     section = Section(
         name="rejection",
         command=(
-            f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers} --heights {heights}"
+            f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers} "
+            f"--heights {heights}"
         ),
         code=describe_code(),
         date=datetime.date.today().isoformat(),
@@ -120,7 +121,14 @@ class _Count:
     false: int = 0
 
     def add(self, hit: Mask, near: Mask, rejected: Mask) -> None:
-        """Count one scene."""
+        """Count one scene.
+
+        Parameters
+        ----------
+        hit, near, rejected
+            Shape (n, H, W), pixels of artefacts, pixels near any, and pixels
+            that are rejected.
+        """
         self.hit += int(hit.sum())
         self.found += int((hit & rejected).sum())
         self.rejected += int(rejected.sum())
@@ -166,8 +174,8 @@ def _measure_artefacts(number: int, options: argparse.Namespace) -> Table:
         legend=(
             "Completeness / purity. Completeness is the share of the pixels of a track (of a trail, of those "
             "above half of its crest) that are rejected; purity the share of rejected pixels that lie within "
-            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the pixel, "
-            "of a trail in sigma of the noise of the median pixel."
+            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the "
+            "pixel, of a trail in sigma of the noise of the median pixel."
         ),
         rows=rows,
     )

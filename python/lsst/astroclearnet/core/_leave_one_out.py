@@ -104,7 +104,6 @@ class LeaveOneOut:
     and W' are those of the others, is R + D with
 
         D = (2 - G') (N - N(t)) / A' - (W' / W)^2 (A / A')^2 (2 - G) N / A.
-
     """
 
     stack: ExposureStack

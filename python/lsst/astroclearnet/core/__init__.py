@@ -12,9 +12,9 @@ from ._agreement import *
 from ._alignment import *
 from ._background import *
 from ._bank import *
+from ._blank_sky import *
 from ._cell_noise import *
 from ._closure import *
-from ._consistency import *
 from ._departures import *
 from ._depth import *
 from ._device import *
@@ -40,9 +40,11 @@ from ._noise_model import *
 from ._options import *
 from ._own_noise import *
 from ._parts import *
+from ._plain_arrays import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *
+from ._psf_stamps import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *
@@ -50,6 +52,7 @@ from ._restore_exposures import *
 from ._result import *
 from ._samples import *
 from ._sampling import *
+from ._solves import *
 from ._star_image import *
 from ._target_psf import *
 from ._tile_restorer import *

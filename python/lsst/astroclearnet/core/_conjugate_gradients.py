@@ -10,14 +10,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 
-_MAX_ITERATIONS = 25
+_MAX_ITERATIONS = 500
 """Bound on conjugate-gradient steps."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Solutions of systems of equations, and how close they are.
+
+    Attributes
+    ----------
+    values
+        Shape (s, Hl, Wl), the solutions.
+    steps
+        Shape (s,), int64, number of steps that each took.
+    errors
+        Shape (s,), root mean square of the error of each, in units of the
+        tolerance: at most 1 where it converged, more where the bound on steps
+        was reached.
+    """
+
+    values: torch.Tensor
+    steps: torch.Tensor
+    errors: torch.Tensor
 
 
 def solve_equations(
@@ -26,10 +48,10 @@ def solve_equations(
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,
-    inner: torch.Tensor,
+    measure: Callable[[torch.Tensor], torch.Tensor],
     floor: torch.Tensor,
-    tolerance: float,
-) -> torch.Tensor:
+    tolerance: torch.Tensor,
+) -> Solution:
     """Solve systems by conjugate gradients, each with steps of its own.
 
     A system is left alone as soon as its error is small, as what
@@ -46,31 +68,37 @@ def solve_equations(
         Shape (s, Hl, Wl), right-hand sides.
     start
         Shape (s, Hl, Wl), where to start; zero by default.
-    inner
-        Shape (Hl, Wl), 1 where the error counts, 0 elsewhere.
+    measure
+        Takes images, shape (b, Hl, Wl), to their mean squares over the regions
+        in each of which the error is to be small, shape (b, r).
     floor
-        Shape (s,), what the mean square of a solution is taken for at least.
+        Shape (s, r), what the mean square of a solution is taken for at
+        least.
     tolerance
-        Root mean square of the error, relative to that of the solution.
+        Shape (r,), root mean square of the error, relative to that of the
+        solution.
 
     Returns
     -------
-    solutions : `torch.Tensor`
-        Shape (s, Hl, Wl).
+    solution : `Solution`
+        What was reached.
     """
     active = torch.arange(len(right), device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()
     residual = right.clone() if start is None else right - apply(solutions, active)
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
-    for _ in range(_MAX_ITERATIONS):
-        size = _dot(solutions[active] * inner, solutions[active]).maximum(floor[active] * inner.sum())
+    steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
+    for number in range(_MAX_ITERATIONS + 1):
+        size = measure(solutions[active]).maximum(floor[active])
+        steps[active] = number
+        errors[active] = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
         # What is not a number is never close enough.
-        open_ = ~(_dot(error * inner, error) <= tolerance**2 * size)
+        open_ = ~(errors[active] <= 1.0)
         if not bool(open_.all()):
             active, residual, search, product = (v[open_] for v in (active, residual, search, product))
-            if not len(active):
-                break
+        if not len(active) or number == _MAX_ITERATIONS:
+            break
         image = apply(search, active)
         step = (product / _dot(search, image))[:, None, None]
         solutions[active] += step * search
@@ -78,7 +106,7 @@ def solve_equations(
         error = precondition(residual, active)
         previous, product = product, _dot(residual, error)
         search.mul_((product / previous)[:, None, None]).add_(error)
-    return solutions
+    return Solution(solutions, steps, errors)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ from ._depth import DEPTH_FLOOR, iterate_weight_maps
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
+from ._smooth_light import SmoothLight
+from ._solves import record_solve
 from ._star_image import star_departure, strength_for_departure
 
 _COVERAGE_FWHM = 8.0
@@ -38,8 +40,15 @@ _LEAST_SIGNIFICANCE = 6.0
 is judged."""
 
 _EDGE = 4
-"""Distance in pixels from missing data at which the error counts: closer by
-it is what the penalty says, and converges slowly."""
+"""Distance in pixels from missing data up to which errors are judged in each
+neighbourhood: they converge slowly."""
+
+_EDGE_BLOCK = 8
+"""Side in pixels of such a neighbourhood."""
+
+_EDGE_LIMITS = (200.0, 1e-3)
+"""What a solution is taken for there at least, in units of its noise, and the
+error that is good enough, relative to the solution."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -156,6 +165,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
+        edges: bool = False,
     ) -> torch.Tensor:
         """Return the estimate of one strength.
 
@@ -170,6 +180,9 @@ class LinearEstimator:
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
             sigma; both as root mean squares over pixels that data surround.
+        edges
+            Whether to wait also for every neighbourhood at the edge of the
+            data.
 
         Returns
         -------
@@ -177,7 +190,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, tolerance=tolerance)[0]
+        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edges=edges)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.
@@ -219,6 +232,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
+        edges: bool = False,
     ) -> torch.Tensor:
         """Return the estimates of several strengths, found together.
 
@@ -234,6 +248,9 @@ class LinearEstimator:
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
             sigma; both as root mean squares over pixels that data surround.
+        edges
+            Whether to wait also for every neighbourhood at the edge of the
+            data, until its error is below 0.2 sigma or 1e-3 of its light.
 
         Returns
         -------
@@ -255,18 +272,27 @@ class LinearEstimator:
             return transforms(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        solutions = solve_equations(
+        light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
+        number_of_blocks = int(self._edge_blocks.sum()) if edges else 0
+        limits = left.new_tensor([(_LEAST_SIGNIFICANCE, tolerance)] + number_of_blocks * [_EDGE_LIMITS])
+        solution = solve_equations(
             apply,
             precondition,
-            right.expand(len(strengths), -1, -1),
-            None if start is None else start / scale,
-            inner=self._inner,
-            floor=_LEAST_SIGNIFICANCE**2
-            * self.covariances(number.flatten()).diagonal()
-            / scale.flatten() ** 2,
-            tolerance=tolerance,
+            left.expand(len(strengths), -1, -1),
+            None if start is None else (start - light) / scale,
+            measure=self._edge_squares if edges else self._inner_squares,
+            floor=torch.outer(
+                self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, limits[:, 0] ** 2
+            ),
+            tolerance=limits[:, 1],
         )
-        return solutions.mul_(scale)
+        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+            record_solve("linear_estimate", steps=steps, residual=error)
+        return solution.values.mul_(scale).add_(light)
+
+    @functools.cached_property
+    def _smooth_light(self) -> SmoothLight:
+        return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
@@ -300,12 +326,38 @@ class LinearEstimator:
     @functools.cached_property
     def _inner(self) -> torch.Tensor:
         """Whether data surround a pixel, shape latent_shape, 0 or 1."""
-        covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
-        near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
-        for inner in (1.0 - near, covered):
+        for inner in (self._covered - self._edge, self._covered):
             if bool(inner.any()):
                 return inner
-        return torch.ones_like(covered)
+        return torch.ones_like(self._covered)
+
+    @functools.cached_property
+    def _covered(self) -> torch.Tensor:
+        """Whether a pixel has data, shape latent_shape, 0 or 1."""
+        return self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
+
+    @functools.cached_property
+    def _edge(self) -> torch.Tensor:
+        """Whether it lies at the edge of the data, shape latent_shape."""
+        missing = 1.0 - self._covered[None]
+        size = 2 * _EDGE + 1
+        return self._covered * torch.nn.functional.max_pool2d(missing, size, stride=1, padding=_EDGE)[0]
+
+    @functools.cached_property
+    def _edge_blocks(self) -> torch.Tensor:
+        """Which blocks have pixels at the edge of the data."""
+        return _block_means(self._edge[None])[0] > 0
+
+    def _inner_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return mean squares where data surround a pixel, (b, 1)."""
+        return (images.square().flatten(1) @ self._inner.flatten()[:, None]) / self._inner.sum()
+
+    def _edge_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return also those of each block at the edge of the data."""
+        blocks, area = (
+            _block_means(i)[:, self._edge_blocks] for i in (images.square() * self._edge, self._edge[None])
+        )
+        return torch.cat([self._inner_squares(images), blocks / area], dim=1)
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
@@ -354,6 +406,13 @@ class LinearEstimator:
             depth, for noise that is white in each exposure.
         """
         s = strengths.to(self._power)[:, None, None]
-        response = (1.0 + s) / (self._power + s * self._whitening)
+        gain = self._smooth_light.gain
+        rest = 1.0 - gain * self._power
+        response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight
+
+
+def _block_means(images: torch.Tensor) -> torch.Tensor:
+    """Return means over blocks of images, shape (b, Hl, Wl)."""
+    return torch.nn.functional.avg_pool2d(images, _EDGE_BLOCK, ceil_mode=True)

@@ -38,6 +38,7 @@ from ._parts import PartReader
 from ._plan import MemoryPlan, plan_memory
 from ._result import FailedTile, RestorationResult
 from ._samples import TrainingSample, draw_windows, make_samples
+from ._solves import collect_solves
 from ._tile_restorer import TileRestorer, TileResult
 from ._tiling import Tile, TileGrid
 
@@ -113,24 +114,27 @@ def restore_exposures(
     plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
     cells = layout
     layout = layout if layout is not None else CellLayout.of_shape(source.shape)
-    reader, agreement, network, history = _prepare(source, plan, target_fwhm, options, chosen, seed, callback)
-    grid = TileGrid(source.shape, reader.tiles)
-    mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
-    restorer = TileRestorer(network, agreement, seed, layout)
-    done, failed = 0, []
-    if tile_callback is not None:
-        tile_callback(0, len(grid.tiles))
-    for number, tile in enumerate(grid.tiles, 1):
-        for part, outcome in _restore_tile(tile, reader, restorer, cells):
-            if isinstance(outcome, TileResult):
-                done += 1
-                mosaic.add(outcome)
-            elif outcome is not None:
-                failed.append(outcome)
-            if maps is not None:
-                maps.add(part, *_exposure_maps(part, outcome))
+    with collect_solves() as solves:
+        reader, agreement, network, history = _prepare(
+            source, plan, target_fwhm, options, chosen, seed, callback
+        )
+        grid = TileGrid(source.shape, reader.tiles)
+        mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
+        restorer = TileRestorer(network, agreement, seed, layout)
+        done, failed = 0, []
         if tile_callback is not None:
-            tile_callback(number, len(grid.tiles))
+            tile_callback(0, len(grid.tiles))
+        for number, tile in enumerate(grid.tiles, 1):
+            for part, outcome in _restore_tile(tile, reader, restorer, cells):
+                if isinstance(outcome, TileResult):
+                    done += 1
+                    mosaic.add(outcome)
+                elif outcome is not None:
+                    failed.append(outcome)
+                if maps is not None:
+                    maps.add(part, *_exposure_maps(part, outcome))
+            if tile_callback is not None:
+                tile_callback(number, len(grid.tiles))
     if not done:
         if failed:
             raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
@@ -145,6 +149,7 @@ def restore_exposures(
         device=str(chosen),
         num_tiles=len(grid.tiles),
         failed_tiles=tuple(failed),
+        solves=solves,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from ._depth import DEPTH_FLOOR
 from ._estimator import Estimate, Estimator
 from ._forward_model import ForwardModel
 from ._local_noise import LocalNoise
@@ -25,9 +26,22 @@ from ._noise_model import smooth
 _ERROR_FWHM = 2.0
 """FWHM in pixels over which squared errors are averaged."""
 
+_STRUCTURE_FWHM = 4.0
+"""FWHM in pixels over which light is smooth that continues beyond the data."""
+
+_SURROUNDINGS_FWHM = 12.0
+"""FWHM in pixels of the surroundings whose structure light beyond has."""
+
 _RATIO_FWHM = 32.0
 """The same for the ratio of measured and predicted variance of the linear
-image."""
+image, among pixels as far from missing data."""
+
+_NEAR = 8
+"""Distance in pixels from missing data from which it no longer matters."""
+
+_LARGEST_RATIO = 4.0
+"""Local over typical ratio above which a pixel stands for itself: six draws
+averaged over 2 pixels of FWHM reach it by chance in one of 10^5 pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +101,9 @@ def repeat_observations(
     new noise, and restored by the same estimator.  What comes out differs
     from what went in by the error of the estimator, the light that it smooths
     away included (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-    section 6.5).
+    section 6.5).  The linear image being linear, its error is what it makes of
+    the noise, and of light where there are no data, which nobody knows: it is
+    drawn with the structure of the light around.
 
     Parameters
     ----------
@@ -111,12 +127,33 @@ def repeat_observations(
     weights = estimator.weights if counted is None else estimator.weights * counted
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
-    for draw in noise:
-        again = estimator.estimate_right(expected + solver.right_side(draw))
-        restored.append(model.crop(again.restored - estimate.restored))
-        linear.append(model.crop(again.linear - estimate.restored))
-        chi_square += _chi_square(model, weights, draw, again.restored - estimate.restored)
+    structure = _unseen_structure(model, solver.coverage, estimate.restored)
+    for number, draw in enumerate(noise):
+        noise_right = solver.right_side(draw)
+        error = estimator.restore_right(expected + noise_right) - estimate.restored
+        restored.append(model.crop(error))
+        white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
+        unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
+        change = solver.predicted_right_side(unseen)[0]
+        linear.append(model.crop(estimator.closure.linear_right(noise_right + change) - unseen[0]))
+        chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
+
+
+def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return the brightness, pixel by pixel, of a sky as structured as the
+    light around, where there are no data; shape latent_shape.
+    """
+    seen = model.embed((coverage > DEPTH_FLOOR).to(image.dtype))
+    total, share = smooth(torch.stack([seen * image, seen]), _STRUCTURE_FWHM)
+    squares = seen * (image - total / share.clamp(min=1e-6)) ** 2
+    total, share = smooth(torch.stack([squares, seen]), _SURROUNDINGS_FWHM)
+    # The same of a sky of independent pixels of unit variance.
+    impulse = torch.zeros_like(image)
+    impulse[tuple(n // 2 for n in impulse.shape)] = 1.0
+    star = model.filter_images(impulse[None], model.target_transform)
+    unit = (star - smooth(star, _STRUCTURE_FWHM)).square().sum()
+    return (1.0 - seen) * (total.clamp(min=0.0) / share.clamp(min=1e-6) / unit).sqrt()
 
 
 def _chi_square(
@@ -135,8 +172,9 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
     """Return the variance of the linear image.
 
     The variance that the spectra of the noise predict for white noise in each
-    exposure, scaled, smoothly over the patch, by what repeated observations
-    show: correlated noise of resampled exposures and a PSF that varies.
+    exposure, scaled by what repeated observations show among pixels around
+    that are as far from missing data: correlated noise of resampled
+    exposures, a PSF that varies, and at the edge of the data light beyond it.
 
     Parameters
     ----------
@@ -153,12 +191,19 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
         Shape (H, W).
     """
     predicted = noise.variance()
-    ratio = torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0)
-    share = smooth(torch.stack([ratio, seen.to(ratio.dtype)]), _RATIO_FWHM)
-    variance = predicted * torch.where(share[1] > 0.01, share[0] / share[1].clamp(min=0.01), 1.0)
+    found = _mean_square(errors.linear)
+    distance = _distance_to_missing(seen, _NEAR)
+    ratio = _pooled(torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
+    # In the core of a star the error follows its light, not that of its
+    # surroundings, and the other way round.
+    special = seen & (found > _LARGEST_RATIO * ratio * predicted)
+    if bool(special.any()):
+        distance = torch.where(special, 0, distance)
+        ratio = _pooled(torch.where(distance > 0, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
+    variance = torch.where(special, torch.maximum(found, ratio * predicted), ratio * predicted)
     # Where there are no data the estimate is an extrapolation, whose noise no
     # spectrum tells.
-    return torch.where(seen, variance, torch.maximum(variance, _mean_square(errors.linear)))
+    return torch.where(seen, variance, torch.maximum(variance, found))
 
 
 def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -189,3 +234,32 @@ def _mean_square(errors: torch.Tensor) -> torch.Tensor:
     squares = (errors**2).mean(dim=0)
     total, known = smooth(torch.stack([squares, torch.ones_like(squares)]), _ERROR_FWHM)
     return total / known
+
+
+def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+    """Average a ratio around each pixel over pixels of the same distance, or
+    of any where there are none; those of distance 0 do not count.
+    """
+    known = (distance > 0).to(ratio.dtype)
+    total, share = smooth(torch.stack([ratio * known, known]), _RATIO_FWHM)
+    pooled = torch.where(share > 0.01, total / share.clamp(min=0.01), 1.0)
+    for value in range(1, _NEAR + 1):
+        here = distance == value
+        if bool(here.any()):
+            known = here.to(ratio.dtype)
+            total, share = smooth(torch.stack([ratio * known, known]), _RATIO_FWHM)
+            pooled = torch.where(here, total / share.clamp(min=1e-6), pooled)
+    return pooled
+
+
+def _distance_to_missing(seen: torch.Tensor, largest: int) -> torch.Tensor:
+    """Return how far missing data are, at most so many pixels: 0 in them, 1
+    beside them and beside the border.
+    """
+    inside = torch.nn.functional.pad(seen.to(torch.float32)[None], 4 * [largest])
+    distance = inside.clone()
+    for _ in range(largest - 1):
+        # The diagonal neighbours count.
+        inside = -torch.nn.functional.max_pool2d(-inside, 3, stride=1, padding=1)
+        distance += inside
+    return distance[0, largest:-largest, largest:-largest].to(torch.int64)

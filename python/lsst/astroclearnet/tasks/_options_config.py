@@ -201,7 +201,10 @@ class RejectionConfig(Config):
         min=0.0,
     )
     num_rounds = RangeField(
-        dtype=int, doc="Rounds of prediction and rejection.", default=RejectionOptions.num_rounds, min=1
+        dtype=int,
+        doc="Largest number of rounds of prediction and rejection.",
+        default=RejectionOptions.num_rounds,
+        min=1,
     )
 
     def make_options(self) -> RejectionOptions:

@@ -272,6 +272,8 @@ def _coadd_metadata(
         "num_epochs": result.history.num_epochs,
         "converged": result.history.converged,
         "stop_reason": result.history.stop_reason,
+        "num_solves": sum(status.num_solves for status in result.solves.values()),
+        "num_unconverged": sum(status.num_unconverged for status in result.solves.values()),
         "num_exposures": inputs.source.num_exposures,
         "num_dropped": inputs.num_dropped,
         "num_not_selected": len(inputs.not_selected),

@@ -82,6 +82,16 @@ _CHECKS = (
         "of 2.",
     ),
     _Check(
+        "exposure_chi_square",
+        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF do "
+        "not fit its pixels.",
+    ),
+    _Check(
+        "variance_error_weight",
+        "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have variances that blank sky "
+        "contradicts.",
+    ),
+    _Check(
         "psf_error_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have a PSF that does not fit their "
         "stars.",
@@ -90,6 +100,11 @@ _CHECKS = (
         "disagreement_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, differ from the others in flux "
         "scale or position.",
+    ),
+    _Check(
+        "doubtful_exposures",
+        "{value:.0f} exposure(s) depart from the others by more than would drop them, which is not certain "
+        "enough to be done: see the details.",
     ),
     _Check(
         "background_offset",
@@ -107,6 +122,10 @@ _CHECKS = (
     ),
     _Check("unconverged", "The fit reached its largest number of epochs and was still gaining."),
     _Check(
+        "unconverged_solves",
+        "{value:.1%} of the iterative solves, more than {limit:.0%}, ended before they converged.",
+    ),
+    _Check(
         "no_data_fraction",
         "{value:.0%} of the patch, more than {limit:.0%}, has no data.",
     ),
@@ -117,7 +136,7 @@ _CHECKS = (
     ),
     _Check(
         "star_width_error",
-        "Stars of the coadd to measure on are wider by {value:+.1%} than the declared PSF, beyond "
+        "Stars of the coadd to measure on are {wider} by {size:.1%} than the declared PSF, beyond "
         "{limit:.1%}.",
         abs,
     ),
@@ -158,9 +177,16 @@ class QualityLimitsConfig(Config):
     missing_exposures = _limits("Exposures that a pixel has less than min_exposures, in the mean", 0.5, 1.5)
     chi_square = _limits("Factor by which the reduced chi-square of all pixels is from 1", 1.5, 3.0)
     chi_square_weight = _limits("Weight of exposures whose chi-square is beyond a factor of 2", 0.1, 0.5)
+    exposure_chi_square = _limits(
+        "Largest chi-square of an exposure with a hundredth of the weight", 4.0, 1e3
+    )
+    variance_error_weight = _limits("Weight of exposures whose variances were rescaled", 0.1, 1.0)
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
     disagreement_weight = _limits(
         "Weight of exposures that differ from the others in flux scale or position", 0.1, 0.5
+    )
+    doubtful_exposures = _limits(
+        "Number of exposures beyond the limits of agreement that could not be proved wrong", 0.0, 1e3
     )
     background_offset = _limits(
         "Largest background removed from an exposure, in sigma of a pixel of the linear coadd", 2.0, 10.0
@@ -168,6 +194,7 @@ class QualityLimitsConfig(Config):
     rejected_fraction = _limits("Share of the pixels of the exposures rejected as artefacts", 0.03, 0.15)
     failed_fraction = _limits("Share of the tiles that could not be restored", 0.0, 0.25)
     unconverged = _limits("1 if the fit was still gaining when it was ended, else 0", 0.0, 1.0)
+    unconverged_solves = _limits("Share of the iterative solves that ended before they converged", 0.0, 0.5)
     no_data_fraction = _limits("Share of the patch without data", 0.5, 0.95)
     linear_departure = _limits("Departure of stars from the declared PSF, relative to the peak", 0.01, 0.03)
     star_width_error = _limits("Relative error of the width of stars from the declared PSF", 0.03, 0.1)
@@ -207,7 +234,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
         if size > first:
             verdict = Verdict.BAD if size > second else Verdict.CHECK
             passed = second if verdict is Verdict.BAD else first
-            words = check.words.format(value=value, limit=passed)
+            wider = "wider" if value > 0 else "narrower"
+            words = check.words.format(value=value, size=abs(value), limit=passed, wider=wider)
         worst = max(worst, verdict, key=order.index)
         checks.append(
             {

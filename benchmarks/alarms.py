@@ -168,15 +168,15 @@ def _tabulate(records: Sequence[dict[str, Any]]) -> tuple[list[Table], bool]:
     return [
         Table(
             "Exposures that are called wrong",
-            "Good exposures that were dropped or named (beyond 2 % of flux, 0.2 pixels, 1.5 % of width, and 5 "
-            "sigma, and further from the truth than that), and wrong ones that were dropped, only named, or "
-            "missed. With too few sources nothing is known; those wrong ones are counted apart.",
+            "Good exposures that were dropped or named (beyond 2 % of flux, 0.2 pixels, 1.5 % of width and "
+            "5 sigma, and further from the truth than that), and wrong ones that were dropped, only named "
+            "or missed. With too few sources nothing is known; those wrong ones are counted apart.",
             rows,
         ),
         Table(
             "Errors of the figures of good exposures",
-            "Relative to the truth, in the median over exposures of the case as the figures are: 16th and 84th "
-            "percentile, largest, and root mean square in units of the standard deviation.",
+            "Relative to the truth, in the median over exposures of the case as the figures are: 16th and "
+            "84th percentile, largest, and root mean square in units of the standard deviation.",
             errors,
         ),
     ], failed
@@ -184,7 +184,18 @@ def _tabulate(records: Sequence[dict[str, Any]]) -> tuple[list[Table], bool]:
 
 def _count(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     counts = dict.fromkeys(
-        ("good", "good, dropped", "good, doubted", "good, named", "wrong", "dropped", "named", "unknown", "missed"), 0
+        (
+            "good",
+            "good, dropped",
+            "good, doubted",
+            "good, named",
+            "wrong",
+            "dropped",
+            "named",
+            "unknown",
+            "missed",
+        ),
+        0,
     )
     for record in records:
         named = _named(record)
@@ -198,10 +209,16 @@ def _count(records: Sequence[dict[str, Any]]) -> dict[str, str]:
             else:
                 known = np.isfinite(record["sigmas"][0][t])
                 counts["wrong"] += 1
-                result = "dropped" if is_dropped else "named" if is_named else "missed" if known else "unknown"
+                result = (
+                    "dropped" if is_dropped else "named" if is_named else "missed" if known else "unknown"
+                )
                 counts[result] += 1
     seconds = np.median([record["seconds"] for record in records])
-    return {"cases": str(len(records)), **{k: str(v) for k, v in counts.items()}, "s a case": f"{seconds:.1f}"}
+    return {
+        "cases": str(len(records)),
+        **{k: str(v) for k, v in counts.items()},
+        "s a case": f"{seconds:.1f}",
+    }
 
 
 def _sizes(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -218,9 +218,7 @@ def test_sharpest_exposure_of_a_real_night(shared_data: Path) -> None:
     """If it fails, the best exposure of a night is called 12 % too bright."""
     with np.load(shared_data / "decam_night" / "night.npz") as night:
         arrays = {name: night[name] for name in ("images", "variances", "good", "psfs")}
-    stack = ExposureStack.from_arrays(
-        arrays["images"], arrays["variances"], arrays["good"], arrays["psfs"]
-    )
+    stack = ExposureStack.from_arrays(arrays["images"], arrays["variances"], arrays["good"], arrays["psfs"])
     departures = compare(stack, 3.7)
     assert judge(departures) == Contradictions({}, {})
     # Apertures on the pixels of two stars that the PSFs were not made from.

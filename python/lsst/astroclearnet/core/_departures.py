@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Departures", "Contradictions", "find_contradictions", "measure_departures")
+__all__ = ("Contradictions", "Departures", "find_contradictions", "measure_departures")
 
 import dataclasses
 from collections.abc import Iterable
@@ -202,7 +202,9 @@ def _shift_of_stars(
     if len(stars) < _LEAST_STARS:
         return 0.0, len(stars)
     slopes = sources.gradients[..., stars] / sources.fluxes[0][..., stars].clamp(min=1e-300)
-    reference = torch.where(sources.valid[:, stars] & others[:, None], slopes, torch.nan).nanquantile(0.5, dim=1)
+    reference = torch.where(sources.valid[:, stars] & others[:, None], slopes, torch.nan).nanquantile(
+        0.5, dim=1
+    )
     yy, yx, xx = sources.hessians[:, stars]
     change = reference - slopes[:, t]
     places = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]])
@@ -214,9 +216,7 @@ def _shift_of_stars(
 _STARS = {"flux_scale": _flux_of_stars, "astrometry": _shift_of_stars}
 
 
-def _common_stars(
-    sources: MatchedSources, t: int, others: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _common_stars(sources: MatchedSources, t: int, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return stars that an exposure and others show, with wide fluxes."""
     seen = sources.valid & others[:, None]
     stars = (sources.is_star & sources.valid[t] & seen.any(dim=0)).nonzero()[:, 0]

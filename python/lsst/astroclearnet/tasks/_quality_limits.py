@@ -83,8 +83,8 @@ _CHECKS = (
     ),
     _Check(
         "exposure_chi_square",
-        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF do "
-        "not fit its pixels.",
+        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF "
+        "do not fit its pixels.",
     ),
     _Check(
         "psf_error_weight",
@@ -172,7 +172,9 @@ class QualityLimitsConfig(Config):
     missing_exposures = _limits("Exposures that a pixel has less than min_exposures, in the mean", 0.5, 1.5)
     chi_square = _limits("Factor by which the reduced chi-square of all pixels is from 1", 1.5, 3.0)
     chi_square_weight = _limits("Weight of exposures whose chi-square is beyond a factor of 2", 0.1, 0.5)
-    exposure_chi_square = _limits("Largest chi-square of an exposure with a hundredth of the weight", 4.0, 1e3)
+    exposure_chi_square = _limits(
+        "Largest chi-square of an exposure with a hundredth of the weight", 4.0, 1e3
+    )
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
     disagreement_weight = _limits(
         "Weight of exposures that differ from the others in flux scale or position", 0.1, 0.5

@@ -183,8 +183,12 @@ def make_scene(
         light += np.stack([_stamps(stars, p) for p in psfs])
     if ground == "star flank":
         angle = rng.uniform(0.0, 2.0 * math.pi, size=len(places))
-        places = [(y + 2.5 * math.sin(a), x + 2.5 * math.cos(a)) for (y, x), a in zip(places, angle, strict=True)]
-    return RejectionScene(light, stamps / stamps.sum(axis=(1, 2), keepdims=True), tuple(stars), tuple(places), widths)
+        places = [
+            (y + 2.5 * math.sin(a), x + 2.5 * math.cos(a)) for (y, x), a in zip(places, angle, strict=True)
+        ]
+    return RejectionScene(
+        light, stamps / stamps.sum(axis=(1, 2), keepdims=True), tuple(stars), tuple(places), widths
+    )
 
 
 def add_cosmic_rays(scene: RejectionScene, height: float, rng: np.random.Generator) -> Array:
@@ -271,11 +275,11 @@ def add_change(scene: RejectionScene, change: dict[str, float], rng: np.random.G
         g1=shear * math.cos(2.0 * angle), g2=shear * math.sin(2.0 * angle)
     )
     shift, factor = change.get("shift", 0.0), change.get("flux", 1.0)
-    moved = [(y + shift * math.sin(angle), x + shift * math.cos(angle), factor * f) for y, x, f in scene.stars]
+    moved = [
+        (y + shift * math.sin(angle), x + shift * math.cos(angle), factor * f) for y, x, f in scene.stars
+    ]
     added = np.zeros(scene.light.shape)
-    before, after = (
-        _draw_pixels(list(stars), p) for stars, p in ((scene.stars, psf), (moved, changed))
-    )
+    before, after = (_draw_pixels(list(stars), p) for stars, p in ((scene.stars, psf), (moved, changed)))
     added[exposure] = after - before
     return added
 

@@ -47,6 +47,7 @@ EXPOSURE = {
     "psf_width_sigma": math.inf,
     "background": [0.5, 0.0, 0.0],
 }
+UNLIKE = {**EXPOSURE, "visit": 43, "chi_square": 5.27}
 
 
 def make_quality(patch: int, band: str) -> dict[str, Any]:
@@ -78,9 +79,16 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
                 "limits": [0.01, 0.03],
                 "verdict": "bad" if is_bad else "good",
                 "words": CONCERN if is_bad else "",
-            }
+            },
+            {
+                "name": "chi_square_weight",
+                "value": 0.02 if band == "i" else 0.6,
+                "limits": [0.1, 0.5],
+                "verdict": "good" if band == "i" else "bad",
+                "words": "",
+            },
         ],
-        "exposures": [EXPOSURE],
+        "exposures": [EXPOSURE, UNLIKE],
     }
 
 
@@ -221,6 +229,18 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
 
 
+def test_page_says_why_a_chi_square_does_not_count(report: Path) -> None:
+    """If it fails, a good patch shows an exposure that does not fit, and
+    nobody knows why.
+    """
+    text = " ".join(Page(report.parent / "patches" / "test_map-3-0.html").text.split())
+    assert text.count("is beyond a factor of 2") == 1
+    assert "(visit 43, detector 3: 5.27). By itself that is within the limits: they have 2.0% of" in text
+    assert "and up to 10% may have such" in text
+    # The band whose verdict it changes says so itself.
+    assert text.index("is beyond a factor of 2") > text.index("Band i")
+
+
 def test_counts_are_those_of_the_verdicts(repository: str) -> None:
     """If it fails, bad patches are overlooked."""
     contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="")
@@ -294,7 +314,7 @@ def test_command(repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("width", [390, 1280, 1400])
 def test_browser_shows_all_pages(report: Path, width: int) -> None:
     """If it fails, pages are broken or ask the network for something."""
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -318,6 +338,8 @@ def test_browser_shows_all_pages(report: Path, width: int) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.locator("h1").is_visible()
         page.goto(report.as_uri())
+        clipped = "Array.from(document.querySelectorAll('.wide'), e => e.scrollWidth - e.clientWidth)"
+        assert width < 1000 or max(page.evaluate(clipped)) <= 0
         page.locator("tbody a").first.click()
         assert "/patches/" in page.url
         browser.close()

@@ -50,7 +50,9 @@ interpolants and profiles of GalSim, kernels of scikit-learn and treegp."""
 _CHISQ = frozenset(("chisq", "last_delta_chisq", "dof", "nremoved", "niter"))
 """Keys of the dictionary that Piff turns into attributes of the PSF."""
 
-_WORD = re.compile(r"[A-Za-z0-9_.+-]*")
+_WORD = re.compile(r"[A-Za-z0-9_]{0,64}|[0-9]{1,4}(?:\.[0-9a-z+]{1,64}){1,4}")
+"""A word, such as the name of a method, or a version."""
+
 _LARGEST_NUMBER = 1e5
 """An interpolant of this order takes 15 s to set up."""
 

@@ -93,7 +93,8 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    from ._demo import RESTORED, simulate_whole
+    from ._demo import RESTORED
+    from ._simulate import simulate_whole
 
     if os.path.lexists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")
@@ -129,16 +130,18 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    summary = ingest_files(
-        options.repo,
-        options.files,
-        skymap=options.skymap,
-        cell_size=options.cell_size,
-        pixel_scale=options.pixel_scale,
-        num_patches=options.patches,
-        registry=options.registry,
-        replace=options.replace,
-    )
+    with _progress(console) as progress:
+        summary = ingest_files(
+            options.repo,
+            options.files,
+            skymap=options.skymap,
+            cell_size=options.cell_size,
+            pixel_scale=options.pixel_scale,
+            num_patches=options.patches,
+            registry=options.registry,
+            replace=options.replace,
+            progress=progress,
+        )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
     user = os.environ.get("USER") or "me"

@@ -17,7 +17,7 @@ import dataclasses
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from ..repository import (
 )
 from ._errors import CommandError
 from ._whole import whole_folder
+
+type Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,7 @@ def ingest_files(
     num_patches: int = 1,
     registry: str | None = None,
     replace: bool = False,
+    progress: Progress | None = None,
 ) -> IngestSummary:
     """Copy visit images into a repository, with a sky map around them.
 
@@ -107,6 +110,9 @@ def ingest_files(
     replace
         Replace images whose file has changed since it was ingested; else the
         log names them.
+    progress
+        Function called before each file is read, which is done twice, with
+        the number done, the number to do, and its name.
 
     Returns
     -------
@@ -125,7 +131,7 @@ def ingest_files(
     """
     sky_map = {"skymap": skymap, "cell_size": cell_size, "pixel_scale": pixel_scale}
     try:
-        return _ingest(root, files, sky_map, num_patches, registry, replace)
+        return _ingest(root, files, sky_map, num_patches, registry, replace, progress)
     except (OSError, TypeError, ValueError) as exc:
         raise CommandError(str(exc)) from exc
 
@@ -137,6 +143,7 @@ def _ingest(
     num_patches: int,
     registry: str | None,
     replace: bool,
+    progress: Progress | None,
 ) -> IngestSummary:
     """Do the same, with all the errors that are."""
     skymap = require_name("sky map", sky_map["skymap"])
@@ -147,7 +154,7 @@ def _ingest(
     files = list({os.path.realpath(path): path for path in reversed(files)}.values())[::-1]
     field = _Field()
     geometry = sky_map_around(
-        field.read(files),
+        field.read(_tell(files, 0, progress)),
         **sky_map,
         num_patches=(num_patches, num_patches),
         border_cells=int(num_patches > 1),
@@ -163,7 +170,7 @@ def _ingest(
                 f"{os.fspath(root)} has a sky map {skymap!r} with another geometry; choose another name."
             ) from exc
         try:
-            for path in files:
+            for path in _tell(files, len(files), progress):
                 states[ingest_visit_image(butler, path, visits, replace=replace).state] += 1
         except ConflictingDefinitionError as exc:
             raise CommandError(
@@ -174,6 +181,14 @@ def _ingest(
         chain_collections(butler, defaults, [visits, maps])
     held = len(files) - states["differs"]
     return IngestSummary(os.fspath(root), instrument, geometry, defaults, held, states)
+
+
+def _tell(files: Sequence[str], first: int, progress: Progress | None) -> Iterator[str]:
+    """Yield files, and tell before each how far the two readings are."""
+    for number, path in enumerate(files):
+        if progress is not None:
+            progress(first + number, 2 * len(files), Path(path).name)
+        yield path
 
 
 class _Field:
@@ -192,8 +207,19 @@ class _Field:
             raise CommandError(f"The files are of several instruments ({', '.join(instruments)}).")
         return instruments[0]
 
-    def read(self, files: Sequence[str]) -> Iterator[VisitImage]:
-        """Yield the images in files that do not contradict each other."""
+    def read(self, files: Iterable[str]) -> Iterator[VisitImage]:
+        """Read files that must not contradict each other.
+
+        Parameters
+        ----------
+        files
+            The files.
+
+        Yields
+        ------
+        visit_image : `lsst.images.VisitImage`
+            The image in the next file.
+        """
         for path in files:
             image = read_visit_image(path)
             try:
@@ -258,8 +284,9 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"{folder} exists and is not a Butler repository.")
+    present = folder.exists()
     with whole_folder(folder) as made:
-        create_repository(str(made), registry=registry)
+        create_repository(str(made), registry=registry).close()
     butler = Butler.from_config(str(folder), writeable=True)
     try:
         yield butler
@@ -268,5 +295,8 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
         # a database, which would stay.
         if registry is None:
             butler.close()
-            shutil.rmtree(folder)
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not present:
+                folder.rmdir()
         raise

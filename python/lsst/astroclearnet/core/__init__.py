@@ -12,6 +12,7 @@ from ._agreement import *
 from ._alignment import *
 from ._background import *
 from ._bank import *
+from ._blank_sky import *
 from ._cell_noise import *
 from ._closure import *
 from ._departures import *
@@ -39,9 +40,11 @@ from ._noise_model import *
 from ._options import *
 from ._own_noise import *
 from ._parts import *
+from ._plain_arrays import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *
+from ._psf_stamps import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *

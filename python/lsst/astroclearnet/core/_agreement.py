@@ -19,6 +19,7 @@ import torch
 
 from ._alignment import align_exposures
 from ._background import BackgroundDifferences, BackgroundPart, fit_backgrounds
+from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
 from ._departures import Departures, find_contradictions, measure_departures
 from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
@@ -27,6 +28,14 @@ from ._options import BACKGROUND_MODELS, RestoreOptions
 from ._parts import Part, PartReader, SettledPart, is_covered
 from ._rejection import reject_outliers
 from ._tiling import Tile
+
+_NUM_ROUNDS = 3
+"""How often variances are measured at most: those of the others have a share
+in what is left of an exposure."""
+
+
+_ROUNDING = 0.03
+"""Relative change of a variance that changes nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Agreement:
         Why exposures are left out, by their index.
     doubts
         Why exposures that are not left out may be wrong, by their index.
+    noise
+        What blank sky tells of the variances.
     options
         Settings.
     """
@@ -51,6 +62,7 @@ class Agreement:
     departures: Departures
     contradictions: dict[int, str]
     doubts: dict[int, str]
+    noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, np.ndarray]
 
@@ -75,6 +87,7 @@ class Agreement:
             departures=Departures.nothing(num_exposures),
             contradictions={},
             doubts={},
+            noise=SkyNoise.nothing(num_exposures),
             options=options,
             _rejected={},
         )
@@ -91,8 +104,8 @@ class Agreement:
         -------
         corrected : `Part`
             Without the exposures that contradict others and the differences
-            of background, and with flux scales and positions corrected if
-            that was asked for.
+            of background, with variances as blank sky has them, and with flux
+            scales and positions corrected if that was asked for.
         """
         stack, model = part.stack, part.model
         out = [k for k, t in enumerate(part.exposures.tolist()) if t in self.contradictions]
@@ -108,7 +121,7 @@ class Agreement:
         if bool(background.coefficients.any()):
             images = (stack.images - background.evaluate(model)) * stack.good
             stack = stack.replace(images=images)
-        return dataclasses.replace(part, stack=stack, model=model)
+        return self.noise.rescale(dataclasses.replace(part, stack=stack, model=model))
 
     def leaves_data(self, part: Part) -> bool:
         """Tell whether a tile has data without the exposures left out.
@@ -206,17 +219,32 @@ def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
     if found.wrong or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
         return _settle(reader, known)
-    return dataclasses.replace(known, background=settled.background, _rejected=settled._rejected)
+    return dataclasses.replace(
+        known, background=settled.background, noise=settled.noise, _rejected=settled._rejected
+    )
 
 
 def _settle(reader: PartReader, agreement: Agreement) -> Agreement:
-    """Remove differences of background, and find outliers."""
+    """Remove differences of background, check variances, and find outliers."""
     first = _flatten(reader, agreement)
-    agreement = dataclasses.replace(agreement, background=first).reject(reader)
+    agreement = _check_variances(reader, dataclasses.replace(agreement, background=first)).reject(reader)
     # Artefacts that were not flagged had a share in the first backgrounds.
     second = _flatten(reader, agreement)
     total = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
     return dataclasses.replace(agreement, background=total)
+
+
+def _check_variances(reader: PartReader, agreement: Agreement) -> Agreement:
+    """Rescale variances until blank sky agrees with them."""
+    for _ in range(_NUM_ROUNDS):
+        before = agreement.noise
+        parts = map(agreement.correct, filter(agreement.leaves_data, reader))
+        noise = measure_sky_noise(parts, reader.source.shape, before)
+        agreement = dataclasses.replace(agreement, noise=noise)
+        if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_ROUNDING):
+            break
+    log_sky_noise(agreement.noise)
+    return agreement
 
 
 def _flatten(reader: PartReader, agreement: Agreement) -> BackgroundDifferences:

@@ -29,6 +29,9 @@ _NUM_STRENGTHS = 5
 _TOLERANCE = 5e-3
 """Error of a correction at which to stop, as `LinearEstimator` takes it."""
 
+_LINEAR_TOLERANCE = 1e-3
+"""The same of the linear image, whose noise is far below its sources."""
+
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
 further, but the network's image needs no finer correction."""
@@ -140,13 +143,14 @@ class Closure:
             Shape latent_shape, the image with the correction whose strength
             follows the brightness.
         linear : `torch.Tensor`
-            Shape latent_shape, the image with the correction that is linear:
-            at the target PSF for every flux.
+            Shape latent_shape, the linear image: at the target PSF for every
+            flux.
         """
-        return self.close_right(self.estimator.right_side(images), latent)
+        right = self.estimator.right_side(images)
+        return self.close_right(right, latent), self.linear_right(right)
 
-    def close_right(self, right: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do what `close` does for exposures given as a right-hand side.
+    def close_right(self, right: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        """Give back what an image left in exposures given as a right-hand side.
 
         Parameters
         ----------
@@ -160,17 +164,35 @@ class Closure:
         closed : `torch.Tensor`
             Shape latent_shape, the image with the correction whose strength
             follows the brightness.
-        linear : `torch.Tensor`
-            Shape latent_shape, the image with the correction that is linear:
-            at the target PSF for every flux.
         """
         left = right - self.estimator.predicted_right_side(latent[None])[0]
-        strengths = (*self.strengths, self.linear_strength)
-        scaled = self.estimator.solve_right(left, strengths, tolerance=_TOLERANCE)
-        scale = torch.tensor(strengths, dtype=scaled.dtype, device=scaled.device)
+        scaled = self.estimator.solve_right(left, self.strengths, tolerance=_TOLERANCE)
+        scale = torch.tensor(self.strengths, dtype=scaled.dtype, device=scaled.device)
         corrections = scaled.div_(1.0 + scale[:, None, None])
-        closed = latent + (self._shares(latent) * corrections[:-1]).sum(dim=0)
-        return closed + self._level(right, closed), latent + corrections[-1]
+        closed = latent + (self._shares(latent) * corrections).sum(dim=0)
+        return closed + self._level(right, closed)
+
+    def linear_right(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the linear image of exposures given as a right-hand side.
+
+        It is that of the exposures alone: what a network makes up where no
+        exposure can tell has no place in it.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, right-hand side of the normal equations.
+        start
+            Shape latent_shape, a linear estimate that is close.
+
+        Returns
+        -------
+        linear : `torch.Tensor`
+            Shape latent_shape, at the target PSF for every flux.
+        """
+        return self.estimator.solve_right(
+            right, (self.linear_strength,), start=start, tolerance=_LINEAR_TOLERANCE, edges=True
+        )[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the weight of each strength in each pixel, summing to 1."""

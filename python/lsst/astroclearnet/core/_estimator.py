@@ -128,7 +128,28 @@ class Estimator:
         estimate : `Estimate`
             Restored and linear image.
         """
-        strengths = self.options.network.strengths
-        bank = FilterBank.from_estimator(self.model, self.closure.estimator, right, strengths)
-        restored, linear = self.closure.close_right(right, self.network(bank))
-        return Estimate(restored=restored, linear=linear)
+        bank = self._bank(right)
+        return Estimate(
+            restored=self.closure.close_right(right, self.network(bank)),
+            linear=self.closure.linear_right(right, bank.estimates[0]),
+        )
+
+    def restore_right(self, right: torch.Tensor) -> torch.Tensor:
+        """Do so without the linear image.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, right-hand side of the normal equations.
+
+        Returns
+        -------
+        restored : `torch.Tensor`
+            Shape latent_shape, the restored image.
+        """
+        return self.closure.close_right(right, self.network(self._bank(right)))
+
+    def _bank(self, right: torch.Tensor) -> FilterBank:
+        return FilterBank.from_estimator(
+            self.model, self.closure.estimator, right, self.options.network.strengths
+        )

@@ -24,10 +24,11 @@ from ._linear import LinearEstimator
 from ._noise_model import masked_medians, model_variances
 from ._options import RejectionOptions
 
-_STRENGTH = 1e-4
-"""Strength of the estimate that exposures are predicted from."""
+_STRENGTH = 1e-5
+"""Strength of the estimate that exposures are predicted from: of 1e-4, 1e-5
+and 1e-6 that of the smallest error where stars crowd."""
 
-_TOLERANCE = 1e-2
+_TOLERANCE = 1e-3
 """Relative error at which its solution stops."""
 
 _BASE_WIDTHS = 1.5
@@ -36,6 +37,15 @@ a Gaussian star has 0.2 % of its peak there."""
 
 _LEAST_STRUCTURE = 3.0
 """Light, in standard deviations of the prediction, that is structure."""
+
+_BORDER = 4.0
+"""Distance from the border of all data, in FWHM of the target PSF, within
+which leaving out is not exact."""
+
+_BORDER_LIGHT = 0.03
+_BORDER_NOISE = 3.0
+"""By how much a prediction may be off there, relative to the light and to its
+noise; the largest that were measured."""
 
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""
@@ -56,6 +66,9 @@ class Prediction:
         Shape (k, h, w), one standard deviation of what may differ in a single
         exposure: brightness of structure, position (2), second moments of the
         PSF (3) and what the others do not resolve.
+    border
+        Shape (1, h, w), standard deviation of the error of the prediction at
+        the border of all data; 0 elsewhere.
     variance
         Shape (1, h, w), variance of the noise of the prediction.
     smooth_share
@@ -68,6 +81,7 @@ class Prediction:
     light: torch.Tensor
     structure: torch.Tensor
     templates: torch.Tensor
+    border: torch.Tensor
     variance: torch.Tensor
     smooth_share: float
     fwhm: float
@@ -104,6 +118,7 @@ class LeaveOneOut:
     numerator: torch.Tensor
     power: torch.Tensor
     noise_ratios: torch.Tensor
+    borders: torch.Tensor
 
     @classmethod
     def build(
@@ -131,9 +146,9 @@ class LeaveOneOut:
         # Constant weights: the sums are diagonal in Fourier space.
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        latent = estimator.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE)
+        latent = estimator.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE, edges=True)
         withheld = stack.images - model.predict(latent)
-        latent = latent + estimator.solve(withheld, _STRENGTH, tolerance=_TOLERANCE)
+        latent = latent + estimator.solve(withheld, _STRENGTH, tolerance=_TOLERANCE, edges=True)
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape
@@ -149,6 +164,7 @@ class LeaveOneOut:
             numerator=torch.zeros(shape, dtype=torch.complex64, device=good.device),
             # The adjoint of the sampling holds one factor of the area.
             power=model.total_power(weights * areas),
+            borders=_near_borders(model, good),
             noise_ratios=_noise_ratios(model, good, variances, weights, weights * areas),
         )
         for t in range(stack.num_exposures):
@@ -177,21 +193,27 @@ class LeaveOneOut:
         withheld = 1.0 - gain * rest
         penalised = self.power + _STRENGTH * total * inverse
         change = gain * (1.0 + withheld) * (self.numerator - self._own(exposure, everything))
-        change -= (
-            (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
-        )
-        light = everything + self._observe((change * otf)[None], exposure)
+        change -= (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
+        correction = self._observe((change * otf)[None], exposure)
+        light = everything + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
         variance = model.fold_transform(noise) * self.areas[exposure] ** 2
         share = model.fold_transform(noise * self._smoothing()) / model.fold_transform(noise)
         psf = self.stack.psfs[exposure].mean(dim=(0, 1))
         moment = 1.0 / (4.0 * math.pi * float(psf.square().sum()))
         structure, templates = self._templates(
-            (model.transform(self.latent) + change) * otf, withheld**2, exposure, moment, float(variance.sqrt())
+            (model.transform(self.latent) + change) * otf,
+            withheld**2,
+            exposure,
+            moment,
+            float(variance.sqrt()),
         )
         fwhm = math.sqrt(moment / float(self.areas[exposure])) / fwhm_to_sigma(1.0)
         variances = variance * self.noise_ratios[exposure][None]
-        return Prediction(light, structure, templates, variances, float(share), fwhm)
+        most = _BORDER_LIGHT * light.abs() + _BORDER_NOISE * variances.sqrt()
+        correction = torch.nn.functional.max_pool2d(correction.abs(), 3, stride=1, padding=1)
+        border = self.borders[exposure] * torch.minimum(correction, most)
+        return Prediction(light, structure, templates, border, variances, float(share), fwhm)
 
     def _templates(
         self, spectrum: torch.Tensor, withheld: torch.Tensor, exposure: int, moment: float, sigma: float
@@ -249,6 +271,14 @@ class LeaveOneOut:
 
     def _index(self, exposure: int) -> torch.Tensor:
         return torch.tensor([exposure], device=self.good.device)
+
+
+def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
+    """Return whether all data end near a pixel, (n, h, w), 0 or 1."""
+    covered = model.sampling.mean(good.to(torch.float32)).sum(dim=0) > _LEAST_COVERAGE
+    ends = 1.0 - model.embed(covered.to(torch.float32))
+    near = model.crop(_dilate(ends, round(_BORDER * model.target_fwhm)))
+    return model.sampling.look_up(near.expand(len(good), -1, -1))
 
 
 def _noise_ratios(

@@ -46,11 +46,9 @@ neighbourhood: they converge slowly."""
 _EDGE_BLOCK = 8
 """Side in pixels of such a neighbourhood."""
 
-_EDGE_ACCURACY = 5.0
-"""How much smaller the error is to be there, relative to the light."""
-
-_LEAST_EDGE_SIGNIFICANCE = 200.0
-"""What the light is taken for there at least, in units of its noise."""
+_EDGE_LIMITS = (200.0, 1e-3)
+"""What a solution is taken for there at least, in units of its noise, and the
+error that is good enough, relative to the solution."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -151,8 +149,7 @@ class LinearEstimator:
             Strengths of the penalty.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround, and
-            over those at the edge of the data.
+            sigma; both as root mean squares over pixels that data surround.
 
         Returns
         -------
@@ -168,6 +165,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
+        edges: bool = False,
     ) -> torch.Tensor:
         """Return the estimate of one strength.
 
@@ -181,8 +179,10 @@ class LinearEstimator:
             Shape latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround, and
-            over those at the edge of the data.
+            sigma; both as root mean squares over pixels that data surround.
+        edges
+            Whether to wait also for every neighbourhood at the edge of the
+            data.
 
         Returns
         -------
@@ -190,7 +190,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, tolerance=tolerance)[0]
+        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edges=edges)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.
@@ -232,6 +232,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
+        edges: bool = False,
     ) -> torch.Tensor:
         """Return the estimates of several strengths, found together.
 
@@ -246,8 +247,10 @@ class LinearEstimator:
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
         tolerance
             Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround, and
-            over those at the edge of the data.
+            sigma; both as root mean squares over pixels that data surround.
+        edges
+            Whether to wait also for every neighbourhood at the edge of the
+            data, until its error is below 0.2 sigma or 1e-3 of its light.
 
         Returns
         -------
@@ -270,17 +273,18 @@ class LinearEstimator:
 
         scale = 1.0 + number
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        edges = [1.0] * int((self._edge_blocks > 0).sum())
-        least = left.new_tensor([_LEAST_SIGNIFICANCE, *(_LEAST_EDGE_SIGNIFICANCE * e for e in edges)])
-        accuracy = left.new_tensor([1.0, *(_EDGE_ACCURACY * e for e in edges)])
+        number_of_blocks = int(self._edge_blocks.sum()) if edges else 0
+        limits = left.new_tensor([(_LEAST_SIGNIFICANCE, tolerance)] + number_of_blocks * [_EDGE_LIMITS])
         solution = solve_equations(
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
             None if start is None else (start - light) / scale,
-            measure=self._mean_squares,
-            floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
-            tolerance=tolerance / accuracy,
+            measure=self._edge_squares if edges else self._inner_squares,
+            floor=torch.outer(
+                self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, limits[:, 0] ** 2
+            ),
+            tolerance=limits[:, 1],
         )
         for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
@@ -321,27 +325,39 @@ class LinearEstimator:
 
     @functools.cached_property
     def _inner(self) -> torch.Tensor:
-        """Pixels that data surround and those at the edge of the data, shape
-        (2, *latent_shape), 0 or 1.
-        """
-        covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
-        near = torch.nn.functional.max_pool2d(1.0 - covered[None], 2 * _EDGE + 1, stride=1, padding=_EDGE)[0]
-        return torch.stack([1.0 - near, covered * near])
+        """Whether data surround a pixel, shape latent_shape, 0 or 1."""
+        for inner in (self._covered - self._edge, self._covered):
+            if bool(inner.any()):
+                return inner
+        return torch.ones_like(self._covered)
+
+    @functools.cached_property
+    def _covered(self) -> torch.Tensor:
+        """Whether a pixel has data, shape latent_shape, 0 or 1."""
+        return self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
+
+    @functools.cached_property
+    def _edge(self) -> torch.Tensor:
+        """Whether it lies at the edge of the data, shape latent_shape."""
+        missing = 1.0 - self._covered[None]
+        size = 2 * _EDGE + 1
+        return self._covered * torch.nn.functional.max_pool2d(missing, size, stride=1, padding=_EDGE)[0]
 
     @functools.cached_property
     def _edge_blocks(self) -> torch.Tensor:
-        """Share of each block that lies at the edge of the data."""
-        return _block_means(self._inner[1:])[0]
+        """Which blocks have pixels at the edge of the data."""
+        return _block_means(self._edge[None])[0] > 0
 
-    def _mean_squares(self, images: torch.Tensor) -> torch.Tensor:
-        """Return mean squares of images where data surround a pixel, and in
-        each block at the edge of the data.
-        """
-        inner, edge = self._inner
-        squares = images.square()
-        whole = (squares * inner).sum(dim=(1, 2), keepdim=True)[..., 0] / inner.sum().clamp(min=1.0)
-        share = self._edge_blocks
-        return torch.cat([whole, (_block_means(squares * edge)[:, share > 0] / share[share > 0])], dim=1)
+    def _inner_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return mean squares where data surround a pixel, (b, 1)."""
+        return (images.square().flatten(1) @ self._inner.flatten()[:, None]) / self._inner.sum()
+
+    def _edge_squares(self, images: torch.Tensor) -> torch.Tensor:
+        """Return also those of each block at the edge of the data."""
+        blocks, area = (
+            _block_means(i)[:, self._edge_blocks] for i in (images.square() * self._edge, self._edge[None])
+        )
+        return torch.cat([self._inner_squares(images), blocks / area], dim=1)
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.

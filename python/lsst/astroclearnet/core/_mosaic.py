@@ -16,6 +16,7 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ._agreement import Agreement
 from ._cell_noise import CellLayout, CellNoise
@@ -147,6 +148,13 @@ class Mosaic:
             "shift_sigma": sigmas[1:3].T.numpy(),
             "background": background.coefficients.numpy(),
             "background_sigma": background.sigma.numpy(),
+            "sky_noise": agreement.noise.ratio.numpy(),
+            "sky_noise_sigma": agreement.noise.sigma.numpy(),
+            "variance_factor": torch.stack(
+                torch.aminmax(agreement.noise.factor.flatten(1), dim=1), dim=1
+            ).numpy(),
+            "weight_bias": agreement.noise.bias.numpy(),
+            "variance_smoothed": agreement.noise.smoothed.numpy(),
             "dropped": dict(agreement.contradictions),
             "doubtful": dict(agreement.doubts),
             "sky_level": float(np.median(scalars["sky_level"])),

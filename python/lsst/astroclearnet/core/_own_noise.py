@@ -120,7 +120,8 @@ def free_plane(
     plain = good & (normal.abs() < _FAR * scale)
     check = _Check.build(normal / scale.clamp(min=1e-30), level, prediction, plain)
     bias = check.bias(filled)
-    if not check.follows_noise(filled, _LEAST_BIAS):
+    # Noise raises a plane that was made from it.
+    if not check.follows_noise(filled, _LEAST_BIAS, rising=True):
         return FreedPlane(filled, 0.0, smoothed=False)
     around = level
     for slope, is_known in _slopes(filled, level, residual, prediction, plain):
@@ -130,6 +131,8 @@ def free_plane(
         freed = torch.where(plain, torch.maximum(filled - slope * residual, _LEAST_SHARE * level), around)
         if is_known and not check.follows_noise(freed, _LARGEST_BIAS):
             return FreedPlane(freed, bias, smoothed=False)
+    if not check.follows_noise(filled, _LARGEST_BIAS, rising=True):
+        return FreedPlane(filled, 0.0, smoothed=False)
     return FreedPlane(around, bias, smoothed=True)
 
 
@@ -181,12 +184,14 @@ class _Check:
             With blank sky, or, where there is not enough, with differences of
             neighbours.
         """
-        use, border = plain & _is_blank(prediction, level), 0
+        use, border = plain & is_blank(prediction, level), 0
         if int(use.sum()) < _LEAST_BLANK:
             border = 1
             noise = level.sqrt()
-            normal = _second_difference(normal * noise) / (4.0 * noise[1:-1, 1:-1])
-            use, level = _eroded(plain)[1:-1, 1:-1] > 0, level[1:-1, 1:-1]
+            normal = second_difference(normal * noise) / (4.0 * noise[1:-1, 1:-1])
+            # Nor where sources are so sharp that their errors show.
+            curved = second_difference(prediction).abs() > 4.0 * noise[1:-1, 1:-1]
+            use, level = (_eroded(plain)[1:-1, 1:-1] > 0) & ~curved, level[1:-1, 1:-1]
         octave = torch.log2(level).round()
         groups = [use & (octave == k) for k in octave[use].unique()]
         enough = [group for group in groups if int(group.sum()) >= _LEAST_PIXELS]
@@ -208,7 +213,7 @@ class _Check:
         biases, _, number = self._measure(plane)
         return float((biases * number).sum() / number.sum().clamp(min=1.0))
 
-    def follows_noise(self, plane: torch.Tensor, allowed: float) -> bool:
+    def follows_noise(self, plane: torch.Tensor, allowed: float, *, rising: bool = False) -> bool:
         """Tell whether it is more than is allowed, and significant.
 
         Parameters
@@ -217,6 +222,8 @@ class _Check:
             Shape (H, W), the plane.
         allowed
             Largest bias, in sigma of a pixel.
+        rising
+            Whether only planes count that rise with the noise.
 
         Returns
         -------
@@ -224,7 +231,8 @@ class _Check:
             Whether it is so for the pixels of any level.
         """
         biases, sigmas, _ = self._measure(plane)
-        return bool(((biases.abs() > allowed) & (biases.abs() > _SIGNIFICANCE * sigmas)).any())
+        sizes = biases if rising else biases.abs()
+        return bool(((sizes > allowed) & (sizes > _SIGNIFICANCE * sigmas)).any())
 
     def _measure(self, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = plane.shape
@@ -312,15 +320,21 @@ def _fill(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     use = good.to(variance.dtype)
     filled = torch.where(good, variance, variance[good].median())
     for size in (65, 9, 3):
-        kernel = {"kernel_size": size, "stride": 1, "padding": size // 2}
-        share = torch.nn.functional.avg_pool2d(use[None], **kernel)[0]
-        mean = torch.nn.functional.avg_pool2d((use * variance)[None], **kernel)[0] / share.clamp(min=1e-30)
+        share, total = _box_means(torch.stack([use, use * variance]), size)
+        mean = total / share.clamp(min=1e-30)
         # Less than one pixel is rounding.
         filled = torch.where(~good & (share * size**2 > 0.5), mean, filled)
     return filled
 
 
-def _second_difference(image: torch.Tensor) -> torch.Tensor:
+def _box_means(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return means over squares, with zeros beyond the edge, (k, H, W)."""
+    pool, reach = torch.nn.functional.avg_pool2d, size // 2
+    rows = pool(images, (size, 1), stride=1, padding=(reach, 0))
+    return pool(rows, (1, size), stride=1, padding=(0, reach))
+
+
+def second_difference(image: torch.Tensor) -> torch.Tensor:
     """Return the product of second differences along rows and columns.
 
     Of (..., H, W), (..., H - 2, W - 2); white noise of unit variance has the
@@ -376,8 +390,8 @@ def _regress(
     none = target.new_zeros(number), target.new_full((number, number), torch.inf)
     if min(weight.shape) < _BLOCK:
         return none
-    design = _second_difference(templates) * weight
-    right_side = _second_difference(target) * weight
+    design = second_difference(templates) * weight
+    right_side = second_difference(target) * weight
     squares = [a * b for k, a in enumerate(design) for b in design[k:]]
     products = torch.stack([*squares, *(a * right_side for a in design)])
     blocks = torch.nn.functional.avg_pool2d(products, _BLOCK).flatten(1).double()
@@ -398,7 +412,7 @@ def _regress(
     return found.to(target.dtype), (left.T @ left).to(target.dtype)
 
 
-def _is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     """Tell where neither a pixel nor those around have light."""
     return torch.nn.functional.max_pool2d(prediction[None], 5, stride=1, padding=2)[0] < level.sqrt()
 

@@ -118,6 +118,23 @@ class RestorationResult:
     background_sigma
         Shape (n, 3), standard deviations of these from noise; infinite where
         nothing can be known or was to be removed.
+    sky_noise
+        Shape (n,), measured variance of blank sky over that of the given
+        planes; NaN where there is not enough of it.
+    sky_noise_sigma
+        Shape (n,), standard deviations of these; infinite where nothing is
+        known.
+    variance_factor
+        Shape (n, 2), smallest and largest factor that the variances of an
+        exposure were multiplied with because blank sky shows them to be
+        wrong; 1 where they were believed.
+    weight_bias
+        Shape (n,), by how much a mean weighted with the given variances would
+        have been too low, in sigma of a pixel, because they follow the noise
+        of their own pixels, which was removed; 0 where they do not.
+    variance_smoothed
+        Shape (n,), bool, whether they follow it in a way for which medians of
+        neighbours had to take their place.
     dropped
         Why exposures were left out that contradict the others, a slug and
         words, by their index.
@@ -169,6 +186,11 @@ class RestorationResult:
     psf_width_sigma: np.ndarray
     background: np.ndarray
     background_sigma: np.ndarray
+    sky_noise: np.ndarray
+    sky_noise_sigma: np.ndarray
+    variance_factor: np.ndarray
+    weight_bias: np.ndarray
+    variance_smoothed: np.ndarray
     dropped: dict[int, str]
     doubtful: dict[int, str]
     target_fwhm: float

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 __all__ = ("significance",)
 
+import math
+
 import torch
 
 from ._kernels import fwhm_to_sigma
@@ -50,7 +52,7 @@ _CHUNK = 1 << 22
 
 def significance(
     image: torch.Tensor, variances: torch.Tensor, good: torch.Tensor, prediction: Prediction
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return residuals of an exposure in units of their error.
 
     A residual is what the local mixture of templates does not explain, fitted
@@ -75,9 +77,14 @@ def significance(
     significance : `torch.Tensor`
         Shape (1, h, w), signed, of the pixel or of its neighbourhood
         (smoothed for faint trails), whichever is larger; 0 where not good.
+    plain
+        Shape (1, h, w), the same of pixels if nothing may differ.
     """
     noise = variances + prediction.variance
-    lack = (_LEAST_LACK * prediction.structure) ** 2
+    # Aliases of what lies at the Nyquist frequency are in no model.
+    aliases = math.exp(-0.5 * (math.pi * fwhm_to_sigma(prediction.fwhm)) ** 2)
+    least = ((_LEAST_LACK + aliases) * prediction.structure) ** 2 + prediction.border**2
+    lack = least
     allowed = prediction.templates.square().sum(dim=0, keepdim=True) + lack
     fit = _LocalFit.build(prediction.templates, (allowed > _NEGLIGIBLE * noise) & good, prediction.fwhm)
     residual = (image - prediction.light) * good
@@ -89,12 +96,12 @@ def significance(
         robust = good / (1.0 + left.square() / (noise + error + systematic) / _CAUCHY_SCALE**2)
         scale = _flat_field(residual - fitted, base, robust / (noise + allowed))
         fitted, error = fit.solve(residual - scale, robust / (noise + lack))
-        lack = torch.nn.functional.max_pool2d((_LACK_OF_FIT * fitted) ** 2, 3, stride=1, padding=1)
-        lack = lack + (_LEAST_LACK * prediction.structure) ** 2
+        lack = least + torch.nn.functional.max_pool2d((_LACK_OF_FIT * fitted) ** 2, 3, stride=1, padding=1)
         systematic = torch.where(fit.pixels, lack, allowed)
         left = (residual - scale - fitted) * good
     single = left * (noise + error + systematic).rsqrt()
-    return _stronger(single, _smoothed(left, variances, prediction, error + systematic, good))
+    plain = (residual - scale) * good * noise.rsqrt()
+    return _stronger(single, _smoothed(left, variances, prediction, error + systematic, good)), plain
 
 
 def _stronger(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -119,6 +119,7 @@ _FIGURES = (
     _Figure("chi_square", "Reduced chi-square of the exposures"),
     _Figure("held_out_chi_square", "The same of exposures held out"),
     _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
+    _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
     _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
     _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
     _Figure("exposure_chi_square", "Largest chi-square of an exposure"),
@@ -236,6 +237,7 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
                 snippets={band.band: _snippet(band, contents) for band in patch.bands},
+                reasons={band.band: _why_unchanged(band) for band in patch.bands},
             )
             (root / "patches" / f"{patch.name}.html").write_text(page)
     maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
@@ -299,6 +301,23 @@ def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _why_unchanged(band: BandContents) -> str:
+    """Say why exposures whose pixels do not fit do not change the verdict."""
+    check = next((check for check in band.quality["checks"] if check["name"] == "chi_square_weight"), None)
+    unlike = [
+        f"visit {exposure['visit']}, detector {exposure['detector']}: {exposure['chi_square']:.2f}"
+        for exposure in band.quality["exposures"]
+        if exposure["used_fraction"] > 0 and not 0.5 <= exposure["chi_square"] <= 2.0
+    ]
+    if check is None or check["verdict"] != "good" or not unlike:
+        return ""
+    return (
+        f"The chi-square of some exposures is beyond a factor of 2 ({'; '.join(unlike)}). By itself that is "
+        f"within the limits: they have {check['value']:.1%} of the weight, and up to "
+        f"{check['limits'][0]:.0%} may have such a chi-square."
+    )
 
 
 def _measured(value: float, sigma: float, style: str) -> str:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_fits")
+__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_believed", "variance_fits")
 
 import dataclasses
 import math
@@ -75,8 +75,14 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
         false if that is more than 1.5 % and more than 5 sigma (a single
         exposure is compared with nothing, and has NaN); ``doubt``, why it may
-        be wrong if that could not be proved; and the
-        ``background`` that was removed: level (nJy a pixel of the patch) and
+        be wrong if that could not be proved; the variance of blank sky over
+        the given one (``sky_noise``, ``sky_noise_sigma``) with the
+        factors that variances were multiplied with
+        (``variance_factor_min``, ``variance_factor_max``, 1 where they were
+        believed), the bias by weights that would have followed noise
+        (``weight_bias``) and whether variances had to be smoothed
+        (``variance_smoothed``); and the ``background`` that was removed:
+        level (nJy a pixel of the patch) and
         slopes along y and x.  Further ``failed_tiles``, places and reasons;
         ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
         the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
@@ -141,6 +147,19 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
         )
+    wrong = [
+        f"{_name(e)}: multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
+        for e in metrics["exposures"]
+        if not variance_believed(e)
+    ]
+    if wrong:
+        concerns.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
+    wrong = [_name(e) for e in metrics["exposures"] if e["variance_smoothed"]]
+    if wrong:
+        concerns.append(
+            f"The variances of some exposures follow the noise of their pixels and were smoothed: "
+            f"{'; '.join(wrong)}."
+        )
     departure = metrics["image"]["linear_departure"]
     if departure > max_departure * (1.0 + _ROUNDING):
         concerns.append(
@@ -181,6 +200,22 @@ def variance_fits(exposure: Mapping[str, Any]) -> bool:
     """
     chi_square = exposure["chi_square"]
     return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
+
+
+def variance_believed(exposure: Mapping[str, Any]) -> bool:
+    """Tell whether the variances of an exposure were taken as given.
+
+    Parameters
+    ----------
+    exposure
+        One of the ``exposures`` of `make_metrics`.
+
+    Returns
+    -------
+    believed : `bool`
+        Whether blank sky called for no other.
+    """
+    return bool(exposure["variance_factor_min"] == exposure["variance_factor_max"] == 1.0)
 
 
 def _wider_by(error: float) -> str:
@@ -243,6 +278,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "doubt": result.doubtful.get(n, ""),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
+                **_noise(result, n),
                 "used_fraction": float(num_used[n] / num_pixels),
                 "rejected_fraction": float(num_rejected[n] / max(1, int(num_used[n] + num_rejected[n]))),
                 "num_not_finite": cutout.num_not_finite,
@@ -267,6 +303,18 @@ def _departures(result: RestorationResult, n: int, scale: float, is_comparable: 
         "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),
         "background": [float(value) for value in result.background[n]],
         "background_sigma": [float(value) for value in result.background_sigma[n]],
+    }
+
+
+def _noise(result: RestorationResult, n: int) -> dict[str, Any]:
+    """Return what became of the variances of an exposure."""
+    return {
+        "sky_noise": float(result.sky_noise[n]),
+        "sky_noise_sigma": float(result.sky_noise_sigma[n]),
+        "variance_factor_min": float(result.variance_factor[n, 0]),
+        "variance_factor_max": float(result.variance_factor[n, 1]),
+        "weight_bias": float(result.weight_bias[n]),
+        "variance_smoothed": bool(result.variance_smoothed[n]),
     }
 
 

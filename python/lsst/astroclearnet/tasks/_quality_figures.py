@@ -36,7 +36,7 @@ from ..metrics import (
     psf_flux_error,
     stellar_fwhms,
 )
-from ._metrics import contradicts_others, variance_fits
+from ._metrics import contradicts_others, variance_believed, variance_fits
 
 _MAX_CELLS = 16
 """Number of cells whose correlation is looked at."""
@@ -124,6 +124,7 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "chi_square": float(image["chi_square"]),
         "held_out_chi_square": 2.0 * float(fit["held_out_loss"]),
         "chi_square_weight": _weight(e for e in used if not variance_fits(e)),
+        "variance_error_weight": _weight(e for e in used if not variance_believed(e)),
         "psf_error_weight": _weight(e for e in used if not e["psf_consistent"]),
         "disagreement_weight": _weight(e for e in used if contradicts_others(e)),
         "doubtful_exposures": float(sum(bool(e["doubt"]) for e in used)),

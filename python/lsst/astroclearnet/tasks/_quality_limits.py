@@ -87,6 +87,11 @@ _CHECKS = (
         "do not fit its pixels.",
     ),
     _Check(
+        "variance_error_weight",
+        "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have variances that blank sky "
+        "contradicts.",
+    ),
+    _Check(
         "psf_error_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have a PSF that does not fit their "
         "stars.",
@@ -175,6 +180,7 @@ class QualityLimitsConfig(Config):
     exposure_chi_square = _limits(
         "Largest chi-square of an exposure with a hundredth of the weight", 4.0, 1e3
     )
+    variance_error_weight = _limits("Weight of exposures whose variances were rescaled", 0.1, 1.0)
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
     disagreement_weight = _limits(
         "Weight of exposures that differ from the others in flux scale or position", 0.1, 0.5

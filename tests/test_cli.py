@@ -34,6 +34,7 @@ from lsst.astroclearnet.commands import (
     CommandError,
     _actions,
     _demo,
+    _simulate,
     format_command,
     program,
     restore_command,
@@ -258,7 +259,7 @@ def test_simulate(
         root.mkdir()
         return SurveySummary(str(root), "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
 
-    monkeypatch.setattr(_demo, "make_survey", make)
+    monkeypatch.setattr(_simulate, "make_survey", make)
     root = str(tmp_path / "repo")
     words = "--seed 5 --bands g --visits 3 --patches 4 3 --patch-cells 6 --stars 7.5"
     assert main(["simulate", root, *words.split(), "--registry", "postgresql://u@h/d"]) == 0
@@ -421,7 +422,7 @@ def test_demo(
         commands.append(command)
         put_restored(command[command.index("-b") + 1])
 
-    monkeypatch.setattr(_demo, "make_survey", simulate)
+    monkeypatch.setattr(_simulate, "make_survey", simulate)
     monkeypatch.setattr(_demo, "run_command", restore)
     monkeypatch.setattr(_actions, "_survey_options", lambda options: dataclasses.replace(OPTIONS))
     folder = tmp_path / "demo"
@@ -468,7 +469,7 @@ def test_interrupted_simulation(
         create_repository(str(place))
         raise KeyboardInterrupt("stopped")
 
-    monkeypatch.setattr(_demo, "make_survey", interrupted)
+    monkeypatch.setattr(_simulate, "make_survey", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped"):
         simulate(dataclasses.replace(OPTIONS, seed=5))
     assert partial.exists()
@@ -480,7 +481,7 @@ def test_interrupted_simulation(
         shutil.copytree(survey.root, place)
         return survey
 
-    monkeypatch.setattr(_demo, "make_survey", copy)
+    monkeypatch.setattr(_simulate, "make_survey", copy)
     lines.clear()
     simulate(OPTIONS)
     assert lines[1].startswith(f"Deleting {partial}")

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from astropy.table import Column, Table
 
-from lsst.astroclearnet.adapters import VisitCalibration, mend_provenance_columns
+from lsst.astroclearnet.adapters import VisitCalibration, mend_provenance_columns, mend_provenance_parts
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -38,7 +38,7 @@ from lsst.astroclearnet.tasks import (
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
 from lsst.images import DetectorFrame, Image, SkyProjection, VisitImage, fits, json
-from lsst.images.cells import CellCoadd, CoaddProvenanceSerializationModel
+from lsst.images.cells import CellCoadd, CellIJ, CoaddProvenance, CoaddProvenanceSerializationModel
 from lsst.images.serialization import read_archive
 from lsst.pipe.base import InMemoryDatasetHandle, Struct
 from lsst.resources import ResourcePath
@@ -88,7 +88,7 @@ def observe(
     return make_visit_image(image, projection, fwhm=FWHM, physical_filter=physical_filter, **changes)
 
 
-def handle(content: Any, instrument: str, visit: int, **keys: int) -> InMemoryDatasetHandle:
+def handle(content: Any, instrument: str, visit: int, **keys: Any) -> InMemoryDatasetHandle:
     """Return a handle like one of the Butler."""
     return InMemoryDatasetHandle(content, instrument=instrument, visit=visit, **keys)
 
@@ -268,6 +268,35 @@ def test_mend_goes_away_when_upstream_is_right(unmended: Any) -> None:
     unmended._fix_str_for_serialization = staticmethod(refuse)
     assert mend_provenance_columns()
     assert not mend_provenance_columns()
+
+
+def test_part_of_a_coadd_has_each_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a cut-out of four cells claims four times its exposures."""
+    inputs = CoaddProvenance.make_empty_input_table(len(EXPOSURES))
+    contributions = CoaddProvenance.make_empty_contribution_table(3 * len(EXPOSURES))
+    for k, name in enumerate(("instrument", "visit", "detector", "physical_filter")):
+        values = [exposure[k] for exposure in EXPOSURES]
+        inputs[name][:] = values
+        if name in contributions.colnames:
+            contributions[name][:] = [value for value in values for _ in range(3)]
+    contributions["cell_j"][:] = [0, 1, 2] * len(EXPOSURES)
+    cells = [CellIJ(0, 1), CellIJ(0, 2)]
+    whole = CoaddProvenance(inputs, contributions)
+    part = whole.subset(cells)
+    assert part is not None
+    rows = part.inputs["instrument", "visit", "detector", "physical_filter"]
+    assert sorted(map(tuple, rows)) == sorted(EXPOSURES)
+    assert len(part.contributions) == 2 * len(EXPOSURES)
+    assert whole.subset([CellIJ(5, 5)]) is None
+    # Once is enough, and a mended release is left alone.
+    assert not mend_provenance_parts()
+
+    def once(self: CoaddProvenance, cells: Any) -> CoaddProvenance:
+        return CoaddProvenance(self.inputs, self.contributions)
+
+    monkeypatch.setattr(CoaddProvenance, "subset", once)
+    assert not mend_provenance_parts()
+    assert CoaddProvenance.subset is once
 
 
 def test_two_instruments_in_one_repository(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def test_covariance_transforms_with_the_jacobian(geometry: PatchGeometry, name: 
 def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
     """If it fails, the flux scale of an exposure depends on its rotation."""
     kernel = gaussian(np.eye(2) * 1.5**2, STAMP)
-    # Four faint blobs near the corners, which a stamp of the same size would lose.
+    # Four faint blobs near the corners, which a stamp of the same size would
+    # lose.
     for row, column in ((3, 3), (3, -4), (-4, 3), (-4, -4)):
         kernel[row - 1 : row + 2, column - 1 : column + 2] = 5e-4
     totals = []

@@ -390,6 +390,8 @@ GOOD_EXPOSURE = {
     "flux_sigma": 0.002,
     "shift": 0.001,
     "shift_sigma": 0.002,
+    "weight_share": 0.3,
+    "doubt": "",
 }
 
 
@@ -402,7 +404,7 @@ def test_concerns_are_put_in_words() -> None:
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
     }
     assert list_concerns(metrics, 0.004) == []
-    bad = {**GOOD_EXPOSURE, "psf_width_error": 0.03, "psf_consistent": False}
+    bad = {**GOOD_EXPOSURE, "psf_width_error": 0.03, "psf_consistent": False, "doubt": "flux_scale: It is."}
     narrow = {**GOOD_EXPOSURE, "psf_width_error": -0.02, "psf_consistent": False}
     unused = {**GOOD_EXPOSURE, "used_fraction": 0.0}
     metrics = {
@@ -412,7 +414,8 @@ def test_concerns_are_put_in_words() -> None:
         "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
-    wrong_psf, departure, solves, fit, tiles, number = list_concerns(metrics, 0.004)
+    concerns = list_concerns(metrics, 0.004)
+    doubt, wrong_psf, departure, solves, fit, tiles, number = concerns
     assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
     assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
@@ -420,6 +423,7 @@ def test_concerns_are_put_in_words() -> None:
         "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
         in wrong_psf
     )
+    assert "TestCam visit 3, detector 7: flux_scale: It is." in doubt
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
 

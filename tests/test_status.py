@@ -298,6 +298,11 @@ def test_configured_names(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "config.min_exposures=" in content
     path.write_text(content.replace("config.min_exposures=", "config.min_exposurez="))
     assert states(look(copy, f"{OUTPUT}/2", INPUTS))[PatchKey("i", 3, 0)] is PatchState.DONE
+    # Nor is it run.
+    canary = copy / "canary"
+    path.write_text(f"{content}\n__import__('pathlib').Path({str(canary)!r}).touch()\n")
+    assert states(look(copy, f"{OUTPUT}/2", INPUTS))[PatchKey("i", 3, 0)] is PatchState.DONE
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("raises", [True, False])

@@ -6,25 +6,29 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Make coadds of several filters or instruments writable and readable.
+"""Mend what `lsst.images` (30.2026.4300) does to the provenance of coadds.
 
-`lsst.images` (30.2026.4300) stores instruments and filters of the inputs of a
-coadd as integers if there is more than one.  Writer and reader assign the new
-column to ``table.columns[name]``, where the old one still is, which astropy
-refuses (``Cannot replace column``): such a coadd can be neither written nor
-read.  The files that the mended writer makes are as `lsst.images` means them.
+It stores instruments and filters of the inputs of a coadd as integers if there
+is more than one.  Writer and reader assign the new column to
+``table.columns[name]``, where the old one still is, which astropy refuses
+(``Cannot replace column``): such a coadd can be neither written nor read.  The
+files that the mended writer makes are as `lsst.images` means them.
+
+In a part of a coadd, ``CoaddProvenance.subset`` joins the contributions of the
+cells to the inputs, and so repeats an input for each cell.
 """
 
 from __future__ import annotations
 
-__all__ = ("mend_provenance_columns",)
+__all__ = ("mend_provenance_columns", "mend_provenance_parts")
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from astropy.table import Column, Table
 
-from lsst.images.cells import CoaddProvenanceSerializationModel
+from lsst.images.cells import CellIJ, CoaddProvenance, CoaddProvenanceSerializationModel
 
 _WRITER, _READER = "_fix_str_for_serialization", "_fix_str_for_deserialization"
 
@@ -77,4 +81,34 @@ def _keeps_names(write: Any, read: Any) -> bool:
     return list(table["name"]) == ["one", "other"]
 
 
+def mend_provenance_parts() -> bool:
+    """Have each input once in a part of a coadd.
+
+    Returns
+    -------
+    mended : `bool`
+        As of `mend_provenance_columns`.
+    """
+    original = CoaddProvenance.subset
+    contributions = CoaddProvenance.make_empty_contribution_table(2)
+    contributions["instrument"], contributions["cell_j"] = "", [0, 1]
+    inputs = CoaddProvenance.make_empty_input_table(1)
+    inputs["instrument"] = ""
+    part = CoaddProvenance(inputs, contributions).subset([CellIJ(0, 0), CellIJ(0, 1)])
+    if part is None or len(part.inputs) == 1:
+        return False
+
+    def subset(self: CoaddProvenance, cells: Iterable[CellIJ]) -> CoaddProvenance | None:
+        part = original(self, cells)
+        if part is None:
+            return None
+        keys = part.inputs["instrument", "visit", "detector"]
+        first = {tuple(key): n for n, key in reversed(list(enumerate(keys)))}
+        return CoaddProvenance(part.inputs[sorted(first.values())], part.contributions)
+
+    setattr(CoaddProvenance, "subset", subset)  # noqa: B010
+    return True
+
+
 mend_provenance_columns()
+mend_provenance_parts()

@@ -93,7 +93,8 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    from ._demo import RESTORED, simulate_whole
+    from ._demo import RESTORED
+    from ._simulate import simulate_whole
 
     if os.path.lexists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("TARGET_FWHM", "DemoSummary", "demo_hints", "run_demo", "simulate_whole")
+__all__ = ("TARGET_FWHM", "DemoSummary", "demo_hints", "run_demo")
 
 import dataclasses
 import json
@@ -24,25 +24,23 @@ from astropy.table import Table
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError
 
-from ..simulation import INSTRUMENT, SurveyOptions, SurveySummary, make_survey
+from ..simulation import INSTRUMENT, SurveyOptions
 from ._comparison import compare_patches
 from ._errors import CommandError
 from ._picture import comparison_picture
 from ._pipetask import format_command, program, restore_command, run_command
+from ._simulate import Report, require_repository, simulate_whole
 from ._web_report import write_collection_report
 from ._whole import whole_file
 
-TARGET_FWHM = 0.54
-"""Target PSF in arcsec: sharper than all but the best exposures."""
+TARGET_FWHM = 0.53
+"""Target PSF in arcsec: what ``plan --common`` proposes for the survey."""
 
 DEFAULTS, TRUTH = f"{INSTRUMENT}/defaults", f"{INSTRUMENT}/truth"
 """Collections of a simulated survey: what a user has, and the truth."""
 
 RESTORED = "u/demo/restored"
 """Collection that the demo writes."""
-
-type Report = Callable[[int, int, str], None]
-"""Called with the number done, the number to do, and a name."""
 
 _OPTIONS_FILE = "survey.json"
 _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
@@ -149,60 +147,6 @@ def run_demo(
     )
 
 
-def simulate_whole(
-    root: Path,
-    options: SurveyOptions,
-    *,
-    registry: str | None = None,
-    progress: Report,
-    say: Callable[[str], None],
-    complete: Callable[[], object] = lambda: None,
-) -> SurveySummary:
-    """Make a survey that is in its place when it is complete.
-
-    Parameters
-    ----------
-    root
-        Root of its repository, which must not exist.
-    options
-        The survey.
-    registry
-        URL of the database for its registry.
-    progress
-        Function that is told the number done, the number to do, and a name.
-    say
-        Function that shows a line to the user.
-    complete
-        Called when the survey is complete, before it is moved to its place.
-
-    Returns
-    -------
-    summary : `lsst.astroclearnet.simulation.SurveySummary`
-        Collections and data ID values.
-
-    Raises
-    ------
-    CommandError
-        If there is something else where it is made.
-    """
-    # A suffix would be taken for a file format.
-    partial = root.with_name(f"{root.name.replace('.', '_')}_partial")
-    if partial.exists():
-        _require_repository(partial)
-        say(f"Deleting {partial}, which an interrupted simulation left.")
-        shutil.rmtree(partial)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        summary = make_survey(partial, options, registry=registry, progress=progress)
-        complete()
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    # Paths in a repository are relative to its root.
-    partial.rename(root)
-    return dataclasses.replace(summary, root=str(root))
-
-
 def demo_hints(summary: DemoSummary) -> str:
     """Return where everything is, and what to do next.
 
@@ -263,28 +207,11 @@ def _remove(root: Path, files: list[Path]) -> None:
     CommandError
         If there is a directory which is no repository.
     """
-    _require_repository(root)
+    require_repository(root)
     for path in files:
         path.unlink(missing_ok=True)
     if root.exists():
         shutil.rmtree(root)
-
-
-def _require_repository(root: Path) -> None:
-    """Refuse to delete what is no repository.
-
-    Parameters
-    ----------
-    root
-        Root of what is to be deleted.
-
-    Raises
-    ------
-    CommandError
-        If something else is there.
-    """
-    if root.exists() and not (root / "butler.yaml").is_file():
-        raise CommandError(f"{root} is not a Butler repository and will not be deleted.")
 
 
 def _simulate(

@@ -208,7 +208,18 @@ class _Field:
         return instruments[0]
 
     def read(self, files: Iterable[str]) -> Iterator[VisitImage]:
-        """Yield the images in files that do not contradict each other."""
+        """Read files that must not contradict each other.
+
+        Parameters
+        ----------
+        files
+            The files.
+
+        Yields
+        ------
+        visit_image : `lsst.images.VisitImage`
+            The image in the next file.
+        """
         for path in files:
             image = read_visit_image(path)
             try:
@@ -273,8 +284,9 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"{folder} exists and is not a Butler repository.")
+    present = folder.exists()
     with whole_folder(folder) as made:
-        create_repository(str(made), registry=registry)
+        create_repository(str(made), registry=registry).close()
     butler = Butler.from_config(str(folder), writeable=True)
     try:
         yield butler
@@ -283,5 +295,8 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
         # a database, which would stay.
         if registry is None:
             butler.close()
-            shutil.rmtree(folder)
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not present:
+                folder.rmdir()
         raise

@@ -37,11 +37,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         filled.
     """
     folder = folder.resolve()
+    present = folder.is_dir()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}_") as beside:
+    place = folder if present else folder.parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{folder.name}_") as beside:
         made = Path(beside) / "new"
         yield made
-        made.rename(folder)
+        if not present:
+            made.rename(folder)
+            return
+        # It may be where a disk is mounted.  The file by which a repository
+        # is known comes last.
+        for path in sorted(made.iterdir(), key=lambda path: path.name == "butler.yaml"):
+            path.rename(folder / path.name)
 
 
 def require_place(path: str | os.PathLike[str] | None) -> None:

@@ -46,8 +46,36 @@ ones on real exposures: flux scales are freed of it as far as sources tell."""
 _REACH = 6.0
 """Deviation of a source, in standard deviations, from which it is ignored."""
 
-_ITERATIONS = 60
-"""An exposure with nine tenths of the weight is then right within 0.2 %."""
+_FIRST_SCATTER = 0.05
+"""Relative scatter that is allowed for at first."""
+
+_FIRST_SHIFT = 0.2
+"""The same of positions, in pixels."""
+
+_DISTRUST = 1e-6
+"""Weight that is left to what deviates, so that sources have a level."""
+
+_ITERATIONS = 40
+"""Number of times that weights follow what sources show; twenty do."""
+
+_DAMPING = 0.5
+"""Part of a change that is made at a time: weights follow what they make."""
+
+_TRUSTED = 0.1
+"""Weight from which on a source counts as one."""
+
+_LEAST_EXPOSURES = 2
+"""Of one there is nothing to compare."""
+
+_LEAST_GAIN = 0.01
+_LARGEST_LOG = 5.0
+"""Bounds of the light that an exposure shows of a source, over the light."""
+
+_UNBOUND = 1e-6
+"""Factor that makes a prior, or a bound, one that does not count."""
+
+_NULL = 1e-9
+"""Eigenvalue, over the largest, below which nothing is known."""
 
 LEAST_SOURCES = 3
 """From fewer one cannot tell an exposure that is off from a source that is."""
@@ -119,18 +147,37 @@ class Scales:
     width_sigma: torch.Tensor
     fluxes: torch.Tensor
 
+    @classmethod
+    def unknown(cls, num_exposures: int, fluxes: torch.Tensor) -> Scales:
+        """Return that nothing is known.
+
+        Parameters
+        ----------
+        num_exposures
+            Number n of exposures.
+        fluxes
+            Shape (N,), narrow flux of sources.
+
+        Returns
+        -------
+        scales : `Scales`
+            Zeros with infinite standard deviations.
+        """
+        zero = torch.zeros(num_exposures, dtype=fluxes.dtype)
+        return cls(zero, torch.full_like(zero, torch.inf), zero, torch.full_like(zero, torch.inf), fluxes)
+
 
 def compare_scales(sources: MatchedSources) -> Scales:
     """Find the flux scales and PSF widths with which exposures agree.
 
-    The fluxes f of exposure t are modelled as F (1 + e + w c), with the light
-    F of the source, the scale e, the error w of the width, and c the variance
-    of the PSF times the curvature of the light: a PSF that is wider by w adds
-    w times the variance times the Laplacian of the image.  Both are fitted
-    together with all F.  The best F of given weights is not correlated with
-    what is left of any exposure, so that scales are not biased by noise,
-    whatever the share of an exposure; a prior keeps w where noise does not
-    tell it from e.
+    The fluxes f of exposure t are modelled as F exp(e + d c), with the light
+    F of the source, the scale e, the curvature c of the light over the light,
+    and d the relative error of the width of the PSF times its variance: what
+    it adds is d times the Laplacian of the image.  Both are fitted together
+    with all F.  The best F of given weights is not correlated with what is
+    left of any exposure, so that scales are not biased by noise, whatever the
+    share of an exposure; a prior keeps d where noise does not tell it from e.
+    What all exposures share goes into F: most are taken to be right.
 
     Parameters
     ----------
@@ -143,61 +190,61 @@ def compare_scales(sources: MatchedSources) -> Scales:
         Medians over exposures are 0.
     """
     flux, valid = sources.fluxes, sources.valid
-    response = sources.psf_variances * sources.curvatures[:, None]
+    response = sources.curvatures[:, None].expand_as(flux)
+    psf = _masked_median(sources.psf_variances, valid, 1).clamp(min=1e-12)
     level = torch.stack([_masked_median(one, valid, 0) for one in flux])
     scale = torch.zeros(len(valid), dtype=flux.dtype)
     for _ in range(2):
         scale = _masked_median(flux[0] / level[0], valid, 1) - 1.0
         scale = scale - scale[valid.any(dim=1)].quantile(0.5)
         level = torch.stack([_masked_median(one / (1.0 + scale[:, None]), valid, 0) for one in flux])
-    width = torch.zeros_like(scale)
+    state = torch.stack([scale.clamp(min=_LEAST_GAIN - 1.0).log1p(), torch.zeros_like(scale)])
     scatter = _Scatter(_SCATTER, valid, level[0].abs() / sources.covariances[0].sqrt())
-    prior = torch.diag(torch.tensor([1e-12, _WIDTH_PRIOR**-2], dtype=flux.dtype))
+    # Beside medians, which no exposure leads astray.
+    spread = sources.covariances[0] + (_FIRST_SCATTER * level[0]) ** 2
+    trust = valid * _trust((flux[0] - level[0] * state[0, :, None].exp()) ** 2 / spread)
+    prior = torch.stack([torch.zeros_like(psf), (_WIDTH_PRIOR * psf) ** -2])
     for _ in range(_ITERATIONS):
         systematic = (scatter.value * sources.crowding * level.abs()) ** 2
-        variances = sources.covariances[:2] + systematic[:, None]
-        gain = (1.0 + scale[:, None] + width[:, None] * response).clamp(min=0.05)
-        left_out = _leave_one_out(flux, gain, valid / variances)
-        residual = flux - gain * left_out.values
         common = _COMMON * systematic.prod(dim=0).sqrt()
-        cross = (
-            sources.covariances[2]
-            + common
-            + gain.prod(dim=0) * left_out.crossed(sources.covariances[2] + common)
+        variances, cross = sources.covariances[:2] + systematic[:, None], sources.covariances[2] + common
+        gain = (state[0, :, None] + state[1, :, None] * response).clamp(-_LARGEST_LOG, _LARGEST_LOG).exp()
+        weights = valid * trust.clamp(min=_DISTRUST) / variances
+        left_out = _leave_one_out(flux, gain, weights)
+        inverse = _invert(
+            variances + gain**2 * left_out.variances, cross + gain.prod(dim=0) * left_out.crossed(cross)
         )
-        inverse = _invert(variances + gain**2 * left_out.variances, cross)
+        residual = flux - gain * left_out.values
         distance = _form(residual, inverse, residual)
         scatter.learn(distance, left_out.known)
-        trust = valid * left_out.known * (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
-        level = _mean(flux, gain, (valid * trust.clamp(min=1e-6)) / variances)
-        template = torch.stack([level[:, None].expand_as(flux), level[:, None] * response])
-        normal = torch.stack(
-            [torch.stack([(trust * _form(a, inverse, b)).sum(dim=1) for b in template]) for a in template]
-        ).permute(2, 0, 1)
-        data = flux - level[:, None]
-        right = torch.stack([(trust * _form(a, inverse, data)).sum(dim=1) for a in template], dim=1)
-        solution = torch.linalg.solve(normal + prior, right)
-        scale, width = solution[:, 0], solution[:, 1]
-        count = (trust > 0.1).sum(dim=1)
+        trust = trust + _DAMPING * (valid * left_out.known * _trust(distance) - trust)
+        count = (trust > _TRUSTED).sum(dim=1)
         known = count >= LEAST_SOURCES
-        if int(known.sum()) < 2:
-            known[:] = False
-            break
-        scale = (1.0 + scale) / (1.0 + scale[known].quantile(0.5)) - 1.0
-        width = width - width[known].quantile(0.5)
-        scale, width = torch.where(known, scale, 0.0), torch.where(known, width, 0.0)
+        level = (weights * gain * flux).sum(dim=1) / (weights * gain**2).sum(dim=1).clamp(min=1e-300)
+        if int(known.sum()) < _LEAST_EXPOSURES:
+            return Scales.unknown(len(valid), level[0])
+        light = gain * level[:, None]
+        design = torch.stack([light, light * response], dim=-1)
+        weight = _matrices(_invert(variances, cross)) * (trust * known[:, None])[..., None, None]
+        equations = _Equations.reduce(
+            design.permute(1, 2, 0, 3),
+            torch.diag_embed(gain.permute(1, 2, 0)),
+            weight,
+            (flux - light).permute(1, 2, 0),
+        )
+        step, with_prior = equations.solve(prior.T, state.T)
+        state = state + _DAMPING * torch.where(known, step.T, 0.0)
+        state = state - state[:, known].quantile(0.5, dim=1, keepdim=True)
+        state[1] = torch.where(known, state[1], 0.0)
     excess = _excess(distance, trust, valid, count)
-    with_prior = torch.linalg.inv(normal + prior) * excess[:, None, None]
-    weak = torch.eye(2, dtype=normal.dtype) * 1e-8
-    alone = torch.linalg.inv(normal + weak) * excess[:, None, None]
-    width_alone = torch.linalg.solve(normal + weak, right)[:, 1]
-    if bool(known.any()):
-        width_alone = width_alone - width_alone[known].quantile(0.5)
+    step, alone = equations.solve(_UNBOUND * prior.T, state.T)
+    width = state[1] + step[:, 1]
+    width = (width - width[known].quantile(0.5)) / psf
     return Scales(
-        scale=scale,
-        scale_sigma=torch.where(known, with_prior[:, 0, 0].sqrt(), torch.inf),
-        width=torch.where(known, width_alone, 0.0),
-        width_sigma=torch.where(known, alone[:, 1, 1].sqrt(), torch.inf),
+        scale=torch.where(known, state[0].expm1(), 0.0),
+        scale_sigma=torch.where(known, state[0].exp() * (with_prior[:, 0] * excess).sqrt(), torch.inf),
+        width=torch.where(known, width, 0.0),
+        width_sigma=torch.where(known, (alone[:, 1] * excess).sqrt() / psf, torch.inf),
         fluxes=level[0],
     )
 
@@ -219,47 +266,94 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
         0, and standard deviations, infinite where nothing is known.
     """
     yy, yx, xx = sources.hessians
-    maximum = (yy < 0) & (yy * xx > yx**2)
-    known = torch.isfinite(scales.scale_sigma)
-    valid = sources.valid & maximum & known[:, None]
-    slopes = sources.gradients / (scales.fluxes * (1.0 + scales.scale)[:, None])
-    noise = sources.covariances[3] / (scales.fluxes * (1.0 + scales.scale)[:, None]) ** 2
+    nothing = torch.zeros_like(sources.offsets[..., 0]), torch.full_like(sources.offsets[..., 0], torch.inf)
+    # A source that is no maximum has no place.
+    valid = sources.valid & ((yy < 0) & (yy * xx > yx**2)) & torch.isfinite(scales.scale_sigma)[:, None]
+    if not bool(valid.any()):
+        return nothing
+    light = scales.fluxes * (1.0 + scales.scale)[:, None]
+    pure = sources.covariances[3] / light**2
     size = 0.5 * (yy.abs() + xx.abs())
-    scatter = _Scatter(_JITTER, valid, size / noise.clamp(min=1e-300).sqrt())
-    pure = noise
     design = -torch.stack([torch.stack([yy, yx]), torch.stack([yx, xx])])
-    offset = sources.offsets
-    shift = _masked_median(offset, valid.expand_as(offset), 2)
-    trust = valid.to(slopes.dtype)
+    # As if all had been measured without an offset.
+    slopes = sources.gradients / light + torch.einsum("abi,bti->ati", design, sources.offsets)
+    places = torch.linalg.solve(design.permute(2, 0, 1), slopes.permute(2, 0, 1)).permute(1, 2, 0)
+    center = torch.stack([_masked_median(one, valid, 0) for one in places])
+    shift = _masked_median(places - center[:, None], valid.expand_as(places), 2)
+    scatter = _Scatter(_JITTER, valid, size / pure.clamp(min=1e-300).sqrt())
+    distance = ((places - center[:, None] - shift[:, :, None]) ** 2).sum(dim=0)
+    trust = valid * _trust(distance / (pure / size**2 + _FIRST_SHIFT**2))
     for _ in range(_ITERATIONS):
         noise = pure + (scatter.value * sources.crowding * size) ** 2
-        moved = torch.einsum("abi,bti->ati", design, shift[:, :, None] - offset)
-        left_out = _leave_one_out(
-            slopes - moved, torch.ones_like(slopes), (trust.clamp(min=1e-6) * valid / noise).expand_as(slopes)
-        )
-        residual = slopes - moved - left_out.values
-        total = noise + left_out.variances[0]
-        distance = (residual**2).sum(dim=0) / total
+        moved = slopes - torch.einsum("abi,bti->ati", design, shift[:, :, None].expand_as(slopes))
+        one = torch.ones_like(slopes)
+        left_out = _leave_one_out(moved, one, (trust.clamp(min=_DISTRUST) * valid / noise).expand_as(slopes))
+        distance = ((moved - left_out.values) ** 2).sum(dim=0) / (noise + left_out.variances[0])
         scatter.learn(distance, left_out.known)
-        trust = valid * left_out.known * (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
-        level = _mean(
-            slopes - moved, torch.ones_like(slopes), (valid * trust.clamp(min=1e-6) / noise).expand_as(slopes)
-        )
-        data = slopes - level[:, None] + torch.einsum("abi,bti->ati", design, offset)
-        weight = trust / total
-        normal = torch.einsum("ti,abi,aci->tbc", weight, design, design)
-        normal = normal + 1e-12 * torch.eye(2, dtype=normal.dtype)
-        right = torch.einsum("ti,abi,ati->tb", weight, design, data)
-        shift = torch.linalg.solve(normal, right).T
-        count = (trust > 0.1).sum(dim=1)
+        trust = trust + _DAMPING * (valid * left_out.known * _trust(distance) - trust)
+        count = (trust > _TRUSTED).sum(dim=1)
         known = count >= LEAST_SOURCES
-        if int(known.sum()) < 2:
-            known[:] = False
-            break
-        shift = torch.where(known, shift - shift[:, known].quantile(0.5, dim=1, keepdim=True), 0.0)
-    excess = _excess(distance, trust, valid, count)
-    sigma = (torch.linalg.inv(normal).diagonal(dim1=1, dim2=2).T * excess).sqrt()
+        if int(known.sum()) < _LEAST_EXPOSURES:
+            return nothing
+        weight = (trust * known[:, None] / noise)[..., None, None] * torch.eye(2, dtype=noise.dtype)
+        shared = design.permute(2, 0, 1).expand(len(valid), -1, -1, -1)
+        unit = torch.eye(2, dtype=noise.dtype).expand_as(shared)
+        equations = _Equations.reduce(shared, unit, weight, moved.permute(1, 2, 0))
+        step, variances = equations.solve(torch.zeros_like(shift.T), shift.T)
+        shift = shift + _DAMPING * torch.where(known, step.T, 0.0)
+        shift = shift - shift[:, known].quantile(0.5, dim=1, keepdim=True)
+    sigma = (variances.T * _excess(distance, trust, valid, count)).sqrt()
     return torch.where(known, shift, 0.0), torch.where(known, sigma, torch.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Equations:
+    """Normal equations of two parameters of each exposure, without sources."""
+
+    matrix: torch.Tensor
+    right: torch.Tensor
+
+    @classmethod
+    def reduce(
+        cls, design: torch.Tensor, gain: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor
+    ) -> _Equations:
+        """Eliminate the two unknowns of each source.
+
+        All of shape (n, N, 2, 2): what parameters and what unknowns make of
+        the data, and their weights; and (n, N, 2), what is left of them.
+        """
+        number = len(design)
+        weighted = weight @ design
+        to_unknowns = gain.mT @ weighted
+        own = (gain.mT @ weight @ gain).sum(dim=0)
+        own = own + _UNBOUND * own.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp(min=1e-300)[
+            :, None, None
+        ] * torch.eye(2, dtype=own.dtype)
+        inverse = torch.linalg.inv(own)
+        unknown = (inverse @ (gain.mT @ (weight @ residual[..., None])).sum(dim=0))[None]
+        right = (weighted.mT @ (residual[..., None] - gain @ unknown)).sum(dim=1).reshape(2 * number)
+        flat = to_unknowns.permute(0, 3, 1, 2).reshape(2 * number, -1)
+        shared = (inverse @ to_unknowns).permute(0, 3, 1, 2).reshape(2 * number, -1)
+        blocks = (design.mT @ weighted).sum(dim=1)
+        return cls(torch.block_diag(*blocks) - flat @ shared.T, right)
+
+    def solve(self, prior: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return steps, (n, 2), and variances of the result.
+
+        The prior, (n, 2), are inverse variances of parameters around zero.  A
+        change that all exposures share is not known: it has no variance.
+        """
+        number = len(state)
+        every = prior.flatten()
+        scale = (self.matrix.diagonal() + every).clamp(min=1e-300).rsqrt()
+        normal = scale[:, None] * (self.matrix + torch.diag(every)) * scale
+        inverse = scale[:, None] * torch.linalg.pinv(normal, rtol=_NULL, hermitian=True) * scale
+        step = inverse @ (self.right - every * state.flatten())
+        compared = (self.matrix.diagonal().reshape(number, 2) > 0).all(dim=1).to(state.dtype)
+        mean = compared.expand(number, -1) / compared.sum().clamp(min=1.0)
+        project = torch.kron(torch.eye(number, dtype=state.dtype) - mean, torch.eye(2, dtype=state.dtype))
+        variances = (project @ inverse @ project.T).diagonal().clamp(min=0.0)
+        return step.reshape(number, 2), variances.reshape(number, 2)
 
 
 class _Scatter:
@@ -299,6 +393,11 @@ class _LeftOut:
         return (covariances * product).sum(dim=0) - covariances * product
 
 
+def _trust(distance: torch.Tensor) -> torch.Tensor:
+    """Return the weights of sources by squared deviations (Tukey 1974)."""
+    return (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
+
+
 def _leave_one_out(data: torch.Tensor, gain: torch.Tensor, weights: torch.Tensor) -> _LeftOut:
     """Return levels from the other exposures, all of shape (2, n, N)."""
     total = (weights * gain**2).sum(dim=1, keepdim=True)
@@ -309,14 +408,16 @@ def _leave_one_out(data: torch.Tensor, gain: torch.Tensor, weights: torch.Tensor
     return _LeftOut(values, variances, known, weights * gain / total.clamp(min=1e-300))
 
 
-def _mean(data: torch.Tensor, gain: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (weights * gain * data).sum(dim=1) / (weights * gain**2).sum(dim=1).clamp(min=1e-300)
-
-
 def _invert(variances: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
     """Return inverses of symmetric matrices: two diagonals and the rest."""
     determinant = (variances[0] * variances[1] - cross**2).clamp(min=1e-300)
     return torch.stack([variances[1], variances[0], -cross]) / determinant
+
+
+def _matrices(inverse: torch.Tensor) -> torch.Tensor:
+    """Return what `_invert` does as matrices, (..., 2, 2)."""
+    first, second, cross = inverse
+    return torch.stack([torch.stack([first, cross], dim=-1), torch.stack([cross, second], dim=-1)], dim=-1)
 
 
 def _form(a: torch.Tensor, inverse: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

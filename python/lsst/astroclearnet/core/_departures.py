@@ -221,4 +221,4 @@ def _common_stars(sources: MatchedSources, t: int, others: torch.Tensor) -> tupl
     seen = sources.valid & others[:, None]
     stars = (sources.is_star & sources.valid[t] & seen.any(dim=0)).nonzero()[:, 0]
     values = torch.where(seen[:, stars], sources.fluxes[1][:, stars], torch.nan)
-    return stars, values.nanquantile(0.5, dim=0)
+    return stars, values.nanquantile(0.5, dim=0) if len(stars) else stars.double()

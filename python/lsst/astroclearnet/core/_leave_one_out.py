@@ -38,9 +38,14 @@ a Gaussian star has 0.2 % of its peak there."""
 _LEAST_STRUCTURE = 3.0
 """Light, in standard deviations of the prediction, that is structure."""
 
-_BORDER = 0.03
-"""Share of the light that a prediction may be off at the border of the data,
-where leaving out is not exact; measured at 2 to 4 %."""
+_BORDER = 4.0
+"""Distance from the border of all data, in FWHM of the target PSF, within
+which leaving out is not exact."""
+
+_BORDER_LIGHT = 0.03
+_BORDER_NOISE = 3.0
+"""By how much a prediction may be off there, relative to the light and to its
+noise; the largest that were measured."""
 
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""
@@ -205,7 +210,9 @@ class LeaveOneOut:
         )
         fwhm = math.sqrt(moment / float(self.areas[exposure])) / fwhm_to_sigma(1.0)
         variances = variance * self.noise_ratios[exposure][None]
-        border = self.borders[exposure] * torch.minimum(correction.abs(), _BORDER * light.abs())
+        most = _BORDER_LIGHT * light.abs() + _BORDER_NOISE * variances.sqrt()
+        correction = torch.nn.functional.max_pool2d(correction.abs(), 3, stride=1, padding=1)
+        border = self.borders[exposure] * torch.minimum(correction, most)
         return Prediction(light, structure, templates, border, variances, float(share), fwhm)
 
     def _templates(
@@ -267,10 +274,10 @@ class LeaveOneOut:
 
 
 def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
-    """Return whether all data end within the reach of a PSF, (n, h, w)."""
+    """Return whether all data end near a pixel, (n, h, w), 0 or 1."""
     covered = model.sampling.mean(good.to(torch.float32)).sum(dim=0) > _LEAST_COVERAGE
     ends = 1.0 - model.embed(covered.to(torch.float32))
-    near = model.crop(_dilate(ends, round(2.0 * model.target_fwhm)))
+    near = model.crop(_dilate(ends, round(_BORDER * model.target_fwhm)))
     return model.sampling.look_up(near.expand(len(good), -1, -1))
 
 

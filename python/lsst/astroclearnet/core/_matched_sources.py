@@ -25,6 +25,9 @@ from ._parts import SettledPart
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate that stands in for pixels that are not good."""
 
+_PILOT_TOLERANCE = 0.03
+"""Its error: it matters where pixels are not good alone."""
+
 _SIZES = (1.3, 2.0)
 """Standard deviations of stars as they are measured, over that of the widest
 PSF.  The first is close to what makes the least noise; the more the second
@@ -72,6 +75,12 @@ _ROWS = 64
 
 _STAR_TOLERANCE = 0.1
 """Relative error of the ratio of the two fluxes of a star."""
+
+_SHARPEST = 1.6
+"""Factor by which a source may be sharper than a star."""
+
+_CROWDED = 4.0
+"""Light around a source over its own from which on it is that of another."""
 
 _ISOLATION = 1.5
 """Light around a star, as the star would make it, that is still its own."""
@@ -124,6 +133,23 @@ class MatchedSources:
     is_star: torch.Tensor
     psf_variances: torch.Tensor
 
+    def select(self, chosen: torch.Tensor) -> MatchedSources:
+        """Return some of the sources of a tile.
+
+        Parameters
+        ----------
+        chosen
+            Shape (N,), bool.
+
+        Returns
+        -------
+        sources : `MatchedSources`
+            These sources.
+        """
+        whole = ("offsets", "psf_variances")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return MatchedSources(**{k: v if k in whole else v[..., chosen] for k, v in values.items()})
+
 
 class _Matcher:
     """Brings exposures to one PSF and measures them.
@@ -151,7 +177,7 @@ class _Matcher:
         self.filters = [self._gaussian(size) - sky for size in _SIZES]
         self.inverse = self.model.target_transform * self.model.inverse_target_power
         estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
-        latent = estimator.solve(self.stack.images, _PILOT_STRENGTH)
+        latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, tolerance=_PILOT_TOLERANCE)
         self.latent = latent
         self.transform = self.model.transform(latent)
 
@@ -201,7 +227,9 @@ class _Matcher:
                 )
             ]
         )
-        return variance, share, (energies / energies[0]).double()
+        # Rounding may leave anything off the exposure.
+        floor = torch.finfo(variance.dtype).eps * variance.max().clamp(min=1e-30)
+        return variance.clamp(min=float(floor)), share, (energies / energies[0]).double()
 
     def _area(self, t: int) -> torch.Tensor:
         area = self.model.sampling.area
@@ -248,8 +276,12 @@ def measure_sources(settled: SettledPart) -> MatchedSources:
     offsets, fluxes, gradients = zip(*measured, strict=True)
     noise = [ratio[:, None] * one[places].double() for one, ratio in zip(variances, ratios, strict=True)]
     crowding = (_surroundings(matcher, reference)[places].double() / scene.flux).clamp(min=1.0)
-    width = scene.wide / scene.flux / _star_ratio(matcher)
-    return MatchedSources(
+    ratio, curvature = _star_shape(matcher)
+    width = scene.wide / scene.flux / ratio
+    # What is on the flank of a greater source has no light of its own.
+    peaked = (scene.curvatures < 0).all(dim=0) & (scene.curvatures[0] > _SHARPEST * curvature)
+    peaked &= (scene.hessians[[0, 2]] < 0).all(dim=0) & (width > 1.0 / _SHARPEST) & (crowding < _CROWDED)
+    sources = MatchedSources(
         fluxes=torch.stack(fluxes, dim=1).cpu(),
         gradients=torch.stack(gradients, dim=1).cpu(),
         covariances=torch.stack(noise, dim=1).cpu(),
@@ -261,6 +293,7 @@ def measure_sources(settled: SettledPart) -> MatchedSources:
         is_star=(((width - 1.0).abs() < _STAR_TOLERANCE) & (crowding < _ISOLATION)).cpu(),
         psf_variances=matcher.psf_sigma.double().cpu() ** 2,
     )
+    return sources.select(peaked.cpu())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,14 +344,14 @@ class _Scene:
         Return its shift, (2,), the fluxes, (2, N), and gradients, (2, N).
         """
         matcher, shift = self.matcher, start
-        for _ in range(_REFINEMENTS):
+        for remaining in reversed(range(_REFINEMENTS)):
             angle = 2.0 * math.pi * (shift[0] * matcher.ky + shift[1] * matcher.kx)
             moved = spectrum * torch.polar(torch.ones_like(angle), angle)
             fluxes = self._at(moved, matcher.filters)
             slopes = [2j * math.pi * k * matcher.filters[0] for k in (matcher.ky, matcher.kx)]
             gradients = self._at(moved, slopes)
             step = self._step(gradients / fluxes[0], valid & (fluxes[0] > 0))
-            if float(step.norm()) < _REFINED:
+            if float(step.norm()) < _REFINED or not remaining:
                 break
             shift = (shift + step.to(shift)).clamp(-_SEARCH - 1, _SEARCH + 1)
         return shift.double(), fluxes, gradients
@@ -406,8 +439,10 @@ def _surroundings(matcher: _Matcher, reference: torch.Tensor) -> torch.Tensor:
     return broad * (1.0 + (_SKY_SIZE / _SIZES[0]) ** 2)
 
 
-def _star_ratio(matcher: _Matcher) -> float:
-    """Return the wide over the narrow flux of a star."""
+def _star_shape(matcher: _Matcher) -> tuple[float, float]:
+    """Return the wide over the narrow flux of a star, and its curvature."""
     star = matcher.inverse * matcher.model.target_transform
-    narrow, wide = (float(matcher.model.fold_transform(psi * star)) for psi in matcher.filters)
-    return wide / narrow
+    fold = matcher.model.fold_transform
+    narrow, wide = (float(fold(psi * star)) for psi in matcher.filters)
+    bent = float(fold(-4.0 * math.pi**2 * matcher.power * matcher.filters[0] * star))
+    return wide / narrow, bent / narrow

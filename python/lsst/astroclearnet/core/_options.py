@@ -155,7 +155,8 @@ class RejectionOptions:
         Standard deviation of the relative change of a source from exposure to
         exposure.
     num_rounds
-        Rounds of prediction and rejection.
+        Largest number of rounds of prediction and rejection; they end as soon
+        as hardly a pixel changes.
     """
 
     enabled: bool = True
@@ -164,7 +165,7 @@ class RejectionOptions:
     psf_tolerance: float = 0.03
     shift_tolerance: float = 0.1
     variability: float = 0.3
-    num_rounds: int = 3
+    num_rounds: int = 8
 
     def __post_init__(self) -> None:
         _require(

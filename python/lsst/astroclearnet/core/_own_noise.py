@@ -321,12 +321,18 @@ def _fill(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     use = good.to(variance.dtype)
     filled = torch.where(good, variance, variance[good].median())
     for size in (65, 9, 3):
-        kernel = {"kernel_size": size, "stride": 1, "padding": size // 2}
-        share = torch.nn.functional.avg_pool2d(use[None], **kernel)[0]
-        mean = torch.nn.functional.avg_pool2d((use * variance)[None], **kernel)[0] / share.clamp(min=1e-30)
+        share, total = _box_means(torch.stack([use, use * variance]), size)
+        mean = total / share.clamp(min=1e-30)
         # Less than one pixel is rounding.
         filled = torch.where(~good & (share * size**2 > 0.5), mean, filled)
     return filled
+
+
+def _box_means(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return means over squares, with zeros beyond the edge, (k, H, W)."""
+    pool, reach = torch.nn.functional.avg_pool2d, size // 2
+    rows = pool(images, (size, 1), stride=1, padding=(reach, 0))
+    return pool(rows, (1, size), stride=1, padding=(0, reach))
 
 
 def second_difference(image: torch.Tensor) -> torch.Tensor:

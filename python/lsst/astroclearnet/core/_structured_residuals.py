@@ -12,6 +12,8 @@ from __future__ import annotations
 
 __all__ = ("significance",)
 
+import math
+
 import torch
 
 from ._kernels import fwhm_to_sigma
@@ -79,7 +81,9 @@ def significance(
         Shape (1, h, w), the same of pixels if nothing may differ.
     """
     noise = variances + prediction.variance
-    least = (_LEAST_LACK * prediction.structure) ** 2 + prediction.border**2
+    # Aliases of what lies at the Nyquist frequency are in no model.
+    aliases = math.exp(-0.5 * (math.pi * fwhm_to_sigma(prediction.fwhm)) ** 2)
+    least = ((_LEAST_LACK + aliases) * prediction.structure) ** 2 + prediction.border**2
     lack = least
     allowed = prediction.templates.square().sum(dim=0, keepdim=True) + lack
     fit = _LocalFit.build(prediction.templates, (allowed > _NEGLIGIBLE * noise) & good, prediction.fwhm)

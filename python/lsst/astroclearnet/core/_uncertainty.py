@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from ._depth import DEPTH_FLOOR
 from ._estimator import Estimate, Estimator
 from ._forward_model import ForwardModel
 from ._local_noise import LocalNoise
@@ -24,6 +25,12 @@ from ._noise_model import smooth
 
 _ERROR_FWHM = 2.0
 """FWHM in pixels over which squared errors are averaged."""
+
+_STRUCTURE_FWHM = 4.0
+"""FWHM in pixels over which light is smooth that continues beyond the data."""
+
+_SURROUNDINGS_FWHM = 12.0
+"""FWHM in pixels of the surroundings whose structure light beyond has."""
 
 _RATIO_FWHM = 32.0
 """The same for the ratio of measured and predicted variance of the linear
@@ -95,7 +102,8 @@ def repeat_observations(
     from what went in by the error of the estimator, the light that it smooths
     away included (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
     section 6.5).  The linear image being linear, its error is what it makes of
-    the noise.
+    the noise, and of light where there are no data, which nobody knows: it is
+    drawn with the structure of the light around.
 
     Parameters
     ----------
@@ -119,13 +127,33 @@ def repeat_observations(
     weights = estimator.weights if counted is None else estimator.weights * counted
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
-    for draw in noise:
+    structure = _unseen_structure(model, solver.coverage, estimate.restored)
+    for number, draw in enumerate(noise):
         noise_right = solver.right_side(draw)
         error = estimator.restore_right(expected + noise_right) - estimate.restored
         restored.append(model.crop(error))
-        linear.append(model.crop(estimator.closure.linear_right(noise_right)))
+        white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
+        unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
+        change = solver.predicted_right_side(unseen)[0]
+        linear.append(model.crop(estimator.closure.linear_right(noise_right + change) - unseen[0]))
         chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
+
+
+def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return the brightness, pixel by pixel, of a sky as structured as the
+    light around, where there are no data; shape latent_shape.
+    """
+    seen = model.embed((coverage > DEPTH_FLOOR).to(image.dtype))
+    total, share = smooth(torch.stack([seen * image, seen]), _STRUCTURE_FWHM)
+    squares = seen * (image - total / share.clamp(min=1e-6)) ** 2
+    total, share = smooth(torch.stack([squares, seen]), _SURROUNDINGS_FWHM)
+    # The same of a sky of independent pixels of unit variance.
+    impulse = torch.zeros_like(image)
+    impulse[tuple(n // 2 for n in impulse.shape)] = 1.0
+    star = model.filter_images(impulse[None], model.target_transform)
+    unit = (star - smooth(star, _STRUCTURE_FWHM)).square().sum()
+    return (1.0 - seen) * (total.clamp(min=0.0) / share.clamp(min=1e-6) / unit).sqrt()
 
 
 def _chi_square(

@@ -122,6 +122,8 @@ _FIGURES = (
     _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
     _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
     _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
+    _Figure("exposure_chi_square", "Largest chi-square of an exposure"),
+    _Figure("doubtful_exposures", "Exposures that may be wrong", ".0f"),
     _Figure("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
     _Figure("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
     _Figure("no_data_fraction", "Pixels of the patch without data", ".1%"),

@@ -74,8 +74,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         PSF is wider than given (``psf_width_error``, relative), with standard
         deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
         false if that is more than 1.5 % and more than 5 sigma (a single
-        exposure is compared with nothing, and has NaN); the variance of blank
-        sky over the given one (``sky_noise``, ``sky_noise_sigma``) with the
+        exposure is compared with nothing, and has NaN); ``doubt``, why it may
+        be wrong if that could not be proved; the variance of blank sky over
+        the given one (``sky_noise``, ``sky_noise_sigma``) with the
         factors that variances were multiplied with
         (``variance_factor_min``, ``variance_factor_max``, 1 where they were
         believed), the bias by weights that would have followed noise
@@ -127,6 +128,9 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         Sentences; none if all is well.
     """
     concerns = _list_disagreements(metrics["exposures"])
+    doubtful = [f"{_name(e)}: {e['doubt']}" for e in metrics["exposures"] if e["doubt"]]
+    if doubtful:
+        concerns.append(f"Some exposures may be wrong, and are used: {' '.join(doubtful)}")
     wrong = [
         f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
@@ -134,7 +138,11 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
-    wrong = [f"{_name(e)}: {e['chi_square']:.3g}" for e in metrics["exposures"] if not variance_fits(e)]
+    wrong = [
+        f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
+        for e in metrics["exposures"]
+        if not variance_fits(e)
+    ]
     if wrong:
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
@@ -267,6 +275,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
+                "doubt": result.doubtful.get(n, ""),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
                 **_noise(result, n),

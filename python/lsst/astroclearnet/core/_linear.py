@@ -354,7 +354,9 @@ class LinearEstimator:
 
     def _edge_squares(self, images: torch.Tensor) -> torch.Tensor:
         """Return also those of each block at the edge of the data."""
-        blocks, area = (_block_means(i)[:, self._edge_blocks] for i in (images.square() * self._edge, self._edge[None]))
+        blocks, area = (
+            _block_means(i)[:, self._edge_blocks] for i in (images.square() * self._edge, self._edge[None])
+        )
         return torch.cat([self._inner_squares(images), blocks / area], dim=1)
 
     def departure(self, strength: float) -> float:

@@ -1,7 +1,7 @@
 # The commands of the README, and their parts.  Each makes or reuses .venv;
 # PYTHON=/path/to/python chooses the interpreter it is made with.
 
-.PHONY: help demo test test-slow test-afw lint docs benchmark clean
+.PHONY: help demo test test-slow test-afw lint docs benchmark clean another-checkout
 
 # Programs of the environment come first, for the tests that run pipetask.
 ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -16,7 +16,8 @@ help:
 	@echo "make docs       the documentation, in doc/_build/html"
 	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
 
-.venv/.done: pyproject.toml
+# An environment that is up to date may yet be linked or copied from elsewhere.
+.venv/.done: pyproject.toml $(shell .ci/make-venv --check || echo another-checkout)
 	@.ci/make-venv
 
 demo: .venv/.done

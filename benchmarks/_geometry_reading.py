@@ -33,7 +33,7 @@ from lsst.astroclearnet.simulation import (
     observe,
     plan_visits,
 )
-from lsst.astroclearnet.tasks import PrepareExposuresTask, read_overlap
+from lsst.astroclearnet.tasks import PrepareExposuresTask, read_overlap, source_id
 from lsst.daf.butler import Butler, DeferredDatasetHandle
 from lsst.images import Box, VisitImage
 
@@ -139,8 +139,8 @@ def _open(root: str, options: SurveyOptions) -> tuple[list[DeferredDatasetHandle
 def _time_all(root: str, options: SurveyOptions) -> dict[str, float]:
     """Return median times of all steps, and how many exposures are used."""
     handles, geometry = _open(root, options)
-    used = {(e.identity.visit, e.identity.detector) for e in _prepare(handles, geometry)}
-    handles = [h for h in handles if (int(h.dataId["visit"]), int(h.dataId["detector"])) in used]
+    used = {e.identity for e in _prepare(handles, geometry)}
+    handles = [h for h in handles if source_id(h) in used]
     prepare, read = [], []
     for _ in range(_REPEATS):
         start = time.process_time()

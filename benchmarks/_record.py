@@ -12,11 +12,15 @@ from __future__ import annotations
 
 __all__ = ("describe_code", "describe_machine")
 
+import contextlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 
 def describe_code() -> str:
@@ -41,8 +45,13 @@ def describe_code() -> str:
     return f"version {release}, commit {result.stdout.strip()}"
 
 
-def describe_machine() -> str:
+def describe_machine(device: str = "cpu") -> str:
     """Return processor, threads and versions.
+
+    Parameters
+    ----------
+    device
+        Device that was computed on.
 
     Returns
     -------
@@ -54,6 +63,14 @@ def describe_machine() -> str:
     if information.exists():
         names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "galsim", "lsst-images"))
+    if device == "cuda":
+        processor = f"{torch.cuda.get_device_name()}, with {processor}"
     threads = os.environ.get("OMP_NUM_THREADS", "default")
-    return f"{processor}, {threads} threads, Python {platform.python_version()}, {packages}"
+    return f"{processor}, {threads} threads, Python {platform.python_version()}, {', '.join(_versions())}"
+
+
+def _versions() -> Iterator[str]:
+    """Yield the versions of the packages that are installed."""
+    for name in ("torch", "numpy", "galsim", "lsst-images"):
+        with contextlib.suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"

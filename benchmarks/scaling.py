@@ -66,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _LOG.info("Section %s", name)
         section = Section(
             name=name,
-            command=f"python -m benchmarks.scaling --sections {name}" + " --quick" * options.quick,
+            command=f"python -m benchmarks.scaling --sections {name}"
+            + f" --device {options.device}" * (options.device != "cpu")
+            + " --quick" * options.quick,
             code=describe_code(),
             date=datetime.date.today().isoformat(),
-            machine=describe_machine(),
+            machine=describe_machine(options.device),
             tables=_SECTIONS[name](quick=options.quick, device=options.device),
         )
         (options.work / f"{name}.json").write_text(json.dumps(dataclasses.asdict(section)))

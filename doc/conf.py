@@ -18,7 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from jupyter_client.manager import KernelManager
+
 from lsst.astroclearnet import __version__
+
+# Else the kernel of the notebook warns that it listens without encryption.
+if hasattr(KernelManager, "transport_encryption"):
+    KernelManager.transport_encryption.default_value = "auto"
 
 project = "lsst.astroclearnet"
 author = "The lsst.astroclearnet developers"

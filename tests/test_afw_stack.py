@@ -309,6 +309,7 @@ def test_detection_and_measurement(butler: Butler, field: StarField, outputs: St
     detection.thresholdValue = 20.0
     measurement = SingleFrameMeasurementTask.ConfigClass()
     measurement.plugins.names = ["base_SdssCentroid", "base_PsfFlux", "base_PixelFlags"]
+    measurement.plugins["base_PsfFlux"].badMaskPlanes = ["NO_DATA"]
     for plane in ("CLIPPED", "INEXACT_PSF", "FEW_EXPOSURES"):
         measurement.plugins["base_PixelFlags"].masksFpCenter.append(plane)
     for slot in ("shape", "psfShape", "apFlux", "modelFlux", "gaussianFlux", "calibFlux"):
@@ -340,7 +341,7 @@ def test_detection_and_measurement(butler: Butler, field: StarField, outputs: St
     assert 0.6 < np.std(pulls) < 1.5
 
 
-@pytest.mark.afw("lsst.pipe.tasks", "lsst.drp.tasks", "lsst.meas.extensions.scarlet")
+@pytest.mark.afw("lsst.pipe.tasks", "lsst.drp.tasks", "lsst.meas.extensions.scarlet", "lsst.obs.subaru")
 def test_graph_of_measurement(tmp_path: Path) -> None:
     """If it fails, the tasks that measure have other connections than the
     pipeline says.
@@ -355,7 +356,14 @@ def test_graph_of_measurement(tmp_path: Path) -> None:
     graph = Pipeline.from_uri(pipeline).to_graph()
     graph.resolve(create_repository(str(tmp_path / "repo")).registry)
     inputs = {name for name, _ in graph.iter_overall_inputs()}
-    assert inputs == {"visit_image", "deep_coadd_visit_selection", "skyMap"}
+    assert inputs == {"visit_image", "deep_coadd_visit_selection", "deep_coadd", "skyMap"}
     consumers = {edge.task_label for edge in graph.consuming_edges_of("restored_coadd_linear")}
-    assert len(consumers) == 5
+    assert consumers == {
+        "measureRestoration",
+        "detectRestoredPeaks",
+        "deconvolveRestoredCoadd",
+        "deblendRestoredFootprints",
+        "measureRestoredUnforced",
+        "measureRestoredForced",
+    }
     assert graph.dataset_types["restored_coadd_linear"].storage_class_name == "CellCoadd"

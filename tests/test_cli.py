@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import Table
+from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from lsst.astroclearnet.adapters import PatchGeometry, make_cell_coadd
@@ -32,10 +34,13 @@ from lsst.astroclearnet.commands import (
     CommandError,
     _actions,
     _demo,
+    _simulate,
     format_command,
+    program,
     restore_command,
     run_command,
 )
+from lsst.astroclearnet.commands._actions import _progress
 from lsst.astroclearnet.commands._comparison import compare_patches
 from lsst.astroclearnet.commands._patches import read_patch
 from lsst.astroclearnet.commands._picture import comparison_picture
@@ -248,12 +253,13 @@ def test_simulate(
     made: list[SurveyOptions] = []
     registries: list[str | None] = []
 
-    def make(root: str, options: SurveyOptions, *, registry: str | None, **_: object) -> SurveySummary:
+    def make(root: Path, options: SurveyOptions, *, registry: str | None, **_: object) -> SurveySummary:
         made.append(options)
         registries.append(registry)
-        return SurveySummary(root, "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
+        root.mkdir()
+        return SurveySummary(str(root), "I", "m", 3, ("g",), (0, 1), "v", "s", "c", "t", "d", 5)
 
-    monkeypatch.setattr("lsst.astroclearnet.simulation.make_survey", make)
+    monkeypatch.setattr(_simulate, "make_survey", make)
     root = str(tmp_path / "repo")
     words = "--seed 5 --bands g --visits 3 --patches 4 3 --patch-cells 6 --stars 7.5"
     assert main(["simulate", root, *words.split(), "--registry", "postgresql://u@h/d"]) == 0
@@ -403,19 +409,20 @@ def test_demo(
     """If it fails, the demo does work again, or destroys what is there."""
     commands: list[list[str]] = []
 
-    def simulate(root: Path, options: SurveyOptions, **_: object) -> None:
+    def simulate(root: Path, options: SurveyOptions, **_: object) -> SurveySummary:
         # A copy of the survey, without what was put into it by hand.
         shutil.copytree(survey.root, root)
         writer = Butler.from_config(str(root), writeable=True)
         writer.collections.redefine_chain(_demo.RESTORED, [])
         writer.collections.x_remove(_demo.RESTORED)
         writer.removeRuns([f"{_demo.RESTORED}/run"])
+        return survey
 
     def restore(command: list[str]) -> None:
         commands.append(command)
         put_restored(command[command.index("-b") + 1])
 
-    monkeypatch.setattr(_demo, "make_survey", simulate)
+    monkeypatch.setattr(_simulate, "make_survey", simulate)
     monkeypatch.setattr(_demo, "run_command", restore)
     monkeypatch.setattr(_actions, "_survey_options", lambda options: dataclasses.replace(OPTIONS))
     folder = tmp_path / "demo"
@@ -462,7 +469,7 @@ def test_interrupted_simulation(
         create_repository(str(place))
         raise KeyboardInterrupt("stopped")
 
-    monkeypatch.setattr(_demo, "make_survey", interrupted)
+    monkeypatch.setattr(_simulate, "make_survey", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped"):
         simulate(dataclasses.replace(OPTIONS, seed=5))
     assert partial.exists()
@@ -470,10 +477,14 @@ def test_interrupted_simulation(
     assert not options_file.exists()
 
     # The next one may have other options.
-    monkeypatch.setattr(_demo, "make_survey", lambda place, *_, **__: shutil.copytree(survey.root, place))
+    def copy(place: Path, options: SurveyOptions, **_: object) -> SurveySummary:
+        shutil.copytree(survey.root, place)
+        return survey
+
+    monkeypatch.setattr(_simulate, "make_survey", copy)
     lines.clear()
     simulate(OPTIONS)
-    assert lines[0].startswith(f"Deleting {partial}")
+    assert lines[1].startswith(f"Deleting {partial}")
     assert not partial.exists()
     butler = Butler.from_config(str(root), collections=[_demo.DEFAULTS])
     refs = butler.query_datasets("visit_image")
@@ -519,6 +530,65 @@ def test_commands_of_the_shell(tmp_path: Path) -> None:
     run_command([sys.executable, "-c", ""])
     with pytest.raises(CommandError, match="ended with exit status 3"):
         run_command([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_programs_are_named_as_a_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, printed commands hold paths of an environment that is
+    active, or names that the shell of the user does not know.
+    """
+    beside = Path(sys.executable).parent
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.defpath}")
+    assert program("pipetask") == "pipetask"
+    # Another program of the name comes first.
+    (tmp_path / "pipetask").write_text("#!/bin/sh\n")
+    (tmp_path / "pipetask").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{beside}")
+    assert program("pipetask") == str(beside / "pipetask")
+    # As for make, which puts the environment on PATH for itself alone.
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.defpath}")
+    monkeypatch.chdir(beside.parent)
+    assert program("pipetask") == f"{beside.name}/pipetask"
+
+
+def test_progress_ends_with_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the last line of a log says that something is left."""
+    with _progress(Console()) as report:
+        for done in range(30):
+            report(done, 30, f"visit {done}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  0/30 visit 0"
+    assert lines[-1] == "  30/30 done"
+    assert len(lines) == 9
+    with _progress(Console()) as report:
+        report(5, 6, "patch 5")
+        report(6, 6, "patch 6")
+    assert capsys.readouterr().out.splitlines()[-1] == "  6/6 patch 6"
+    with _progress(Console()):
+        pass
+    assert capsys.readouterr().out == ""
+
+    def fail() -> None:
+        with _progress(Console()) as report:
+            report(2, 6, "patch 2")
+            raise CommandError("stop")
+
+    with pytest.raises(CommandError, match="stop"):
+        fail()
+    assert "6/6" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(ACTIONS))
+def test_help_has_no_empty_defaults(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the help gives a default to options that have none."""
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: )" not in text
+    for empty in ("None", "False", "[", "''"):
+        assert f"default: {empty}" not in text
+    if command == "simulate":
+        assert "bands to observe (default: g r i)" in text
 
 
 def test_quick_look_configuration() -> None:

@@ -14,6 +14,7 @@ import ast
 import contextlib
 import importlib
 import io
+import math
 import re
 import shlex
 import textwrap
@@ -25,6 +26,7 @@ import click
 import pytest
 
 from lsst.astroclearnet.arguments import make_parser
+from lsst.astroclearnet.commands._actions import _survey_options
 from lsst.astroclearnet.tasks import MakeColorPicturesConfig, MeasureRestorationConfig, RestoreCoaddConfig
 from lsst.pipe.base import Pipeline
 
@@ -192,6 +194,28 @@ def test_python_compiles_and_its_imports_resolve(block: str) -> None:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+def test_examples_name_patches_of_the_demonstration() -> None:
+    """If this fails, an example ends with an error on the only repository
+    that every reader has.
+    """
+    survey = _survey_options(make_parser().parse_args(["demo", "demo"]))
+    height, width = (cells * survey.patch_cells for cells in survey.num_patches)
+    side = survey.cell_size
+    # Patches touch, and have a cell of border.
+    rows, columns = (height + 2) * side, (width + 2) * side
+    found = 0
+    for page in PAGES:
+        for block in list_blocks(page, "python"):
+            for number in re.findall(r"""\bpatch"? ?[=:] ?(\d+)""", block):
+                assert int(number) < math.prod(survey.num_patches), page.name
+                found += 1
+            for y, x in re.findall(r"Box.factory\[\d+:(\d+), \d+:(\d+)\]", block):
+                assert int(y) <= rows, page.name
+                assert int(x) <= columns, page.name
+                found += 1
+    assert found > 5
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)

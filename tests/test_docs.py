@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
 
 TOP = Path(__file__).parents[1]
 
@@ -67,6 +68,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert process.returncode == 0, process.stderr
+    # Such as the kernel of the notebook may write.
+    assert "WARNING" not in process.stderr
     return folder / "html"
 
 
@@ -145,6 +148,10 @@ def test_formulae_and_outputs_are_drawn(pages: dict[Path, Page], site: Path) -> 
     assert "math" in pages[method].tags
     # The index of a letter with a hat stands beside it, not below.
     assert "<msub><mover><mi>k</mi>" in method.read_text()
+    # Indices and exponents are off the line.
+    font = TTFont(site / "_static" / "formulae.woff")
+    assert font["MATH"].table.MathConstants.SubscriptShiftDown.Value > 0.1 * font["head"].unitsPerEm
+    assert "formulae.woff" in (site / "_static" / "site.css").read_text()
     notebook = site / "notebooks" / "restore-arrays.html"
     assert any(source.endswith(".png") for source in pages[notebook].sources)
     assert "rms of (measured - true) / error" in notebook.read_text()

@@ -124,17 +124,17 @@ def test_read_only_arrays(arrays: ExposureArrays) -> None:
 
 def test_psfs_are_normalised_cell_by_cell(arrays: ExposureArrays) -> None:
     """If it fails, the flux scale follows the norm of the PSF images."""
-    kernels = np.stack([gaussian_kernel(f, 9) for f in (3.0, 3.5, 4.0, 4.5, 5.0, 5.5)])
-    psfs = np.stack([kernels.reshape(2, 3, 9, 9) * scale for scale in (1.0, 40.0)])
+    kernels = np.stack([gaussian_kernel(f, 15) for f in (3.0, 3.5, 4.0, 4.5, 5.0, 5.5)])
+    psfs = np.stack([kernels.reshape(2, 3, 15, 15) * scale for scale in (1.0, 40.0)])
     psfs[0, 1, 2] *= 5.0
     stack = ExposureStack.from_arrays(*arrays[:3], psfs)
     np.testing.assert_allclose(stack.psfs.sum(dim=(-1, -2)).numpy(), 1.0)
-    np.testing.assert_allclose(stack.psfs[0].numpy(), kernels.reshape(2, 3, 9, 9))
+    np.testing.assert_allclose(stack.psfs[0].numpy(), kernels.reshape(2, 3, 15, 15))
 
 
 def test_cell_without_psf_takes_the_mean(arrays: ExposureArrays) -> None:
     """If it fails, one missing cell loses the exposure."""
-    kernels = np.stack([gaussian_kernel(f, 9) for f in (3.0, 4.0, 5.0)])
+    kernels = np.stack([gaussian_kernel(f, 15) for f in (3.0, 4.0, 5.0)])
     psfs = np.stack([kernels[:, None], kernels[:, None]])
     psfs[1, 2] = np.nan
     stack = ExposureStack.from_arrays(*arrays[:3], psfs)

@@ -146,10 +146,10 @@ def test_senseless_psf_drops_its_exposure(
     with caplog.at_level(logging.WARNING):
         result = PrepareExposuresTask().run(visit_images=[observe(1), observe(2, psf=psf)], geometry=GEOMETRY)
     assert [exposure.identity.visit for exposure in result.source.cutouts] == [1]
-    reason = result.dropped["visit 2, detector 0"]
+    reason = result.dropped["TestCam visit 2, detector 0"]
     assert reason.startswith("bad_psf: ")
     assert re.search(message, reason)
-    assert "Dropped visit 2, detector 0 (bad_psf)" in caplog.text
+    assert "Dropped TestCam visit 2, detector 0 (bad_psf)" in caplog.text
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -161,7 +161,7 @@ def test_cut_psf_is_named(size: int, caplog: pytest.LogCaptureFixture) -> None:
             [observe(1), observe(2, psf=cut), observe(3), observe(4)], do_linear=False
         ).restored_coadd_metrics
     consistent = {exposure["visit"]: exposure["psf_consistent"] for exposure in metrics["exposures"]}
-    assert "visit 2, detector 0" in metrics["dropped"] or not consistent[2]
+    assert "TestCam visit 2, detector 0" in metrics["dropped"] or not consistent[2]
     warnings = [record.getMessage() for record in caplog.records if "visit 2" in record.getMessage()]
     assert any("do not fit their stars" in text or "Dropped" in text for text in warnings)
 
@@ -176,13 +176,13 @@ def test_wrong_variance_is_named(factor: float, caplog: pytest.LogCaptureFixture
         metrics = run(images, do_linear=False).restored_coadd_metrics
     if factor < 0.1:
         # It is even taken for the one that the others have to agree with.
-        assert "visit 2, detector 0" in metrics["dropped"]
-        assert "Dropped visit 2, detector 0" in caplog.text
+        assert "TestCam visit 2, detector 0" in metrics["dropped"]
+        assert "Dropped TestCam visit 2, detector 0" in caplog.text
     else:
         wrong = metrics["exposures"][1]["chi_square"]
         assert wrong > 2.0 if factor < 1.0 else wrong < 0.5
         assert "variances of some exposures do not fit their residuals" in caplog.text
-        assert f"visit 2, detector 0: {wrong:.3g}" in caplog.text
+        assert f"TestCam visit 2, detector 0: {wrong:.3g}" in caplog.text
 
 
 def test_other_band_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -192,8 +192,8 @@ def test_other_band_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
         metrics = run(images, do_linear=False).restored_coadd_metrics
     # One that does not know its band is taken at the word of the query.
     assert [exposure["visit"] for exposure in metrics["exposures"]] == [1, 3, 4]
-    assert metrics["dropped"] == {"visit 2, detector 0": "wrong_band: It is of band 'r', not 'i'."}
-    assert "Dropped visit 2, detector 0 (wrong_band)" in caplog.text
+    assert metrics["dropped"] == {"TestCam visit 2, detector 0": "wrong_band: It is of band 'r', not 'i'."}
+    assert "Dropped TestCam visit 2, detector 0 (wrong_band)" in caplog.text
     with pytest.raises(UpstreamFailureNoWorkFound, match="wrong_band: It is of band 'r', not 'i'"):
         run([observe(2, band="r")])
 

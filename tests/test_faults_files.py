@@ -63,7 +63,7 @@ def test_truncated_file_is_dropped(butler: Butler, share: float) -> None:
     finally:
         path.write_bytes(data)
     assert [exposure.identity.visit for exposure in result.source.cutouts] == [1]
-    assert result.dropped["visit 2, detector 0"].startswith("unreadable: ")
+    assert result.dropped["TestCam visit 2, detector 0"].startswith("unreadable: ")
 
 
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
@@ -83,7 +83,7 @@ def test_file_of_something_else_is_dropped(butler: Butler, content: bytes | None
     finally:
         path.write_bytes(data)
     assert [exposure.identity.visit for exposure in result.source.cutouts] == [1]
-    assert result.dropped["visit 2, detector 0"].startswith("unreadable: ")
+    assert result.dropped["TestCam visit 2, detector 0"].startswith("unreadable: ")
 
 
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")

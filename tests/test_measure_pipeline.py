@@ -147,7 +147,8 @@ def test_every_input_is_made_by_an_earlier_task() -> None:
 
 def test_settings_that_the_coadd_needs() -> None:
     """If it fails, variances are rescaled, aperture corrections of no visit
-    are applied, or a mask plane that no coadd has stops the task.
+    are applied, a mask plane that no coadd has stops the task, or stars beside
+    pixels without data have no flux.
     """
     tasks = read_tasks()
     assert tasks["detectRestoredPeaks"][1]["doScaleVariance"] is False
@@ -164,6 +165,7 @@ def test_settings_that_the_coadd_needs() -> None:
         assert 'planes = ["CLIPPED", "REJECTED", "INEXACT_PSF", "FEW_EXPOSURES"]' in code
         assert "masksFpAnywhere = planes" in code
         assert "masksFpCenter = planes" in code
+        assert 'plugins["base_PsfFlux"].badMaskPlanes = ["NO_DATA"]' in code
 
 
 def test_subset_holds_all_tasks() -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from lsst.astroclearnet.metrics import (
     point_source_image,
     psf_flux,
     psf_flux_correlated,
+    seeing_of_kernel,
     star_statistics,
     stellar_fwhms,
 )
@@ -95,6 +97,18 @@ def test_fwhm_of_kernel_refuses() -> None:
     with pytest.raises(ValueError, match="finite and have a positive peak"):
         fwhm_of_kernel(np.full((9, 9), np.nan))
     assert np.isnan(fwhm_of_kernel(np.ones((9, 9))))
+
+
+def test_seeing_of_any_stamp() -> None:
+    """If it fails, an exposure with a cut PSF has no seeing, or another one
+    than the half width of its PSF.
+    """
+    stamp = moffat(3.7, 2.5)
+    assert seeing_of_kernel(stamp) == fwhm_of_kernel(stamp)
+    # A Gaussian that is cut inside half of its peak, and one too small.
+    for size in (9, 5):
+        cut = gaussian(20.0, size)
+        assert seeing_of_kernel(cut) == pytest.approx(size * (2.0 * math.log(2.0) / math.pi) ** 0.5, rel=0.02)
 
 
 def test_point_source_image_positions() -> None:

@@ -66,6 +66,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         (RejectionOptions(), {"low_threshold": 6.0}, "at most high_threshold=5.0"),
         (RejectionOptions(), {"psf_tolerance": -0.1}, "non-negative"),
         (RejectionOptions(), {"shift_tolerance": -0.1}, "non-negative"),
+        (RejectionOptions(), {"variability": -0.1}, "non-negative"),
         (RejectionOptions(), {"num_rounds": 0}, "positive"),
         (NoiseOptions(), {"num_draws": 0}, "positive"),
         (NoiseOptions(), {"num_realizations": -1}, "at least 0 and at most num_draws=6"),

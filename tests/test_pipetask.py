@@ -253,9 +253,9 @@ def test_unreadable_image_is_dropped(repo: Path, tmp_path: Path) -> None:
     )
     typed[typed.index("TestCam/defaults")] = "TestCam/broken,TestCam/defaults"
     output = command("pipetask", *typed)
-    assert "Dropped visit 5, detector 0 (unreadable)" in output
+    assert "Dropped TestCam visit 5, detector 0 (unreadable)" in output
     metrics = Butler.from_config(str(repo)).get(
         "restored_coadd_metrics", skymap="test_map", tract=3, patch=0, band="i", collections="u/test/broken"
     )
-    assert metrics["dropped"]["visit 5, detector 0"].startswith("unreadable")
+    assert metrics["dropped"]["TestCam visit 5, detector 0"].startswith("unreadable")
     assert metrics["patch"]["num_exposures"] == 3

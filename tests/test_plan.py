@@ -126,6 +126,17 @@ def test_curve() -> None:
     assert np.flatnonzero(curve["proposed"]) == np.flatnonzero(curve["target_fwhm"] == band.target_fwhm)
 
 
+def test_seeing_is_the_width_at_half_maximum() -> None:
+    """If it fails, the plan has another seeing than status and report."""
+    stamp = 0.8 * gaussian_kernel(4.0, 45) + 0.2 * gaussian_kernel(12.0, 45)
+    stack = PatchStack(np.stack([stamp, stamp]), np.ones(2), SCALE)
+    (band,) = plan_campaign(CampaignSample((BandSample("i", (stack,), 2, 2, 1),), "m", {})).bands
+    # The wings have 1 / 37 of the peak: they hardly move its half.
+    assert band.seeing == pytest.approx(4.0 * SCALE, rel=0.03)
+    assert band.effective_fwhm == pytest.approx(kernel_fwhm(stamp) * SCALE)
+    assert band.effective_fwhm > 1.15 * band.seeing
+
+
 def test_departure_limits_the_target() -> None:
     """If it fails, a target is proposed at which stars have another PSF, or
     the table does not say so.
@@ -191,7 +202,7 @@ def test_bound_out_of_reach() -> None:
     """If it fails, a bound is broken in silence."""
     sample = CampaignSample((gaussian_band("i", [4.0, 4.0]),), None, {})
     text = plan_text(sample, max_noise=0.01)
-    assert "Band i: no target up to the median seeing keeps the noise below the bound." in text
+    assert "Band i: no target up to the median effective FWHM, " in text
     assert "no sky map" in text
     # The width of the sampled kernel, rounded up.
     assert text.endswith("-c restoreCoadd:target_fwhm=0.68 -d \"band='i'\"")
@@ -205,11 +216,11 @@ def test_sample(butler: Butler) -> None:
     """If it fails, the curve is that of other exposures."""
     seen: list[tuple[int, int, str]] = []
     sample = sample_campaign(butler, progress=lambda *report: seen.append(report))
-    assert seen[0] == (0, 8, "visit 1, detector 0")
+    assert seen[0] == (0, 8, "TestCam visit 1, detector 0")
     assert (sample.skymap, sample.skipped) == ("test_map", SKIPPED)
     assert [(b.band, b.num_exposures, b.num_exposures_found, b.num_patches_found) for b in sample.bands] == [
-        ("i", 3, 6, 2),
         ("r", 2, 2, 2),
+        ("i", 3, 6, 2),
     ]
     for band in sample.bands:
         sights = [sight for sight in SIGHTS.values() if sight[0] == band.band]
@@ -236,7 +247,7 @@ def test_selection(butler: Butler) -> None:
         ({"where": "visit ="}, "--where 'visit =': "),
         ({"where": "visit = 77"}, "There is no visit_image in Test/visits, skymaps on .* with visit = 77"),
         ({"where": "visit IN (6, 7)"}, "No visit image can be used: 1 no_usable_pixels, 1 not_calibrated"),
-        ({"bands": ["i", "z"]}, "There is no visit_image in band 'z', only in i, r"),
+        ({"bands": ["i", "z"]}, "There is no visit_image in band 'z', only in r, i"),
         ({"skymap": "other"}, "There is no sky map 'other'; there is test_map"),
         ({"dataset_type": "calexp"}, "There is no calexp in Test/visits"),
     ],
@@ -330,7 +341,7 @@ def test_command(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     table = Table.read(path)
     assert table.meta["skipped"] == SKIPPED
-    assert list(dict.fromkeys(table["band"])) == ["i", "r"]
+    assert list(dict.fromkeys(table["band"])) == ["r", "i"]
     targets = {band["target_fwhm"] for band in table.meta["bands"].values()}
     assert lines[-1] == f"  -c restoreCoadd:target_fwhm={targets.pop():.2f}"
     assert not targets

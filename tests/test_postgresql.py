@@ -105,7 +105,7 @@ def test_campaign_with_four_processes(
     assert main(["simulate", str(root), "--registry", registry, *words.split()]) == 0
     capsys.readouterr()
     assert main(["status", str(root), DEFAULTS]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 4 missing"
+    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 4 not finished"
 
     skymap = SurveyOptions().skymap
     settings = ("target_fwhm=0.54", "restoration.fit.max_epochs=5", "restoration.noise.num_draws=2")

@@ -85,13 +85,13 @@ def test_good_ones_are_sorted_and_bad_ones_named(geometry: PatchGeometry) -> Non
     assert exposures_of(result)[0].covered.shape == result.source.shape
     reasons = {name: text.split(":")[0] for name, text in result.dropped.items()}
     assert reasons == {
-        "visit 4, detector 0": "not_calibrated",
-        "visit 3, detector 0": "no_overlap",
-        "visit 5, detector 2": "duplicate",
-        "visit 2, detector 0": "too_few_pixels",
+        "TestCam visit 4, detector 0": "not_calibrated",
+        "TestCam visit 3, detector 0": "no_overlap",
+        "TestCam visit 5, detector 2": "duplicate",
+        "TestCam visit 2, detector 0": "too_few_pixels",
     }
-    assert "adu" in result.dropped["visit 4, detector 0"]
-    assert "min_good_fraction=90.00%" in result.dropped["visit 2, detector 0"]
+    assert "adu" in result.dropped["TestCam visit 4, detector 0"]
+    assert "min_good_fraction=90.00%" in result.dropped["TestCam visit 2, detector 0"]
 
 
 def test_reading_a_part_is_the_same_as_having_it_all(
@@ -151,9 +151,11 @@ def test_background_and_sky_correction(geometry: PatchGeometry) -> None:
     backgrounds = BackgroundMap()
     backgrounds.add("sky", ChebyshevField(box, np.array([[8.0]]), unit=u.nJy), is_subtracted=True)
     visit_images = [make(1, backgrounds=backgrounds), make(2)]
+    first, second = ("TestCam", 1, 0), ("TestCam", 2, 0)
     corrections = {
-        (1, 0): Image(np.full(SHAPE, 3.0, dtype=np.float32)),
-        (2, 0): ChebyshevField(box, np.array([[4.0]]), unit=u.nJy),
+        first: Image(np.full(SHAPE, 3.0, dtype=np.float32)),
+        second: ChebyshevField(box, np.array([[4.0]]), unit=u.nJy),
+        ("OtherCam", 1, 0): Image(np.full(SHAPE, 7.0, dtype=np.float32)),
     }
 
     def values(**options: Any) -> tuple[dict[int, float], dict[str, str]]:
@@ -166,12 +168,12 @@ def test_background_and_sky_correction(geometry: PatchGeometry) -> None:
     assert values(sky_corrections=corrections, do_apply_sky_correction=True)[0] == {1: -2.0, 2: -3.0}
     kept, dropped = values(do_restore_background=True)
     assert kept == {1: 9.0}
-    assert dropped["visit 2, detector 0"].startswith("no_background: ")
-    kept, dropped = values(do_apply_sky_correction=True, sky_corrections={(2, 0): corrections[2, 0]})
+    assert dropped["TestCam visit 2, detector 0"].startswith("no_background: ")
+    kept, dropped = values(do_apply_sky_correction=True, sky_corrections={second: corrections[second]})
     assert kept == {2: -3.0}
-    assert dropped["visit 1, detector 0"].startswith("no_sky_correction: ")
-    handle = InMemoryDatasetHandle(corrections[1, 0], storageClass="ImageF")
-    kept, _ = values(do_apply_sky_correction=True, sky_corrections={(1, 0): handle})
+    assert dropped["TestCam visit 1, detector 0"].startswith("no_sky_correction: ")
+    handle = InMemoryDatasetHandle(corrections[first], storageClass="ImageF")
+    kept, _ = values(do_apply_sky_correction=True, sky_corrections={first: handle})
     assert kept == {1: -2.0}
 
 

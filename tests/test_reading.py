@@ -21,6 +21,8 @@ from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import _reading
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
+from lsst.daf.butler.datastores.file_datastore import get
+from lsst.daf.butler.datastores.file_datastore.get import _warn_about_converted_component_read
 from lsst.images import VisitImage
 
 SHAPE = (400, 420)
@@ -150,6 +152,36 @@ def test_exposure_of_the_full_stack(
     assert converted == [exposure]
     assert part.bbox == read(visit_image, geometry).bbox
     assert part.bbox != visit_image.bbox
+
+
+def test_nothing_is_warned_of_what_is_not_read(
+    butler: Butler, visit_image: VisitImage, geometry: PatchGeometry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, the log has a long warning of the Butler for each image
+    that is stored as an ExposureF, or lacks other messages of the Butler.
+    """
+    (ref,) = butler.query_datasets("visit_image", collections="run")
+    classes = [butler.storageClasses.getStorageClass(name) for name in ("ExposureF", "VisitImage")]
+
+    class Stored(Handle):
+        """A handle of an image that is stored as an ExposureF."""
+
+        def get(self, **arguments: Any) -> Any:
+            """Warn and fail as the Butler does where it is asked for parts."""
+            if "component" in arguments:
+                _warn_about_converted_component_read(ref, arguments["component"], *classes)
+                get.log.warning("Something else.")
+                raise KeyError("components")
+            return super().get(**arguments)
+
+    part = read(Stored(native=visit_image), geometry)
+    assert part.bbox == read(visit_image, geometry).bbox
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "Something else."
+    ]
+    # Who asks for components of their own accord is still warned.
+    _warn_about_converted_component_read(ref, "components", *classes)
+    assert "which the dataset was written with, does not define it" in caplog.text
 
 
 def test_unreadable(geometry: PatchGeometry) -> None:

@@ -125,7 +125,7 @@ def test_restoration_with_the_calibration_of_visit_summaries(field: StarField) -
     another width or of another flux.
     """
     images = [observe(field, visit) for visit in VISITS]
-    summaries = {visit: {5: calibration(visit)} for visit in VISITS}
+    summaries = {("TestCam", visit): {5: calibration(visit)} for visit in VISITS}
     outputs = RestoreCoaddTask(config=make_config()).run(
         visit_images=images, geometry=field.geometry, band="i", visit_summaries=summaries
     )
@@ -154,16 +154,16 @@ def test_calibrated_image_is_not_calibrated_again(field: StarField, caplog: pyte
     """
     images = [observe(field, visit) for visit in VISITS]
     images[1] = images[1].convert_unit(u.nJy)
-    summaries = {visit: {5: calibration(visit)} for visit in VISITS}
+    summaries = {("TestCam", visit): {5: calibration(visit)} for visit in VISITS}
     outputs = RestoreCoaddTask(config=make_config()).run(
         visit_images=images, geometry=field.geometry, band="i", visit_summaries=summaries
     )
     dropped = outputs.restored_coadd_metrics["dropped"]
-    assert list(dropped) == ["visit 12, detector 5"]
-    assert dropped["visit 12, detector 5"].startswith("already_calibrated: Its pixels are in nJy")
-    assert "use_visit_summary_photo_calib=False" in dropped["visit 12, detector 5"]
+    assert list(dropped) == ["TestCam visit 12, detector 5"]
+    assert dropped["TestCam visit 12, detector 5"].startswith("already_calibrated: Its pixels are in nJy")
+    assert "use_visit_summary_photo_calib=False" in dropped["TestCam visit 12, detector 5"]
     assert "already_calibrated" in caplog.text
-    assert outputs.restored_coadd.metadata["dropped_0"].startswith("visit 12, detector 5")
+    assert outputs.restored_coadd.metadata["dropped_0"].startswith("TestCam visit 12, detector 5")
     assert star_ratio(field, outputs) == pytest.approx(1.0, abs=0.03)
 
 
@@ -190,7 +190,7 @@ def test_every_missing_part_has_its_reason(field: StarField) -> None:
     preliminary one, unnoticed.
     """
     full = calibration(11)
-    summaries: dict[int, Any] = {
+    contents: dict[int, Any] = {
         11: {4: full},
         12: {5: dataclasses.replace(full, psf=None)},
         13: {5: dataclasses.replace(full, projection=None)},
@@ -198,6 +198,9 @@ def test_every_missing_part_has_its_reason(field: StarField) -> None:
         16: SimpleNamespace(dataId={}, get=lambda: 1 / 0),
         17: {5: full},
     }
+    summaries = {("TestCam", visit): content for visit, content in contents.items()}
+    # Of another instrument, whose visits have the same numbers.
+    summaries["OtherCam", 15] = {5: full}
     images = [
         make_visit_image(np.ones(SHAPE), make_projection(SHAPE, visit=visit, detector=5))
         for visit in range(11, 18)
@@ -205,18 +208,18 @@ def test_every_missing_part_has_its_reason(field: StarField) -> None:
     sources, refused = apply_visit_summaries(images, summaries, psf=True, wcs=True, photo_calib=True)
     assert [source.identity.visit for source in sources if isinstance(source, RecalibratedSource)] == [17]
     assert {name: reason.partition(":")[0] for name, reason in refused.items()} == {
-        "visit 11, detector 5": "not_in_visit_summary",
-        "visit 12, detector 5": "no_psf",
-        "visit 13, detector 5": "no_wcs",
-        "visit 14, detector 5": "no_photo_calib",
-        "visit 15, detector 5": "no_visit_summary",
-        "visit 16, detector 5": "no_visit_summary",
+        "TestCam visit 11, detector 5": "not_in_visit_summary",
+        "TestCam visit 12, detector 5": "no_psf",
+        "TestCam visit 13, detector 5": "no_wcs",
+        "TestCam visit 14, detector 5": "no_photo_calib",
+        "TestCam visit 15, detector 5": "no_visit_summary",
+        "TestCam visit 16, detector 5": "no_visit_summary",
     }
-    assert "division by zero" in refused["visit 16, detector 5"]
+    assert "division by zero" in refused["TestCam visit 16, detector 5"]
     # What is not asked for may be missing.
     sources, refused = apply_visit_summaries(images[1:4], summaries, psf=False, wcs=True, photo_calib=False)
     assert len(sources) == 2
-    assert list(refused) == ["visit 13, detector 5"]
+    assert list(refused) == ["TestCam visit 13, detector 5"]
 
 
 def test_visit_summary_is_read_once(field: StarField) -> None:
@@ -232,7 +235,9 @@ def test_visit_summary_is_read_once(field: StarField) -> None:
         for detector in (5, 6)
     ]
     handle = SimpleNamespace(dataId={"visit": 12}, get=get)
-    sources, refused = apply_visit_summaries(images, {12: handle}, psf=True, wcs=True, photo_calib=True)
+    sources, refused = apply_visit_summaries(
+        images, {("TestCam", 12): handle}, psf=True, wcs=True, photo_calib=True
+    )
     assert (len(sources), refused, len(calls)) == (2, {}, 1)
 
 
@@ -287,7 +292,7 @@ def test_depth_of_a_selection_is_that_of_the_new_calibration(field: StarField, b
         new = dataclasses.replace(calibration(12), scaling=scaling(NJY_PER_ELECTRON * factor))
         source = RecalibratedSource(handle, ExposureId(12, 5, "TestCam"), new)
         result = task.run(visit_images=[source], geometry=field.geometry)
-        depths.append(result.summaries["visit 12, detector 5"]["depth"])
+        depths.append(result.summaries["TestCam visit 12, detector 5"]["depth"])
     assert depths[0] - depths[1] == pytest.approx(2.5, abs=0.01)
 
 
@@ -318,16 +323,17 @@ def test_quantum_gathers_what_is_connected() -> None:
     """If it fails, a quantum reads the wrong dataset type, or no calibration
     although one is connected.
     """
-    handles = [SimpleNamespace(dataId={"instrument": "HSC", "visit": visit}) for visit in (7, 9)]
+    names = [("HSC", 7), ("HSC", 9), ("DECam", 7)]
+    handles = [SimpleNamespace(dataId={"instrument": name, "visit": visit}) for name, visit in names]
     butler: Any = Quantum()
     warps = gather_sources(butler, connect(direct_warps=handles))
     found = [warp.identity for warp in warps if isinstance(warp, DirectWarpSource)]
-    assert [(identity.visit, identity.instrument) for identity in found] == [(7, "HSC"), (9, "HSC")]
+    assert [identity.visit_key for identity in found] == names
     images = connect(visit_images=handles)
     assert gather_sources(butler, images) == handles
     assert gather_visit_summaries(butler, images) is None
     both = connect(visit_images=handles, visit_summaries=handles)
-    assert gather_visit_summaries(butler, both) == {7: handles[0], 9: handles[1]}
+    assert gather_visit_summaries(butler, both) == dict(zip(names, handles, strict=True))
 
 
 def test_connections_follow_the_configuration() -> None:

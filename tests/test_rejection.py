@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, RejectionOptions, reject_outliers
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    ForwardModel,
+    PixelPositions,
+    RejectionOptions,
+    gaussian_kernel,
+    reject_outliers,
+)
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (84, 100)
@@ -197,3 +204,154 @@ def test_fully_masked_exposure() -> None:
     assert rejected[track].mean() > 0.95
     assert not rejected[4].any()
     assert rejected[[0, 1, 3]].mean() < 0.005
+
+
+def smooth_arrays(level: float, *, seed: int = 3) -> ExposureArrays:
+    """Return exposures of a plane and a wide hill, as nebulae are."""
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    hill = np.exp(-((rows - 20.0) ** 2 + (columns - 70.0) ** 2) / (2.0 * 40.0**2))
+    light = level * (0.6 + 0.004 * rows + 0.5 * hill)
+    arrays = make_exposure_arrays(SHAPE, FWHMS, stars=[], seed=None)
+    variances = arrays.variances * (1.0 + level / 1000.0)
+    noise = np.random.default_rng(seed).normal(size=variances.shape) * np.sqrt(variances)
+    return arrays._replace(images=arrays.images + light + noise, variances=variances)
+
+
+@pytest.mark.parametrize("level", [30.0, 1000.0])
+def test_smooth_light_hides_nothing(level: float) -> None:
+    """If it fails, artefacts on nebulae and haloes stay in the coadd."""
+    arrays = smooth_arrays(level)
+    sigma = arrays.variances[0, 0, 0] ** 0.5
+    strong = add_trail(arrays, 20.0 * sigma)
+    arrays.images[3, 50:52, 30] += 20.0 * sigma
+    rejected = find(arrays)
+    assert rejected[strong].mean() > 0.95
+    assert rejected[3, 50:52, 30].all()
+    assert rejected[[0, 2, 4]].mean() < 1e-4
+
+
+def test_smooth_light_is_kept() -> None:
+    """If it fails, bright light is cut out, at the border of the data or
+    where a flat field is a little off.
+    """
+    arrays = smooth_arrays(1000.0)
+    arrays.images[0] *= 1.01
+    assert find(arrays).mean() < 1e-4
+
+
+@pytest.mark.parametrize("star", [0, 1])
+@pytest.mark.parametrize("place", [(0, 0), (2, -1), (0, 3)])
+def test_cosmic_ray_on_a_star_is_found(star: int, place: tuple[int, int]) -> None:
+    """If it fails, a bright star hides cosmic rays."""
+    arrays = make_arrays()
+    y, x = (round(c) + d for c, d in zip(STARS[star][:2], place, strict=True))
+    arrays.images[3, y, x : x + 2] += 12.0 * np.sqrt(arrays.variances[3, y, x : x + 2])
+    rejected = find(arrays)
+    assert rejected[3, y, x : x + 2].any()
+    assert rejected.sum() < 25
+
+
+def changed_stars(kind: str, exposure: int) -> np.ndarray:
+    """Return by what stars differ in one exposure."""
+    fwhm = FWHMS[exposure]
+    before = gaussian_stars(SHAPE, STARS, fwhm)
+    if kind in {"brighter", "fainter"}:
+        return before * (0.3 if kind == "brighter" else -0.3)
+    if kind == "moved":
+        return gaussian_stars(SHAPE, [(y + 0.07, x - 0.07, f) for y, x, f in STARS], fwhm) - before
+    if kind in {"wider", "narrower"}:
+        return gaussian_stars(SHAPE, STARS, fwhm * (1.04 if kind == "wider" else 0.96)) - before
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    sy, sx = 1.03 * fwhm / 2.3548, fwhm / 2.3548 / 1.03
+    after = [
+        f / (2.0 * np.pi * sy * sx) * np.exp(-0.5 * (((rows - y) / sy) ** 2 + ((columns - x) / sx) ** 2))
+        for y, x, f in STARS
+    ]
+    return np.sum(after, axis=0) - before
+
+
+@pytest.mark.parametrize("kind", ["brighter", "fainter", "moved", "wider", "narrower", "elongated"])
+@pytest.mark.parametrize("exposure", [0, 2])
+def test_what_differs_in_one_exposure_alone_is_kept(kind: str, exposure: int) -> None:
+    """If it fails, variable stars lose their light, and all stars where one
+    PSF or position is a little wrong.
+    """
+    arrays = make_arrays()
+    arrays.images[exposure] += changed_stars(kind, exposure)
+    rejected = find(arrays)
+    for y, x, _ in STARS:
+        around = rejected[:, round(y) - 5 : round(y) + 6, round(x) - 5 : round(x) + 6]
+        assert around.sum() <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sharpest_of_three_keeps_the_surroundings_of_stars(seed: int) -> None:
+    """If it fails, what blurred exposures do not resolve is taken for an
+    artefact, six pixels from bright stars.
+    """
+    stars = [(15.0 + 18.3 * k, 14.0 + 17.7 * j, 3000.0) for k in range(4) for j in range(5)]
+    arrays = make_exposure_arrays(SHAPE, (3.5, 4.5, 5.5), stars=stars, gain=50.0, seed=seed)
+    assert find(arrays).mean() < 1e-4
+
+
+def test_noise_that_differs_within_exposures_is_kept() -> None:
+    """If it fails, noisy parts of an exposure are rejected."""
+    arrays = make_exposure_arrays(SHAPE, FWHMS, stars=[], seed=None)
+    rng = np.random.default_rng(5)
+    factor = np.ones(arrays.images.shape)
+    factor[1, :, 50:] = 25.0
+    factor[3, 40:] = 1.0 / 25.0
+    arrays = arrays._replace(
+        images=rng.normal(size=factor.shape) * np.sqrt(factor), variances=arrays.variances * factor
+    )
+    assert find(arrays).mean() < 2e-4
+    # Five sigma where it is quiet.
+    arrays.images[3, 60:63, 40] += 10.0 / 5.0
+    assert find(arrays)[3, 60:63, 40].all()
+
+
+@pytest.mark.parametrize("place", [(0, slice(40, 43)), (slice(30, 33), 99)])
+def test_cosmic_ray_at_the_border_is_found(place: tuple[slice | int, slice | int]) -> None:
+    """If it fails, the outermost pixels keep their artefacts."""
+    arrays = make_arrays()
+    arrays.images[2][place] += 12.0
+    assert find(arrays)[2][place].all()
+
+
+def dithered(seed: int) -> tuple[ExposureArrays, PixelPositions]:
+    """Return sharp exposures on their own pixels."""
+    rng = np.random.default_rng(seed)
+    offsets = rng.uniform(-0.5, 0.5, size=(6, 2))
+    fwhms = np.linspace(2.0, 3.0, 6)
+    rows, columns = np.mgrid[2 : SHAPE[0] - 2, 2 : SHAPE[1] - 2].astype(float)
+    y, x = (np.stack([grid + o[k] for o in offsets]) for k, grid in enumerate((rows, columns)))
+    light = np.stack(
+        [
+            gaussian_stars(rows.shape, [(sy - 2 - o[0], sx - 2 - o[1], 0.4 * f) for sy, sx, f in STARS], w)
+            for o, w in zip(offsets, fwhms, strict=True)
+        ]
+    )
+    variances = 1.0 + light / 50.0
+    images = light + rng.normal(size=light.shape) * np.sqrt(variances)
+    psfs = np.stack([gaussian_kernel(w, 25) for w in fwhms])
+    positions = PixelPositions.from_arrays(SHAPE, y, x, np.ones(y.shape))
+    return ExposureArrays(images, variances, np.ones(y.shape, dtype=bool), psfs), positions
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dithered_sharp_exposures(seed: int) -> None:
+    """If it fails, stars between pixels are taken for cosmic rays, or hide
+    them.
+    """
+    arrays, positions = dithered(seed)
+    rays = [(20, 25), (55, 69), (40, 40)]
+    for y, x in rays:
+        arrays.images[2, y, x : x + 2] += 15.0 * np.sqrt(arrays.variances[2, y, x : x + 2])
+    stack = ExposureStack.from_arrays(*arrays, positions=positions)
+    with torch.no_grad():
+        model = ForwardModel.from_stack(stack, 2.6)
+        rejected = reject_outliers(stack, model, RejectionOptions()).numpy()
+    for y, x in rays:
+        assert rejected[2, y, x : x + 2].any()
+        rejected[2, y - 3 : y + 4, x - 3 : x + 5] = False
+    assert rejected.mean() < 1e-4

@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import math
 import shutil
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.report import ReportError, read_contents, write_report
+from lsst.astroclearnet.report import PatchContents, ReportError, read_contents, write_report
 from lsst.astroclearnet.repository import create_repository, register_sky_map
 from lsst.astroclearnet.tests import make_patch_geometry
 from lsst.daf.butler import Butler, DatasetType
@@ -45,6 +47,7 @@ EXPOSURE = {
     "psf_width_sigma": math.inf,
     "background": [0.5, 0.0, 0.0],
 }
+UNLIKE = {**EXPOSURE, "visit": 43, "chi_square": 5.27}
 
 
 def make_quality(patch: int, band: str) -> dict[str, Any]:
@@ -76,9 +79,16 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
                 "limits": [0.01, 0.03],
                 "verdict": "bad" if is_bad else "good",
                 "words": CONCERN if is_bad else "",
-            }
+            },
+            {
+                "name": "chi_square_weight",
+                "value": 0.02 if band == "i" else 0.6,
+                "limits": [0.1, 0.5],
+                "verdict": "good" if band == "i" else "bad",
+                "words": "",
+            },
         ],
-        "exposures": [EXPOSURE],
+        "exposures": [EXPOSURE, UNLIKE],
     }
 
 
@@ -168,6 +178,37 @@ def test_every_link_leads_to_a_file(report: Path) -> None:
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_are_neither_paths_nor_markup(repository: str, tmp_path: Path) -> None:
+    """If it fails, a name in a repository is run by the browser, or says
+    where files are written.
+    """
+    contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="T")
+    name, band = "../../m'\"><script>alert(1)</script>", "/i #<blink>?"
+
+    def rename(patch: PatchContents) -> PatchContents:
+        bands = [dataclasses.replace(found, band=band + found.band) for found in patch.bands]
+        return dataclasses.replace(patch, skymap=name, bands=bands)
+
+    tracts = [
+        dataclasses.replace(tract, skymap=name, patches=[rename(patch) for patch in tract.patches])
+        for tract in contents.tracts
+    ]
+    hostile = dataclasses.replace(contents, title=name, collections=[name], tracts=tracts)
+    report = write_report(hostile, tmp_path / "outer" / "report", notes=[name])
+    assert [path.name for path in tmp_path.iterdir()] == ["outer"]
+    assert [path.name for path in report.parent.parent.iterdir()] == ["report"]
+    pages = {path: Page(path) for path in report.parent.rglob("*.html")}
+    assert len(pages) == 3
+    for path, page in pages.items():
+        for element in ("<script", "<blink>"):
+            assert element not in path.read_text()
+        for link in page.links + page.sources:
+            place, _, anchor = link.partition("#")
+            target = (path.parent / urllib.parse.unquote(place)).resolve()
+            assert target.is_file(), link
+            assert not anchor or urllib.parse.unquote(anchor) in pages[target].anchors
+
+
 def test_pages_say_what_the_datasets_do(report: Path) -> None:
     """If it fails, a report shows other numbers, or none of the reasons."""
     index = Page(report).text
@@ -186,6 +227,18 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
         assert text in patch, text
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
+
+
+def test_page_says_why_a_chi_square_does_not_count(report: Path) -> None:
+    """If it fails, a good patch shows an exposure that does not fit, and
+    nobody knows why.
+    """
+    text = " ".join(Page(report.parent / "patches" / "test_map-3-0.html").text.split())
+    assert text.count("is beyond a factor of 2") == 1
+    assert "(visit 43, detector 3: 5.27). By itself that is within the limits: they have 2.0% of" in text
+    assert "and up to 10% may have such" in text
+    # The band whose verdict it changes says so itself.
+    assert text.index("is beyond a factor of 2") > text.index("Band i")
 
 
 def test_counts_are_those_of_the_verdicts(repository: str) -> None:
@@ -261,7 +314,7 @@ def test_command(repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("width", [390, 1280, 1400])
 def test_browser_shows_all_pages(report: Path, width: int) -> None:
     """If it fails, pages are broken or ask the network for something."""
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -285,6 +338,8 @@ def test_browser_shows_all_pages(report: Path, width: int) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.locator("h1").is_visible()
         page.goto(report.as_uri())
+        clipped = "Array.from(document.querySelectorAll('.wide'), e => e.scrollWidth - e.clientWidth)"
+        assert width < 1000 or max(page.evaluate(clipped)) <= 0
         page.locator("tbody a").first.click()
         assert "/patches/" in page.url
         browser.close()

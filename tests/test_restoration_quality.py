@@ -115,6 +115,9 @@ def exposure(visit: int, **changes: Any) -> dict[str, Any]:
         "psf_fwhm": 0.6 + 0.05 * visit,
         "weight_share": 0.25,
         "chi_square": 1.02,
+        "variance_factor_min": 1.0,
+        "variance_factor_max": 1.0,
+        "variance_smoothed": False,
         "used_fraction": 1.0,
         "rejected_fraction": 0.002,
         "flux_error": 0.001,
@@ -124,6 +127,7 @@ def exposure(visit: int, **changes: Any) -> dict[str, Any]:
         "psf_width_error": 0.001,
         "psf_width_sigma": 0.001,
         "psf_consistent": True,
+        "doubt": "",
         "background": [0.3, 0.0, 0.0],
         "background_sigma": [0.01, math.inf, math.inf],
         **changes,
@@ -237,7 +241,7 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
     assert quality["figures"]["star_width_error"] == pytest.approx(1.0 / 0.93 - 1.0, abs=0.015)
     (check,) = (check for check in quality["checks"] if check["name"] == "star_width_error")
     assert check["verdict"] == "check"
-    assert "wider by +7" in check["words"]
+    assert "are wider by 7" in check["words"]
     # The direct coadd, whose PSF is right, has other fluxes then.
     assert quality["figures"]["flux_offset"] < -0.03
     assert quality["verdict"] == "bad"
@@ -264,8 +268,11 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
         ({"image": {"linear_departure": 0.02}}, "linear_departure", "check"),
         ({"exposure": {"chi_square": 3.0}}, "chi_square_weight", "check"),
         ({"exposure": {"psf_consistent": False}}, "psf_error_weight", "check"),
+        ({"exposure": {"variance_factor_max": 4.0}}, "variance_error_weight", "check"),
         ({"exposure": {"flux_error": 0.05}}, "disagreement_weight", "check"),
         ({"exposure": {"shift": 0.2}}, "disagreement_weight", "check"),
+        ({"exposure": {"doubt": "flux_scale: It is."}}, "doubtful_exposures", "check"),
+        ({"exposure": {"chi_square": 5.0, "weight_share": 0.05}}, "exposure_chi_square", "check"),
         ({"exposure": {"background": [5.0, 0.0, 0.0]}}, "background_offset", "check"),
         ({"exposure": {"rejected_fraction": 0.2}}, "rejected_fraction", "check"),
     ],

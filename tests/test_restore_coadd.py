@@ -305,11 +305,11 @@ def test_bad_exposures_are_dropped_with_reasons(
         result = task.run(visit_images=[visits[0], *bad], geometry=field.geometry, band="i")
     dropped = result.restored_coadd_metrics["dropped"]
     assert {key: reason.split(":")[0] for key, reason in dropped.items()} == {
-        "visit 11, detector 0": "duplicate",
-        "visit 12, detector 0": "no_psf",
-        "visit 13, detector 0": "not_calibrated",
-        "visit 14, detector 0": "no_usable_pixels",
-        "visit 20, detector 0": "no_overlap",
+        "TestCam visit 11, detector 0": "duplicate",
+        "TestCam visit 12, detector 0": "no_psf",
+        "TestCam visit 13, detector 0": "not_calibrated",
+        "TestCam visit 14, detector 0": "no_usable_pixels",
+        "TestCam visit 20, detector 0": "no_overlap",
     }
     assert "no model in the file" in caplog.text
     assert "electron" in caplog.text
@@ -338,7 +338,7 @@ def test_nothing_on_the_patch_is_no_work(field: StarField) -> None:
 
 def test_only_bad_exposures_is_an_upstream_failure(field: StarField) -> None:
     task = RestoreCoaddTask(config=make_config())
-    with pytest.raises(UpstreamFailureNoWorkFound, match="visit 12, detector 0: not_calibrated"):
+    with pytest.raises(UpstreamFailureNoWorkFound, match="TestCam visit 12, detector 0: not_calibrated"):
         task.run(visit_images=[observe(field, 1, unit=u.adu)], geometry=field.geometry, band="i")
 
 
@@ -369,39 +369,80 @@ def test_wrong_psf_is_named(
     assert exposures[1]["psf_width_error"] == pytest.approx(0.05, abs=0.02)
     assert exposures[1]["psf_width_error"] > 5.0 * exposures[1]["psf_width_sigma"] > 0
     assert "do not fit their stars: " in caplog.text
-    assert "visit 12, detector 0: wider by +" in caplog.text
+    assert "TestCam visit 12, detector 0: wider by " in caplog.text
     assertValidOutput(task, result)
     assert not hasattr(result, "restored_coadd_linear")
     assert not hasattr(result, "restored_coadd_linear_noise")
 
 
+GOOD_EXPOSURE = {
+    "instrument": "TestCam",
+    "visit": 3,
+    "detector": 7,
+    "psf_width_error": 0.001,
+    "psf_consistent": True,
+    "used_fraction": 0.9,
+    "chi_square": 1.1,
+    "variance_factor_min": 1.0,
+    "variance_factor_max": 1.0,
+    "variance_smoothed": False,
+    "flux_error": 0.001,
+    "flux_sigma": 0.002,
+    "shift": 0.001,
+    "shift_sigma": 0.002,
+    "weight_share": 0.3,
+    "doubt": "",
+}
+
+
 def test_concerns_are_put_in_words() -> None:
-    good = {
-        "visit": 3,
-        "detector": 7,
-        "psf_width_error": 0.001,
-        "psf_consistent": True,
-        "used_fraction": 0.9,
-        "chi_square": 1.1,
-        "flux_error": 0.001,
-        "flux_sigma": 0.002,
-        "shift": 0.001,
-        "shift_sigma": 0.002,
+    metrics = {
+        "failed_tiles": [],
+        "exposures": [GOOD_EXPOSURE] * 3,
+        "image": {"linear_departure": 0.004},
+        "fit": {"converged": True, "num_epochs": 9, "stop_reason": "converged"},
+        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
     }
-    metrics = {"failed_tiles": [], "exposures": [good] * 3, "image": {"linear_departure": 0.004}}
     assert list_concerns(metrics, 0.004) == []
-    bad = {**good, "psf_width_error": 0.03, "psf_consistent": False}
-    unused = {**good, "used_fraction": 0.0}
+    bad = {**GOOD_EXPOSURE, "psf_width_error": 0.03, "psf_consistent": False, "doubt": "flux_scale: It is."}
+    narrow = {**GOOD_EXPOSURE, "psf_width_error": -0.02, "psf_consistent": False}
+    unused = {**GOOD_EXPOSURE, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
-        "exposures": [good, bad, unused],
+        "exposures": [bad, narrow, unused],
         "image": {"linear_departure": 0.021},
+        "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
+        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
-    wrong_psf, departure, tiles, number = list_concerns(metrics, 0.004)
+    concerns = list_concerns(metrics, 0.004)
+    doubt, wrong_psf, departure, solves, fit, tiles, number = concerns
+    assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
+    assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
-    assert "visit 3, detector 7: wider by +3.0 %" in wrong_psf
+    assert (
+        "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
+        in wrong_psf
+    )
+    assert "TestCam visit 3, detector 7: flux_scale: It is." in doubt
     assert "by 2.1 % of their peak, instead of 0.4 %" in departure
     assert "With 2 exposure(s)" in number
+
+
+def test_concerns_name_variances() -> None:
+    """If it fails, nobody learns that variances are not those given."""
+    rescaled = {**GOOD_EXPOSURE, "visit": 8, "variance_factor_max": 25.0}
+    smoothed = {**GOOD_EXPOSURE, "visit": 9, "variance_smoothed": True}
+    metrics = {
+        "failed_tiles": [],
+        "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
+        "image": {"linear_departure": 0.004},
+        "fit": {"converged": True},
+        "solves": {},
+    }
+    wrong, followed = list_concerns(metrics, 0.004)
+    assert "visit 8, detector 7: multiplied by 1.00 to 25.00" in wrong
+    assert "visit 9" not in wrong
+    assert "visit 9, detector 7" in followed
 
 
 def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:
@@ -418,7 +459,7 @@ def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list
     task = RestoreCoaddTask(config=make_quick_config())
     images = [*visits[:2], make_visit_image(np.ones(SHAPE), beside)]
     result = task.run(visit_images=images, geometry=field.geometry, band="i")
-    assert result.restored_coadd_metrics["dropped"]["visit 21, detector 0"].startswith("no_overlap")
+    assert result.restored_coadd_metrics["dropped"]["TestCam visit 21, detector 0"].startswith("no_overlap")
     assert result.restored_coadd_metrics["patch"]["num_dropped"] == 0
 
 

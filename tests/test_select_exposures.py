@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry, VisitComponents, read_visit_image
-from lsst.astroclearnet.core import fwhm_to_sigma
+from lsst.astroclearnet.core import fwhm_to_sigma, gaussian_kernel
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import SelectExposuresConfig, SelectExposuresTask, parse_visit_selections
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
-from lsst.images import ObservationSummaryStats, VisitImage
+from lsst.images import Image, ObservationSummaryStats, VisitImage
+from lsst.images.psfs import GaussianPointSpreadFunction
 from lsst.pipe.base import InMemoryDatasetHandle, Struct
 
 SHAPE = (300, 340)
@@ -138,7 +139,7 @@ def test_only_what_a_limit_needs_is_read(
     """If it fails, selecting costs as much as reading the images."""
     result = select(handles, geometry, **limits)
     assert result.selected == handles[:1]
-    assert result.rejected["visit 2, detector 0"].startswith("no_overlap: ")
+    assert result.rejected["TestCam visit 2, detector 0"].startswith("no_overlap: ")
     assert handles[0].components == {"sky_projection", "bbox"} | expected
     assert handles[1].components <= handles[0].components - {"variance", "mask"}
     for call in handles[0].calls:
@@ -153,14 +154,14 @@ def test_depth_is_that_of_a_faint_star(handles: list[Handle], geometry: PatchGeo
     # A Gaussian has sum f^2 = 1 / (4 pi sigma^2); the variance is 4 nJy^2.
     noise = math.sqrt(4.0 * 4.0 * math.pi * fwhm_to_sigma(FWHM) ** 2)
     depth = (5.0 * noise * u.nJy).to_value(u.ABmag)
-    summary = result.summaries["visit 1, detector 0"]
+    summary = result.summaries["TestCam visit 1, detector 0"]
     assert summary["depth"] == pytest.approx(depth, abs=0.005)
     assert summary["information"] == pytest.approx(1.0 / noise**2, rel=0.01)
     assert summary["overlap"] == pytest.approx(1.0)
     assert select(handles[:1], geometry, min_depth=depth - 0.01).selected == handles[:1]
     result = select(handles[:1], geometry, min_depth=round(depth + 0.01, 2))
     assert result.selected == []
-    assert result.rejected["visit 1, detector 0"] == (
+    assert result.rejected["TestCam visit 1, detector 0"] == (
         f"depth: Its depth is {depth:.2f} mag, less than min_depth={round(depth + 0.01, 2):g}."
     )
 
@@ -175,6 +176,27 @@ def test_depth_does_not_depend_on_the_pixels(geometry: PatchGeometry) -> None:
     assert depths[2] == pytest.approx(depths[0], abs=1e-3)
 
 
+class WingedPsf(GaussianPointSpreadFunction):
+    """A Gaussian, a fifth of whose light is in wings of three times its
+    width.
+    """
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        kernel = super().compute_kernel_image(x=x, y=y)
+        wings = gaussian_kernel(3.0 * FWHM, kernel.array.shape[0])
+        return Image(0.8 * kernel.array + 0.2 * wings, bbox=kernel.bbox)
+
+
+def test_limit_is_on_the_width_at_half_maximum(geometry: PatchGeometry) -> None:
+    """If it fails, a limit means another FWHM than the metrics show."""
+    image = visit_image(1)
+    psf = WingedPsf(fwhm_to_sigma(FWHM), bounds=image.bbox, stamp_size=45)
+    result = select([visit_image(1, psf=psf)], geometry, max_psf_fwhm=1.05 * FWHM * SCALE)
+    assert len(result.selected) == 1
+    (summary,) = result.summaries.values()
+    assert summary["psf_fwhm"] == pytest.approx(FWHM * SCALE, rel=0.03)
+
+
 @pytest.mark.parametrize("wrap", [False, True], ids=["image", "handle"])
 def test_limits(geometry: PatchGeometry, wrap: bool) -> None:
     """If it fails, limits select the wrong exposures or name no value."""
@@ -187,14 +209,16 @@ def test_limits(geometry: PatchGeometry, wrap: bool) -> None:
         ]
     result = select(sources, geometry, max_psf_fwhm=0.75, min_overlap=0.5)
     assert result.selected == sources[2:]
-    assert list(result.rejected) == ["visit 3, detector 0", "visit 2, detector 0"]
-    assert result.rejected["visit 3, detector 0"] == (
+    assert list(result.rejected) == ["TestCam visit 3, detector 0", "TestCam visit 2, detector 0"]
+    assert result.rejected["TestCam visit 3, detector 0"] == (
         "psf_fwhm: Its PSF has a FWHM of 0.840 arcsec, more than max_psf_fwhm=0.75."
     )
-    assert result.summaries["visit 1, detector 0"]["psf_fwhm"] == pytest.approx(FWHM * SCALE, rel=0.01)
+    assert result.summaries["TestCam visit 1, detector 0"]["psf_fwhm"] == pytest.approx(
+        FWHM * SCALE, rel=0.01
+    )
     # The left edge of the image is 202 - 170 pixels right of the middle of
     # the patch, so that 80 - 32 of 160 columns overlap.
-    reason = result.rejected["visit 2, detector 0"]
+    reason = result.rejected["TestCam visit 2, detector 0"]
     assert reason.startswith("small_overlap: It covers 0.3000 ")
     assert reason.endswith("less than min_overlap=0.5.")
 
@@ -240,9 +264,9 @@ def test_psf_quality(
     images = [visit_image(1, stats=stats), visit_image(2, stats=good), visit_image(3)]
     result = select(images, geometry, **limits)
     assert names(result.selected) == [(2, 0), (3, 0)]
-    assert result.rejected["visit 1, detector 0"].startswith(reason)
+    assert result.rejected["TestCam visit 1, detector 0"].startswith(reason)
     # The third has no statistics: NaN, and no star counted.
-    (value,) = (v for k, v in result.summaries["visit 3, detector 0"].items() if k != "overlap")
+    (value,) = (v for k, v in result.summaries["TestCam visit 3, detector 0"].items() if k != "overlap")
     assert math.isnan(value)
 
 
@@ -260,18 +284,18 @@ def test_best_first(geometry: PatchGeometry) -> None:
     assert select(images, geometry, max_exposures=5).selected == images
     result = select(images, geometry, max_exposures=2)
     assert names(result.selected) == [(5, 0), (2, 0)]
-    assert result.rejected["visit 4, detector 0"] == (
+    assert result.rejected["TestCam visit 4, detector 0"] == (
         "not_among_best: It is number 5 of 5 by its information about point sources, beyond max_exposures=2."
     )
     information = {name: summary["information"] for name, summary in result.summaries.items()}
-    first = information.pop("visit 5, detector 0")
+    first = information.pop("TestCam visit 5, detector 0")
     relative = {name: value / first for name, value in information.items()}
     assert relative == pytest.approx(
         {
-            "visit 4, detector 0": 0.25,
-            "visit 3, detector 1": 0.4,
-            "visit 3, detector 0": 0.8,
-            "visit 2, detector 0": 25 / 16,
+            "TestCam visit 4, detector 0": 0.25,
+            "TestCam visit 3, detector 1": 0.4,
+            "TestCam visit 3, detector 0": 0.8,
+            "TestCam visit 2, detector 0": 25 / 16,
         },
         rel=0.02,
     )
@@ -293,9 +317,9 @@ def test_unusable_pixels_do_not_count(geometry: PatchGeometry) -> None:
     images.append(visit_image(5, unit=u.adu))
     rejected = select(images, geometry, max_exposures=9).rejected
     assert {name: reason.split(":")[0] for name, reason in rejected.items()} == {
-        "visit 3, detector 0": "no_usable_pixels",
-        "visit 4, detector 0": "no_psf",
-        "visit 5, detector 0": "not_calibrated",
+        "TestCam visit 3, detector 0": "no_usable_pixels",
+        "TestCam visit 4, detector 0": "no_psf",
+        "TestCam visit 5, detector 0": "not_calibrated",
     }
 
 
@@ -311,12 +335,14 @@ def test_visit_selection(handles: list[Handle], geometry: PatchGeometry, key: ty
     result = select(handles, geometry, selections)
     assert result.selected == handles[1:]
     assert result.rejected == {
-        "visit 1, detector 0": "visit_not_selected: Visit 1 is not among the 2 of the visit selection."
+        "TestCam visit 1, detector 0": (
+            "visit_not_selected: Visit 1 is not among the 2 of the visit selection."
+        )
     }
     assert not any(handle.calls for handle in handles)
     result = select(handles, geometry, parse_visit_selections([("Other", {key(1): True})]))
     assert result.selected == []
-    assert result.rejected["visit 1, detector 0"] == (
+    assert result.rejected["TestCam visit 1, detector 0"] == (
         "visit_not_selected: There is no visit selection of instrument 'TestCam'; there are: Other."
     )
 
@@ -327,7 +353,7 @@ def test_excluded_detectors(geometry: PatchGeometry) -> None:
     result = select(sources, geometry, exclude_detectors=[3, 7])
     assert names(result.selected) == [(1, 0), (2, 0)]
     assert result.rejected == {
-        f"visit {visit}, detector 3": "excluded_detector: Detector 3 is in exclude_detectors."
+        f"TestCam visit {visit}, detector 3": "excluded_detector: Detector 3 is in exclude_detectors."
         for visit in (1, 2)
     }
     # Nothing has to be read for it.

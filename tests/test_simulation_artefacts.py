@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,15 @@ def test_interpolation_bridges_flagged_pixels() -> None:
     [
         ({"bands": ("i", "u")}, "bands=.*must name at least one band"),
         ({"bands": ()}, "bands=.*must name at least one band"),
-        ({"visits_per_band": 0}, "visits_per_band=0 must be at least 1"),
+        ({"visits_per_band": 0}, "visits_per_band=0 must be finite and at least 1"),
         ({"num_psf_stars": 2}, "num_psf_stars=2 must be at least 3"),
-        ({"detector_grid": (0, 2)}, "detector_grid=.*must be positive"),
+        ({"detector_grid": (0, 2)}, "detector_grid=.*must be finite and at least 1"),
+        ({"stars_per_patch": -5.0}, "stars_per_patch=-5.0 must be finite and at least 0"),
+        ({"stars_per_patch": math.nan}, "stars_per_patch=nan must be finite"),
+        ({"seed": -1}, "seed=-1 must be"),
+        ({"bands": ("i", "i")}, "each once"),
+        ({"skymap": "../x"}, "name of the sky map is '../x'"),
+        ({"star_magnitudes": (27.0, 16.0)}, "star_magnitudes=.*in order"),
         ({"seeing_arcsec": (0.7, 0.6, 0.9)}, "seeing_arcsec=.*smallest, median, largest"),
     ],
 )

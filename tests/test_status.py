@@ -174,7 +174,7 @@ def test_every_state(restored: Path) -> None:
         PatchKey("i", 3, 0): PatchState.DONE,
         PatchKey("i", 3, 1): PatchState.FAILED,
         PatchKey("r", 3, 0): PatchState.NO_WORK,
-        PatchKey("r", 3, 1): PatchState.MISSING,
+        PatchKey("r", 3, 1): PatchState.UNFINISHED,
     }
     assert [(band.band, len(band.patches), band.num_left) for band in status.bands] == [
         ("i", 2, 1),
@@ -241,11 +241,11 @@ def test_later_success_counts(copy: Path) -> None:
 def test_nothing_yet(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a campaign cannot be watched from its beginning."""
     status = look(inputs, INPUTS)
-    assert set(states(status).values()) == {PatchState.MISSING}
+    assert set(states(status).values()) == {PatchState.UNFINISHED}
     assert len(status.patches) == 4
     assert np.isnan(status.hours_left(status.total))
     assert main(["status", str(inputs), INPUTS]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 4 missing"
+    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 4 not finished"
 
 
 def test_selection(restored: Path) -> None:
@@ -254,7 +254,7 @@ def test_selection(restored: Path) -> None:
     assert states(status) == {PatchKey("i", 3, 0): PatchState.DONE}
     # The run alone does not have the inputs.
     run = f"{OUTPUT}/2"
-    assert states(look(restored, run, INPUTS))[PatchKey("i", 3, 1)] is PatchState.MISSING
+    assert states(look(restored, run, INPUTS))[PatchKey("i", 3, 1)] is PatchState.UNFINISHED
     with pytest.raises(CommandError, match=f"no visit_image in {run} on .* with --input"):
         look(restored, run)
 
@@ -280,7 +280,7 @@ def test_several_sky_maps(copy: Path) -> None:
     with pytest.raises(CommandError, match="several sky maps; choose one with --skymap"):
         look(copy, INPUTS)
     status = look(copy, skymap="other")
-    assert states(status)[PatchKey("i", 3, 0)] is PatchState.MISSING
+    assert states(status)[PatchKey("i", 3, 0)] is PatchState.UNFINISHED
 
 
 def test_configured_names(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +298,11 @@ def test_configured_names(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "config.min_exposures=" in content
     path.write_text(content.replace("config.min_exposures=", "config.min_exposurez="))
     assert states(look(copy, f"{OUTPUT}/2", INPUTS))[PatchKey("i", 3, 0)] is PatchState.DONE
+    # Nor is it run.
+    canary = copy / "canary"
+    path.write_text(f"{content}\n__import__('pathlib').Path({str(canary)!r}).touch()\n")
+    assert states(look(copy, f"{OUTPUT}/2", INPUTS))[PatchKey("i", 3, 0)] is PatchState.DONE
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("raises", [True, False])
@@ -354,7 +359,7 @@ def test_files_that_vanish(copy: Path) -> None:
         PatchState.DONE,
         PatchState.FAILED,
         PatchState.NO_WORK,
-        PatchState.MISSING,
+        PatchState.UNFINISHED,
     ]
     assert [patch.details is None for patch in status.patches] == [True, False, True, True]
     assert "figures are those of 1 of the 3 patches that ended" in "\n".join(status_lines(status))
@@ -368,7 +373,7 @@ def test_files_that_vanish(copy: Path) -> None:
     ]
     assert len(lost) == 2
     writer.pruneDatasets(lost, unstore=True, purge=True, disassociate=True)
-    assert states(watch.look())[PatchKey("i", 3, 0)] is PatchState.MISSING
+    assert states(watch.look())[PatchKey("i", 3, 0)] is PatchState.UNFINISHED
 
 
 @pytest.fixture
@@ -413,15 +418,15 @@ def test_graph_of_a_batch_system(
     which is when the registry learns of them.
     """
     root, path = graph
-    assert set(states(look(root, INPUTS)).values()) == {PatchState.MISSING}
+    assert set(states(look(root, INPUTS)).values()) == {PatchState.UNFINISHED}
     watch = CampaignWatch(GraphSource(str(root), str(path), label="restoreCoadd"), label="restoreCoadd")
     for _ in range(2):
         status = watch.look()
         assert states(status) == {
             PatchKey("i", 3, 0): PatchState.FAILED,
-            PatchKey("i", 3, 1): PatchState.MISSING,
+            PatchKey("i", 3, 1): PatchState.UNFINISHED,
             PatchKey("r", 3, 0): PatchState.NO_WORK,
-            PatchKey("r", 3, 1): PatchState.MISSING,
+            PatchKey("r", 3, 1): PatchState.UNFINISHED,
         }
         (reason,) = status.reasons(PatchState.FAILED)
         assert reason.text == "ZeroDivisionError: division by zero"
@@ -429,10 +434,10 @@ def test_graph_of_a_batch_system(
     (log,) = (root / "u/batch/run/restoreCoadd_log/3/0/i").iterdir()
     content = log.read_bytes()
     log.unlink()
-    assert states(watch.look())[PatchKey("i", 3, 0)] is PatchState.MISSING
+    assert states(watch.look())[PatchKey("i", 3, 0)] is PatchState.UNFINISHED
     log.write_bytes(content)
     assert main(["status", str(root), "--graph", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 1 no work, 1 failed, 2 missing"
+    assert capsys.readouterr().out.splitlines()[-1] == "4 patches: 1 no work, 1 failed, 2 not finished"
     assert main(["status", str(root), "--graph", str(path), "--task", "isr"]) == 1
     assert "There is no task 'isr'" in capsys.readouterr().err
 
@@ -442,16 +447,18 @@ def test_command(restored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = tmp_path / "status.ecsv"
     assert main(["status", str(restored), OUTPUT, "--output", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("4 patches: 1 done, 1 no work, 1 failed, 1 missing, <0.01 CPU-hours left")
+    assert lines[-1].startswith(
+        "4 patches: 1 done, 1 no work, 1 failed, 1 not finished, <0.01 CPU-hours left"
+    )
     assert lines[lines.index("Failed:") + 1].startswith("  band i, tract 3, patch 1: RestorationAlgorithm")
     table = Table.read(path)
-    assert list(table["state"]) == ["done", "failed", "no work", "missing"]
+    assert list(table["state"]) == ["done", "failed", "no work", "not finished"]
     assert table["seeing"].unit == "arcsec"
     assert table["seeing"][0] == pytest.approx(0.655, abs=0.002)
     assert "cuda:99" in table["reason"][1]
     assert list(table["read"]) == [True, True, True, False]
     assert main(["status", str(restored), OUTPUT, "--check"]) == 1
-    assert "1 patches failed and 1 are missing" in capsys.readouterr().err
+    assert "Patches that failed: 1; not finished: 1." in capsys.readouterr().err
     assert main(["status", str(restored), OUTPUT, "--check", "--where", "patch = 0"]) == 0
 
 

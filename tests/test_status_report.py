@@ -137,7 +137,7 @@ def test_large_campaigns_are_sampled() -> None:
             source.put(key, log=log_of("x failed. Exception OSError: full", level=logging.ERROR))
     campaign = watch(source, max_read=20)
     status = campaign.look()
-    assert status.total.counts == {PatchState.DONE: 600, PatchState.FAILED: 100, PatchState.MISSING: 100}
+    assert status.total.counts == {PatchState.DONE: 600, PatchState.FAILED: 100, PatchState.UNFINISHED: 100}
     read = [patch for patch in status.patches if patch.details is not None]
     assert Counter((p.key.band, p.state) for p in read) == dict.fromkeys(
         [(band, state) for band in "gr" for state in (PatchState.DONE, PatchState.FAILED)], 20
@@ -161,17 +161,29 @@ def test_large_campaigns_are_sampled() -> None:
     assert sum(source.num_read.values()) <= sum(before.values()) + 3
 
 
+def test_bands_are_in_order_of_wavelength() -> None:
+    """If it fails, each table has bands in another order."""
+    keys = [PatchKey(band, 0, 0) for band in ("z", "N921", "i", "y", "g", "r", "u")]
+    status = CampaignStatus([PatchStatus(key, PatchState.UNFINISHED) for key in keys])
+    assert [band.band for band in status.bands] == ["u", "g", "r", "i", "z", "y", "N921"]
+
+
+def test_one_patch_is_not_many() -> None:
+    """If it fails, a sentence is no English."""
+    assert status_sentence(status_of((PatchState.UNFINISHED, None))) == "1 patch: 1 not finished"
+
+
 def test_hours_of_the_device() -> None:
     """If it fails, hours of a GPU are projected from those of a CPU, or a
     process that waits for its GPU costs nothing.
     """
-    missing = (PatchState.MISSING, None)
+    missing = (PatchState.UNFINISHED, None)
     ran = [details_of(), details_of(seconds=7200.0), details_of("cpu", seconds=36000.0)]
     status = status_of(*((PatchState.DONE, details) for details in ran), missing)
     assert status.unit == "GPU"
     assert status.total.hours_spent == {"GPU": 3.0, "CPU": 2.5}
     assert status.hours_left(status.total) == 1.5
-    assert status_sentence(status) == "4 patches: 3 done, 1 missing, 1.5 GPU-hours left"
+    assert status_sentence(status) == "4 patches: 3 done, 1 not finished, 1.5 GPU-hours left"
     assert "Some patches ran on another device: 2.5 CPU-hours spent." in list(status_lines(status))
     status = status_of((PatchState.DONE, details_of("cpu")), missing, missing)
     assert (status.unit, status.hours_left(status.total)) == ("CPU", 0.5)
@@ -281,11 +293,11 @@ def test_tables() -> None:
         "in part": "0",
         "no work": "0",
         "failed": "0",
-        "missing": "2",
+        "not finished": "2",
         "with warnings": "1",
     }
-    assert (second["failed"], second["missing"], second["with warnings"]) == ("1", "2", "0")
-    assert (total["expected"], total["failed"], total["missing"]) == ("6", "1", "4")
+    assert (second["failed"], second["not finished"], second["with warnings"]) == ("1", "2", "0")
+    assert (total["expected"], total["failed"], total["not finished"]) == ("6", "1", "4")
     first, second, total = rows(figures)
     assert first == {
         "band": "g",
@@ -332,7 +344,7 @@ def test_follow(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     else:
         # Nothing new, nothing shown.
         assert [line.split(",")[0] for line in shown.splitlines()] == [
-            "4 patches: 4 missing",
+            "4 patches: 4 not finished",
             "4 patches: 1 done",
             "4 patches: 2 done",
             "4 patches: 3 done",
@@ -371,7 +383,7 @@ def test_states() -> None:
         ({"metadata": None, "metrics": None}, PatchState.FAILED),
         ({"metadata": None, "coadd": old}, PatchState.FAILED),
         # As a process leaves it that is killed between two outputs.
-        ({"metadata": None, "log": None}, PatchState.MISSING),
-        (dict.fromkeys(("log", "metadata", "coadd", "metrics")), PatchState.MISSING),
+        ({"metadata": None, "log": None}, PatchState.UNFINISHED),
+        (dict.fromkeys(("log", "metadata", "coadd", "metrics")), PatchState.UNFINISHED),
     ):
         assert dataclasses.replace(done, **changes).state is state, changes

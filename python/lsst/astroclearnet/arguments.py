@@ -43,6 +43,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, "", []):
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -67,7 +78,7 @@ def _add_command(commands: _Commands, name: str, description: str) -> argparse.A
         name,
         help=description,
         description=description[0].upper() + description[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
 
 
@@ -149,7 +160,7 @@ def _add_ingest(commands: _Commands) -> None:
         The subcommands.
     """
     parser = _add_command(
-        commands, "ingest", "copy VisitImage files into a Butler repository and lay a sky map around"
+        commands, "ingest", "copy VisitImage files into a Butler repository and define a sky map around them"
     )
     parser.add_argument("repo", metavar="REPO", help="directory of the repository, made if absent")
     parser.add_argument("files", metavar="FILE", nargs="+", help="file of a VisitImage")
@@ -165,6 +176,11 @@ def _add_ingest(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--patches", type=_positive, default=1, metavar="N", help="patches along each side of the field"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace images whose file has changed since it was ingested; else they are named",
     )
     _add_registry_option(parser)
 
@@ -264,7 +280,7 @@ def _add_status(commands: _Commands) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="ECSV file to write a table of all patches to")
     parser.add_argument(
-        "--check", action="store_true", help="exit with status 1 if a patch failed or is missing"
+        "--check", action="store_true", help="exit with status 1 if a patch failed or is not finished"
     )
 
 

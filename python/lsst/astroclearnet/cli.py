@@ -90,5 +90,7 @@ def _fail(message: str) -> int:
     status : `int`
         Exit status.
     """
-    sys.stderr.write(f"astroclearnet: error: {message}\n")
+    # A file may have put codes that command a terminal into what is shown.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    sys.stderr.write(f"astroclearnet: error: {shown}\n")
     return 1

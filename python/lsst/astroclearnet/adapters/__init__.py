@@ -26,6 +26,7 @@ from ._patch_summary import *
 from ._piff_compat import *
 from ._pixel_map import *
 from ._provenance import *
+from ._provenance_compat import *
 from ._psf import *
 from ._recalibration import *
 from ._scratch import *

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("ExposureId", "UnusableExposureError")
 
 import dataclasses
+import re
 
 from lsst.images import VisitImage
 
@@ -37,6 +38,8 @@ class UnusableExposureError(ValueError):
 class ExposureId:
     """Identity of a visit image.
 
+    Two are equal if visit, detector and instrument are: what a data ID says.
+
     Attributes
     ----------
     visit
@@ -54,8 +57,8 @@ class ExposureId:
     visit: int
     detector: int
     instrument: str = ""
-    physical_filter: str = ""
-    day_obs: int = 0
+    physical_filter: str = dataclasses.field(default="", compare=False)
+    day_obs: int = dataclasses.field(default=0, compare=False)
 
     @classmethod
     def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
@@ -76,15 +79,25 @@ class ExposureId:
         """
         info = visit_image.obs_info
         frame = visit_image.sky_projection.pixel_frame
-        day = str(info.observing_day or "").replace("-", "")
+        day = re.fullmatch(r"[0-9]{8}", str(info.observing_day or "").replace("-", ""))
         visit = info.visit_id if info.visit_id is not None else frame.visit
         return cls(
             visit=int(visit or 0),
             detector=int(frame.detector),
             instrument=info.instrument or frame.instrument or "",
             physical_filter=info.physical_filter or "",
-            day_obs=int(day) if day.isdigit() else 0,
+            day_obs=int(day[0]) if day else 0,
         )
 
+    @property
+    def visit_key(self) -> tuple[str, int]:
+        """Instrument and visit (`tuple`)."""
+        return self.instrument, self.visit
+
+    @property
+    def detector_key(self) -> tuple[str, int, int]:
+        """Instrument, visit and detector (`tuple`)."""
+        return self.instrument, self.visit, self.detector
+
     def __str__(self) -> str:
-        return f"visit {self.visit}, detector {self.detector}"
+        return f"{self.instrument} visit {self.visit}, detector {self.detector}".lstrip()

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("CellContributions", "make_provenance", "record_provenance")
+__all__ = ("CellContributions", "make_provenance", "record_provenance", "require_recordable")
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from lsst.images import Polygon
 from lsst.images.cells import CellGrid, CellIJ, CoaddProvenance
 
 from ..core import fwhm_to_sigma, information_shares, kernel_fwhm, point_source_information
-from ._exposure_id import ExposureId
+from ._exposure_id import ExposureId, UnusableExposureError
 from ._patch_geometry import PatchGeometry, crop_to_patch, patch_slices
 from ._visit_image import CoregisteredExposure
 
@@ -134,6 +134,29 @@ class CellContributions:
         self.overlap[place] = blocks(covered).mean(axis=(1, 3))
         self.unmasked[place] = blocks(weights > 0).mean(axis=(1, 3))
         self.center[place] = blocks(covered)[:, shape[0] // 2, :, shape[1] // 2]
+
+
+def require_recordable(identity: ExposureId) -> None:
+    """Refuse an exposure whose numbers the provenance of a coadd cannot hold.
+
+    Parameters
+    ----------
+    identity
+        Which exposure.
+
+    Raises
+    ------
+    UnusableExposureError
+        With reason ``bad_identity``.
+    """
+    table = CoaddProvenance.make_empty_input_table(0)
+    for name in ("visit", "detector"):
+        limits, value = np.iinfo(table[name].dtype), getattr(identity, name)
+        if not limits.min <= value <= limits.max:
+            raise UnusableExposureError(
+                "bad_identity",
+                f"Its {name} is {value}; the provenance of a coadd holds {limits.min} to {limits.max}.",
+            )
 
 
 def record_provenance(

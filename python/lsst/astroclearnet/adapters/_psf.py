@@ -20,7 +20,7 @@ from scipy.ndimage import map_coordinates
 from lsst.images import Box, Interval
 from lsst.images.psfs import PointSpreadFunction
 
-from ..core import InputError
+from ..core import InputError, find_psf_fault
 from ._pixel_map import PixelMap
 
 _SPACING = 50
@@ -83,7 +83,8 @@ def psf_stamps(
     InputError
         If the PSF cannot be evaluated, has no positive sum, too much light in
         negative pixels or in a single one, too many pixels or none in its
-        middle.
+        middle, or its light does not lie where
+        `lsst.astroclearnet.core.find_psf_fault` wants it.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)
@@ -93,6 +94,7 @@ def psf_stamps(
         raise InputError("The visit image has no position for any cell of the patch.")
     size = _stamp_size(psf, jacobians[known])
     stamps = np.full((*known.shape, size, size), np.nan)
+    kernels = []
     for cell in zip(*np.nonzero(known), strict=True):
         y = float(np.clip(positions.y[cell], visit_bbox.y.min, visit_bbox.y.max))
         x = float(np.clip(positions.x[cell], visit_bbox.x.min, visit_bbox.x.max))
@@ -104,6 +106,10 @@ def psf_stamps(
         if kernel.bbox != psf.kernel_bbox:
             raise InputError(f"The PSF has the box {kernel.bbox} instead of {psf.kernel_bbox}.")
         stamps[cell] = _resample(kernel.array, jacobians[cell], size)
+        kernels.append(kernel.array)
+    # The stamps, too, because the core will look at them.
+    if fault := find_psf_fault(np.stack(kernels)) or find_psf_fault(stamps[known]):
+        raise InputError(f"The PSF {fault}")
     return stamps
 
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("ImageHandle", "VisitComponents", "read_visit_image")
+__all__ = ("ImageHandle", "VisitComponents", "read_components", "read_visit_image")
 
 import logging
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from ._legacy import visit_image_from_exposure
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
 
 _LOG = logging.getLogger(__name__)
+_DATASTORE_LOG = logging.getLogger("lsst.daf.butler.datastores.file_datastore.get")
 
 
 class ImageHandle(Protocol):
@@ -150,11 +151,8 @@ class VisitComponents:
         """Read components without the image, where the storage has them."""
         if self._whole is not None or isinstance(self._source, VisitImage):
             return None
-        parameters: dict[str, Any] = {"components": list(names)}
-        if bbox is not None:
-            parameters["bbox"] = bbox
         try:
-            return dict(self._source.get(component="components", parameters=parameters))
+            return read_components(self._source, *names, bbox=bbox)
         except (MemoryError, UnusableExposureError):
             raise
         except Exception as exc:
@@ -170,6 +168,42 @@ class VisitComponents:
                 self._source if isinstance(self._source, VisitImage) else read_visit_image(self._source)
             )
         return self._whole
+
+
+def read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -> dict[str, Any]:
+    """Read components of a visit image without the others.
+
+    Any error of the Butler is passed on: a dataset that is stored as an
+    ``ExposureF`` has no such components.  Nothing is read of it, and the
+    warning of the Butler that all of it had to be is not shown.
+
+    Parameters
+    ----------
+    handle
+        Handle of the image.
+    *names
+        Names of the components.
+    bbox
+        Box to which planes of pixels are cut; all by default.
+
+    Returns
+    -------
+    components : `dict`
+        Components by name.
+    """
+    parameters: dict[str, Any] = {"components": list(names)}
+    if bbox is not None:
+        parameters["bbox"] = bbox
+    _DATASTORE_LOG.addFilter(_is_of_interest)
+    try:
+        return dict(handle.get(component="components", parameters=parameters))
+    finally:
+        _DATASTORE_LOG.removeFilter(_is_of_interest)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Tell a message from the warning of a component that is not stored."""
+    return not str(record.msg).startswith("Component %r was requested from dataset")
 
 
 def read_visit_image(handle: ImageHandle) -> VisitImage:

@@ -142,7 +142,7 @@ def coregister(
         excluded |= ~visit_image.bounds.contains(x=grid.x, y=grid.y)
     image, variance = visit_image.image.array, visit_image.variance.array
     usable = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    rng = np.random.default_rng([seed, identity.visit, identity.detector])
+    rng = np.random.default_rng([seed, identity.visit, identity.detector, *identity.instrument.encode()])
     deviation = np.sqrt(np.where(usable, variance, 0.0))
     draws = rng.standard_normal((num_realizations, *image.shape), dtype=np.float32) * deviation
     planes = resample(

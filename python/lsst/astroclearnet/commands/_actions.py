@@ -20,6 +20,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -31,9 +32,18 @@ from ._errors import CommandError
 from ._ingest import ingest_files
 from ._pipetask import format_command, restore_command
 from ._web_report import write_collection_report
+from ._whole import require_place, whole_file
 
 if TYPE_CHECKING:
     from ..simulation import SurveyOptions
+
+_STATES = {
+    "new": "new",
+    "unchanged": "there already",
+    "replaced": "replaced",
+    "differs": "there already with other content, and left as they are there",
+}
+"""What became of the files of an ingest, in words."""
 
 CELL_SIZE = 50
 """Side in pixels of the cells of simulated patches."""
@@ -83,14 +93,18 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    from ..simulation import make_survey
     from ._demo import RESTORED
+    from ._simulate import simulate_whole
 
-    if os.path.exists(options.repo):
+    if os.path.lexists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")
     with _progress(console) as progress:
-        summary = make_survey(
-            options.repo, _survey_options(options), registry=options.registry, progress=progress
+        summary = simulate_whole(
+            Path(options.repo),
+            _survey_options(options),
+            registry=options.registry,
+            progress=progress,
+            say=lambda line: console.print(line, markup=False),
         )
     command = restore_command(options.repo, skymap=summary.skymap, inputs=summary.defaults, output=RESTORED)
     console.print(
@@ -116,15 +130,18 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    summary = ingest_files(
-        options.repo,
-        options.files,
-        skymap=options.skymap,
-        cell_size=options.cell_size,
-        pixel_scale=options.pixel_scale,
-        num_patches=options.patches,
-        registry=options.registry,
-    )
+    with _progress(console) as progress:
+        summary = ingest_files(
+            options.repo,
+            options.files,
+            skymap=options.skymap,
+            cell_size=options.cell_size,
+            pixel_scale=options.pixel_scale,
+            num_patches=options.patches,
+            registry=options.registry,
+            replace=options.replace,
+            progress=progress,
+        )
     (tract,) = summary.geometry.tracts
     height, width = tract.bbox.shape
     user = os.environ.get("USER") or "me"
@@ -133,7 +150,8 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     )
     console.print(
         f"Repository:      {summary.root}\n"
-        f"Visit images:    {summary.num_visit_images} of {summary.instrument}\n"
+        f"Visit images:    {summary.num_visit_images} of {summary.instrument}"
+        f" ({', '.join(f'{number} {_STATES[state]}' for state, number in summary.states.items())})\n"
         f"Sky map:         {options.skymap!r}, {width}x{height} pixels of "
         f"{tract.pixel_scale_arcsec:g} arcsec at RA {tract.ra_deg:.5f}, Dec {tract.dec_deg:+.5f}\n"
         f"For pipelines:   {summary.defaults}\n"
@@ -155,6 +173,7 @@ def plan_action(options: argparse.Namespace, console: Console) -> None:
     from ._campaign import sample_campaign
     from ._plan import plan_campaign, plan_lines, plan_tables
 
+    require_place(options.output)
     butler = _open(options.repo, options.input.split(","))
     with _progress(console) as progress:
         sample = sample_campaign(
@@ -168,7 +187,8 @@ def plan_action(options: argparse.Namespace, console: Console) -> None:
         )
     plan = plan_campaign(sample, max_noise=options.max_noise, common=options.common)
     if options.output:
-        plan.table().write(options.output, format="ascii.ecsv", overwrite=True)
+        with whole_file(options.output) as made:
+            plan.table().write(made, format="ascii.ecsv")
     for tabular in plan_tables(plan):
         console.print(tabular)
     for line in plan_lines(plan):
@@ -189,7 +209,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
     ------
     CommandError
         If it is not said where to look, or if ``--check`` is given and a
-        patch failed or is missing.
+        patch failed or is not finished.
     """
     from ._status_graph import GraphSource
     from ._status_outputs import ButlerSource, PatchState, StatusSource
@@ -198,6 +218,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
 
     if (options.collection is None) == (options.graph is None):
         raise CommandError("Give either a collection or, with --graph, a quantum graph.")
+    require_place(options.output)
     source: StatusSource
     if options.graph is not None:
         _require_repository(options.repo)
@@ -213,12 +234,14 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
     if options.watch:
         status = follow_campaign(watch.look, console, interval=options.watch, first=status)
     if options.output:
-        status.table().write(options.output, format="ascii.ecsv", overwrite=True)
+        with whole_file(options.output) as made:
+            status.table().write(made, format="ascii.ecsv")
     show_status(status, console)
     if options.check and not status.is_complete:
         counts = status.total.counts
         raise CommandError(
-            f"{counts[PatchState.FAILED]} patches failed and {counts[PatchState.MISSING]} are missing."
+            f"Patches that failed: {counts[PatchState.FAILED]}; not finished: "
+            f"{counts[PatchState.UNFINISHED]}."
         )
 
 
@@ -235,11 +258,13 @@ def compare_action(options: argparse.Namespace, console: Console) -> None:
     from ._comparison import compare_patches
     from ._comparison_tables import comparison_tables
 
+    require_place(options.output)
     butler = _open(options.repo, [options.collection, options.truth])
     with _progress(console) as progress:
         table, _ = compare_patches(butler, progress=progress)
     if options.output:
-        table.write(options.output, format="ascii.ecsv", overwrite=True)
+        with whole_file(options.output) as made:
+            table.write(made, format="ascii.ecsv")
     for tabular in comparison_tables(table):
         console.print(tabular)
 
@@ -361,7 +386,7 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     ----------
     console
         Where to show it: as a bar on a terminal, else as a line whenever
-        another eighth is done.
+        another eighth is done, and at the end.
 
     Yields
     ------
@@ -369,12 +394,17 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
         To be called with the number done, the number to do, and a name.
     """
     if not console.is_terminal:
+        last: list[int] = []
 
         def write_line(done: int, total: int, name: str) -> None:
-            if done * 8 // total != (done - 1) * 8 // total:
+            if not last or done * 8 // total != last[0] * 8 // total or done == total:
                 console.print(f"  {done}/{total} {name}", markup=False)
+            last[:] = done, total
 
         yield write_line
+        # What was begun last is not reported when it is done.
+        if last and last[0] < last[1]:
+            console.print(f"  {last[1]}/{last[1]} done", markup=False)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:

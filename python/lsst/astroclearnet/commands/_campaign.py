@@ -26,6 +26,7 @@ from lsst.daf.butler import (
 from lsst.sphgeom import ConvexPolygon
 
 from ..adapters import SkyMapGeometry
+from ..report import band_order
 from ._errors import CommandError
 from ._visit_reader import VISIT_DIMENSIONS, PatchStack, Progress, VisitKey, VisitReader
 
@@ -71,7 +72,7 @@ class CampaignSample:
     Attributes
     ----------
     bands
-        At least one band, in order of their names.
+        At least one band, in order of wavelength.
     skymap
         Name of the sky map whose patches were looked at, if any.
     skipped
@@ -249,7 +250,8 @@ def _find_exposures(
     Returns
     -------
     found : `dict`
-        Sorted keys of visit images by band and patch, both sorted.
+        Sorted keys of visit images by band, in order of wavelength, and
+        patch, sorted.
 
     Raises
     ------
@@ -281,7 +283,7 @@ def _find_exposures(
         raise CommandError(f"There is no {dataset_type} in {', '.join(collections)}{place}{selected}.")
     return {
         band: {patch: sorted(groups[patch]) for patch in sorted(groups)}
-        for band, groups in sorted(found.items())
+        for band, groups in sorted(found.items(), key=lambda item: band_order(item[0]))
     }
 
 

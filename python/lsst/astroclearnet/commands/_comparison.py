@@ -30,6 +30,7 @@ from ..metrics import (
     psf_flux_correlated,
     star_statistics,
 )
+from ..report import band_order
 from ..simulation import AB_ZERO_POINT_NJY
 from ._errors import CommandError
 from ._patches import Patch, read_patch
@@ -93,7 +94,11 @@ def compare_patches(
     """
     refs = sorted(
         _query(butler, "restored_coadd", "Restore coadds first."),
-        key=lambda ref: [ref.dataId[name] for name in ("skymap", "tract", "band", "patch")],
+        key=lambda ref: (
+            *(ref.dataId[name] for name in ("skymap", "tract")),
+            band_order(str(ref.dataId["band"])),
+            ref.dataId["patch"],
+        ),
     )
     truth = {
         (ref.dataId["skymap"], ref.dataId["tract"]): ref
@@ -113,8 +118,7 @@ def compare_patches(
     for band in dict.fromkeys(patch.band for patch in patches):
         of_band = [tables for patch, tables in zip(patches, stars, strict=True) if patch.band == band]
         rows += _pool([row for row in rows if row["band"] == band], of_band)
-    table = Table(rows=rows)
-    table.sort(["band"], kind="stable")
+    table = Table(rows=sorted(rows, key=lambda row: band_order(row["band"])))
     return table, patches
 
 

@@ -24,24 +24,23 @@ from astropy.table import Table
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError
 
-from ..simulation import INSTRUMENT, SurveyOptions, make_survey
+from ..simulation import INSTRUMENT, SurveyOptions
 from ._comparison import compare_patches
 from ._errors import CommandError
 from ._picture import comparison_picture
 from ._pipetask import format_command, program, restore_command, run_command
+from ._simulate import Report, require_repository, simulate_whole
 from ._web_report import write_collection_report
+from ._whole import whole_file
 
-TARGET_FWHM = 0.54
-"""Target PSF in arcsec: sharper than all but the best exposures."""
+TARGET_FWHM = 0.53
+"""Target PSF in arcsec: what ``plan --common`` proposes for the survey."""
 
 DEFAULTS, TRUTH = f"{INSTRUMENT}/defaults", f"{INSTRUMENT}/truth"
 """Collections of a simulated survey: what a user has, and the truth."""
 
 RESTORED = "u/demo/restored"
 """Collection that the demo writes."""
-
-type Report = Callable[[int, int, str], None]
-"""Called with the number done, the number to do, and a name."""
 
 _OPTIONS_FILE = "survey.json"
 _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
@@ -131,8 +130,10 @@ def run_demo(
     butler = Butler.from_config(str(root), collections=[RESTORED, TRUTH])
     with progress() as report:
         table, patches = compare_patches(butler, progress=report)
-    table.write(files[1], format="ascii.ecsv", overwrite=True)
-    comparison_picture(butler, patches).savefig(files[2])
+    with whole_file(files[1]) as made:
+        table.write(made, format="ascii.ecsv")
+    with whole_file(files[2]) as made:
+        comparison_picture(butler, patches).savefig(made)
     say("Writing the report.")
     with progress() as report:
         page = write_collection_report(
@@ -206,28 +207,11 @@ def _remove(root: Path, files: list[Path]) -> None:
     CommandError
         If there is a directory which is no repository.
     """
-    _require_repository(root)
+    require_repository(root)
     for path in files:
         path.unlink(missing_ok=True)
     if root.exists():
         shutil.rmtree(root)
-
-
-def _require_repository(root: Path) -> None:
-    """Refuse to delete what is no repository.
-
-    Parameters
-    ----------
-    root
-        Root of what is to be deleted.
-
-    Raises
-    ------
-    CommandError
-        If something else is there.
-    """
-    if root.exists() and not (root / "butler.yaml").is_file():
-        raise CommandError(f"{root} is not a Butler repository and will not be deleted.")
 
 
 def _simulate(
@@ -274,19 +258,11 @@ def _simulate(
             )
         say(f"The simulated survey is in {root} already.")
         return
-    # A suffix would be taken for a file format.
-    partial = root.with_name(f"{root.name}_partial")
-    if partial.exists():
-        _require_repository(partial)
-        say(f"Deleting {partial}, which an interrupted simulation left.")
-        shutil.rmtree(partial)
-    root.parent.mkdir(parents=True, exist_ok=True)
     say(f"Simulating a survey of bands {', '.join(options.bands)} into {root}.")
     with progress() as report:
-        make_survey(partial, options, progress=report)
-    options_file.write_text(content)
-    # Paths in a repository are relative to its root.
-    partial.rename(root)
+        simulate_whole(
+            root, options, progress=report, say=say, complete=lambda: options_file.write_text(content)
+        )
 
 
 def _restore(root: Path, command: list[str], resume_command: list[str], say: Callable[[str], None]) -> None:

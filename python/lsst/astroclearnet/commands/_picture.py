@@ -106,9 +106,9 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
     name : `str`
         What to call it.
     """
-    visits: dict[int, list[dict[str, Any]]] = {}
+    visits: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for exposure in patch.metrics["exposures"]:
-        visits.setdefault(exposure["visit"], []).append(exposure)
+        visits.setdefault((exposure["instrument"], exposure["visit"]), []).append(exposure)
     widths = {visit: np.mean([part["psf_fwhm"] for part in parts]) for visit, parts in visits.items()}
     best: tuple[float, Array, str] | None = None
     for visit in sorted(visits, key=lambda visit: float(widths[visit])):
@@ -122,7 +122,7 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
             x, y = zoom.corner(image.shape)
             shares.append(float(np.isfinite(image[y : y + zoom.size, x : x + zoom.size]).mean()) / 0.9)
         if best is None or min(shares) > best[0]:
-            best = (min(shares), image, f"visit {visit}, {widths[visit]:.2f}\N{DOUBLE PRIME}")
+            best = (min(shares), image, f"{visit[0]} visit {visit[1]}, {widths[visit]:.2f}\N{DOUBLE PRIME}")
         if best[0] >= 1.0:
             break
     if best is None:

@@ -37,7 +37,8 @@ def program(name: str) -> str:
     Returns
     -------
     path : `str`
-        The program beside the interpreter or, failing that, on ``PATH``;
+        The program beside the interpreter or, failing that, on ``PATH``: the
+        name alone if that is what a shell finds under it, or else the path,
         relative if it lies below the working directory.
 
     Raises
@@ -46,11 +47,15 @@ def program(name: str) -> str:
         If there is no such program.
     """
     beside = Path(sys.executable).parent / name
-    path = str(beside) if beside.is_file() else shutil.which(name)
+    on_path = shutil.which(name)
+    path = str(beside) if beside.is_file() else on_path
     if path is None:
         raise CommandError(f"There is no program {name!r}, neither beside {sys.executable} nor on PATH.")
     relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
+    # What make puts on PATH is not on that of the shell that make was run in.
+    if not relative.startswith(os.pardir):
+        return relative
+    return name if on_path is not None and os.path.samefile(on_path, path) else path
 
 
 def restore_command(

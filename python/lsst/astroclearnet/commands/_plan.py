@@ -29,6 +29,7 @@ from ..core import (
     psf_fit_scatter,
     suggest_target_fwhm,
 )
+from ..metrics import seeing_of_kernel
 from ._campaign import BandSample, CampaignSample
 from ._errors import CommandError
 from ._visit_reader import PatchStack
@@ -56,7 +57,10 @@ class BandPlan:
     target_fwhm
         Proposed FWHM of the target PSF in arcsec.
     seeing
-        Median FWHM of the PSFs in arcsec.
+        Median full width at half maximum of the PSFs in arcsec.
+    effective_fwhm
+        Median FWHM of the Gaussians with the effective areas of the PSFs in
+        arcsec, up to which targets are looked at.
     curve
         What each target costs, with columns ``band``; ``target_fwhm`` in
         arcsec and ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the
@@ -73,6 +77,7 @@ class BandPlan:
     sample: BandSample
     target_fwhm: float
     seeing: float
+    effective_fwhm: float
     curve: Table
 
     @property
@@ -88,7 +93,7 @@ class CampaignPlan:
     Attributes
     ----------
     bands
-        The bands in order of their names.
+        The bands in order of wavelength.
     skymap
         Name of the sky map whose patches were looked at, if any.
     skipped
@@ -123,6 +128,7 @@ class CampaignPlan:
                 plan.sample.band: {
                     "target_fwhm": plan.target_fwhm,
                     "seeing": plan.seeing,
+                    "effective_fwhm": plan.effective_fwhm,
                     "num_exposures": plan.sample.num_exposures,
                     "num_patches": len(plan.sample.patches),
                 }
@@ -135,9 +141,10 @@ class CampaignPlan:
 def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: bool = False) -> CampaignPlan:
     """Propose the FWHM of the target PSF of each band.
 
-    It is the sharpest, between 2.5 pixels and the median seeing, at which the
-    linear restored coadd of at least 95 % of the patches keeps its blank-sky
-    rms below a bound and stars at the target PSF, rounded up to 0.01 arcsec.
+    It is the sharpest, between 2.5 pixels and the median effective FWHM, at
+    which the linear restored coadd of at least 95 % of the patches keeps its
+    blank-sky rms below a bound and stars at the target PSF, rounded up to
+    0.01 arcsec.
 
     Parameters
     ----------
@@ -240,7 +247,10 @@ def plan_lines(plan: CampaignPlan) -> Iterator[str]:
             f"noise {band.noise:.2f} at {band.target_fwhm:.{_DIGITS}f}{_SECONDS}"
         )
         if band.noise > plan.max_noise:
-            yield f"Band {sample.band}: no target up to the median seeing keeps the noise below the bound."
+            yield (
+                f"Band {sample.band}: no target up to the median effective FWHM, "
+                f"{band.effective_fwhm:.2f}{_SECONDS}, keeps the noise below the bound."
+            )
     if plan.skipped:
         reasons = ", ".join(f"{number} {reason}" for reason, number in plan.skipped.items())
         yield f"Visit images left out: {reasons}"
@@ -324,13 +334,16 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     Returns
     -------
     plan : `BandPlan`
-        The curve, up to the median seeing and through the proposed target.
+        The curve, up to the median effective FWHM and through the proposed
+        target.
     """
     patches = sample.patches
     scale = float(np.median([patch.pixel_scale for patch in patches]))
-    widths = [kernel_fwhm(psf) * patch.pixel_scale for patch in patches for psf in patch.psfs]
-    seeing = float(np.median(widths))
-    grid = np.arange(_FIRST_FWHM, seeing / scale + 1e-9, _STEP) * scale
+    seeing, effective = (
+        float(np.median([width(psf) * patch.pixel_scale for patch in patches for psf in patch.psfs]))
+        for width in (seeing_of_kernel, kernel_fwhm)
+    )
+    grid = np.arange(_FIRST_FWHM, effective / scale + 1e-9, _STEP) * scale
     rows = []
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
         noise = [linear_noise(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
@@ -354,4 +367,4 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
                 "proposed": fwhm == target_fwhm,
             }
         )
-    return BandPlan(sample, target_fwhm, seeing, Table(rows=rows))
+    return BandPlan(sample, target_fwhm, seeing, effective, Table(rows=rows))

@@ -23,6 +23,7 @@ from functools import cached_property
 import astropy.units as u
 from astropy.table import Table
 
+from ..report import band_order
 from ._status_outputs import PatchKey, PatchState
 from ._status_reading import PatchDetails, Usage
 
@@ -32,7 +33,7 @@ ALL = "all"
 WRITTEN = (PatchState.DONE, PatchState.PARTIAL)
 """States of patches that have a coadd."""
 
-_LEFT = (PatchState.FAILED, PatchState.MISSING)
+_LEFT = (PatchState.FAILED, PatchState.UNFINISHED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class BandStatus:
 
     @property
     def num_left(self) -> int:
-        """Number of patches that are missing or failed (`int`)."""
+        """Number of patches that failed or are not finished (`int`)."""
         return sum(self.counts[state] for state in _LEFT)
 
     @property
@@ -170,7 +171,8 @@ class CampaignStatus:
     Attributes
     ----------
     patches
-        Every patch, in order of band, tract and patch; at least one.
+        Every patch, in order of band by wavelength, tract and patch; at least
+        one.
     """
 
     patches: Sequence[PatchStatus]
@@ -185,11 +187,11 @@ class CampaignStatus:
 
     @cached_property
     def bands(self) -> tuple[BandStatus, ...]:
-        """The bands in order of their names (`tuple` [`BandStatus`])."""
+        """The bands in order of wavelength (`tuple` [`BandStatus`])."""
         groups: dict[str, list[PatchStatus]] = defaultdict(list)
         for patch in self.patches:
             groups[patch.key.band].append(patch)
-        return tuple(BandStatus(band, groups[band], self.unit) for band in sorted(groups))
+        return tuple(BandStatus(band, groups[band], self.unit) for band in sorted(groups, key=band_order))
 
     @cached_property
     def total(self) -> BandStatus:
@@ -202,7 +204,7 @@ class CampaignStatus:
         return self.total.num_left == 0
 
     def hours_left(self, band: BandStatus) -> float:
-        """Project the hours that the missing and failed patches will take.
+        """Project the hours that failed and unfinished patches will take.
 
         Parameters
         ----------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("ButlerSource", "PatchKey", "PatchOutputs", "PatchState", "Report", "StatusSource")
 
+import ast
 import dataclasses
 import enum
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class PatchState(enum.StrEnum):
     FAILED = "failed"
     """The quantum ended with an error before its outputs were written."""
 
-    MISSING = "missing"
+    UNFINISHED = "not finished"
     """Not run yet, running, or killed: nothing tells these apart."""
 
 
@@ -114,7 +115,7 @@ class PatchOutputs:
             # A later run found work, and failed.
             return PatchState.FAILED
         if log is None:
-            return PatchState.MISSING
+            return PatchState.UNFINISHED
         is_partial = coadd is not None and coadd.run == log.run and self.metrics is not None
         return PatchState.PARTIAL if is_partial else PatchState.FAILED
 
@@ -349,12 +350,32 @@ def _dataset_types(butler: Butler, label: str) -> tuple[str, str | None, str]:
     coadd : `str`
         Name of the restored coadds.
     """
+    # Not as a configuration, which is Python that the Butler would run; and
+    # that of another version of the task may have other fields.
     try:
-        config = butler.get(f"{label}_config")
-    except (DatasetNotFoundError, MissingDatasetTypeError, AttributeError, ValueError):
-        # Nothing has run yet; or the configuration of another version of the
-        # task has fields that this one has not.
-        return "visit_image", None, "restored_coadd"
-    names = config.connections
-    reference = names.reference_name if config.geometry_source == "coadd" else None
-    return names.visit_image_name, reference, names.output_name
+        text = butler.getURI(f"{label}_config").read().decode()
+    except (DatasetNotFoundError, MissingDatasetTypeError, LookupError, OSError, ValueError):
+        text = ""
+    values = _settings(text)
+    reference = values.get("connections.reference_name") if values.get("geometry_source") == "coadd" else None
+    return (
+        values.get("connections.visit_image_name", "visit_image"),
+        reference,
+        values.get("connections.output_name", "restored_coadd"),
+    )
+
+
+def _settings(text: str) -> dict[str, str]:
+    """Return the fields of a stored configuration that are strings."""
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return {}
+    return {
+        ast.unparse(target).removeprefix("config."): value
+        for statement in statements
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        for value in [getattr(statement.value, "value", None)]
+        if isinstance(target, ast.Attribute) and isinstance(value, str)
+    }

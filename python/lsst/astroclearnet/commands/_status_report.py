@@ -54,7 +54,7 @@ def status_tables(status: CampaignStatus) -> list[RichTable]:
         title="Restored patches: medians, time and memory",
         caption="Seeing: FWHM of the PSFs that went in; target: FWHM of the PSF that comes out. Time of a "
         "patch on the clock. Host memory: peak of a patch or, if that is not known, of its process so far. "
-        "Hours spent include failures and earlier attempts; left: what the missing and failed patches will "
+        "Hours spent include failures and earlier attempts; left: what failed and unfinished patches will "
         "take at the median of their band.",
     )
     counts.add_column("band")
@@ -100,7 +100,8 @@ def status_sentence(status: CampaignStatus) -> str:
     states = ", ".join(f"{total.counts[state]} {state}" for state in PatchState if total.counts[state])
     hours = status.hours_left(total)
     left = f", {_hours(hours)} {status.unit}-hours left" if math.isfinite(hours) and hours else ""
-    return f"{len(total.patches)} patches: {states}{left}"
+    number = len(total.patches)
+    return f"{number} {'patch' if number == 1 else 'patches'}: {states}{left}"
 
 
 def status_lines(status: CampaignStatus) -> Iterator[str]:
@@ -124,7 +125,7 @@ def status_lines(status: CampaignStatus) -> Iterator[str]:
         yield from _reason_lines(title, status.reasons(state))
     yield from _reason_lines("With warnings", status.warnings())
     total = status.total
-    finished = len(total.patches) - total.counts[PatchState.MISSING]
+    finished = len(total.patches) - total.counts[PatchState.UNFINISHED]
     read = sum(patch.details is not None for patch in status.patches)
     if read < finished:
         yield f"Reasons, warnings and figures are those of {read} of the {finished} patches that ended."
@@ -153,7 +154,7 @@ def show_status(status: CampaignStatus, console: Console) -> None:
 def follow_campaign(
     look: Callable[[], CampaignStatus], console: Console, *, interval: float, first: CampaignStatus
 ) -> CampaignStatus:
-    """Show how far a restoration is until no patch is missing.
+    """Show how far a restoration is until all patches have ended.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def follow_campaign(
     with suppress(KeyboardInterrupt):
         if not console.is_terminal:
             console.print(status_sentence(status), markup=False)
-            while status.total.counts[PatchState.MISSING]:
+            while status.total.counts[PatchState.UNFINISHED]:
                 time.sleep(interval)
                 before, status = status_sentence(status), look()
                 if status_sentence(status) != before:
@@ -187,7 +188,7 @@ def follow_campaign(
         bar = Progress(*columns, speed_estimate_period=86400.0)
         task = bar.add_task("", total=len(status.patches), completed=_ended(status))
         with Live(Group(*status_tables(status), bar), console=console, transient=True) as live:
-            while status.total.counts[PatchState.MISSING]:
+            while status.total.counts[PatchState.UNFINISHED]:
                 time.sleep(interval)
                 status = look()
                 bar.update(task, completed=_ended(status))
@@ -196,7 +197,7 @@ def follow_campaign(
 
 
 def _ended(status: CampaignStatus) -> int:
-    """Return the number of patches that are not missing.
+    """Return the number of patches that have ended.
 
     Parameters
     ----------
@@ -208,7 +209,7 @@ def _ended(status: CampaignStatus) -> int:
     number : `int`
         The number.
     """
-    return len(status.patches) - status.total.counts[PatchState.MISSING]
+    return len(status.patches) - status.total.counts[PatchState.UNFINISHED]
 
 
 def _warned(band: BandStatus) -> str:

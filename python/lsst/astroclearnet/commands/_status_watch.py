@@ -16,6 +16,7 @@ import hashlib
 from collections import defaultdict
 from uuid import UUID
 
+from ..report import band_order
 from ._status import CampaignStatus, PatchStatus
 from ._status_outputs import PatchKey, PatchOutputs, PatchState, Report, StatusSource
 from ._status_reading import PatchDetails, read_details
@@ -67,7 +68,7 @@ class CampaignWatch:
         outputs = {key: found.get(key, PatchOutputs()) for key in self._expected}
         groups: dict[tuple[str, PatchState], list[PatchKey]] = defaultdict(list)
         for key, datasets in outputs.items():
-            if datasets.state is not PatchState.MISSING:
+            if datasets.state is not PatchState.UNFINISHED:
                 groups[key.band, datasets.state].append(key)
         chosen = [key for keys in groups.values() for key in keys[: self._max_read]]
         details: dict[PatchKey, PatchDetails] = {}
@@ -81,7 +82,7 @@ class CampaignWatch:
                 PatchStatus(
                     key, details[key].state if key in details else outputs[key].state, details.get(key)
                 )
-                for key in sorted(self._expected)
+                for key in sorted(self._expected, key=lambda key: (band_order(key.band), key))
             ]
         )
 

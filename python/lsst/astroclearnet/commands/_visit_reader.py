@@ -83,7 +83,7 @@ class VisitReader:
         """
         for done, key in enumerate(sorted(keys)):
             if progress is not None:
-                progress(done, len(keys), f"visit {key[1]}, detector {key[2]}")
+                progress(done, len(keys), "{} visit {}, detector {}".format(*key))
             data_id = dict(zip(VISIT_DIMENSIONS, key, strict=True))
             try:
                 self._visits[key] = read_visit_psf(self._butler.getDeferred(self._dataset_type, data_id))

@@ -12,9 +12,9 @@ from ._agreement import *
 from ._alignment import *
 from ._background import *
 from ._bank import *
+from ._blank_sky import *
 from ._cell_noise import *
 from ._closure import *
-from ._consistency import *
 from ._departures import *
 from ._depth import *
 from ._device import *
@@ -38,10 +38,13 @@ from ._native_sampling import *
 from ._network import *
 from ._noise_model import *
 from ._options import *
+from ._own_noise import *
 from ._parts import *
+from ._plain_arrays import *
 from ._plan import *
 from ._point_information import *
 from ._positions import *
+from ._psf_stamps import *
 from ._rejection import *
 from ._resampling import *
 from ._restore import *

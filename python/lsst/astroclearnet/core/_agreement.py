@@ -19,7 +19,8 @@ import torch
 
 from ._alignment import align_exposures
 from ._background import BackgroundDifferences, BackgroundPart, fit_backgrounds
-from ._departures import find_contradictions, measure_departures
+from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
+from ._departures import Departures, find_contradictions, measure_departures
 from ._forward_model import ForwardModel
 from ._likelihood import likelihood_variances
 from ._noise_model import model_variances
@@ -27,6 +28,14 @@ from ._options import BACKGROUND_MODELS, RestoreOptions
 from ._parts import Part, PartReader, SettledPart, is_covered
 from ._rejection import reject_outliers
 from ._tiling import Tile
+
+_NUM_ROUNDS = 3
+"""How often variances are measured at most: those of the others have a share
+in what is left of an exposure."""
+
+
+_ROUNDING = 0.03
+"""Relative change of a variance that changes nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,22 +47,22 @@ class Agreement:
     background
         Differences of background to be removed.
     departures
-        Shape (3, n), by how much exposures departed from the others: relative
-        flux scale, and shifts along rows and columns in pixels of the patch;
-        0 where nothing is known.
-    sigmas
-        Shape (3, n), their standard deviations; infinite where nothing is
-        known.
+        By how much exposures departed from the others.
     contradictions
         Why exposures are left out, by their index.
+    doubts
+        Why exposures that are not left out may be wrong, by their index.
+    noise
+        What blank sky tells of the variances.
     options
         Settings.
     """
 
     background: BackgroundDifferences
-    departures: torch.Tensor
-    sigmas: torch.Tensor
+    departures: Departures
     contradictions: dict[int, str]
+    doubts: dict[int, str]
+    noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, np.ndarray]
 
@@ -75,9 +84,10 @@ class Agreement:
         """
         return cls(
             background=BackgroundDifferences.none(num_exposures),
-            departures=torch.zeros(3, num_exposures),
-            sigmas=torch.full((3, num_exposures), torch.inf),
+            departures=Departures.nothing(num_exposures),
             contradictions={},
+            doubts={},
+            noise=SkyNoise.nothing(num_exposures),
             options=options,
             _rejected={},
         )
@@ -94,15 +104,15 @@ class Agreement:
         -------
         corrected : `Part`
             Without the exposures that contradict others and the differences
-            of background, and with flux scales and positions corrected if
-            that was asked for.
+            of background, with variances as blank sky has them, and with flux
+            scales and positions corrected if that was asked for.
         """
         stack, model = part.stack, part.model
         out = [k for k, t in enumerate(part.exposures.tolist()) if t in self.contradictions]
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
-        departures = self.departures[:, part.exposures].to(stack.device)
+        departures = self.departures.values[:3, part.exposures].to(stack.device)
         departures[:, out] = 0.0
         if self.options.agreement.correct and bool(departures.any()):
             stack = align_exposures(stack, departures)
@@ -111,7 +121,7 @@ class Agreement:
         if bool(background.coefficients.any()):
             images = (stack.images - background.evaluate(model)) * stack.good
             stack = stack.replace(images=images)
-        return dataclasses.replace(part, stack=stack, model=model)
+        return self.noise.rescale(dataclasses.replace(part, stack=stack, model=model))
 
     def leaves_data(self, part: Part) -> bool:
         """Tell whether a tile has data without the exposures left out.
@@ -198,28 +208,43 @@ def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
     """
     number = reader.source.num_exposures
     settled = _settle(reader, Agreement.nothing(number, options))
-    departures, sigmas = measure_departures(map(settled.settle, reader), reader.source.shape, number)
-    contradictions = find_contradictions(departures, sigmas, options.agreement)
+    departures = measure_departures(map(settled.settle, reader), number)
+    found = find_contradictions(departures, options.agreement)
     known = dataclasses.replace(
         Agreement.nothing(number, options),
-        departures=departures,
-        sigmas=sigmas,
-        contradictions=contradictions,
+        departures=dataclasses.replace(departures, sources=None),
+        contradictions=found.wrong,
+        doubts=found.doubtful,
     )
-    if contradictions or options.agreement.correct:
+    if found.wrong or options.agreement.correct:
         # Everything was judged by exposures that were wrong.
         return _settle(reader, known)
-    return dataclasses.replace(known, background=settled.background, _rejected=settled._rejected)
+    return dataclasses.replace(
+        known, background=settled.background, noise=settled.noise, _rejected=settled._rejected
+    )
 
 
 def _settle(reader: PartReader, agreement: Agreement) -> Agreement:
-    """Remove differences of background, and find outliers."""
+    """Remove differences of background, check variances, and find outliers."""
     first = _flatten(reader, agreement)
-    agreement = dataclasses.replace(agreement, background=first).reject(reader)
+    agreement = _check_variances(reader, dataclasses.replace(agreement, background=first)).reject(reader)
     # Artefacts that were not flagged had a share in the first backgrounds.
     second = _flatten(reader, agreement)
     total = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
     return dataclasses.replace(agreement, background=total)
+
+
+def _check_variances(reader: PartReader, agreement: Agreement) -> Agreement:
+    """Rescale variances until blank sky agrees with them."""
+    for _ in range(_NUM_ROUNDS):
+        before = agreement.noise
+        parts = map(agreement.correct, filter(agreement.leaves_data, reader))
+        noise = measure_sky_noise(parts, reader.source.shape, before)
+        agreement = dataclasses.replace(agreement, noise=noise)
+        if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_ROUNDING):
+            break
+    log_sky_noise(agreement.noise)
+    return agreement
 
 
 def _flatten(reader: PartReader, agreement: Agreement) -> BackgroundDifferences:

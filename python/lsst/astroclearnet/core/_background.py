@@ -24,6 +24,7 @@ from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
+from ._solves import record_solve
 from ._tiling import Tile
 
 _STRENGTH = 1e-3
@@ -34,7 +35,7 @@ _RESIDUAL = 0.01
 bright galaxy leaves must be small beside the noise of an average over
 thousands of pixels."""
 
-_MAX_ROUNDS = 3
+_MAX_ROUNDS = 10
 """Bound on estimates; each follows the backgrounds found with the last."""
 
 _TOLERANCE = 0.01
@@ -262,7 +263,7 @@ def fit_backgrounds(
     grid = BlockGrid.cover(shape, 3 if order else 1)
     coefficients = torch.zeros(num_exposures, 3, dtype=torch.float64)
     found = dataclasses.replace(BackgroundDifferences.none(num_exposures), center=grid.center)
-    for _ in range(_MAX_ROUNDS):
+    for number in range(1, _MAX_ROUNDS + 1):
         averages = BlockAverages.empty(grid, num_exposures)
         for part in parts:
             left = part.residual(found)
@@ -270,6 +271,8 @@ def fit_backgrounds(
         change, sigma = averages.solve()
         coefficients = coefficients + change
         found = BackgroundDifferences(coefficients.float(), sigma.float(), grid.center)
-        if averages.significance(change) < _TOLERANCE:
+        residual = averages.significance(change) / _TOLERANCE
+        if residual <= 1.0:
             break
+    record_solve("background", steps=number, residual=residual)
     return found

@@ -16,6 +16,7 @@ import math
 import torch
 
 from ._forward_model import ForwardModel
+from ._solves import record_solve
 from ._tiling import Tile
 
 _BLOCK = 16
@@ -27,8 +28,11 @@ _MAX_BLOCKS = 4096
 _CLIP = 2.0
 """Deviation in units of the noise beyond which a residual counts less."""
 
-_CLIP_STEPS = 5
-"""Iterations of a robust mean or fit."""
+_CLIP_STEPS = 50
+"""Bound on iterations of a robust mean or fit."""
+
+_CLIP_TOLERANCE = 0.01
+"""Change of a robust mean or fit, in units of its noise, that is enough."""
 
 _MODEL_ERROR = 0.01
 """Error of the predicted light of a block, relative to it."""
@@ -248,12 +252,20 @@ class BlockAverages:
         excess = _MODEL_ERROR**2 * (share * self.information * self.light**2).sum(dim=0)
         trust = base = 1.0 / (1.0 + excess)
         independent = ((self.information > 0).sum(dim=0) - 1.0).clamp(min=1.0)
-        for _ in range(_CLIP_STEPS):
+        previous = torch.full((number, 1), math.inf, dtype=trust.dtype)
+        for steps in range(1, _CLIP_STEPS + 1):
             values, covariance, known = self._least_squares(share, trust)
+            noise = covariance.diagonal().clamp(min=1e-300).sqrt().reshape(number, -1)
+            change = torch.where(known, (values - previous).abs() / noise, 0.0)
+            residual = float(change.max()) / _CLIP_TOLERANCE
+            if residual <= 1.0:
+                break
+            previous = values
             planes = values @ grid.terms.T
             left = self.averages - planes + (share * planes).sum(dim=0)
             chi_square = base * (self.information * left**2).sum(dim=0) / independent
             trust = base * (_CLIP / chi_square.sqrt().clamp(min=_CLIP)) ** 2
+        record_solve("background_fit", steps=steps, residual=residual)
         coefficients = torch.zeros(number, 3, dtype=values.dtype)
         sigma = torch.full_like(coefficients, math.inf)
         p = grid.terms.shape[1]
@@ -334,12 +346,16 @@ def _robust_averages(
     num_blocks = information.shape[1]
     averages = torch.zeros_like(information)
     root = weights.sqrt()
-    for _ in range(_CLIP_STEPS):
+    for steps in range(1, _CLIP_STEPS + 1):
         level = averages.flatten()[block].to(residual) * area
         deviation = ((residual - level) * root).abs()
         clipped = weights * (_CLIP / deviation.clamp(min=_CLIP))
         total = _sum(clipped * area * residual, block, num_blocks)
-        averages = total / _sum(clipped * area**2, block, num_blocks).clamp(min=1e-300)
+        previous, averages = averages, total / _sum(clipped * area**2, block, num_blocks).clamp(min=1e-300)
+        change = float(((averages - previous).abs() * information.sqrt()).max()) / _CLIP_TOLERANCE
+        if change <= 1.0:
+            break
+    record_solve("block_average", steps=steps, residual=change)
     return averages
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-_MAX_ITERATIONS = 100
+_MAX_ITERATIONS = 500
 """Bound on conjugate-gradient steps."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

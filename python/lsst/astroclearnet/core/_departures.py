@@ -5,179 +5,220 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""By how much exposures depart from the others in flux scale and position."""
+"""By how much exposures depart from the others, and which are wrong."""
 
 from __future__ import annotations
 
-__all__ = ("find_contradictions", "measure_departures")
+__all__ = ("Departures", "Contradictions", "find_contradictions", "measure_departures")
 
+import dataclasses
 from collections.abc import Iterable
 
 import torch
 
-from ._forward_model import ForwardModel
-from ._linear import LinearEstimator
+from ._comparison import LEAST_SOURCES, compare_positions, compare_scales, gather_sources
+from ._matched_sources import MatchedSources, measure_sources
 from ._options import AgreementOptions
 from ._parts import SettledPart
-from ._tiling import Tile
 
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate that exposures are compared with."""
+_LEAST_AGREEING = 3
+"""Exposures that must agree with each other for another one to be wrong."""
 
-_VARIABILITY = 0.1
-"""Share of the light of a source that may differ from exposure to exposure."""
-
-_BLOCK = 32
-"""Side in pixels of the blocks of the patch that are compared."""
-
-_LEAST_LIGHT = 10.0
-"""Signal-to-noise ratio of the light of a block that counts."""
-
-_LEAST_BLOCKS = 7
-"""From fewer one cannot tell an exposure that is off from a source that is."""
-
-_LEAST_EXPOSURES = 3
-"""Of two one cannot tell which is wrong."""
+_LEAST_STARS = 3
+"""Stars whose photometry can confirm that an exposure is wrong: the median of
+fewer is that of a single one that varies."""
 
 _SIGNIFICANCE = 5.0
 """Departure, in its standard deviations, from which one is believed."""
 
 
-def measure_departures(
-    parts: Iterable[SettledPart], shape: tuple[int, int], num_exposures: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclasses.dataclass(frozen=True)
+class Departures:
+    """By how much exposures depart from the others.
+
+    Attributes
+    ----------
+    values
+        Shape (4, n): relative flux scale, shifts along rows and columns in
+        pixels of the patch, and relative error of the width of the PSF; 0
+        where nothing is known.
+    sigmas
+        Shape (4, n), their standard deviations; infinite where nothing is
+        known.
+    sources
+        What was compared; `None` if there is nothing to compare.
+    """
+
+    values: torch.Tensor
+    sigmas: torch.Tensor
+    sources: MatchedSources | None = None
+
+    @classmethod
+    def nothing(cls, num_exposures: int) -> Departures:
+        """Return that nothing is known.
+
+        Parameters
+        ----------
+        num_exposures
+            Number of exposures of the patch.
+
+        Returns
+        -------
+        departures : `Departures`
+            Zeros with infinite standard deviations.
+        """
+        return cls(torch.zeros(4, num_exposures), torch.full((4, num_exposures), torch.inf))
+
+
+@dataclasses.dataclass(frozen=True)
+class Contradictions:
+    """Exposures that contradict others by more than is allowed.
+
+    Attributes
+    ----------
+    wrong
+        Why exposures are wrong, a slug and words with value and limit, by
+        their index.
+    doubtful
+        Why others may be, which are not proved to be.
+    """
+
+    wrong: dict[int, str]
+    doubtful: dict[int, str]
+
+
+def measure_departures(parts: Iterable[SettledPart], num_exposures: int) -> Departures:
     """Compare the sources of each exposure with those of the others.
 
     Parameters
     ----------
     parts
         Tiles that cover the patch.
-    shape
-        Height and width of the patch in pixels.
     num_exposures
         Number of exposures of the patch.
 
     Returns
     -------
-    departures : `torch.Tensor`
-        Shape (3, n), by how much each departs: relative flux scale, and
-        shifts along rows and columns in pixels of the patch; 0 where nothing
-        is known.
-    sigmas : `torch.Tensor`
-        Shape (3, n), their standard deviations; infinite where nothing is
-        known.
+    departures : `Departures`
+        By how much each departs.
     """
-    blocks = [-(-size // _BLOCK) for size in shape]
-    departures = torch.full((3, num_exposures, *blocks), torch.nan)
-    for settled in parts:
-        tile = settled.part.tile
-        found = _compare(settled).cpu()
-        axes = []
-        for size, region, own in zip(
-            shape, (tile.rows, tile.columns), (tile.own_rows, tile.own_columns), strict=True
-        ):
-            centers = ((torch.arange(-(-size // _BLOCK)) + 0.5) * _BLOCK).clamp(max=size - 0.5)
-            owned = ((centers >= own.start) & (centers < own.stop)).nonzero()[:, 0]
-            axes.append((owned, owned - region.start // _BLOCK))
-        (rows, from_rows), (columns, from_columns) = axes
-        place = settled.part.exposures[:, None, None], rows[:, None], columns
-        departures[:, *place] = found[:, :, from_rows[:, None], from_columns]
-    return _medians(departures.flatten(2))
+    tables = [(settled.part.exposures, measure_sources(settled)) for settled in parts]
+    sources = gather_sources(tables, num_exposures)
+    if sources is None:
+        return Departures.nothing(num_exposures)
+    scales = compare_scales(sources)
+    shifts, shift_sigmas = compare_positions(sources, scales)
+    values = torch.stack([scales.scale, *shifts, scales.width])
+    sigmas = torch.stack([scales.scale_sigma, *shift_sigmas, scales.width_sigma])
+    return Departures(values.float(), sigmas.float(), sources)
 
 
-def _compare(settled: SettledPart) -> torch.Tensor:
-    """Return departures of exposures, block by block of a tile.
-
-    Flux scale (relative) and shifts along rows and columns (pixels), each
-    from the light of a block alone, of shape (3, m, rows, columns); NaN where
-    there is too little light.  Pixels count although they were rejected:
-    there it may be the exposure that is wrong.  No pixel of a bright source
-    counts for more than one of a fainter one, for sources vary.
-    """
-    stack, model = settled.part.stack, settled.part.model
-    estimator = LinearEstimator(model, stack.good / settled.variances)
-    latent = estimator.solve(stack.images, _PILOT_STRENGTH)
-    # Once more, as the penalty holds back light.
-    latent = latent + estimator.solve(stack.images - model.predict(latent), _PILOT_STRENGTH)
-    light = model.predict(latent)
-    weights = (stack.good | settled.rejected) / (settled.variances + (_VARIABILITY * light) ** 2)
-    left = stack.images - light
-    gradients = [-model.predict(gradient) for gradient in torch.gradient(latent)]
-    tile = settled.part.tile
-    enough = _block_sums(weights * light**2, model, tile) > _LEAST_LIGHT**2
-    departures = []
-    for template in (light, *gradients):
-        information = _block_sums(weights * template**2, model, tile)
-        projected = _block_sums(weights * template * left, model, tile)
-        departures.append(torch.where(enough, projected / information.clamp(min=1e-30), torch.nan))
-    return torch.stack(departures)
-
-
-def _block_sums(data: torch.Tensor, model: ForwardModel, tile: Tile) -> torch.Tensor:
-    """Return sums of data over blocks of the patch, (m, rows, columns)."""
-    maps = model.sampling.mean(data)
-    # Blocks are those of the patch, whatever the tile.
-    before = [region.start % _BLOCK for region in (tile.rows, tile.columns)]
-    bottom, right = (-(size + skip) % _BLOCK for size, skip in zip(maps.shape[1:], before, strict=True))
-    padded = torch.nn.functional.pad(maps, (before[1], right, before[0], bottom))
-    return _BLOCK**2 * torch.nn.functional.avg_pool2d(padded, _BLOCK)
-
-
-def find_contradictions(
-    departures: torch.Tensor, sigmas: torch.Tensor, options: AgreementOptions
-) -> dict[int, str]:
+def find_contradictions(departures: Departures, options: AgreementOptions) -> Contradictions:
     """Say which exposures are off by more than is allowed.
+
+    One is wrong only if three others at least, and more than contradict
+    them, agree with each other within half of the limit, if it departs from
+    them by more than the limit and five standard deviations, and if the
+    plain photometry of stars, or their positions, say so too.
 
     Parameters
     ----------
     departures
-        Shape (3, n), relative departure in flux scale and shifts along rows
-        and columns, in pixels of the patch.
-    sigmas
-        Shape (3, n), their standard deviations; infinite where nothing is
-        known.
+        By how much exposures depart.
     options
-        Limits.  A departure counts only if it is significant, and among three
-        exposures or more.
+        Limits.
 
     Returns
     -------
-    contradictions : `dict` [`int`, `str`]
-        What is wrong, a slug and words with value and limit, by exposure.
+    contradictions : `Contradictions`
+        Which are wrong, and which may be.
     """
-    found: dict[int, str] = {}
-    known = torch.isfinite(sigmas).all(dim=0)
-    if int(known.sum()) < _LEAST_EXPOSURES:
-        return found
-    for t in known.nonzero()[:, 0].tolist():
-        flux, flux_sigma = float(departures[0, t]), float(sigmas[0, t])
-        shift, shift_sigma = float(departures[1:, t].norm()), float(sigmas[1:, t].max())
-        if abs(flux) > max(options.max_flux_error, _SIGNIFICANCE * flux_sigma):
-            found[t] = (
-                f"flux_scale: Its sources are brighter by {100.0 * flux:+.1f} +- {100.0 * flux_sigma:.1f} % "
-                f"than in the others, more than max_flux_error={100.0 * options.max_flux_error:g} %."
-            )
-        elif shift > max(options.max_shift, _SIGNIFICANCE * shift_sigma):
-            found[t] = (
-                f"astrometry: Its sources are {shift:.2f} +- {shift_sigma:.2f} pixels from where the others "
-                f"have them, more than max_shift={options.max_shift:g}."
-            )
-    return found
+    wrong: dict[int, str] = {}
+    doubtful: dict[int, str] = {}
+    sources = departures.sources
+    if sources is None:
+        return Contradictions(wrong, doubtful)
+    values, sigmas = departures.values, departures.sigmas
+    flux, flux_sigma = values[0], sigmas[0]
+    shift, shift_sigma = values[1:3].norm(dim=0), sigmas[1:3].amax(dim=0)
+    meeting = sources.valid.double() @ sources.valid.double().T >= LEAST_SOURCES
+    for t in range(flux.numel()):
+        for slug, size, sigma, limit in (
+            ("flux_scale", flux, flux_sigma, options.max_flux_error),
+            ("astrometry", shift, shift_sigma, options.max_shift),
+        ):
+            beyond = size.abs() > torch.maximum(torch.full_like(sigma, limit), _SIGNIFICANCE * sigma)
+            if not bool(beyond[t]) or t in wrong:
+                continue
+            agree = (size.abs() < 0.5 * limit) & (sigma < 0.5 * limit) & meeting[t]
+            words = _WORDS[slug](float(size[t]), float(sigma[t]), limit)
+            if int(agree.sum()) < max(_LEAST_AGREEING, int(beyond.sum()) + 1):
+                doubtful[t] = f"{words} Too few exposures agree to say which are wrong."
+                continue
+            found, stars = _STARS[slug](sources, t, agree, values[:, t])
+            if found < limit:
+                doubtful[t] = f"{words} The photometry of {stars} stars does not confirm it."
+                continue
+            wrong[t] = words
+            doubtful.pop(t, None)
+    return Contradictions(wrong, doubtful)
 
 
-def _medians(departures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return medians over blocks, relative to the median of all exposures.
+def _say_flux(value: float, sigma: float, limit: float) -> str:
+    return (
+        f"flux_scale: Its sources differ in brightness by {100.0 * value:+.1f} +- {100.0 * sigma:.1f} % from "
+        f"the others, more than max_flux_error={100.0 * limit:g} %."
+    )
 
-    An exposure is off where most of its sources are: the median does not
-    follow a transient, a trail or a variable star.  Medians and their
-    standard deviations, (3, n); 0 and infinite for fewer than seven blocks.
+
+def _say_shift(value: float, sigma: float, limit: float) -> str:
+    return (
+        f"astrometry: Its sources are {value:.2f} +- {sigma:.2f} pixels from where the others have them, "
+        f"more than max_shift={limit:g}."
+    )
+
+
+_WORDS = {"flux_scale": _say_flux, "astrometry": _say_shift}
+
+
+def _flux_of_stars(
+    sources: MatchedSources, t: int, others: torch.Tensor, departure: torch.Tensor
+) -> tuple[float, int]:
+    """Return the relative departure of the wide flux of stars, and how many
+    there are; that in the direction of what is to be confirmed is positive.
     """
-    medians = departures.nanquantile(0.5, dim=2)
-    spread = (departures - medians[:, :, None]).abs().nanquantile(0.5, dim=2)
-    number = torch.isfinite(departures).sum(dim=2)
-    known = number >= _LEAST_BLOCKS
-    # The standard deviation of a median of Gaussian values.
-    sigmas = 1.2533 * 1.4826 * spread / number.clamp(min=1).sqrt()
-    medians = torch.where(known, medians, torch.nan)
-    medians = medians - medians.nanquantile(0.5, dim=1, keepdim=True)
-    return torch.nan_to_num(medians), torch.where(known, sigmas, torch.inf)
+    stars, reference = _common_stars(sources, t, others)
+    if len(stars) < _LEAST_STARS:
+        return 0.0, len(stars)
+    ratio = sources.fluxes[1, t, stars] / reference
+    return float((ratio.quantile(0.5) - 1.0) * departure[0].sign()), len(stars)
+
+
+def _shift_of_stars(
+    sources: MatchedSources, t: int, others: torch.Tensor, departure: torch.Tensor
+) -> tuple[float, int]:
+    """Return the same of the position, in pixels."""
+    stars, _ = _common_stars(sources, t, others)
+    if len(stars) < _LEAST_STARS:
+        return 0.0, len(stars)
+    slopes = sources.gradients[..., stars] / sources.fluxes[0][..., stars].clamp(min=1e-300)
+    reference = torch.where(sources.valid[:, stars] & others[:, None], slopes, torch.nan).nanquantile(
+        0.5, dim=1
+    )
+    yy, yx, xx = sources.hessians[:, stars]
+    change = reference - slopes[:, t]
+    places = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]])
+    shifts = sources.offsets[:, t, stars] + places / (yy * xx - yx**2)
+    direction = departure[1:3].double() / departure[1:3].norm()
+    return float(shifts.quantile(0.5, dim=1) @ direction), len(stars)
+
+
+_STARS = {"flux_scale": _flux_of_stars, "astrometry": _shift_of_stars}
+
+
+def _common_stars(sources: MatchedSources, t: int, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return stars that an exposure and others show, with wide fluxes."""
+    seen = sources.valid & others[:, None]
+    stars = (sources.is_star & sources.valid[t] & seen.any(dim=0)).nonzero()[:, 0]
+    values = torch.where(seen[:, stars], sources.fluxes[1][:, stars], torch.nan)
+    return stars, values.nanquantile(0.5, dim=0) if len(stars) else stars.double()

@@ -30,7 +30,7 @@ class RestorationError(RuntimeError):
 
 
 class InputError(RestorationError, ValueError):
-    """Arrays or options that cannot be meant, such as wrong shapes."""
+    """Invalid arrays or options, such as wrong shapes."""
 
 
 class NoUsableDataError(RestorationError):

@@ -10,19 +10,20 @@
 
 from __future__ import annotations
 
-__all__ = ("ArrayLike", "ExposureStack")
+__all__ = ("ExposureStack",)
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from ._errors import InputError, NoUsableDataError
+from ._plain_arrays import ArrayLike, as_tensor, require_plain
 from ._positions import PixelPositions
-
-type ArrayLike = np.ndarray | torch.Tensor
+from ._psf_stamps import find_psf_fault
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,27 +42,6 @@ _LEAST_NET_LIGHT = 0.5
 """Sum of a PSF over that of its absolute values, below which it is none."""
 
 
-def _as_tensor(name: str, array: ArrayLike, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    if isinstance(array, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array; give plain values, and the mask through 'good'.")
-    try:
-        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_native(np.asarray(array)))
-    except (TypeError, ValueError) as exc:
-        raise InputError(f"{name} of type {type(array).__name__} cannot be read as numbers: {exc}") from exc
-    if tensor.is_complex():
-        raise InputError(f"{name} is complex; give real numbers.")
-    return tensor.detach().to(device=device, dtype=dtype)
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    # FITS arrays are big-endian, which torch does not take; and a negative
-    # stride it does not take either.
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    # Memory-mapped files cannot be written to, which torch minds as well.
-    return np.require(array, requirements=["C", "W"])
-
-
 @dataclasses.dataclass(frozen=True)
 class ExposureStack:
     """Exposures of one patch.
@@ -70,7 +50,7 @@ class ExposureStack:
     ----------
     images
         Shape (n, h, w), float32, background-subtracted, in one common
-        photometric unit; 0 where not ``good``.
+        photometric unit, ``unit``; 0 where not ``good``.
     variances
         Shape (n, h, w), float32, in that unit squared; 1 where not ``good``.
     good
@@ -82,6 +62,8 @@ class ExposureStack:
     positions
         Where the pixels lie on the patch; `None` for exposures that are
         co-registered, whose pixels are those of the patch.
+    unit
+        Unit of flux, in the one that the exposures were given in.
     """
 
     images: torch.Tensor
@@ -89,6 +71,7 @@ class ExposureStack:
     good: torch.Tensor
     psfs: torch.Tensor
     positions: PixelPositions | None = None
+    unit: float = 1.0
 
     @classmethod
     def from_arrays(
@@ -100,6 +83,7 @@ class ExposureStack:
         *,
         positions: PixelPositions | None = None,
         device: torch.device | None = None,
+        in_noise_units: bool = False,
     ) -> ExposureStack:
         """Check arrays and put them on a device.
 
@@ -122,12 +106,19 @@ class ExposureStack:
             Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
             normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
             the others of its exposure.  Negative pixels must not hold more
-            than a third of the light of the positive ones.
+            than a third of the light of the positive ones, and the light must
+            lie where `find_psf_fault` wants it.
         positions
             Where the pixels lie on the patch, for exposures on their own
             grids; a pixel that is not on the patch is not used.
         device
             Where to put the tensors; the CPU by default.
+        in_noise_units
+            Whether to take the noise of half the exposures for the unit of
+            flux, in which sums over many pixels stay within single precision.
+            The arrays are divided by it in double precision: the same
+            exposures in another unit give the same stack, but for what single
+            precision has rounded before.
 
         Returns
         -------
@@ -142,18 +133,19 @@ class ExposureStack:
             If there is no usable pixel.
         """
         device = device if device is not None else torch.device("cpu")
-        image = _as_tensor("images", images, torch.float32, device)
-        variance = _as_tensor("variances", variances, torch.float32, device)
+        image = as_tensor("images", images, None, device)
+        variance = as_tensor("variances", variances, None, device)
         if image.ndim != 3 or min(image.shape[1:]) < 2:
             raise InputError(
                 f"images must have shape (n, h, w), not {tuple(image.shape)}, and at least 2x2 pixels."
             )
         if not image.shape[0]:
             raise NoUsableDataError("There is no exposure.")
-        good = good if isinstance(good, torch.Tensor | np.ma.MaskedArray) else np.asarray(good)
+        require_plain("good", good)
+        good = good if isinstance(good, torch.Tensor) else np.asarray(good)
         if good.dtype not in (torch.bool, np.bool_):
             raise InputError(f"good must be boolean (True = usable), not {good.dtype}.")
-        usable = _as_tensor("good", good, torch.bool, device)
+        usable = as_tensor("good", good, torch.bool, device)
         for name, other in (("variances", variance), ("good", usable)):
             if other.shape != image.shape:
                 raise InputError(
@@ -170,6 +162,8 @@ class ExposureStack:
             usable = usable & positions.inside
         usable = usable & torch.isfinite(image)
         usable = usable & (variance >= 1.0 / _LARGEST_VARIANCE) & (variance <= _LARGEST_VARIANCE)
+        unit = _noise_unit(variance, usable) if in_noise_units else 1.0
+        image, variance = _rescale(image, unit), _rescale(variance, unit**2)
         usable = _keep_measurable(image, variance, usable)
         if not bool(usable.any()):
             raise NoUsableDataError(
@@ -183,8 +177,9 @@ class ExposureStack:
             images=torch.where(usable, image, zero),
             variances=torch.where(usable, variance, one),
             good=usable,
-            psfs=_check_psfs(_as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
+            psfs=_check_psfs(as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
             positions=positions,
+            unit=unit,
         )
 
     @property
@@ -217,7 +212,7 @@ class ExposureStack:
         stack : `ExposureStack`
             The same exposures.
         """
-        return ExposureStack(
+        return self.replace(
             images=self.images.to(device),
             variances=self.variances.to(device),
             good=self.good.to(device),
@@ -238,7 +233,7 @@ class ExposureStack:
         stack : `ExposureStack`
             These exposures.
         """
-        return ExposureStack(
+        return self.replace(
             images=self.images[exposures],
             variances=self.variances[exposures],
             good=self.good[exposures],
@@ -260,6 +255,18 @@ class ExposureStack:
             The changed copy.
         """
         return dataclasses.replace(self, **changes)
+
+
+def _noise_unit(variance: torch.Tensor, usable: torch.Tensor) -> float:
+    """Return the noise of half the exposures, 1 without usable pixels."""
+    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    median = float(medians.double().nanmedian())
+    return math.sqrt(median) if median > 0 else 1.0
+
+
+def _rescale(values: torch.Tensor, unit: float) -> torch.Tensor:
+    """Divide in double precision, one exposure at a time; float32."""
+    return torch.stack([(one.double() / unit).to(torch.float32) for one in values])
 
 
 def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
@@ -318,4 +325,6 @@ def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
         if not bool((total >= _LEAST_NET_LIGHT * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
             raise InputError(f"The PSF of exposure {t} has too much light in negative pixels.", exposure=t)
         checked[t] /= total
+        if fault := find_psf_fault(checked[t][finite].cpu().numpy()):
+            raise InputError(f"The PSF of exposure {t} {fault}", exposure=t)
     return checked

@@ -15,7 +15,7 @@ __all__ = ("LocalNoise",)
 import numpy as np
 import torch
 
-from ._depth import DEPTH_FLOOR, iterate_weight_maps
+from ._depth import DEPTH_FLOOR, WeightMaps, iterate_weight_maps
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
 
@@ -28,8 +28,10 @@ _LOWEST_POWER = 1e-8
 _COVERAGE_FWHM = 4.0
 """FWHM in pixels over which the filters mix the coverage of neighbours."""
 
-_PHOTON_FWHM = 3.0
-"""FWHM in pixels over which they mix photon noise."""
+_NOISE_FWHM = 0.35
+"""FWHM, in units of that of the target PSF, of the geometric mean that stands
+for the noise around a pixel: measured at edges of a factor of 25, in patches
+of 8 pixels and on stars, whose variance is then right within 15 %."""
 
 _STAMP_RADIUS = 15
 """Largest separation, in pixels, of correlated noise."""
@@ -45,7 +47,7 @@ class LocalNoise:
         P = sum over t of w(t) |k(t)|^2,  W = sum over t of w(t),
 
     in which each exposure counts with its weight in the neighbourhood, so
-    that a missing exposure costs what its seeing and depth gave.  The
+    that a missing or noisy one costs what its seeing and depth gave.  The
     variance of a pixel is the mean of its spectrum, with the spectra of all
     pixels computed at once for frequencies pooled by the power of the PSFs.
 
@@ -62,20 +64,17 @@ class LocalNoise:
     def __init__(self, model: ForwardModel, weights: torch.Tensor, strength: float) -> None:
         self._model = model
         self._strength = strength
-        presence, typical = [], []
-        nominal = total = torch.zeros(model.shape, device=weights.device)
+        typical, ratios = [], []
+        nominal = torch.zeros(model.shape, device=weights.device)
         for maps in iterate_weight_maps(model, weights):
             typical.append(maps.typical)
-            nominal = nominal + maps.typical * maps.presence[0]
-            total = total + maps.weights[0]
+            ratio = _geometric_mean(maps, _NOISE_FWHM * model.target_fwhm) / maps.typical.clamp(min=1e-30)
+            nominal = nominal + (maps.typical * ratio)[0]
             # Beyond the edge there are no data either.
-            presence.append(smooth(maps.presence, _COVERAGE_FWHM).to(torch.float16))
+            ratios.append(ratio * smooth(maps.presence, _COVERAGE_FWHM))
         self._typical = torch.cat(typical)
-        self._presence = torch.cat(presence)
-        floor = DEPTH_FLOOR * float(self._typical.sum())
-        photon = torch.where(nominal > floor, nominal / total.clamp(min=1e-30), 1.0)
-        known = smooth(torch.ones_like(photon)[None], _PHOTON_FWHM)[0]
-        self._photon = smooth(photon[None], _PHOTON_FWHM)[0] / known
+        self._ratios = torch.cat(ratios)
+        self._floor = DEPTH_FLOOR * torch.where(nominal > 0, nominal, self._typical.sum())
 
     def variance(self) -> torch.Tensor:
         """Return the variance of each pixel.
@@ -86,13 +85,13 @@ class LocalNoise:
             Shape (H, W), 0 where there are no data around.
         """
         shares, powers, inverse_target = self._pool()
-        variance = torch.zeros_like(self._photon)
-        for row, presence in enumerate(self._presence.transpose(0, 1)):
-            weighted = self._typical[:, None] * presence.to(torch.float32)
-            total = weighted.sum(dim=0).clamp(min=DEPTH_FLOOR * float(self._typical.sum()))
+        variance = torch.zeros_like(self._floor)
+        for row, ratio in enumerate(self._ratios.transpose(0, 1)):
+            weighted = self._typical[:, None] * ratio
+            total = torch.maximum(weighted.sum(dim=0), self._floor[row])
             spectra = self._spectrum(powers.T @ weighted, total, inverse_target[:, None])
             variance[row] = shares @ spectra
-        return variance * self._photon
+        return variance
 
     def correlation(self, rows: slice, columns: slice) -> np.ndarray:
         """Return the correlation of the noise of neighbouring pixels.
@@ -110,8 +109,7 @@ class LocalNoise:
             Shape (31, 31), float32, coefficient of the noise of two pixels by
             their separation, with 1 in the middle; 0 without data.
         """
-        presence = self._presence[:, rows, columns].mean(dim=(1, 2), dtype=torch.float32)
-        weights = self._typical * presence
+        weights = self._typical * self._ratios[:, rows, columns].mean(dim=(1, 2))
         size = 2 * _STAMP_RADIUS + 1
         if not bool(weights.sum() > 0):
             return np.zeros((size, size), dtype=np.float32)
@@ -156,6 +154,15 @@ class LocalNoise:
             torch.stack([mean(model.power(t)) for t in range(model.num_exposures)]),
             mean(inverse_target),
         )
+
+
+def _geometric_mean(maps: WeightMaps, fwhm: float) -> torch.Tensor:
+    """Return the geometric mean of weights around each pixel with data."""
+    known = maps.presence > 0
+    logs = torch.where(known, torch.log((maps.weights / maps.presence).clamp(min=1e-30)), 0.0)
+    share = smooth(known.to(logs.dtype), fwhm)
+    # Where there are no data nobody asks.
+    return torch.where(share > 1e-3, torch.exp(smooth(logs, fwhm) / share.clamp(min=1e-3)), 0.0)
 
 
 def _clip(region: slice, length: int) -> slice:

@@ -16,6 +16,7 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ._agreement import Agreement
 from ._cell_noise import CellLayout, CellNoise
@@ -82,8 +83,6 @@ class Mosaic:
         self._noise = CellNoise.empty(layout)
         self._deviations = np.zeros(num_exposures)
         self._expected = np.zeros(num_exposures)
-        self._width_weight = np.zeros(num_exposures)
-        self._width_total = np.zeros(num_exposures)
         self._scalars: list[dict[str, float]] = []
 
     def add(self, result: TileResult) -> None:
@@ -107,11 +106,6 @@ class Mosaic:
             self._noise.stamps[cell] = stamp
         self._deviations[exposures] += result.deviations
         self._expected[exposures] += result.expected
-        sigmas = result.width_sigmas.astype(float)
-        known = np.isfinite(sigmas) & (sigmas > 0)
-        information = np.where(known, np.where(known, sigmas, 1.0) ** -2, 0.0)
-        self._width_weight[exposures] += information
-        self._width_total[exposures] += information * result.width_errors
         self._scalars.append(result.scalars)
 
     def finish(self, agreement: Agreement) -> dict[str, Any]:
@@ -133,10 +127,9 @@ class Mosaic:
         for plane in self._planes.values():
             plane /= share
             plane[..., missing] = np.nan
-        known = self._width_weight > 0
-        weight = np.where(known, self._width_weight, 1.0)
         expected = np.where(self._expected > 0, self._expected, np.nan)
         background = agreement.background
+        values, sigmas = agreement.departures.values, agreement.departures.sigmas
         scalars = {
             name: [values[name] for values in self._scalars] or [math.nan]
             for name in ("sky_level", "linear_strength", "linear_departure")
@@ -147,15 +140,23 @@ class Mosaic:
             "mask": self._mask,
             "linear_noise": self._noise,
             "chi_square": (self._deviations / expected).astype(np.float32),
-            "psf_width_error": (self._width_total / weight).astype(np.float32),
-            "psf_width_sigma": np.where(known, weight**-0.5, np.inf).astype(np.float32),
-            "flux_error": agreement.departures[0].numpy(),
-            "flux_sigma": agreement.sigmas[0].numpy(),
-            "shift": agreement.departures[1:].T.numpy(),
-            "shift_sigma": agreement.sigmas[1:].T.numpy(),
+            "psf_width_error": values[3].numpy(),
+            "psf_width_sigma": sigmas[3].numpy(),
+            "flux_error": values[0].numpy(),
+            "flux_sigma": sigmas[0].numpy(),
+            "shift": values[1:3].T.numpy(),
+            "shift_sigma": sigmas[1:3].T.numpy(),
             "background": background.coefficients.numpy(),
             "background_sigma": background.sigma.numpy(),
+            "sky_noise": agreement.noise.ratio.numpy(),
+            "sky_noise_sigma": agreement.noise.sigma.numpy(),
+            "variance_factor": torch.stack(
+                torch.aminmax(agreement.noise.factor.flatten(1), dim=1), dim=1
+            ).numpy(),
+            "weight_bias": agreement.noise.bias.numpy(),
+            "variance_smoothed": agreement.noise.smoothed.numpy(),
             "dropped": dict(agreement.contradictions),
+            "doubtful": dict(agreement.doubts),
             "sky_level": float(np.median(scalars["sky_level"])),
             "linear_strength": float(np.median(scalars["linear_strength"])),
             "linear_departure": float(np.max(scalars["linear_departure"])),

@@ -17,11 +17,7 @@ import torch
 from ._exposure_stack import ExposureStack
 from ._kernels import fwhm_to_sigma
 from ._latent_grid import fast_length
-
-_SMOOTHING_FWHM = 24.0
-"""FWHM in pixels over which the part of the variance is averaged that the
-predicted brightness does not explain."""
-
+from ._own_noise import free_plane, surrounding_variance
 
 _DIRECT_RADIUS = 6
 """Radius of a kernel in pixels above which Fourier space is faster."""
@@ -96,56 +92,30 @@ def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None
 
     The variance plane of a calibrated image holds the photon noise estimated
     from the very pixel, so that weights 1 / variance favour pixels that
-    scattered low, which biases fluxes.  Here the plane of each exposure is
-    modelled as ``v = b + c * prediction``, with one photon-noise slope c for
-    the exposure, and b, which follows sky, read noise and vignetting,
-    averaged over a neighbourhood.
+    scattered low, which biases fluxes.  What a plane holds of it is removed,
+    see `free_plane`; a plane that does not depend on the noise of its pixels
+    is believed as it is.
 
     Parameters
     ----------
     stack
         The exposures.
     prediction
-        Shape (n, H, W), expected brightness of each pixel.  Without it the
-        variance of each exposure is the median of its plane.
+        Shape (n, H, W), expected brightness of each pixel.  Without it each
+        variance is a median of those around, the pixel itself left out.
 
     Returns
     -------
     variances : `torch.Tensor`
         Shape (n, H, W), positive everywhere, also where pixels are not good.
     """
-    medians = masked_medians(stack.variances, stack.good, 1.0)[:, None, None]
-    if prediction is None:
-        return medians.expand_as(stack.variances).clone()
     # One exposure at a time: what is made on the way takes many times the
     # memory of the result.
-    one_by_one = (array.split(1) for array in (stack.variances, stack.good, prediction, medians))
-    return torch.cat([_model_variance(*one) for one in zip(*one_by_one, strict=True)])
-
-
-def _model_variance(
-    variances: torch.Tensor, good: torch.Tensor, prediction: torch.Tensor, median: torch.Tensor
-) -> torch.Tensor:
-    """Return the variances of one exposure, (1, H, W)."""
-    light = prediction.clamp(min=0)
-    weight = good.to(light.dtype)
-    slope = _photon_slope(variances, light, weight, median)
-    background = (variances - slope * light) * weight
-    # A pixel of a badly predicted source must not brighten its surroundings.
-    background = torch.minimum(background, 3.0 * median * weight)
-    local = smooth(background, _SMOOTHING_FWHM) / smooth(weight, _SMOOTHING_FWHM).clamp(min=1e-6)
-    local = torch.where(local > 0.2 * median, local, median)
-    return local + slope * light
-
-
-def _photon_slope(
-    variances: torch.Tensor, light: torch.Tensor, weight: torch.Tensor, median: torch.Tensor
-) -> torch.Tensor:
-    """Fit a non-negative slope of variance against light."""
-    # Weighted by 1 / v^2 in the expected v, which makes it a fit of relative
-    # deviations, so that neither faint nor saturated pixels dominate.
-    scale = weight / (median + light * median / light.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)) ** 2
-    excess = variances - median
-    numerator = (scale * excess * light).sum(dim=(1, 2), keepdim=True)
-    denominator = (scale * light**2).sum(dim=(1, 2), keepdim=True)
-    return (numerator / denominator.clamp(min=1e-30)).clamp(min=0)
+    return torch.stack(
+        [
+            surrounding_variance(stack.variances[t], stack.good[t])
+            if prediction is None
+            else free_plane(stack.variances[t], stack.good[t], stack.images[t], prediction[t]).variance
+            for t in range(stack.num_exposures)
+        ]
+    )

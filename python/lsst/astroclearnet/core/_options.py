@@ -147,11 +147,16 @@ class RejectionOptions:
     low_threshold
         Deviation, in sigma, down to which a region is grown.
     psf_tolerance
-        Fraction of the predicted brightness granted to PSF errors.
+        Standard deviation of the relative error of the width of a PSF in a
+        single exposure, along any direction.
     shift_tolerance
-        Astrometric error, in pixels, granted against the local gradient.
+        Standard deviation of the error of a position, in pixels.
+    variability
+        Standard deviation of the relative change of a source from exposure to
+        exposure.
     num_rounds
-        Rounds of prediction and rejection.
+        Largest number of rounds of prediction and rejection; they end as soon
+        as hardly a pixel changes.
     """
 
     enabled: bool = True
@@ -159,7 +164,8 @@ class RejectionOptions:
     low_threshold: float = 2.5
     psf_tolerance: float = 0.03
     shift_tolerance: float = 0.1
-    num_rounds: int = 3
+    variability: float = 0.3
+    num_rounds: int = 8
 
     def __post_init__(self) -> None:
         _require(
@@ -168,7 +174,7 @@ class RejectionOptions:
             self.low_threshold,
             f"positive and at most high_threshold={self.high_threshold}",
         )
-        for name in ("psf_tolerance", "shift_tolerance"):
+        for name in ("psf_tolerance", "shift_tolerance", "variability"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "non-negative")
         _require(self.num_rounds > 0, "num_rounds", self.num_rounds, "positive")
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ._errors import InputError
+from ._plain_arrays import require_plain
 
 _LARGEST_AREA = 1e4
 """Area of a pixel of an exposure beyond which, or one over which, it is that
@@ -137,6 +138,7 @@ def _as_real(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array of numbers whose values are all meant."""
     if isinstance(array, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array; give plain values, and NaN where there is no position.")
+    require_plain(name, array)
     try:
         array = np.asarray(array)
     except ValueError as exc:

@@ -19,10 +19,11 @@ import torch
 
 from ._errors import InputError
 from ._exposure_source import StackSource
-from ._exposure_stack import ArrayLike, ExposureStack
+from ._exposure_stack import ExposureStack
 from ._fit import ProgressCallback
-from ._flux_unit import change_unit, noise_unit, restore_unit
+from ._flux_unit import restore_unit
 from ._options import NoiseOptions, RestoreOptions
+from ._plain_arrays import ArrayLike, as_tensor, require_plain
 from ._positions import PixelPositions
 from ._restore_exposures import restore_exposures
 from ._result import StackResult
@@ -91,13 +92,12 @@ def restore(  # noqa: PLR0913
     RestorationError
         If no tile of the patch can be restored.
     """
+    require_plain("target_fwhm", target_fwhm)
     options = options if options is not None else RestoreOptions()
-    stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions)
+    stack = ExposureStack.from_arrays(images, variances, good, psfs, positions=positions, in_noise_units=True)
     empty = (~stack.good.any(dim=(1, 2))).nonzero()[:, 0].tolist()
-    unit = noise_unit(stack)
-    stack = change_unit(stack, unit)
     order = _canonical_order(stack)
-    draws = None if noise is None else _given_draws(noise, stack, options.noise)[:, order] / unit
+    draws = None if noise is None else _given_draws(noise, stack, options.noise)[:, order]
     maps = _DenseMaps(stack.num_exposures, stack.shape)
     result = restore_exposures(
         StackSource(stack.select(order), draws),
@@ -114,8 +114,9 @@ def restore(  # noqa: PLR0913
         fields[name] = fields[name][back]
     dropped = {int(order[t]): reason for t, reason in result.dropped.items()}
     fields["dropped"] = dict.fromkeys(empty, "no_usable_pixels: None of its pixels is usable.") | dropped
+    fields["doubtful"] = {int(order[t]): reason for t, reason in result.doubtful.items()}
     found = StackResult(**fields, weights=maps.weights[back], rejected=maps.rejected[back])
-    return restore_unit(found, unit)
+    return restore_unit(found, stack.unit)
 
 
 _BY_EXPOSURE = (
@@ -128,6 +129,11 @@ _BY_EXPOSURE = (
     "psf_width_sigma",
     "background",
     "background_sigma",
+    "sky_noise",
+    "sky_noise_sigma",
+    "variance_factor",
+    "weight_bias",
+    "variance_smoothed",
 )
 """Attributes of a result that have an entry for each exposure."""
 
@@ -165,11 +171,11 @@ def _canonical_order(stack: ExposureStack) -> torch.Tensor:
 
 
 def _given_draws(noise: ArrayLike, stack: ExposureStack, options: NoiseOptions) -> torch.Tensor:
-    draws = torch.as_tensor(noise, dtype=torch.float32)
+    draws = as_tensor("noise", noise, torch.float64, stack.device)
     least = max(1, options.num_realizations)
     if draws.shape[1:] != stack.images.shape or len(draws) < least:
         raise InputError(
             f"noise must have shape (k, *{tuple(stack.images.shape)}) with k at least {least}, "
             f"not {tuple(draws.shape)}."
         )
-    return draws
+    return (draws / stack.unit).to(torch.float32)

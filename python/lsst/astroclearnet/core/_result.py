@@ -95,9 +95,8 @@ class RestorationResult:
         correlated noise.  NaN without pixels.
     flux_error
         Shape (n,), by how much the sources of each exposure are brighter than
-        in the others, relative: the median over blocks of the patch.  As all
-        that follows it is 0, with an infinite standard deviation, where it is
-        not known.
+        in the others, relative.  As all that follows it is 0, with an
+        infinite standard deviation, where it is not known.
     flux_sigma
         Shape (n,), standard deviations of these.
     shift
@@ -109,7 +108,8 @@ class RestorationResult:
         Shape (n,), by how much the PSF of each exposure is wider than given,
         relative to the others.
     psf_width_sigma
-        Shape (n,), standard deviations of these errors from noise.
+        Shape (n,), standard deviations of these, from noise and from what
+        sources differ by.
     background
         Shape (n, 3), differences of background that were removed from the
         exposures: level at the centre of the patch, and slopes along rows (y)
@@ -118,9 +118,29 @@ class RestorationResult:
     background_sigma
         Shape (n, 3), standard deviations of these from noise; infinite where
         nothing can be known or was to be removed.
+    sky_noise
+        Shape (n,), measured variance of blank sky over that of the given
+        planes; NaN where there is not enough of it.
+    sky_noise_sigma
+        Shape (n,), standard deviations of these; infinite where nothing is
+        known.
+    variance_factor
+        Shape (n, 2), smallest and largest factor that the variances of an
+        exposure were multiplied with because blank sky shows them to be
+        wrong; 1 where they were believed.
+    weight_bias
+        Shape (n,), by how much a mean weighted with the given variances would
+        have been too low, in sigma of a pixel, because they follow the noise
+        of their own pixels, which was removed; 0 where they do not.
+    variance_smoothed
+        Shape (n,), bool, whether they follow it in a way for which medians of
+        neighbours had to take their place.
     dropped
         Why exposures were left out that contradict the others, a slug and
         words, by their index.
+    doubtful
+        Why exposures that were used may be as wrong, which neither the others
+        nor the photometry of stars prove, by their index.
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of ``image``.
     sky_level
@@ -166,7 +186,13 @@ class RestorationResult:
     psf_width_sigma: np.ndarray
     background: np.ndarray
     background_sigma: np.ndarray
+    sky_noise: np.ndarray
+    sky_noise_sigma: np.ndarray
+    variance_factor: np.ndarray
+    weight_bias: np.ndarray
+    variance_smoothed: np.ndarray
     dropped: dict[int, str]
+    doubtful: dict[int, str]
     target_fwhm: float
     sky_level: float
     linear_strength: float

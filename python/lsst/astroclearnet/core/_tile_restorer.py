@@ -20,7 +20,6 @@ import torch
 
 from ._agreement import Agreement
 from ._cell_noise import CellLayout
-from ._consistency import psf_width_errors
 from ._depth import WeightMaps, weight_maps
 from ._errors import InputError, RestorationError
 from ._estimator import Estimator
@@ -66,9 +65,6 @@ class TileResult:
         Shape (m,), double, sums of squared weighted deviations.
     expected
         Shape (m,), double, what they would be for noise alone.
-    width_errors, width_sigmas
-        Shape (m,), by how much PSFs are wider than given, and the standard
-        deviations of that.
     correlations
         Correlation of the noise in cells that the tile owns, (31, 31), by the
         indices of the cell.
@@ -84,8 +80,6 @@ class TileResult:
     rejected: np.ndarray
     deviations: np.ndarray
     expected: np.ndarray
-    width_errors: np.ndarray
-    width_sigmas: np.ndarray
     correlations: dict[tuple[int, int], np.ndarray]
     scalars: dict[str, float]
 
@@ -164,14 +158,6 @@ class TileRestorer:
         rows, columns = part.tile.within
         contradictions = self.agreement.contradictions
         used = [k for k, t in enumerate(part.exposures.tolist()) if t not in contradictions]
-        width_error, width_sigma = psf_width_errors(
-            model,
-            estimate.restored,
-            estimate.linear,
-            stack.images,
-            weights * owned,
-            widths,
-        )
         return TileResult(
             tile=part.tile,
             exposures=part.exposures[used].numpy(),
@@ -186,8 +172,6 @@ class TileRestorer:
             rejected=_to_numpy(clipped[used, rows, columns]),
             deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
             expected=_to_numpy(errors.chi_square.double()[used]),
-            width_errors=_to_numpy(width_error[used]),
-            width_sigmas=_to_numpy(width_sigma[used]),
             correlations={
                 (i, j): local_noise.correlation(cell_rows, cell_columns)
                 for i, j, cell_rows, cell_columns in self.layout.cells_of(part.tile)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("fwhm_of_kernel",)
+__all__ = ("fwhm_of_kernel", "seeing_of_kernel")
 
 from typing import Any
 
@@ -23,6 +23,32 @@ from scipy.signal import resample
 _NUM_ANGLES = 64
 _RADIUS_STEP = 0.02
 _UPSAMPLING = 4
+
+
+def seeing_of_kernel(kernel: NDArray[Any]) -> float:
+    """Return the FWHM of the PSF of an exposure, whatever its stamp.
+
+    Parameters
+    ----------
+    kernel
+        PSF stamp, shape (P, Q), any normalisation.
+
+    Returns
+    -------
+    fwhm : `float`
+        Full width at half maximum in pixels, as of `fwhm_of_kernel`; where
+        the stamp is too small for that, the FWHM of the Gaussian with its
+        effective area 1 / sum(kernel^2).
+    """
+    try:
+        width = fwhm_of_kernel(kernel)
+    except ValueError:
+        width = float("nan")
+    if np.isfinite(width):
+        return width
+    stamp = np.asarray(kernel, dtype=float)
+    area = stamp.sum() ** 2 / np.sum(stamp**2)
+    return float(np.sqrt(2.0 * np.log(2.0) * area / np.pi))
 
 
 def fwhm_of_kernel(kernel: NDArray[Any]) -> float:

@@ -8,5 +8,6 @@
 
 """Static report of a collection, to be read in a browser without a network."""
 
+from ._bands import *
 from ._contents import *
 from ._pages import *

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("BandContents", "PatchContents", "ReportContents", "ReportError", "TractContents", "read_contents")
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -27,11 +28,10 @@ from lsst.daf.butler import (
 )
 from lsst.resources import ResourcePath
 
+from ._bands import band_order
+
 _COADDS = ("", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
-
-_BANDS = "ugrizy"
-"""Bands by wavelength."""
 
 
 class ReportError(RuntimeError):
@@ -61,6 +61,11 @@ class BandContents:
     quality: Mapping[str, Any]
     plot: ResourcePath | None
     datasets: Mapping[str, ResourcePath]
+
+    @property
+    def anchor(self) -> str:
+        """Name for files and places on a page (`str`)."""
+        return file_name(self.band)
 
     @property
     def verdict(self) -> str:
@@ -96,7 +101,7 @@ class PatchContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return f"{self.skymap}-{self.tract}-{self.patch}".replace("/", "_")
+        return file_name(self.skymap, self.tract, self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +123,7 @@ class TractContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return f"{self.skymap}-{self.tract}".replace("/", "_")
+        return file_name(self.skymap, self.tract)
 
     def worst_first(self) -> list[tuple[PatchContents, BandContents]]:
         """Return every band of every patch, the bad ones first.
@@ -144,7 +149,7 @@ class TractContents:
         for patch in self.patches:
             for band in patch.bands:
                 found.setdefault(band.band, []).append(band.quality)
-        return dict(sorted(found.items(), key=lambda item: _wavelength(item[0])))
+        return dict(sorted(found.items(), key=lambda item: band_order(item[0])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +179,7 @@ class ReportContents:
         counts: dict[str, Counter[str]] = {}
         for _, band in self.rows():
             counts.setdefault(band.band, Counter())[band.verdict] += 1
-        return dict(sorted(counts.items(), key=lambda item: _wavelength(item[0])))
+        return dict(sorted(counts.items(), key=lambda item: band_order(item[0])))
 
     def rows(self) -> Iterable[tuple[PatchContents, BandContents]]:
         """Yield every band of every patch.
@@ -258,7 +263,7 @@ def read_contents(
         )
         bands.setdefault(key[:3], []).append(contents)
     patches = [
-        PatchContents(*key, sorted(found, key=lambda band: _wavelength(band.band)), colors.get((*key, None)))
+        PatchContents(*key, sorted(found, key=lambda band: band_order(band.band)), colors.get((*key, None)))
         for key, found in sorted(bands.items())
     ]
     tracts = [
@@ -268,12 +273,25 @@ def read_contents(
     return ReportContents(title, repository, list(butler.collections.defaults), tracts)
 
 
-def _wavelength(band: str) -> tuple[int, str]:
-    """Return what sorts bands by wavelength, and those with other names
-    behind them.
+def file_name(*parts: object) -> str:
+    """Return a name for a file, and a part of a URL, that says what it is of.
+
+    Other characters than letters, digits, ``_``, ``.``, ``+`` and ``-`` are
+    replaced by their numbers, so that different parts have different names.
+
+    Parameters
+    ----------
+    *parts
+        Values of a data ID.
+
+    Returns
+    -------
+    name : `str`
+        The name, which does not begin with a dot.
     """
-    place = _BANDS.find(band) if len(band) == 1 else -1
-    return (place if place >= 0 else len(_BANDS), band)
+    words = [re.sub(r"[^A-Za-z0-9_.+-]", lambda match: f"={ord(match[0]):x}=", str(part)) for part in parts]
+    name = "-".join(words)
+    return f"={name}" if name.startswith(".") else name
 
 
 def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:

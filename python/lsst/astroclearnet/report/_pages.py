@@ -26,7 +26,7 @@ import jinja2
 
 from lsst.resources import ResourcePath
 
-from ._contents import BandContents, ReportContents, ReportError, TractContents
+from ._contents import BandContents, ReportContents, ReportError, TractContents, file_name
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
@@ -119,8 +119,11 @@ _FIGURES = (
     _Figure("chi_square", "Reduced chi-square of the exposures"),
     _Figure("held_out_chi_square", "The same of exposures held out"),
     _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
+    _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
     _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
     _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
+    _Figure("exposure_chi_square", "Largest chi-square of an exposure"),
+    _Figure("doubtful_exposures", "Exposures that may be wrong", ".0f"),
     _Figure("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
     _Figure("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
     _Figure("no_data_fraction", "Pixels of the patch without data", ".1%"),
@@ -189,7 +192,8 @@ def write_report(
     ReportError
         If something else than a report is in the folder.
     """
-    final = Path(folder)
+    # What a link leads to is replaced, and not the link.
+    final = Path(folder).resolve()
     _require_report(final)
     # What is there stays until the new one is complete.
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +203,7 @@ def write_report(
         if final.exists():
             final.rename(Path(made) / "old")
         root.rename(final)
-    return final / "index.html"
+    return Path(folder) / "index.html"
 
 
 def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> None:
@@ -230,9 +234,10 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 patch=patch,
                 figures=_FIGURES,
                 color=_copy(patch.color_plot, root, f"{patch.name}-color"),
-                plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.band}") for b in patch.bands},
+                plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
                 snippets={band.band: _snippet(band, contents) for band in patch.bands},
+                reasons={band.band: _why_unchanged(band) for band in patch.bands},
             )
             (root / "patches" / f"{patch.name}.html").write_text(page)
     maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
@@ -247,7 +252,7 @@ def _require_report(root: Path) -> None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     index = root / "index.html"
-    if not (index.is_file() and f'content="{_GENERATOR}' in index.read_text()):
+    if not (index.is_file() and f'content="{_GENERATOR}' in index.read_text(errors="replace")):
         raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
 
 
@@ -257,7 +262,7 @@ def _draw_maps(tract: TractContents, root: Path) -> dict[str, str]:
 
     paths = {}
     for band, qualities in tract.qualities().items():
-        paths[band] = f"images/{tract.name}-{band}-map.png"
+        paths[band] = f"images/{tract.name}-{file_name(band)}-map.png"
         quality_map(qualities).savefig(root / paths[band])
     return paths
 
@@ -296,6 +301,23 @@ def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _why_unchanged(band: BandContents) -> str:
+    """Say why exposures whose pixels do not fit do not change the verdict."""
+    check = next((check for check in band.quality["checks"] if check["name"] == "chi_square_weight"), None)
+    unlike = [
+        f"visit {exposure['visit']}, detector {exposure['detector']}: {exposure['chi_square']:.2f}"
+        for exposure in band.quality["exposures"]
+        if exposure["used_fraction"] > 0 and not 0.5 <= exposure["chi_square"] <= 2.0
+    ]
+    if check is None or check["verdict"] != "good" or not unlike:
+        return ""
+    return (
+        f"The chi-square of some exposures is beyond a factor of 2 ({'; '.join(unlike)}). By itself that is "
+        f"within the limits: they have {check['value']:.1%} of the weight, and up to "
+        f"{check['limits'][0]:.0%} may have such a chi-square."
+    )
 
 
 def _measured(value: float, sigma: float, style: str) -> str:

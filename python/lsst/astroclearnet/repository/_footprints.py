@@ -25,6 +25,9 @@ from lsst.images import YX, Box, SkyProjection
 
 from ..adapters import SkyMapGeometry, TractGeometry
 
+_SCALE_RANGE = 30.0
+"""Factor between the sizes of pixels beyond which images are not used."""
+
 type Array = npt.NDArray[np.float64]
 
 
@@ -79,7 +82,8 @@ def sky_map_around(
     Raises
     ------
     ValueError
-        If there are no images, or if they span more than ten degrees.
+        If there are no images, if they span more than ten degrees, or if the
+        sizes of pixels, cells or patches do not go with them.
     """
     corners: list[SkyCoord] = []
     scales: list[float] = []
@@ -90,11 +94,23 @@ def sky_map_around(
         raise ValueError("A sky map cannot be laid out around no images at all.")
     if pixel_scale is None:
         pixel_scale = round(min(scales), 4)
+    if not (min(scales) / _SCALE_RANGE < pixel_scale < max(scales) * _SCALE_RANGE and pixel_scale > 0):
+        raise ValueError(
+            f"pixel_scale={pixel_scale} arcsec does not go with images of {min(scales):g} to {max(scales):g} "
+            "arcsec per pixel."
+        )
+    if cell_size < 1:
+        raise ValueError(f"cell_size={cell_size} must be positive.")
     half_height, half_width, center = _half_extent(corners)
-    cells = [
-        math.ceil(2.0 * half / (pixel_scale * cell_size * number) - 1e-9)
-        for half, number in zip((half_height, half_width), num_patches, strict=True)
-    ]
+    cells = []
+    for half, number in zip((half_height, half_width), num_patches, strict=True):
+        total = 2.0 * half / (pixel_scale * cell_size) - 1e-9
+        if not 1 <= number <= max(1, math.ceil(total)):
+            raise ValueError(
+                f"num_patches={num_patches} must be positive, and no more than the cells: the images span "
+                f"{max(1, math.ceil(total))} of {cell_size} pixels of {pixel_scale} arcsec along a side."
+            )
+        cells.append(max(1, math.ceil(total / number)))
     geometry = TractGeometry(
         tract=tract,
         ra_deg=float(center.ra.deg),

@@ -10,23 +10,33 @@
 
 from __future__ import annotations
 
-__all__ = ("chain_collections", "create_repository", "register_sky_map", "register_visit_detector")
+__all__ = (
+    "chain_collections",
+    "create_repository",
+    "register_sky_map",
+    "register_visit_detector",
+    "require_sky_map",
+)
 
 import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from lsst.daf.butler import Butler, CollectionType, Config, DatasetRef, DatasetType, Timespan
+from lsst.daf.butler import Butler, CollectionType, Config, DatasetRef, DatasetType
+from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.images import VisitImage
 from lsst.resources import ResourcePathExpression
 
 from ..adapters import SkyMapGeometry, TractGeometry, box_region
+from ._names import require_collection, require_name
+from ._visit_record import VisitRecord
 
-_DEFAULT_DAY_OBS = 19700101
 _GEOMETRY_DATASET = "skymap_geometry"
 _INSTRUMENT_LIMITS = ("visit_max", "exposure_max", "detector_max")
 _MAX_ID = 2**31 - 1
+_MAX_SKYMAP = 64
+"""Characters that the registry has for the name of a sky map."""
 
 
 def create_repository(root: ResourcePathExpression, *, registry: str | None = None) -> Butler:
@@ -66,7 +76,13 @@ def chain_collections(butler: Butler, chain: str, children: Sequence[str]) -> No
     children
         Collections to be searched in this order; those that the chain has
         already keep their places.
+
+    Raises
+    ------
+    ValueError
+        If the name of the chain is none that a repository can keep.
     """
+    require_collection(chain)
     known: tuple[str, ...] = ()
     if not butler.collections.register(chain, CollectionType.CHAINED):
         known = butler.collections.get_info(chain).children
@@ -94,17 +110,21 @@ def register_sky_map(butler: Butler, geometry: SkyMapGeometry, run: str) -> Data
 
     Raises
     ------
+    ValueError
+        If the name of the sky map or of the collection is none that a
+        repository can keep.
     lsst.daf.butler.registry.ConflictingDefinitionError
         If the repository has a sky map of this name with another geometry.
     """
     content = geometry.to_dict()
-    digest = hashlib.sha1(json.dumps(content, sort_keys=True).encode(), usedforsecurity=False)
+    require_name("sky map", geometry.skymap, max_length=_MAX_SKYMAP)
+    require_collection(run)
     with butler.transaction():
         butler.registry.syncDimensionData(
             "skymap",
             {
                 "name": geometry.skymap,
-                "hash": digest.digest(),
+                "hash": _digest(geometry),
                 "tract_max": max(tract.tract for tract in geometry.tracts) + 1,
                 "patch_nx_max": max(tract.num_patches[1] for tract in geometry.tracts),
                 "patch_ny_max": max(tract.num_patches[0] for tract in geometry.tracts),
@@ -153,13 +173,40 @@ def _register_tract(butler: Butler, skymap: str, tract: TractGeometry) -> None:
         )
 
 
-def register_visit_detector(butler: Butler, visit_image: VisitImage) -> dict[str, Any]:
+def require_sky_map(butler: Butler, geometry: SkyMapGeometry) -> None:
+    """Refuse a sky map whose name the repository has for another one.
+
+    Parameters
+    ----------
+    butler
+        A Butler.
+    geometry
+        Tracts, patches and cells.
+
+    Raises
+    ------
+    lsst.daf.butler.registry.ConflictingDefinitionError
+        If the repository has a sky map of this name with another geometry.
+    """
+    for record in butler.registry.queryDimensionRecords("skymap", dataId={"skymap": geometry.skymap}):
+        if record.hash != _digest(geometry):
+            raise ConflictingDefinitionError(f"Sky map {geometry.skymap!r} has another geometry.")
+
+
+def _digest(geometry: SkyMapGeometry) -> bytes:
+    """Return the hash of a sky map."""
+    content = json.dumps(geometry.to_dict(), sort_keys=True)
+    return hashlib.sha1(content.encode(), usedforsecurity=False).digest()
+
+
+def register_visit_detector(
+    butler: Butler, visit_image: VisitImage, *, update: bool = False
+) -> dict[str, Any]:
     """Write every record of dimensions that a visit image needs.
 
     Instrument, physical filter, detector and observing day are written only
     if the repository has none of the same name, so that the richer records of
-    an observatory's own package stay; the visit and the region of its detector
-    must agree with records that exist.
+    an ``obs`` package stay; visit and region must be new or the same.
 
     Parameters
     ----------
@@ -169,6 +216,8 @@ def register_visit_detector(butler: Butler, visit_image: VisitImage) -> dict[str
         The image whose ``obs_info``, ``detector``, ``band``, bounding box and
         sky projection are recorded. Where ``obs_info`` has no observing day,
         the UTC date of its start is used, and ``19700101`` without that.
+    update
+        Replace the records of visit and region that differ.
 
     Returns
     -------
@@ -179,92 +228,32 @@ def register_visit_detector(butler: Butler, visit_image: VisitImage) -> dict[str
     ------
     ValueError
         If neither ``obs_info`` nor the pixel frame names instrument and
-        visit.
+        visit, or if a name or number is none that a repository can keep.
     lsst.daf.butler.registry.ConflictingDefinitionError
-        If the repository describes the visit or the region otherwise.
+        If the repository describes the visit, the filter or the region
+        otherwise.
     """
-    data_id = _identify(visit_image)
-    instrument, visit, detector = data_id["instrument"], data_id["visit"], data_id["detector"]
-    info = visit_image.obs_info
-    day_obs = _observing_day(visit_image)
+    found = VisitRecord.from_visit_image(visit_image)
+    instrument = found.instrument
     common: dict[str, list[dict[str, Any]]] = {
         "instrument": [
             {"name": instrument, "visit_max": _MAX_ID, "exposure_max": _MAX_ID, "detector_max": _MAX_ID}
         ],
-        "physical_filter": [
-            {"instrument": instrument, "name": visit_image.physical_filter, "band": visit_image.band}
-        ],
-        "detector": [{"instrument": instrument, "id": detector, "full_name": visit_image.detector.name}],
-        "day_obs": [{"instrument": instrument, "id": day_obs}],
+        "physical_filter": [{"instrument": instrument, "name": found.physical_filter, "band": found.band}],
+        "detector": [{"instrument": instrument, "id": found.detector, "full_name": found.detector_name}],
+        "day_obs": [{"instrument": instrument, "id": found.day_obs}],
     }
-    record = {
-        "instrument": instrument,
-        "id": visit,
-        "name": str(visit),
-        "physical_filter": visit_image.physical_filter,
-        "day_obs": day_obs,
-        "exposure_time": None if info.exposure_time is None else float(info.exposure_time.to_value("s")),
-        "target_name": info.object,
-        "science_program": info.science_program,
-    }
-    if info.datetime_begin is not None and info.datetime_end is not None:
-        record["timespan"] = Timespan(info.datetime_begin, info.datetime_end)
-    region = box_region(visit_image.sky_projection, visit_image.bbox)
     with butler.transaction():
         for element, records in common.items():
             butler.registry.insertDimensionData(element, *records, skip_existing=True)
-        butler.registry.syncDimensionData("visit", record)
-        butler.registry.syncDimensionData("visit_detector_region", dict(**data_id, region=region))
-    return data_id
-
-
-def _identify(visit_image: VisitImage) -> dict[str, Any]:
-    """Return instrument, visit and detector of an image.
-
-    Parameters
-    ----------
-    visit_image
-        The image.
-
-    Returns
-    -------
-    data_id : `dict`
-        Values of the three dimensions.
-
-    Raises
-    ------
-    ValueError
-        If instrument or visit are nowhere to be found.
-    """
-    info = visit_image.obs_info
-    frame = visit_image.sky_projection.pixel_frame
-    instrument = info.instrument or frame.instrument
-    visit = info.visit_id if info.visit_id is not None else frame.visit
-    if not instrument or visit is None:
-        missing = "visit_id" if instrument else "instrument"
-        raise ValueError(
-            f"Visit image of detector {visit_image.detector.name!r} cannot be recorded: neither its "
-            f"obs_info nor its pixel frame names the {missing.removesuffix('_id')}. Set obs_info.{missing}."
-        )
-    return {"instrument": instrument, "visit": int(visit), "detector": int(visit_image.detector.id)}
-
-
-def _observing_day(visit_image: VisitImage) -> int:
-    """Return the observing day of an image.
-
-    Parameters
-    ----------
-    visit_image
-        The image.
-
-    Returns
-    -------
-    day_obs : `int`
-        The date as ``YYYYMMDD``.
-    """
-    info = visit_image.obs_info
-    if info.observing_day is not None:
-        return int(info.observing_day)
-    if info.datetime_begin is not None:
-        return int(info.datetime_begin.utc.strftime("%Y%m%d"))
-    return _DEFAULT_DAY_OBS
+        # Else the image would count among those of another band in silence.
+        data_id = {"instrument": instrument, "physical_filter": found.physical_filter}
+        for record in butler.registry.queryDimensionRecords("physical_filter", dataId=data_id):
+            if record.band != found.band:
+                raise ConflictingDefinitionError(
+                    f"filter {found.physical_filter!r} is of band {record.band!r}, and not {found.band!r}"
+                )
+        butler.registry.syncDimensionData("visit", found.visit_row, update=update)
+        region = dict(**found.data_id, region=found.region)
+        butler.registry.syncDimensionData("visit_detector_region", region, update=update)
+    return found.data_id

@@ -10,21 +10,55 @@
 
 from __future__ import annotations
 
-__all__ = ("ingest_visit_images", "put_visit_image", "read_visit_images")
+__all__ = (
+    "IngestedImage",
+    "ingest_visit_image",
+    "ingest_visit_images",
+    "put_visit_image",
+    "read_visit_image",
+    "read_visit_images",
+)
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType
+from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.images import VisitImage
-from lsst.images.serialization import read_archive
+from lsst.images.serialization import ArchiveReadError, read_archive
 from lsst.resources import ResourcePath, ResourcePathExpression
 
 # The adapters make the Piff models of stored images readable.
 from .. import adapters as adapters
+from ._names import require_collection, require_name
 from ._records import register_visit_detector
+from ._same_content import differing_parts
+from ._visit_record import VisitRecord
 
 _LOG = logging.getLogger(__name__)
+
+_MAX_DATASET_TYPE = 128
+"""Characters that the registry has for the name of a dataset type."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestedImage:
+    """What became of a file.
+
+    Attributes
+    ----------
+    ref
+        The dataset.
+    state
+        ``new`` where the file was copied, ``unchanged`` where the run holds
+        its content already, ``replaced`` where it took the place of another,
+        ``differs`` where the run holds another, which was left.
+    """
+
+    ref: DatasetRef
+    state: Literal["new", "unchanged", "replaced", "differs"]
 
 
 def put_visit_image(
@@ -52,15 +86,61 @@ def put_visit_image(
     Raises
     ------
     ValueError
-        If the image does not name its instrument and visit.
+        If the image does not name its instrument and visit, or if a name is
+        none that a repository can keep.
     lsst.daf.butler.registry.ConflictingDefinitionError
         If the run holds this dataset already, or if the repository describes
         the visit otherwise.
     """
-    data_id = register_visit_detector(butler, visit_image)
-    definition = _register_dataset_type(butler, dataset_type)
-    butler.collections.register(run)
-    return butler.put(visit_image, definition, run=run, **data_id)
+    VisitRecord.from_visit_image(visit_image)
+    definition = _prepare(butler, run, dataset_type)
+    with butler.transaction():
+        data_id = register_visit_detector(butler, visit_image)
+        return butler.put(visit_image, definition, run=run, **data_id)
+
+
+def read_visit_image(path: ResourcePathExpression) -> VisitImage:
+    """Read a visit image from a file.
+
+    Parameters
+    ----------
+    path
+        File that `lsst.images` wrote.
+
+    Returns
+    -------
+    visit_image : `lsst.images.VisitImage`
+        The image.
+
+    Raises
+    ------
+    OSError
+        If the file or the PSF in it cannot be read.
+    TypeError
+        If the file holds anything else.
+    """
+    try:
+        content = read_archive(ResourcePath(path))
+    except Exception as exc:
+        # A file may fail in any way of the library that reads it, and ask for
+        # any amount of memory.
+        reason = "its PSF is missing or of no known kind" if _lacks_psf(exc) else f"{exc!r:.500}"
+        raise OSError(f"{path} cannot be read as a visit image: {reason}") from exc
+    content = getattr(content, "deserialized", content)
+    if not isinstance(content, VisitImage):
+        raise TypeError(f"{path} holds a {type(content).__name__}, not a VisitImage.")
+    try:
+        psf = content.psf
+    except ArchiveReadError as exc:
+        raise OSError(f"The PSF in {path} cannot be read: {exc}") from exc
+    if psf is None:
+        raise OSError(f"{path} has no PSF.")
+    return content
+
+
+def _lacks_psf(error: Exception) -> bool:
+    """Tell whether `lsst.images` found something that is no PSF."""
+    return isinstance(error, AttributeError) and error.name == "deserialize"
 
 
 def read_visit_images(paths: Iterable[ResourcePathExpression]) -> Iterator[VisitImage]:
@@ -79,22 +159,12 @@ def read_visit_images(paths: Iterable[ResourcePathExpression]) -> Iterator[Visit
     Raises
     ------
     OSError
-        If a file cannot be read.
+        If a file or the PSF in it cannot be read.
     TypeError
         If a file holds anything else.
     """
     for path in paths:
-        try:
-            content = read_archive(ResourcePath(path))
-        except MemoryError:
-            raise
-        except Exception as exc:
-            # A file may fail in any way of the library that reads it.
-            raise OSError(f"{path} cannot be read as a visit image: {exc!r}") from exc
-        content = getattr(content, "deserialized", content)
-        if not isinstance(content, VisitImage):
-            raise TypeError(f"{path} holds a {type(content).__name__}, not a VisitImage.")
-        yield content
+        yield read_visit_image(path)
 
 
 def ingest_visit_images(
@@ -103,11 +173,13 @@ def ingest_visit_images(
     run: str,
     *,
     dataset_type: str = "visit_image",
+    replace: bool = False,
 ) -> list[DatasetRef]:
     """Copy visit images from files into a repository.
 
     An image that the run holds already is left as it is, so that an
-    interrupted ingest can be run again.
+    interrupted ingest can be run again; if its file has changed, the log says
+    so.
 
     Parameters
     ----------
@@ -119,6 +191,8 @@ def ingest_visit_images(
         RUN collection for the datasets, made if absent.
     dataset_type
         Name of the dataset type, registered if absent.
+    replace
+        Replace images whose file has changed.
 
     Returns
     -------
@@ -132,29 +206,105 @@ def ingest_visit_images(
     TypeError
         If a file does not hold a visit image.
     ValueError
-        If an image does not name its instrument and visit.
+        If an image does not name its instrument and visit, if a name is none
+        that a repository can keep, or if the repository cannot keep the image.
+    lsst.daf.butler.registry.ConflictingDefinitionError
+        If the repository describes a visit otherwise.
     """
-    refs: list[DatasetRef] = []
-    definition = _register_dataset_type(butler, dataset_type)
-    butler.collections.register(run)
-    for visit_image in read_visit_images(paths):
-        data_id = register_visit_detector(butler, visit_image)
-        ref = butler.find_dataset(definition, collections=[run], **data_id)
-        if ref is None:
-            ref = butler.put(visit_image, definition, run=run, **data_id)
-        else:
-            _LOG.info("%s is in run %s already; left as it is.", ref, run)
-        refs.append(ref)
-    return refs
+    return [
+        ingest_visit_image(butler, path, run, dataset_type=dataset_type, replace=replace).ref
+        for path in paths
+    ]
 
 
-def _register_dataset_type(butler: Butler, name: str) -> DatasetType:
-    """Register a dataset type for visit images.
+def ingest_visit_image(
+    butler: Butler,
+    path: ResourcePathExpression,
+    run: str,
+    *,
+    dataset_type: str = "visit_image",
+    replace: bool = False,
+) -> IngestedImage:
+    """Copy a visit image from a file into a repository.
 
     Parameters
     ----------
     butler
         A writeable Butler.
+    path
+        File that `lsst.images` wrote.
+    run
+        RUN collection for the dataset, made if absent.
+    dataset_type
+        Name of the dataset type, registered if absent.
+    replace
+        Replace an image of the run with another content.
+
+    Returns
+    -------
+    ingested : `IngestedImage`
+        The dataset, and whether it is new.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    TypeError
+        If the file does not hold a visit image.
+    ValueError
+        If the image does not name its instrument and visit, if a name is none
+        that a repository can keep, or if the repository cannot keep the image.
+    lsst.daf.butler.registry.ConflictingDefinitionError
+        If the repository describes the visit otherwise.
+    """
+    visit_image = read_visit_image(path)
+    try:
+        record = VisitRecord.from_visit_image(visit_image)
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from exc
+    definition = _prepare(butler, run, dataset_type)
+    held = butler.find_dataset(definition, collections=[run], **record.data_id)
+    if held is not None:
+        parts = differing_parts(butler, held, visit_image)
+        if not parts:
+            return IngestedImage(held, "unchanged")
+        name = f"visit {record.visit}, detector {record.detector} of {record.instrument}"
+        if not replace:
+            _LOG.warning(
+                "%s is not what run %s holds for %s (%s differ): what it holds is left as it is. Take the "
+                "file instead with --replace (in Python replace=True), or ingest it into another repository.",
+                path,
+                run,
+                name,
+                ", ".join(parts),
+            )
+            return IngestedImage(held, "differs")
+        _LOG.info("%s replaces what run %s holds for %s (%s).", path, run, name, ", ".join(parts))
+    try:
+        with butler.transaction():
+            register_visit_detector(butler, visit_image, update=replace)
+        if held is not None:
+            butler.pruneDatasets([held], disassociate=True, unstore=True, purge=True)
+        ref = butler.put(visit_image, definition, run=run, **record.data_id)
+    except ConflictingDefinitionError as exc:
+        raise ConflictingDefinitionError(f"{path}: {exc}") from exc
+    except OSError:
+        raise
+    except Exception as exc:
+        # What a library could read, it need not be able to write.
+        raise ValueError(f"{path} cannot be written to the repository: {exc!r}") from exc
+    return IngestedImage(ref, "new" if held is None else "replaced")
+
+
+def _prepare(butler: Butler, run: str, name: str) -> DatasetType:
+    """Register a run, and a dataset type for visit images.
+
+    Parameters
+    ----------
+    butler
+        A writeable Butler.
+    run
+        Name of the run.
     name
         Name of the dataset type.
 
@@ -164,7 +314,11 @@ def _register_dataset_type(butler: Butler, name: str) -> DatasetType:
         The definition.
     """
     dataset_type = DatasetType(
-        name, ["instrument", "visit", "detector"], "VisitImage", universe=butler.dimensions
+        require_name("dataset type", name, max_length=_MAX_DATASET_TYPE),
+        ["instrument", "visit", "detector"],
+        "VisitImage",
+        universe=butler.dimensions,
     )
     butler.registry.registerDatasetType(dataset_type)
+    butler.collections.register(require_collection(run))
     return dataset_type

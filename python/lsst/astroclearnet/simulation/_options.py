@@ -13,9 +13,21 @@ from __future__ import annotations
 __all__ = ("ArtefactOptions", "SurveyOptions")
 
 import dataclasses
+import math
 
 from ..adapters import SkyMapGeometry, TractGeometry
+from ..repository import require_name
 from ._instrument import BANDS, PIXEL_SCALE
+
+
+def _require_at_least(options: object, least: int, *names: str) -> None:
+    """Refuse options that are not finite numbers from a least value on."""
+    for name in names:
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (math.isfinite(number) and number >= least):
+                kind = type(options).__name__
+                raise ValueError(f"{kind}.{name}={value} must be finite and at least {least}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,11 @@ class ArtefactOptions:
     flagged_fraction: float = 0.7
     bad_columns: int = 1
     satellite_trails: bool = True
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "cosmic_rays", "flagged_fraction", "bad_columns")
+        if self.flagged_fraction > 1.0:
+            raise ValueError(f"ArtefactOptions.flagged_fraction={self.flagged_fraction} must be at most 1.")
 
     @classmethod
     def none(cls) -> ArtefactOptions:
@@ -121,7 +138,8 @@ class SurveyOptions:
     ------
     ValueError
         If there are no bands or unknown ones, no visits, no detectors,
-        too few PSF stars, or seeing that is not in order.
+        too few PSF stars, seeing that is not in order, or a number that is
+        negative or not finite.
     """
 
     seed: int = 1
@@ -153,27 +171,47 @@ class SurveyOptions:
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.bands) - set(BANDS))
-        if unknown or not self.bands:
+        if unknown or not self.bands or len(set(self.bands)) < len(self.bands):
             raise ValueError(
-                f"SurveyOptions.bands={self.bands!r} must name at least one band, all of {tuple(BANDS)}."
+                f"SurveyOptions.bands={self.bands!r} must name at least one band, each once, all of "
+                f"{tuple(BANDS)}."
             )
-        if self.visits_per_band < 1:
-            raise ValueError(f"SurveyOptions.visits_per_band={self.visits_per_band} must be at least 1.")
+        require_name("sky map", self.skymap)
+        _require_at_least(
+            self,
+            1,
+            "visits_per_band",
+            "cell_size",
+            "patch_cells",
+            "num_patches",
+            "detector_grid",
+            "detector_shape",
+        )
+        _require_at_least(
+            self, 0, "seed", "tract", "border_cells", "detector_gap", "dither_arcsec", "stars_per_patch"
+        )
+        _require_at_least(self, 0, "pairs_per_patch", "galaxies_per_arcmin2", "pair_separation_arcsec")
+        _require_at_least(
+            self, -math.inf, "ra_deg", "dec_deg", "distortion", "star_magnitudes", "galaxy_magnitudes"
+        )
+        if abs(self.dec_deg) > 90.0:
+            raise ValueError(f"SurveyOptions.dec_deg={self.dec_deg} must be from -90 to 90.")
         if self.num_psf_stars < 3:
             raise ValueError(
                 f"SurveyOptions.num_psf_stars={self.num_psf_stars} must be at least 3, for a model that is "
                 "linear in position."
             )
-        if min(*self.detector_grid, *self.detector_shape) < 1:
-            raise ValueError(
-                f"SurveyOptions.detector_grid={self.detector_grid} and detector_shape="
-                f"{self.detector_shape} must be positive."
-            )
         low, median, high = self.seeing_arcsec
-        if not 0.0 < low < median < high:
+        if not 0.0 < low < median < high < math.inf:
             raise ValueError(
                 f"SurveyOptions.seeing_arcsec={self.seeing_arcsec} must be (smallest, median, largest)."
             )
+        for name in ("star_magnitudes", "galaxy_magnitudes", "pair_separation_arcsec"):
+            first, last = getattr(self, name)
+            if first > last:
+                raise ValueError(f"SurveyOptions.{name}={(first, last)} must be in order.")
+        if not 0.0 < self.truth_fwhm < math.inf:
+            raise ValueError(f"SurveyOptions.truth_fwhm={self.truth_fwhm} must be positive.")
 
     @property
     def geometry(self) -> SkyMapGeometry:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_fits")
+__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_believed", "variance_fits")
 
 import dataclasses
 import math
@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import crop_to_patch
+from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
-from ..metrics import fwhm_of_kernel
+from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
 
 _PSF_TOLERANCE = 0.015
@@ -74,8 +74,15 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         PSF is wider than given (``psf_width_error``, relative), with standard
         deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
         false if that is more than 1.5 % and more than 5 sigma (a single
-        exposure is compared with nothing, and has NaN); and the
-        ``background`` that was removed: level (nJy a pixel of the patch) and
+        exposure is compared with nothing, and has NaN); ``doubt``, why it may
+        be wrong if that could not be proved; the variance of blank sky over
+        the given one (``sky_noise``, ``sky_noise_sigma``) with the
+        factors that variances were multiplied with
+        (``variance_factor_min``, ``variance_factor_max``, 1 where they were
+        believed), the bias by weights that would have followed noise
+        (``weight_bias``) and whether variances had to be smoothed
+        (``variance_smoothed``); and the ``background`` that was removed:
+        level (nJy a pixel of the patch) and
         slopes along y and x.  Further ``failed_tiles``, places and reasons;
         ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
         the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
@@ -121,21 +128,37 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         Sentences; none if all is well.
     """
     concerns = _list_disagreements(metrics["exposures"])
+    doubtful = [f"{_name(e)}: {e['doubt']}" for e in metrics["exposures"] if e["doubt"]]
+    if doubtful:
+        concerns.append(f"Some exposures may be wrong, and are used: {' '.join(doubtful)}")
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: wider by {100.0 * e['psf_width_error']:+.1f} %"
+        f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
         concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']}: {e['chi_square']:.3g}"
+        f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
         for e in metrics["exposures"]
         if not variance_fits(e)
     ]
     if wrong:
         concerns.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
+        )
+    wrong = [
+        f"{_name(e)}: multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
+        for e in metrics["exposures"]
+        if not variance_believed(e)
+    ]
+    if wrong:
+        concerns.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
+    wrong = [_name(e) for e in metrics["exposures"] if e["variance_smoothed"]]
+    if wrong:
+        concerns.append(
+            f"The variances of some exposures follow the noise of their pixels and were smoothed: "
+            f"{'; '.join(wrong)}."
         )
     departure = metrics["image"]["linear_departure"]
     if departure > max_departure * (1.0 + _ROUNDING):
@@ -179,6 +202,27 @@ def variance_fits(exposure: Mapping[str, Any]) -> bool:
     return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
 
 
+def variance_believed(exposure: Mapping[str, Any]) -> bool:
+    """Tell whether the variances of an exposure were taken as given.
+
+    Parameters
+    ----------
+    exposure
+        One of the ``exposures`` of `make_metrics`.
+
+    Returns
+    -------
+    believed : `bool`
+        Whether blank sky called for no other.
+    """
+    return bool(exposure["variance_factor_min"] == exposure["variance_factor_max"] == 1.0)
+
+
+def _wider_by(error: float) -> str:
+    """Say how much wider or narrower a PSF is, from the relative error."""
+    return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
+
+
 def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     """Say in what an exposure differs from the others.
 
@@ -199,12 +243,15 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _name(exposure: Mapping[str, Any]) -> str:
+    """Return the name of one of the ``exposures`` of `make_metrics`."""
+    return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
+
+
 def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"visit {e['visit']}, detector {e['detector']} {' and '.join(differences)}"
-        for e in exposures
-        if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
     ]
     return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
 
@@ -225,11 +272,13 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "instrument": identity.instrument,
                 "visit": identity.visit,
                 "detector": identity.detector,
-                "psf_fwhm": _half_maximum(cutout.mean_psf) * scale,
+                "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
+                "doubt": result.doubtful.get(n, ""),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
+                **_noise(result, n),
                 "used_fraction": float(num_used[n] / num_pixels),
                 "rejected_fraction": float(num_rejected[n] / max(1, int(num_used[n] + num_rejected[n]))),
                 "num_not_finite": cutout.num_not_finite,
@@ -237,16 +286,6 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
             }
         )
     return exposures
-
-
-def _half_maximum(psf: np.ndarray) -> float:
-    """Return the full width at half maximum of a PSF, in pixels."""
-    try:
-        width = fwhm_of_kernel(psf)
-    except ValueError:
-        width = math.nan
-    # A stamp that is cut may not fall to half of its peak.
-    return width if math.isfinite(width) else kernel_fwhm(psf)
 
 
 def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:
@@ -264,6 +303,18 @@ def _departures(result: RestorationResult, n: int, scale: float, is_comparable: 
         "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),
         "background": [float(value) for value in result.background[n]],
         "background_sigma": [float(value) for value in result.background_sigma[n]],
+    }
+
+
+def _noise(result: RestorationResult, n: int) -> dict[str, Any]:
+    """Return what became of the variances of an exposure."""
+    return {
+        "sky_noise": float(result.sky_noise[n]),
+        "sky_noise_sigma": float(result.sky_noise_sigma[n]),
+        "variance_factor_min": float(result.variance_factor[n, 0]),
+        "variance_factor_max": float(result.variance_factor[n, 1]),
+        "weight_bias": float(result.weight_bias[n]),
+        "variance_smoothed": bool(result.variance_smoothed[n]),
     }
 
 

@@ -184,18 +184,27 @@ class RejectionConfig(Config):
     )
     psf_tolerance = RangeField(
         dtype=float,
-        doc="Fraction of the predicted brightness granted to PSF errors.",
+        doc="Standard deviation of the relative error of the width of a PSF in a single exposure.",
         default=RejectionOptions.psf_tolerance,
         min=0.0,
     )
     shift_tolerance = RangeField(
         dtype=float,
-        doc="Astrometric error (pixels) granted against the local gradient.",
+        doc="Standard deviation of the error of a position (pixels).",
         default=RejectionOptions.shift_tolerance,
         min=0.0,
     )
+    variability = RangeField(
+        dtype=float,
+        doc="Standard deviation of the relative change of a source from exposure to exposure.",
+        default=RejectionOptions.variability,
+        min=0.0,
+    )
     num_rounds = RangeField(
-        dtype=int, doc="Rounds of prediction and rejection.", default=RejectionOptions.num_rounds, min=1
+        dtype=int,
+        doc="Largest number of rounds of prediction and rejection.",
+        default=RejectionOptions.num_rounds,
+        min=1,
     )
 
     def make_options(self) -> RejectionOptions:

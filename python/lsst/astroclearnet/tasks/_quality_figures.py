@@ -36,13 +36,18 @@ from ..metrics import (
     psf_flux_error,
     stellar_fwhms,
 )
-from ._metrics import contradicts_others, variance_fits
+from ._metrics import contradicts_others, variance_believed, variance_fits
 
 _MAX_CELLS = 16
 """Number of cells whose correlation is looked at."""
 
 _MIN_SIGNIFICANCE = 3.0
 """Significance below which a difference of fluxes is taken for none."""
+
+_LEAST_WEIGHT = 0.01
+"""Share of the weight from which the chi-square of an exposure is judged by
+itself: of one that has less, an error of the PSF of a single bright star is
+most of it, and the coadd hardly follows."""
 
 _MARGIN_FWHMS = 2.0
 """Distance from detected pixels, in FWHM, that is not blank sky."""
@@ -119,8 +124,13 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "chi_square": float(image["chi_square"]),
         "held_out_chi_square": 2.0 * float(fit["held_out_loss"]),
         "chi_square_weight": _weight(e for e in used if not variance_fits(e)),
+        "variance_error_weight": _weight(e for e in used if not variance_believed(e)),
         "psf_error_weight": _weight(e for e in used if not e["psf_consistent"]),
         "disagreement_weight": _weight(e for e in used if contradicts_others(e)),
+        "doubtful_exposures": float(sum(bool(e["doubt"]) for e in used)),
+        "exposure_chi_square": max(
+            (float(e["chi_square"]) for e in used if e["weight_share"] >= _LEAST_WEIGHT), default=math.nan
+        ),
         "background_offset": _largest_background(used, float(image["linear_median_sigma"])),
         "rejected_fraction": rejected / area if area else math.nan,
         "failed_fraction": patch["num_failed_tiles"] / max(1, patch["num_tiles"]),

@@ -82,6 +82,16 @@ _CHECKS = (
         "of 2.",
     ),
     _Check(
+        "exposure_chi_square",
+        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF do "
+        "not fit its pixels.",
+    ),
+    _Check(
+        "variance_error_weight",
+        "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have variances that blank sky "
+        "contradicts.",
+    ),
+    _Check(
         "psf_error_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, have a PSF that does not fit their "
         "stars.",
@@ -90,6 +100,11 @@ _CHECKS = (
         "disagreement_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, differ from the others in flux "
         "scale or position.",
+    ),
+    _Check(
+        "doubtful_exposures",
+        "{value:.0f} exposure(s) depart from the others by more than would drop them, which is not certain "
+        "enough to be done: see the details.",
     ),
     _Check(
         "background_offset",
@@ -121,7 +136,7 @@ _CHECKS = (
     ),
     _Check(
         "star_width_error",
-        "Stars of the coadd to measure on are wider by {value:+.1%} than the declared PSF, beyond "
+        "Stars of the coadd to measure on are {wider} by {size:.1%} than the declared PSF, beyond "
         "{limit:.1%}.",
         abs,
     ),
@@ -162,9 +177,16 @@ class QualityLimitsConfig(Config):
     missing_exposures = _limits("Exposures that a pixel has less than min_exposures, in the mean", 0.5, 1.5)
     chi_square = _limits("Factor by which the reduced chi-square of all pixels is from 1", 1.5, 3.0)
     chi_square_weight = _limits("Weight of exposures whose chi-square is beyond a factor of 2", 0.1, 0.5)
+    exposure_chi_square = _limits(
+        "Largest chi-square of an exposure with a hundredth of the weight", 4.0, 1e3
+    )
+    variance_error_weight = _limits("Weight of exposures whose variances were rescaled", 0.1, 1.0)
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
     disagreement_weight = _limits(
         "Weight of exposures that differ from the others in flux scale or position", 0.1, 0.5
+    )
+    doubtful_exposures = _limits(
+        "Number of exposures beyond the limits of agreement that could not be proved wrong", 0.0, 1e3
     )
     background_offset = _limits(
         "Largest background removed from an exposure, in sigma of a pixel of the linear coadd", 2.0, 10.0
@@ -212,7 +234,8 @@ def judge(figures: Mapping[str, float], limits: QualityLimitsConfig) -> tuple[Ve
         if size > first:
             verdict = Verdict.BAD if size > second else Verdict.CHECK
             passed = second if verdict is Verdict.BAD else first
-            words = check.words.format(value=value, limit=passed)
+            wider = "wider" if value > 0 else "narrower"
+            words = check.words.format(value=value, size=abs(value), limit=passed, wider=wider)
         worst = max(worst, verdict, key=order.index)
         checks.append(
             {

@@ -13,10 +13,10 @@ from __future__ import annotations
 __all__ = ("VisitImageSource", "read_overlap", "source_id")
 
 import logging
-from typing import Any, cast
+from typing import cast
 
 from lsst.daf.butler import DeferredDatasetHandle
-from lsst.images import Box, SkyProjection, VisitImage
+from lsst.images import Box, VisitImage
 from lsst.pipe.base import InMemoryDatasetHandle
 
 from ..adapters import (
@@ -26,6 +26,7 @@ from ..adapters import (
     PixelMap,
     RecalibratedSource,
     UnusableExposureError,
+    read_components,
     visit_image_from_exposure,
 )
 
@@ -94,14 +95,9 @@ def read_overlap(
     if isinstance(source, VisitImage):
         return _cut(source, geometry, bbox, padding)
     try:
-        components = cast(
-            dict[str, object],
-            source.get(component="components", parameters={"components": ["sky_projection", "bbox"]}),
-        )
-        pixel_map = PixelMap.from_projections(
-            geometry.projection, bbox, cast("SkyProjection[Any]", components["sky_projection"])
-        )
-        overlap = _overlap(pixel_map, cast(Box, components["bbox"]), padding)
+        components = read_components(source, "sky_projection", "bbox")
+        pixel_map = PixelMap.from_projections(geometry.projection, bbox, components["sky_projection"])
+        overlap = _overlap(pixel_map, components["bbox"], padding)
         return cast(VisitImage, source.get(parameters={"bbox": overlap})), pixel_map
     except (UnusableExposureError, MemoryError):
         raise

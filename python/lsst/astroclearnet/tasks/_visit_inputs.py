@@ -56,7 +56,7 @@ def gather_sources(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
 
 def gather_visit_summaries(
     butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-) -> dict[int, VisitSummarySource] | None:
+) -> dict[tuple[str, int], VisitSummarySource] | None:
     """Return the visit summaries of a quantum.
 
     Parameters
@@ -69,16 +69,20 @@ def gather_visit_summaries(
     Returns
     -------
     visit_summaries : `dict` or `None`
-        Deferred handles by visit; `None` where they are no input.
+        Deferred handles by instrument and visit; `None` where they are no
+        input.
     """
     if not hasattr(inputRefs, "visit_summaries"):
         return None
-    return {int(handle.dataId["visit"]): handle for handle in butlerQC.get(inputRefs.visit_summaries)}
+    return {
+        (str(handle.dataId["instrument"]), int(handle.dataId["visit"])): handle
+        for handle in butlerQC.get(inputRefs.visit_summaries)
+    }
 
 
 def apply_visit_summaries(
     visit_images: Sequence[VisitImageSource],
-    visit_summaries: Mapping[int, VisitSummarySource],
+    visit_summaries: Mapping[tuple[str, int], VisitSummarySource],
     *,
     psf: bool,
     wcs: bool,
@@ -93,7 +97,7 @@ def apply_visit_summaries(
     visit_images
         Visit images, or deferred handles of them.
     visit_summaries
-        Visit summaries by visit.
+        Visit summaries by instrument and visit.
     psf
         Whether to take the PSF from them.
     wcs
@@ -110,14 +114,14 @@ def apply_visit_summaries(
     """
     sources: list[VisitImageSource] = []
     refused: dict[str, str] = {}
-    contents: dict[int, Any] = {}
+    contents: dict[tuple[str, int], Any] = {}
     for source in visit_images:
         identity = source_id(source)
         try:
-            if identity.visit not in contents:
-                contents[identity.visit] = _read_summary(visit_summaries, identity.visit)
+            if identity.visit_key not in contents:
+                contents[identity.visit_key] = _read_summary(visit_summaries, identity)
             calibration = _find_calibration(
-                contents[identity.visit], identity, psf=psf, wcs=wcs, photo_calib=photo_calib
+                contents[identity.visit_key], identity, psf=psf, wcs=wcs, photo_calib=photo_calib
             )
         except UnusableExposureError as exc:
             refused[str(identity)] = f"{exc.reason}: {exc}"
@@ -126,11 +130,14 @@ def apply_visit_summaries(
     return sources, refused
 
 
-def _read_summary(visit_summaries: Mapping[int, VisitSummarySource], visit: int) -> Any:
+def _read_summary(visit_summaries: Mapping[tuple[str, int], VisitSummarySource], identity: ExposureId) -> Any:
     """Return a visit summary, read where it is a handle."""
-    if visit not in visit_summaries:
-        raise UnusableExposureError("no_visit_summary", "There is no visit summary of its visit.")
-    summary = visit_summaries[visit]
+    if identity.visit_key not in visit_summaries:
+        raise UnusableExposureError(
+            "no_visit_summary",
+            f"There is no visit summary of instrument {identity.instrument!r}, visit {identity.visit}.",
+        )
+    summary = visit_summaries[identity.visit_key]
     if isinstance(summary, Mapping) or not (hasattr(summary, "get") and hasattr(summary, "dataId")):
         return summary
     try:

@@ -31,6 +31,7 @@ from ..adapters import (
     UnusableExposureError,
     VisitCutout,
     background_image_from_legacy,
+    require_recordable,
 )
 from ._reading import Handle, VisitImageSource, read_overlap, source_id
 
@@ -109,7 +110,7 @@ class PrepareExposuresTask(Task):
         visit_images: Sequence[VisitImageSource],
         geometry: PatchGeometry,
         band: str | None = None,
-        sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
+        sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None,
         scratch: Scratch | None = None,
     ) -> Struct:
         """Prepare visit images.
@@ -124,8 +125,8 @@ class PrepareExposuresTask(Task):
             Band of the patch; by default any.
         sky_corrections
             Images or fields to be subtracted, or deferred handles of these or
-            of ``lsst.afw.math.BackgroundList``, by visit and detector; used
-            with ``do_apply_sky_correction``.
+            of ``lsst.afw.math.BackgroundList``, by instrument, visit and
+            detector; used with ``do_apply_sky_correction``.
         scratch
             Where to keep the pixels; in memory by default.
 
@@ -133,8 +134,8 @@ class PrepareExposuresTask(Task):
         -------
         result : `lsst.pipe.base.Struct`
             ``source`` (`~lsst.astroclearnet.adapters.PatchSource`), the
-            exposures sorted by visit and detector, on the outer box of the
-            patch plus its border; and
+            exposures sorted by visit, detector and instrument, on the outer
+            box of the patch plus its border; and
             ``dropped`` (`dict` [`str`, `str`]), the reason for each exposure
             that was left out, by its name.
         """
@@ -148,11 +149,13 @@ class PrepareExposuresTask(Task):
             name = str(identity)
             try:
                 if identity in seen:
-                    raise UnusableExposureError("duplicate", "The same visit and detector is given twice.")
+                    raise UnusableExposureError(
+                        "duplicate", "The same instrument, visit and detector is given twice."
+                    )
                 seen.add(identity)
                 correction = None
                 if self.config.do_apply_sky_correction:
-                    correction = (sky_corrections or {}).get((identity.visit, identity.detector))
+                    correction = (sky_corrections or {}).get(identity.detector_key)
                     if correction is None:
                         raise UnusableExposureError("no_sky_correction", "There is no sky correction for it.")
                 cutouts.append(self._prepare(source, geometry, bbox, band, correction, scratch))
@@ -178,15 +181,14 @@ class PrepareExposuresTask(Task):
             raise UnusableExposureError("wrong_band", f"It is of band {visit_image.band!r}, not {band!r}.")
         known = source_id(source)
         own = ExposureId.from_visit_image(visit_image)
+        identity = dataclasses.replace(
+            own, visit=known.visit, detector=known.detector, instrument=known.instrument or own.instrument
+        )
+        require_recordable(identity)
         cutout = VisitCutout.take(
             visit_image,
             geometry,
-            identity=dataclasses.replace(
-                own,
-                visit=known.visit,
-                detector=known.detector,
-                instrument=known.instrument or own.instrument,
-            ),
+            identity=identity,
             bbox=bbox,
             pixel_map=pixel_map,
             mask_table=self.mask_table,

@@ -62,7 +62,7 @@ from ._products import (
     predict_disk_bytes,
 )
 from ._progress import report_progress
-from ._reading import VisitImageSource
+from ._reading import VisitImageSource, source_id
 from ._restoration_figure import make_figure
 from ._restore_coadd_config import RestoreCoaddConfig
 from ._restore_coadd_connections import RestoreCoaddConnections
@@ -153,8 +153,8 @@ class RestoreCoaddTask(PipelineTask):
         geometry: PatchGeometry,
         band: str,
         selections: VisitSelections | None = None,
-        sky_corrections: Mapping[tuple[int, int], SkyCorrectionSource] | None = None,
-        visit_summaries: Mapping[int, VisitSummarySource] | None = None,
+        sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None,
+        visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None = None,
     ) -> Struct:
         """Restore one patch in one band.
 
@@ -171,12 +171,12 @@ class RestoreCoaddTask(PipelineTask):
         selections
             Visits selected elsewhere, by instrument; by default all.
         sky_corrections
-            What to subtract from visit images, by visit and detector, for
-            ``do_apply_sky_correction``.
+            What to subtract from visit images, by instrument, visit and
+            detector, for ``do_apply_sky_correction``.
         visit_summaries
-            Calibrations by visit, for ``use_visit_summary_psf``, ``..._wcs``
-            and ``..._photo_calib``: a ``lsst.afw.table.ExposureCatalog``, a
-            deferred handle of one, or
+            Calibrations by instrument and visit, for
+            ``use_visit_summary_psf``, ``..._wcs`` and ``..._photo_calib``: a
+            ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
 
@@ -293,7 +293,7 @@ class RestoreCoaddTask(PipelineTask):
     def _recalibrate(
         self,
         visit_images: Sequence[VisitImageSource],
-        visit_summaries: Mapping[int, VisitSummarySource] | None,
+        visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None,
     ) -> tuple[Sequence[VisitImageSource], dict[str, str]]:
         """Replace calibrations, and name the exposures that have none."""
         if not self.config.uses_visit_summary:
@@ -320,11 +320,11 @@ class RestoreCoaddTask(PipelineTask):
 
     def _read_sky_corrections(
         self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-    ) -> dict[tuple[int, int], SkyCorrectionSource] | None:
+    ) -> dict[tuple[str, int, int], SkyCorrectionSource] | None:
         if not self.config.preparation.do_apply_sky_correction:
             return None
         handles = butlerQC.get(inputRefs.sky_corrections)
-        return {(int(h.dataId["visit"]), int(h.dataId["detector"])): h for h in handles}
+        return {source_id(handle).detector_key: handle for handle in handles}
 
     def _target_fwhm(self, source: PatchSource) -> float:
         """Return the FWHM of the target PSF in pixels."""

@@ -31,7 +31,7 @@ from ..adapters import (
     VisitFootprint,
     box_region,
 )
-from ..core import kernel_fwhm
+from ..metrics import seeing_of_kernel
 from ._psf_quality import QUALITY_LIMITS, check_psf_quality
 from ._reading import VisitImageSource, source_id
 from ._visit_selection import VisitSelections, require_selected
@@ -64,11 +64,11 @@ class SelectExposuresConfig(Config):
     """
 
     exclude_detectors = ListField[int](
-        doc="Detectors whose exposures are left out in every visit.", default=[]
+        doc="Detectors whose exposures are left out in every visit, whatever the instrument.", default=[]
     )
     max_psf_fwhm = _upper_limit(
-        "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch, that of the Gaussian "
-        "with the same effective area, which is larger than the one from psfSigma."
+        "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch: its full width at "
+        "half maximum, as in the metrics and in 'astroclearnet plan'."
     )
     min_overlap = RangeField(
         doc="Smallest fraction of the outer box of the patch that an exposure must cover.",
@@ -170,11 +170,6 @@ class _Candidate:
     identity: ExposureId
     information: float
 
-    @property
-    def visit(self) -> tuple[str, int]:
-        """Instrument and visit (`tuple`)."""
-        return self.identity.instrument, self.identity.visit
-
 
 class SelectExposuresTask(Task):
     """Choose the visit images from which a patch is restored.
@@ -247,7 +242,7 @@ class SelectExposuresTask(Task):
             if summary:
                 summaries[str(identity)] = summary
         for limit, groups in (
-            ("max_visits", lambda candidate: candidate.visit),
+            ("max_visits", lambda candidate: candidate.identity.visit_key),
             ("max_exposures", lambda candidate: candidate.index),
         ):
             candidates = self._keep_best(candidates, limit, groups, rejected)
@@ -302,7 +297,7 @@ class SelectExposuresTask(Task):
         if not config.needs_psf:
             return
         stamp = footprint.psf_stamp(parts["psf"], y=overlap.y, x=overlap.x, pixel_scale=pixel_scale)
-        fwhm = summary["psf_fwhm"] = kernel_fwhm(stamp) * pixel_scale
+        fwhm = summary["psf_fwhm"] = seeing_of_kernel(stamp) * pixel_scale
         if config.max_psf_fwhm is not None and fwhm > config.max_psf_fwhm:
             raise UnusableExposureError(
                 "psf_fwhm",

@@ -83,6 +83,7 @@ def make_projection(
     center: tuple[float, float] = (_RA, _DEC),
     visit: int = 1,
     detector: int = 0,
+    instrument: str = "TestCam",
 ) -> SkyProjection[DetectorFrame]:
     """Return the projection of a detector near the test tract.
 
@@ -106,6 +107,8 @@ def make_projection(
         Visit ID.
     detector
         Detector ID.
+    instrument
+        Name of the instrument.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def make_projection(
     if distortion:
         cubic = distortion / (3.0 * 0.1**2)
         wcs.wcs.set_pv([(axis, term, value) for axis in (1, 2) for term, value in ((1, 1.0), (7, cubic))])
-    frame = DetectorFrame(instrument="TestCam", visit=visit, detector=detector, bbox=bbox)
+    frame = DetectorFrame(instrument=instrument, visit=visit, detector=detector, bbox=bbox)
     return SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=bbox)
 
 
@@ -188,6 +191,7 @@ def make_visit_image(
     planes: Mapping[str, np.ndarray] | None = None,
     unit: u.UnitBase = u.nJy,
     band: str = "i",
+    physical_filter: str | None = None,
     **changes: Any,
 ) -> VisitImage:
     """Return a visit image with a Gaussian PSF.
@@ -197,7 +201,8 @@ def make_visit_image(
     image
         Shape (H, W), the pixels.
     projection
-        From `make_projection`, which also names visit and detector.
+        From `make_projection`, which also names instrument, visit and
+        detector.
     variance
         Variance plane, or its constant value.
     fwhm
@@ -208,6 +213,8 @@ def make_visit_image(
         Unit of the pixels.
     band
         Name of the band.
+    physical_filter
+        Name of the filter; made from that of the band by default.
     **changes
         Further arguments of `lsst.images.VisitImage`, which win.
 
@@ -231,8 +238,8 @@ def make_visit_image(
         "band": band,
         "detector": make_detector(layout, visit),
         "obs_info": ObservationInfo(
-            instrument="TestCam",
-            physical_filter=f"{band}_test",
+            instrument=frame.instrument,
+            physical_filter=physical_filter or f"{band}_test",
             visit_id=visit,
             exposure_id=visit,
             detector_num=detector,

@@ -34,10 +34,8 @@ _SURROUNDINGS_FWHM = 12.0
 
 _RATIO_FWHM = 32.0
 """The same for the ratio of measured and predicted variance of the linear
-image."""
-
-_EDGE_RATIO_FWHM = 64.0
-"""The same among pixels as far from missing data, which are few."""
+image, among pixels as far from missing data: what is missing beside a bad
+column is not what is missing at a border."""
 
 _NEAR = 8
 """Distance in pixels from missing data from which it no longer matters."""
@@ -198,7 +196,7 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
         Shape (H, W).
     """
     predicted = noise.variance()
-    found = _mean_square(errors.linear)
+    found = _mean_square(errors.linear, seen)
     distance = _distance_to_missing(seen, _NEAR)
     ratio = _pooled(torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
     # In the core of a star the error follows its light, not that of its
@@ -210,7 +208,7 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
     variance = torch.where(special, torch.maximum(found, ratio * predicted), ratio * predicted)
     # Where there are no data the estimate is an extrapolation, whose noise no
     # spectrum tells.
-    return torch.where(seen, variance, torch.maximum(variance, found))
+    return torch.where(seen, variance, torch.maximum(variance, _mean_square(errors.linear, ~seen)))
 
 
 def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -236,11 +234,14 @@ def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.
     return torch.where(seen, found, torch.maximum(found, linear))
 
 
-def _mean_square(errors: torch.Tensor) -> torch.Tensor:
-    """Return the mean square of errors, averaged over a few pixels."""
+def _mean_square(errors: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean square of errors, averaged over a few pixels that are
+    known.
+    """
     squares = (errors**2).mean(dim=0)
-    total, known = smooth(torch.stack([squares, torch.ones_like(squares)]), _ERROR_FWHM)
-    return total / known
+    share = torch.ones_like(squares) if known is None else known.to(squares.dtype)
+    total, share = smooth(torch.stack([squares * share, share]), _ERROR_FWHM)
+    return total / share.clamp(min=1e-6)
 
 
 def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -255,7 +256,7 @@ def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
         here = distance == value
         if bool(here.any()):
             known = here.to(ratio.dtype)
-            total, share = smooth(torch.stack([ratio * known, known]), _EDGE_RATIO_FWHM)
+            total, share = smooth(torch.stack([ratio * known, known]), _RATIO_FWHM)
             pooled = torch.where(here, total / share.clamp(min=1e-6), pooled)
     return pooled
 

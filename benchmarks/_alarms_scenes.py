@@ -101,7 +101,7 @@ class _Psf:
         return total
 
     def _stamp(self) -> Array:
-        r = np.arange(_STAMP) - _STAMP // 2
+        r = np.arange(_STAMP, dtype=float) - _STAMP // 2
         return self._evaluate(r[:, np.newaxis], r[np.newaxis, :])
 
 

@@ -338,8 +338,16 @@ def _box_means(images: torch.Tensor, size: int) -> torch.Tensor:
 def second_difference(image: torch.Tensor) -> torch.Tensor:
     """Return the product of second differences along rows and columns.
 
-    Of (..., H, W), (..., H - 2, W - 2); white noise of unit variance has the
-    standard deviation 6.
+    Parameters
+    ----------
+    image
+        Shape (..., H, W).
+
+    Returns
+    -------
+    differences : `torch.Tensor`
+        Shape (..., H - 2, W - 2); white noise of unit variance has the
+        standard deviation 6.
     """
     rows = image[..., :-2, :] - 2.0 * image[..., 1:-1, :] + image[..., 2:, :]
     return rows[..., :-2] - 2.0 * rows[..., 1:-1] + rows[..., 2:]
@@ -414,7 +422,20 @@ def _regress(
 
 
 def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Tell where neither a pixel nor those around have light."""
+    """Tell where neither a pixel nor those around have light.
+
+    Parameters
+    ----------
+    prediction
+        Shape (H, W), expected brightness.
+    level
+        Shape (H, W), variances.
+
+    Returns
+    -------
+    blank : `torch.Tensor`
+        Shape (H, W), bool, whether it is below one sigma everywhere around.
+    """
     return torch.nn.functional.max_pool2d(prediction[None], 5, stride=1, padding=2)[0] < level.sqrt()
 
 

@@ -38,20 +38,13 @@ def make_estimator(seed: int = 3) -> tuple[Estimator, torch.Tensor]:
 
 @torch.no_grad()
 def test_linear_image_does_not_depend_on_the_network() -> None:
-    """If it fails, the image to measure on is biased by what was learned:
-    of an invented star there remains what the penalty damps, the departure of
-    stars.
-    """
+    """If it fails, the image to measure on is biased by what was learned."""
     estimator, exposures = make_estimator()
     model, closure = estimator.model, estimator.closure
-    noise = float(closure.estimator.covariances(torch.tensor([estimator.linear_strength])).sqrt())
-    star = torch.from_numpy(gaussian_stars((60, 76), [(27.0, 41.0, 1.0)], model.target_fwhm))
-    invented = model.embed(100.0 * noise / star.max() * star.float())
-    nothing = torch.zeros_like(invented)
-    first, second = (model.crop(closure.close(exposures, latent)[1]) for latent in (nothing, invented))
-    difference = float(model.crop(invented).max())
-    assert difference == pytest.approx(100.0 * noise, rel=1e-4)
-    assert float((second - first).abs().max()) < 1.5 * QUICK.closure.linear_departure * difference
+    star = torch.from_numpy(gaussian_stars((60, 76), [(27.0, 41.0, 1e4)], model.target_fwhm))
+    invented = model.embed(star.float())
+    first, second = (closure.close(exposures, latent)[1] for latent in (torch.zeros_like(invented), invented))
+    assert torch.equal(first, second)
 
 
 def test_strength_of_the_linear_image() -> None:

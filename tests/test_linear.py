@@ -68,6 +68,37 @@ def test_constant_sky_is_conserved(strength: float) -> None:
     torch.testing.assert_close(inner, torch.full_like(inner, 5.0), rtol=1e-2, atol=0.0)
 
 
+@pytest.mark.parametrize("strength", [1e-8, *STRENGTHS])
+@pytest.mark.parametrize("missing", [np.s_[:0], np.s_[:, 40:43], np.s_[20:35, 30:45], np.s_[-20:, :30]])
+def test_constant_light_reaches_the_edge(strength: float, missing: tuple[slice, ...]) -> None:
+    """If it fails, bright light is wrong at borders and beside bad pixels."""
+    weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
+    for weight in weights:
+        weight[missing] = 0.0
+    images = torch.where(weights > 0, 1000.0, 0.0)
+    estimate = sample(make_estimator(weights).solve(images, strength))
+    error = (estimate - 1000.0)[weights[0] > 0]
+    assert float(error.abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("column", [-2.3, 0.4, 3.3])
+def test_star_at_the_border(column: float) -> None:
+    """If it fails, stars that the border cuts are wrong by many sigma."""
+    star = [(28.3, column + 12.0, 12000.0)]
+    wide = (SHAPE[0], SHAPE[1] + 12)
+    images, truth = (
+        np.stack([gaussian_stars(wide, star, fwhm) for fwhm in fwhms])[:, :, 12:]
+        for fwhms in (FWHMS, (TARGET,))
+    )
+    data = torch.from_numpy(images).float()
+    estimator = make_estimator()
+    sigma = float(estimator.covariances(torch.tensor([1e-6])).sqrt())
+    estimate = sample(estimator.solve(data, 1e-6, tolerance=1e-3, edges=True)).numpy()
+    error = np.abs(estimate - truth[0])[:, :8].max()
+    # The departure of stars from the target PSF is up to 0.4 %.
+    assert error < 0.004 * truth.max() + 2.0 * sigma
+
+
 def test_star_is_recovered_at_the_target_psf() -> None:
     """If it fails, photometry and resolution of the result are wrong."""
     stars = [(28.3, 40.7, 1000.0)]
@@ -108,8 +139,8 @@ def test_unit_does_not_matter(exponent: int, strength: float) -> None:
     weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
     expected = make_estimator(weights).solve(images, strength)
     scaled = make_estimator(weights / scale**2).solve(images * scale, strength)
-    # Conjugate gradients amplify rounding a little where nothing is known.
-    assert float((scaled / scale - expected).std()) < 2e-3 * float(expected.std())
+    # Conjugate gradients amplify rounding up to their tolerance.
+    assert float((scaled / scale - expected).std()) < 3e-3 * float(expected.std())
 
 
 def test_predicted_covariances_are_empirical() -> None:

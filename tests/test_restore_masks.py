@@ -19,8 +19,11 @@ import pytest
 
 from lsst.astroclearnet.core import (
     MaskBit,
+    NoiseOptions,
     RejectionOptions,
     RestorationResult,
+    gaussian_kernel,
+    restore,
 )
 from lsst.astroclearnet.tests import (
     QUICK,
@@ -93,6 +96,42 @@ def test_hole_is_inpainted() -> None:
     assert result.variance[hole].min() > 2.0 * np.median(result.variance[around & ~hole])
     assert result.linear_variance[hole].min() > 1.4 * np.median(result.linear_variance[around & ~hole])
     assert (result.residual[hole] == 0).all()
+
+
+def test_bright_light_at_edges() -> None:
+    """If it fails, errors at borders, bad columns and holes in bright light
+    are not the declared ones, and good pixels there are rejected.
+    """
+    level = 1000.0
+    shape, fwhms, target = (64, 80), (3.2, 3.6, 4.0, 4.4), 3.2
+    good = np.ones((len(fwhms), *shape), dtype=bool)
+    good[:, :, 40:43] = False
+    good[:, 20:29, 20:29] = False
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=good.shape) * math.sqrt(2.0)
+    result = restore(
+        np.where(good, level + noise, 0.0),
+        np.full(good.shape, 2.0),
+        good,
+        np.stack([gaussian_kernel(fwhm, 25) for fwhm in fwhms]),
+        target_fwhm=target,
+        options=dataclasses.replace(QUICK, noise=NoiseOptions(num_draws=4, num_realizations=1)),
+        seed=2,
+        device="cpu",
+    )
+    assert not result.rejected.any()
+    seen = good[0]
+    inside = np.pad(seen, 3)
+    near = np.zeros_like(seen)
+    for y, x in np.ndindex(7, 7):
+        near |= ~inside[y : y + shape[0], x : x + shape[1]]
+    for pixels in (seen & near, seen & ~near):
+        squares = (result.linear_image - level)[pixels] ** 2
+        # More than 200 independent pixels: a scatter of 0.1.
+        assert squares.mean() / result.linear_variance[pixels].mean() == pytest.approx(1.0, abs=0.3)
+    # Not worse than the linear image.
+    error = np.abs(result.image - level)[seen & near]
+    assert np.sqrt((error**2).mean()) < 1.2 * np.sqrt(result.linear_variance[seen & near].mean())
 
 
 def test_no_data_is_nan_and_only_there() -> None:

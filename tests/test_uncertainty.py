@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,18 +104,43 @@ def test_linear_variance_follows_the_errors() -> None:
     seen = torch.ones(96, 150, dtype=torch.bool)
     errors = RepeatedErrors(white, white, torch.ones(3))
     variance = linear_variance(errors, noise, seen)
-    torch.testing.assert_close(variance[:, :30], predicted[:, :30], rtol=0.05, atol=0.0)
-    torch.testing.assert_close(variance[:, -30:], 4.0 * predicted[:, -30:], rtol=0.05, atol=0.0)
+    # At the edge there are fewer pixels to compare with.
+    for region, rtol in ((np.s_[8:-8, 8:30], 0.05), (np.s_[:, :30], 0.15)):
+        torch.testing.assert_close(variance[region], predicted[region], rtol=rtol, atol=0.0)
+    torch.testing.assert_close(variance[8:-8, -30:-8], 4.0 * predicted[8:-8, -30:-8], rtol=0.05, atol=0.0)
     # Pixels without data say nothing.
     seen[:, 75:] = False
     variance = linear_variance(errors, noise, seen)
-    torch.testing.assert_close(variance[:, :75], predicted[:, :75], rtol=0.05, atol=0.0)
+    torch.testing.assert_close(variance[8:-8, 8:67], predicted[8:-8, 8:67], rtol=0.05, atol=0.0)
     # There the spectrum is a lower bound of what is extrapolated.
     extrapolated = linear_variance(errors, noise, torch.zeros_like(seen))
     assert bool((extrapolated >= predicted).all())
     torch.testing.assert_close(
         extrapolated[:, 90:].mean(), 4.0 * predicted[:, 90:].mean(), rtol=0.05, atol=0.0
     )
+
+
+def test_edges_and_cores_stand_for_themselves() -> None:
+    """If it fails, what is worse at an edge or in the core of a star raises
+    the declared errors around, and is too small there.
+    """
+    shape = (96, 120)
+    stack = make_exposure_stack(shape, FWHMS)
+    noise = LocalNoise(ForwardModel.from_stack(stack, TARGET), torch.ones(3, *shape), 1e-5)
+    predicted = noise.variance()
+    factor = torch.ones(shape)
+    factor[:, 0] = 3.0
+    factor[40:46, 80:86] = 400.0
+    seen = torch.ones(shape, dtype=torch.bool)
+    white = torch.randn((40, *shape), generator=make_generator(7)) * (factor * predicted).sqrt()
+    variance = linear_variance(RepeatedErrors(white, white, torch.ones(3)), noise, seen)
+    ratio = variance / predicted
+    # Some 60 pixels of 40 draws each: a scatter of 0.03 along the edge.
+    assert float(ratio[40:56, 0].mean()) == pytest.approx(3.0, rel=0.15)
+    assert float(ratio[20:, 2:60].mean()) == pytest.approx(1.0, rel=0.03)
+    assert float(ratio[42:44, 82:84].mean()) == pytest.approx(400.0, rel=0.2)
+    beside = ratio[34:52, 90:]
+    assert float(beside.mean()) == pytest.approx(1.0, rel=0.05)
 
 
 def test_restored_variance_is_the_mean_square() -> None:

@@ -52,6 +52,7 @@ from ._restore_exposures import *
 from ._result import *
 from ._samples import *
 from ._sampling import *
+from ._smooth_light import *
 from ._solves import *
 from ._star_image import *
 from ._target_psf import *

@@ -150,7 +150,7 @@ class Closure:
         return self.close_right(right, latent), self.linear_right(right)
 
     def close_right(self, right: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-        """Give back what an image left in exposures given as a right-hand side.
+        """Do what `close` does for exposures given as a right-hand side.
 
         Parameters
         ----------

@@ -19,6 +19,7 @@ import torch
 
 from ._conjugate_gradients import solve_equations
 from ._depth import DEPTH_FLOOR, iterate_weight_maps
+from ._error_measure import ErrorMeasure
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
@@ -39,21 +40,6 @@ _PENALTY_FLOOR = 0.02
 
 _TOLERANCE = 3e-3
 """Error of a solution, relative to the solution, that is good enough."""
-
-_LEAST_SIGNIFICANCE = 6.0
-"""What a solution, in units of its noise, is taken for at least when its error
-is judged."""
-
-_EDGE = 4
-"""Distance in pixels from missing data up to which errors are judged in each
-neighbourhood: they converge slowly."""
-
-_EDGE_BLOCK = 8
-"""Side in pixels of such a neighbourhood."""
-
-_EDGE_LIMITS = (200.0, 1e-3)
-"""What a solution is taken for there at least, in units of its noise, and the
-error that is good enough, relative to the solution."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -281,18 +267,15 @@ class LinearEstimator:
 
         scale = 1.0 + number
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        number_of_blocks = int(self._edge_blocks.sum()) if edges else 0
-        limits = left.new_tensor([(_LEAST_SIGNIFICANCE, tolerance)] + number_of_blocks * [_EDGE_LIMITS])
+        least, limits = self._measure.limits(tolerance, edges)
         solution = solve_equations(
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
             None if start is None else (start - light) / scale,
-            measure=self._edge_squares if edges else self._inner_squares,
-            floor=torch.outer(
-                self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, limits[:, 0] ** 2
-            ),
-            tolerance=limits[:, 1],
+            measure=functools.partial(self._measure.squares, edges=edges),
+            floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
+            tolerance=limits,
         )
         for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
@@ -332,40 +315,8 @@ class LinearEstimator:
         return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
 
     @functools.cached_property
-    def _inner(self) -> torch.Tensor:
-        """Whether data surround a pixel, shape latent_shape, 0 or 1."""
-        for inner in (self._covered - self._edge, self._covered):
-            if bool(inner.any()):
-                return inner
-        return torch.ones_like(self._covered)
-
-    @functools.cached_property
-    def _covered(self) -> torch.Tensor:
-        """Whether a pixel has data, shape latent_shape, 0 or 1."""
-        return self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
-
-    @functools.cached_property
-    def _edge(self) -> torch.Tensor:
-        """Whether it lies at the edge of the data, shape latent_shape."""
-        missing = 1.0 - self._covered[None]
-        size = 2 * _EDGE + 1
-        return self._covered * torch.nn.functional.max_pool2d(missing, size, stride=1, padding=_EDGE)[0]
-
-    @functools.cached_property
-    def _edge_blocks(self) -> torch.Tensor:
-        """Which blocks have pixels at the edge of the data."""
-        return _block_means(self._edge[None])[0] > 0
-
-    def _inner_squares(self, images: torch.Tensor) -> torch.Tensor:
-        """Return mean squares where data surround a pixel, (b, 1)."""
-        return (images.square().flatten(1) @ self._inner.flatten()[:, None]) / self._inner.sum()
-
-    def _edge_squares(self, images: torch.Tensor) -> torch.Tensor:
-        """Return also those of each block at the edge of the data."""
-        blocks, area = (
-            _block_means(i)[:, self._edge_blocks] for i in (images.square() * self._edge, self._edge[None])
-        )
-        return torch.cat([self._inner_squares(images), blocks / area], dim=1)
+    def _measure(self) -> ErrorMeasure:
+        return ErrorMeasure(self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32)))
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.
@@ -419,8 +370,3 @@ class LinearEstimator:
         response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
         full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight
-
-
-def _block_means(images: torch.Tensor) -> torch.Tensor:
-    """Return means over blocks of images, shape (b, Hl, Wl)."""
-    return torch.nn.functional.avg_pool2d(images, _EDGE_BLOCK, ceil_mode=True)

@@ -37,7 +37,7 @@ _RIDGE = 0.1
 """What is added to the variance of positions, in units of the width of the
 neighbourhood: far from the data planes turn into constants."""
 
-_LEAST_WEIGHT = 1e-5
+_LEAST_WEIGHT = 1e-3
 """Weight of the data in a neighbourhood, relative to that of full depth, below
 which it knows no light."""
 

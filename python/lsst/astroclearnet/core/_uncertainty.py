@@ -34,7 +34,8 @@ _SURROUNDINGS_FWHM = 12.0
 
 _RATIO_FWHM = 32.0
 """The same for the ratio of measured and predicted variance of the linear
-image, among pixels as far from missing data."""
+image, among pixels as far from missing data: what is missing beside a bad
+column is not what is missing at a border."""
 
 _NEAR = 8
 """Distance in pixels from missing data from which it no longer matters."""
@@ -127,11 +128,15 @@ def repeat_observations(
     weights = estimator.weights if counted is None else estimator.weights * counted
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
-    structure = _unseen_structure(model, solver.coverage, estimate.restored)
+    light = _unseen_structure(model, solver.coverage, estimate.restored)
+    noise_of_light = torch.zeros_like(light)
     for number, draw in enumerate(noise):
         noise_right = solver.right_side(draw)
         error = estimator.restore_right(expected + noise_right) - estimate.restored
         restored.append(model.crop(error))
+        noise_of_light += (_unseen_structure(model, solver.coverage, error) - noise_of_light) / (number + 1)
+        # Of blank sky nothing is left.
+        structure = (light - 2.0 * noise_of_light).clamp(min=0.0).sqrt()
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
         change = solver.predicted_right_side(unseen)[0]
@@ -141,8 +146,8 @@ def repeat_observations(
 
 
 def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Return the brightness, pixel by pixel, of a sky as structured as the
-    light around, where there are no data; shape latent_shape.
+    """Return the mean square, pixel by pixel, of a sky that is as structured
+    as the light around, where there are no data; shape latent_shape.
     """
     seen = model.embed((coverage > DEPTH_FLOOR).to(image.dtype))
     total, share = smooth(torch.stack([seen * image, seen]), _STRUCTURE_FWHM)
@@ -153,7 +158,7 @@ def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.
     impulse[tuple(n // 2 for n in impulse.shape)] = 1.0
     star = model.filter_images(impulse[None], model.target_transform)
     unit = (star - smooth(star, _STRUCTURE_FWHM)).square().sum()
-    return (1.0 - seen) * (total.clamp(min=0.0) / share.clamp(min=1e-6) / unit).sqrt()
+    return (1.0 - seen) * (total.clamp(min=0.0) / share.clamp(min=1e-6) / unit)
 
 
 def _chi_square(
@@ -191,7 +196,7 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
         Shape (H, W).
     """
     predicted = noise.variance()
-    found = _mean_square(errors.linear)
+    found = _mean_square(errors.linear, seen)
     distance = _distance_to_missing(seen, _NEAR)
     ratio = _pooled(torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
     # In the core of a star the error follows its light, not that of its
@@ -203,7 +208,7 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
     variance = torch.where(special, torch.maximum(found, ratio * predicted), ratio * predicted)
     # Where there are no data the estimate is an extrapolation, whose noise no
     # spectrum tells.
-    return torch.where(seen, variance, torch.maximum(variance, found))
+    return torch.where(seen, variance, torch.maximum(variance, _mean_square(errors.linear, ~seen)))
 
 
 def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -229,21 +234,25 @@ def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.
     return torch.where(seen, found, torch.maximum(found, linear))
 
 
-def _mean_square(errors: torch.Tensor) -> torch.Tensor:
-    """Return the mean square of errors, averaged over a few pixels."""
+def _mean_square(errors: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean square of errors, averaged over a few pixels that are
+    known.
+    """
     squares = (errors**2).mean(dim=0)
-    total, known = smooth(torch.stack([squares, torch.ones_like(squares)]), _ERROR_FWHM)
-    return total / known
+    share = torch.ones_like(squares) if known is None else known.to(squares.dtype)
+    total, share = smooth(torch.stack([squares * share, share]), _ERROR_FWHM)
+    return total / share.clamp(min=1e-6)
 
 
 def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
     """Average a ratio around each pixel over pixels of the same distance, or
     of any where there are none; those of distance 0 do not count.
     """
-    known = (distance > 0).to(ratio.dtype)
+    far = distance == _NEAR
+    known = (far if bool(far.any()) else distance > 0).to(ratio.dtype)
     total, share = smooth(torch.stack([ratio * known, known]), _RATIO_FWHM)
     pooled = torch.where(share > 0.01, total / share.clamp(min=0.01), 1.0)
-    for value in range(1, _NEAR + 1):
+    for value in range(1, _NEAR):
         here = distance == value
         if bool(here.any()):
             known = here.to(ratio.dtype)

@@ -441,9 +441,8 @@ def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
 
 def _opened(level: torch.Tensor) -> torch.Tensor:
     """Remove what is brighter than its surroundings and small, as stars."""
-    pool = torch.nn.functional.max_pool2d
-    size = {"kernel_size": _OPENING, "stride": 1, "padding": _OPENING // 2}
-    return pool(-pool(-level[None], **size), **size)[0]
+    lowest = -torch.nn.functional.max_pool2d(-level[None], _OPENING, stride=1, padding=_OPENING // 2)
+    return torch.nn.functional.max_pool2d(lowest, _OPENING, stride=1, padding=_OPENING // 2)[0]
 
 
 def _eroded(use: torch.Tensor) -> torch.Tensor:

@@ -79,18 +79,18 @@ class _Psf:
     covariances: tuple[Array, Array]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, fwhm: float) -> _Psf:
+    def _draw(cls, rng: np.random.Generator, fwhm: float) -> _Psf:
         share = rng.uniform(0.6, 0.9)
         axis, stretch = rng.uniform(0, math.pi), rng.uniform(0.0, 0.1)
         turn = np.array([[math.cos(axis), -math.sin(axis)], [math.sin(axis), math.cos(axis)]])
         core = turn @ np.diag([1.0 + stretch, 1.0 - stretch]) @ turn.T * (fwhm / 2.3548) ** 2
         return cls((share, 1.0 - share), (core, core * rng.uniform(1.7, 2.3) ** 2))
 
-    def wider(self, error: float) -> _Psf:
+    def _wider(self, error: float) -> _Psf:
         first, second = (c * (1.0 + error) ** 2 for c in self.covariances)
         return _Psf(self.shares, (first, second))
 
-    def evaluate(self, y: Array, x: Array, size: float = 0.0) -> Array:
+    def _evaluate(self, y: Array, x: Array, size: float = 0.0) -> Array:
         """Return the light of a source of Gaussian size at offsets."""
         total = np.zeros(np.broadcast(y, x).shape)
         for share, covariance in zip(self.shares, self.covariances, strict=True):
@@ -100,9 +100,9 @@ class _Psf:
             total += share * np.exp(-0.5 * form) / (2.0 * math.pi * math.sqrt(np.linalg.det(full)))
         return total
 
-    def stamp(self) -> Array:
-        r = np.arange(_STAMP) - _STAMP // 2
-        return self.evaluate(r[:, np.newaxis], r[np.newaxis, :])
+    def _stamp(self) -> Array:
+        r = np.arange(_STAMP, dtype=float) - _STAMP // 2
+        return self._evaluate(r[:, np.newaxis], r[np.newaxis, :])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Sky:
     num_stars: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> _Sky:
+    def _draw(cls, rng: np.random.Generator) -> _Sky:
         num_stars = round(math.exp(rng.uniform(math.log(3), math.log(90))))
         num_galaxies, num_saturated = int(rng.integers(0, 15)), int(rng.choice([0, 0, 1, 2]))
         faint = 400.0 * (1.0 - rng.random(num_stars)) ** -0.8
@@ -156,7 +156,7 @@ def make_case(fault: str, seed: int) -> Case:
     """
     rng = np.random.default_rng([FAULTS.index(fault), seed])
     number = int(rng.integers(3, 13))
-    sky = _Sky.draw(rng)
+    sky = _Sky._draw(rng)
     truth = np.zeros((4, number))
     truth[0] = rng.normal(0.0, 0.01, number)
     truth[1:3] = rng.normal(0.0, 0.05, (2, number))
@@ -178,10 +178,10 @@ def make_case(fault: str, seed: int) -> Case:
     for t in range(number):
         fwhm = seeing * rng.uniform(0.8, 1.35)
         widths.append(fwhm)
-        given = _Psf.draw(rng, fwhm)
-        psfs.append(given.stamp())
+        given = _Psf._draw(rng, fwhm)
+        psfs.append(given._stamp())
         y[t], x[t], area[t] = _grid(rng, shape)
-        light = _render(rng, sky, given.wider(truth[3, t]), truth[1:3, t], y[t], x[t])
+        light = _render(rng, sky, given._wider(truth[3, t]), truth[1:3, t], y[t], x[t])
         light *= (1.0 + truth[0, t]) * area[t]
         sigma = rng.uniform(0.6, 1.6)
         variance = sigma**2 + np.maximum(light, 0.0) / _GAIN
@@ -223,7 +223,7 @@ def _render(rng: np.random.Generator, sky: _Sky, psf: _Psf, shift: Array, y: Arr
         dy, dx = y - place[0] - shift[0], x - place[1] - shift[1]
         near = (np.abs(dy) < reach) & (np.abs(dx) < reach)
         factor = 1.0 + 0.3 * rng.normal() if varies else 1.0
-        light[near] += max(factor, 0.1) * flux * psf.evaluate(dy[near], dx[near], size)
+        light[near] += max(factor, 0.1) * flux * psf._evaluate(dy[near], dx[near], size)
     return light
 
 

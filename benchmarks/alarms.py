@@ -168,15 +168,15 @@ def _tabulate(records: Sequence[dict[str, Any]]) -> tuple[list[Table], bool]:
     return [
         Table(
             "Exposures that are called wrong",
-            "Good exposures that were dropped or named (beyond 2 % of flux, 0.2 pixels, 1.5 % of width, and 5 "
-            "sigma, and further from the truth than that), and wrong ones that were dropped, only named, or "
-            "missed. With too few sources nothing is known; those wrong ones are counted apart.",
+            "Good exposures that were dropped or named (beyond 2 % of flux, 0.2 pixels, 1.5 % of width and "
+            "5 sigma, and further from the truth than that), and wrong ones that were dropped, only named "
+            "or missed. With too few sources nothing is known; those wrong ones are counted apart.",
             rows,
         ),
         Table(
             "Errors of the figures of good exposures",
-            "Relative to the truth, in the median over exposures of the case as the figures are: 16th and 84th "
-            "percentile, largest, and root mean square in units of the standard deviation.",
+            "Relative to the truth, in the median over exposures of the case as the figures are: 16th and "
+            "84th percentile, largest, and root mean square in units of the standard deviation.",
             errors,
         ),
     ], failed

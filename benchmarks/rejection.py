@@ -46,7 +46,6 @@ _LOG = logging.getLogger("benchmarks")
 
 _OUTPUT = Path(__file__).with_name("rejection.md")
 _TARGET = 3.2
-_HEIGHTS = (10.0, 30.0)
 _TRAIL_HEIGHT = 10.0
 _NEAR = 3
 """Pixels around an artefact in which rejected pixels are not false."""
@@ -70,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="markdown file to write")
     parser.add_argument("--seeds", type=int, default=5, help="number of scenes of each kind")
     parser.add_argument("--exposures", type=int, nargs="+", default=[8], help="numbers of exposures")
+    parser.add_argument(
+        "--heights", type=float, nargs="+", default=[10.0], help="light of cosmic rays, sigma"
+    )
     parser.add_argument("--grounds", nargs="+", default=list(GROUNDS), choices=GROUNDS, metavar="GROUND")
     options = parser.parse_args(arguments)
     tables = [
@@ -77,17 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in options.exposures
         for make in (_measure_artefacts, _measure_changes)
     ]
-    numbers = " ".join(str(number) for number in options.exposures)
+    numbers, heights = (" ".join(f"{x:g}" for x in words) for words in (options.exposures, options.heights))
     section = Section(
         name="rejection",
-        command=f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers}",
+        command=(
+            f"python -m benchmarks.rejection --seeds {options.seeds} --exposures {numbers} "
+            f"--heights {heights}"
+        ),
         code=describe_code(),
         date=datetime.date.today().isoformat(),
         machine=describe_machine(),
         tables=tables,
     )
     introduction = (
-        "What is rejected of artefacts, by what lies below them, and of what only looks like one. Exposures of "
+        "What is rejected of artefacts, by what lies below them, and of what only looks like one. Exposures "
+        "of "
         f"{_TARGET:g} to 4.6 pixels FWHM (Kolmogorov, elliptical by a few percent, exact PSFs), sky of 10^4 "
         "electrons, variances estimated from the noisy pixels; stars reach 10 to 1000 sigma of the sky."
     )
@@ -115,7 +121,14 @@ class _Count:
     false: int = 0
 
     def add(self, hit: Mask, near: Mask, rejected: Mask) -> None:
-        """Count one scene."""
+        """Count one scene.
+
+        Parameters
+        ----------
+        hit, near, rejected
+            Shape (n, H, W), pixels of artefacts, pixels near any, and pixels
+            that are rejected.
+        """
         self.hit += int(hit.sum())
         self.found += int((hit & rejected).sum())
         self.rejected += int(rejected.sum())
@@ -134,7 +147,7 @@ def _measure_artefacts(number: int, options: argparse.Namespace) -> Table:
     for ground in options.grounds:
         row = {"below": ground}
         kinds: dict[str, tuple[float, Callable[[RejectionScene, float, np.random.Generator], Array]]] = {
-            f"cosmic rays, {height:g} sigma": (height, add_cosmic_rays) for height in _HEIGHTS
+            f"cosmic rays, {height:g} sigma": (height, add_cosmic_rays) for height in options.heights
         }
         kinds[f"trail, {_TRAIL_HEIGHT:g} sigma"] = (_TRAIL_HEIGHT, add_trail)
         for name, (height, add) in kinds.items():
@@ -161,8 +174,8 @@ def _measure_artefacts(number: int, options: argparse.Namespace) -> Table:
         legend=(
             "Completeness / purity. Completeness is the share of the pixels of a track (of a trail, of those "
             "above half of its crest) that are rejected; purity the share of rejected pixels that lie within "
-            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the pixel, of a "
-            "trail in sigma of the noise of the median pixel."
+            f"{_NEAR} pixels of an artefact, in the same exposure. Heights in sigma of the noise of the "
+            "pixel, of a trail in sigma of the noise of the median pixel."
         ),
         rows=rows,
     )

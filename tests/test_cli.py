@@ -40,10 +40,10 @@ from lsst.astroclearnet.commands import (
     restore_command,
     run_command,
 )
-from lsst.astroclearnet.commands._actions import _progress
 from lsst.astroclearnet.commands._comparison import compare_patches
 from lsst.astroclearnet.commands._patches import read_patch
 from lsst.astroclearnet.commands._picture import comparison_picture
+from lsst.astroclearnet.commands._progress import show_progress
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.repository import create_repository
 from lsst.astroclearnet.simulation import PIXEL_SCALE, SurveyOptions, SurveySummary, make_survey, render_truth
@@ -553,23 +553,23 @@ def test_programs_are_named_as_a_shell_finds_them(tmp_path: Path, monkeypatch: p
 
 def test_progress_ends_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, the last line of a log says that something is left."""
-    with _progress(Console()) as report:
+    with show_progress(Console()) as report:
         for done in range(30):
             report(done, 30, f"visit {done}")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  0/30 visit 0"
     assert lines[-1] == "  30/30 done"
     assert len(lines) == 9
-    with _progress(Console()) as report:
+    with show_progress(Console()) as report:
         report(5, 6, "patch 5")
         report(6, 6, "patch 6")
     assert capsys.readouterr().out.splitlines()[-1] == "  6/6 patch 6"
-    with _progress(Console()):
+    with show_progress(Console()):
         pass
     assert capsys.readouterr().out == ""
 
     def fail() -> None:
-        with _progress(Console()) as report:
+        with show_progress(Console()) as report:
             report(2, 6, "patch 2")
             raise CommandError("stop")
 

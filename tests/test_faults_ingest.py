@@ -43,7 +43,7 @@ def write(
 ) -> str:
     """Write a visit image of one level, and return its path."""
     projection = make_projection(SHAPE, detector=detector, offset=offset)
-    values = {
+    values: dict[str, Any] = {
         "instrument": "TestCam",
         "physical_filter": "i_test",
         "visit_id": 1,
@@ -185,7 +185,7 @@ def test_any_change_is_noticed(
 ) -> None:
     """If it fails, a new sky projection or filter is taken for the old."""
     path, run = tmp_path / "visit.fits", f"visits/{tmp_path.name}"
-    name = {"instrument": tmp_path.name[-30:]}
+    name: dict[str, Any] = {"instrument": tmp_path.name[-30:]}
     ingest_visit_images(butler, [write(path, **name)], run)
     write(path, **name, **changes)
     (left,) = ingest_visit_images(butler, [path], run)

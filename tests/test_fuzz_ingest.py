@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -259,7 +260,7 @@ def test_code_in_a_psf_is_not_run(kitchen: Kitchen, struct: str, key: str) -> No
     """If it fails, the file of a stranger runs what it likes."""
     path = kitchen.folder / "bad.fits"
     for text in kitchen.hostile()[:5]:
-        write_tree(path, lambda tree, text=text: put(tree, (*MODEL, struct, key), text))
+        write_tree(path, partial(put, path=(*MODEL, struct, key), value=text))
         with pytest.raises(OSError, match=rf"bad\.fits.*piff/{struct} of its Piff model"):
             read_visit_image(path)
         assert not kitchen.canary.exists()

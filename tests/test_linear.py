@@ -139,8 +139,8 @@ def test_unit_does_not_matter(exponent: int, strength: float) -> None:
     weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
     expected = make_estimator(weights).solve(images, strength)
     scaled = make_estimator(weights / scale**2).solve(images * scale, strength)
-    # Conjugate gradients amplify rounding a little where nothing is known.
-    assert float((scaled / scale - expected).std()) < 2e-3 * float(expected.std())
+    # Conjugate gradients amplify rounding up to their tolerance.
+    assert float((scaled / scale - expected).std()) < 3e-3 * float(expected.std())
 
 
 def test_predicted_covariances_are_empirical() -> None:

@@ -239,8 +239,7 @@ def test_smooth_light_is_kept() -> None:
     assert find(arrays).mean() < 1e-4
 
 
-@pytest.mark.parametrize("star", [0, 1])
-@pytest.mark.parametrize("place", [(0, 0), (2, -1), (0, 3)])
+@pytest.mark.parametrize(("star", "place"), [(0, (0, 0)), (0, (2, -1)), (1, (0, 0)), (1, (0, 3))])
 def test_cosmic_ray_on_a_star_is_found(star: int, place: tuple[int, int]) -> None:
     """If it fails, a bright star hides cosmic rays."""
     arrays = make_arrays()
@@ -270,8 +269,10 @@ def changed_stars(kind: str, exposure: int) -> np.ndarray:
     return np.sum(after, axis=0) - before
 
 
-@pytest.mark.parametrize("kind", ["brighter", "fainter", "moved", "wider", "narrower", "elongated"])
-@pytest.mark.parametrize("exposure", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "exposure"),
+    [("brighter", 0), ("fainter", 2), ("moved", 0), ("wider", 2), ("narrower", 0), ("elongated", 3)],
+)
 def test_what_differs_in_one_exposure_alone_is_kept(kind: str, exposure: int) -> None:
     """If it fails, variable stars lose their light, and all stars where one
     PSF or position is a little wrong.
@@ -284,7 +285,7 @@ def test_what_differs_in_one_exposure_alone_is_kept(kind: str, exposure: int) ->
         assert around.sum() <= 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_sharpest_of_three_keeps_the_surroundings_of_stars(seed: int) -> None:
     """If it fails, what blurred exposures do not resolve is taken for an
     artefact, six pixels from bright stars.

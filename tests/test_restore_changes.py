@@ -87,6 +87,22 @@ def test_asteroid_is_rejected(undisturbed: StackResult, peak: float) -> None:
         assert abs(left) < 0.05 * plain_mean + 0.1 * COADD_SIGMA
 
 
+def test_trail_over_bright_smooth_light() -> None:
+    """If it fails, nebulae and haloes keep their trails, unflagged."""
+    arrays, level = make_exposures(), 1000.0
+    arrays.images[:] += level
+    clean = restore_on_cpu(arrays, QUICK)
+    arrays.images[6] += make_trail(20.0)
+    arrays.images[4, 50, 30:32] += 40.0
+    result = restore_on_cpu(arrays, QUICK)
+    assert result.rejected[6][make_trail(20.0) > 10.0].mean() > 0.95
+    assert result.rejected[4, 50, 30:32].all()
+    unflagged = (result.mask & MaskBit.CLIPPED) == 0
+    change = (result.linear_image - clean.linear_image) / np.sqrt(result.linear_variance)
+    assert np.abs(change[unflagged]).max() < 2.0
+    assert np.abs(change[make_trail(20.0) > 10.0].mean()) < 1.0
+
+
 def test_no_corners_where_rejection_begins(undisturbed: StackResult) -> None:
     """If it fails, single pixels and lines appear where exposures come and
     go.

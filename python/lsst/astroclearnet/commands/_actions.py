@@ -18,19 +18,18 @@ __all__ = ("ACTIONS",)
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lsst.daf.butler import Butler, MissingCollectionError
 
 from ._errors import CommandError
 from ._ingest import ingest_files
 from ._pipetask import format_command, restore_command
+from ._progress import show_progress
 from ._web_report import write_collection_report
 from ._whole import require_place, whole_file
 
@@ -74,7 +73,7 @@ def demo_action(options: argparse.Namespace, console: Console) -> None:
         jobs=options.jobs,
         overwrite=options.overwrite,
         say=lambda line: console.print(line, markup=False),
-        progress=lambda: _progress(console),
+        progress=lambda: show_progress(console),
     )
     source = ButlerSource(_open(str(summary.root), [RESTORED]), label=TASK)
     show_status(CampaignWatch(source, label=TASK).look(), console)
@@ -98,7 +97,7 @@ def simulate_action(options: argparse.Namespace, console: Console) -> None:
 
     if os.path.lexists(options.repo):
         raise CommandError(f"{options.repo} exists already; choose another directory.")
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         summary = simulate_whole(
             Path(options.repo),
             _survey_options(options),
@@ -130,7 +129,7 @@ def ingest_action(options: argparse.Namespace, console: Console) -> None:
     console
         Where to write.
     """
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         summary = ingest_files(
             options.repo,
             options.files,
@@ -175,7 +174,7 @@ def plan_action(options: argparse.Namespace, console: Console) -> None:
 
     require_place(options.output)
     butler = _open(options.repo, options.input.split(","))
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         sample = sample_campaign(
             butler,
             dataset_type=options.dataset_type,
@@ -227,7 +226,7 @@ def status_action(options: argparse.Namespace, console: Console) -> None:
         inputs = options.input.split(",") if options.input else []
         butler = _open(options.repo, [options.collection, *inputs])
         source = ButlerSource(butler, label=options.task, skymap=options.skymap, where=options.where)
-    with _progress(console) as report:
+    with show_progress(console) as report:
         progress = report if console.is_terminal else None
         watch = CampaignWatch(source, label=options.task, max_read=options.max_read, progress=progress)
         status = watch.look(progress)
@@ -260,7 +259,7 @@ def compare_action(options: argparse.Namespace, console: Console) -> None:
 
     require_place(options.output)
     butler = _open(options.repo, [options.collection, options.truth])
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         table, _ = compare_patches(butler, progress=progress)
     if options.output:
         with whole_file(options.output) as made:
@@ -284,7 +283,7 @@ def report_action(options: argparse.Namespace, console: Console) -> None:
     CommandError
         If there is nothing to report, or the folder holds something else.
     """
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         index = write_collection_report(
             _open(options.repo, options.collection.split(",")),
             options.output,
@@ -376,40 +375,6 @@ def _survey_options(options: argparse.Namespace) -> SurveyOptions:
         cell_size=CELL_SIZE,
         truth_fwhm=TARGET_FWHM / PIXEL_SCALE,
     )
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show how far something is.
-
-    Parameters
-    ----------
-    console
-        Where to show it: as a bar on a terminal, else as a line whenever
-        another eighth is done, and at the end.
-
-    Yields
-    ------
-    report : `collections.abc.Callable`
-        To be called with the number done, the number to do, and a name.
-    """
-    if not console.is_terminal:
-        last: list[int] = []
-
-        def write_line(done: int, total: int, name: str) -> None:
-            if not last or done * 8 // total != last[0] * 8 // total or done == total:
-                console.print(f"  {done}/{total} {name}", markup=False)
-            last[:] = done, total
-
-        yield write_line
-        # What was begun last is not reported when it is done.
-        if last and last[0] < last[1]:
-            console.print(f"  {last[1]}/{last[1]} done", markup=False)
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace, Console], None]] = {

@@ -272,7 +272,7 @@ def fit_backgrounds(
         coefficients = coefficients + change
         found = BackgroundDifferences(coefficients.float(), sigma.float(), grid.center)
         residual = averages.significance(change) / _TOLERANCE
-        if residual <= 1.0:
+        if residual <= 1.0 or number == _MAX_ROUNDS:
             break
     record_solve("background", steps=number, residual=residual)
     return found

@@ -258,7 +258,7 @@ class BlockAverages:
             noise = covariance.diagonal().clamp(min=1e-300).sqrt().reshape(number, -1)
             change = torch.where(known, (values - previous).abs() / noise, 0.0)
             residual = float(change.max()) / _CLIP_TOLERANCE
-            if residual <= 1.0:
+            if residual <= 1.0 or steps == _CLIP_STEPS:
                 break
             previous = values
             planes = values @ grid.terms.T
@@ -353,7 +353,7 @@ def _robust_averages(
         total = _sum(clipped * area * residual, block, num_blocks)
         previous, averages = averages, total / _sum(clipped * area**2, block, num_blocks).clamp(min=1e-300)
         change = float(((averages - previous).abs() * information.sqrt()).max()) / _CLIP_TOLERANCE
-        if change <= 1.0:
+        if change <= 1.0 or steps == _CLIP_STEPS:
             break
     record_solve("block_average", steps=steps, residual=change)
     return averages

@@ -16,6 +16,17 @@ from collections.abc import Sequence
 
 import torch
 
+from ._comparison_equations import (
+    Equations,
+    Scatter,
+    bilinear_form,
+    excess_variance,
+    invert_symmetric,
+    leave_one_out,
+    masked_median,
+    symmetric_matrices,
+    tukey_weight,
+)
 from ._matched_sources import MatchedSources
 
 _SCATTER = 0.01
@@ -29,22 +40,9 @@ _COMMON = 0.75
 _JITTER = 0.01
 """The same of positions, in pixels."""
 
-_PRIOR_SOURCES = 1.0
-"""Number of sources that the assumption counts for."""
-
-_LARGEST_GROWTH = 2.0
-"""Factor by which the square of a scatter changes at most at a time."""
-
-_LEAST_SCATTER = 1e-3
-_MOST_SCATTER = 0.3
-"""Bounds of what sources can show."""
-
 _WIDTH_PRIOR = 0.03
 """Standard deviation of the relative error of the width of PSFs, as of fitted
 ones on real exposures: flux scales are freed of it as far as sources tell."""
-
-_REACH = 6.0
-"""Deviation of a source, in standard deviations, from which it is ignored."""
 
 _FIRST_SCATTER = 0.05
 """Relative scatter that is allowed for at first."""
@@ -74,14 +72,8 @@ _LARGEST_LOG = 5.0
 _UNBOUND = 1e-6
 """Factor that makes a prior, or a bound, one that does not count."""
 
-_NULL = 1e-9
-"""Eigenvalue, over the largest, below which nothing is known."""
-
 LEAST_SOURCES = 3
 """From fewer one cannot tell an exposure that is off from a source that is."""
-
-_MEDIAN_OF_CHI_SQUARE = 1.386
-"""For two degrees of freedom."""
 
 
 def gather_sources(
@@ -119,7 +111,7 @@ def gather_sources(
             parts.append(part)
         gathered[field.name] = torch.cat(parts, dim=-1)
     # Not the rings around bright sources, nor what is gone in most exposures.
-    level = torch.stack([_masked_median(one, gathered["valid"], 0) for one in gathered["fluxes"]])
+    level = torch.stack([masked_median(one, gathered["valid"], 0) for one in gathered["fluxes"]])
     kept = (level > 0).all(dim=0)
     if not bool(kept.any()):
         return None
@@ -191,18 +183,18 @@ def compare_scales(sources: MatchedSources) -> Scales:
     """
     flux, valid = sources.fluxes, sources.valid
     response = sources.curvatures[:, None].expand_as(flux)
-    psf = _masked_median(sources.psf_variances, valid, 1).clamp(min=1e-12)
-    level = torch.stack([_masked_median(one, valid, 0) for one in flux])
+    psf = masked_median(sources.psf_variances, valid, 1).clamp(min=1e-12)
+    level = torch.stack([masked_median(one, valid, 0) for one in flux])
     scale = torch.zeros(len(valid), dtype=flux.dtype)
     for _ in range(2):
-        scale = _masked_median(flux[0] / level[0], valid, 1) - 1.0
+        scale = masked_median(flux[0] / level[0], valid, 1) - 1.0
         scale = scale - scale[valid.any(dim=1)].quantile(0.5)
-        level = torch.stack([_masked_median(one / (1.0 + scale[:, None]), valid, 0) for one in flux])
+        level = torch.stack([masked_median(one / (1.0 + scale[:, None]), valid, 0) for one in flux])
     state = torch.stack([scale.clamp(min=_LEAST_GAIN - 1.0).log1p(), torch.zeros_like(scale)])
-    scatter = _Scatter(_SCATTER, valid, level[0].abs() / sources.covariances[0].sqrt())
+    scatter = Scatter(_SCATTER, valid, level[0].abs() / sources.covariances[0].sqrt())
     # Beside medians, which no exposure leads astray.
     spread = sources.covariances[0] + (_FIRST_SCATTER * level[0]) ** 2
-    trust = valid * _trust((flux[0] - level[0] * state[0, :, None].exp()) ** 2 / spread)
+    trust = valid * tukey_weight((flux[0] - level[0] * state[0, :, None].exp()) ** 2 / spread)
     prior = torch.stack([torch.zeros_like(psf), (_WIDTH_PRIOR * psf) ** -2])
     for _ in range(_ITERATIONS):
         systematic = (scatter.value * sources.crowding * level.abs()) ** 2
@@ -210,14 +202,14 @@ def compare_scales(sources: MatchedSources) -> Scales:
         variances, cross = sources.covariances[:2] + systematic[:, None], sources.covariances[2] + common
         gain = (state[0, :, None] + state[1, :, None] * response).clamp(-_LARGEST_LOG, _LARGEST_LOG).exp()
         weights = valid * trust.clamp(min=_DISTRUST) / variances
-        left_out = _leave_one_out(flux, gain, weights)
-        inverse = _invert(
+        left_out = leave_one_out(flux, gain, weights)
+        inverse = invert_symmetric(
             variances + gain**2 * left_out.variances, cross + gain.prod(dim=0) * left_out.crossed(cross)
         )
         residual = flux - gain * left_out.values
-        distance = _form(residual, inverse, residual)
+        distance = bilinear_form(residual, inverse, residual)
         scatter.learn(distance, left_out.known)
-        trust = trust + _DAMPING * (valid * left_out.known * _trust(distance) - trust)
+        trust = trust + _DAMPING * (valid * left_out.known * tukey_weight(distance) - trust)
         count = (trust > _TRUSTED).sum(dim=1)
         known = count >= LEAST_SOURCES
         level = (weights * gain * flux).sum(dim=1) / (weights * gain**2).sum(dim=1).clamp(min=1e-300)
@@ -225,8 +217,10 @@ def compare_scales(sources: MatchedSources) -> Scales:
             return Scales.unknown(len(valid), level[0])
         light = gain * level[:, None]
         design = torch.stack([light, light * response], dim=-1)
-        weight = _matrices(_invert(variances, cross)) * (trust * known[:, None])[..., None, None]
-        equations = _Equations.reduce(
+        weight = (
+            symmetric_matrices(invert_symmetric(variances, cross)) * (trust * known[:, None])[..., None, None]
+        )
+        equations = Equations.reduce(
             design.permute(1, 2, 0, 3),
             torch.diag_embed(gain.permute(1, 2, 0)),
             weight,
@@ -236,7 +230,7 @@ def compare_scales(sources: MatchedSources) -> Scales:
         state = state + _DAMPING * torch.where(known, step.T, 0.0)
         state = state - state[:, known].quantile(0.5, dim=1, keepdim=True)
         state[1] = torch.where(known, state[1], 0.0)
-    excess = _excess(distance, trust, valid, count)
+    excess = excess_variance(distance, valid, count)
     step, alone = equations.solve(_UNBOUND * prior.T, state.T)
     width = state[1] + step[:, 1]
     width = (width - width[known].quantile(0.5)) / psf
@@ -278,19 +272,19 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
     # As if all had been measured without an offset.
     slopes = sources.gradients / light + torch.einsum("abi,bti->ati", design, sources.offsets)
     places = torch.linalg.solve(design.permute(2, 0, 1), slopes.permute(2, 0, 1)).permute(1, 2, 0)
-    center = torch.stack([_masked_median(one, valid, 0) for one in places])
-    shift = _masked_median(places - center[:, None], valid.expand_as(places), 2)
-    scatter = _Scatter(_JITTER, valid, size / pure.clamp(min=1e-300).sqrt())
+    center = torch.stack([masked_median(one, valid, 0) for one in places])
+    shift = masked_median(places - center[:, None], valid.expand_as(places), 2)
+    scatter = Scatter(_JITTER, valid, size / pure.clamp(min=1e-300).sqrt())
     distance = ((places - center[:, None] - shift[:, :, None]) ** 2).sum(dim=0)
-    trust = valid * _trust(distance / (pure / size**2 + _FIRST_SHIFT**2))
+    trust = valid * tukey_weight(distance / (pure / size**2 + _FIRST_SHIFT**2))
     for _ in range(_ITERATIONS):
         noise = pure + (scatter.value * sources.crowding * size) ** 2
         moved = slopes - torch.einsum("abi,bti->ati", design, shift[:, :, None].expand_as(slopes))
         one = torch.ones_like(slopes)
-        left_out = _leave_one_out(moved, one, (trust.clamp(min=_DISTRUST) * valid / noise).expand_as(slopes))
+        left_out = leave_one_out(moved, one, (trust.clamp(min=_DISTRUST) * valid / noise).expand_as(slopes))
         distance = ((moved - left_out.values) ** 2).sum(dim=0) / (noise + left_out.variances[0])
         scatter.learn(distance, left_out.known)
-        trust = trust + _DAMPING * (valid * left_out.known * _trust(distance) - trust)
+        trust = trust + _DAMPING * (valid * left_out.known * tukey_weight(distance) - trust)
         count = (trust > _TRUSTED).sum(dim=1)
         known = count >= LEAST_SOURCES
         if int(known.sum()) < _LEAST_EXPOSURES:
@@ -298,144 +292,9 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
         weight = (trust * known[:, None] / noise)[..., None, None] * torch.eye(2, dtype=noise.dtype)
         shared = design.permute(2, 0, 1).expand(len(valid), -1, -1, -1)
         unit = torch.eye(2, dtype=noise.dtype).expand_as(shared)
-        equations = _Equations.reduce(shared, unit, weight, moved.permute(1, 2, 0))
+        equations = Equations.reduce(shared, unit, weight, moved.permute(1, 2, 0))
         step, variances = equations.solve(torch.zeros_like(shift.T), shift.T)
         shift = shift + _DAMPING * torch.where(known, step.T, 0.0)
         shift = shift - shift[:, known].quantile(0.5, dim=1, keepdim=True)
-    sigma = (variances.T * _excess(distance, trust, valid, count)).sqrt()
+    sigma = (variances.T * excess_variance(distance, valid, count)).sqrt()
     return torch.where(known, shift, 0.0), torch.where(known, sigma, torch.inf)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Equations:
-    """Normal equations of two parameters of each exposure, without sources."""
-
-    matrix: torch.Tensor
-    right: torch.Tensor
-
-    @classmethod
-    def reduce(
-        cls, design: torch.Tensor, gain: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor
-    ) -> _Equations:
-        """Eliminate the two unknowns of each source.
-
-        All of shape (n, N, 2, 2): what parameters and what unknowns make of
-        the data, and their weights; and (n, N, 2), what is left of them.
-        """
-        number = len(design)
-        weighted = weight @ design
-        to_unknowns = gain.mT @ weighted
-        own = (gain.mT @ weight @ gain).sum(dim=0)
-        own = own + _UNBOUND * own.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp(min=1e-300)[
-            :, None, None
-        ] * torch.eye(2, dtype=own.dtype)
-        inverse = torch.linalg.inv(own)
-        unknown = (inverse @ (gain.mT @ (weight @ residual[..., None])).sum(dim=0))[None]
-        right = (weighted.mT @ (residual[..., None] - gain @ unknown)).sum(dim=1).reshape(2 * number)
-        flat = to_unknowns.permute(0, 3, 1, 2).reshape(2 * number, -1)
-        shared = (inverse @ to_unknowns).permute(0, 3, 1, 2).reshape(2 * number, -1)
-        blocks = (design.mT @ weighted).sum(dim=1)
-        return cls(torch.block_diag(*blocks) - flat @ shared.T, right)
-
-    def solve(self, prior: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return steps, (n, 2), and variances of the result.
-
-        The prior, (n, 2), are inverse variances of parameters around zero.  A
-        change that all exposures share is not known: it has no variance.
-        """
-        number = len(state)
-        every = prior.flatten()
-        scale = (self.matrix.diagonal() + every).clamp(min=1e-300).rsqrt()
-        normal = scale[:, None] * (self.matrix + torch.diag(every)) * scale
-        inverse = scale[:, None] * torch.linalg.pinv(normal, rtol=_NULL, hermitian=True) * scale
-        step = inverse @ (self.right - every * state.flatten())
-        compared = (self.matrix.diagonal().reshape(number, 2) > 0).all(dim=1).to(state.dtype)
-        mean = compared.expand(number, -1) / compared.sum().clamp(min=1.0)
-        project = torch.kron(torch.eye(number, dtype=state.dtype) - mean, torch.eye(2, dtype=state.dtype))
-        variances = (project @ inverse @ project.T).diagonal().clamp(min=0.0)
-        return step.reshape(number, 2), variances.reshape(number, 2)
-
-
-class _Scatter:
-    """How much sources differ between exposures beyond their noise."""
-
-    def __init__(self, assumed: float, valid: torch.Tensor, signal: torch.Tensor) -> None:
-        self.value = assumed
-        self._assumed, self._shown = assumed, assumed**2
-        self._number = max(1, int(valid.any(dim=0).sum()))
-        # The brighter half shows it best.
-        self._use = valid & (signal >= _masked_median(signal.flatten(), valid.flatten(), 0))
-
-    def learn(self, distance: torch.Tensor, known: torch.Tensor) -> None:
-        """Correct it by squared deviations, (n, N), in units of their error."""
-        use = self._use & known
-        if not bool(use.any()):
-            return
-        excess = float(distance[use].median()) / _MEDIAN_OF_CHI_SQUARE
-        shown = self._shown * min(max(excess, 1.0 / _LARGEST_GROWTH), _LARGEST_GROWTH)
-        self._shown = min(max(shown, _LEAST_SCATTER**2), _MOST_SCATTER**2)
-        total = self._number * self._shown + _PRIOR_SOURCES * self._assumed**2
-        self.value = (total / (self._number + _PRIOR_SOURCES)) ** 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class _LeftOut:
-    """Levels of sources from the other exposures, and their noise."""
-
-    values: torch.Tensor
-    variances: torch.Tensor
-    known: torch.Tensor
-    shares: torch.Tensor
-
-    def crossed(self, covariances: torch.Tensor) -> torch.Tensor:
-        """Return the covariance of two levels from that of the exposures."""
-        product = self.shares.prod(dim=0)
-        return (covariances * product).sum(dim=0) - covariances * product
-
-
-def _trust(distance: torch.Tensor) -> torch.Tensor:
-    """Return the weights of sources by squared deviations (Tukey 1974)."""
-    return (1.0 - distance / _REACH**2).clamp(min=0.0) ** 2
-
-
-def _leave_one_out(data: torch.Tensor, gain: torch.Tensor, weights: torch.Tensor) -> _LeftOut:
-    """Return levels from the other exposures, all of shape (2, n, N)."""
-    total = (weights * gain**2).sum(dim=1, keepdim=True)
-    others = (total - weights * gain**2).clamp(min=0.0)
-    known = (others > 1e-6 * total).all(dim=0)
-    variances = torch.where(known, 1.0 / others.clamp(min=1e-300), 0.0)
-    values = ((weights * gain * data).sum(dim=1, keepdim=True) - weights * gain * data) * variances
-    return _LeftOut(values, variances, known, weights * gain / total.clamp(min=1e-300))
-
-
-def _invert(variances: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
-    """Return inverses of symmetric matrices: two diagonals and the rest."""
-    determinant = (variances[0] * variances[1] - cross**2).clamp(min=1e-300)
-    return torch.stack([variances[1], variances[0], -cross]) / determinant
-
-
-def _matrices(inverse: torch.Tensor) -> torch.Tensor:
-    """Return what `_invert` does as matrices, (..., 2, 2)."""
-    first, second, cross = inverse
-    return torch.stack([torch.stack([first, cross], dim=-1), torch.stack([cross, second], dim=-1)], dim=-1)
-
-
-def _form(a: torch.Tensor, inverse: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return inverse[0] * a[0] * b[0] + inverse[1] * a[1] * b[1] + inverse[2] * (a[0] * b[1] + a[1] * b[0])
-
-
-def _excess(
-    distance: torch.Tensor, trust: torch.Tensor, valid: torch.Tensor, count: torch.Tensor
-) -> torch.Tensor:
-    """Return by what variances must be scaled for what sources show, (n,).
-
-    At least one, and more for few sources, whose scatter is hardly known.
-    """
-    usable = valid & (distance < torch.inf)
-    typical = _masked_median(distance, usable, 1) / _MEDIAN_OF_CHI_SQUARE
-    return typical.clamp(min=1.0) * (1.0 + 3.0 / count.clamp(min=1))
-
-
-def _masked_median(data: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
-    """Return medians of what is not masked, 0 where nothing is."""
-    return torch.where(mask, data, torch.nan).nanquantile(0.5, dim=dim).nan_to_num()

@@ -18,6 +18,10 @@ import torch
 _MAX_ITERATIONS = 500
 """Bound on conjugate-gradient steps."""
 
+_PATIENCE = 50
+"""Steps without progress after which single precision gains no more: the
+error then grows again."""
+
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -28,13 +32,13 @@ class Solution:
     Attributes
     ----------
     values
-        Shape (s, Hl, Wl), the solutions.
+        Shape (s, Hl, Wl), the solutions, with the smallest error on the way.
     steps
         Shape (s,), int64, number of steps that each took.
     errors
         Shape (s,), root mean square of the error of each, in units of the
         tolerance: at most 1 where it converged, more where the bound on steps
-        was reached.
+        was reached or rounding errors were.
     """
 
     values: torch.Tensor
@@ -88,13 +92,19 @@ def solve_equations(
     residual = right.clone() if start is None else right - apply(solutions, active)
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
-    steps, errors = torch.zeros_like(active), torch.zeros(len(right), device=right.device)
+    steps, waited = torch.zeros_like(active), torch.zeros_like(active)
+    best, errors = torch.full_like(solutions, torch.nan), torch.full_like(right[:, 0, 0], torch.inf)
     for number in range(_MAX_ITERATIONS + 1):
         size = measure(solutions[active]).maximum(floor[active])
         steps[active] = number
-        errors[active] = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
-        # What is not a number is never close enough.
-        open_ = ~(errors[active] <= 1.0)
+        found = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
+        # What is not a number is never better.
+        better = found < errors[active]
+        waited[active] = torch.where(better, 0, waited[active] + 1)
+        better = active[better]
+        errors[active] = torch.fmin(found, errors[active])
+        best[better] = solutions[better]
+        open_ = (errors[active] > 1.0) & (waited[active] < _PATIENCE)
         if not bool(open_.all()):
             active, residual, search, product = (v[open_] for v in (active, residual, search, product))
         if not len(active) or number == _MAX_ITERATIONS:
@@ -106,7 +116,7 @@ def solve_equations(
         error = precondition(residual, active)
         previous, product = product, _dot(residual, error)
         search.mul_((product / previous)[:, None, None]).add_(error)
-    return Solution(solutions, steps, errors)
+    return Solution(best, steps, errors)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

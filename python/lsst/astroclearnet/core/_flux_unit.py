@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("restore_unit",)
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def restore_unit(result: StackResult, unit: float) -> StackResult:
     restored : `StackResult`
         The same result.
     """
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, power in _POWERS.items():
         value = np.asarray(getattr(result, name))
         # The square of an extreme unit has no place in single precision.

@@ -104,7 +104,6 @@ class LeaveOneOut:
     and W' are those of the others, is R + D with
 
         D = (2 - G') (N - N(t)) / A' - (W' / W)^2 (A / A')^2 (2 - G) N / A.
-
     """
 
     stack: ExposureStack
@@ -201,13 +200,8 @@ class LeaveOneOut:
         share = model.fold_transform(noise * self._smoothing()) / model.fold_transform(noise)
         psf = self.stack.psfs[exposure].mean(dim=(0, 1))
         moment = 1.0 / (4.0 * math.pi * float(psf.square().sum()))
-        structure, templates = self._templates(
-            (model.transform(self.latent) + change) * otf,
-            withheld**2,
-            exposure,
-            moment,
-            float(variance.sqrt()),
-        )
+        seen = (model.transform(self.latent) + change) * otf
+        structure, templates = self._templates(seen, withheld**2, exposure, moment, float(variance.sqrt()))
         fwhm = math.sqrt(moment / float(self.areas[exposure])) / fwhm_to_sigma(1.0)
         variances = variance * self.noise_ratios[exposure][None]
         most = _BORDER_LIGHT * light.abs() + _BORDER_NOISE * variances.sqrt()
@@ -229,7 +223,7 @@ class LeaveOneOut:
         (yy, yx), (_, xx) = torch.gradient(rows), torch.gradient(columns)
         shift, width = options.shift_tolerance, options.psf_tolerance * moment
         images = (
-            options.variability * structure,
+            structure,
             shift * rows,
             shift * columns,
             width * yy,
@@ -238,7 +232,8 @@ class LeaveOneOut:
             model.inverse_transform(withheld * model.transform(structure)),
         )
         maps = torch.cat([self._observe(model.transform(image)[None], exposure) for image in images])
-        return (maps[:1] / options.variability).clamp(min=0.0), maps
+        structure = maps[:1].clamp(min=0.0)
+        return structure, torch.cat((options.variability * structure, maps[1:]))
 
     def _frequencies(self) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.model.latent_shape

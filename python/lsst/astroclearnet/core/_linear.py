@@ -30,6 +30,11 @@ from ._star_image import star_departure, strength_for_departure
 _COVERAGE_FWHM = 8.0
 """FWHM in pixels over which the penalty follows the coverage."""
 
+_STEP_FWHM = 1.5
+"""FWHM, in units of that of the target PSF, over which the penalty follows
+noise.  A star of 30 000 sigma on patches of 8 pixels that differ by a factor
+of 25 in variance is then in error by 0.4 % of its peak, instead of 17 %."""
+
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
@@ -109,17 +114,20 @@ class LinearEstimator:
     def _penalty(self) -> torch.Tensor:
         """Return the square of the factor q of the penalty.
 
-        It follows the photon noise of sources, but the coverage only
-        smoothly: a step of q at the edge of a mask would make q R smooth
-        across it, and not R.
+        It follows the noise only as smoothly as photon noise follows sources,
+        and the coverage more smoothly still: a step of q, at the edge of a
+        mask or of an amplifier, would make q R smooth across it, and not R.
         """
-        photon_noise = torch.where(self.coverage > DEPTH_FLOOR, self.depth / self.coverage, 1.0)
+        noise = torch.where(self.coverage > DEPTH_FLOOR, self.depth / self.coverage, 1.0)
+        logs = torch.stack([noise.clamp(min=1e-30).log(), torch.ones_like(noise)])
+        logs, share = smooth(logs, _STEP_FWHM * self._model.target_fwhm)
+        noise = (logs / share).exp()
         coverage = smooth(self._model.embed(self.coverage)[None], _COVERAGE_FWHM)[0]
-        outside = 1.0 - self._model.embed(torch.ones_like(photon_noise))
+        outside = 1.0 - self._model.embed(torch.ones_like(noise))
         return (
             self.full_weight
             * coverage.clamp(min=_PENALTY_FLOOR)
-            * (self._model.embed(photon_noise) + outside)
+            * (self._model.embed(noise) + outside)
         )
 
     def solve_all(

@@ -28,7 +28,7 @@ _LOWEST_POWER = 1e-8
 _COVERAGE_FWHM = 4.0
 """FWHM in pixels over which the filters mix the coverage of neighbours."""
 
-_NOISE_FWHM = 0.35
+_NOISE_FWHM = 0.6
 """FWHM, in units of that of the target PSF, of the geometric mean that stands
 for the noise around a pixel: measured at edges of a factor of 25, in patches
 of 8 pixels and on stars, whose variance is then right within 15 %."""

@@ -17,36 +17,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ._forward_model import ForwardModel
-from ._kernels import fwhm_to_sigma, kernel_fwhm
-from ._linear import LinearEstimator
 from ._parts import SettledPart
+from ._psf_matcher import PsfMatcher
 
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate that stands in for pixels that are not good."""
-
-_PILOT_TOLERANCE = 0.03
-"""Its error: it matters where pixels are not good alone."""
-
-_SIZES = (1.3, 2.0)
-"""Standard deviations of stars as they are measured, over that of the widest
-PSF.  The first is close to what makes the least noise; the more the second
-differs, the less an error of a PSF passes for one of the flux scale."""
-
-_SKY_SIZE = 4.0
-"""Standard deviation, over that of the widest PSF, of the surroundings that
-are subtracted."""
-
-_WIDEST = 1.6
-"""Width over the median of all beyond which a PSF does not set the resolution
-at which all are compared."""
-
-_FLOOR = 1e-6
-"""Power of a PSF beside the target PSF below which it is not undone."""
-
-_MISSING = 0.05
-"""Share of the noise of a measurement that may be that of pixels which are not
-good; the light that they lose is then less than a tenth."""
+_FAINTEST = 1e-6
+"""Transform of a filter, over the largest, that is nothing."""
 
 _SIGNIFICANCE = 10.0
 """Signal-to-noise ratio, in all exposures, of a source that is compared.
@@ -151,99 +126,6 @@ class MatchedSources:
         return MatchedSources(**{k: v if k in whole else v[..., chosen] for k, v in values.items()})
 
 
-class _Matcher:
-    """Brings exposures to one PSF and measures them.
-
-    With the PSF f(t), a functional psi of the light of the sky is
-
-        psi * R + (psi / f(t)) * (y(t) - k(t) * R)
-
-    for any image R: it cancels but where pixels are not good.
-    """
-
-    def __init__(self, settled: SettledPart) -> None:
-        part = settled.part
-        self.stack, self.model = part.stack, part.model
-        # Where pixels were rejected it may be the exposure that is wrong.
-        self.good = self.stack.good | settled.rejected
-        self.variances = settled.variances
-        widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in self.stack.psfs]
-        self.psf_sigma = fwhm_to_sigma(1.0) * torch.tensor(widths, device=self.good.device)
-        used = self.psf_sigma[self.good.any(dim=(1, 2))]
-        self.sigma = float(used[used <= _WIDEST * used.median()].max())
-        ky, kx = _frequencies(self.model, self.good.device)
-        self.ky, self.kx, self.power = ky, kx, ky**2 + kx**2
-        sky = self._gaussian(_SKY_SIZE)
-        self.filters = [self._gaussian(size) - sky for size in _SIZES]
-        self.inverse = self.model.target_transform * self.model.inverse_target_power
-        estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
-        latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, tolerance=_PILOT_TOLERANCE)
-        self.latent = latent
-        self.transform = self.model.transform(latent)
-
-    def _gaussian(self, size: float) -> torch.Tensor:
-        return torch.exp(-2.0 * (math.pi * size * self.sigma) ** 2 * self.power)
-
-    def _undo(self, t: int) -> torch.Tensor:
-        """Return what brings an exposure to the PSF of the target, inverted."""
-        otf = self.model.mean_otfs[t]
-        return self.inverse * otf.conj() / (otf.abs() ** 2 + _FLOOR)
-
-    def spectrum(self, t: int) -> torch.Tensor:
-        """Return the transform of the sky as one exposure shows it."""
-        index = torch.tensor([t], device=self.good.device)
-        residual = self.stack.images[t] - self.model.predict(self.latent, index)[0]
-        image = self.model.sampling.adjoint((residual * self.good[t] / self._area(t))[None], index)[0]
-        seen = self.model.filtered(self.model.transform(image))
-        return self.inverse * self.transform + self._undo(t) * seen
-
-    def noise(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return variances of the narrow flux, shares of pixels that miss,
-        and variances of all figures over that of the narrow flux, (4,).
-        """
-        index = torch.tensor([t], device=self.good.device)
-        kernels = [self.model.filtered(psi * self._undo(t)) for psi in self.filters]
-        area = self._area(t)
-        inside = self.good[t]
-        presence = self.model.embed(self.model.sampling.mean(inside.float()[None], index)[0].clamp(0, 1))
-        # Noise of pixels that are not good is taken for that of their
-        # surroundings.
-        density = self.model.embed(
-            self.model.sampling.mean((inside * self.variances[t] / area)[None], index)[0]
-        )
-        squared = self.model.transform(self.model.inverse_transform(kernels[0]) ** 2)
-        total = float(squared[0, 0].real)
-        share = self._convolve(squared / total, 1.0 - presence)
-        variance = self._convolve(squared, density) / (1.0 - share).clamp(min=_MISSING)
-        first, second = (kernel.abs() ** 2 for kernel in kernels)
-        energies = torch.stack(
-            [
-                self.model.fold_transform(one)
-                for one in (
-                    first,
-                    second,
-                    (kernels[0] * kernels[1].conj()).real,
-                    2.0 * math.pi**2 * first * self.power,
-                )
-            ]
-        )
-        # Rounding may leave anything off the exposure.
-        floor = torch.finfo(variance.dtype).eps * variance.max().clamp(min=1e-30)
-        return variance.clamp(min=float(floor)), share, (energies / energies[0]).double()
-
-    def _area(self, t: int) -> torch.Tensor:
-        area = self.model.sampling.area
-        area = area[t] if area.ndim else area
-        return torch.where(area > 0, area, 1.0)
-
-    def _convolve(self, kernel: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        return self.model.inverse_transform(kernel * self.model.transform(image))
-
-    def image(self, spectrum: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
-        """Return the image of a transform after multiplication."""
-        return self.model.inverse_transform(spectrum * factor)
-
-
 @torch.no_grad()
 def measure_sources(settled: SettledPart) -> MatchedSources:
     """Measure the sources that a tile owns in all exposures.
@@ -258,24 +140,23 @@ def measure_sources(settled: SettledPart) -> MatchedSources:
     sources : `MatchedSources`
         Figures on the CPU; there may be none.
     """
-    matcher = _Matcher(settled)
+    matcher = PsfMatcher(settled)
     number = matcher.stack.num_exposures
     spectra = [matcher.spectrum(t) for t in range(number)]
     maps = [matcher.image(spectrum, matcher.filters[0]) for spectrum in spectra]
-    variances, shares, ratios = zip(*(matcher.noise(t) for t in range(number)), strict=True)
-    valid = [share < _MISSING for share in shares]
+    variances, valid, ratios = zip(*(matcher.noise(t) for t in range(number)), strict=True)
     reference, information = _combine(maps, variances, valid)
     significance = reference * information.sqrt()
     places = _find(matcher, settled, significance, valid)
-    scene = _Scene.build(matcher, reference, places)
+    scene = _Scene._build(matcher, reference, places)
     known = torch.stack([one[places] for one in valid])
     measured = []
     for t, spectrum in enumerate(spectra):
         start = _coarse_shift(maps[t] * variances[t].rsqrt() * valid[t], significance)
-        measured.append(scene.measure(spectrum, start, known[t]))
+        measured.append(scene._measure(spectrum, start, known[t]))
     offsets, fluxes, gradients = zip(*measured, strict=True)
     noise = [ratio[:, None] * one[places].double() for one, ratio in zip(variances, ratios, strict=True)]
-    crowding = (_surroundings(matcher, reference)[places].double() / scene.flux).clamp(min=1.0)
+    crowding = (matcher.surroundings(reference)[places].double() / scene.flux).clamp(min=1.0)
     ratio, curvature = _star_shape(matcher)
     width = scene.wide / scene.flux / ratio
     # What is on the flank of a greater source has no light of its own.
@@ -300,7 +181,7 @@ def measure_sources(settled: SettledPart) -> MatchedSources:
 class _Scene:
     """The sources of all exposures together, at given places."""
 
-    matcher: _Matcher
+    matcher: PsfMatcher
     places: tuple[torch.Tensor, torch.Tensor]
     flux: torch.Tensor
     wide: torch.Tensor
@@ -309,13 +190,13 @@ class _Scene:
     hessians: torch.Tensor
 
     @classmethod
-    def build(
-        cls, matcher: _Matcher, reference: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]
+    def _build(
+        cls, matcher: PsfMatcher, reference: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]
     ) -> _Scene:
         """Measure the reference, (Hl, Wl), and its derivatives."""
         narrow = matcher.model.transform(reference)
         first, second = matcher.filters
-        seen = first.abs() > _FLOOR * first.abs().max()
+        seen = first.abs() > _FAINTEST * first.abs().max()
         wide = narrow * torch.where(seen, second / torch.where(seen, first, 1.0), 1.0)
         ky, kx, square = matcher.ky, matcher.kx, -4.0 * math.pi**2
 
@@ -336,7 +217,7 @@ class _Scene:
             / flux,
         )
 
-    def measure(
+    def _measure(
         self, spectrum: torch.Tensor, start: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Measure an exposure where it shows the sources.
@@ -372,13 +253,6 @@ class _Scene:
         return shifts[:, use].median(dim=1).values.clamp(-2.0, 2.0)
 
 
-def _frequencies(model: ForwardModel, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    height, width = model.latent_shape
-    ky = torch.fft.fftfreq(height, device=device)[:, None]
-    kx = torch.fft.rfftfreq(width, device=device)[None, :]
-    return ky.expand(-1, width // 2 + 1), kx.expand(height, -1)
-
-
 def _combine(
     maps: Sequence[torch.Tensor], variances: Sequence[torch.Tensor], valid: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -401,7 +275,7 @@ def _combine(
 
 
 def _find(
-    matcher: _Matcher, settled: SettledPart, significance: torch.Tensor, valid: Sequence[torch.Tensor]
+    matcher: PsfMatcher, settled: SettledPart, significance: torch.Tensor, valid: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of the sources on the latent grid."""
     radius = max(1, round(matcher.sigma))
@@ -432,17 +306,9 @@ def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return torch.stack([lags[best // len(lags)], lags[best % len(lags)]]).float()
 
 
-def _surroundings(matcher: _Matcher, reference: torch.Tensor) -> torch.Tensor:
-    """Return the light around each pixel, such that a star has its own flux."""
-    transform = matcher.model.transform(reference.clamp(min=0.0))
-    broad = matcher.image(transform, matcher._gaussian(_SKY_SIZE))
-    return broad * (1.0 + (_SKY_SIZE / _SIZES[0]) ** 2)
-
-
-def _star_shape(matcher: _Matcher) -> tuple[float, float]:
+def _star_shape(matcher: PsfMatcher) -> tuple[float, float]:
     """Return the wide over the narrow flux of a star, and its curvature."""
-    star = matcher.inverse * matcher.model.target_transform
-    fold = matcher.model.fold_transform
+    star, fold = matcher.star, matcher.model.fold_transform
     narrow, wide = (float(fold(psi * star)) for psi in matcher.filters)
     bent = float(fold(-4.0 * math.pi**2 * matcher.power * matcher.filters[0] * star))
     return wide / narrow, bent / narrow

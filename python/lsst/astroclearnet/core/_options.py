@@ -194,10 +194,11 @@ class AgreementOptions:
         removed: one of `BACKGROUND_MODELS`.
     max_flux_error
         Relative departure of the flux scale of an exposure from the others
-        beyond which it is dropped.
+        beyond which it is dropped, if three others agree and its stars
+        confirm it.
     max_shift
         Distance of its sources from where the others have them, in pixels of
-        the patch, beyond which it is dropped.
+        the patch, beyond which it is dropped on the same conditions.
     correct
         Whether to correct flux scale and position of the exposures that stay.
     """

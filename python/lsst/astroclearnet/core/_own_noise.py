@@ -117,7 +117,8 @@ def free_plane(
     residual = torch.where(good, image - prediction, 0.0)
     normal = residual * level.rsqrt()
     scale = normal[good].abs().median() / 0.6745 if bool(good.any()) else normal.new_tensor(0.0)
-    plain = good & (normal.abs() < _FAR * scale)
+    # Patches have corners, where the medians around are those of others.
+    plain = good & (residual.abs() < _FAR * scale * torch.maximum(filled, level).sqrt())
     check = _Check.build(normal / scale.clamp(min=1e-30), level, prediction, plain)
     bias = check.bias(filled)
     # Noise raises a plane that was made from it.

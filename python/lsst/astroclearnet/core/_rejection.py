@@ -43,14 +43,14 @@ through a star that hides it."""
 def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> torch.Tensor:
     """Find pixels in which one exposure contradicts all others.
 
-    Each exposure is predicted from the others; in Fourier space leaving one
-    out is one subtraction from the sums that make the regularised estimate.
-    A pixel deviates when data minus prediction, alone or smoothed over a few
-    pixels, exceeds the threshold in units of an error that holds the noise of
-    both and what a small error of PSF or position would make of the predicted
-    brightness.  A region grows from pixels above the high threshold into
-    connected ones above the low threshold.  Where another exposure deviates
-    about as much, the model is wrong there and nothing is rejected.
+    Each exposure is predicted from the others.  A pixel deviates when data
+    minus prediction, without what a variable source, a small error of the PSF
+    or one of the position would make of the structure of the light there, is
+    significant, alone or smoothed over a few pixels.  Smooth light has no
+    structure, and hides nothing.  A region grows from pixels above the high
+    threshold into connected ones above the low threshold, and through a star
+    that lies on a trail.  Where another exposure deviates about as much, the
+    model is wrong there and nothing is rejected.
 
     Parameters
     ----------

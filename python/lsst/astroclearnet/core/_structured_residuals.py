@@ -162,7 +162,22 @@ class _LocalFit:
 
     @classmethod
     def build(cls, templates: torch.Tensor, pixels: torch.Tensor, fwhm: float) -> _LocalFit:
-        """Make the windows as wide as a PSF."""
+        """Make the windows as wide as a PSF.
+
+        Parameters
+        ----------
+        templates
+            Shape (k, h, w), with coefficients of zero mean and unit variance.
+        pixels
+            Shape (1, h, w), bool, where to fit.
+        fwhm
+            FWHM of the PSF in pixels.
+
+        Returns
+        -------
+        fit : `_LocalFit`
+            The fit.
+        """
         sigma = fwhm_to_sigma(max(fwhm, 2.0)) * 1.5
         radius = max(2, round(2.0 * sigma))
         r = torch.arange(-radius, radius + 1, dtype=templates.dtype, device=templates.device)

@@ -59,8 +59,22 @@ def require_name(what: str, name: object, *, max_length: int = _MAX_NAME) -> str
 
 
 def require_filter(name: object) -> str:
-    """Return the name of a physical filter, in which spaces and ``~`` may be
-    too.
+    """Return the name of a filter, which may have spaces and ``~`` as well.
+
+    Parameters
+    ----------
+    name
+        The name.
+
+    Returns
+    -------
+    name : `str`
+        The name.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, too long or holds anything else.
     """
     if isinstance(name, str) and len(name) <= _MAX_NAME and _FILTER.fullmatch(name):
         return name
@@ -99,10 +113,28 @@ def require_collection(name: object) -> str:
 
 
 def require_id(what: str, number: object) -> int:
-    """Return an ID that the registry can hold."""
+    """Return an ID that the registry can hold.
+
+    Parameters
+    ----------
+    what
+        What it is of, for the message.
+    number
+        The ID.
+
+    Returns
+    -------
+    number : `int`
+        The ID.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer, negative or beyond 64 bits with a sign.
+    """
     # An integer of numpy has an index, a boolean is none.
     if hasattr(number, "__index__") and not isinstance(number, bool):
-        value = int(number)  # type: ignore[call-overload]
+        value = int(number)
         if 0 <= value <= _MAX_ID:
             return int(value)
     raise ValueError(f"The {what} is {number!r:.80}: it must be an integer from 0 to {_MAX_ID}.")

@@ -20,7 +20,7 @@ from ..repository import require_name
 from ._instrument import BANDS, PIXEL_SCALE
 
 
-def _require_at_least(options: object, least: int, *names: str) -> None:
+def _require_at_least(options: object, least: float, *names: str) -> None:
     """Refuse options that are not finite numbers from a least value on."""
     for name in names:
         value = getattr(options, name)

@@ -83,8 +83,8 @@ _CHECKS = (
     ),
     _Check(
         "exposure_chi_square",
-        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF do "
-        "not fit its pixels.",
+        "An exposure has a reduced chi-square of {value:.1f}, more than {limit:g}: its variances or its PSF "
+        "do not fit its pixels.",
     ),
     _Check(
         "variance_error_weight",

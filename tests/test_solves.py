@@ -1,0 +1,102 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What iterative solves say of themselves."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lsst.astroclearnet.core import SolveStatus, collect_solves, record_solve
+from lsst.astroclearnet.core._conjugate_gradients import Solution, solve_equations
+
+SIZE = 64
+
+
+def diagonal(eigenvalues: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return a matrix that multiplies pixels."""
+    return lambda images, _: images * eigenvalues.reshape(1, 8, 8)
+
+
+def solve(eigenvalues: torch.Tensor, tolerance: float) -> Solution:
+    """Solve for ones, without a preconditioner."""
+    apply = diagonal(eigenvalues)
+    return solve_equations(
+        apply,
+        lambda images, _: images.clone(),
+        apply(torch.ones(1, 8, 8), torch.zeros(1)),
+        None,
+        measure=lambda images: (images**2).mean(dim=(1, 2))[:, None],
+        floor=torch.zeros(1, 1),
+        tolerance=torch.tensor([tolerance]),
+    )
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_steps_are_the_number_of_eigenvalues(number: int) -> None:
+    """If it fails, steps are miscounted, or too many are made."""
+    values = 1.0 + torch.arange(SIZE) % number
+    found = solve(values, 1e-4)
+    assert found.steps.tolist() == [number]
+    assert float(found.errors) <= 1.0
+    torch.testing.assert_close(found.values, torch.ones(1, 8, 8), rtol=1e-3, atol=0.0)
+
+
+def test_what_rounding_forbids_is_no_convergence() -> None:
+    """If it fails, a solve that cannot reach its tolerance passes for one
+    that did, or goes on until rounding errors have eaten the solution.
+    """
+    found = solve(torch.logspace(-3, 3, SIZE), 1e-12)
+    assert float(found.errors) > 1.0
+    # It is the best on the way that is returned.
+    left = torch.logspace(-3, 3, SIZE).reshape(8, 8) * (found.values[0] - 1.0)
+    assert float(left.square().mean().sqrt()) < 1.0
+
+
+def test_what_is_not_a_number_is_no_convergence() -> None:
+    """If it fails, NaN passes for a solution."""
+    found = solve(torch.full((SIZE,), math.nan), 1e-3)
+    assert not float(found.errors) <= 1.0
+    assert not torch.isfinite(found.values).any()
+
+
+def test_records_are_added_up(caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, the worst of many solves is lost."""
+    with caplog.at_level(logging.WARNING, logger="lsst.astroclearnet"), collect_solves() as solves:
+        record_solve("first", steps=3, residual=0.5)
+        record_solve("first", steps=9, residual=2.5)
+        record_solve("first", steps=4, residual=1.0)
+        record_solve("second", steps=2, residual=0.0)
+        assert not caplog.text
+    assert solves == {"first": SolveStatus(3, 1, 9, 2.5), "second": SolveStatus(1, 0, 2, 0.0)}
+    assert "1 of 3 solves (first) did not converge: the worst ended at 2.5 times" in caplog.text
+    assert "second" not in caplog.text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_not_a_number_is_the_worst(order: int) -> None:
+    """If it fails, NaN hides behind a number."""
+    with collect_solves() as solves:
+        for residual in (0.5, math.nan, 7.0)[::order]:
+            record_solve("one", steps=1, residual=residual)
+    assert solves["one"].num_unconverged == 2
+    assert math.isnan(solves["one"].max_residual)
+
+
+def test_a_solve_on_its_own_warns_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, users of single functions are told nothing."""
+    with caplog.at_level(logging.WARNING, logger="lsst.astroclearnet"):
+        assert record_solve("one", steps=25, residual=0.9).converged
+        assert not caplog.text
+        assert not record_solve("one", steps=25, residual=1.1).converged
+    assert "(one) did not converge" in caplog.text

@@ -31,7 +31,11 @@ _FAR_WIDTH = 2.5
 """Width of a second neighbourhood, over that of the first."""
 
 _FAR_WEIGHT = 0.01
-"""Its weight, with which it decides only where the first has no data."""
+"""Its weight where the first has no data.  Elsewhere it would take the light
+of stars to edges far away."""
+
+_FEW_DATA = 0.1
+"""Share of the first with data up to which the second counts."""
 
 _RIDGE = 0.1
 """What is added to the variance of positions, in units of the width of the
@@ -115,11 +119,17 @@ class _PlaneFit:
         radius = min((min(space.latent_shape) - 1) // 2, round(2.5 * _FAR_WIDTH * sigma))
         y = torch.arange(-radius, radius + 1, dtype=torch.float64, device=response.device)[:, None] / sigma
         square = y**2 + y.T**2
-        near = torch.exp(-0.5 * square) + _FAR_WEIGHT * torch.exp(-0.5 * square / _FAR_WIDTH**2)
-        near /= near.sum()
-        kernels = torch.stack([near, y * near, y.T * near, y**2 * near, y * y.T * near, y.T**2 * near])
-        # Neighbours are summed up, so that it correlates.
-        self._transfer = space.transfer(kernels).conj().to(torch.complex64)
+        transfers = []
+        for width in (1.0, _FAR_WIDTH):
+            weight = torch.exp(-0.5 * square / width**2)
+            weight /= weight.sum()
+            moments = (weight, y * weight, y.T * weight, y**2 * weight, y * y.T * weight, y.T**2 * weight)
+            # Neighbours are summed up, so that it correlates.
+            transfers.append(space.transfer(torch.stack(moments)).conj().to(torch.complex64))
+        self._transfers = torch.stack(transfers)
+        self._far = torch.zeros(())
+        near = self._moments(response, 1)[0, 0]
+        self._far = _FAR_WEIGHT * (1.0 - near / _FEW_DATA).clamp(min=0.0)
         share, y_sum, x_sum, yy, yx, xx = self._moments(response, 6)[0]
         self._known = share > _LEAST_WEIGHT
         self.total = share.clamp(min=_LEAST_WEIGHT)
@@ -132,12 +142,13 @@ class _PlaneFit:
     @property
     def gain(self) -> torch.Tensor:
         """Fourier transform of the neighbourhood."""
-        return self._transfer[0].real
+        return self._transfers[0, 0].real
 
     def _moments(self, images: torch.Tensor, number: int) -> torch.Tensor:
         """Return weighted sums over neighbours, (b, number, *latent_shape)."""
-        transform = self._space.transform(images)
-        return self._space.inverse_transform(transform[:, None] * self._transfer[:number])
+        transform = self._space.transform(images)[:, None]
+        near, far = (self._space.inverse_transform(transform * t[:number]) for t in self._transfers)
+        return near + self._far.to(near) * far
 
     def __call__(self, right: torch.Tensor) -> torch.Tensor:
         """Fit planes to right-hand sides for weights of sum 1."""

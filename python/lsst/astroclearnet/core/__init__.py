@@ -31,6 +31,7 @@ from ._kernels import *
 from ._latent_grid import *
 from ._likelihood import *
 from ._linear import *
+from ._local_medians import *
 from ._local_noise import *
 from ._losses import *
 from ._mosaic import *

@@ -145,9 +145,9 @@ class LeaveOneOut:
         # Constant weights: the sums are diagonal in Fourier space.
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        latent = estimator.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE, edges=True)
+        latent = estimator.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE)
         withheld = stack.images - model.predict(latent)
-        latent = latent + estimator.solve(withheld, _STRENGTH, tolerance=_TOLERANCE, edges=True)
+        latent = latent + estimator.solve(withheld, _STRENGTH, tolerance=_TOLERANCE)
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape

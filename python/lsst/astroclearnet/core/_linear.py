@@ -124,11 +124,7 @@ class LinearEstimator:
         noise = (logs / share).exp()
         coverage = smooth(self._model.embed(self.coverage)[None], _COVERAGE_FWHM)[0]
         outside = 1.0 - self._model.embed(torch.ones_like(noise))
-        return (
-            self.full_weight
-            * coverage.clamp(min=_PENALTY_FLOOR)
-            * (self._model.embed(noise) + outside)
-        )
+        return self.full_weight * coverage.clamp(min=_PENALTY_FLOOR) * (self._model.embed(noise) + outside)
 
     def solve_all(
         self, images: torch.Tensor, strengths: Sequence[float], *, tolerance: float = _TOLERANCE

@@ -17,7 +17,8 @@ import torch
 from ._exposure_stack import ExposureStack
 from ._kernels import fwhm_to_sigma
 from ._latent_grid import fast_length
-from ._own_noise import free_plane, surrounding_variance
+from ._local_medians import surrounding_variance
+from ._own_noise import free_plane
 
 _DIRECT_RADIUS = 6
 """Radius of a kernel in pixels above which Fourier space is faster."""

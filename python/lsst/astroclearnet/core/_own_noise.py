@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("FreedPlane", "free_plane", "local_medians", "surrounding_variance")
+__all__ = ("FreedPlane", "free_plane", "is_blank", "second_difference")
 
 import dataclasses
 from collections.abc import Iterator
 
 import torch
+
+from ._local_medians import fill_variance, local_medians
 
 _SIGNIFICANCE = 5.0
 """Significance, in standard deviations, of a dependence that is believed."""
@@ -110,7 +112,7 @@ def free_plane(
     freed : `FreedPlane`
         The plane to weight with.
     """
-    filled = _fill(variance, good)
+    filled = fill_variance(variance, good)
     level = local_medians(filled)
     # Sky that was subtracted twice is no negative light.
     prediction = prediction.clamp(min=0)
@@ -247,99 +249,19 @@ class _Check:
         return biases, sigmas, numbers
 
 
-def local_medians(image: torch.Tensor) -> torch.Tensor:
-    """Return medians of the surroundings, the pixel itself left out.
-
-    Medians along rows, then columns, of 5 pixels, which keep rectangles from
-    3 pixels on as they are.
+def second_difference(image: torch.Tensor) -> torch.Tensor:
+    """Return the product of second differences along rows and columns.
 
     Parameters
     ----------
     image
-        Shape (H, W).
+        Shape (..., H, W).
 
     Returns
     -------
-    medians : `torch.Tensor`
-        Shape (H, W).
-    """
-    left, right, middle, *others = (_shifted(image, k, 1) for k in (-2, 2, 0, -1, 1))
-    low, high = _middle_two(left, right, *others)
-    rows = _median_of_three(low, high, middle)
-    low, high = _middle_two(*(_shifted(rows, k, 0) for k in (-2, 2, -1, 1)))
-    own = _middle_two(left, right, *others)
-    return _median_of_three(low, high, 0.5 * (own[0] + own[1]))
-
-
-def surrounding_variance(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """Return for each pixel the median of the variances around.
-
-    Parameters
-    ----------
-    variance
-        Shape (H, W).
-    good
-        Shape (H, W), bool, pixels to use.
-
-    Returns
-    -------
-    medians : `torch.Tensor`
-        Shape (H, W), positive everywhere.
-    """
-    return local_medians(_fill(variance, good))
-
-
-def _shifted(image: torch.Tensor, offset: int, dim: int) -> torch.Tensor:
-    """Return pixels at an offset, mirrored at the edges."""
-    if not offset:
-        return image
-    last = image.shape[dim] - 1
-    index = (torch.arange(last + 1, device=image.device) + offset).abs()
-    return image.index_select(dim, (last - (last - index).abs()).clamp(min=0))
-
-
-def _middle_two(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the second and third of four values, in no order."""
-    return (
-        torch.maximum(torch.minimum(a, b), torch.minimum(c, d)),
-        torch.minimum(torch.maximum(a, b), torch.maximum(c, d)),
-    )
-
-
-def _median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
-
-
-def _fill(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """Give pixels that are not used the mean of those around."""
-    if bool(good.all()):
-        return variance
-    if not bool(good.any()):
-        return torch.ones_like(variance)
-    use = good.to(variance.dtype)
-    filled = torch.where(good, variance, variance[good].median())
-    for size in (65, 9, 3):
-        share, total = _box_means(torch.stack([use, use * variance]), size)
-        mean = total / share.clamp(min=1e-30)
-        # Less than one pixel is rounding.
-        filled = torch.where(~good & (share * size**2 > 0.5), mean, filled)
-    return filled
-
-
-def _box_means(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Return means over squares, with zeros beyond the edge, (k, H, W)."""
-    pool, reach = torch.nn.functional.avg_pool2d, size // 2
-    rows = pool(images, (size, 1), stride=1, padding=(reach, 0))
-    return pool(rows, (1, size), stride=1, padding=(0, reach))
-
-
-def second_difference(image: torch.Tensor) -> torch.Tensor:
-    """Return the product of second differences along rows and columns.
-
-    Of (..., H, W), (..., H - 2, W - 2); white noise of unit variance has the
-    standard deviation 6.
+    differences : `torch.Tensor`
+        Shape (..., H - 2, W - 2); white noise of unit variance has the
+        standard deviation 6.
     """
     rows = image[..., :-2, :] - 2.0 * image[..., 1:-1, :] + image[..., 2:, :]
     return rows[..., :-2] - 2.0 * rows[..., 1:-1] + rows[..., 2:]
@@ -414,15 +336,27 @@ def _regress(
 
 
 def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Tell where neither a pixel nor those around have light."""
+    """Tell where neither a pixel nor those around have light.
+
+    Parameters
+    ----------
+    prediction
+        Shape (H, W), expected brightness.
+    level
+        Shape (H, W), variances.
+
+    Returns
+    -------
+    blank : `torch.Tensor`
+        Shape (H, W), bool, whether it is below one sigma everywhere around.
+    """
     return torch.nn.functional.max_pool2d(prediction[None], 5, stride=1, padding=2)[0] < level.sqrt()
 
 
 def _opened(level: torch.Tensor) -> torch.Tensor:
     """Remove what is brighter than its surroundings and small, as stars."""
-    pool = torch.nn.functional.max_pool2d
-    size = {"kernel_size": _OPENING, "stride": 1, "padding": _OPENING // 2}
-    return pool(-pool(-level[None], **size), **size)[0]
+    lowest = -torch.nn.functional.max_pool2d(-level[None], _OPENING, stride=1, padding=_OPENING // 2)
+    return torch.nn.functional.max_pool2d(lowest, _OPENING, stride=1, padding=_OPENING // 2)[0]
 
 
 def _eroded(use: torch.Tensor) -> torch.Tensor:

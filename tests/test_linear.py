@@ -56,7 +56,7 @@ def test_linear(a: float, b: float, strength: float) -> None:
     # Beyond the edge nothing but the penalty decides, and little converges.
     inner = np.s_[22:-22, 22:-22]
     torch.testing.assert_close(
-        both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=0.02 * float(both[inner].std())
+        both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=0.05 * float(both[inner].std())
     )
 
 

@@ -46,18 +46,20 @@ def white_noise(number: int, seed: int = 0) -> torch.Tensor:
     return torch.randn((number, 3, *SHAPE), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=5, deadline=None)
-@given(a=st.floats(-3.0, 3.0), b=st.floats(0.1, 3.0), strength=st.sampled_from(STRENGTHS))
-def test_linear(a: float, b: float, strength: float) -> None:
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_linear(strength: float) -> None:
     """If it fails, noise and sources cannot be told apart afterwards."""
-    estimator = make_estimator()
+    estimator, tolerance, a, b = make_estimator(), 1e-5, -1.7, 0.6
     x, y = white_noise(2)
-    first, second, both = (estimator.solve(i, strength, tolerance=1e-5) for i in (x, y, a * x + b * y))
+    first, second, both = (estimator.solve(i, strength, tolerance=tolerance) for i in (x, y, a * x + b * y))
+    # Conjugate gradients reach the rounding error times the condition number
+    # (Greenbaum 1997, SIAM J. Matrix Anal. 18, 535), which is 1 / s for a
+    # penalty s that is white for the sky: 0.06 of the noise for the weakest.
+    rounding = 0.5 * torch.finfo(torch.float32).eps / strength
     # Beyond the edge nothing but the penalty decides, and little converges.
     inner = np.s_[22:-22, 22:-22]
-    torch.testing.assert_close(
-        both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=0.05 * float(both[inner].std())
-    )
+    limit = (20.0 * tolerance + rounding) * float(both[inner].std())
+    torch.testing.assert_close(both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=limit)
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -139,7 +141,7 @@ def test_unit_does_not_matter(exponent: int, strength: float) -> None:
     weights = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE).clone()
     expected = make_estimator(weights).solve(images, strength)
     scaled = make_estimator(weights / scale**2).solve(images * scale, strength)
-    # Conjugate gradients amplify rounding up to their tolerance.
+    # Rounding decides when conjugate gradients stop, within their tolerance.
     assert float((scaled / scale - expected).std()) < 3e-3 * float(expected.std())
 
 

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("require_harmless",)
-
 import ast
 import re
 from collections.abc import Mapping

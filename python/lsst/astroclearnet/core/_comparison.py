@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-__all__ = ("LEAST_SOURCES", "Scales", "compare_positions", "compare_scales", "gather_sources")
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -9,19 +9,6 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Equations",
-    "LeftOut",
-    "Scatter",
-    "bilinear_form",
-    "excess_variance",
-    "invert_symmetric",
-    "leave_one_out",
-    "masked_median",
-    "symmetric_matrices",
-    "tukey_weight",
-)
-
 import dataclasses
 
 import torch

@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-__all__ = ("MatchedSources", "measure_sources")
-
 import dataclasses
 import math
 from collections.abc import Sequence

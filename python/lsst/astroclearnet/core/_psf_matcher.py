@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-__all__ = ("PsfMatcher",)
-
 import math
 
 import torch

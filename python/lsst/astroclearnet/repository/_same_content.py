@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("differing_parts",)
-
 import numpy as np
 
 from lsst.daf.butler import Butler, DatasetRef

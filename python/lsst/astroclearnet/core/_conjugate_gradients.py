@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-_MAX_ITERATIONS = 500
+_MAX_ITERATIONS = 200
 """Bound on conjugate-gradient steps."""
 
 _PATIENCE = 50

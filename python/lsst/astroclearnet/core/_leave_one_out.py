@@ -108,7 +108,8 @@ class LeaveOneOut:
     model: ForwardModel
     good: torch.Tensor
     options: RejectionOptions
-    solutions: tuple[torch.Tensor, torch.Tensor]
+    once: torch.Tensor
+    latent: torch.Tensor
     variances: torch.Tensor
     data_weights: torch.Tensor
     areas: torch.Tensor
@@ -116,11 +117,6 @@ class LeaveOneOut:
     power: torch.Tensor
     noise_ratios: torch.Tensor
     borders: torch.Tensor
-
-    @property
-    def latent(self) -> torch.Tensor:
-        """The estimate R, shape latent_shape."""
-        return self.solutions[0] + self.solutions[1]
 
     @classmethod
     def build(
@@ -155,19 +151,24 @@ class LeaveOneOut:
         # Constant weights: the sums are diagonal in Fourier space.
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        starts = (None, None) if previous is None else previous.solutions
-        first = estimator.solve(stack.images, _STRENGTH, start=starts[0], tolerance=_TOLERANCE)
-        withheld = stack.images - model.predict(first)
-        second = estimator.solve(withheld, _STRENGTH, start=starts[1], tolerance=_TOLERANCE)
+        starts = (None, None) if previous is None else (previous.once, previous.latent)
+        once = estimator.solve(stack.images, _STRENGTH, start=starts[0], tolerance=_TOLERANCE)
+        # What was withheld and the rest together: alone it is too faint for
+        # single precision.
+        twice = 2.0 * stack.images - model.predict(once)
+        latent = estimator.solve(
+            twice, _STRENGTH, start=once if starts[1] is None else starts[1], tolerance=_TOLERANCE
+        )
         areas = _mean_areas(model, stack)
-        variances = model_variances(stack, model.predict(first + second))
+        variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape
         predictor = cls(
             stack=stack,
             model=model,
             good=good,
             options=options,
-            solutions=(first, second),
+            once=once,
+            latent=latent,
             variances=variances,
             data_weights=weights,
             areas=areas,

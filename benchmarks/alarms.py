@@ -39,10 +39,11 @@ _LOG = logging.getLogger("benchmarks")
 
 _OUTPUT = Path(__file__).with_name("alarms.md")
 
-_COUNTS = {"none": 80, "flux": 80, "shift": 40, "width": 40}
-"""Number of simulated cases of each fault."""
+_NIGHT_FAULTS = ("none", "flux")
+"""Faults of real cases."""
 
-_NIGHT_COUNTS = {"none": 20, "flux": 20}
+_FIRST_SEED = 1000
+"""Seeds below it were looked at while the comparison was written."""
 
 _WARNINGS = {"flux": 0.02, "shift": 0.2, "width": 0.015}
 """Sizes from which on an exposure is named: relative, in pixels, relative."""
@@ -107,20 +108,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = _parse(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    jobs = list(_list_jobs(options))
+    jobs = _list_jobs(options)
     _LOG.info("%d cases in %d processes", len(jobs), options.jobs)
     context = multiprocessing.get_context("spawn")
     records = []
+    end = time.time() + 60.0 * options.minutes
     with concurrent.futures.ProcessPoolExecutor(options.jobs, context) as pool:
-        for record in pool.map(_run, jobs):
+        for record in pool.map(_run, jobs, itertools.repeat(end)):
+            if record is None:
+                continue
             records.append(record)
             if len(records) % 20 == 0:
                 _LOG.info("%d done", len(records))
     (options.work / "cases.json").write_text(json.dumps(records))
     tables, failed = _tabulate(records)
+    counts = " ".join(
+        f"--{name} {' '.join(str(n) for n in numbers)}"
+        for name, numbers in (("simulated", options.simulated), ("real", options.real))
+    )
     section = Section(
         name="alarms",
-        command="python -m benchmarks.alarms" + f" --share {options.share:g}" * (options.share != 1.0),
+        command=f"python -m benchmarks.alarms --jobs {options.jobs} {counts} --minutes {options.minutes:g}",
         code=describe_code(),
         date=datetime.date.today().isoformat(),
         machine=describe_machine(),
@@ -134,18 +142,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def _list_jobs(options: argparse.Namespace) -> Iterator[tuple[str, int, Path | None]]:
+def _list_jobs(options: argparse.Namespace) -> list[tuple[str, int, Path | None]]:
+    """Return fault, seed and file, mixed so that any first part has all."""
     night = options.data / "decam_night" / "night.npz"
-    for fault, count in _COUNTS.items():
-        yield from ((fault, seed, None) for seed in range(max(1, round(options.share * count))))
-    if not night.exists():
+    kinds: list[tuple[str, int, Path | None]] = [
+        (fault, count, None) for fault, count in zip(FAULTS, options.simulated, strict=True)
+    ]
+    if night.exists():
+        kinds += [(fault, count, night) for fault, count in zip(_NIGHT_FAULTS, options.real, strict=True)]
+    else:
         _LOG.warning("No real exposures in %s: see --data.", night)
-        return
-    for fault, count in _NIGHT_COUNTS.items():
-        yield from ((fault, seed, night) for seed in range(max(1, round(options.share * count))))
+    jobs = [
+        ((index + 0.5) / count, (fault, _FIRST_SEED + index, file))
+        for fault, count, file in kinds
+        for index in range(count)
+    ]
+    return [job for _, job in sorted(jobs, key=lambda job: job[0])]
 
 
-def _run(job: tuple[str, int, Path | None]) -> dict[str, Any]:
+def _run(job: tuple[str, int, Path | None], end: float) -> dict[str, Any] | None:
+    """Return the record of a case, or None if it is too late to begin it."""
+    if time.time() > end:
+        return None
     torch.set_num_threads(1)
     fault, seed, night = job
     return measure_case(make_case(fault, seed) if night is None else make_night_case(night, fault, seed))
@@ -289,7 +307,28 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--data", type=Path, default=Path("../shared/data"), help="folder of the real exposures"
     )
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the cases that are measured")
+    parser.add_argument(
+        "--simulated",
+        type=int,
+        nargs=len(FAULTS),
+        default=[80, 80, 40, 40],
+        metavar="N",
+        help="numbers of simulated cases, by fault: " + ", ".join(FAULTS),
+    )
+    parser.add_argument(
+        "--real",
+        type=int,
+        nargs=len(_NIGHT_FAULTS),
+        default=[20, 20],
+        metavar="N",
+        help="numbers of real cases, by fault: " + ", ".join(_NIGHT_FAULTS),
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=1e4,
+        help="no case is begun after this time; those left are not counted",
+    )
     return parser.parse_args(words)
 
 

@@ -14,7 +14,6 @@ __all__ = ("Agreement", "reach_agreement")
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 
 from ._alignment import align_exposures
@@ -27,6 +26,7 @@ from ._noise_model import model_variances
 from ._options import BACKGROUND_MODELS, RestoreOptions
 from ._parts import Part, PartReader, SettledPart, is_covered
 from ._rejection import reject_outliers
+from ._tile_outliers import TileOutliers
 from ._tiling import Tile
 
 _NUM_ROUNDS = 3
@@ -64,7 +64,7 @@ class Agreement:
     doubts: dict[int, str]
     noise: SkyNoise
     options: RestoreOptions
-    _rejected: dict[Tile, np.ndarray]
+    _rejected: dict[Tile, TileOutliers]
 
     @classmethod
     def nothing(cls, num_exposures: int, options: RestoreOptions) -> Agreement:
@@ -178,17 +178,16 @@ class Agreement:
         for part in filter(self.leaves_data, parts):
             corrected = self.correct(part)
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
-            found[part.tile] = np.packbits(outliers.cpu().numpy())
+            found[part.tile] = TileOutliers.from_part(part, outliers)
         return dataclasses.replace(self, _rejected=found)
 
     def _find_rejected(self, part: Part) -> torch.Tensor:
         """Return the pixels of a corrected tile that others contradict."""
-        packed = self._rejected.get(part.tile)
-        if packed is None:
+        exact = self._rejected.get(part.tile)
+        known = [exact] if exact else [one for one in self._rejected.values() if one.covers(part.tile)]
+        if not known:
             return reject_outliers(part.stack, part.model, self.options.rejection)
-        good = part.stack.good
-        bits = np.unpackbits(packed, count=good.numel()).astype(bool)
-        return torch.from_numpy(bits).reshape(good.shape).to(good.device)
+        return known[0].within(part) & part.stack.good
 
 
 def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:

@@ -92,17 +92,17 @@ class FilterBank:
             The bank.
         """
         estimator = LinearEstimator(model, weights, exposures)
-        return cls.from_estimator(model, estimator, estimator.right_side(images), strengths)
+        return cls.from_estimates(model, estimator, estimator.solve_all(images, strengths), strengths)
 
     @classmethod
-    def from_estimator(
+    def from_estimates(
         cls,
         model: ForwardModel,
         estimator: LinearEstimator,
-        right: torch.Tensor,
+        estimates: torch.Tensor,
         strengths: tuple[float, ...],
     ) -> FilterBank:
-        """Solve for the estimates with what is known of the weights.
+        """Put estimates together with what is known of their noise.
 
         Parameters
         ----------
@@ -110,8 +110,8 @@ class FilterBank:
             Forward model of all exposures.
         estimator
             Linear estimates from the exposures to use.
-        right
-            Shape latent_shape, the right-hand side for these exposures.
+        estimates
+            Shape ``(s, *latent_shape)``, the estimates.
         strengths
             The strengths, rising.
 
@@ -120,7 +120,6 @@ class FilterBank:
         bank : `FilterBank`
             The bank.
         """
-        estimates = estimator.solve_right(right, strengths)
         covariances = estimator.covariances(torch.tensor(strengths))
         depth = model.embed(estimator.depth)
         noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()

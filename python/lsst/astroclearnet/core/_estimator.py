@@ -33,10 +33,13 @@ class Estimate:
         Shape latent_shape, the restored image.
     linear
         Shape latent_shape, the linear image.
+    bank
+        Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
     """
 
     restored: torch.Tensor
     linear: torch.Tensor
+    bank: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +131,48 @@ class Estimator:
         estimate : `Estimate`
             Restored and linear image.
         """
-        bank = self._bank(right)
+        bank = self._bank(self.linear_estimates(right))
         return Estimate(
             restored=self.closure.close_right(right, self.network(bank)),
             linear=self.closure.linear_right(right, bank.estimates[0]),
+            bank=bank.estimates,
         )
 
-    def restore_right(self, right: torch.Tensor) -> torch.Tensor:
-        """Do so without the linear image.
+    def restore_right(self, right: torch.Tensor, estimates: torch.Tensor) -> torch.Tensor:
+        """Do so without the linear image, from linear estimates.
 
         Parameters
         ----------
         right
             Shape latent_shape, right-hand side of the normal equations.
+        estimates
+            Shape ``(s, *latent_shape)``, the estimates to be mixed.
 
         Returns
         -------
         restored : `torch.Tensor`
             Shape latent_shape, the restored image.
         """
-        return self.closure.close_right(right, self.network(self._bank(right)))
+        return self.closure.close_right(right, self.network(self._bank(estimates)))
 
-    def _bank(self, right: torch.Tensor) -> FilterBank:
-        return FilterBank.from_estimator(
-            self.model, self.closure.estimator, right, self.options.network.strengths
+    def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the linear estimates that the network mixes.
+
+        Parameters
+        ----------
+        right
+            Shape latent_shape, right-hand side of the normal equations.
+        start
+            Shape ``(s, *latent_shape)``, estimates that are close.
+
+        Returns
+        -------
+        estimates : `torch.Tensor`
+            Shape ``(s, *latent_shape)``.
+        """
+        return self.closure.estimator.solve_right(right, self.options.network.strengths, start=start)
+
+    def _bank(self, estimates: torch.Tensor) -> FilterBank:
+        return FilterBank.from_estimates(
+            self.model, self.closure.estimator, estimates, self.options.network.strengths
         )

@@ -108,7 +108,7 @@ class LeaveOneOut:
     model: ForwardModel
     good: torch.Tensor
     options: RejectionOptions
-    latent: torch.Tensor
+    solutions: tuple[torch.Tensor, torch.Tensor]
     variances: torch.Tensor
     data_weights: torch.Tensor
     areas: torch.Tensor
@@ -117,9 +117,19 @@ class LeaveOneOut:
     noise_ratios: torch.Tensor
     borders: torch.Tensor
 
+    @property
+    def latent(self) -> torch.Tensor:
+        """The estimate R, shape latent_shape."""
+        return self.solutions[0] + self.solutions[1]
+
     @classmethod
     def build(
-        cls, stack: ExposureStack, model: ForwardModel, good: torch.Tensor, options: RejectionOptions
+        cls,
+        stack: ExposureStack,
+        model: ForwardModel,
+        good: torch.Tensor,
+        options: RejectionOptions,
+        previous: LeaveOneOut | None = None,
     ) -> LeaveOneOut:
         """Make what all exposures share.
 
@@ -133,6 +143,8 @@ class LeaveOneOut:
             Shape (n, h, w), bool, pixels to use.
         options
             Tolerances.
+        previous
+            What was made of nearly the same pixels, to start from.
 
         Returns
         -------
@@ -143,18 +155,19 @@ class LeaveOneOut:
         # Constant weights: the sums are diagonal in Fourier space.
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        latent = estimator.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE)
-        withheld = stack.images - model.predict(latent)
-        latent = latent + estimator.solve(withheld, _STRENGTH, tolerance=_TOLERANCE)
+        starts = (None, None) if previous is None else previous.solutions
+        first = estimator.solve(stack.images, _STRENGTH, start=starts[0], tolerance=_TOLERANCE)
+        withheld = stack.images - model.predict(first)
+        second = estimator.solve(withheld, _STRENGTH, start=starts[1], tolerance=_TOLERANCE)
         areas = _mean_areas(model, stack)
-        variances = model_variances(stack, model.predict(latent))
+        variances = model_variances(stack, model.predict(first + second))
         shape = model.inverse_target_power.shape
         predictor = cls(
             stack=stack,
             model=model,
             good=good,
             options=options,
-            latent=latent,
+            solutions=(first, second),
             variances=variances,
             data_weights=weights,
             areas=areas,

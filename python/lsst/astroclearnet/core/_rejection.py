@@ -70,8 +70,9 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     rejected = torch.zeros_like(stack.good)
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
         return rejected
+    predictor = None
     for number in range(1, options.num_rounds + 1):
-        predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options)
+        predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options, predictor)
         deviations, differs = _deviations(predictor, stack.good, options.low_threshold)
         found = _regions(deviations, stack.good, model.sampling, options)
         reach = max(1, round(_BRIDGE * model.target_fwhm))

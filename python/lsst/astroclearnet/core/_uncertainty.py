@@ -126,13 +126,18 @@ def repeat_observations(
     model, solver = estimator.model, estimator.closure.estimator
     expected = solver.predicted_right_side(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
+    estimates = estimator.linear_estimates(expected, estimate.bank)
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     light = _unseen_structure(model, solver.coverage, estimate.restored)
     noise_of_light = torch.zeros_like(light)
     for number, draw in enumerate(noise):
         noise_right = solver.right_side(draw)
-        error = estimator.restore_right(expected + noise_right) - estimate.restored
+        # Apart from the light, beside which an error of the noise is small.
+        noise_estimates = estimator.linear_estimates(noise_right)
+        error = (
+            estimator.restore_right(expected + noise_right, estimates + noise_estimates) - estimate.restored
+        )
         restored.append(model.crop(error))
         noise_of_light += (_unseen_structure(model, solver.coverage, error) - noise_of_light) / (number + 1)
         # Of blank sky nothing is left.
@@ -140,7 +145,9 @@ def repeat_observations(
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
         change = solver.predicted_right_side(unseen)[0]
-        linear.append(model.crop(estimator.closure.linear_right(noise_right + change) - unseen[0]))
+        linear.append(
+            model.crop(estimator.closure.linear_right(noise_right + change, noise_estimates[0]) - unseen[0])
+        )
         chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 

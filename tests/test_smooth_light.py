@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -22,7 +24,9 @@ SHAPE = (60, 76)
 def make_light(weights: torch.Tensor) -> tuple[ForwardModel, SmoothLight]:
     """Return the smooth light of three exposures and their model."""
     model = ForwardModel.from_stack(make_exposure_stack(SHAPE, (3.4, 4.2, 5.0)), 3.8)
-    return model, SmoothLight(model, lambda latents: model.normal(latents, weights), 3.0, weights.device)
+    power = model.total_power(torch.full((3,), 1.0 / 3.0))
+    normal = functools.partial(model.normal, weights=weights)
+    return model, SmoothLight(model, power, normal, 3.0, weights.device)
 
 
 def masked(case: str) -> torch.Tensor:

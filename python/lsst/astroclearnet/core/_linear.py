@@ -279,7 +279,9 @@ class LinearEstimator:
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
-        return SmoothLight(self._model, self.predicted_right_side, self.full_weight, self._weights.device)
+        return SmoothLight(
+            self._model, self._power, self.predicted_right_side, self.full_weight, self._weights.device
+        )
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.

@@ -45,6 +45,10 @@ _LEAST_WEIGHT = 1e-3
 """Weight of the data in a neighbourhood, relative to that of full depth, below
 which it knows no light."""
 
+_MOST_GAIN = 2.0
+"""Gain of a fit times power of the exposures at any frequency, up to which it
+leaves no more than there was."""
+
 
 class SmoothLight:
     """Smooth light of some data, and how it continues beyond them.
@@ -56,10 +60,15 @@ class SmoothLight:
     another to what it left, in a smaller neighbourhood.  This is linear in
     the data, and exact for light that is constant up to the edge.
 
+    For a target PSF wider than those of the exposures A'W A sharpens.  The
+    second fit is left out where it would amplify what the first left.
+
     Parameters
     ----------
     space
         The grid of the latent image.
+    power
+        Shape (Hl, Wl // 2 + 1), power of A for weights of sum 1.
     normal
         Takes images, shape ``(b, *latent_shape)``, to A'W A of them.
     full_weight
@@ -71,6 +80,7 @@ class SmoothLight:
     def __init__(
         self,
         space: LatentSpace,
+        power: torch.Tensor,
         normal: Callable[[torch.Tensor], torch.Tensor],
         full_weight: float,
         device: torch.device,
@@ -78,7 +88,9 @@ class SmoothLight:
         response = normal(torch.ones(1, *space.latent_shape, device=device)) / full_weight
         self._normal = normal
         self._full_weight = full_weight
-        self._fit, self._edge_fit = (_PlaneFit(space, response, fwhm) for fwhm in (_FWHM, _EDGE_FWHM))
+        self._fit, edge_fit = (_PlaneFit(space, response, fwhm) for fwhm in (_FWHM, _EDGE_FWHM))
+        # Target PSFs too wide for the first fit are refused.
+        self._edge_fit = edge_fit if float((edge_fit.gain * power).max()) <= _MOST_GAIN else None
         # 1 at the edge of the data and beyond, 0 where they surround a pixel.
         self._edge = (2.0 * (1.0 - self._fit.total)).clamp(0.0, 1.0)
 
@@ -106,6 +118,8 @@ class SmoothLight:
         """
         light = self._fit(right / self._full_weight)
         left = right - self._normal(light)
+        if self._edge_fit is None:
+            return light, left
         change = self._edge_fit(left / self._full_weight).mul_(self._edge)
         return light.add_(change), left.sub_(self._normal(change))
 

@@ -190,7 +190,8 @@ def test_off_the_patch() -> None:
     """If it fails, pixels beyond the patch pull on its edge."""
     positions = rotated_positions(size=90)
     images = np.ones((3, 90, 90), dtype=np.float32)
-    stack = ExposureStack.from_arrays(images, images, images > 0, np.ones((3, 5, 5)), positions=positions)
+    psfs = np.stack(3 * [gaussian_kernel(2.0, 9)])
+    stack = ExposureStack.from_arrays(images, images, images > 0, psfs, positions=positions)
     assert torch.equal(stack.good, positions.inside)
     assert stack.shape == SHAPE
     assert not bool(stack.good.all())

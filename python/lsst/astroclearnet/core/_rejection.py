@@ -73,10 +73,15 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     predictor = None
     for number in range(1, options.num_rounds + 1):
         predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options, predictor)
-        deviations, differs = _deviations(predictor, stack.good, options.low_threshold)
-        found = _regions(deviations, stack.good, model.sampling, options)
+        deviations, plain = _deviations(predictor, stack.good)
+        # What was rejected before objects to others with all of its light: a
+        # change of the sky must not go from one exposure after the other.
+        objections = torch.where(rejected, plain, deviations)
+        found = _regions(deviations, objections, stack.good, model.sampling, options)
         reach = max(1, round(_BRIDGE * model.target_fwhm))
-        for one, limits in zip(found, differs, strict=True):
+        # What several exposures show is a change of the sky.
+        bridges = (plain > options.low_threshold) & ~_shared(plain > options.high_threshold, model.sampling)
+        for one, limits in zip(found, bridges, strict=True):
             one |= limits & _closing(one, reach)
         if number > _FREE_ROUNDS:
             found |= rejected
@@ -88,52 +93,58 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     return rejected
 
 
-def _deviations(
-    predictor: LeaveOneOut, good: torch.Tensor, limit: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _deviations(predictor: LeaveOneOut, good: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return deviations from what the others predict, in units of its error.
 
-    Shape (n, h, w), and whether the pixel differs from the prediction by more
-    than a limit at all, allowed or not.
+    Shape (n, h, w) both, not negative: without what may differ, and all.
     """
     stack = predictor.stack
-    deviations, differs = torch.empty_like(stack.images), torch.empty_like(good)
+    deviations, plain = torch.empty_like(stack.images), torch.empty_like(stack.images)
     for t, image in enumerate(stack.images):
         one = slice(t, t + 1)
-        deviations[one], plain = significance(
+        deviations[one], plain[one] = significance(
             image[None], predictor.variances[one], good[one], predictor.predict(t)
         )
-        differs[one] = plain.abs() > limit
-    return deviations, differs
+    return deviations.abs_(), plain.abs_()
 
 
 def _regions(
-    deviation: torch.Tensor, good: torch.Tensor, sampling: Sampling, options: RejectionOptions
+    size: torch.Tensor,
+    objections: torch.Tensor,
+    good: torch.Tensor,
+    sampling: Sampling,
+    options: RejectionOptions,
 ) -> torch.Tensor:
-    """Return the pixels that deviate alone, (n, h, w), bool.
-
-    The deviations are overwritten.
-    """
-    size = deviation.abs_()
+    """Return the pixels to whose deviation no other objects, (n, h, w)."""
     # Exposures are compared where they meet: on the patch.
-    near = sampling.largest(size)
+    near, objecting = (_with_neighbours(sampling.largest(maps)) for maps in (size, objections))
     first = second = torch.zeros_like(near[0])
-    for one in near:
-        one.copy_(torch.nn.functional.max_pool2d(one[None], 3, stride=1, padding=1)[0])
+    for one in objecting:
         second = torch.maximum(second, torch.minimum(first, one))
         first = torch.maximum(first, one)
     alone, strongest = torch.empty_like(near, dtype=torch.bool), torch.empty_like(near, dtype=torch.bool)
-    for t, one in enumerate(near):
-        other = torch.where(one == first, second, first)
+    for t, (one, own) in enumerate(zip(near, objecting, strict=True)):
+        other = torch.where(own == first, second, first)
         torch.gt(one, _OBJECTION_RATIO * other, out=alone[t])
         torch.ge(one, other, out=strongest[t])
-    del near
+    del near, objecting
     alone, strongest = sampling.look_up(alone), sampling.look_up(strongest)
     seeds = alone & good & (size > options.high_threshold)
     allowed = strongest & good & (size > options.low_threshold)
     for one, limits in zip(seeds, allowed, strict=True):
         one.copy_(_grow(one, limits))
     return seeds
+
+
+def _with_neighbours(maps: torch.Tensor) -> torch.Tensor:
+    """Return the largest of a pixel and its neighbours, (n, H, W)."""
+    return torch.nn.functional.max_pool2d(maps, 3, stride=1, padding=1)
+
+
+def _shared(differs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return the pixels, (n, h, w), at which several exposures differ."""
+    several = sampling.largest(differs).sum(dim=0) > 1
+    return sampling.look_up(several.expand(len(differs), *several.shape))
 
 
 def _grow(grown: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

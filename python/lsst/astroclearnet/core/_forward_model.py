@@ -174,6 +174,11 @@ class ForwardModel(LatentSpace):
         means = self._convolution.kernels.mean_coefficients(self.grid)
         return self.mean_otfs + (means[:, :, None, None] * self._convolution.otfs[:, 1:]).sum(dim=1)
 
+    @property
+    def psf_varies(self) -> bool:
+        """Whether the PSF of an exposure varies over the patch (`bool`)."""
+        return self._convolution.otfs.shape[1] > 1
+
     def _prepare(self, varying: VaryingKernels) -> None:
         """Set what follows from the PSFs and the latent grid."""
         kernels = varying.kernels

@@ -279,8 +279,9 @@ class LinearEstimator:
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
+        power = None if self._model.psf_varies else self._power
         return SmoothLight(
-            self._model, self._power, self.predicted_right_side, self.full_weight, self._weights.device
+            self._model, power, self.predicted_right_side, self.full_weight, self._weights.device
         )
 
     def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

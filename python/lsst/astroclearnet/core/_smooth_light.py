@@ -61,14 +61,16 @@ class SmoothLight:
     the data, and exact for light that is constant up to the edge.
 
     For a target PSF wider than those of the exposures A'W A sharpens.  The
-    second fit is left out where it would amplify what the first left.
+    second fit is left out where it would amplify what the first left, and
+    where PSFs vary, so that one cannot tell.
 
     Parameters
     ----------
     space
         The grid of the latent image.
     power
-        Shape (Hl, Wl // 2 + 1), power of A for weights of sum 1.
+        Shape (Hl, Wl // 2 + 1), power of A for weights of sum 1; `None` if it
+        varies.
     normal
         Takes images, shape ``(b, *latent_shape)``, to A'W A of them.
     full_weight
@@ -80,7 +82,7 @@ class SmoothLight:
     def __init__(
         self,
         space: LatentSpace,
-        power: torch.Tensor,
+        power: torch.Tensor | None,
         normal: Callable[[torch.Tensor], torch.Tensor],
         full_weight: float,
         device: torch.device,
@@ -90,7 +92,8 @@ class SmoothLight:
         self._full_weight = full_weight
         self._fit, edge_fit = (_PlaneFit(space, response, fwhm) for fwhm in (_FWHM, _EDGE_FWHM))
         # Target PSFs too wide for the first fit are refused.
-        self._edge_fit = edge_fit if float((edge_fit.gain * power).max()) <= _MOST_GAIN else None
+        safe = power is not None and float((edge_fit.gain * power).max()) <= _MOST_GAIN
+        self._edge_fit = edge_fit if safe else None
         # 1 at the edge of the data and beyond, 0 where they surround a pixel.
         self._edge = (2.0 * (1.0 - self._fit.total)).clamp(0.0, 1.0)
 

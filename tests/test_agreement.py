@@ -150,6 +150,7 @@ def test_refusals() -> None:
         AgreementOptions(max_shift=0.0)
 
 
+@pytest.mark.slow
 def test_tiles_agree_as_the_patch_does() -> None:
     """If it fails, backgrounds step from tile to tile, or an exposure is
     left out of some tiles alone.

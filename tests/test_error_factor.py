@@ -116,7 +116,9 @@ def test_senseless_input_is_refused(correlation: np.ndarray, weights: np.ndarray
         flux_error_factor(correlation, weights)
 
 
-@pytest.mark.parametrize(("target_fwhm", "sharpens"), [(0.7, True), (1.1, False)])
+@pytest.mark.parametrize(
+    ("target_fwhm", "sharpens"), [(0.7, True), pytest.param(1.1, False, marks=pytest.mark.slow)]
+)
 def test_noise_of_a_coadd(target_fwhm: float, sharpens: bool) -> None:
     """If it fails, the recipe in the documentation gives wrong errors.
 

@@ -313,8 +313,9 @@ def test_some_damaged_files(kitchen: Kitchen) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("tree")
 def test_many_damaged_files(kitchen: Kitchen) -> None:
     """The same, longer."""
-    outcomes = Counter(fuzz(kitchen, seed) for seed in range(1000, 1600))
-    assert min(outcomes["refused"], outcomes["ingested"]) > 50
+    outcomes = Counter(fuzz(kitchen, seed) for seed in range(1000, 1200))
+    assert min(outcomes["refused"], outcomes["ingested"]) > 20

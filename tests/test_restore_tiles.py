@@ -157,6 +157,7 @@ def test_same_bits_again(tiled: StackResult) -> None:
     np.testing.assert_array_equal(again.linear_noise.stamps, tiled.linear_noise.stamps)
 
 
+@pytest.mark.slow
 def test_exposures_on_their_own_pixels_in_tiles() -> None:
     """If it fails, tiles of turned exposures do not fit together."""
     shape = (170, 190)

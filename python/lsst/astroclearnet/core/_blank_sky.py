@@ -278,6 +278,8 @@ def _squares(
 
     Of shape (3, H, W), in units of their variance; 0 where one is not known.
     """
+    if min(image.shape) < 3:
+        return torch.zeros(3, *image.shape, device=image.device)
     whole = torch.nn.functional.max_pool2d((~good).float()[None], 3, stride=1)[0] == 0
     kernel = plane.new_tensor([1.0, 4.0, 1.0])
     kernel = (kernel[:, None] * kernel)[None, None]

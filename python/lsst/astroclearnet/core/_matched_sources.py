@@ -296,10 +296,11 @@ def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     # No source counts for more than many others.
     one, other = (torch.fft.rfft2(data.clamp(0.0, _SIGNIFICANCE)) for data in (image, reference))
     similarity = torch.fft.irfft2(one * other.conj(), s=image.shape)
-    lags = torch.arange(-_SEARCH, _SEARCH + 1, device=image.device)
+    reach = min(_SEARCH, (min(image.shape) - 1) // 2)
+    lags = torch.arange(-reach, reach + 1, device=image.device)
     near = similarity[lags[:, None], lags]
     best = int(near.argmax())
-    if float(near.flatten()[best]) < _CLEARLY * float(near[_SEARCH, _SEARCH]):
+    if float(near.flatten()[best]) < _CLEARLY * float(near[reach, reach]):
         return torch.zeros(2, device=image.device)
     return torch.stack([lags[best // len(lags)], lags[best % len(lags)]]).float()
 

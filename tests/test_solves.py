@@ -28,6 +28,10 @@ def diagonal(eigenvalues: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor]
     return lambda images, _: images * eigenvalues.reshape(1, 8, 8)
 
 
+def _rms(images: torch.Tensor) -> torch.Tensor:
+    return images.square().mean(dim=(1, 2)).sqrt()
+
+
 def solve(eigenvalues: torch.Tensor, tolerance: float) -> Solution:
     """Solve for ones, without a preconditioner."""
     apply = diagonal(eigenvalues)
@@ -36,9 +40,7 @@ def solve(eigenvalues: torch.Tensor, tolerance: float) -> Solution:
         lambda images, _: images.clone(),
         apply(torch.ones(1, 8, 8), torch.zeros(1)),
         None,
-        measure=lambda images: (images**2).mean(dim=(1, 2))[:, None],
-        floor=torch.zeros(1, 1),
-        tolerance=torch.tensor([tolerance]),
+        judge=lambda errors, images, _: (_rms(errors) / _rms(images)) / tolerance,
     )
 
 

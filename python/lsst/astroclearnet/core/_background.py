@@ -30,10 +30,9 @@ from ._tiling import Tile
 _STRENGTH = 1e-3
 """Strength of the linear estimate that residuals are taken from."""
 
-_RESIDUAL = 0.01
-"""Residual of its normal equations, in units of the noise of a pixel: what a
-bright galaxy leaves must be small beside the noise of an average over
-thousands of pixels."""
+_ESTIMATE_TOLERANCE = 1e-3
+"""Its error, as `LinearEstimator` takes it: what a bright galaxy leaves must
+be small beside the noise of an average over thousands of pixels."""
 
 _MAX_ROUNDS = 10
 """Bound on estimates; each follows the backgrounds found with the last."""
@@ -152,18 +151,11 @@ class BackgroundPart:
         self.model = model
         self.weights = weights
         self._images = images
-        self._latent: torch.Tensor | None = None
+        self._found: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @functools.cached_property
     def _estimator(self) -> LinearEstimator:
         return LinearEstimator(self.model, self.weights)
-
-    @functools.cached_property
-    def _tolerance(self) -> float:
-        # A constant takes no solving.
-        mean = (self.weights * self._images).sum() / self.weights.sum()
-        power = float((self.weights * (self._images - mean) ** 2).sum(dtype=torch.float64))
-        return _RESIDUAL / math.sqrt(max(1.0, power / math.prod(self.model.shape)))
 
     def residual(self, background: BackgroundDifferences) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a linear estimate leaves of the exposures.
@@ -181,8 +173,12 @@ class BackgroundPart:
             Shape (m, h, w), the light that was found.
         """
         images = self._images - background.within(self.tile, self.exposures).evaluate(self.model)
-        self._latent = self._estimator.solve(images, _STRENGTH, start=self._latent, tolerance=self._tolerance)
-        prediction = self.model.predict(self._latent)
+        # What is left of the last time is solved for: its error stays as it
+        # is, and is no difference of backgrounds.
+        old, latent = (0.0, 0.0) if self._found is None else self._found
+        latent = latent + self._estimator.solve(images - old, _STRENGTH, tolerance=_ESTIMATE_TOLERANCE)
+        self._found = images, latent
+        prediction = self.model.predict(latent)
         return images - prediction, prediction
 
 

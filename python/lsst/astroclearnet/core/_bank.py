@@ -21,6 +21,10 @@ from ._depth import DEPTH_FLOOR
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 
+_TOLERANCE = 1e-2
+"""Error of the estimates a network is fitted to, as `LinearEstimator` takes
+it: below their noise."""
+
 _REACH = 9
 """Side, in pixels, of the square in which missing data count."""
 
@@ -92,7 +96,8 @@ class FilterBank:
             The bank.
         """
         estimator = LinearEstimator(model, weights, exposures)
-        return cls.from_estimates(model, estimator, estimator.solve_all(images, strengths), strengths)
+        estimates = estimator.solve_all(images, strengths, tolerance=_TOLERANCE)
+        return cls.from_estimates(model, estimator, estimates, strengths)
 
     @classmethod
     def from_estimates(

@@ -36,9 +36,8 @@ class Solution:
     steps
         Shape (s,), int64, number of steps that each took.
     errors
-        Shape (s,), root mean square of the error of each, in units of the
-        tolerance: at most 1 where it converged, more where the bound on steps
-        was reached or rounding errors were.
+        Shape (s,), size of the error of each: at most 1 where it converged,
+        more where the bound on steps was reached or rounding errors were.
     """
 
     values: torch.Tensor
@@ -52,9 +51,7 @@ def solve_equations(
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,
-    measure: Callable[[torch.Tensor], torch.Tensor],
-    floor: torch.Tensor,
-    tolerance: torch.Tensor,
+    judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Solution:
     """Solve systems by conjugate gradients, each with steps of its own.
 
@@ -72,15 +69,10 @@ def solve_equations(
         Shape (s, Hl, Wl), right-hand sides.
     start
         Shape (s, Hl, Wl), where to start; zero by default.
-    measure
-        Takes images, shape (b, Hl, Wl), to their mean squares over the regions
-        in each of which the error is to be small, shape (b, r).
-    floor
-        Shape (s, r), what the mean square of a solution is taken for at
-        least.
-    tolerance
-        Shape (r,), root mean square of the error, relative to that of the
-        solution.
+    judge
+        Takes errors and solutions, shape (b, Hl, Wl), and the indices of
+        their systems, to the size of the errors, shape (b,): at most 1 where
+        they are good enough.
 
     Returns
     -------
@@ -95,9 +87,8 @@ def solve_equations(
     steps, waited = torch.zeros_like(active), torch.zeros_like(active)
     best, errors = torch.full_like(solutions, torch.nan), torch.full_like(right[:, 0, 0], torch.inf)
     for number in range(_MAX_ITERATIONS + 1):
-        size = measure(solutions[active]).maximum(floor[active])
         steps[active] = number
-        found = ((measure(error) / size).sqrt() / tolerance).amax(dim=1)
+        found = judge(error, solutions[active], active)
         # What is not a number is never better.
         better = found < errors[active]
         waited[active] = torch.where(better, 0, waited[active] + 1)

@@ -6,96 +6,106 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Errors of a solution where data surround a pixel, and at their edge."""
+"""How far errors of a solution are from being small, wherever one looks."""
 
 from __future__ import annotations
 
 import torch
 
-_LEAST_SIGNIFICANCE = 6.0
-"""What a solution, in units of its noise, is taken for at least when its error
-is judged."""
+_BLOCK = 8
+"""Side in pixels of the blocks in which errors are judged."""
+
+_SIGNIFICANCE = 5.0
+"""What a solution, in units of its noise, is taken for at least: steps that are
+left out take noise away, and twice the share of its variance."""
+
+_LARGEST_RATIO = 5.0
+"""Error of one block, over that which is allowed on average."""
 
 _EDGE = 4
-"""Distance in pixels from missing data up to which errors are judged in each
-neighbourhood: they converge slowly."""
+"""Distance in pixels from missing data up to which errors converge slowly."""
 
-_EDGE_BLOCK = 8
-"""Side in pixels of such a neighbourhood."""
+_EDGE_TOLERANCE = 3e-3
+"""Error that is allowed there in each block, relative to the light."""
 
-_EDGE_LIMITS = (200.0, 1e-3)
-"""What a solution is taken for there at least, in units of its noise, and the
-error that is good enough, relative to the solution."""
+_DEPTH_FLOOR = 0.02
+"""Least depth from which noise is told."""
 
 
 class ErrorMeasure:
-    """Mean squares over the regions in which an error is to be small.
-
-    Those are the pixels that data surround, together, and each neighbourhood
-    at the edge of the data.
+    """Errors of solutions, relative to the noise and the light around.
 
     Parameters
     ----------
     covered
         Shape latent_shape, 1 where there are data, 0 elsewhere.
+    depth
+        Shape latent_shape, sum of weights over its value at full depth.
     """
 
-    def __init__(self, covered: torch.Tensor) -> None:
+    def __init__(self, covered: torch.Tensor, depth: torch.Tensor) -> None:
         size = 2 * _EDGE + 1
         missing = torch.nn.functional.max_pool2d(1.0 - covered[None], size, stride=1, padding=_EDGE)[0]
-        self._edge = covered * missing
-        self._share = _block_means(self._edge[None])[0]
-        inner = covered - self._edge
+        inner = covered * (1.0 - missing)
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))
+        self._edge = covered - inner
+        variance = depth.clamp(min=_DEPTH_FLOOR).reciprocal()
+        self._inner_share, self._edge_share, self._variance = _block_means(
+            torch.stack([self._inner, self._edge, variance])
+        )
 
-    def limits(self, tolerance: float, edges: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is asked in each region.
+    def ratios(
+        self,
+        errors: torch.Tensor,
+        solutions: torch.Tensor,
+        noise: torch.Tensor,
+        tolerance: float,
+        edge_noise: float | None,
+    ) -> torch.Tensor:
+        """Return errors over those that are allowed.
 
         Parameters
         ----------
+        errors
+            Shape ``(b, *latent_shape)``, errors of solutions.
+        solutions
+            Shape ``(b, *latent_shape)``, the solutions.
+        noise
+            Shape (b,), standard deviation of each at full depth.
         tolerance
-            Relative error that is good enough where data surround a pixel.
-        edges
-            Whether the edge of the data counts.
+            Error that is allowed where data surround a pixel, relative to the
+            light around, or to 5 sigma; as root mean square over the patch,
+            and five times as much in each block.
+        edge_noise
+            Error that is allowed in each block at the edge of the data, in
+            units of the noise, where it is more than 1e-2 of the light; `None`
+            if the edge does not count.
 
         Returns
         -------
-        least : `torch.Tensor`
-            Shape (r,), what a solution is taken for at least, in units of its
-            noise.
-        tolerances : `torch.Tensor`
-            Shape (r,), relative error that is good enough.
+        ratios : `torch.Tensor`
+            Shape (b,), at most 1 where a solution is good enough.
         """
-        number = int((self._share > 0).sum()) if edges else 0
-        least, tolerances = self._edge.new_tensor(
-            [(_LEAST_SIGNIFICANCE, tolerance)] + number * [_EDGE_LIMITS]
-        ).unbind(dim=1)
-        return least, tolerances
-
-    def squares(self, images: torch.Tensor, *, edges: bool) -> torch.Tensor:
-        """Return mean squares of images over the regions.
-
-        Parameters
-        ----------
-        images
-            Shape ``(b, *latent_shape)``.
-        edges
-            Whether the edge of the data counts.
-
-        Returns
-        -------
-        squares : `torch.Tensor`
-            Shape (b, r).
-        """
-        squares = images.square()
-        inner = (squares.flatten(1) @ self._inner.flatten()[:, None]) / self._inner.sum()
-        if not edges:
-            return inner
-        used = self._share > 0
-        return torch.cat([inner, _block_means(squares * self._edge)[:, used] / self._share[used]], dim=1)
+        squares = errors.square()
+        light = _block_means(solutions.square())
+        around = torch.nn.functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
+        light = torch.maximum(light, around)
+        variance = self._variance * noise.square()[:, None, None]
+        allowed = tolerance**2 * (light + _SIGNIFICANCE**2 * variance)
+        found = _block_means(squares * self._inner) / allowed
+        used = self._inner_share > 0
+        mean = found.sum(dim=(1, 2)) / self._inner_share.sum()
+        largest = (found[:, used] / self._inner_share[used]).amax(dim=1) / _LARGEST_RATIO**2
+        worst = torch.maximum(mean, largest)
+        used = self._edge_share > 0
+        if edge_noise is not None and bool(used.any()):
+            allowed = edge_noise**2 * variance + _EDGE_TOLERANCE**2 * light
+            found = (_block_means(squares * self._edge) / allowed)[:, used] / self._edge_share[used]
+            worst = torch.maximum(worst, found.amax(dim=1))
+        return worst.sqrt()
 
 
 def _block_means(images: torch.Tensor) -> torch.Tensor:
     """Return means over blocks of images, shape (b, Hl, Wl)."""
-    return torch.nn.functional.avg_pool2d(images, _EDGE_BLOCK, ceil_mode=True)
+    return torch.nn.functional.avg_pool2d(images, _BLOCK, ceil_mode=True)

@@ -38,8 +38,8 @@ of 25 in variance is then in error by 0.4 % of its peak, instead of 17 %."""
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
-_TOLERANCE = 3e-3
-"""Error of a solution, relative to the solution, that is good enough."""
+_TOLERANCE = 5e-3
+"""Error of a solution that is good enough, as `ErrorMeasure` takes it."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -138,8 +138,7 @@ class LinearEstimator:
         strengths
             Strengths of the penalty.
         tolerance
-            Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
+            Error at which to stop, as `ErrorMeasure` takes it.
 
         Returns
         -------
@@ -155,7 +154,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
-        edges: bool = False,
+        edge_noise: float | None = None,
     ) -> torch.Tensor:
         """Return the estimate of one strength.
 
@@ -168,11 +167,10 @@ class LinearEstimator:
         start
             Shape latent_shape, where to start.
         tolerance
-            Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
-        edges
-            Whether to wait also for every neighbourhood at the edge of the
-            data.
+            Error at which to stop, as `ErrorMeasure` takes it.
+        edge_noise
+            Error at which to stop at the edge of the data, as `ErrorMeasure`
+            takes it.
 
         Returns
         -------
@@ -180,7 +178,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edges=edges)[0]
+        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edge_noise=edge_noise)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.
@@ -222,7 +220,7 @@ class LinearEstimator:
         *,
         start: torch.Tensor | None = None,
         tolerance: float = _TOLERANCE,
-        edges: bool = False,
+        edge_noise: float | None = None,
     ) -> torch.Tensor:
         """Return the estimates of several strengths, found together.
 
@@ -236,11 +234,10 @@ class LinearEstimator:
         start
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
         tolerance
-            Error at which to stop, relative to the estimate, or to one of 6
-            sigma; both as root mean squares over pixels that data surround.
-        edges
-            Whether to wait also for every neighbourhood at the edge of the
-            data, until its error is below 0.2 sigma or 1e-3 of its light.
+            Error at which to stop, as `ErrorMeasure` takes it.
+        edge_noise
+            Error at which to stop at the edge of the data, as `ErrorMeasure`
+            takes it.
 
         Returns
         -------
@@ -263,15 +260,17 @@ class LinearEstimator:
 
         scale = 1.0 + number
         light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        least, limits = self._measure.limits(tolerance, edges)
+        noise = self.covariances(number.flatten()).diagonal().sqrt() / scale.flatten()
+
+        def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            return self._measure.ratios(errors, latents, noise[active], tolerance, edge_noise)
+
         solution = solve_equations(
             apply,
             precondition,
             left.expand(len(strengths), -1, -1),
             None if start is None else (start - light) / scale,
-            measure=functools.partial(self._measure.squares, edges=edges),
-            floor=torch.outer(self.covariances(number.flatten()).diagonal() / scale.flatten() ** 2, least**2),
-            tolerance=limits,
+            judge=judge,
         )
         for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
@@ -315,7 +314,8 @@ class LinearEstimator:
 
     @functools.cached_property
     def _measure(self) -> ErrorMeasure:
-        return ErrorMeasure(self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32)))
+        covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
+        return ErrorMeasure(covered, smooth(self._model.embed(self.depth)[None], _LOCAL_FWHM)[0])
 
     def departure(self, strength: float) -> float:
         """Return how far the image of a star is from the target PSF.

@@ -146,9 +146,8 @@ def repeat_observations(
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
         change = solver.predicted_right_side(unseen)[0]
-        linear.append(
-            model.crop(estimator.closure.linear_right(noise_right + change, noise_estimates[0]) - unseen[0])
-        )
+        found = estimator.closure.linear_right(noise_right + change, noise_estimates[0], drawn=True)
+        linear.append(model.crop(found - unseen[0]))
         chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 

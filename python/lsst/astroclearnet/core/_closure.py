@@ -27,7 +27,8 @@ _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
 _TOLERANCE = 5e-3
-"""Error of a correction at which to stop, as `LinearEstimator` takes it."""
+"""Error of a correction at which to stop, as `LinearEstimator` takes it: weak
+penalties, which converge slowly, count only where there is light."""
 
 _LINEAR_TOLERANCE = 2e-3
 """The same of the linear image, whose noise is far below its sources."""
@@ -35,7 +36,7 @@ _LINEAR_TOLERANCE = 2e-3
 _EDGE_NOISE = 0.5
 """The same at the edge of the data, where it converges slowly."""
 
-_DRAWN_EDGE_NOISE = 0.2
+_DRAWN_EDGE_NOISE = 0.3
 """The same of drawn noise, which starts from zero and would be too low."""
 
 _SHARPEST = 5e-6
@@ -229,7 +230,7 @@ class Closure:
         model = self.model
         # Scaled to conserve flux, so that nothing is left of a constant.
         left = right - self.estimator.predicted_right_side(closed[None])[0]
-        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,), tolerance=_TOLERANCE)[0]
+        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,))[0]
         seen = model.embed(self.estimator.coverage)
         total = smooth((seen * left)[None], _LEVEL_FWHM)[0]
         return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)

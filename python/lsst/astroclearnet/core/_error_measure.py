@@ -15,11 +15,11 @@ import torch
 _BLOCK = 8
 """Side in pixels of the blocks in which errors are judged."""
 
-_SIGNIFICANCE = 5.0
+_SIGNIFICANCE = 10.0
 """What a solution, in units of its noise, is taken for at least: steps that are
 left out take noise away, and twice the share of its variance."""
 
-_LARGEST_RATIO = 5.0
+_LARGEST_RATIO = 10.0
 """Error of one block, over that which is allowed on average."""
 
 _EDGE = 4
@@ -75,8 +75,8 @@ class ErrorMeasure:
             Shape (b,), standard deviation of each at full depth.
         tolerance
             Error that is allowed where data surround a pixel, relative to the
-            light around, or to 5 sigma; as root mean square over the patch,
-            and five times as much in each block.
+            light around, or to 10 sigma; as root mean square over the patch,
+            and ten times as much in each block.
         edge_noise
             Error that is allowed in each block at the edge of the data, in
             units of the noise, where it is more than 1e-2 of the light; `None`

@@ -38,7 +38,7 @@ of 25 in variance is then in error by 0.4 % of its peak, instead of 17 %."""
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
-_TOLERANCE = 5e-3
+_TOLERANCE = 3e-3
 """Error of a solution that is good enough, as `ErrorMeasure` takes it."""
 
 _LOCAL_FWHM = 3.0

@@ -26,9 +26,11 @@ from lsst.astroclearnet.core import (
     InputError,
     LinearEstimator,
     PixelPositions,
+    collect_solves,
     fit_background_differences,
     gaussian_kernel,
 )
+from lsst.astroclearnet.core._background_blocks import _robust_averages
 from lsst.astroclearnet.tests import make_exposure_stack
 
 SHAPE = (224, 256)
@@ -272,3 +274,25 @@ def test_unknown_order() -> None:
     model = ForwardModel.from_stack(stack, TARGET)
     with pytest.raises(InputError, match="order=2 of backgrounds"):
         fit_background_differences(stack, model, stack.good / stack.variances, order=2)
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.0, 0.0), (0.1, 50.0), (0.5, 300.0), (0.95, 1e5)])
+def test_robust_averages_are_found(share: float, size: float) -> None:
+    """If it fails, a bad exposure makes averages creep, or end elsewhere."""
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, 64, 64)
+    residual = torch.randn(shape, generator=generator)
+    residual += size * (torch.rand(shape, generator=generator) < share) * torch.rand(shape, generator=generator)
+    weights = 0.5 + torch.rand(shape, generator=generator)
+    weights[0, :16] = 0.0
+    area = torch.full(shape, 0.8)
+    block = (torch.arange(2)[:, None, None] * 4 + torch.arange(64)[:, None] // 16).expand(shape)
+    information = torch.stack([(weights * area**2)[block == k].sum() for k in range(8)]).reshape(2, 4).double()
+    with collect_solves() as solves:
+        averages = _robust_averages(residual, weights, area, block, information)
+    assert solves["block_average"].converged
+    deviation = (residual - averages.flatten()[block] * area) * weights.sqrt()
+    pull = deviation.clamp(-2.0, 2.0) * area * weights.sqrt()
+    found = torch.stack([pull[block == k].sum() for k in range(8)]).reshape(2, 4)
+    # In units of the noise of the averages.
+    assert float((found.abs() / information.sqrt().clamp(min=1.0)).max()) < 0.02

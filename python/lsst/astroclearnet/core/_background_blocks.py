@@ -342,16 +342,30 @@ def _robust_averages(
     block: torch.Tensor,
     information: torch.Tensor,
 ) -> torch.Tensor:
-    """Return averages in which single pixels do not count, (m, K)."""
+    """Return averages in which single pixels do not count, (m, K).
+
+    Newton's steps to where the clipped residuals (Huber 1964, Ann. Math.
+    Statist. 35, 73) of a block cancel, and bisection where they lead astray.
+    """
     num_blocks = information.shape[1]
     averages = torch.zeros_like(information)
-    root = weights.sqrt()
+    levels = torch.where(weights > 0, residual / area, 0.0)
+    lowest, highest = (
+        averages.flatten().scatter_reduce(0, block.flatten(), levels.double().flatten(), end).view_as(averages)
+        for end in ("amin", "amax")
+    )
+    root, moment = weights.sqrt(), weights * area**2
     for steps in range(1, _CLIP_STEPS + 1):
-        level = averages.flatten()[block].to(residual) * area
-        deviation = ((residual - level) * root).abs()
+        left = residual - averages.flatten()[block].to(residual) * area
+        deviation = (left * root).abs()
         clipped = weights * (_CLIP / deviation.clamp(min=_CLIP))
-        total = _sum(clipped * area * residual, block, num_blocks)
-        previous, averages = averages, total / _sum(clipped * area**2, block, num_blocks).clamp(min=1e-300)
+        pull = _sum(clipped * area * left, block, num_blocks)
+        slope = _sum(moment * (deviation <= _CLIP), block, num_blocks)
+        lowest = torch.where(pull > 0, averages, lowest)
+        highest = torch.where(pull < 0, averages, highest)
+        previous, averages = averages, averages + pull / slope.clamp(min=1e-300)
+        inside = (averages >= lowest) & (averages <= highest)
+        averages = torch.where(inside, averages, 0.5 * (lowest + highest))
         change = float(((averages - previous).abs() * information.sqrt()).max()) / _CLIP_TOLERANCE
         if change <= 1.0 or steps == _CLIP_STEPS:
             break

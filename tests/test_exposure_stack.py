@@ -125,8 +125,14 @@ def test_type_of_numbers_is_none_of_their_meaning(
     variances[1, 3, 5] = 0.0
     for good in (arrays.good, arrays.good & np.array([True, False])[:, None, None]):
         expected, stack = (
-            ExposureStack.from_arrays(*some, good, arrays.psfs, in_noise_units=in_noise_units)
-            for some in ((images, variances), (images.astype(kind), variances.astype(kind)))
+            ExposureStack.from_arrays(
+                images.astype(dtype),
+                variances.astype(dtype),
+                good,
+                arrays.psfs,
+                in_noise_units=in_noise_units,
+            )
+            for dtype in ("f8", kind)
         )
         assert stack.unit == expected.unit
         for name in ("images", "variances", "good"):
@@ -140,7 +146,7 @@ def test_variances_of_zero_of_any_type(arrays: ExposureArrays, kind: str) -> Non
     """
     zeros = np.zeros(arrays.images.shape, kind)
     with pytest.raises(NoUsableDataError, match="None of the pixels"):
-        ExposureStack.from_arrays(zeros, zeros, *arrays[2:], in_noise_units=True)
+        ExposureStack.from_arrays(zeros, zeros, arrays.good, arrays.psfs, in_noise_units=True)
 
 
 def test_read_only_arrays(arrays: ExposureArrays) -> None:

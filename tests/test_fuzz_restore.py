@@ -21,14 +21,22 @@ from hypothesis import strategies as st
 
 from lsst.astroclearnet.core import (
     MaskBit,
+    NoiseOptions,
     PixelPositions,
+    RejectionOptions,
     RestorationError,
     StackResult,
     gaussian_kernel,
 )
 from lsst.astroclearnet.tests import QUICK, TARGET, ExposureArrays, gaussian_stars, restore_on_cpu
 
-OPTIONS = dataclasses.replace(QUICK, fit=dataclasses.replace(QUICK.fit, max_epochs=1))
+# Nothing needs to converge.
+OPTIONS = dataclasses.replace(
+    QUICK,
+    fit=dataclasses.replace(QUICK.fit, max_epochs=1),
+    rejection=RejectionOptions(num_rounds=3),
+    noise=NoiseOptions(num_draws=1, num_realizations=1),
+)
 
 FUZZ: dict[str, Any] = {
     "derandomize": True,  # the same examples in every run
@@ -234,7 +242,8 @@ def test_some_garbage(case: Case) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=400, **FUZZ)
+@pytest.mark.timeout(900)
+@settings(max_examples=250, **FUZZ)
 @given(CASES)
 def test_much_garbage(case: Case) -> None:
     """If it fails, a rarer case does so."""

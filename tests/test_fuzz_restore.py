@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +46,16 @@ FUZZ: dict[str, Any] = {
     "database": None,
     "suppress_health_check": [HealthCheck.too_slow],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Work in one thread: more take longer where images are so small."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
 
 DTYPES = ("<f8", "<f4", ">f4", ">f8", "<f2", "<i4", ">i2", "u1", "?", "<c8", "O", "U3", "g")
 LAYOUTS = ("plain", "negative strides", "transposed", "read-only", "masked", "list", "shorter")

@@ -18,6 +18,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is loaded: on a busy machine its threads would spend most of the
+# time of small tests in waiting for each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that admit and demand tests."""

@@ -109,6 +109,46 @@ def test_integers_and_big_endian_psfs(arrays: ExposureArrays) -> None:
     np.testing.assert_array_equal(stack.images.numpy(), counts.astype(np.float32))
 
 
+NUMBER_KINDS = ("i1", "u1", ">i2", "u2", "i4", ">u4", "i8", "u8", "f2", ">f4")
+
+
+@pytest.mark.parametrize("in_noise_units", [False, True])
+@pytest.mark.parametrize("kind", NUMBER_KINDS)
+def test_type_of_numbers_is_none_of_their_meaning(
+    arrays: ExposureArrays, kind: str, in_noise_units: bool
+) -> None:
+    """If it fails, the same numbers of another type are refused with an
+    obscure error, or are other numbers; so are exposures off the patch.
+    """
+    images = np.clip(np.round(arrays.images), 0.0, 100.0)
+    variances = np.round(arrays.variances * 4.0) + np.arange(2.0)[:, None, None]
+    variances[1, 3, 5] = 0.0
+    for good in (arrays.good, arrays.good & np.array([True, False])[:, None, None]):
+        expected, stack = (
+            ExposureStack.from_arrays(
+                images.astype(dtype),
+                variances.astype(dtype),
+                good,
+                arrays.psfs,
+                in_noise_units=in_noise_units,
+            )
+            for dtype in ("f8", kind)
+        )
+        assert stack.unit == expected.unit
+        for name in ("images", "variances", "good"):
+            assert torch.equal(getattr(stack, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("kind", ["i4", "u2", "f2", "f4", "f8"])
+def test_variances_of_zero_of_any_type(arrays: ExposureArrays, kind: str) -> None:
+    """If it fails, zero passes for a variance in coarse types, in which the
+    least one allowed is zero too.
+    """
+    zeros = np.zeros(arrays.images.shape, kind)
+    with pytest.raises(NoUsableDataError, match="None of the pixels"):
+        ExposureStack.from_arrays(zeros, zeros, arrays.good, arrays.psfs, in_noise_units=True)
+
+
 def test_read_only_arrays(arrays: ExposureArrays) -> None:
     """If it fails, memory-mapped files cause warnings."""
     for array in arrays:
@@ -171,6 +211,8 @@ PLANES = np.ones((2, *SHAPE))
         ({"images": np.ma.masked_array(PLANES)}, InputError, "images is a masked array.*through 'good'"),
         ({"variances": np.ma.masked_array(PLANES)}, InputError, "variances is a masked array"),
         ({"images": PLANES + 1j}, InputError, "images is complex"),
+        ({"variances": PLANES > 0}, InputError, "variances is boolean; give real numbers"),
+        ({"psfs": torch.ones(2, 9, 9).to_sparse()}, InputError, "psfs is a sparse tensor"),
         ({"images": PLANES.astype(object)}, InputError, "images of type ndarray cannot be read as numbers"),
         ({"images": np.full((2, *SHAPE), "a")}, InputError, "images of type ndarray cannot be read"),
         ({"good": PLANES.astype(int)}, InputError, "good must be boolean .*not int64"),

@@ -260,7 +260,7 @@ class ExposureStack:
 def _noise_unit(variance: torch.Tensor, usable: torch.Tensor) -> float:
     """Return the noise of half the exposures, 1 without usable pixels."""
     medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
-    median = float(medians.double().nanmedian())
+    median = float(medians.nanmedian())
     return math.sqrt(median) if median > 0 else 1.0
 
 
@@ -291,7 +291,7 @@ def sample_median(values: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     values
-        Shape (N,).
+        Shape (N,), of floating point.
 
     Returns
     -------

@@ -32,7 +32,8 @@ def as_tensor(name: str, array: Any, dtype: torch.dtype | None, device: torch.de
     array
         An array, a tensor or nested lists.
     dtype
-        Type of the tensor; that of the array by default.
+        Type of the tensor; by default that of the array if it is float32 or
+        float64, else float64, which holds the values of all others.
     device
         Where to put it.
 
@@ -44,7 +45,8 @@ def as_tensor(name: str, array: Any, dtype: torch.dtype | None, device: torch.de
     Raises
     ------
     InputError
-        If these are no real numbers, or have a mask or a unit.
+        If these are no real numbers, or truth values where another type is
+        asked for, or they have a mask or a unit.
     """
     require_plain(name, array)
     try:
@@ -53,6 +55,12 @@ def as_tensor(name: str, array: Any, dtype: torch.dtype | None, device: torch.de
         raise InputError(f"{name} of type {type(array).__name__} cannot be read as numbers: {exc}") from exc
     if tensor.is_complex():
         raise InputError(f"{name} is complex; give real numbers.")
+    if tensor.dtype == torch.bool and dtype != torch.bool:
+        raise InputError(f"{name} is boolean; give real numbers.")
+    if tensor.layout != torch.strided:
+        raise InputError(f"{name} is a sparse tensor; give a dense one.")
+    if dtype is None:
+        dtype = tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float64
     return tensor.detach().to(device=device, dtype=dtype)
 
 

@@ -44,8 +44,16 @@ _FLAT_FIELD_FWHM = 24.0
 _CLIP = 10.0
 """Residual, in sigma, at which pixels are clipped before smoothing."""
 
-_CHUNK = 1 << 22
-"""Number of neighbours that are gathered at once."""
+_ROUNDING = 2.0**-46
+"""Error of the equations of a local fit, relative to the largest, that double
+precision may make: what they tell beyond it is not believed."""
+
+_CHUNK = 1 << 17
+"""Number of neighbours that are gathered at once, which the cache of a CPU
+holds."""
+
+_GPU_CHUNK = 1 << 21
+"""Number of them that keeps a GPU busy."""
 
 
 def significance(
@@ -209,18 +217,22 @@ class _LocalFit:
         middle = len(window) // 2
         window[middle] = 0.0
         values, errors = [], []
-        for corners in self._corners.split(max(1, _CHUNK // len(window))):
+        chunk = _CHUNK if window.device.type == "cpu" else _GPU_CHUNK
+        for corners in self._corners.split(max(1, chunk // len(window))):
             index = corners[:, None] + self._offsets
-            templates = self._templates[index]
-            weighted = templates * (window * flat_weights[index])[..., None]
-            normal = weighted.mT @ templates
-            normal.diagonal(dim1=-2, dim2=-1).add_(1.0)
-            right = (weighted * flat_residual[index][..., None]).sum(dim=1)
-            own = templates[:, middle]
+            # A star of high S/N is known to more digits than single precision
+            # has, and its templates resemble each other.
+            inverse_sigma = (window * flat_weights[index]).double().sqrt_()[..., None]
+            templates = self._templates[index] * inverse_sigma
+            normal = templates.mT @ templates
+            diagonal = normal.diagonal(dim1=-2, dim2=-1)
+            diagonal.add_(1.0 + _ROUNDING * diagonal.sum(dim=-1, keepdim=True))
+            right = templates.mT @ (inverse_sigma * flat_residual[index][..., None])
+            own = self._templates[index[:, middle], :, None].double()
             factor = torch.linalg.cholesky(normal)
-            solved = torch.cholesky_solve(torch.stack((right, own), dim=-1), factor)
-            values.append((own * solved[..., 0]).sum(dim=-1))
-            errors.append((own * solved[..., 1]).sum(dim=-1))
-        fitted[self.pixels] = torch.cat(values)
-        variance[self.pixels] = torch.cat(errors)
+            solved = own.mT @ torch.cholesky_solve(torch.cat((right, own), dim=-1), factor)
+            values.append(solved[:, 0, 0])
+            errors.append(solved[:, 0, 1])
+        fitted[self.pixels] = torch.cat(values).to(fitted.dtype)
+        variance[self.pixels] = torch.cat(errors).to(variance.dtype)
         return fitted, variance

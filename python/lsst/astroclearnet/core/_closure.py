@@ -26,18 +26,16 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
-_TOLERANCE = 5e-3
+_TOLERANCE = 3e-3
 """Error of a correction at which to stop, as `LinearEstimator` takes it: weak
 penalties, which converge slowly, count only where there is light."""
 
-_LINEAR_TOLERANCE = 2e-3
+_LINEAR = {"tolerance": 1e-3, "edge_noise": 0.5}
 """The same of the linear image, whose noise is far below its sources."""
 
-_EDGE_NOISE = 0.5
-"""The same at the edge of the data, where it converges slowly."""
-
-_DRAWN_EDGE_NOISE = 0.3
-"""The same of drawn noise, which starts from zero and would be too low."""
+_DRAWN = {"tolerance": 3e-3, "edge_noise": 0.3}
+"""The same of drawn noise, of which steps that are left out take away at the
+edge of the data."""
 
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
@@ -200,13 +198,8 @@ class Closure:
         linear : `torch.Tensor`
             Shape latent_shape, at the target PSF for every flux.
         """
-        return self.estimator.solve_right(
-            right,
-            (self.linear_strength,),
-            start=start,
-            tolerance=_LINEAR_TOLERANCE,
-            edge_noise=_DRAWN_EDGE_NOISE if drawn else _EDGE_NOISE,
-        )[0]
+        limits = _DRAWN if drawn else _LINEAR
+        return self.estimator.solve_right(right, (self.linear_strength,), start=start, **limits)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the weight of each strength in each pixel, summing to 1."""

@@ -26,7 +26,7 @@ _STRENGTH = 1e-5
 """Strength of the estimate that exposures are predicted from: of 1e-4, 1e-5
 and 1e-6 that of the smallest error where stars crowd."""
 
-_TOLERANCE = 5e-3
+_TOLERANCE = 1e-3
 """Relative error at which its solution stops."""
 
 _BASE_WIDTHS = 1.5

@@ -200,8 +200,24 @@ def test_target_may_be_wider_than_all_psfs(target_fwhm: float) -> None:
 def test_target_much_wider_than_all_psfs_is_refused() -> None:
     """If it fails, fluxes of the linear image are wrong without a word."""
     arrays = make_exposure_arrays((24, 30), FWHMS[:2], psf_size=9)
-    with pytest.raises(RestorationError, match="times the FWHM of the sharpest exposure"):
+    with pytest.raises(InputError, match="times the FWHM of the sharpest exposure"):
         restore_on_cpu(arrays, QUICK, target_fwhm=9.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_much_too_wide_target_is_refused_at_once(seed: int) -> None:
+    """If it fails, estimates that grow without bound end in an obscure error
+    of linear algebra.
+    """
+    shape = (16, 19)
+    arrays = make_exposure_arrays(shape, FWHMS[:3], seed=seed)._replace(psfs=np.ones((3, 1, 1)))
+    corner = np.random.default_rng(seed).uniform(-5.0, 5.0, (2, 3, 1, 1))
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    positions = PixelPositions.from_arrays(
+        (21, 24), rows + corner[0], columns + corner[1], np.ones((3, *shape))
+    )
+    with pytest.raises(InputError, match="times the FWHM of the sharpest exposure, 0.66"):
+        restore_on_cpu(arrays, QUICK, target_fwhm=2.5, positions=positions)
 
 
 def test_target_too_wide_is_refused() -> None:

@@ -28,7 +28,7 @@ from ._device import (
     release_memory,
     select_device,
 )
-from ._errors import NoUsableDataError, RestorationError
+from ._errors import InputError, NoUsableDataError, RestorationError
 from ._exposure_source import ExposureSource
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._mosaic import ExposureMaps, Mosaic
@@ -219,7 +219,10 @@ def _make_samples(
     used, most = 0, 0
     for k in torch.randperm(len(every), generator=generator).tolist():
         rows, columns = every[k]
-        part = reader.read(Tile(rows, columns, rows, columns))
+        try:
+            part = reader.read(Tile(rows, columns, rows, columns))
+        except InputError:
+            continue  # Tiles there will say why.
         if part is None or len(part.exposures) < 2 or not agreement.leaves_data(part):
             most = max(most, 0 if part is None else len(part.exposures))
             continue

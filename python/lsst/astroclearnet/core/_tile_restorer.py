@@ -21,22 +21,16 @@ import torch
 from ._agreement import Agreement
 from ._cell_noise import CellLayout
 from ._depth import WeightMaps, weight_maps
-from ._errors import InputError, RestorationError
+from ._errors import RestorationError
 from ._estimator import Estimator
-from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
-from ._kernels import kernel_fwhm
 from ._local_noise import LocalNoise
 from ._network import MixingNetwork
-from ._parts import Part, SettledPart
+from ._parts import Part, SettledPart, psf_fwhms
 from ._result import MaskBit
 from ._tiling import Tile
 from ._uncertainty import linear_variance, repeat_observations, restored_variance
 from ._white_noise import white_noise
-
-_WIDEST_TARGET = 2.5
-"""Width of the target PSF over that of the sharpest exposure beyond which its
-linear image is wrong: by 2 % here, by 3 % at 3, and by 30 % at 4."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +118,6 @@ class TileRestorer:
         RestorationError
             If pixels with data get no finite value.
         """
-        _require_resolution(part)
         settled = self.agreement.settle(part)
         part, options = settled.part, self.agreement.options
         model, stack = part.model, part.stack
@@ -137,7 +130,7 @@ class TileRestorer:
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
-        widths = _fwhms(stack)
+        widths = psf_fwhms(stack)
         clipped = model.sampling.largest(settled.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
@@ -200,21 +193,6 @@ class TileRestorer:
             yield torch.stack(noise).to(sigma.device) * sigma
 
 
-def _require_resolution(part: Part) -> None:
-    """Refuse a target PSF that is much wider than those of the exposures.
-
-    Its image would hold next to nothing of what they measured, and errors
-    that the penalty does not know of.
-    """
-    sharpest, target = float(_fwhms(part.stack).min()), part.model.target_fwhm
-    if target > _WIDEST_TARGET * sharpest:
-        raise InputError(
-            f"target_fwhm={target:.2f} pixels is more than {_WIDEST_TARGET:g} times the FWHM of the sharpest "
-            f"exposure, {sharpest:.2f} pixels: restore to a sharper PSF, and smooth the result.",
-            target_fwhm=target,
-        )
-
-
 def _require_finite(planes: dict[str, torch.Tensor], known: torch.Tensor, tile: Tile) -> None:
     for name, plane in planes.items():
         number = int((~torch.isfinite(plane) & known).sum())
@@ -247,11 +225,6 @@ def _sky_unit(estimator: Estimator) -> float:
     """Return the noise of the smoothest filter, the unit of the sky level."""
     strength = torch.tensor(estimator.options.network.strengths[-1:])
     return float(estimator.closure.estimator.covariances(strength).sqrt())
-
-
-def _fwhms(stack: ExposureStack) -> torch.Tensor:
-    widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
-    return torch.tensor(widths, device=stack.device)
 
 
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:

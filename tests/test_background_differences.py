@@ -31,9 +31,11 @@ from lsst.astroclearnet.core import (
     gaussian_kernel,
 )
 from lsst.astroclearnet.core._background_blocks import _robust_averages
+from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import make_exposure_stack
 
 SHAPE = (224, 256)
+EXACT = Precision(light=1e-5, noise=1e-4)
 TARGET = 3.0
 FWHMS = (3.4, 4.6, 3.8, 5.0, 4.2, 3.6)
 SIGMAS = np.array([1.0, 1.2, 0.9, 1.1, 0.8, 1.3])
@@ -137,8 +139,8 @@ def test_galaxy_that_fills_the_patch(peak: float, slope: float, masked: bool) ->
     assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1.0, abs=0.5)
     estimator = LinearEstimator(model, weights)
     corrected = stack.images - found.evaluate(model)
-    with_offsets = model.crop(estimator.solve(corrected, 1e-3, tolerance=1e-4)).numpy() - mean
-    without = model.crop(estimator.solve(torch.from_numpy(clean).float(), 1e-3, tolerance=1e-4)).numpy()
+    with_offsets = model.crop(estimator.solve(corrected, 1e-3, precision=EXACT)).numpy() - mean
+    without = model.crop(estimator.solve(torch.from_numpy(clean).float(), 1e-3, precision=EXACT)).numpy()
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     inside = (y - CENTER[0]) ** 2 + (x - CENTER[1]) ** 2 < RADIUS**2
     assert with_offsets[inside].sum() == pytest.approx(without[inside].sum(), rel=1e-3)
@@ -282,12 +284,14 @@ def test_robust_averages_are_found(share: float, size: float) -> None:
     generator = torch.Generator().manual_seed(3)
     shape = (2, 64, 64)
     residual = torch.randn(shape, generator=generator)
-    residual += size * (torch.rand(shape, generator=generator) < share) * torch.rand(shape, generator=generator)
+    hit, level = (torch.rand(shape, generator=generator) for _ in range(2))
+    residual += size * (hit < share) * level
     weights = 0.5 + torch.rand(shape, generator=generator)
     weights[0, :16] = 0.0
     area = torch.full(shape, 0.8)
     block = (torch.arange(2)[:, None, None] * 4 + torch.arange(64)[:, None] // 16).expand(shape)
-    information = torch.stack([(weights * area**2)[block == k].sum() for k in range(8)]).reshape(2, 4).double()
+    moment = weights * area**2
+    information = torch.stack([moment[block == k].sum() for k in range(8)]).reshape(2, 4).double()
     with collect_solves() as solves:
         averages = _robust_averages(residual, weights, area, block, information)
     assert solves["block_average"].converged

@@ -24,6 +24,7 @@ from lsst.astroclearnet.core import (
     LinearEstimator,
     fwhm_to_sigma,
 )
+from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
 
 SHAPE = (72, 90)
@@ -117,7 +118,7 @@ def test_closing_nothing_is_the_linear_estimate() -> None:
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(1))
     _, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
     direct = LinearEstimator(closure.model, torch.ones(4, *SHAPE)).solve(
-        images, closure.linear_strength, tolerance=1e-5
+        images, closure.linear_strength, precision=Precision(light=1e-5, noise=1e-4)
     )
     inner = np.s_[10:-10, 10:-10]
     difference = closure.model.crop(linear - direct)[inner]

@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsst.astroclearnet.core import ForwardModel, LinearEstimator
+from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays, make_exposure_stack
 
 TARGET = 3.8
 SHAPE = (60, 76)
+EXACT = Precision(light=1e-5, noise=1e-4)
 MARGIN = 7
 """Margin that the PSFs of these tests need."""
 FWHMS = (3.4, 4.2, 5.0)
@@ -52,23 +54,23 @@ def white_noise(number: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_linear(strength: float) -> None:
     """If it fails, noise and sources cannot be told apart afterwards."""
-    estimator, tolerance, a, b = make_estimator(), 1e-5, -1.7, 0.6
+    estimator, a, b = make_estimator(), -1.7, 0.6
     x, y = white_noise(2)
-    first, second, both = (estimator.solve(i, strength, tolerance=tolerance) for i in (x, y, a * x + b * y))
+    first, second, both = (estimator.solve(i, strength, precision=EXACT) for i in (x, y, a * x + b * y))
     # Conjugate gradients reach the rounding error times the condition number
     # (Greenbaum 1997, SIAM J. Matrix Anal. 18, 535), which is 1 / s for a
     # penalty s that is white for the sky: 0.06 of the noise for the weakest.
     rounding = 0.5 * torch.finfo(torch.float32).eps / strength
     # Beyond the edge nothing but the penalty decides, and little converges.
     inner = np.s_[22:-22, 22:-22]
-    limit = (20.0 * tolerance + rounding) * float(both[inner].std())
+    limit = (20.0 * EXACT.light + rounding) * float(both[inner].std())
     torch.testing.assert_close(both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=limit)
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_constant_sky_is_conserved(strength: float) -> None:
     """If it fails, the penalty takes flux away."""
-    estimate = sample(make_estimator().solve(torch.full((3, *SHAPE), 5.0), strength, tolerance=1e-5))
+    estimate = sample(make_estimator().solve(torch.full((3, *SHAPE), 5.0), strength, precision=EXACT))
     inner = estimate[15:-15, 15:-15]
     torch.testing.assert_close(inner, torch.full_like(inner, 5.0), rtol=1e-2, atol=0.0)
 
@@ -96,9 +98,9 @@ def test_star_at_the_border(column: float) -> None:
         for fwhms in (FWHMS, (TARGET,))
     )
     data = torch.from_numpy(images).float()
-    estimator = make_estimator()
+    estimator, precision = make_estimator(), Precision(light=5e-4, noise=0.005, edge_noise=0.5)
     sigma = float(estimator.covariances(torch.tensor([1e-6])).sqrt())
-    estimate = sample(estimator.solve(data, 1e-6, tolerance=1e-3, edge_noise=0.5)).numpy()
+    estimate = sample(estimator.solve(data, 1e-6, precision=precision)).numpy()
     error = np.abs(estimate - truth[0])[:, :8].max()
     # The departure of stars from the target PSF is up to 0.4 %, and 0.3 % of
     # the light, on average over a few pixels, are allowed for a solution.
@@ -109,7 +111,7 @@ def test_star_is_recovered_at_the_target_psf() -> None:
     """If it fails, photometry and resolution of the result are wrong."""
     stars = [(28.3, 40.7, 1000.0)]
     images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=None).images).float()
-    estimate = sample(make_estimator().solve(images, 1e-6, tolerance=1e-4)).numpy()
+    estimate = sample(make_estimator().solve(images, 1e-6, precision=EXACT)).numpy()
     truth = gaussian_stars(SHAPE, stars, TARGET)
     np.testing.assert_allclose(estimate, truth, rtol=0.0, atol=0.01 * truth.max())
     assert estimate.sum() == pytest.approx(1000.0, rel=5e-3)
@@ -126,7 +128,7 @@ def test_shift_equivariant(shift: tuple[int, int]) -> None:
             estimator.solve(
                 torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=s, seed=None).images).float(),
                 1e-4,
-                tolerance=1e-5,
+                precision=EXACT,
             )
         )
         for s in (stars, moved)
@@ -181,7 +183,7 @@ def test_masked_star_is_recovered_from_the_others() -> None:
     images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=None).images).float()
     weights = torch.ones(3, *SHAPE)
     weights[1, 24:29, 38:42] = 0.0
-    estimate = sample(make_estimator(weights).solve(images, 1e-6, tolerance=1e-4)).numpy()
+    estimate = sample(make_estimator(weights).solve(images, 1e-6, precision=EXACT)).numpy()
     truth = gaussian_stars(SHAPE, stars, TARGET)
     np.testing.assert_allclose(estimate, truth, rtol=0.0, atol=0.02 * truth.max())
 
@@ -226,8 +228,8 @@ def test_start_does_not_matter() -> None:
     """If it fails, an estimate depends on what was solved before it."""
     estimator = make_estimator()
     images = torch.from_numpy(make_exposure_arrays(SHAPE, FWHMS, stars=[(28.3, 40.7, 1000.0)]).images).float()
-    direct = estimator.solve(images, 1e-3, tolerance=1e-5)
-    started = estimator.solve(images, 1e-3, start=torch.full_like(direct, 2.0), tolerance=1e-5)
+    direct = estimator.solve(images, 1e-3, precision=EXACT)
+    started = estimator.solve(images, 1e-3, start=torch.full_like(direct, 2.0), precision=EXACT)
     inner = np.s_[6:-6, 6:-6]
     torch.testing.assert_close(
         sample(started)[inner], sample(direct)[inner], rtol=0.0, atol=0.02 * float(sample(direct)[:20].std())

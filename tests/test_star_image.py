@@ -26,11 +26,13 @@ from lsst.astroclearnet.core import (
     star_image,
     strength_for_departure,
 )
+from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import gaussian_stars
 
 type Profile = Callable[[float, int], npt.NDArray[np.float64]]
 
 SHAPE = (64, 84)
+EXACT = Precision(light=1e-5, noise=1e-4)
 
 
 def moffat_kernel(fwhm: float, size: int) -> npt.NDArray[np.float64]:
@@ -96,7 +98,7 @@ def test_image_is_that_of_the_estimator(target: float, profile: Profile) -> None
     estimator = LinearEstimator(model, torch.ones(3, *SHAPE))
     images = torch.zeros(3, *SHAPE)
     images[:, 14:47, 25:58] = torch.from_numpy(np.stack([profile(fwhm, 33) for fwhm in fwhms]))
-    solved = model.crop(estimator.solve(images, strength, tolerance=1e-5))
+    solved = model.crop(estimator.solve(images, strength, precision=EXACT))
     predicted = torch.roll(
         model.inverse_transform(star_image(model, power, strength).to(torch.complex64)), (30, 41), (0, 1)
     )[: SHAPE[0], : SHAPE[1]]

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 import torch
 
 from ._background_blocks import BlockAverages, BlockGrid
+from ._error_measure import Precision
 from ._errors import InputError
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
@@ -30,9 +31,9 @@ from ._tiling import Tile
 _STRENGTH = 1e-3
 """Strength of the linear estimate that residuals are taken from."""
 
-_ESTIMATE_TOLERANCE = 1e-3
-"""Its error, as `LinearEstimator` takes it: what a bright galaxy leaves must
-be small beside the noise of an average over thousands of pixels."""
+_PRECISION = Precision(light=3e-3, noise=0.01)
+"""Of the estimate: what a bright galaxy leaves must be small beside the
+noise of an average over thousands of pixels."""
 
 _MAX_ROUNDS = 10
 """Bound on estimates; each follows the backgrounds found with the last."""
@@ -176,7 +177,7 @@ class BackgroundPart:
         # What is left of the last time is solved for: its error stays as it
         # is, and is no difference of backgrounds.
         old, latent = (0.0, 0.0) if self._found is None else self._found
-        latent = latent + self._estimator.solve(images - old, _STRENGTH, tolerance=_ESTIMATE_TOLERANCE)
+        latent = latent + self._estimator.solve(images - old, _STRENGTH, precision=_PRECISION)
         self._found = images, latent
         prediction = self.model.predict(latent)
         return images - prediction, prediction

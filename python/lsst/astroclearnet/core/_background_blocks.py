@@ -349,9 +349,9 @@ def _robust_averages(
     """
     num_blocks = information.shape[1]
     averages = torch.zeros_like(information)
-    levels = torch.where(weights > 0, residual / area, 0.0)
+    levels = torch.where(weights > 0, residual / area, 0.0).double().flatten()
     lowest, highest = (
-        averages.flatten().scatter_reduce(0, block.flatten(), levels.double().flatten(), end).view_as(averages)
+        averages.flatten().scatter_reduce(0, block.flatten(), levels, end).view_as(averages)
         for end in ("amin", "amax")
     )
     root, moment = weights.sqrt(), weights * area**2

@@ -18,12 +18,12 @@ import functools
 import torch
 
 from ._depth import DEPTH_FLOOR
+from ._error_measure import Precision
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 
-_TOLERANCE = 1e-2
-"""Error of the estimates a network is fitted to, as `LinearEstimator` takes
-it: below their noise."""
+_PRECISION = Precision(light=0.03, noise=0.1)
+"""Of estimates a network is fitted to."""
 
 _REACH = 9
 """Side, in pixels, of the square in which missing data count."""
@@ -96,7 +96,7 @@ class FilterBank:
             The bank.
         """
         estimator = LinearEstimator(model, weights, exposures)
-        estimates = estimator.solve_all(images, strengths, tolerance=_TOLERANCE)
+        estimates = estimator.solve_all(images, strengths, precision=_PRECISION)
         return cls.from_estimates(model, estimator, estimates, strengths)
 
     @classmethod

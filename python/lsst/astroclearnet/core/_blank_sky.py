@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ._error_measure import Precision
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 from ._noise_model import model_variances
@@ -30,8 +31,8 @@ _LOG = logging.getLogger(__name__)
 _STRENGTH = 1e-3
 """Strength of the estimate that exposures are compared with."""
 
-_TOLERANCE = 1e-2
-"""Error of this estimate, as `LinearEstimator` takes it."""
+_PRECISION = Precision(light=1e-2, noise=0.05)
+"""Of this estimate."""
 
 _BLOCK = 16
 """Side in pixels of the blocks of the patch in which noise is measured."""
@@ -239,7 +240,7 @@ def _measure(part: Part, blocks: tuple[int, ...], totals: torch.Tensor, found: S
     """Add variances of the blocks of a tile, times pixels, and pixels."""
     stack, model = part.stack, part.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _STRENGTH, tolerance=_TOLERANCE)
+    latent = pilot.solve(stack.images, _STRENGTH, precision=_PRECISION)
     rows, columns = _blocks(part, blocks)
     index = torch.zeros(part.tile.shape)
     # Those that the tile owns; 0 is off the patch.

@@ -18,6 +18,7 @@ import math
 import torch
 
 from ._depth import DEPTH_FLOOR, iterate_weight_maps
+from ._error_measure import Precision
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 from ._noise_model import smooth
@@ -26,16 +27,14 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
-_TOLERANCE = 3e-3
-"""Error of a correction at which to stop, as `LinearEstimator` takes it: weak
-penalties, which converge slowly, count only where there is light."""
+_PRECISION = Precision(light=1e-2, noise=0.03)
+"""Of corrections."""
 
-_LINEAR = {"tolerance": 1e-3, "edge_noise": 0.5}
-"""The same of the linear image, whose noise is far below its sources."""
+_LINEAR_PRECISION = Precision(light=5e-4, noise=0.005, edge_noise=0.5)
+"""Of the linear image, on which bright stars are measured."""
 
-_DRAWN = {"tolerance": 3e-3, "edge_noise": 0.3}
-"""The same of drawn noise, of which steps that are left out take away at the
-edge of the data."""
+_DRAWN_PRECISION = Precision(light=0.03, noise=0.03, edge_noise=0.3)
+"""Of what is made of drawn noise."""
 
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
@@ -154,7 +153,7 @@ class Closure:
         right = self.estimator.right_side(images)
         return self.close_right(right, latent), self.linear_right(right)
 
-    def close_right(self, right: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    def close_right(self, right: torch.Tensor, latent: torch.Tensor, *, drawn: bool = False) -> torch.Tensor:
         """Do what `close` does for exposures given as a right-hand side.
 
         Parameters
@@ -163,6 +162,9 @@ class Closure:
             Shape latent_shape, right-hand side of the normal equations.
         latent
             Shape latent_shape, the image.
+        drawn
+            Whether the exposures have drawn noise.
+
         Returns
         -------
         closed : `torch.Tensor`
@@ -170,7 +172,8 @@ class Closure:
             follows the brightness.
         """
         left = right - self.estimator.predicted_right_side(latent[None])[0]
-        scaled = self.estimator.solve_right(left, self.strengths, tolerance=_TOLERANCE)
+        precision = dataclasses.replace(_DRAWN_PRECISION, edge_noise=None) if drawn else _PRECISION
+        scaled = self.estimator.solve_right(left, self.strengths, precision=precision)
         scale = torch.tensor(self.strengths, dtype=scaled.dtype, device=scaled.device)
         corrections = scaled.div_(1.0 + scale[:, None, None])
         closed = latent + (self._shares(latent) * corrections).sum(dim=0)
@@ -198,8 +201,8 @@ class Closure:
         linear : `torch.Tensor`
             Shape latent_shape, at the target PSF for every flux.
         """
-        limits = _DRAWN if drawn else _LINEAR
-        return self.estimator.solve_right(right, (self.linear_strength,), start=start, **limits)[0]
+        precision = _DRAWN_PRECISION if drawn else _LINEAR_PRECISION
+        return self.estimator.solve_right(right, (self.linear_strength,), start=start, precision=precision)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the weight of each strength in each pixel, summing to 1."""

@@ -10,26 +10,51 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 _BLOCK = 8
 """Side in pixels of the blocks in which errors are judged."""
 
-_SIGNIFICANCE = 10.0
-"""What a solution, in units of its noise, is taken for at least: steps that are
-left out take noise away, and twice the share of its variance."""
-
-_LARGEST_RATIO = 10.0
+_LARGEST_RATIO = 3.0
 """Error of one block, over that which is allowed on average."""
 
 _EDGE = 4
 """Distance in pixels from missing data up to which errors converge slowly."""
 
-_EDGE_TOLERANCE = 3e-3
+_EDGE_LIGHT = 5e-3
 """Error that is allowed there in each block, relative to the light."""
+
+_SHALLOW = 0.3
+"""Depth below which they do, too: in the cores of saturated stars."""
 
 _DEPTH_FLOOR = 0.02
 """Least depth from which noise is told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Errors that are allowed, as root mean square over the patch.
+
+    In a single block of 8 x 8 pixels they may be three times as large.
+
+    Attributes
+    ----------
+    light
+        Error, relative to the light around.
+    noise
+        Error, in units of the noise, which adds in quadrature.  Steps that are
+        left out take noise away: up to twice as much of its variance.
+    edge_noise
+        Error in each block at the edge of the data, where one waits long for
+        it; 5e-3 of the light is allowed besides.  `None` if the edge does not
+        count.
+    """
+
+    light: float = 1e-2
+    noise: float = 0.03
+    edge_noise: float | None = None
 
 
 class ErrorMeasure:
@@ -46,7 +71,7 @@ class ErrorMeasure:
     def __init__(self, covered: torch.Tensor, depth: torch.Tensor) -> None:
         size = 2 * _EDGE + 1
         missing = torch.nn.functional.max_pool2d(1.0 - covered[None], size, stride=1, padding=_EDGE)[0]
-        inner = covered * (1.0 - missing)
+        inner = covered * (1.0 - missing) * (depth > _SHALLOW)
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))
         self._edge = covered - inner
@@ -60,8 +85,7 @@ class ErrorMeasure:
         errors: torch.Tensor,
         solutions: torch.Tensor,
         noise: torch.Tensor,
-        tolerance: float,
-        edge_noise: float | None,
+        precision: Precision,
     ) -> torch.Tensor:
         """Return errors over those that are allowed.
 
@@ -73,14 +97,8 @@ class ErrorMeasure:
             Shape ``(b, *latent_shape)``, the solutions.
         noise
             Shape (b,), standard deviation of each at full depth.
-        tolerance
-            Error that is allowed where data surround a pixel, relative to the
-            light around, or to 10 sigma; as root mean square over the patch,
-            and ten times as much in each block.
-        edge_noise
-            Error that is allowed in each block at the edge of the data, in
-            units of the noise, where it is more than 1e-2 of the light; `None`
-            if the edge does not count.
+        precision
+            What is allowed.
 
         Returns
         -------
@@ -92,15 +110,15 @@ class ErrorMeasure:
         around = torch.nn.functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
         light = torch.maximum(light, around)
         variance = self._variance * noise.square()[:, None, None]
-        allowed = tolerance**2 * (light + _SIGNIFICANCE**2 * variance)
+        allowed = precision.light**2 * light + precision.noise**2 * variance
         found = _block_means(squares * self._inner) / allowed
         used = self._inner_share > 0
         mean = found.sum(dim=(1, 2)) / self._inner_share.sum()
         largest = (found[:, used] / self._inner_share[used]).amax(dim=1) / _LARGEST_RATIO**2
         worst = torch.maximum(mean, largest)
         used = self._edge_share > 0
-        if edge_noise is not None and bool(used.any()):
-            allowed = edge_noise**2 * variance + _EDGE_TOLERANCE**2 * light
+        if precision.edge_noise is not None and bool(used.any()):
+            allowed = precision.edge_noise**2 * variance + _EDGE_LIGHT**2 * light
             found = (_block_means(squares * self._edge) / allowed)[:, used] / self._edge_share[used]
             worst = torch.maximum(worst, found.amax(dim=1))
         return worst.sqrt()

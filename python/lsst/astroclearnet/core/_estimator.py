@@ -139,7 +139,7 @@ class Estimator:
         )
 
     def restore_right(self, right: torch.Tensor, estimates: torch.Tensor) -> torch.Tensor:
-        """Do so without the linear image, from linear estimates.
+        """Restore exposures of drawn noise, without the linear image.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class Estimator:
         restored : `torch.Tensor`
             Shape latent_shape, the restored image.
         """
-        return self.closure.close_right(right, self.network(self._bank(estimates)))
+        return self.closure.close_right(right, self.network(self._bank(estimates)), drawn=True)
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the linear estimates that the network mixes.

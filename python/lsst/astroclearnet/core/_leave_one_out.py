@@ -15,6 +15,7 @@ import math
 
 import torch
 
+from ._error_measure import Precision
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma
@@ -26,8 +27,8 @@ _STRENGTH = 1e-5
 """Strength of the estimate that exposures are predicted from: of 1e-4, 1e-5
 and 1e-6 that of the smallest error where stars crowd."""
 
-_TOLERANCE = 1e-3
-"""Relative error at which its solution stops."""
+_PRECISION = Precision(light=5e-3, noise=0.02)
+"""Of its solution."""
 
 _BASE_WIDTHS = 1.5
 """Radius, in FWHM of the PSF, of the opening that takes stars for structure:
@@ -152,12 +153,12 @@ class LeaveOneOut:
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
         starts = (None, None) if previous is None else (previous.once, previous.latent)
-        once = estimator.solve(stack.images, _STRENGTH, start=starts[0], tolerance=_TOLERANCE)
+        once = estimator.solve(stack.images, _STRENGTH, start=starts[0], precision=_PRECISION)
         # What was withheld and the rest together: alone it is too faint for
         # single precision.
         twice = 2.0 * stack.images - model.predict(once)
         latent = estimator.solve(
-            twice, _STRENGTH, start=once if starts[1] is None else starts[1], tolerance=_TOLERANCE
+            twice, _STRENGTH, start=once if starts[1] is None else starts[1], precision=_PRECISION
         )
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))

@@ -14,6 +14,7 @@ __all__ = ("likelihood_variances",)
 
 import torch
 
+from ._error_measure import Precision
 from ._exposure_stack import ExposureStack
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
@@ -21,6 +22,9 @@ from ._noise_model import model_variances
 
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate from which photon noise is predicted."""
+
+_PILOT_PRECISION = Precision(light=0.03, noise=0.1)
+"""Its precision: photon noise goes with the root of the light."""
 
 
 def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
@@ -39,4 +43,5 @@ def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Ten
         Shape (n, H, W), positive everywhere.
     """
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    return model_variances(stack, model.predict(pilot.solve(stack.images, _PILOT_STRENGTH)))
+    latent = pilot.solve(stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
+    return model_variances(stack, model.predict(latent))

@@ -19,7 +19,7 @@ import torch
 
 from ._conjugate_gradients import solve_equations
 from ._depth import DEPTH_FLOOR, iterate_weight_maps
-from ._error_measure import ErrorMeasure
+from ._error_measure import ErrorMeasure, Precision
 from ._errors import NoUsableDataError
 from ._forward_model import ForwardModel
 from ._noise_model import smooth
@@ -38,8 +38,7 @@ of 25 in variance is then in error by 0.4 % of its peak, instead of 17 %."""
 _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
-_TOLERANCE = 3e-3
-"""Error of a solution that is good enough, as `ErrorMeasure` takes it."""
+_PRECISION = Precision()
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""
@@ -127,7 +126,7 @@ class LinearEstimator:
         return self.full_weight * coverage.clamp(min=_PENALTY_FLOOR) * (self._model.embed(noise) + outside)
 
     def solve_all(
-        self, images: torch.Tensor, strengths: Sequence[float], *, tolerance: float = _TOLERANCE
+        self, images: torch.Tensor, strengths: Sequence[float], *, precision: Precision = _PRECISION
     ) -> torch.Tensor:
         """Return the estimates of several strengths.
 
@@ -137,15 +136,15 @@ class LinearEstimator:
             Shape (n, h, w), all exposures of the model.
         strengths
             Strengths of the penalty.
-        tolerance
-            Error at which to stop, as `ErrorMeasure` takes it.
+        precision
+            Errors at which to stop.
 
         Returns
         -------
         latents : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        return self.solve_right(self.right_side(images), strengths, tolerance=tolerance)
+        return self.solve_right(self.right_side(images), strengths, precision=precision)
 
     def solve(
         self,
@@ -153,8 +152,7 @@ class LinearEstimator:
         strength: float,
         *,
         start: torch.Tensor | None = None,
-        tolerance: float = _TOLERANCE,
-        edge_noise: float | None = None,
+        precision: Precision = _PRECISION,
     ) -> torch.Tensor:
         """Return the estimate of one strength.
 
@@ -166,11 +164,8 @@ class LinearEstimator:
             Strength of the penalty relative to the weights.
         start
             Shape latent_shape, where to start.
-        tolerance
-            Error at which to stop, as `ErrorMeasure` takes it.
-        edge_noise
-            Error at which to stop at the edge of the data, as `ErrorMeasure`
-            takes it.
+        precision
+            Errors at which to stop.
 
         Returns
         -------
@@ -178,7 +173,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, tolerance=tolerance, edge_noise=edge_noise)[0]
+        return self.solve_right(right, (strength,), start=start, precision=precision)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.
@@ -219,8 +214,7 @@ class LinearEstimator:
         strengths: Sequence[float],
         *,
         start: torch.Tensor | None = None,
-        tolerance: float = _TOLERANCE,
-        edge_noise: float | None = None,
+        precision: Precision = _PRECISION,
     ) -> torch.Tensor:
         """Return the estimates of several strengths, found together.
 
@@ -233,11 +227,8 @@ class LinearEstimator:
             Strengths of the penalty relative to the weights.
         start
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
-        tolerance
-            Error at which to stop, as `ErrorMeasure` takes it.
-        edge_noise
-            Error at which to stop at the edge of the data, as `ErrorMeasure`
-            takes it.
+        precision
+            Errors at which to stop.
 
         Returns
         -------
@@ -263,7 +254,7 @@ class LinearEstimator:
         noise = self.covariances(number.flatten()).diagonal().sqrt() / scale.flatten()
 
         def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            return self._measure.ratios(errors, latents, noise[active], tolerance, edge_noise)
+            return self._measure.ratios(errors, latents, noise[active], precision)
 
         solution = solve_equations(
             apply,

@@ -13,6 +13,7 @@ import math
 
 import torch
 
+from ._error_measure import Precision
 from ._forward_model import ForwardModel
 from ._kernels import fwhm_to_sigma, kernel_fwhm
 from ._linear import LinearEstimator
@@ -21,8 +22,8 @@ from ._parts import SettledPart
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate that stands in for pixels that are not good."""
 
-_PILOT_TOLERANCE = 0.03
-"""Its error: it matters where pixels are not good alone."""
+_PILOT_PRECISION = Precision(light=0.03, noise=0.1)
+"""Its precision, which matters where pixels are not good alone."""
 
 _SIZES = (1.3, 2.0)
 """Standard deviations of stars as they are measured, over that of the widest
@@ -99,7 +100,7 @@ class PsfMatcher:
         self._inverse = self.model.target_transform * self.model.inverse_target_power
         self.star = self._inverse * self.model.target_transform
         estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
-        self._latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, tolerance=_PILOT_TOLERANCE)
+        self._latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
         self._transform = self.model.transform(self._latent)
 
     def _gaussian(self, size: float) -> torch.Tensor:

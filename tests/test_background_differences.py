@@ -26,12 +26,12 @@ from lsst.astroclearnet.core import (
     InputError,
     LinearEstimator,
     PixelPositions,
+    Precision,
     collect_solves,
     fit_background_differences,
     gaussian_kernel,
 )
 from lsst.astroclearnet.core._background_blocks import _robust_averages
-from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import make_exposure_stack
 
 SHAPE = (224, 256)

@@ -22,9 +22,9 @@ from lsst.astroclearnet.core import (
     ClosureOptions,
     ForwardModel,
     LinearEstimator,
+    Precision,
     fwhm_to_sigma,
 )
-from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
 
 SHAPE = (72, 90)

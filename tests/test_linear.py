@@ -17,8 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import ForwardModel, LinearEstimator
-from lsst.astroclearnet.core._error_measure import Precision
+from lsst.astroclearnet.core import ForwardModel, LinearEstimator, Precision
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays, make_exposure_stack
 
 TARGET = 3.8

@@ -21,12 +21,12 @@ import torch
 from lsst.astroclearnet.core import (
     ForwardModel,
     LinearEstimator,
+    Precision,
     gaussian_kernel,
     star_departure,
     star_image,
     strength_for_departure,
 )
-from lsst.astroclearnet.core._error_measure import Precision
 from lsst.astroclearnet.tests import gaussian_stars
 
 type Profile = Callable[[float, int], npt.NDArray[np.float64]]

@@ -25,6 +25,7 @@ from ..core import (
     ExposureStack,
     ForwardModel,
     LinearEstimator,
+    Precision,
     kernel_fwhm,
     likelihood_variances,
 )
@@ -36,8 +37,8 @@ from ._stops import check_positive
 _HUBER_DELTA = 3.0
 """Deviation in units of sigma beyond which robust weights decrease."""
 
-_TOLERANCE = 1e-3
-"""Relative error at which an estimate is good enough."""
+_PRECISION = Precision(light=1e-3, noise=0.01)
+"""Of the estimates."""
 
 _ROBUST_ROUNDS = 5
 """How often robust weights are renewed."""
@@ -157,11 +158,11 @@ class WienerFilter(Restorer):
             weights = stack.good / likelihood_variances(stack, model)
             estimator = LinearEstimator(model, weights)
             strength = self.strength if self.departure is None else estimator.strength_for(self.departure)
-            latent = estimator.solve(stack.images, strength, tolerance=_TOLERANCE)
+            latent = estimator.solve(stack.images, strength, precision=_PRECISION)
             for _ in range(_ROBUST_ROUNDS if self.robust else 0):
                 deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
-                latent = estimator.solve(stack.images, strength, start=latent, tolerance=_TOLERANCE)
+                latent = estimator.solve(stack.images, strength, start=latent, precision=_PRECISION)
             image = model.crop(latent)
             full = estimator.covariances(torch.tensor([strength]))[0, 0]
             variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)

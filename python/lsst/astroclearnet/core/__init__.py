@@ -18,6 +18,7 @@ from ._closure import *
 from ._departures import *
 from ._depth import *
 from ._device import *
+from ._error_measure import *
 from ._errors import *
 from ._estimator import *
 from ._exposure_source import *

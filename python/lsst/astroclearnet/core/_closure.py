@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Closure",)
+__all__ = ("Closure", "Correction")
 
 import dataclasses
 import math
@@ -27,14 +27,17 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
-_PRECISION = Precision(light=1e-2, noise=0.03)
+_PRECISION = Precision(light=1e-3, noise=0.005)
 """Of corrections."""
 
-_LINEAR_PRECISION = Precision(light=5e-4, noise=0.005, edge_noise=0.5)
+_LINEAR_PRECISION = Precision(light=1e-4, noise=0.003, edge_noise=0.5)
 """Of the linear image, on which bright stars are measured."""
 
-_DRAWN_PRECISION = Precision(light=0.03, noise=0.03, edge_noise=0.3)
-"""Of what is made of drawn noise."""
+_DRAWN_PRECISION = Precision(light=0.03, noise=0.02)
+"""Of what drawn noise adds to both."""
+
+_DRAWN_EDGE_NOISE = 0.3
+"""The same of the linear image, at the edge of the data."""
 
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
@@ -58,6 +61,22 @@ _LEVEL_FWHM = 24.0
 
 _LEVEL_STRENGTH = 0.1
 """Strength of the filter whose result is smoothed to that scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """Linear estimates of what an image leaves of the exposures.
+
+    Attributes
+    ----------
+    left
+        Shape latent_shape, right-hand side of what is left.
+    solved
+        Shape ``(s, *latent_shape)``, its estimates, one for each strength.
+    """
+
+    left: torch.Tensor
+    solved: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +170,11 @@ class Closure:
             flux.
         """
         right = self.estimator.right_side(images)
-        return self.close_right(right, latent), self.linear_right(right)
+        return self.close_right(right, latent)[0], self.linear_right(right)
 
-    def close_right(self, right: torch.Tensor, latent: torch.Tensor, *, drawn: bool = False) -> torch.Tensor:
+    def close_right(
+        self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
+    ) -> tuple[torch.Tensor, Correction]:
         """Do what `close` does for exposures given as a right-hand side.
 
         Parameters
@@ -162,22 +183,26 @@ class Closure:
             Shape latent_shape, right-hand side of the normal equations.
         latent
             Shape latent_shape, the image.
-        drawn
-            Whether the exposures have drawn noise.
+        near
+            Correction for the same light with other noise.  Only what differs
+            is solved for, so that errors of bright light do not.
 
         Returns
         -------
         closed : `torch.Tensor`
             Shape latent_shape, the image with the correction whose strength
             follows the brightness.
+        correction : `Correction`
+            The correction before it is mixed.
         """
         left = right - self.estimator.predicted_right_side(latent[None])[0]
-        precision = dataclasses.replace(_DRAWN_PRECISION, edge_noise=None) if drawn else _PRECISION
-        scaled = self.estimator.solve_right(left, self.strengths, precision=precision)
-        scale = torch.tensor(self.strengths, dtype=scaled.dtype, device=scaled.device)
-        corrections = scaled.div_(1.0 + scale[:, None, None])
-        closed = latent + (self._shares(latent) * corrections).sum(dim=0)
-        return closed + self._level(right, closed)
+        scale = torch.tensor(self.strengths, dtype=left.dtype, device=left.device)[:, None, None]
+        precision = _PRECISION if near is None else _DRAWN_PRECISION
+        changed = left if near is None else left - near.left
+        solved = self.estimator.solve_right(changed, self.strengths, precision=precision).div_(1.0 + scale)
+        correction = Correction(left, solved if near is None else solved + near.solved)
+        closed = latent + (self._shares(latent) * correction.solved).sum(dim=0)
+        return closed + self._level(right, closed), correction
 
     def linear_right(
         self, right: torch.Tensor, start: torch.Tensor | None = None, *, drawn: bool = False
@@ -201,7 +226,8 @@ class Closure:
         linear : `torch.Tensor`
             Shape latent_shape, at the target PSF for every flux.
         """
-        precision = _DRAWN_PRECISION if drawn else _LINEAR_PRECISION
+        noise_precision = dataclasses.replace(_DRAWN_PRECISION, edge_noise=_DRAWN_EDGE_NOISE)
+        precision = noise_precision if drawn else _LINEAR_PRECISION
         return self.estimator.solve_right(right, (self.linear_strength,), start=start, precision=precision)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+__all__ = ("Precision",)
+
 import dataclasses
 
 import torch
@@ -52,8 +54,8 @@ class Precision:
         count.
     """
 
-    light: float = 1e-2
-    noise: float = 0.03
+    light: float = 2e-3
+    noise: float = 0.02
     edge_noise: float | None = None
 
 

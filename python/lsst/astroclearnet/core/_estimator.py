@@ -17,7 +17,7 @@ import dataclasses
 import torch
 
 from ._bank import FilterBank
-from ._closure import Closure
+from ._closure import Closure, Correction
 from ._forward_model import ForwardModel
 from ._network import MixingNetwork
 from ._options import RestoreOptions
@@ -133,13 +133,15 @@ class Estimator:
         """
         bank = self._bank(self.linear_estimates(right))
         return Estimate(
-            restored=self.closure.close_right(right, self.network(bank)),
+            restored=self.closure.close_right(right, self.network(bank))[0],
             linear=self.closure.linear_right(right, bank.estimates[0]),
             bank=bank.estimates,
         )
 
-    def restore_right(self, right: torch.Tensor, estimates: torch.Tensor) -> torch.Tensor:
-        """Restore exposures of drawn noise, without the linear image.
+    def restore_right(
+        self, right: torch.Tensor, estimates: torch.Tensor, near: Correction | None = None
+    ) -> tuple[torch.Tensor, Correction]:
+        """Do so without the linear image, from linear estimates.
 
         Parameters
         ----------
@@ -147,13 +149,17 @@ class Estimator:
             Shape latent_shape, right-hand side of the normal equations.
         estimates
             Shape ``(s, *latent_shape)``, the estimates to be mixed.
+        near
+            Correction for the same light with other noise.
 
         Returns
         -------
         restored : `torch.Tensor`
             Shape latent_shape, the restored image.
+        correction : `Correction`
+            Correction of the image of the network.
         """
-        return self.closure.close_right(right, self.network(self._bank(estimates)), drawn=True)
+        return self.closure.close_right(right, self.network(self._bank(estimates)), near)
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the linear estimates that the network mixes.

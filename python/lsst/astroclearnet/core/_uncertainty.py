@@ -128,6 +128,7 @@ def repeat_observations(
     expected = solver.predicted_right_side(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
     estimates = estimator.linear_estimates(expected, estimate.bank)
+    _, correction = estimator.restore_right(expected, estimates)
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     light = _unseen_structure(model, solver.coverage, estimate.restored)
@@ -136,9 +137,8 @@ def repeat_observations(
         noise_right = solver.right_side(draw)
         # Apart from the light, beside which an error of the noise is small.
         noise_estimates = estimator.linear_estimates(noise_right)
-        error = (
-            estimator.restore_right(expected + noise_right, estimates + noise_estimates) - estimate.restored
-        )
+        again, _ = estimator.restore_right(expected + noise_right, estimates + noise_estimates, correction)
+        error = again - estimate.restored
         restored.append(model.crop(error))
         noise_of_light += (_unseen_structure(model, solver.coverage, error) - noise_of_light) / (number + 1)
         # Of blank sky nothing is left.

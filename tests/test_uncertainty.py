@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -166,7 +167,7 @@ def test_bootstrap_knows_the_error_of_the_linear_image() -> None:
     stack = make_exposure_stack(SHAPE, FWHMS, seed=None)
     estimator = make_estimator(stack)
     estimate = estimator.estimate(stack.images)
-    truth = Estimate(restored=estimate.linear, linear=estimate.linear, bank=estimate.bank)
+    truth = dataclasses.replace(estimate, restored=estimate.linear)
     draws = list(draw_noise(stack.variances, 12, make_generator(6)))
     errors = repeat_observations(estimator, truth, draws)
     real = torch.stack([estimator.estimate(stack.images + draw).linear for draw in draws])

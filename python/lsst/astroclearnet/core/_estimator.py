@@ -31,6 +31,8 @@ class Estimate:
     ----------
     restored
         Shape latent_shape, the restored image.
+    correction
+        Correction of the image of the network in the restored one.
     linear
         Shape latent_shape, the linear image.
     bank
@@ -38,6 +40,7 @@ class Estimate:
     """
 
     restored: torch.Tensor
+    correction: Correction
     linear: torch.Tensor
     bank: torch.Tensor
 
@@ -132,16 +135,16 @@ class Estimator:
             Restored and linear image.
         """
         bank = self._bank(self.linear_estimates(right))
+        restored, correction = self.closure.close_right(right, self.network(bank))
         return Estimate(
-            restored=self.closure.close_right(right, self.network(bank))[0],
+            restored=restored,
+            correction=correction,
             linear=self.closure.linear_right(right, bank.estimates[0]),
             bank=bank.estimates,
         )
 
-    def restore_right(
-        self, right: torch.Tensor, estimates: torch.Tensor, near: Correction | None = None
-    ) -> tuple[torch.Tensor, Correction]:
-        """Do so without the linear image, from linear estimates.
+    def restore_right(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
+        """Do so without the linear image, for the same light and other noise.
 
         Parameters
         ----------
@@ -150,16 +153,14 @@ class Estimator:
         estimates
             Shape ``(s, *latent_shape)``, the estimates to be mixed.
         near
-            Correction for the same light with other noise.
+            Correction for the first noise.
 
         Returns
         -------
         restored : `torch.Tensor`
             Shape latent_shape, the restored image.
-        correction : `Correction`
-            Correction of the image of the network.
         """
-        return self.closure.close_right(right, self.network(self._bank(estimates)), near)
+        return self.closure.close_right(right, self.network(self._bank(estimates)), near)[0]
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the linear estimates that the network mixes.

@@ -128,7 +128,6 @@ def repeat_observations(
     expected = solver.predicted_right_side(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
     estimates = estimator.linear_estimates(expected, estimate.bank)
-    _, correction = estimator.restore_right(expected, estimates)
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     light = _unseen_structure(model, solver.coverage, estimate.restored)
@@ -137,7 +136,9 @@ def repeat_observations(
         noise_right = solver.right_side(draw)
         # Apart from the light, beside which an error of the noise is small.
         noise_estimates = estimator.linear_estimates(noise_right)
-        again, _ = estimator.restore_right(expected + noise_right, estimates + noise_estimates, correction)
+        again = estimator.restore_right(
+            expected + noise_right, estimates + noise_estimates, estimate.correction
+        )
         error = again - estimate.restored
         restored.append(model.crop(error))
         noise_of_light += (_unseen_structure(model, solver.coverage, error) - noise_of_light) / (number + 1)

@@ -107,12 +107,12 @@ def _add_survey_options(parser: argparse.ArgumentParser) -> None:
     survey.add_argument(
         "--patch-cells",
         type=_positive,
-        default=4,
+        default=3,
         metavar="N",
         help="cells of 50 pixels along each side of the inner region of a patch",
     )
     survey.add_argument(
-        "--stars", type=float, default=45.0, metavar="N", help="mean number of stars in a patch"
+        "--stars", type=float, default=30.0, metavar="N", help="mean number of stars in a patch"
     )
 
 

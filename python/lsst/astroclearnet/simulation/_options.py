@@ -152,7 +152,7 @@ class SurveyOptions:
     cell_size: int = 50
     patch_cells: int = 4
     border_cells: int = 1
-    num_patches: tuple[int, int] = (1, 2)
+    num_patches: tuple[int, int] = (2, 2)
     detector_grid: tuple[int, int] = (2, 2)
     detector_shape: tuple[int, int] = (300, 350)
     detector_gap: int = 15

@@ -31,7 +31,7 @@ from ._tiling import Tile
 _STRENGTH = 1e-3
 """Strength of the linear estimate that residuals are taken from."""
 
-_PRECISION = Precision(light=3e-3, noise=0.01)
+_PRECISION = Precision(light=3e-4, noise=0.01)
 """Of the estimate: what a bright galaxy leaves must be small beside the
 noise of an average over thousands of pixels."""
 

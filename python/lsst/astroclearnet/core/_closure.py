@@ -27,13 +27,13 @@ from ._options import ClosureOptions
 _NUM_STRENGTHS = 5
 """Number of filters between which the closure interpolates."""
 
-_PRECISION = Precision(light=1e-3, noise=0.005)
+_PRECISION = Precision(light=5e-3, noise=0.03)
 """Of corrections."""
 
-_LINEAR_PRECISION = Precision(light=1e-4, noise=0.003, edge_noise=0.5)
+_LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.2)
 """Of the linear image, on which bright stars are measured."""
 
-_DRAWN_PRECISION = Precision(light=0.03, noise=0.02)
+_DRAWN_PRECISION = Precision(light=0.01, noise=0.02)
 """Of what drawn noise adds to both."""
 
 _DRAWN_EDGE_NOISE = 0.3

@@ -17,10 +17,7 @@ import dataclasses
 import torch
 
 _BLOCK = 8
-"""Side in pixels of the blocks in which errors are judged."""
-
-_LARGEST_RATIO = 3.0
-"""Error of one block, over that which is allowed on average."""
+"""Side in pixels of the blocks in which errors at the edge are judged."""
 
 _EDGE = 4
 """Distance in pixels from missing data up to which errors converge slowly."""
@@ -28,33 +25,29 @@ _EDGE = 4
 _EDGE_LIGHT = 5e-3
 """Error that is allowed there in each block, relative to the light."""
 
-_SHALLOW = 0.3
-"""Depth below which they do, too: in the cores of saturated stars."""
-
 _DEPTH_FLOOR = 0.02
 """Least depth from which noise is told."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Errors that are allowed, as root mean square over the patch.
-
-    In a single block of 8 x 8 pixels they may be three times as large.
+    """Errors that are allowed.
 
     Attributes
     ----------
     light
-        Error, relative to the light around.
+        Root mean square of the error where data surround a pixel, over that of
+        the light there.
     noise
-        Error, in units of the noise, which adds in quadrature.  Steps that are
-        left out take noise away: up to twice as much of its variance.
+        The same in units of the noise, which adds in quadrature.  Steps that
+        are left out take noise away: up to twice as much of its variance.
     edge_noise
-        Error in each block at the edge of the data, where one waits long for
-        it; 5e-3 of the light is allowed besides.  `None` if the edge does not
-        count.
+        The same in each block at the edge of the data, where one waits long
+        for it; 5e-3 of the light is allowed besides.  `None` if the edge does
+        not count.
     """
 
-    light: float = 2e-3
+    light: float = 3e-3
     noise: float = 0.02
     edge_noise: float | None = None
 
@@ -73,14 +66,12 @@ class ErrorMeasure:
     def __init__(self, covered: torch.Tensor, depth: torch.Tensor) -> None:
         size = 2 * _EDGE + 1
         missing = torch.nn.functional.max_pool2d(1.0 - covered[None], size, stride=1, padding=_EDGE)[0]
-        inner = covered * (1.0 - missing) * (depth > _SHALLOW)
+        inner = covered * (1.0 - missing)
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))
         self._edge = covered - inner
         variance = depth.clamp(min=_DEPTH_FLOOR).reciprocal()
-        self._inner_share, self._edge_share, self._variance = _block_means(
-            torch.stack([self._inner, self._edge, variance])
-        )
+        self._edge_share, self._variance = _block_means(torch.stack([self._edge, variance]))
 
     def ratios(
         self,
@@ -107,23 +98,22 @@ class ErrorMeasure:
         ratios : `torch.Tensor`
             Shape (b,), at most 1 where a solution is good enough.
         """
-        squares = errors.square()
-        light = _block_means(solutions.square())
-        around = torch.nn.functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
-        light = torch.maximum(light, around)
-        variance = self._variance * noise.square()[:, None, None]
-        allowed = precision.light**2 * light + precision.noise**2 * variance
-        found = _block_means(squares * self._inner) / allowed
-        used = self._inner_share > 0
-        mean = found.sum(dim=(1, 2)) / self._inner_share.sum()
-        largest = (found[:, used] / self._inner_share[used]).amax(dim=1) / _LARGEST_RATIO**2
-        worst = torch.maximum(mean, largest)
+        found, light = (self._mean_square(images) for images in (errors, solutions))
+        worst = found / (precision.light**2 * light + precision.noise**2 * noise.square())
         used = self._edge_share > 0
         if precision.edge_noise is not None and bool(used.any()):
+            light = _block_means(solutions.square())
+            around = torch.nn.functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
+            light = torch.maximum(light, around)
+            variance = self._variance * noise.square()[:, None, None]
             allowed = precision.edge_noise**2 * variance + _EDGE_LIGHT**2 * light
-            found = (_block_means(squares * self._edge) / allowed)[:, used] / self._edge_share[used]
+            found = (_block_means(errors.square() * self._edge) / allowed)[:, used] / self._edge_share[used]
             worst = torch.maximum(worst, found.amax(dim=1))
         return worst.sqrt()
+
+    def _mean_square(self, images: torch.Tensor) -> torch.Tensor:
+        """Return mean squares where data surround a pixel, (b,)."""
+        return (images.square().flatten(1) @ self._inner.flatten()) / self._inner.sum()
 
 
 def _block_means(images: torch.Tensor) -> torch.Tensor:

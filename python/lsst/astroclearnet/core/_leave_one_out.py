@@ -27,7 +27,7 @@ _STRENGTH = 1e-5
 """Strength of the estimate that exposures are predicted from: of 1e-4, 1e-5
 and 1e-6 that of the smallest error where stars crowd."""
 
-_PRECISION = Precision(light=1e-3, noise=0.01)
+_PRECISION = Precision(light=1e-3, noise=0.005)
 """Of its solution."""
 
 _BASE_WIDTHS = 1.5

@@ -22,7 +22,7 @@ from ._error_measure import Precision
 from ._forward_model import ForwardModel
 from ._linear import LinearEstimator
 
-_PRECISION = Precision(light=1e-2, noise=0.05)
+_PRECISION = Precision(light=2e-2, noise=0.1)
 """Of estimates a network is fitted to."""
 
 _REACH = 9

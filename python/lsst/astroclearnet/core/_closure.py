@@ -33,7 +33,7 @@ _PRECISION = Precision(light=5e-3, noise=0.03)
 _LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.2)
 """Of the linear image, on which bright stars are measured."""
 
-_DRAWN_PRECISION = Precision(light=0.01, noise=0.02)
+_DRAWN_PRECISION = Precision(light=0.05, noise=0.03)
 """Of what drawn noise adds to both."""
 
 _DRAWN_EDGE_NOISE = 0.3

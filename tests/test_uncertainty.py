@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import (
-    Estimate,
     Estimator,
     ExposureStack,
     ForwardModel,

@@ -79,6 +79,21 @@ def test_cosmic_ray_is_found() -> None:
     assert rejected[2].sum() < 6 * track.sum()
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cosmic_ray_is_found_where_most_exposures_have_no_data(seed: int) -> None:
+    """If it fails, what a cosmic ray left in the estimate of all passes for a
+    star, as the exposures that are not there do not contradict it.
+    """
+    arrays = make_exposure_arrays(SHAPE, 3 * FWHMS, stars=STARS, gain=50.0, seed=seed)
+    arrays.good[len(FWHMS) :, :, :70] = False
+    track = np.zeros(arrays.images.shape, dtype=bool)
+    track[0, 36:45, 45:47] = True
+    arrays.images[track] += 40.0
+    rejected = find(arrays)
+    assert rejected[track].mean() > 0.95
+    assert rejected[~track].mean() < 1e-3
+
+
 def test_trail_is_found() -> None:
     """If it fails, satellites leave lines in the coadd."""
     arrays = make_arrays()

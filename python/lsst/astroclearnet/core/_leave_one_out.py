@@ -116,6 +116,7 @@ class LeaveOneOut:
     areas: torch.Tensor
     numerator: torch.Tensor
     power: torch.Tensor
+    present: torch.Tensor
     noise_ratios: torch.Tensor
     borders: torch.Tensor
 
@@ -177,6 +178,7 @@ class LeaveOneOut:
             # The adjoint of the sampling holds one factor of the area.
             power=model.total_power(weights * areas),
             borders=_near_borders(model, good),
+            present=sum(_presence(model, good, t) * weights[t] * areas[t] for t in range(len(good))),
             noise_ratios=_noise_ratios(model, good, variances, weights, weights * areas),
         )
         for t in range(stack.num_exposures):
@@ -206,6 +208,7 @@ class LeaveOneOut:
         penalised = self.power + _STRENGTH * total * inverse
         change = gain * (1.0 + withheld) * (self.numerator - self._own(exposure, everything))
         change -= (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
+        change = model.transform(model.inverse_transform(change) * self._fewer(exposure))
         correction = self._observe((change * otf)[None], exposure)
         light = everything + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
@@ -248,6 +251,15 @@ class LeaveOneOut:
         structure = maps[:1].clamp(min=0.0)
         return structure, torch.cat((options.variability * structure, maps[1:]))
 
+    def _fewer(self, exposure: int) -> torch.Tensor:
+        """Return over how many times fewer others a change of one is spread
+        where some have no data, which agree with it; shape latent_shape.
+        """
+        weights = self.data_weights * self.areas
+        own = weights[exposure] * _presence(self.model, self.good, exposure)
+        there = (self.present - own) / (weights.sum() - weights[exposure]).clamp(min=1e-30)
+        return 1.0 + self.model.embed(1.0 / there.clamp(_LEAST_COVERAGE, 1.0) - 1.0)
+
     def _frequencies(self) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.model.latent_shape
         device = self.good.device
@@ -279,6 +291,12 @@ class LeaveOneOut:
 
     def _index(self, exposure: int) -> torch.Tensor:
         return torch.tensor([exposure], device=self.good.device)
+
+
+def _presence(model: ForwardModel, good: torch.Tensor, exposure: int) -> torch.Tensor:
+    """Return the share of pixels in which an exposure has data, (H, W)."""
+    index = torch.tensor([exposure], device=good.device)
+    return model.sampling.mean(good[index].to(torch.float32), index)[0]
 
 
 def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:

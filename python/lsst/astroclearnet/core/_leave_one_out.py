@@ -164,6 +164,9 @@ class LeaveOneOut:
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape
+        present = torch.zeros(model.shape, device=good.device)
+        for t, share in enumerate(weights * areas):
+            present.addcmul_(share, _presence(model, good, t))
         predictor = cls(
             stack=stack,
             model=model,
@@ -178,7 +181,7 @@ class LeaveOneOut:
             # The adjoint of the sampling holds one factor of the area.
             power=model.total_power(weights * areas),
             borders=_near_borders(model, good),
-            present=sum(_presence(model, good, t) * weights[t] * areas[t] for t in range(len(good))),
+            present=present,
             noise_ratios=_noise_ratios(model, good, variances, weights, weights * areas),
         )
         for t in range(stack.num_exposures):

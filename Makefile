@@ -8,7 +8,6 @@ ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 # Two tests at a time of one thread each; those of a file share what they set up.
 JOBS ?= 2
 TEST_ENV := $(ENV) OMP_NUM_THREADS="$${OMP_NUM_THREADS:-1}"
-PYTEST := pytest -n $(JOBS) --dist loadfile
 
 help:
 	@echo "make demo       simulate a survey, restore its coadds, compare; results in demo/"
@@ -27,11 +26,11 @@ demo: .venv/.done
 	@$(ENV) astroclearnet demo demo
 
 test: lint
-	@$(TEST_ENV) $(PYTEST)
+	@$(TEST_ENV) pytest -n $(JOBS) --dist loadfile
 
 # Exit status 5 of pytest means that no test was selected.
 test-slow: .venv/.done
-	@$(TEST_ENV) $(PYTEST) --run-slow -m slow || \
+	@$(TEST_ENV) pytest --run-slow -m slow || \
 	{ status=$$?; [ $$status -eq 5 ] && echo "no slow tests"; } || exit $$status
 
 # With the interpreter of the stack and not that of .venv.

@@ -103,6 +103,9 @@ class LeaveOneOut:
     and W' are those of the others, is R + D with
 
         D = (2 - G') (N - N(t)) / A' - (W' / W)^2 (A / A')^2 (2 - G) N / A.
+
+    Pixels without data count as agreeing with R, so that D is divided by the
+    share of the others that have data.
     """
 
     stack: ExposureStack

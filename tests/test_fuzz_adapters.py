@@ -233,6 +233,7 @@ def test_some_visit_images(case: Case) -> None:
 # Of the conversion of units.
 @pytest.mark.filterwarnings("ignore:overflow encountered in multiply:RuntimeWarning")
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(max_examples=1500, **FUZZ)
 @given(CASES)
 def test_many_visit_images(case: Case) -> None:

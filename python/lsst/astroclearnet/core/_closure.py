@@ -30,14 +30,14 @@ _NUM_STRENGTHS = 5
 _PRECISION = Precision(light=5e-3, noise=0.03)
 """Of corrections."""
 
-_LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.2)
+_LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.1)
 """Of the linear image, on which bright stars are measured."""
 
 _DRAWN_PRECISION = Precision(light=0.05, noise=0.03)
-"""Of what drawn noise adds to both."""
+"""Of what drawn noise adds to corrections."""
 
-_DRAWN_EDGE_NOISE = 0.3
-"""The same of the linear image, at the edge of the data."""
+_DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
+"""Of the linear image of drawn noise."""
 
 _SHARPEST = 5e-6
 """Strength, over that on blank sky, below which it never falls: noise rises
@@ -226,8 +226,7 @@ class Closure:
         linear : `torch.Tensor`
             Shape latent_shape, at the target PSF for every flux.
         """
-        noise_precision = dataclasses.replace(_DRAWN_PRECISION, edge_noise=_DRAWN_EDGE_NOISE)
-        precision = noise_precision if drawn else _LINEAR_PRECISION
+        precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
         return self.estimator.solve_right(right, (self.linear_strength,), start=start, precision=precision)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ _BLOCK = 8
 _EDGE = 4
 """Distance in pixels from missing data up to which errors converge slowly."""
 
-_EDGE_LIGHT = 5e-3
+_EDGE_LIGHT = 1e-3
 """Error that is allowed there in each block, relative to the light."""
 
 _DEPTH_FLOOR = 0.02
@@ -43,7 +43,7 @@ class Precision:
         are left out take noise away: up to twice as much of its variance.
     edge_noise
         The same in each block at the edge of the data, where one waits long
-        for it; 5e-3 of the light is allowed besides.  `None` if the edge does
+        for it; 1e-3 of the light is allowed besides.  `None` if the edge does
         not count.
     """
 
@@ -103,8 +103,6 @@ class ErrorMeasure:
         used = self._edge_share > 0
         if precision.edge_noise is not None and bool(used.any()):
             light = _block_means(solutions.square())
-            around = torch.nn.functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
-            light = torch.maximum(light, around)
             variance = self._variance * noise.square()[:, None, None]
             allowed = precision.edge_noise**2 * variance + _EDGE_LIGHT**2 * light
             found = (_block_means(errors.square() * self._edge) / allowed)[:, used] / self._edge_share[used]

@@ -119,7 +119,7 @@ class LeaveOneOut:
     areas: torch.Tensor
     numerator: torch.Tensor
     power: torch.Tensor
-    present: torch.Tensor
+    covered: torch.Tensor
     noise_ratios: torch.Tensor
     borders: torch.Tensor
 
@@ -167,9 +167,7 @@ class LeaveOneOut:
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape
-        present = torch.zeros(model.shape, device=good.device)
-        for t, share in enumerate(weights * areas):
-            present.addcmul_(share, _presence(model, good, t))
+        covered = _covered_by_others(model, good, weights * areas)
         predictor = cls(
             stack=stack,
             model=model,
@@ -184,8 +182,10 @@ class LeaveOneOut:
             # The adjoint of the sampling holds one factor of the area.
             power=model.total_power(weights * areas),
             borders=_near_borders(model, good),
-            present=present,
-            noise_ratios=_noise_ratios(model, good, variances, weights, weights * areas),
+            covered=covered,
+            noise_ratios=_noise_ratios(
+                model, good * variances * weights[:, None, None], weights * areas, covered
+            ),
         )
         for t in range(stack.num_exposures):
             predictor.numerator.add_(predictor._own(t, predictor._predict(t)))
@@ -214,7 +214,8 @@ class LeaveOneOut:
         penalised = self.power + _STRENGTH * total * inverse
         change = gain * (1.0 + withheld) * (self.numerator - self._own(exposure, everything))
         change -= (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
-        change = model.transform(model.inverse_transform(change) * self._fewer(exposure))
+        fewer = 1.0 + model.embed(1.0 / self.covered[exposure] - 1.0)
+        change = model.transform(model.inverse_transform(change) * fewer)
         correction = self._observe((change * otf)[None], exposure)
         light = everything + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
@@ -257,15 +258,6 @@ class LeaveOneOut:
         structure = maps[:1].clamp(min=0.0)
         return structure, torch.cat((options.variability * structure, maps[1:]))
 
-    def _fewer(self, exposure: int) -> torch.Tensor:
-        """Return over how many times fewer others a change of one is spread
-        where some have no data, which agree with it; shape latent_shape.
-        """
-        weights = self.data_weights * self.areas
-        own = weights[exposure] * _presence(self.model, self.good, exposure)
-        there = (self.present - own) / (weights.sum() - weights[exposure]).clamp(min=1e-30)
-        return 1.0 + self.model.embed(1.0 / there.clamp(_LEAST_COVERAGE, 1.0) - 1.0)
-
     def _frequencies(self) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.model.latent_shape
         device = self.good.device
@@ -299,12 +291,6 @@ class LeaveOneOut:
         return torch.tensor([exposure], device=self.good.device)
 
 
-def _presence(model: ForwardModel, good: torch.Tensor, exposure: int) -> torch.Tensor:
-    """Return the share of pixels in which an exposure has data, (H, W)."""
-    index = torch.tensor([exposure], device=good.device)
-    return model.sampling.mean(good[index].to(torch.float32), index)[0]
-
-
 def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
     """Return whether all data end near a pixel, (n, h, w), 0 or 1."""
     covered = model.sampling.mean(good.to(torch.float32)).sum(dim=0) > _LEAST_COVERAGE
@@ -313,24 +299,24 @@ def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
     return model.sampling.look_up(near.expand(len(good), -1, -1))
 
 
+def _covered_by_others(model: ForwardModel, good: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return how much of the weight of the others is there, (n, H, W)."""
+    present = model.sampling.mean(good.to(shares.dtype)) * shares[:, None, None]
+    others = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
+    return ((present.sum(dim=0) - present) / others).clamp(min=_LEAST_COVERAGE)
+
+
 def _noise_ratios(
-    model: ForwardModel,
-    good: torch.Tensor,
-    variances: torch.Tensor,
-    weights: torch.Tensor,
-    shares: torch.Tensor,
+    model: ForwardModel, weighted: torch.Tensor, shares: torch.Tensor, covered: torch.Tensor
 ) -> torch.Tensor:
     """Return the variance of predictions over that of typical noise.
 
     It follows the noise of the others and how many of them are there; shape
     (n, h, w).
     """
-    noise = model.sampling.mean(good * variances * weights[:, None, None])
-    present = model.sampling.mean(good.to(variances.dtype))
-    noise, present = (maps * shares[:, None, None] for maps in (noise, present))
-    total = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
-    covered = ((present.sum(dim=0) - present) / total).clamp(min=_LEAST_COVERAGE)
-    return model.sampling.look_up((noise.sum(dim=0) - noise).clamp(min=0.0) / total / covered**2)
+    noise = model.sampling.mean(weighted) * shares[:, None, None]
+    others = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
+    return model.sampling.look_up((noise.sum(dim=0) - noise).clamp(min=0.0) / others / covered**2)
 
 
 def _dilate(image: torch.Tensor, radius: int) -> torch.Tensor:

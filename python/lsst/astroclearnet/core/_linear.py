@@ -39,6 +39,7 @@ _PENALTY_FLOOR = 0.02
 """Penalty, relative to that of full depth, where there is no data."""
 
 _PRECISION = Precision()
+"""Of estimates that nobody measures on."""
 
 _LOCAL_FWHM = 3.0
 """FWHM in pixels over which the preconditioner follows the weights."""

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of images from plain arrays: torch and numpy only."""
+"""Restoration of images from plain arrays, without any Rubin package."""
 
 from ._errors import InputError, NoUsableDataError, RestorationError
 from ._options import (

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "BackgroundDifferences",
-    "fit_background_differences",
-)
+__all__ = ("BackgroundDifferences", "fit_background_differences")
 
 import dataclasses
 import functools

@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "SkyNoise",
-    "log_sky_noise",
-    "measure_sky_noise",
-)
+__all__ = ("SkyNoise", "log_sky_noise", "measure_sky_noise")
 
 import dataclasses
 import logging

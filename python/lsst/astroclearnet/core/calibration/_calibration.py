@@ -9,10 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Agreement",
-    "reach_agreement",
-)
+__all__ = ("Agreement", "reach_agreement")
 
 import dataclasses
 from collections.abc import Iterable, Iterator

@@ -9,12 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Contradictions",
-    "Departures",
-    "find_contradictions",
-    "measure_departures",
-)
+__all__ = ("Contradictions", "Departures", "find_contradictions", "measure_departures")
 
 import dataclasses
 from collections.abc import Iterable

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Estimate",
-    "Estimator",
-)
+__all__ = ("Estimate", "Estimator")
 
 import dataclasses
 

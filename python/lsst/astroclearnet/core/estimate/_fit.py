@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "FitHistory",
-    "ProgressCallback",
-    "fit_network",
-)
+__all__ = ("FitHistory", "ProgressCallback", "fit_network")
 
 import copy
 import dataclasses

@@ -10,12 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "TrainingSample",
-    "deal_folds",
-    "draw_windows",
-    "make_samples",
-)
+__all__ = ("TrainingSample", "deal_folds", "draw_windows", "make_samples")
 
 import dataclasses
 

@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "SolveStatus",
-    "collect_solves",
-    "record_solve",
-)
+__all__ = ("SolveStatus", "collect_solves", "record_solve")
 
 import contextlib
 import contextvars

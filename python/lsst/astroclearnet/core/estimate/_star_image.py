@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "star_departure",
-    "star_image",
-    "strength_for_departure",
-)
+__all__ = ("star_departure", "star_image", "strength_for_departure")
 
 import math
 

@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "fast_length",
-    "masked_medians",
-    "smooth",
-)
+__all__ = ("fast_length", "masked_medians", "smooth")
 
 import scipy.fft
 import torch

@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "fwhm_to_sigma",
-    "gaussian_kernel",
-    "kernel_fwhm",
-)
+__all__ = ("fwhm_to_sigma", "gaussian_kernel", "kernel_fwhm")
 
 import math
 

@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "free_plane",
-    "is_blank",
-    "second_difference",
-)
+__all__ = ("free_plane", "is_blank", "second_difference")
 
 import dataclasses
 from collections.abc import Iterator

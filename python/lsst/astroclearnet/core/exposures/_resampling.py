@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "ResampledPlanes",
-    "resample",
-    "resample_kernel",
-)
+__all__ = ("ResampledPlanes", "resample", "resample_kernel")
 
 import dataclasses
 import math

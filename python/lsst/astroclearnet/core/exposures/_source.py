@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "ExposureCut",
-    "ExposureSource",
-    "StackSource",
-)
+__all__ = ("ExposureCut", "ExposureSource", "StackSource")
 
 import dataclasses
 from typing import Protocol

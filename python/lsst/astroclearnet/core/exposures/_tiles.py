@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Tile",
-    "TileGrid",
-)
+__all__ = ("Tile", "TileGrid")
 
 import dataclasses
 import math

@@ -9,10 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "CompiledInterpolation",
-    "SparseInterpolation",
-)
+__all__ = ("CompiledInterpolation", "SparseInterpolation")
 
 import warnings
 from abc import ABC, abstractmethod

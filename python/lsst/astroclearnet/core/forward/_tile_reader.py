@@ -10,11 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "Part",
-    "PartReader",
-    "SettledPart",
-)
+__all__ = ("Part", "PartReader", "SettledPart")
 
 import dataclasses
 from collections.abc import Iterator, Sequence

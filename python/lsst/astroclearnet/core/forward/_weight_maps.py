@@ -9,12 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "DEPTH_FLOOR",
-    "WeightMaps",
-    "iterate_weight_maps",
-    "weight_maps",
-)
+__all__ = ("DEPTH_FLOOR", "WeightMaps", "iterate_weight_maps", "weight_maps")
 
 import dataclasses
 from collections.abc import Iterator

@@ -10,13 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "RepeatedErrors",
-    "draw_noise",
-    "linear_variance",
-    "repeat_observations",
-    "restored_variance",
-)
+__all__ = ("RepeatedErrors", "draw_noise", "linear_variance", "repeat_observations", "restored_variance")
 
 import dataclasses
 from collections.abc import Iterable, Iterator

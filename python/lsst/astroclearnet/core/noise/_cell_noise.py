@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "CellLayout",
-    "CellNoise",
-)
+__all__ = ("CellLayout", "CellNoise")
 
 import dataclasses
 import math

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "information_shares",
-    "point_source_information",
-)
+__all__ = ("information_shares", "point_source_information")
 
 import numpy as np
 

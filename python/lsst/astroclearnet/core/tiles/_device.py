@@ -10,12 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "is_out_of_memory",
-    "limit_device_memory",
-    "make_generator",
-    "select_device",
-)
+__all__ = ("is_out_of_memory", "limit_device_memory", "make_generator", "select_device")
 
 import gc
 

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "MemoryPlan",
-    "plan_memory",
-)
+__all__ = ("MemoryPlan", "plan_memory")
 
 import dataclasses
 

@@ -10,12 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "FailedTile",
-    "MaskBit",
-    "RestorationResult",
-    "StackResult",
-)
+__all__ = ("FailedTile", "MaskBit", "RestorationResult", "StackResult")
 
 import dataclasses
 import enum

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "TileRestorer",
-    "TileResult",
-)
+__all__ = ("TileRestorer", "TileResult")
 
 import dataclasses
 from collections.abc import Iterator

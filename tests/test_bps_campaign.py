@@ -145,8 +145,12 @@ class Campaign:
         return path
 
     def modification_times(self) -> dict[str, int]:
-        """Return when each file of a restored coadd was written."""
-        files = (self.repo / RUN / "restored_coadd").rglob("*.fits")
+        """Return when each file of a restored coadd was written.
+
+        What a killed process left of a transfer has other characters in front
+        of its name.
+        """
+        files = (self.repo / RUN / "restored_coadd").rglob("restored_coadd_*.fits")
         return {path.name: path.stat().st_mtime_ns for path in files}
 
     def patches(self) -> list[int]:
@@ -245,7 +249,8 @@ def test_campaign_survives_its_submitter(campaign: Campaign) -> None:
     assert campaign.patches() == [0, 1, 2]
     after = campaign.modification_times()
     assert len(after) == NUM_PATCHES
-    first = next(iter(before))
+    # The next patch may have been written and not yet recorded as done.
+    first = min(before, key=lambda name: before[name])
     assert after[first] == before[first]
     log = campaign.log_path("restorePatches_test_map_3_001").read_text()
     assert "Skipping already-successful quantum" in log

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import quality
-from benchmarks._methods import METHODS
-from benchmarks._table import make_report
-from benchmarks.quality import Task, main
-from lsst.astroclearnet.simulation import SceneOptions
+from astroclearnet_benchmarks.quality import command as quality
+from astroclearnet_benchmarks.quality.command import Task, main
+from astroclearnet_benchmarks.quality.methods import METHODS
+from astroclearnet_benchmarks.quality.table import make_report
+from astroclearnet_benchmarks.scenes import SceneOptions
 
 
 def test_command_writes_a_table_and_resumes(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_process_that_dies_does_not_end_the_run(monkeypatch: pytest.MonkeyPatc
     """
     monkeypatch.setattr(quality, "_run", DeadlyRun("psf_matched"))
     fork = multiprocessing.get_context("fork")
-    monkeypatch.setattr(quality, "_make_pool", lambda: ProcessPoolExecutor(1, mp_context=fork))
+    monkeypatch.setattr(quality, "make_pool", lambda: ProcessPoolExecutor(1, mp_context=fork))
     tasks = [
         Task(method, SceneOptions(kind="blank", seed=seed), 3.0)
         for seed in (1, 2)

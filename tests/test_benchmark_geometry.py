@@ -286,7 +286,7 @@ def test_numbers_and_page() -> None:
     assert compare(math.nan, 0.5, " %") == "0.5 %: not measured"
     section = Section("psf", "command", "version 1", "2026-01-01", "machine", [])
     assert Section.from_dict(json.loads(json.dumps(dataclasses.asdict(section)))) == section
-    assert "## Psf" in make_page([section])
+    assert "## Psf" in make_page([section], title="Page", introduction="Words.")
 
 
 def test_runner_remembers(tmp_path: Path) -> None:

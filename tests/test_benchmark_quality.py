@@ -34,7 +34,10 @@ from astroclearnet_benchmarks.quality.stars import (
     star_photometry,
 )
 from astroclearnet_benchmarks.scenes import Scene, SceneOptions, simulate_scene
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, LinearEstimator, LocalNoise, linear_noise
+from lsst.astroclearnet.core import ExposureStack, linear_noise
+from lsst.astroclearnet.core.estimate import LinearEstimator
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.noise import LocalNoise
 from lsst.astroclearnet.metrics import correlation_matrix
 from lsst.astroclearnet.simulation import ArtefactOptions
 

@@ -25,7 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsst.astroclearnet.core import PartReader, RestoreOptions, StackSource, TileGrid, reach_agreement
+from lsst.astroclearnet.core import RestoreOptions
+from lsst.astroclearnet.core.calibration import reach_agreement
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.forward import PartReader
 
 from ..processes import make_pool, start_logging
 from ..record import Section, Table, data_folder, make_page, make_parser

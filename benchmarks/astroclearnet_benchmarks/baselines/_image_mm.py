@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lsst.astroclearnet.core import ExposureStack, InputError, masked_medians
+from lsst.astroclearnet.core import ExposureStack, InputError
+from lsst.astroclearnet.core.exposures import masked_medians
 
 from ._point_model import PointModel
 from ._restorer import Restoration, Restorer

@@ -20,15 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lsst.astroclearnet.core import (
-    DEPTH_FLOOR,
-    ExposureStack,
-    ForwardModel,
-    LinearEstimator,
-    Precision,
-    kernel_fwhm,
-    likelihood_variances,
-)
+from lsst.astroclearnet.core import ExposureStack, kernel_fwhm
+from lsst.astroclearnet.core.estimate import LinearEstimator, Precision
+from lsst.astroclearnet.core.forward import DEPTH_FLOOR, ForwardModel
+from lsst.astroclearnet.core.outliers import likelihood_variances
 
 from ._coadd import coadd_psf, inverse_variance_coadd
 from ._psf_matched import psf_matched_coadd

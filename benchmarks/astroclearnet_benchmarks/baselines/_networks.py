@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from lsst.astroclearnet.core import ExposureStack, masked_medians
+from lsst.astroclearnet.core import ExposureStack
+from lsst.astroclearnet.core.exposures import masked_medians
 
 
 def noise_unit(stack: ExposureStack) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, InputError
+from lsst.astroclearnet.core import ExposureStack, InputError
+from lsst.astroclearnet.core.forward import ForwardModel
 
 _MIN_SENSITIVITY = 1e-3
 """Response to a latent pixel, relative to the best one, below which it is

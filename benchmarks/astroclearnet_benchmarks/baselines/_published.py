@@ -21,7 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lsst.astroclearnet.core import ExposureStack, InputError, huber, make_generator, masked_medians
+from lsst.astroclearnet.core import ExposureStack, InputError
+from lsst.astroclearnet.core.estimate import huber
+from lsst.astroclearnet.core.exposures import masked_medians
+from lsst.astroclearnet.core.tiles import make_generator
 
 from ._networks import descend, noise_unit
 from ._point_model import PointModel

@@ -22,7 +22,9 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import binary_dilation
 
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, RejectionOptions, reject_outliers
+from lsst.astroclearnet.core import ExposureStack, RejectionOptions
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.outliers import reject_outliers
 
 from ..processes import start_logging
 from ..record import Section, Table, make_page, make_parser

@@ -21,12 +21,12 @@ from lsst.astroclearnet.core import (
     FitOptions,
     NoiseOptions,
     RestoreOptions,
-    TileGrid,
     TilingOptions,
     fwhm_to_sigma,
     plan_memory,
     restore_exposures,
 )
+from lsst.astroclearnet.core.exposures import TileGrid
 
 from ..record import Table
 from .run import TARGET

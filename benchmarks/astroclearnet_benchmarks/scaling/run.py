@@ -22,11 +22,11 @@ from lsst.astroclearnet.core import (
     NoiseOptions,
     RestoreOptions,
     Tile,
-    TileGrid,
     TilingOptions,
     plan_memory,
     restore_exposures,
 )
+from lsst.astroclearnet.core.exposures import TileGrid
 
 from ..processes import peak_memory
 from .source import SyntheticSource

@@ -18,15 +18,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    FilterBank,
-    ForwardModel,
-    MixingNetwork,
-    RestoreOptions,
-    make_generator,
-    restore,
-)
+from lsst.astroclearnet.core import ExposureStack, RestoreOptions, restore
+from lsst.astroclearnet.core.estimate import FilterBank, MixingNetwork
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.tiles import make_generator
 
 from ..baselines import ImageMM, Restorer, RichardsonLucy
 from ..processes import start_logging

@@ -138,15 +138,6 @@ class _Sky:
 def make_case(fault: str, seed: int) -> Case:
     """Make rotated and dithered exposures on their own pixels.
 
-    Parameters
-    ----------
-    fault
-        One of `FAULTS`: one exposure has half or twice the flux, lies 1.5 to
-        8 pixels from the others, or is 5 to 10 % wider or narrower than its
-        PSF.
-    seed
-        Which sky, noise and number of exposures.
-
     Returns
     -------
     case : `Case`
@@ -256,24 +247,7 @@ def _bleeds(light: Array) -> npt.NDArray[np.bool_]:
 
 
 def make_night_case(file: Path, fault: str, seed: int) -> Case:
-    """Make a case of real exposures of one night.
-
-    Parameters
-    ----------
-    file
-        ``night.npz``: arrays ``images``, ``variances``, ``good`` and
-        ``psfs`` of five exposures on one grid.
-    fault
-        ``none`` or ``flux``.
-    seed
-        Which exposures, and which window of 180 pixels.
-
-    Returns
-    -------
-    case : `Case`
-        Four or five exposures, one of which has half or twice the flux if
-        that is the fault.
-    """
+    """Make a case of real exposures of one night."""
     rng = np.random.default_rng(seed)
     with np.load(file) as night:
         arrays = {name: night[name] for name in ("images", "variances", "good", "psfs")}

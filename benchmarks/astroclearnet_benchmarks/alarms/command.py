@@ -58,18 +58,7 @@ _INTRODUCTION = (
 
 
 def measure_case(case: Case) -> dict[str, Any]:
-    """Compare the exposures of a case.
-
-    Parameters
-    ----------
-    case
-        The case.
-
-    Returns
-    -------
-    record : `dict`
-        Plain values: what is known of the case, and what was found.
-    """
+    """Compare the exposures of a case."""
     start = time.monotonic()
     tiles = TileGrid.cover(case.stack.shape, 1024).tiles
     reader = PartReader(StackSource(case.stack), tiles, case.target_fwhm, torch.device("cpu"))

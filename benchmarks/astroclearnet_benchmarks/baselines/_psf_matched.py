@@ -151,26 +151,7 @@ def _match(
     psf: NDArray[Any],
     target_fwhm: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Convolve one exposure with its matching kernel.
-
-    Parameters
-    ----------
-    image, variance
-        Exposure without holes and its variance, shape (H, W).
-    absent
-        True on pixels that were filled, shape (H, W).
-    psf
-        PSF stamp, shape (P, P).
-    target_fwhm
-        Width of the target in pixels.
-
-    Returns
-    -------
-    image, variance : `numpy.ndarray`
-        Matched exposure and its variance, shape (H, W).
-    share : `numpy.ndarray`
-        Share of the kernel's absolute weight on filled pixels, shape (H, W).
-    """
+    """Convolve one exposure with its matching kernel."""
     height, width = image.shape
     pad = min(psf.shape[0], height, width)
     shape = (height + 2 * pad, width + 2 * pad)

@@ -63,22 +63,7 @@ _CASES = (
 
 
 def measure_accuracy(runner: Runner, *, count: int, quick: bool) -> list[Table]:
-    """Measure bright stars behind all projections.
-
-    Parameters
-    ----------
-    runner
-        Runs what takes long.
-    count
-        Number of scenes; each projection gets half of it, at least one.
-    quick
-        Whether tiny scenes and one projection will do.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        One table.
-    """
+    """Measure bright stars behind all projections."""
     size, number, seeds = (100, 3, 1) if quick else (100, 6, max(1, count // 2))
     rows: list[dict[str, str]] = []
     notes = []

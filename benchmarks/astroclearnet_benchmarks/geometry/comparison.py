@@ -59,22 +59,7 @@ _RAY_LEGEND = (
 
 
 def measure_comparison(runner: Runner, *, count: int, quick: bool) -> list[Table]:
-    """Compare bias, scatter, pairs, time, memory and rejection.
-
-    Parameters
-    ----------
-    runner
-        Runs what takes long.
-    count
-        Number of scenes; a third of them with cosmic rays, too.
-    quick
-        Whether tiny scenes will do.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        The tables.
-    """
+    """Compare bias, scatter, pairs, time, memory and rejection."""
     size, number = (100, 3) if quick else (200, 12)
     clean = [
         Run(way, "survey", _FIRST_SEED + k, size, number, _SIGNAL_TO_NOISE, pair_share=_PAIR_SHARE)
@@ -100,24 +85,7 @@ def measure_comparison(runner: Runner, *, count: int, quick: bool) -> list[Table
 
 
 def pooled(records: Sequence[dict[str, Any]], way: str, product: str, what: str) -> np.ndarray:
-    """Return all rows of some runs.
-
-    Parameters
-    ----------
-    records
-        Records of runs.
-    way
-        Pixels that the likelihood is of.
-    product
-        Name of the product.
-    what
-        Name of the rows.
-
-    Returns
-    -------
-    rows : `numpy.ndarray`
-        Two-dimensional.
-    """
+    """Return all rows of some runs."""
     chosen = [r["products"][product][what] for r in records if r["way"] == way]
     return np.array([row for rows in chosen for row in rows], dtype=float).reshape(sum(map(len, chosen)), -1)
 
@@ -148,11 +116,6 @@ def paired_difference(native: np.ndarray, resampled: np.ndarray) -> dict[str, Fi
 
     Both see the same noise, so that their difference is known far better than
     either of them.
-
-    Parameters
-    ----------
-    native, resampled
-        Rows of `measure_image` of one bin.
 
     Returns
     -------

@@ -43,18 +43,6 @@ def moffat(fwhm: float, g1: float, g2: float) -> galsim.GSObject:
 
     Stars whose light leaves the stamp of the PSF have less flux by that than
     they truly have, which is not what is measured here.
-
-    Parameters
-    ----------
-    fwhm
-        FWHM in arcsec.
-    g1, g2
-        Reduced shear on the axes west and north.
-
-    Returns
-    -------
-    profile : `galsim.GSObject`
-        Profile of unit flux, before integration over the pixel.
     """
     return _UNIT_MOFFAT.dilate(fwhm).shear(g1=g1, g2=g2)
 
@@ -135,22 +123,7 @@ class TruePsf(PointSpreadFunction):
 
 
 def draw_star(conditions: Conditions, x: float, y: float, *, center: tuple[float, float]) -> galsim.Image:
-    """Draw a star of unit flux.
-
-    Parameters
-    ----------
-    conditions
-        The exposure.
-    x, y
-        Position whose PSF it has.
-    center
-        Column and row that it is centred on.
-
-    Returns
-    -------
-    stamp : `galsim.Image`
-        The pixels, with all light.
-    """
+    """Draw a star of unit flux."""
     stamp = galsim.ImageD(conditions.stamp_size, conditions.stamp_size)
     stamp.setCenter(round(center[0]), round(center[1]))
     (local,) = local_wcs(conditions.projection, x=np.array([x]), y=np.array([y]))
@@ -183,20 +156,7 @@ class Sky:
 
 
 def local_stamps(sky: Sky, conditions: Conditions) -> list[galsim.Image]:
-    """Draw all stars of unit flux on one exposure.
-
-    Parameters
-    ----------
-    sky
-        The stars.
-    conditions
-        The exposure.
-
-    Returns
-    -------
-    stamps : `list` [`galsim.Image`]
-        One for each star, with bounds in pixels of the detector.
-    """
+    """Draw all stars of unit flux on one exposure."""
     bbox = sky.geometry.bbox
     position = conditions.projection.sky_to_pixel(
         sky.geometry.projection.pixel_to_sky(x=sky.x + bbox.x.min, y=sky.y + bbox.y.min)
@@ -219,29 +179,9 @@ def expose(
 ) -> VisitImage:
     """Expose a detector.
 
-    The variance plane is made of the recorded electrons, as pipelines do.
-
-    Parameters
-    ----------
-    conditions
-        The exposure.
-    stamps
-        Stars of unit flux.
-    flux
-        Their fluxes in nJy.
-    rng
-        Random numbers of the noise; without them there is none, and the
-        variance plane is the expected one.
-    cosmic_rays
-        Function that adds cosmic rays to electrons and returns those that
-        are flagged.
-    psf
-        PSF of the visit image; by default the true one.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        Sky-subtracted image in nJy.
+    The variance plane is made of the recorded electrons, as pipelines do;
+    without ``rng`` there is no noise, and it is the expected one.  By default
+    the PSF of the image is the true one.
     """
     bbox = conditions.bbox
     image = galsim.ImageD(

@@ -71,22 +71,7 @@ _MOIRE_LEGEND = (
 
 
 def measure_noise(runner: Runner, *, count: int, quick: bool) -> list[Table]:
-    """Measure the noise of the linear product.
-
-    Parameters
-    ----------
-    runner
-        Runs what takes long.
-    count
-        Ten realisations each, at least 30.
-    quick
-        Whether few realisations will do.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        One table of variances and one of moire.
-    """
+    """Measure the noise of the linear product."""
     size, number, draws = (100, 3, 4) if quick else (200, 6, max(30, 10 * count))
     variances, moires = [], []
     for scene in list(_SCENES)[: 1 if quick else None]:
@@ -128,27 +113,7 @@ def measure_noise(runner: Runner, *, count: int, quick: bool) -> list[Table]:
 
 
 def run_noise(scene: str, way: str, size: int, number: int, draws: int) -> dict[str, Any]:
-    """Measure the noise of one kind of exposures.
-
-    Parameters
-    ----------
-    scene
-        ``survey`` or ``nearly aligned``.
-    way
-        Pixels that the likelihood is of.
-    size
-        Side of the patch in pixels.
-    number
-        Number of exposures.
-    draws
-        Number of noise realisations that are measured.
-
-    Returns
-    -------
-    figures : `dict`
-        Ratios of variances ``all``, ``phase`` and ``block`` with errors, and
-        the figures of the table of moire.
-    """
+    """Measure the noise of one kind of exposures."""
     field = make_field("survey", seed=7300, size=size, number=number)
     if scene != "survey":
         field = _aligned(field)
@@ -247,21 +212,7 @@ def _worst(ratio: Array, bins: npt.NDArray[np.int64]) -> tuple[float, float]:
 
 
 def moire_frequencies(field: Field, images: list[VisitImage]) -> Array:
-    """Return the beats between the pixels of exposures and of the patch.
-
-    Parameters
-    ----------
-    field
-        Geometry of the patch.
-    images
-        The exposures.
-
-    Returns
-    -------
-    frequencies : `numpy.ndarray`
-        Shape (n, 2), cycles per pixel of the patch along y and x, more
-        than 0.02.
-    """
+    """Return the beats between the pixels of exposures and of the patch."""
     found: list[Array] = []
     for image in images:
         y, x = _positions(field, image)
@@ -290,13 +241,6 @@ def _largest(image: Array, frequencies: Array) -> tuple[float, float]:
 
 def peak_over_surroundings(image: Array, frequency: Array) -> tuple[float, float]:
     """Compare the power at a frequency with that around it.
-
-    Parameters
-    ----------
-    image
-        The image, whose mean does not matter.
-    frequency
-        Cycles per pixel along y and x.
 
     Returns
     -------

@@ -78,22 +78,7 @@ class Field:
 
 
 def square_patch(ra: float, dec: float, size: int, pixel_scale: float) -> PatchGeometry:
-    """Return a patch without neighbours.
-
-    Parameters
-    ----------
-    ra, dec
-        ICRS position of its centre in degrees.
-    size
-        Side in pixels, a multiple of 50.
-    pixel_scale
-        Size of a pixel in arcsec.
-
-    Returns
-    -------
-    geometry : `lsst.astroclearnet.adapters.PatchGeometry`
-        The patch, made of cells of 50 pixels.
-    """
+    """Return a patch without neighbours."""
     tract = TractGeometry(
         tract=0,
         ra_deg=ra,
@@ -116,28 +101,7 @@ def view(
     rotation: float = 0.0,
     scale: float = 1.0,
 ) -> SkyProjection[DetectorFrame]:
-    """Return a projection of other pixels on the same focal plane.
-
-    Parameters
-    ----------
-    base
-        Projection of a detector.
-    center
-        Column and row in its pixels that the new pixels are centred on.
-    size
-        Side of the new detector in pixels.
-    visit
-        ID of the visit.
-    rotation
-        Angle in degrees by which the new pixels are rotated.
-    scale
-        Size of the new pixels in old ones.
-
-    Returns
-    -------
-    projection : `lsst.images.SkyProjection`
-        Projection of the new detector.
-    """
+    """Return a projection of other pixels on the same focal plane."""
     frame = DetectorFrame(instrument="TestCam", visit=visit, detector=0, bbox=Box.from_shape((size, size)))
     angle = math.radians(rotation)
     linear = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -150,22 +114,6 @@ def view(
 
 def make_field(name: str, *, seed: int, size: int, number: int) -> Field:
     """Return exposures behind one kind of projections.
-
-    Parameters
-    ----------
-    name
-        One of `PROJECTIONS`.
-    seed
-        Seed of pointings and conditions.
-    size
-        Side of the patch in pixels, a multiple of 50.
-    number
-        Number of exposures.
-
-    Returns
-    -------
-    field : `Field`
-        The patch and its exposures.
 
     Raises
     ------

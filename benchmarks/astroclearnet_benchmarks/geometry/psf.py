@@ -51,22 +51,7 @@ _LEGEND = (
 
 
 def measure_psf(runner: Runner, *, count: int, quick: bool) -> list[Table]:
-    """Look for steps at the borders of cells.
-
-    Parameters
-    ----------
-    runner
-        Runs what takes long.
-    count
-        Not used: one scene without noise tells everything.
-    quick
-        Whether a tiny scene will do.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        One table.
-    """
+    """Look for steps at the borders of cells."""
     del count
     size, number = (150, 2) if quick else (300, 4)
     job = Run("native", "survey", 7200, size, number, (1000.0, 1000.1), noise=False, num_draws=1)
@@ -97,18 +82,7 @@ def measure_psf(runner: Runner, *, count: int, quick: bool) -> list[Table]:
 
 
 def run_varying(job: Run) -> dict[str, Any]:
-    """Restore a grid of stars whose PSF varies over the patch.
-
-    Parameters
-    ----------
-    job
-        The run.
-
-    Returns
-    -------
-    record : `dict`
-        As of `benchmarks._geometry_runs.run`.
-    """
+    """Restore a grid of stars whose PSF varies over the patch."""
     field = make_field(job.projections, seed=job.seed, size=job.size, number=job.number)
     exposures = tuple(_varying(c, field.geometry) for c in field.exposures)
     field = dataclasses.replace(field, exposures=exposures)
@@ -140,23 +114,7 @@ def _borders(size: int, spacing: int) -> Array:
 
 
 def border_steps(position: Array, value: Array, borders: Array) -> float:
-    """Return the largest step at any border along either axis.
-
-    Parameters
-    ----------
-    position
-        Shape (n, 2), in pixels.
-    value
-        Shape (n,).
-    borders
-        Where a step may be, along y and along x.
-
-    Returns
-    -------
-    step : `float`
-        The largest absolute step; NaN where too few stars are on the sides of
-        every border.
-    """
+    """Return the largest step at any border along either axis."""
     steps = []
     for axis in (0, 1):
         for border in borders:

@@ -60,22 +60,7 @@ _LEGEND = (
 
 
 def measure_reading(runner: Runner, *, count: int, quick: bool) -> list[Table]:
-    """Compare the time of reading and preparing with that of a bare warp.
-
-    Parameters
-    ----------
-    runner
-        Runs what takes long.
-    count
-        Not used: one repository is read several times.
-    quick
-        Whether a small repository will do.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        One table.
-    """
+    """Compare the time of reading and preparing with that of a bare warp."""
     del count
     shape, cells, visits = ((220, 140), 4, 2) if quick else ((1100, 600), 20, 12)
     options = SurveyOptions(

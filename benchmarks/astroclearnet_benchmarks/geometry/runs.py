@@ -109,22 +109,7 @@ class Simulation:
 
 
 def observe_sky(job: Run, field: Field, sky: Sky) -> Simulation:
-    """Take all exposures of a field.
-
-    Parameters
-    ----------
-    job
-        The run.
-    field
-        The exposures.
-    sky
-        The stars.
-
-    Returns
-    -------
-    simulation : `Simulation`
-        The exposures and what is true.
-    """
+    """Take all exposures of a field."""
     stamps = [local_stamps(sky, c) for c in field.exposures]
     stars = set_fluxes(sky, field.exposures, stamps)
     images, rays = [], []
@@ -165,18 +150,7 @@ class _Rays:
 
 
 def run(job: Run) -> dict[str, Any]:
-    """Simulate stars on a jittered grid, restore and measure them.
-
-    Parameters
-    ----------
-    job
-        The run; the exposures are the same for all ways.
-
-    Returns
-    -------
-    record : `dict`
-        As of `restore_and_measure`.
-    """
+    """Simulate stars on a jittered grid, restore and measure them."""
     field = make_field(job.projections, seed=job.seed, size=job.size, number=job.number)
     sky = make_sky(field.geometry, job.seed, job.signal_to_noise, pair_share=job.pair_share)
     return restore_and_measure(job, field, sky)
@@ -184,15 +158,6 @@ def run(job: Run) -> dict[str, Any]:
 
 def restore_and_measure(job: Run, field: Field, sky: Sky) -> dict[str, Any]:
     """Expose a field to its sky, restore and measure it.
-
-    Parameters
-    ----------
-    job
-        The run.
-    field
-        The exposures.
-    sky
-        The stars.
 
     Returns
     -------

@@ -80,28 +80,7 @@ def make_sky(
     jitter: float = _JITTER,
     pair_share: float = 0.0,
 ) -> Sky:
-    """Put stars, and pairs of equal ones, on a jittered grid.
-
-    Parameters
-    ----------
-    geometry
-        The patch.
-    seed
-        Seed of positions and fluxes.
-    signal_to_noise
-        Limits of the ratio, log-uniform between them.
-    spacing
-        Pixels between stars.
-    jitter
-        Largest distance from the grid along an axis.
-    pair_share
-        Share of the places that hold a pair.
-
-    Returns
-    -------
-    sky : `Sky`
-        The stars.
-    """
+    """Put stars, and pairs of equal ones, on a jittered grid."""
     rng = np.random.default_rng([seed, 7])
     axes = []
     for size in geometry.bbox.shape:
@@ -126,22 +105,7 @@ def make_sky(
 
 
 def set_fluxes(sky: Sky, exposures: Sequence[Conditions], stamps: Sequence[Sequence[galsim.Image]]) -> Stars:
-    """Choose fluxes for the wanted signal-to-noise ratios.
-
-    Parameters
-    ----------
-    sky
-        The stars.
-    exposures
-        All exposures.
-    stamps
-        Stars of unit flux, by exposure.
-
-    Returns
-    -------
-    stars : `Stars`
-        Stars whose Cramer-Rao bounds are those of all exposures together.
-    """
+    """Choose fluxes for the wanted signal-to-noise ratios."""
     information = np.zeros(len(sky.x))
     for conditions, drawn in zip(exposures, stamps, strict=True):
         noise = (conditions.sky + READ_NOISE**2) / conditions.per_njy**2
@@ -157,20 +121,7 @@ def set_fluxes(sky: Sky, exposures: Sequence[Conditions], stamps: Sequence[Seque
 
 
 def draw_truth(stars: Stars, fwhm: float) -> Array:
-    """Draw the stars of a patch at a Gaussian PSF.
-
-    Parameters
-    ----------
-    stars
-        The stars.
-    fwhm
-        FWHM in pixels.
-
-    Returns
-    -------
-    image : `numpy.ndarray`
-        Shape of the patch, in nJy.
-    """
+    """Draw the stars of a patch at a Gaussian PSF."""
     shape = stars.sky.geometry.bbox.shape
     radius = round(4 * fwhm)
     padded = np.zeros([size + 2 * radius for size in shape])
@@ -187,15 +138,6 @@ def measure_image(image: npt.NDArray[Any], stars: Stars, fwhm: float) -> dict[st
     All stars are subtracted as they truly are; an error of flux, of position
     and of width is that of a fit of the PSF and its derivatives to what is
     left, flux alone for ``flux`` and all of them together for the others.
-
-    Parameters
-    ----------
-    image
-        Shape of the patch.
-    stars
-        The stars.
-    fwhm
-        FWHM in pixels of the declared PSF.
 
     Returns
     -------
@@ -271,21 +213,7 @@ def _pairs(image: npt.NDArray[Any], stars: Stars, fwhm: float) -> list[list[floa
 
 
 def stack_departure(stacks: Sequence[dict[str, Any]], fwhm: float) -> tuple[float, float]:
-    """Return how far stacked stars are from the declared PSF.
-
-    Parameters
-    ----------
-    stacks
-        Stacks of quarters of patches, four for each image.
-    fwhm
-        FWHM in pixels of the declared PSF.
-
-    Returns
-    -------
-    whole, quarter : `float`
-        Largest difference over the peak of the stack of all stars, and of the
-        worst of the stacks of stars in one quarter.
-    """
+    """Return how far stacked stars are from the declared PSF."""
     peak = 4.0 * np.log(2.0) / (np.pi * fwhm**2)
     groups = [stacks, *(stacks[k::4] for k in range(4))]
     values = []

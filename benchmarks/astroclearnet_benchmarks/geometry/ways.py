@@ -41,25 +41,7 @@ type Way = str
 def prepare(
     way: Way, visit_images: Sequence[VisitImage], geometry: PatchGeometry, *, num_draws: int = 0
 ) -> dict[str, Any]:
-    """Make the arguments of `lsst.astroclearnet.core.restore`.
-
-    Parameters
-    ----------
-    way
-        One of `WAYS`.
-    visit_images
-        The exposures.
-    geometry
-        The patch.
-    num_draws
-        Number of noise realisations to resample with the pixels; native ones
-        need none.
-
-    Returns
-    -------
-    arguments : `dict`
-        Arrays over the patch and its border.
-    """
+    """Make the arguments of `lsst.astroclearnet.core.restore`."""
     bbox = geometry.bbox.padded(BORDER)
     if way == "native":
         native = stack_patch_exposures([prepare_exposure(v, geometry, bbox=bbox) for v in visit_images])

@@ -212,22 +212,7 @@ class _System:
         self._norm = PSFOvl(target).outovlc
 
     def solve(self, use: NDArray[np.bool_], kappa: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Solve for the weights of the usable pixels.
-
-        Parameters
-        ----------
-        use
-            Shape (n span^2,), the usable pixels of the padded stamp.
-        kappa
-            Lagrange multiplier in units of the target's squared norm.
-
-        Returns
-        -------
-        weights : `numpy.ndarray`
-            Shape (64, number of usable pixels).
-        noise : `numpy.ndarray`
-            Shape (8, 8), sums of squared weights.
-        """
+        """Solve for the weights of the usable pixels."""
         from pyimcom.lakernel import CholKernel
 
         config = SimpleNamespace(

@@ -131,19 +131,7 @@ def _import_package() -> ModuleType:
 
 
 def _make_counts(stack: ExposureStack) -> dict[str, dict[str, Any]]:
-    """Return the exposures as the package's datasets.
-
-    Parameters
-    ----------
-    stack
-        The exposures.
-
-    Returns
-    -------
-    datasets : `dict`
-        By the number of the exposure its counts, background and exposure,
-        shape (H, W), and PSF.  Exposures without a usable pixel are missing.
-    """
+    """Return the exposures as the package's datasets."""
     datasets = {}
     for t in range(stack.num_exposures):
         image, variance, good = (plane[t].numpy() for plane in (stack.images, stack.variances, stack.good))

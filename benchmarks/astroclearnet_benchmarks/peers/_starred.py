@@ -174,22 +174,7 @@ class _Problem:
         return np.asarray((weights * self.data).sum(axis=0) / weights.sum(axis=0))
 
     def minimise(self, start: NDArray[Any], options: Starred, strength: float) -> NDArray[np.float64]:
-        """Return the image that minimises the loss.
-
-        Parameters
-        ----------
-        start
-            Shape (S, S), in units of ``unit``.
-        options
-            Steps and strengths.
-        strength
-            Strength of the starlet penalty.
-
-        Returns
-        -------
-        image : `numpy.ndarray`
-            Shape (S, S), in units of ``unit``.
-        """
+        """Return the image that minimises the loss."""
         from starred.deconvolution.deconvolution import setup_model
         from starred.deconvolution.loss import Loss
         from starred.deconvolution.parameters import ParametersDeconv

@@ -130,24 +130,7 @@ class _Patch:
     @classmethod
     @torch.no_grad()
     def prepare(cls, scene: Scene, target_fwhm: float, seed: int, options: RestoreOptions) -> _Patch:
-        """Prepare the exposures of a scene.
-
-        Parameters
-        ----------
-        scene
-            The scene.
-        target_fwhm
-            FWHM of the target PSF in pixels.
-        seed
-            Seed of the fit.
-        options
-            Settings.
-
-        Returns
-        -------
-        patch : `_Patch`
-            The exposures.
-        """
+        """Prepare the exposures of a scene."""
         stack = ExposureStack.from_arrays(scene.images, scene.variances, scene.good, scene.psfs)
         model = ForwardModel.from_stack(stack, target_fwhm)
         rejected = reject_outliers(stack, model, options.rejection)
@@ -156,20 +139,7 @@ class _Patch:
         return cls(stack, model, weights, make_generator(seed))
 
     def fit(self, options: RestoreOptions, *, hold_out: bool) -> MixingNetwork:
-        """Fit a network.
-
-        Parameters
-        ----------
-        options
-            Settings.
-        hold_out
-            Whether it predicts exposures that it does not see.
-
-        Returns
-        -------
-        network : `MixingNetwork`
-            The network, fitted.
-        """
+        """Fit a network."""
         network = MixingNetwork(options.network)
         network.initialize(self.generator)
         strengths = options.network.strengths
@@ -201,20 +171,7 @@ class _Patch:
         return shown
 
     def product(self, name: str, latent: torch.Tensor) -> Product:
-        """Return a latent image as a product.
-
-        Parameters
-        ----------
-        name
-            Name of the product.
-        latent
-            Shape latent_shape.
-
-        Returns
-        -------
-        product : `Product`
-            The product, without a variance.
-        """
+        """Return a latent image as a product."""
         image = self.model.crop(latent).numpy()
         return Product(name, image, self.model.target_fwhm, flagged=~self.stack.good.any(dim=0).numpy())
 

@@ -34,21 +34,6 @@ def measure_artefacts(product: Product, scene: Scene, truth: Array) -> dict[str,
     The template is what artefacts add to the inverse-variance mean.  The
     residue is the projection of the error of the image on the smoothed
     template, over that of the template itself: 1 for the plain mean.
-
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene.
-    truth
-        The truth at the PSF that the product declares, shape (H, W).
-
-    Returns
-    -------
-    record : `dict` [`str`, `dict` [`str`, `float`]]
-        ``left``: the share left of ``cosmic_rays`` and of the ``trail``; NaN
-        without any.
     """
     residual = np.asarray(product.image, dtype=float) - truth
     seen = np.isfinite(residual)

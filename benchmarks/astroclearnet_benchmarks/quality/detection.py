@@ -67,13 +67,6 @@ def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
     unflagged artefacts are counted on their own, so that depth and artefacts
     can be told apart.
 
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene.
-
     Returns
     -------
     record : `dict`
@@ -119,11 +112,6 @@ def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
 
 def filter_kernel(product: Product) -> Array:
     """Return the filter that detects stars best, as far as is declared.
-
-    Parameters
-    ----------
-    product
-        The image.
 
     Returns
     -------
@@ -193,15 +181,6 @@ def completeness(
     records: Sequence[dict[str, Any]], purity: float, *, with_artefacts: bool = False
 ) -> list[tuple[float, float]]:
     """Return the completeness at a purity, for all scenes together.
-
-    Parameters
-    ----------
-    records
-        Records as made by `measure_detection`.
-    purity
-        Share of detections that are true.
-    with_artefacts
-        Whether false detections on artefacts count.
 
     Returns
     -------

@@ -38,17 +38,6 @@ def measure_errors(
 ) -> dict[str, dict[str, float]]:
     """Measure errors by brightness, distance to sources and depth.
 
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene.
-    truth
-        The truth at the PSF that the product declares, shape (H, W).
-    target_truth
-        The truth at the PSF that was asked for, shape (H, W).
-
     Returns
     -------
     record : `dict` [`str`, `dict` [`str`, `float`]]

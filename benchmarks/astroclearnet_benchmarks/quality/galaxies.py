@@ -35,15 +35,6 @@ _MIN_ELLIPTICITY = 0.05
 def measure_galaxies(product: Product, scene: Scene, truth: Array) -> dict[str, Any]:
     """Measure the clean isolated galaxies of a scene.
 
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene, of the kind ``galaxies``.
-    truth
-        The truth at the PSF that the product declares, shape (H, W).
-
     Returns
     -------
     record : `dict`

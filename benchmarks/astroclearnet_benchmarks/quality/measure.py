@@ -37,23 +37,6 @@ def run_method(method: Method, scene: Scene, target_fwhm: float, seed: int) -> d
     The best stop is the one with the smallest rms error to the truth at the
     target PSF, in units of the noise that a mean of the exposures has there.
     A user, who has no truth, cannot do as well.
-
-    Parameters
-    ----------
-    method
-        The method.
-    scene
-        The scene.
-    target_fwhm
-        FWHM of the target PSF in pixels.
-    seed
-        Seed of the method.
-
-    Returns
-    -------
-    record : `dict`
-        ``seconds`` and ``cpu_seconds`` of the run to its last stop,
-        ``products``: what `measure_product` returns, by product name.
     """
     target_truth = scene.truth(target_fwhm)
     best: dict[str, tuple[float, Product]] = {}
@@ -86,23 +69,7 @@ def _distance(product: Product, scene: Scene, truth: Array) -> float:
 
 
 def measure_product(product: Product, scene: Scene, target_fwhm: float) -> dict[str, Any]:
-    """Measure what a kind of scene is for.
-
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene.
-    target_fwhm
-        FWHM of the target PSF in pixels.
-
-    Returns
-    -------
-    record : `dict`
-        ``fwhm``, ``iteration`` and ``figures`` of the product, and the
-        records of the measures.
-    """
+    """Measure what a kind of scene is for."""
     truth = scene.truth(product.fwhm)
     record: dict[str, Any] = {
         "fwhm": product.fwhm,

@@ -42,13 +42,6 @@ _BOOTSTRAPS = 100
 def measure_pairs(product: Product, scene: Scene) -> dict[str, Any]:
     """Measure how clearly the stars of a scene have two maxima.
 
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene, of the kind ``pairs``.
-
     Returns
     -------
     record : `dict`
@@ -104,11 +97,6 @@ def pair_separation_limit(rows: Array) -> dict[str, tuple[float, float]]:
     A star counts as split when the saddle is deeper than that of 99 percent
     of the single stars.  The share of split pairs is fitted with a logistic
     function of the separation.
-
-    Parameters
-    ----------
-    rows
-        Rows as made by `measure_pairs`, shape (n, 2).
 
     Returns
     -------

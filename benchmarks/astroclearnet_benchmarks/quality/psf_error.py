@@ -37,15 +37,6 @@ same in standard deviations."""
 def restore_with_wrong_psfs(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Product]]:
     """Restore a scene with PSFs of wrong widths.
 
-    Parameters
-    ----------
-    scene
-        The scene.
-    target_fwhm
-        FWHM of the target PSF in pixels.
-    seed
-        Seed of the fit.
-
     Yields
     ------
     products : `list` [`Product`]
@@ -78,20 +69,7 @@ def restore_with_wrong_psfs(scene: Scene, target_fwhm: float, seed: int) -> Iter
 
 
 def dilate(psf: Array, factor: float) -> Array:
-    """Return a PSF of another width.
-
-    Parameters
-    ----------
-    psf
-        Shape (P, P), P odd, centred on the middle pixel.
-    factor
-        New width over the old one.
-
-    Returns
-    -------
-    dilated : `numpy.ndarray`
-        Shape (P, P), sum 1.
-    """
+    """Return a PSF of another width."""
     middle = psf.shape[0] // 2
     dilated = affine_transform(psf, np.full(2, 1.0 / factor), offset=middle * (1.0 - 1.0 / factor), order=5)
     return np.asarray(dilated / dilated.sum())
@@ -110,17 +88,6 @@ def predict_bias(
 
     and a plain fit of the target weights frequencies by G^2, higher ones than
     the best flux does where the target is sharper than the exposures.
-
-    Parameters
-    ----------
-    true, given
-        Shape (n, P, P), sum 1.
-    levels
-        Shape (n,), variances of the sky.
-    target_fwhm
-        FWHM of the target PSF in pixels.
-    strength
-        Strength s of the penalty of the linear image.
 
     Returns
     -------

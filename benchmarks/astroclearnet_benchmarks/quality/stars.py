@@ -49,15 +49,6 @@ def measure_stars(product: Product, scene: Scene, truth: Array) -> dict[str, Any
     Everything else is subtracted as it truly is, so that the deviation of a
     flux is that of the profile times the deviation of the image.
 
-    Parameters
-    ----------
-    product
-        The image.
-    scene
-        The scene, of the kind ``stars``.
-    truth
-        The truth at the PSF that the product declares, shape (H, W).
-
     Returns
     -------
     record : `dict`
@@ -91,22 +82,7 @@ def measure_stars(product: Product, scene: Scene, truth: Array) -> dict[str, Any
 
 
 def gaussian_profile(x: float, y: float, fwhm: float, radius: int) -> Array:
-    """Return a stamp of a star of unit flux at a Gaussian PSF.
-
-    Parameters
-    ----------
-    x, y
-        Position in pixels; the stamp is centred on the nearest pixel.
-    fwhm
-        FWHM in pixels.
-    radius
-        Half-size of the stamp.
-
-    Returns
-    -------
-    profile : `numpy.ndarray`
-        Samples, shape (2 * radius + 1, 2 * radius + 1).
-    """
+    """Return a stamp of a star of unit flux at a Gaussian PSF."""
     offset = np.arange(-radius, radius + 1)
     square = (offset[:, np.newaxis] + round(y) - y) ** 2 + (offset + round(x) - x) ** 2
     return np.asarray(4.0 * math.log(2.0) / (math.pi * fwhm**2) * 0.5 ** (4.0 * square / fwhm**2))
@@ -152,13 +128,6 @@ def _weighted_fit(product: Product, residual: Array, x: float, y: float) -> tupl
 def pool_stack(stacks: Iterable[dict[str, Any]], fwhm: float) -> dict[str, float]:
     """Compare the stack of all stars of a bin with the declared PSF.
 
-    Parameters
-    ----------
-    stacks
-        Sums of one bin, one for each scene.
-    fwhm
-        FWHM of the declared PSF in pixels.
-
     Returns
     -------
     figures : `dict` [`str`, `float`]
@@ -188,13 +157,6 @@ def pool_stack(stacks: Iterable[dict[str, Any]], fwhm: float) -> dict[str, float
 
 def star_photometry(rows: Array, low: float, high: float) -> dict[str, tuple[float, float]]:
     """Summarise the fluxes of the stars of a bin.
-
-    Parameters
-    ----------
-    rows
-        Rows as made by `measure_stars`, shape (n, 5).
-    low, high
-        Limits of the signal-to-noise ratio.
 
     Returns
     -------

@@ -37,14 +37,6 @@ _ERROR_BINS = ("sky", "faint", "sources", "near", "far", "full_depth", "reduced_
 def make_report(records: Sequence[dict[str, Any]], header: Sequence[str]) -> str:
     """Write the tables.
 
-    Parameters
-    ----------
-    records
-        Records of the runs, each with ``method``, ``kind``, ``seed``,
-        ``target``, ``num_exposures`` and what `run_method` returns.
-    header
-        Lines on seeds, versions, settings and machine.
-
     Returns
     -------
     report : `str`

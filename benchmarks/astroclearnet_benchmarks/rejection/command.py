@@ -98,14 +98,7 @@ class _Count:
     false: int = 0
 
     def add(self, hit: Mask, near: Mask, rejected: Mask) -> None:
-        """Count one scene.
-
-        Parameters
-        ----------
-        hit, near, rejected
-            Shape (n, H, W), pixels of artefacts, pixels near any, and pixels
-            that are rejected.
-        """
+        """Count one scene."""
         self.hit += int(hit.sum())
         self.found += int((hit & rejected).sum())
         self.rejected += int(rejected.sum())

@@ -85,20 +85,7 @@ class RejectionScene:
         return np.sqrt(1.0 + self.light / _GAIN)
 
     def observe(self, added: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Return images with noise, and variances estimated from them.
-
-        Parameters
-        ----------
-        added
-            Shape (n, H, W), light of artefacts.
-        rng
-            Random numbers.
-
-        Returns
-        -------
-        images, variances : `numpy.ndarray`
-            Shape (n, H, W).
-        """
+        """Return images with noise, and variances estimated from them."""
         light = self.light + added
         images = light + rng.normal(size=light.shape) * np.sqrt(1.0 + light.clip(min=0.0) / _GAIN)
         return images, np.maximum(1.0 + images / _GAIN, 0.1)
@@ -129,25 +116,7 @@ def _stamps(stars: list[tuple[float, float, float]], psf: galsim.GSObject) -> Ar
 def make_scene(
     ground: str, number: int, rng: np.random.Generator, *, fwhms: tuple[float, float] = (3.2, 4.6)
 ) -> RejectionScene:
-    """Return a scene.
-
-    Parameters
-    ----------
-    ground
-        One of `GROUNDS`.
-    number
-        Number of exposures.
-    rng
-        Random numbers.
-    fwhms
-        FWHM in pixels of the sharpest and the widest PSF, which are those of
-        Kolmogorov turbulence, elliptical by a few percent.
-
-    Returns
-    -------
-    scene : `RejectionScene`
-        The scene.
-    """
+    """Return a scene."""
     height, width = SHAPE
     widths = tuple(float(f) for f in rng.permutation(np.linspace(*fwhms, number)))
     psfs = [_psf(f, tuple(rng.normal(scale=0.02, size=2))) for f in widths]
@@ -195,20 +164,6 @@ def add_cosmic_rays(scene: RejectionScene, height: float, rng: np.random.Generat
     """Return cosmic rays, one at each place, in exposures drawn by chance.
 
     Tracks of two to five pixels.
-
-    Parameters
-    ----------
-    scene
-        The scene.
-    height
-        Their light in a pixel, in sigma of the noise there.
-    rng
-        Random numbers.
-
-    Returns
-    -------
-    added : `numpy.ndarray`
-        Shape (n, H, W).
     """
     added = np.zeros(scene.light.shape)
     for y, x in scene.places:
@@ -221,23 +176,7 @@ def add_cosmic_rays(scene: RejectionScene, height: float, rng: np.random.Generat
 
 
 def add_trail(scene: RejectionScene, height: float, rng: np.random.Generator) -> Array:
-    """Return a trail in one exposure, through one of the places.
-
-    Parameters
-    ----------
-    scene
-        The scene.
-    height
-        Its light on the crest, in sigma of the noise of the sky or, on smooth
-        light, of the noise there.
-    rng
-        Random numbers.
-
-    Returns
-    -------
-    added : `numpy.ndarray`
-        Shape (n, H, W).
-    """
+    """Return a trail in one exposure, through one of the places."""
     added = np.zeros(scene.light.shape)
     exposure, angle = int(rng.integers(len(added))), rng.uniform(0.0, math.pi)
     y, x = scene.places[int(rng.integers(len(scene.places)))]
@@ -250,23 +189,7 @@ def add_trail(scene: RejectionScene, height: float, rng: np.random.Generator) ->
 
 
 def add_change(scene: RejectionScene, change: dict[str, float], rng: np.random.Generator) -> Array:
-    """Return what a change of all stars adds to one exposure.
-
-    Parameters
-    ----------
-    scene
-        The scene.
-    change
-        ``flux`` and ``width`` are factors, ``shear`` a shear and ``shift`` in
-        pixels.
-    rng
-        Random numbers.
-
-    Returns
-    -------
-    added : `numpy.ndarray`
-        Shape (n, H, W).
-    """
+    """Return what a change of all stars adds to one exposure."""
     exposure, angle = int(rng.integers(len(scene.light))), rng.uniform(0.0, 2.0 * math.pi)
     given = scene.psfs[exposure]
     psf = galsim.InterpolatedImage(galsim.ImageD(given, scale=1.0), flux=1.0)

@@ -37,20 +37,7 @@ _SKY = 0.05
 
 
 def measure_seams(*, quick: bool, device: str) -> list[Table]:
-    """Compare errors at the borders of tiles with those inside.
-
-    Parameters
-    ----------
-    quick
-        Tiny patches, to see that all works.
-    device
-        Device.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        A row for each product and distance.
-    """
+    """Compare errors at the borders of tiles with those inside."""
     size, exposures, side = (200, 4, 170) if quick else (520, 8, 330)
     source = SyntheticSource((size, size), exposures, seed=3)
     options = _options(quick, side)
@@ -92,20 +79,7 @@ def measure_seams(*, quick: bool, device: str) -> list[Table]:
 
 
 def measure_patches(*, quick: bool, device: str) -> list[Table]:
-    """Compare two patches with fits of their own where they overlap.
-
-    Parameters
-    ----------
-    quick
-        Tiny patches, to see that all works.
-    device
-        Device.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        A row for each product.
-    """
+    """Compare two patches with fits of their own where they overlap."""
     size, exposures, overlap = (128, 4, 60) if quick else (300, 8, 100)
     whole = SyntheticSource((size, 2 * size - overlap), exposures, seed=5)
     options = _options(quick, 1024)
@@ -176,22 +150,7 @@ class _Window:
 
 
 def render(source: SyntheticSource, rows: slice, columns: slice) -> np.ndarray:
-    """Return the sky at the target PSF.
-
-    Parameters
-    ----------
-    source
-        The exposures.
-    rows
-        Rows of the region.
-    columns
-        Columns of the region.
-
-    Returns
-    -------
-    truth : `numpy.ndarray`
-        Shape of the region.
-    """
+    """Return the sky at the target PSF."""
     sigma = fwhm_to_sigma(TARGET)
     y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
     image = np.zeros((len(y), len(x)))

@@ -39,20 +39,7 @@ _TOLERANCE = 1.2
 
 
 def measure_memory(*, quick: bool, device: str) -> list[Table]:
-    """Restore tiles of patches of many sizes.
-
-    Parameters
-    ----------
-    quick
-        Tiny patches, to see that all works.
-    device
-        Device.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        A row for each size.
-    """
+    """Restore tiles of patches of many sizes."""
     rows = []
     for size, numbers in (_QUICK if quick else _FULL).items():
         for exposures in numbers:
@@ -102,20 +89,7 @@ def measure_memory(*, quick: bool, device: str) -> list[Table]:
 
 
 def measure_time(*, quick: bool, device: str) -> list[Table]:
-    """Restore small patches and fit the cost.
-
-    Parameters
-    ----------
-    quick
-        Tiny patches, to see that all works.
-    device
-        Device.
-
-    Returns
-    -------
-    tables : `list` [`Table`]
-        Times, and the straight line through them.
-    """
+    """Restore small patches and fit the cost."""
     rows, points = [], []
     for size, exposures in _QUICK_TIMES if quick else _TIMES:
         run = call_in_process(
@@ -148,18 +122,7 @@ def measure_time(*, quick: bool, device: str) -> list[Table]:
 
 
 def draw_memory(table: Table) -> Figure:
-    """Draw planned and measured memory against the size of the patch.
-
-    Parameters
-    ----------
-    table
-        The table of memory.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        A line for each number of exposures.
-    """
+    """Draw planned and measured memory against the size of the patch."""
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(4.6, 3.2), dpi=110, layout="constrained")
         axes = figure.add_subplot()

@@ -45,25 +45,9 @@ def measure_run(
     max_epochs: int = FitOptions.max_epochs,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """Restore a synthetic patch, or the first tiles of it.
+    """Restore a synthetic patch, or its ``max_tiles`` largest tiles (0: all).
 
-    Parameters
-    ----------
-    size
-        Side of the patch in pixels.
-    exposures
-        Number of exposures.
-    max_tiles
-        Number of tiles after which to stop; 0 for all.  The planes are those
-        of the whole patch, so that the memory is, too.
-    max_host_memory
-        Limit in GiB.
-    max_tile_size
-        Limit in pixels.
-    max_epochs
-        Limit of the fit.
-    device
-        Device.
+    The planes are those of the whole patch, so that the memory is, too.
 
     Returns
     -------

@@ -38,24 +38,7 @@ _STAMP = 14
 
 
 def star_catalogue(shape: tuple[int, int], rows: slice, columns: slice, seed: int) -> np.ndarray:
-    """Return the stars around a region of a patch, which follow the place.
-
-    Parameters
-    ----------
-    shape
-        Height and width of the patch in pixels.
-    rows
-        Rows of the region.
-    columns
-        Columns of the region.
-    seed
-        Which sky.
-
-    Returns
-    -------
-    stars : `numpy.ndarray`
-        Shape (k, 3), row, column and flux.
-    """
+    """Return the stars around a region of a patch, which follow the place."""
     found = [np.zeros((0, 3))]
     first, last = (
         [(edge + sign * _STAMP) // _BLOCK for edge in edges]
@@ -97,37 +80,11 @@ class SyntheticSource:
     resident_bytes = 0
 
     def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures have pixels in a region.
-
-        Parameters
-        ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
-
-        Returns
-        -------
-        number : `int`
-            All of them.
-        """
+        """Return how many exposures have pixels in a region."""
         return self.num_exposures
 
     def cut(self, rows: slice, columns: slice) -> ExposureCut:
-        """Return the exposures in a region.
-
-        Parameters
-        ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
-
-        Returns
-        -------
-        cut : `lsst.astroclearnet.core.ExposureCut`
-            All exposures.
-        """
+        """Return the exposures in a region."""
         stars = star_catalogue(self.shape, rows, columns, self.seed)
         region = (rows.stop - rows.start, columns.stop - columns.start)
         frames = [self._frame(t, rows, columns) for t in range(self.num_exposures)]
@@ -155,22 +112,7 @@ class SyntheticSource:
         )
 
     def fwhm(self, exposure: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return the seeing of an exposure.
-
-        Parameters
-        ----------
-        exposure
-            Which exposure.
-        y
-            Rows of the patch.
-        x
-            Columns of the patch.
-
-        Returns
-        -------
-        fwhm : `numpy.ndarray`
-            FWHM of the Gaussian PSF in pixels.
-        """
+        """Return the seeing of an exposure."""
         rank = ((exposure * 0.618034) % 1.0) ** 1.5
         sign = 1.0 if exposure % 2 else -1.0
         place = (y / self.shape[0] if exposure % 3 else x / self.shape[1]) - 0.5

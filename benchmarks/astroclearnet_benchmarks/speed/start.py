@@ -45,18 +45,7 @@ _REPEATS = 5
 
 
 def measure_start(*, quick: bool) -> Table:
-    """Measure fresh processes, with and without compiled functions.
-
-    Parameters
-    ----------
-    quick
-        Once, to see that all works.
-
-    Returns
-    -------
-    table : `Table`
-        Medians of the CPU times of the stages.
-    """
+    """Measure fresh processes, with and without compiled functions."""
     with tempfile.TemporaryDirectory() as folder:
         first = [_run(Path(folder) / str(number)) for number in range(1 if quick else 2)]
         later = [_run(Path(folder) / "0") for _ in range(1 if quick else _REPEATS)]

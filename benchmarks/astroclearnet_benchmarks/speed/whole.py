@@ -38,19 +38,7 @@ weights and images are asked for."""
 
 
 def measure_whole(*, quick: bool) -> Table:
-    """Compare restorations with what they cannot do without.
-
-    Parameters
-    ----------
-    quick
-        A tiny patch, to see that all works.
-
-    Returns
-    -------
-    table : `Table`
-        A row for exposures on the grid of the patch, and one for exposures on
-        their own grids.
-    """
+    """Compare restorations with what they cannot do without."""
     size, number = (96, 3) if quick else (256, 12)
     stack = SyntheticSource((size, size), number).cut(slice(0, size), slice(0, size)).stack
     rows = [
@@ -69,8 +57,8 @@ def measure_whole(*, quick: bool) -> Table:
 
 def on_patch_grid(stack: ExposureStack, size: int) -> ExposureStack:
     """Take the pixels of exposures as those of the patch, with one PSF."""
-    planes = (plane[:, :size, :size] for plane in (stack.images, stack.variances, stack.good))
-    return ExposureStack(*planes, stack.psfs.mean(dim=(1, 2), keepdim=True))
+    images, variances, good = (p[:, :size, :size] for p in (stack.images, stack.variances, stack.good))
+    return ExposureStack(images, variances, good, stack.psfs.mean(dim=(1, 2), keepdim=True))
 
 
 def _measure(name: str, stack: ExposureStack, quick: bool) -> dict[str, str]:

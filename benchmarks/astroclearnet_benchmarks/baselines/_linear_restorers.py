@@ -105,7 +105,7 @@ class PsfMatchedCoadd(Restorer):
 class WienerFilter(Restorer):
     """Regularised generalised least squares at the target PSF, with masks.
 
-    The estimate of `~lsst.astroclearnet.core.LinearEstimator` at one
+    The estimate of ``core.estimate.LinearEstimator`` at one
     strength, with weights from variances that do not follow the noise of the
     pixels themselves.
 

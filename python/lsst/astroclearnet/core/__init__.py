@@ -22,7 +22,9 @@ from ._options import (
 )
 from ._restore import restore
 from .estimate import (
+    FitHistory,
     ProgressCallback,
+    SolveStatus,
     gaussian_pair_limit,
     linear_departure,
     linear_noise,
@@ -34,14 +36,16 @@ from .exposures import (
     ExposureSource,
     ExposureStack,
     PixelPositions,
+    ResampledPlanes,
     Tile,
+    TileGrid,
     find_psf_fault,
     fwhm_to_sigma,
     gaussian_kernel,
     kernel_fwhm,
     resample,
 )
-from .noise import CellLayout, information_shares, point_source_information
+from .noise import CellLayout, CellNoise, information_shares, point_source_information
 from .tiles import (
     ExposureMaps,
     FailedTile,
@@ -59,12 +63,14 @@ __all__ = (
     "BACKGROUND_MODELS",
     "AgreementOptions",
     "CellLayout",
+    "CellNoise",
     "ClosureOptions",
     "ExposureCut",
     "ExposureMaps",
     "ExposureSource",
     "ExposureStack",
     "FailedTile",
+    "FitHistory",
     "FitOptions",
     "InputError",
     "MaskBit",
@@ -75,12 +81,15 @@ __all__ = (
     "PixelPositions",
     "ProgressCallback",
     "RejectionOptions",
+    "ResampledPlanes",
     "RestorationError",
     "RestorationResult",
     "RestoreOptions",
+    "SolveStatus",
     "StackResult",
     "Tile",
     "TileCallback",
+    "TileGrid",
     "TilingOptions",
     "find_psf_fault",
     "fwhm_to_sigma",

@@ -90,5 +90,16 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
 
 
 def fast_length(length: int) -> int:
-    """Return the next even length that Fourier transforms are fast for."""
+    """Return the next even length that Fourier transforms are fast for.
+
+    Parameters
+    ----------
+    length
+        Length that is needed.
+
+    Returns
+    -------
+    fast : `int`
+        A product of 2, 3 and 5.
+    """
     return 2 * int(scipy.fft.next_fast_len(-(-length // 2), real=True))

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from astroclearnet_benchmarks.__main__ import BENCHMARKS
+from astroclearnet_benchmarks.__main__ import main as run_benchmark
 from astroclearnet_benchmarks.quality import command as quality
 from astroclearnet_benchmarks.quality.command import Task, main
 from astroclearnet_benchmarks.quality.methods import METHODS
@@ -147,3 +149,18 @@ def test_records_name_the_code_that_made_them(tmp_path: Path) -> None:
         file.writelines(json.dumps(each) + "\n" for each in (old, other))
     assert main([*arguments, "--only-table"]) == 0
     assert f"commit: 1 by {code}, 1 by unrecorded." in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, a benchmark of the documentation cannot be started."""
+    with pytest.raises(SystemExit, match="0"):
+        run_benchmark([name, "--help"])
+    assert f"python -m astroclearnet_benchmarks {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["other"]])
+def test_unknown_benchmark_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, a typing error ends with a traceback."""
+    assert run_benchmark(words) == 2
+    assert "quality" in capsys.readouterr().err

@@ -19,7 +19,7 @@ BENCHMARKS = ("quality", "geometry", "scaling", "speed", "rejection", "alarms")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark that the first word names with the others."""
-    name, *rest = sys.argv[1:] if words is None else words or [""]
+    name, *rest = (sys.argv[1:] if words is None else words) or [""]
     if name not in BENCHMARKS:
         sys.stderr.write(f"usage: python -m {__package__} {{{','.join(BENCHMARKS)}}} ...\n")
         return 2

@@ -137,7 +137,7 @@ class PyImcom(Restorer):
             use = usable[:, y : y + span, x : x + span].ravel()
             if not use.any():
                 continue
-            weights, noise = system.solve(use, kappa)
+            weights, noise = system._solve(use, kappa)
             for y, x in corners:
                 values = data[:, y : y + span, x : x + span].ravel()[use]
                 image[y : y + _STAMP, x : x + _STAMP] = (weights @ values).reshape(_STAMP, _STAMP)
@@ -211,7 +211,7 @@ class _System:
         self._targets = PSFOvl(inputs, target)(stamp, output)
         self._norm = PSFOvl(target).outovlc
 
-    def solve(self, use: NDArray[np.bool_], kappa: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _solve(self, use: NDArray[np.bool_], kappa: float) -> tuple[NDArray[Any], NDArray[Any]]:
         """Solve for the weights of the usable pixels."""
         from pyimcom.lakernel import CholKernel
 

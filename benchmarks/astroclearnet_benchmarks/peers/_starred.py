@@ -111,7 +111,7 @@ class Starred(Restorer):
         height, width = np.shape(images)[1:]
         image = problem.mean()
         for number, strength in enumerate(self.strengths, start=1):
-            image = problem.minimise(image, self, strength)
+            image = problem._minimise(image, self, strength)
             shown = gaussian_filter(
                 problem.unit * image[:height, :width], missing, mode="constant", truncate=6.0
             )
@@ -173,7 +173,7 @@ class _Problem:
         weights = 1.0 / self.variances
         return np.asarray((weights * self.data).sum(axis=0) / weights.sum(axis=0))
 
-    def minimise(self, start: NDArray[Any], options: Starred, strength: float) -> NDArray[np.float64]:
+    def _minimise(self, start: NDArray[Any], options: Starred, strength: float) -> NDArray[np.float64]:
         """Return the image that minimises the loss."""
         from starred.deconvolution.deconvolution import setup_model
         from starred.deconvolution.loss import Loss

@@ -19,7 +19,7 @@ help:
 	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
 
 # An environment that is up to date may yet be linked or copied from elsewhere.
-.venv/.done: pyproject.toml $(shell .ci/make-venv --check || echo another-checkout)
+.venv/.done: pyproject.toml $(wildcard benchmarks/pyproject.toml) $(shell .ci/make-venv --check || echo another-checkout)
 	@.ci/make-venv
 
 demo: .venv/.done
@@ -41,7 +41,7 @@ lint: .venv/.done
 	$(ENV) ruff check .
 	$(ENV) ruff format --check .
 	$(ENV) mypy python/lsst/astroclearnet tests benchmarks
-	$(ENV) numpydoc lint $$(find python benchmarks -name '*.py' ! -name version.py)
+	$(ENV) numpydoc lint --config . $$(find python benchmarks/*/scenes benchmarks/*/baselines benchmarks/*/peers -name '*.py' ! -name version.py)
 	$(ENV) codespell
 
 # Pages of the API are made by the build; one that is left of a class which is
@@ -53,7 +53,7 @@ docs: .venv/.done
 
 # Runs that were done before are not repeated, and a run that fails does not
 # keep the others from the table.
-QUALITY := $(ENV) OMP_NUM_THREADS=1 python -m benchmarks.quality
+QUALITY := $(ENV) OMP_NUM_THREADS=1 python -m astroclearnet_benchmarks quality
 
 benchmark: .venv/.done
 	@status=0; run() { $(QUALITY) --jobs $${JOBS:-2} "$$@" || status=1; }; \

@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import quality
-from benchmarks._methods import METHODS
-from benchmarks._table import make_report
-from benchmarks.quality import Task, main
-from lsst.astroclearnet.simulation import SceneOptions
+from astroclearnet_benchmarks.__main__ import BENCHMARKS
+from astroclearnet_benchmarks.__main__ import main as run_benchmark
+from astroclearnet_benchmarks.quality import command as quality
+from astroclearnet_benchmarks.quality.command import Task, main
+from astroclearnet_benchmarks.quality.methods import METHODS
+from astroclearnet_benchmarks.quality.table import make_report
+from astroclearnet_benchmarks.scenes import SceneOptions
 
 
 def test_command_writes_a_table_and_resumes(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_process_that_dies_does_not_end_the_run(monkeypatch: pytest.MonkeyPatc
     """
     monkeypatch.setattr(quality, "_run", DeadlyRun("psf_matched"))
     fork = multiprocessing.get_context("fork")
-    monkeypatch.setattr(quality, "_make_pool", lambda: ProcessPoolExecutor(1, mp_context=fork))
+    monkeypatch.setattr(quality, "make_pool", lambda: ProcessPoolExecutor(1, mp_context=fork))
     tasks = [
         Task(method, SceneOptions(kind="blank", seed=seed), 3.0)
         for seed in (1, 2)
@@ -147,3 +149,18 @@ def test_records_name_the_code_that_made_them(tmp_path: Path) -> None:
         file.writelines(json.dumps(each) + "\n" for each in (old, other))
     assert main([*arguments, "--only-table"]) == 0
     assert f"commit: 1 by {code}, 1 by unrecorded." in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, a benchmark of the documentation cannot be started."""
+    with pytest.raises(SystemExit, match="0"):
+        run_benchmark([name, "--help"])
+    assert f"python -m astroclearnet_benchmarks {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["other"]])
+def test_unknown_benchmark_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, a typing error ends with a traceback."""
+    assert run_benchmark(words) == 2
+    assert "quality" in capsys.readouterr().err

@@ -20,18 +20,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import geometry
-from benchmarks._geometry_accuracy import measure_accuracy
-from benchmarks._geometry_comparison import measure_comparison, paired_difference
-from benchmarks._geometry_exposures import Sky, TruePsf, expose, local_stamps
-from benchmarks._geometry_noise import moire_frequencies, peak_over_surroundings, run_noise
-from benchmarks._geometry_projections import BORDER, Field, data_folder, make_field, view
-from benchmarks._geometry_psf import border_steps, measure_psf
-from benchmarks._geometry_reading import measure_reading
-from benchmarks._geometry_runs import Run, observe_sky
-from benchmarks._geometry_stars import Stars, draw_truth, make_sky, measure_image, set_fluxes, stack_departure
-from benchmarks._geometry_table import Section, compare, format_value, make_page
-from benchmarks._geometry_ways import WAYS, Runner, prepare
+from astroclearnet_benchmarks.geometry import command as geometry
+from astroclearnet_benchmarks.geometry.accuracy import measure_accuracy
+from astroclearnet_benchmarks.geometry.comparison import measure_comparison, paired_difference
+from astroclearnet_benchmarks.geometry.exposures import Sky, TruePsf, expose, local_stamps
+from astroclearnet_benchmarks.geometry.noise import moire_frequencies, peak_over_surroundings, run_noise
+from astroclearnet_benchmarks.geometry.projections import BORDER, Field, make_field, view
+from astroclearnet_benchmarks.geometry.psf import border_steps, measure_psf
+from astroclearnet_benchmarks.geometry.reading import measure_reading
+from astroclearnet_benchmarks.geometry.runs import Run, observe_sky
+from astroclearnet_benchmarks.geometry.stars import (
+    Stars,
+    draw_truth,
+    make_sky,
+    measure_image,
+    set_fluxes,
+    stack_departure,
+)
+from astroclearnet_benchmarks.geometry.ways import WAYS, prepare
+from astroclearnet_benchmarks.processes import Runner
+from astroclearnet_benchmarks.record import Section, compare, data_folder, format_value, make_page
 from lsst.astroclearnet.adapters import PixelMap
 
 SIZE = 50
@@ -278,7 +286,7 @@ def test_numbers_and_page() -> None:
     assert compare(math.nan, 0.5, " %") == "0.5 %: not measured"
     section = Section("psf", "command", "version 1", "2026-01-01", "machine", [])
     assert Section.from_dict(json.loads(json.dumps(dataclasses.asdict(section)))) == section
-    assert "## Psf" in make_page([section])
+    assert "## Psf" in make_page([section], title="Page", introduction="Words.")
 
 
 def test_runner_remembers(tmp_path: Path) -> None:

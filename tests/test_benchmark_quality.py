@@ -16,24 +16,30 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks._ablations import ABLATIONS, PublishedAtTarget
-from benchmarks._artefacts import measure_artefacts
-from benchmarks._detection import completeness, filter_kernel, measure_detection
-from benchmarks._errors import measure_errors
-from benchmarks._galaxies import measure_galaxies
-from benchmarks._measure import measure_product
-from benchmarks._methods import METHODS
-from benchmarks._pairs import measure_pairs, pair_separation_limit
-from benchmarks._product import Product
-from benchmarks._psf_error import dilate, predict_bias
-from benchmarks._stars import gaussian_profile, measure_stars, pool_stack, star_photometry
-from lsst.astroclearnet.baselines import inverse_variance_coadd
+from astroclearnet_benchmarks.baselines import inverse_variance_coadd
+from astroclearnet_benchmarks.quality.ablations import ABLATIONS, PublishedAtTarget
+from astroclearnet_benchmarks.quality.artefacts import measure_artefacts
+from astroclearnet_benchmarks.quality.detection import completeness, filter_kernel, measure_detection
+from astroclearnet_benchmarks.quality.errors import measure_errors
+from astroclearnet_benchmarks.quality.galaxies import measure_galaxies
+from astroclearnet_benchmarks.quality.measure import measure_product
+from astroclearnet_benchmarks.quality.methods import METHODS
+from astroclearnet_benchmarks.quality.pairs import measure_pairs, pair_separation_limit
+from astroclearnet_benchmarks.quality.product import Product
+from astroclearnet_benchmarks.quality.psf_error import dilate, predict_bias
+from astroclearnet_benchmarks.quality.stars import (
+    gaussian_profile,
+    measure_stars,
+    pool_stack,
+    star_photometry,
+)
+from astroclearnet_benchmarks.scenes import Scene, SceneOptions, simulate_scene
 from lsst.astroclearnet.core import ExposureStack, linear_noise
 from lsst.astroclearnet.core.estimate import LinearEstimator
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.noise import LocalNoise
 from lsst.astroclearnet.metrics import correlation_matrix
-from lsst.astroclearnet.simulation import ArtefactOptions, Scene, SceneOptions, simulate_scene
+from lsst.astroclearnet.simulation import ArtefactOptions
 
 FWHM = 3.0
 NOISE_ONLY = ArtefactOptions(saturation=False, cosmic_rays=0.0, bad_columns=0, satellite_trails=False)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import speed
-from benchmarks._scaling_agreement import render
-from benchmarks._scaling_run import TARGET
-from benchmarks._scaling_source import SyntheticSource
-from benchmarks.scaling import main
+from astroclearnet_benchmarks.scaling.agreement import render
+from astroclearnet_benchmarks.scaling.command import main
+from astroclearnet_benchmarks.scaling.run import TARGET
+from astroclearnet_benchmarks.scaling.source import SyntheticSource
+from astroclearnet_benchmarks.speed import command as speed
 from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore_exposures
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from astroclearnet_benchmarks.baselines import coadd_psf, inverse_variance_coadd, psf_matched_coadd
 from lsst.astroclearnet.adapters import (
     DEFAULT_EXCLUDED_PLANES,
     CoregisteredExposure,
@@ -36,7 +37,6 @@ from lsst.astroclearnet.adapters import (
     prepare_exposure,
     stack_exposures,
 )
-from lsst.astroclearnet.baselines import coadd_psf, inverse_variance_coadd, psf_matched_coadd
 from lsst.astroclearnet.core import kernel_fwhm
 from lsst.daf.butler import Butler
 from lsst.images import VisitImage

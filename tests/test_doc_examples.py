@@ -36,6 +36,7 @@ PAGES = [
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
     TOP / "bps" / "README.md",
+    TOP / "benchmarks" / "README.md",
     *sorted((TOP / "doc" / "lsst.astroclearnet").glob("*.rst")),
     *sorted((TOP / "doc" / "lsst.astroclearnet").glob("*.md")),
 ]
@@ -148,7 +149,8 @@ def test_options_in_the_text_exist() -> None:
     ):
         known |= list_options(program, command)
     # Wanted without running a benchmark, which would import the peers.
-    known |= set(re.findall(r'"(--[a-z-]+)"', (TOP / "benchmarks" / "quality.py").read_text()))
+    for script in (TOP / "benchmarks").glob("*/*.py"), (TOP / "benchmarks").glob("*/*/*.py"):
+        known.update(*(re.findall(r'"(--[a-z-]+)"', path.read_text()) for path in script))
     known |= set(re.findall(r'"(--[a-z-]+)"', (TOP / "tests" / "conftest.py").read_text()))
     for page in PAGES:
         named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text()))

@@ -62,7 +62,6 @@ RULES = {
         )
         for i, room in enumerate(CORE_ROOMS)
     },
-    "baselines": Room(("numpy", "torch"), ("core",)),
     "metrics": Room(("numpy", "scipy", "astropy", "sep")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
@@ -73,12 +72,12 @@ RULES = {
     ),
     "simulation": Room(
         (*IMAGES, "scipy", "galsim", "piff", "torch", "lsst.daf.butler", "lsst.utils"),
-        ("core", "adapters", "baselines", "repository"),
+        ("core", "adapters", "repository"),
     ),
     "tasks": Room(
         (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ("core", "adapters", "metrics"),
-        (f"{PACKAGE}.baselines", f"{PACKAGE}.plots", "matplotlib"),
+        (f"{PACKAGE}.plots", "matplotlib"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(
@@ -235,6 +234,23 @@ def test_forbidden_import_is_found(module: str, source: str, imported: str) -> N
 def test_allowed_import_is_left_alone(module: str, source: str) -> None:
     """If this fails, the rules refuse what the design allows."""
     assert find_violations(source, Path(module)) == []
+
+
+def test_benchmarks_use_what_is_public() -> None:
+    """If this fails, the benchmarks are no distribution of their own, since
+    any change inside the package breaks them.
+    """
+    benchmarks = ROOT.parents[2] / "benchmarks"
+    private = [
+        f"{path.relative_to(benchmarks)}:{statement.lineno} imports {name}"
+        for path in sorted(benchmarks.rglob("*.py"))
+        for statement, _ in walk_imports(ast.parse(path.read_text()))
+        if not getattr(statement, "level", 0)
+        for names in name_candidates(statement, Path(path.name))
+        for name in names[-1:]
+        if name.startswith(f"{PACKAGE}.") and "._" in name
+    ]
+    assert private == []
 
 
 def list_loaded_modules(statement: str) -> list[str]:

@@ -9,7 +9,6 @@
 """Simulated surveys: a sky, its exposures, and a repository with both."""
 
 from ._artefacts import *
-from ._common_grid import *
 from ._deep_coadd import *
 from ._instrument import *
 from ._observe import *
@@ -17,7 +16,6 @@ from ._options import *
 from ._projection import *
 from ._psf import *
 from ._rendering import *
-from ._scene_sources import *
 from ._sources import *
 from ._survey import *
 from ._visits import *

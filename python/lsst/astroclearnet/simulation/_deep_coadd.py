@@ -30,7 +30,6 @@ from ..adapters import (
     missing_cells,
     stack_exposures,
 )
-from ..baselines import inverse_variance_coadd
 
 _KERNEL_ORDER = 3
 _SATURATED_FRACTION = 0.1
@@ -71,25 +70,42 @@ def make_deep_coadd(
     if not exposures:
         return None
     arrays = stack_exposures(exposures)
-    coadd = inverse_variance_coadd(arrays.images, arrays.variances, arrays.good)
+    weights = _weights(arrays)
+    image = np.sum(weights * np.where(arrays.good, arrays.images, 0.0), axis=0)
+    variance = np.sum(weights**2 * np.where(arrays.good, arrays.variances, 0.0), axis=0)
     covered = np.stack([exposure.covered for exposure in exposures])
     saturated = np.stack([exposure.saturated for exposure in exposures]) & covered
-    no_data = ~np.isfinite(coadd.image)
+    no_data = ~weights.any(axis=0)
+    image[no_data] = variance[no_data] = np.nan
     planes = {
         "NO_DATA": no_data,
         "SATURATED": saturated.sum(axis=0) > _SATURATED_FRACTION * covered.sum(axis=0),
-        "INEXACT_PSF": (covered & (coadd.weights <= 0)).any(axis=0),
+        "INEXACT_PSF": (covered & (weights <= 0)).any(axis=0),
     }
     missing = missing_cells(~no_data, geometry.definition.cells)
     return make_cell_coadd(
         geometry=geometry,
         band=band,
-        image=coadd.image,
-        variance=coadd.variance,
+        image=image.astype(np.float32),
+        variance=variance.astype(np.float32),
         mask_planes=planes,
-        psf=_cell_psfs(arrays, coadd.weights, geometry),
-        provenance=make_provenance(exposures, coadd.weights, geometry, missing),
+        psf=_cell_psfs(arrays, weights, geometry),
+        provenance=make_provenance(exposures, weights, geometry, missing),
     )
+
+
+def _weights(arrays: ExposureArrays) -> npt.NDArray[np.float64]:
+    """Return the weights of pixels, with sum 1 where there is an exposure.
+
+    All pixels of an exposure have the inverse of its median variance: with
+    their own, downward fluctuations would count more.
+    """
+    levels = [
+        np.median(v[g]) if g.any() else np.inf for v, g in zip(arrays.variances, arrays.good, strict=True)
+    ]
+    weights = arrays.good / np.array(levels, dtype=float)[:, np.newaxis, np.newaxis]
+    total = weights.sum(axis=0)
+    return np.divide(weights, total, out=weights, where=total > 0)
 
 
 def _cell_psfs(

@@ -51,14 +51,13 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
         of the PSFs, curves of growth of bright stars, the course of the fit
         and the uncertainty.
     """
-    from ..baselines import coadd_psf
     from ..plots import restoration_figure
 
     geometry, cutouts = inputs.geometry, inputs.source.cutouts
     stamps = pad_to_common_size([cutout.mean_psf for cutout in cutouts])
     best = min(stamps, key=kernel_fwhm)
     psfs = {
-        "coadd": coadd_psf(stamps, inputs.summary.total_weight),
+        "coadd": np.average(stamps, axis=0, weights=inputs.summary.total_weight),
         "best exposure": best,
         "restored": target_psf(result.target_fwhm),
     }

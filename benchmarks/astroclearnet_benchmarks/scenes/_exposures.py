@@ -1,0 +1,374 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Expose the sources of a scene under changing conditions."""
+
+from __future__ import annotations
+
+__all__ = ()
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+
+import galsim
+import numpy as np
+import numpy.typing as npt
+
+from lsst.astroclearnet.simulation import (
+    AB_ZERO_POINT_NJY,
+    BANDS,
+    EXPOSURE_TIME,
+    GAIN,
+    MOFFAT_BETA,
+    PIXEL_SCALE,
+    READ_NOISE,
+    ArtefactOptions,
+    add_cosmic_rays,
+    bad_columns,
+    bleed,
+    interpolate_rows,
+    trail_profile,
+)
+
+from ._sources import SceneSource
+
+type Array = npt.NDArray[np.float64]
+type Mask = npt.NDArray[np.bool_]
+
+FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+_GSPARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4)
+_PIXEL_FWHM_SQUARED = FWHM_PER_SIGMA**2 / 12.0
+_ELLIPTICITY = 0.02
+_TRAIL_PEAK = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Conditions of one exposure.
+
+    Attributes
+    ----------
+    psf
+        PSF of unit flux in pixels, the pixel included.
+    fwhm
+        Its FWHM in pixels.
+    per_njy
+        Electrons per nJy.
+    sky
+        Electrons of the sky per pixel.
+    """
+
+    psf: galsim.GSObject
+    fwhm: float
+    per_njy: float
+    sky: float
+
+    @property
+    def sky_variance(self) -> float:
+        """Variance of a pixel of blank sky in nJy^2 (`float`)."""
+        return (self.sky + READ_NOISE**2) / self.per_njy**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a detector recorded.
+
+    Attributes
+    ----------
+    image, variance
+        Exposure and its variance plane, shape (H, W), in nJy and nJy^2.
+    good
+        Pixels that are not flagged, shape (H, W).
+    true_variance
+        Variance of the noise, shape (H, W), in nJy^2.
+    cosmic_rays, trail
+        Light of unflagged cosmic rays and of the trail on good pixels, shape
+        (H, W), in nJy.
+    """
+
+    image: Array
+    variance: Array
+    good: Mask
+    true_variance: Array
+    cosmic_rays: Array
+    trail: Array
+
+
+def draw_conditions(
+    seeing_arcsec: tuple[float, float], stamp_size: int, rng: np.random.Generator
+) -> Conditions:
+    """Draw the conditions of an exposure.
+
+    Parameters
+    ----------
+    seeing_arcsec
+        Limits of the FWHM of the PSF, pixel included.
+    stamp_size
+        Side in pixels of the stamp that the PSF must fit in.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    conditions : `Conditions`
+        The conditions; sensitivity and sky vary as in `plan_visits`.
+    """
+    fwhm = rng.uniform(*seeing_arcsec) / PIXEL_SCALE
+    g1, g2 = rng.normal(0.0, _ELLIPTICITY, size=2)
+    before_pixel = math.sqrt(fwhm**2 - _PIXEL_FWHM_SQUARED)
+    # The shear and the pixel reach one pixel further out.
+    moffat = galsim.Moffat(
+        beta=MOFFAT_BETA, fwhm=before_pixel, trunc=stamp_size // 2 - 1.5, gsparams=_GSPARAMS
+    ).shear(g1=g1, g2=g2)
+    with warnings.catch_warnings():
+        # That two hard edges might better be convolved in real space: the one
+        # of the Moffat profile is where it has nearly faded.
+        warnings.simplefilter("ignore", galsim.GalSimWarning)
+        psf = galsim.Convolve(moffat, galsim.Pixel(1.0), real_space=False, gsparams=_GSPARAMS)
+    zero_point = BANDS["i"].zero_point + rng.normal(0.0, 0.03)
+    sky_brightness = BANDS["i"].sky_brightness + rng.normal(0.0, 0.1)
+    return Conditions(
+        psf=psf,
+        fwhm=fwhm,
+        per_njy=EXPOSURE_TIME * 10.0 ** (0.4 * (zero_point - AB_ZERO_POINT_NJY)),
+        sky=EXPOSURE_TIME * PIXEL_SCALE**2 * 10.0 ** (-0.4 * (sky_brightness - zero_point)),
+    )
+
+
+def draw_source(source: SceneSource, kernel: galsim.GSObject, half: int) -> galsim.Image:
+    """Draw a source of unit flux.
+
+    Parameters
+    ----------
+    source
+        The source.
+    kernel
+        What to convolve it with, the pixel included.
+    half
+        Half-size of the stamp in pixels.
+
+    Returns
+    -------
+    stamp : `galsim.Image`
+        The stamp in the pixels of the scene.
+    """
+    ix, iy = round(source.x), round(source.y)
+    stamp = galsim.ImageD(galsim.BoundsI(ix - half, ix + half, iy - half, iy + half))
+    drawn = kernel if source.profile is None else galsim.Convolve(source.profile, kernel, gsparams=_GSPARAMS)
+    center = galsim.PositionD(source.x, source.y)
+    drawn.drawImage(stamp, center=center, scale=1.0, method="no_pixel")
+    return stamp
+
+
+def gaussian(fwhm: float) -> galsim.GSObject:
+    """Return a circular Gaussian PSF of unit flux.
+
+    Parameters
+    ----------
+    fwhm
+        FWHM in pixels.
+
+    Returns
+    -------
+    psf : `galsim.GSObject`
+        The PSF.
+    """
+    return galsim.Gaussian(fwhm=fwhm, gsparams=_GSPARAMS)
+
+
+def add_stamps(shape: tuple[int, int], stamps: Sequence[galsim.Image], flux: npt.ArrayLike) -> Array:
+    """Add stamps up.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image.
+    stamps
+        Stamps of unit flux.
+    flux
+        Their fluxes.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        Shape ``shape``, in the unit of ``flux``.
+    """
+    height, width = shape
+    image = galsim.ImageD(galsim.BoundsI(0, width - 1, 0, height - 1), init_value=0.0)
+    for stamp, factor in zip(stamps, np.asarray(flux, dtype=float), strict=True):
+        overlap = stamp.bounds & image.bounds
+        if overlap.isDefined():
+            image[overlap] += stamp[overlap] * factor
+    return np.asarray(image.array)
+
+
+def resolve_flux(
+    source: SceneSource, stamps: Sequence[galsim.Image], conditions: Sequence[Conditions]
+) -> float:
+    """Return the flux that gives a source its signal-to-noise ratio.
+
+    Parameters
+    ----------
+    source
+        The source.
+    stamps
+        Its stamps of unit flux in the exposures.
+    conditions
+        Conditions of the exposures.
+
+    Returns
+    -------
+    flux : `float`
+        Flux in nJy, for sky, read and its own photon noise.
+    """
+    if not math.isnan(source.flux):
+        return source.flux
+    flux = 0.0
+    # A fixed point: the map is a contraction by at least one half.
+    for _ in range(40):
+        information = sum(
+            float(np.sum(stamp.array**2 / (c.sky_variance + flux * stamp.array.clip(0.0) / c.per_njy)))
+            for stamp, c in zip(stamps, conditions, strict=True)
+        )
+        flux = source.signal_to_noise / math.sqrt(information)
+    return flux
+
+
+def signal_to_noise(flux: float, stamps: Sequence[galsim.Image], inverse_variances: Array) -> float:
+    """Return the flux of a source over its Cramer-Rao bound.
+
+    Parameters
+    ----------
+    flux
+        Flux of the source.
+    stamps
+        Its stamps of unit flux in the exposures.
+    inverse_variances
+        True inverse variances, 0 on bad pixels, shape (n, H, W).
+
+    Returns
+    -------
+    ratio : `float`
+        Ratio; 0 where no exposure constrains the source.
+    """
+    height, width = inverse_variances.shape[1:]
+    box = galsim.BoundsI(0, width - 1, 0, height - 1)
+    information = 0.0
+    for stamp, weight in zip(stamps, inverse_variances, strict=True):
+        cut = stamp.bounds & box
+        if cut.isDefined():
+            weights = weight[cut.ymin : cut.ymax + 1, cut.xmin : cut.xmax + 1]
+            information += float(np.sum(stamp[cut].array ** 2 * weights))
+    return flux * math.sqrt(information)
+
+
+def missing_pixels(shape: tuple[int, int], num_exposures: int, rng: np.random.Generator) -> Mask:
+    """Draw where exposures miss the grid: one has an edge, one a chip gap.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the grid.
+    num_exposures
+        Number of exposures; a single one misses nothing.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    missing : `numpy.ndarray`
+        Shape (n, H, W).
+    """
+    height, width = shape
+    missing = np.zeros((num_exposures, height, width), dtype=bool)
+    with_edge, with_gap = (*rng.permutation(num_exposures)[:2], 0)[:2]
+    edge = int(width * rng.uniform(0.3, 0.7))
+    gap = int(height * rng.uniform(0.1, 0.8))
+    gap_width = int(rng.integers(12, 21))
+    if num_exposures > 1:
+        missing[with_edge, :, :edge] = True
+        missing[with_gap, gap : gap + gap_width] = True
+    return missing
+
+
+def record(
+    light: Array,
+    conditions: Conditions,
+    missing: Mask,
+    options: ArtefactOptions,
+    rng: np.random.Generator,
+    *,
+    has_trail: bool,
+) -> Recorded:
+    """Record an exposure.
+
+    Flagged pixels are interpolated along rows.  The variance plane is that of
+    a pipeline: the recorded electrons, noise and all, plus read noise.
+
+    Parameters
+    ----------
+    light
+        Expected light of all sources in nJy, shape (H, W).
+    conditions
+        Conditions of the exposure.
+    missing
+        Pixels beside the detector, shape (H, W).
+    options
+        Noise and defects.
+    rng
+        Random numbers.
+    has_trail
+        Whether a satellite crosses.
+
+    Returns
+    -------
+    recorded : `Recorded`
+        The exposure.
+    """
+    sky, per_njy = conditions.sky, conditions.per_njy
+    trail = _trail(light.shape, conditions, rng) if has_trail else np.zeros_like(light)
+    expected = np.clip(light * per_njy, 0.0, None) + sky
+    electrons = expected + trail
+    if options.noise:
+        electrons = rng.poisson(electrons).astype(float)
+    rays = np.zeros_like(light)
+    flagged = add_cosmic_rays(rays, options, rng)
+    electrons += rays
+    unflagged = np.where(flagged, 0.0, rays)
+    if options.saturation:
+        flagged |= bleed(electrons)
+    flagged |= bad_columns(light.shape, options.bad_columns, rng)
+    if options.noise:
+        electrons += rng.normal(0.0, READ_NOISE, size=electrons.shape)
+        electrons = np.round(electrons / GAIN) * GAIN
+    interpolate_rows(electrons, flagged)
+    electrons[missing] = sky
+    good = ~(flagged | missing)
+    return Recorded(
+        image=(electrons - sky) / per_njy,
+        variance=(np.clip(electrons, 1.0, None) + READ_NOISE**2) / per_njy**2,
+        good=good,
+        true_variance=(expected + READ_NOISE**2) / per_njy**2,
+        cosmic_rays=np.where(good, unflagged, 0.0) / per_njy,
+        trail=np.where(good, trail, 0.0) / per_njy,
+    )
+
+
+def _trail(shape: tuple[int, ...], conditions: Conditions, rng: np.random.Generator) -> Array:
+    """Draw the electrons of a satellite trail near the middle."""
+    height, width = shape
+    profile = trail_profile(
+        np.arange(width)[np.newaxis, :] - width / 2.0,
+        np.arange(height)[:, np.newaxis] - height / 2.0,
+        angle=rng.uniform(0.0, math.pi),
+        distance=rng.uniform(-0.2, 0.2) * min(shape),
+        sigma=conditions.fwhm / FWHM_PER_SIGMA,
+    )
+    return _TRAIL_PEAK * math.sqrt(conditions.sky) * profile

@@ -1,0 +1,270 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Sources of the scenes on a common grid."""
+
+from __future__ import annotations
+
+__all__ = ("SCENE_KINDS",)
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import galsim
+import numpy as np
+import numpy.typing as npt
+
+from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, PIXEL_SCALE
+
+_STAR_SLOPE, _GALAXY_SLOPE = 0.14, 0.32
+"""Of log10 of the counts per magnitude, as in simulated surveys."""
+
+_REFERENCE = 25.0
+"""Magnitude to which densities count."""
+
+_SPACING = 34.0
+"""Distance of isolated sources, in pixels, before they are jittered."""
+
+_JITTER = 1.0
+_BORDER = 12.0
+_OUTSIDE = 12.0
+_STAR_BINS = ((5.0, 20.0), (20.0, 100.0), (100.0, 1000.0), (1000.0, 4000.0))
+"""Signal-to-noise ratios; brighter stars saturate in the best seeing."""
+
+_GALAXY_BINS = ((5.0, 20.0), (20.0, 50.0), (50.0, 500.0))
+_PAIR_SIGNAL_TO_NOISE = 100.0
+_PAIR_SEPARATION_ARCSEC = (0.2, 0.7)
+_SERSIC_TRUNCATION = 5.0
+_SERSIC_INDICES = (1.0, 1.5, 2.5, 4.0)
+_SERSIC_FRACTIONS = (0.45, 0.25, 0.15, 0.15)
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSource:
+    """A source of a scene.
+
+    Attributes
+    ----------
+    kind
+        star, galaxy, supernova or asteroid.
+    x, y
+        Position of the centre in pixels.
+    flux
+        Flux in nJy; NaN where ``signal_to_noise`` decides.
+    signal_to_noise
+        Ratio wanted without masks and neighbours; NaN where ``flux`` decides.
+    profile
+        Profile of unit flux in pixels, before any PSF; `None` for a point.
+    extent
+        Radius in pixels that holds the profile.
+    pair
+        Number of the close pair, -1 for a source that is in none.
+    separation
+        Separation of the pair in pixels; NaN without one.
+    exposures
+        Exposures in which it shines; `None` for all of them.
+    """
+
+    kind: str
+    x: float
+    y: float
+    flux: float = math.nan
+    signal_to_noise: float = math.nan
+    profile: galsim.GSObject | None = None
+    extent: float = 0.0
+    pair: int = -1
+    separation: float = math.nan
+    exposures: tuple[int, ...] | None = None
+
+
+def scene_sources(
+    kind: str, shape: tuple[int, int], num_exposures: int, rng: np.random.Generator
+) -> list[SceneSource]:
+    """Draw the sources of a scene.
+
+    Parameters
+    ----------
+    kind
+        One of `SCENE_KINDS`.
+    shape
+        Height and width in pixels.
+    num_exposures
+        Number of exposures, for sources that shine in some of them.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    sources : `list` [`SceneSource`]
+        The sources, those just outside the image included.
+    """
+    if kind == "transients":
+        return [*_field(shape, rng), *_transients(shape, num_exposures, rng)]
+    return SCENE_KINDS[kind](shape, rng)
+
+
+def _field(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw a high-latitude field: 35 galaxies per square arcmin to i = 25."""
+    return _random_field(shape, rng, galaxies=35.0, stars=4.0)
+
+
+def _crowded(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw the outskirts of a star cluster."""
+    return _random_field(shape, rng, galaxies=35.0, stars=350.0)
+
+
+def _random_field(
+    shape: tuple[int, int], rng: np.random.Generator, *, galaxies: float, stars: float
+) -> list[SceneSource]:
+    """Draw galaxies and stars with realistic counts.
+
+    Densities are per square arcmin to i = 25, galaxies reach i = 27.2.
+    """
+    area = math.prod((size + 2.0 * _OUTSIDE) * PIXEL_SCALE / 60.0 for size in shape)
+    faint = 27.2
+    growth = 10.0 ** (_GALAXY_SLOPE * (faint - _REFERENCE))
+    sources = []
+    for magnitude in _draw_magnitudes(
+        rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faint)
+    ):
+        x, y = _random_position(shape, rng)
+        profile, extent = _galaxy_profile(rng, magnitude)
+        sources.append(SceneSource("galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent))
+    growth = 10.0 ** (_STAR_SLOPE * (26.0 - _REFERENCE))
+    for magnitude in _draw_magnitudes(rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, 26.0)):
+        x, y = _random_position(shape, rng)
+        sources.append(SceneSource("star", x, y, flux=_flux(magnitude)))
+    return sources
+
+
+def _stars(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw isolated stars, as many in each bin of signal-to-noise ratio."""
+    places = list(_isolated_positions(shape, rng))
+    ratios = _draw_ratios(_STAR_BINS, len(places), rng)
+    return [SceneSource("star", x, y, signal_to_noise=r) for (x, y), r in zip(places, ratios, strict=True)]
+
+
+def _galaxies(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw isolated galaxies, as many in each signal-to-noise bin."""
+    places = list(_isolated_positions(shape, rng))
+    sources = []
+    for (x, y), ratio in zip(places, _draw_ratios(_GALAXY_BINS, len(places), rng), strict=True):
+        profile, extent = _galaxy_profile(rng, rng.uniform(21.0, 25.0))
+        sources.append(
+            SceneSource("galaxy", x, y, signal_to_noise=ratio, profile=profile, extent=min(extent, 14.0))
+        )
+    return sources
+
+
+def _pairs(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw close pairs of equal stars, and as many single stars."""
+    sources = []
+    ratio = _PAIR_SIGNAL_TO_NOISE
+    for index, (x, y) in enumerate(_isolated_positions(shape, rng)):
+        if index % 2:
+            sources.append(SceneSource("star", x, y, signal_to_noise=ratio))
+            continue
+        separation = rng.uniform(*_PAIR_SEPARATION_ARCSEC) / PIXEL_SCALE
+        angle = rng.uniform(0.0, 2.0 * math.pi)
+        dx, dy = 0.5 * separation * math.cos(angle), 0.5 * separation * math.sin(angle)
+        for sign in (-1.0, 1.0):
+            sources.append(
+                SceneSource(
+                    "star",
+                    x + sign * dx,
+                    y + sign * dy,
+                    signal_to_noise=ratio,
+                    pair=index // 2,
+                    separation=separation,
+                )
+            )
+    return sources
+
+
+def _blank(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw nothing."""
+    return []
+
+
+def _transients(
+    shape: tuple[int, int], num_exposures: int, rng: np.random.Generator
+) -> Iterator[SceneSource]:
+    """Draw a supernova in a quarter of the exposures, an asteroid in one."""
+    some = rng.permutation(num_exposures)[: max(1, num_exposures // 4)]
+    x, y = _random_position(shape, rng, outside=-_BORDER)
+    yield SceneSource("supernova", x, y, flux=_flux(22.0), exposures=tuple(int(t) for t in some))
+    x, y = _random_position(shape, rng, outside=-_BORDER)
+    length = 8.0
+    line = galsim.Box(length, 0.05).rotate(rng.uniform(0.0, 180.0) * galsim.degrees)
+    last = int(rng.integers(num_exposures))
+    yield SceneSource(
+        "asteroid", x, y, flux=_flux(21.5), profile=line, extent=length / 2.0, exposures=(last,)
+    )
+
+
+SCENE_KINDS: dict[str, Callable[[tuple[int, int], np.random.Generator], list[SceneSource]]] = {
+    "field": _field,
+    "stars": _stars,
+    "galaxies": _galaxies,
+    "pairs": _pairs,
+    "blank": _blank,
+    "crowded": _crowded,
+    "transients": _field,
+}
+"""What draws the steady sources of each kind of scene."""
+
+
+def _draw_magnitudes(
+    rng: np.random.Generator, number: int, slope: float, limits: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Draw magnitudes whose counts rise exponentially."""
+    low, high = (10.0 ** (slope * limit) for limit in limits)
+    return np.log10(rng.uniform(low, high, size=number)) / slope
+
+
+def _flux(magnitude: float) -> float:
+    return float(10.0 ** (-0.4 * (magnitude - AB_ZERO_POINT_NJY)))
+
+
+def _random_position(
+    shape: tuple[int, int], rng: np.random.Generator, outside: float = _OUTSIDE
+) -> tuple[float, float]:
+    """Draw x and y on the image and a rim around it."""
+    height, width = shape
+    x = rng.uniform(-outside, width - 1.0 + outside)
+    return float(x), float(rng.uniform(-outside, height - 1.0 + outside))
+
+
+def _isolated_positions(shape: tuple[int, int], rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """Yield x and y of a jittered grid, at least 32 pixels apart."""
+    height, width = shape
+    for y in np.arange(_BORDER, height - _BORDER, _SPACING):
+        for x in np.arange(_BORDER, width - _BORDER, _SPACING):
+            dx, dy = rng.uniform(-_JITTER, _JITTER, size=2)
+            yield float(x + dx), float(y + dy)
+
+
+def _draw_ratios(
+    bins: tuple[tuple[float, float], ...], number: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draw signal-to-noise ratios, log-uniform in bins of equal numbers."""
+    chosen = np.array(bins)[rng.permutation(number) % len(bins)]
+    return np.asarray(np.exp(rng.uniform(np.log(chosen[:, 0]), np.log(chosen[:, 1]))))
+
+
+def _galaxy_profile(rng: np.random.Generator, magnitude: float) -> tuple[galsim.GSObject, float]:
+    """Draw a Sersic profile in pixels and the radius that holds it."""
+    size = 0.28 * 10.0 ** (-0.1 * (magnitude - 25.0) + rng.normal(0.0, 0.18))
+    radius = float(np.clip(size, 0.08, 1.6)) / PIXEL_SCALE
+    shear = float(np.clip(rng.rayleigh(0.25), 0.0, 0.7))
+    index = float(rng.choice(_SERSIC_INDICES, p=_SERSIC_FRACTIONS))
+    unit = galsim.Sersic(index, half_light_radius=1.0, trunc=_SERSIC_TRUNCATION, flux_untruncated=False)
+    angle = rng.uniform(0.0, 180.0) * galsim.degrees
+    stretch = math.sqrt((1.0 + shear) / (1.0 - shear))
+    return unit.dilate(radius).shear(g=shear, beta=angle), _SERSIC_TRUNCATION * radius * stretch

@@ -45,11 +45,33 @@ class _Figure:
     error: str = ""
 
     def show(self, band: BandContents) -> str:
-        """Return the figure of a patch with its unit."""
+        """Return the metric of a patch with its unit.
+
+        Parameters
+        ----------
+        band
+            The patch in a band.
+
+        Returns
+        -------
+        text : `str`
+            Formatted value.
+        """
         return f"{self.number(band)} {self.unit}".strip()
 
     def number(self, band: BandContents) -> str:
-        """Return the figure of a patch without its unit."""
+        """Return the metric of a patch without its unit.
+
+        Parameters
+        ----------
+        band
+            The patch in a band.
+
+        Returns
+        -------
+        text : `str`
+            Formatted value with its error; a dash if unknown.
+        """
         figures = band.quality["figures"]
         value = figures.get(self.name, math.nan)
         if not math.isfinite(value):

@@ -93,18 +93,7 @@ class ParslService(StockService):
 
 
 def _run(workflow: ParslWorkflow) -> None:
-    """Run a workflow that was started, and tell how each job ends.
-
-    Parameters
-    ----------
-    workflow
-        The workflow.
-
-    Raises
-    ------
-    CampaignError
-        If a job failed.
-    """
+    """Run a workflow that was started, and tell how each job ends."""
     # Parsl reports each turn of its timers.
     logging.getLogger("parsl.process_loggers").setLevel(logging.INFO)
     workflow.run(block=False)
@@ -129,18 +118,7 @@ def _run(workflow: ParslWorkflow) -> None:
 
 
 def _find_writers(folder: str) -> list[int]:
-    """Find the processes on this machine that write below a directory.
-
-    Parameters
-    ----------
-    folder
-        The directory.
-
-    Returns
-    -------
-    pids : `list` [`int`]
-        Their numbers, without those that are not the user's.
-    """
+    """Find the processes on this machine that write below a directory."""
     top = os.path.join(os.path.realpath(folder), "")
     pids = []
     for process in psutil.process_iter():

@@ -126,23 +126,7 @@ class SlurmSite(Slurm):
 
 
 def _keep_in_submit_directory(site: SiteConfig, config: Config) -> Config:
-    """Put the files of Parsl into the submit directory of the campaign.
-
-    By default they are in the working directory, where a restart would take
-    the checkpoints of whichever campaign came last.
-
-    Parameters
-    ----------
-    site
-        The site.
-    config
-        Its configuration, which is changed.
-
-    Returns
-    -------
-    config : `parsl.config.Config`
-        The configuration.
-    """
+    """Put the files of Parsl into the submit directory of the campaign."""
     submit_path = get_bps_config_value(site.config, "submitPath", str, required=True)
     config.run_dir = os.path.join(submit_path, "runinfo")
     return config

@@ -8,18 +8,15 @@
 
 """Quality of a coadd against a truth or against its own noise.
 
-Arrays in, plain floats, flat dictionaries or astropy tables out.  Positions
-are 0-based pixel coordinates of the array they come with; pixels that must not
-be used are NaN in the image.
+Arrays in, floats, flat dictionaries or astropy tables out.  Positions are
+0-based pixel coordinates of the array they come with; bad pixels are NaN in
+the image.
 """
 
-from ._correlated import *
+from ._correlated_noise import *
 from ._detection import *
-from ._error_factor import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *
-from ._point_sources import *
-from ._psf import *
-from ._star_fluxes import *
-from ._stars import *
+from ._star_statistics import *
+from ._widths import *

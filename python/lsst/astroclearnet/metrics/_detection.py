@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Find sources, and among them the stars, without a truth."""
+"""Detection of sources and selection of stars."""
 
 from __future__ import annotations
 
@@ -21,29 +21,21 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from ._psf import fwhm_of_kernel
+from ._widths import fwhm_of_kernel
 
 _NUM_PIXELS = 5
 """Least number of connected pixels of a detection."""
 
 _MIN_PIXEL_STACK = 300_000
 _MAX_SUB_OBJECTS = 100_000
-"""Limits of ``sep``: pixels and parts of sources."""
+"""Limits of ``sep`` on pixels and blended components."""
 
+# Selection of stars: lengths in FWHM of the PSF, fluxes relative to the star.
 _APERTURE_FWHMS = 2.0
-"""Radius of the aperture of fluxes in FWHM of the PSF."""
-
 _RADIUS_TOLERANCE = 0.12
-"""Relative difference of the half-light radius of a star from the PSF's."""
-
 _NEIGHBOR_FWHMS = 5.0
-"""Distance in FWHM within which a neighbour matters."""
-
 _MAX_NEIGHBOR_FLUX = 0.05
-"""Flux of a neighbour, relative to the star, that matters."""
-
 _MARGIN_FWHMS = 3.0
-"""Distance in FWHM of a star from pixels that do not count."""
 
 
 def detect_sources(
@@ -51,37 +43,35 @@ def detect_sources(
 ) -> tuple[Table, NDArray[np.bool_]]:
     """Detect the sources of an image.
 
-    Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) as of the package
+    Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) as implemented in
     ``sep``, with the PSF as matched filter.
 
     Parameters
     ----------
-    image
-        Background-subtracted image, shape (H, W); NaN where not to be used.
-    variance
-        Variance plane, shape (H, W).
+    image, variance
+        Background-subtracted image and its variance, shape (H, W).
     psf
-        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, with
-        unit sum.
+        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, unit
+        sum.
     threshold
-        Level of detection in sigma of the filtered image, for white noise.
+        Detection threshold in sigma of the filtered image, for white noise.
 
     Returns
     -------
     sources : `astropy.table.Table`
-        A row for each source whose aperture has a usable pixel, the brightest
-        first: ``x``, ``y`` (pixels), ``flux`` within two FWHM and ``radius``,
-        that of half this flux, in pixels, ``signal_to_noise`` of an optimal
-        point source flux of this size for white noise, and ``flag`` of
-        ``sep``, not 0 for a source that is merged with others or cut off.
+        A row for each source whose aperture has a good pixel, the brightest
+        first: ``x``, ``y`` (pixels), ``flux`` within two FWHM and its
+        half-light ``radius`` in pixels, ``signal_to_noise`` of an optimal
+        point-source flux of this size for white noise, and ``flag`` of
+        ``sep``, not 0 for a source that is blended or truncated.
     footprint : `numpy.ndarray`
-        Shape (H, W), bool, pixels of all sources that were detected.
+        Shape (H, W), bool, pixels of all detections.
     """
     good = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
     data = np.ascontiguousarray(np.where(good, image, 0.0), dtype=float)
     sigma = np.ascontiguousarray(np.sqrt(np.where(good, variance, 1.0)), dtype=float)
     bad = np.ascontiguousarray(~good)
-    # Limits of the whole process, which crowded patches of full size pass.
+    # Process-wide limits that crowded patches of full size would exceed.
     sep.set_extract_pixstack(max(_MIN_PIXEL_STACK, 2 * data.size))
     sep.set_sub_object_limit(_MAX_SUB_OBJECTS)
     found, segments = sep.extract(
@@ -117,16 +107,16 @@ def detect_sources(
 
 
 def blank_sky(image: NDArray[Any], footprint: NDArray[np.bool_], margin: float) -> NDArray[np.bool_]:
-    """Return the pixels on which no source is seen.
+    """Return the pixels without a detected source.
 
     Parameters
     ----------
     image
-        Image, shape (H, W); NaN where not to be used.
+        Image, shape (H, W).
     footprint
-        Shape (H, W), pixels of sources, as of `detect_sources`.
+        Pixels of sources as of `detect_sources`, shape (H, W).
     margin
-        Distance in pixels that blank sky keeps from them.
+        Distance in pixels to keep from them.
 
     Returns
     -------
@@ -147,20 +137,21 @@ def find_stars(
     Parameters
     ----------
     sources
-        What `detect_sources` found.
+        Table of `detect_sources`.
     good
         Pixels with data, shape (H, W).
     psf
         PSF stamp, shape (P, P) with P odd.
     min_signal_to_noise
-        Least signal-to-noise ratio.
+        Minimum signal-to-noise ratio.
 
     Returns
     -------
     stars : `astropy.table.Table`
-        Rows of ``sources``: unblended, as compact as the PSF to 12 %, without
-        a neighbour of more than 5 % of their flux within five FWHM, and three
-        FWHM from the border and from any pixel without data.
+        Rows of ``sources``: unblended, with the half-light radius of the PSF
+        to 12 percent, without a neighbour of more than 5 percent of their flux
+        within five FWHM, and three FWHM away from the border and from bad
+        pixels.
     """
     fwhm = fwhm_of_kernel(psf)
     x, y, flux = (np.asarray(sources[name], dtype=float) for name in ("x", "y", "flux"))
@@ -184,20 +175,7 @@ def find_stars(
 
 
 def _half_light_radius(psf: NDArray[Any], aperture: float) -> float:
-    """Return the radius of half the flux that an aperture holds of a PSF.
-
-    Parameters
-    ----------
-    psf
-        PSF stamp, shape (P, P) with P odd.
-    aperture
-        Radius of the aperture in pixels.
-
-    Returns
-    -------
-    radius : `float`
-        Radius in pixels.
-    """
+    """Return the half-light radius of a PSF within an aperture."""
     padded = np.ascontiguousarray(np.pad(psf, int(np.ceil(aperture))), dtype=float)
     middle = [0.5 * (padded.shape[0] - 1)]
     flux, _, _ = sep.sum_circle(padded, middle, middle, aperture)

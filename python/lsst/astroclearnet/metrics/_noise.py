@@ -14,28 +14,30 @@ __all__ = ("depth_of_error", "measured_depth", "noise_correlation", "point_sourc
 
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 from astropy.stats import mad_std
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-_NUM_SIGMA = 5.0
-_NJY_ZERO_POINT = 31.4
 _MIN_POSITIONS = 100
+"""Least number of positions or pixel pairs for a scatter or correlation."""
+
 _MIN_INFORMATION = 0.9
+"""Least share of the squared PSF that lies on blank sky."""
 
 
 def point_source_depth(variance: NDArray[Any], psf: NDArray[Any]) -> float:
-    """Return the 5 sigma depth for point sources that a variance plane claims.
+    """Return the 5 sigma point-source depth that a variance plane claims.
 
-    The error of a flux fitted with the PSF f on pixels of independent noise
-    with the variance v is sqrt(v / sum(f^2)).
+    For white noise of variance v, a fit of the PSF f has the error sqrt(v /
+    sum(f^2)).
 
     Parameters
     ----------
     variance
         Variance plane in nJy^2, any shape; its median over finite positive
-        pixels counts.
+        pixels is used.
     psf
         PSF stamp with unit sum, shape (P, P).
 
@@ -53,18 +55,16 @@ def point_source_depth(variance: NDArray[Any], psf: NDArray[Any]) -> float:
 
 
 def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.bool_]) -> float:
-    """Return the 5 sigma depth for point sources that blank sky shows.
+    """Return the 5 sigma point-source depth measured on blank sky.
 
-    The PSF is fitted with equal pixel weights at every position of blank sky,
-    and the robust scatter of these fluxes is taken as their error.  It holds
-    whatever correlates the noise of neighbouring pixels and whatever the
-    variance plane says.
+    The robust scatter of PSF fluxes, fitted with equal pixel weights at every
+    position of blank sky.  It holds whatever the correlation of the noise and
+    whatever the variance plane says.
 
     Parameters
     ----------
     image
-        Image in nJy, shape (H, W), background-subtracted; NaN where not to be
-        used.
+        Background-subtracted image in nJy, shape (H, W).
     psf
         PSF stamp with unit sum, shape (P, P).
     sources
@@ -74,8 +74,8 @@ def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.b
     -------
     depth : `float`
         AB magnitude; NaN where fewer than 100 positions have at least 90
-        percent of the squared PSF on blank sky, and where the scatter is
-        zero, as in a map clipped at zero.
+        percent of the squared PSF on blank sky, and where the scatter is zero,
+        as in an image clipped at zero.
     """
     kernel = np.asarray(psf, dtype=float)
     blank = np.isfinite(image) & ~sources
@@ -92,7 +92,7 @@ def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.b
 
 
 def depth_of_error(sigma: float) -> float:
-    """Return the 5 sigma depth that an error of fluxes means.
+    """Return the 5 sigma depth that corresponds to a flux error.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def depth_of_error(sigma: float) -> float:
     """
     if not sigma > 0:
         return float("nan")
-    return float(_NJY_ZERO_POINT - 2.5 * np.log10(_NUM_SIGMA * sigma))
+    return float(u.Quantity(5.0 * sigma, u.nJy).to_value(u.ABmag))
 
 
 def noise_correlation(image: NDArray[Any], mask: NDArray[np.bool_]) -> float:
@@ -122,9 +122,8 @@ def noise_correlation(image: NDArray[Any], mask: NDArray[np.bool_]) -> float:
     Returns
     -------
     correlation : `float`
-        Mean of the correlation coefficients of horizontal and of vertical
-        neighbours; 0 for white noise, NaN with fewer than 100 pairs of
-        either kind.
+        Mean correlation coefficient of horizontal and of vertical neighbours;
+        NaN with fewer than 100 pairs of either kind.
     """
     blank = np.isfinite(image) & ~mask
     coefficients = []

@@ -19,15 +19,14 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from ._correlated import psf_flux_correlated
+from ._correlated_noise import psf_flux_correlated
 from ._noise import measured_depth, noise_correlation, point_source_depth
-from ._photometry import psf_flux, star_statistics
-from ._point_sources import point_source_image
-from ._psf import fwhm_of_kernel
-from ._stars import stellar_fwhms
+from ._photometry import point_source_image, psf_flux
+from ._star_statistics import star_statistics
+from ._widths import fwhm_of_kernel, stellar_fwhms
 
 _SOURCE_LEVEL = 0.5
-"""True surface brightness, in sky sigmas, above which sky is not blank."""
+"""True surface brightness in sky sigmas above which sky is not blank."""
 
 
 def measure_patch(
@@ -43,38 +42,31 @@ def measure_patch(
 
     Parameters
     ----------
-    image
-        Background-subtracted image in nJy, shape (H, W); NaN where not to be
-        used.
-    variance
-        Variance plane in nJy^2, shape (H, W).
-    psf
-        PSF stamp of the image, shape (P, P) with P odd, centred on its middle
-        pixel, with unit sum.
+    image, variance, psf
+        As for `psf_flux`, in nJy and nJy^2.
     stars
         True stars, columns ``x`` and ``y`` (pixels) and ``flux`` (nJy), and
         ``signal_to_noise`` where several images share their bins; without it
         the ratio is that of an optimal flux on this image.
     model
-        Noise-free image of everything that is not a star at the PSF of the
-        image, shape (H, W), in nJy.
+        Noise-free image in nJy, at the PSF of the image, of everything that is
+        not a star, shape (H, W).
     correlation
-        Correlation of the noise as of `psf_flux_correlated`, by which stars
-        are then measured; without it by `psf_flux`.
+        Noise correlation for `psf_flux_correlated`; without it stars are
+        measured by `psf_flux`.
 
     Returns
     -------
     row : `dict` [`str`, `float`]
         ``psf_fwhm`` and ``star_fwhm`` (median of ``num_fwhm_stars`` isolated
         bright stars) in pixels, ``depth_claimed`` (from the variance plane)
-        and ``depth_measured`` (from blank sky, where what the truth leaves
-        unexplained counts as noise) in AB magnitudes, ``noise_correlation``,
-        the numbers of stars used (``num_stars``) and left out because they
-        lie within two FWHM of the border or off the image (``num_border``) or
-        have a bad pixel within one FWHM (``num_masked``), and for each bin of
-        signal-to-noise (suffixes ``_snr_5_20``, ``_snr_20_100`` and
-        ``_snr_100_inf``) the columns of `star_statistics`.  What cannot be
-        measured is NaN.
+        and ``depth_measured`` (from blank sky, residuals of the truth
+        included) in AB magnitudes, ``noise_correlation``, the numbers of stars
+        used (``num_stars``) and left out because they lie within two FWHM of
+        the border or off the image (``num_border``) or have a bad pixel within
+        one FWHM (``num_masked``), and for each bin of signal-to-noise ratio
+        (suffixes ``_snr_5_20``, ``_snr_20_100`` and ``_snr_100_inf``) the
+        columns of `star_statistics`.  What cannot be measured is NaN.
     """
     x, y, flux = (np.asarray(stars[name], dtype=float) for name in ("x", "y", "flux"))
     fwhm = fwhm_of_kernel(psf)
@@ -112,24 +104,7 @@ def measure_patch(
 def _usable_stars(
     good: NDArray[np.bool_], x: NDArray[np.float64], y: NDArray[np.float64], fwhm: float
 ) -> tuple[NDArray[np.bool_], int, int]:
-    """Choose the stars whose photometry counts.
-
-    Parameters
-    ----------
-    good
-        Pixels with data, shape (H, W).
-    x, y
-        Positions in pixels, shape (n,).
-    fwhm
-        Width of the PSF in pixels.
-
-    Returns
-    -------
-    used : `numpy.ndarray`
-        True for stars to use, shape (n,).
-    num_border, num_masked : `int`
-        Numbers of stars left out at the border and for bad pixels.
-    """
+    """Return the stars to use, and how many are near border or bad pixels."""
     margin = 2.0 * fwhm
     height, width = good.shape
     inside = (x >= margin) & (x <= width - 1 - margin) & (y >= margin) & (y <= height - 1 - margin)
@@ -142,18 +117,7 @@ def _usable_stars(
 
 
 def _flat(table: Table) -> dict[str, float]:
-    """Flatten a table of star statistics.
-
-    Parameters
-    ----------
-    table
-        Table made by `star_statistics`.
-
-    Returns
-    -------
-    row : `dict` [`str`, `float`]
-        Every statistic with its bin as suffix.
-    """
+    """Flatten a table of star statistics, with the bin as suffix."""
     return {
         f"{name}_snr_{line['snr_min']:.0f}_{line['snr_max']:.0f}": float(line[name])
         for line in table

@@ -6,29 +6,23 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Photometry at known positions, and its bias and scatter against truth."""
+"""Point sources at known positions: images of them, and fits of their flux."""
 
 from __future__ import annotations
 
-__all__ = ("SIGNAL_TO_NOISE_BINS", "psf_flux", "star_statistics")
+__all__ = ("point_source_image", "psf_flux")
 
 from typing import Any
 
 import numpy as np
-from astropy.stats import mad_std
-from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import pinvh
-from scipy.sparse import csc_array, hstack
+from scipy.sparse import coo_array, csc_array
 from scipy.sparse.csgraph import connected_components
 
-from ._point_sources import design_matrix
-
-SIGNAL_TO_NOISE_BINS = ((5.0, 20.0), (20.0, 100.0), (100.0, np.inf))
-"""Lower and upper limits of the bins of `star_statistics`."""
-
 _MIN_RESOLUTION = 0.99
-_MEDIAN_ERROR = np.sqrt(np.pi / 2.0)
+"""Least diagonal element of the resolution matrix of a star that is
+distinguished from its neighbours."""
 
 
 def psf_flux(
@@ -39,43 +33,36 @@ def psf_flux(
     y: ArrayLike,
     *,
     model: NDArray[Any] | None = None,
-    fit_background: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit the PSF to all stars of an image at once.
 
-    Every star is one column of a linear model, the PSF shifted to its known
-    position, and all stars whose stamps overlap are solved together.  All
-    good pixels have the same weight, as the pixels' own variances would bias
-    the fluxes when they hold the photon noise of the stars; the errors come
-    from the variance plane.  Correlations of the noise between pixels are not
-    in the errors.
+    A linear least-squares fit of the PSF shifted to each position; stars whose
+    stamps overlap are solved together.  All good pixels have the same weight,
+    as variances that hold the photon noise of the stars would bias the
+    fluxes.  The errors come from the variance plane, without correlations
+    between pixels.
 
     Parameters
     ----------
     image
-        Background-subtracted image, shape (H, W); NaN where not to be used.
+        Background-subtracted image, shape (H, W).
     variance
         Variance plane, shape (H, W); pixels whose variance is not finite and
         positive are not used.
     psf
-        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, with
-        unit sum.
+        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, unit
+        sum.
     x, y
         Positions in pixels, shape (n,), of all the stars, also of those that
         matter only as neighbours.
     model
-        Noise-free image of what is not a star, shape (H, W), subtracted
-        first.
-    fit_background
-        Whether to fit a constant under every group of overlapping stamps.
+        Noise-free image of what is not a star, shape (H, W), subtracted first.
 
     Returns
     -------
-    flux : `numpy.ndarray`
-        Fluxes in the unit of the image, shape (n,).  NaN for stars without
-        good pixels or so close to another that they cannot be told apart.
-    error : `numpy.ndarray`
-        Standard deviations of the fluxes, shape (n,).
+    flux, error : `numpy.ndarray`
+        Fluxes in the unit of the image and their standard deviations, shape
+        (n,); NaN for stars without good pixels or inseparable from another.
 
     Raises
     ------
@@ -90,7 +77,7 @@ def psf_flux(
     if data.shape != spread.shape:
         raise ValueError(f"Image and variance differ in shape: {data.shape} and {spread.shape}.")
     good = np.isfinite(data) & np.isfinite(spread) & (spread > 0)
-    design = design_matrix(data.shape, psf, np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    design = _design_matrix(data.shape, psf, np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     design = csc_array(design.tocsr()[good.ravel()])
     flux = np.full(design.shape[1], np.nan)
     error = np.full(design.shape[1], np.nan)
@@ -103,33 +90,14 @@ def psf_flux(
         rows = np.unique(columns.indices)
         if rows.size == 0:
             continue
-        columns = columns.tocsr()[rows]
-        if fit_background:
-            columns = hstack([columns, np.ones((rows.size, 1))], format="csr")
-        solution, deviation = _solve(columns, data[good][rows], spread[good][rows])
-        flux[members] = solution[: members.size]
-        error[members] = deviation[: members.size]
+        flux[members], error[members] = _solve(columns.tocsr()[rows], data[good][rows], spread[good][rows])
     return flux, error
 
 
 def _solve(
     columns: Any, data: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Solve one group by least squares with equal weights.
-
-    Parameters
-    ----------
-    columns
-        Sparse design matrix, shape (m, k).
-    data, variance
-        Pixels and their variances, shape (m,).
-
-    Returns
-    -------
-    solution, error : `numpy.ndarray`
-        Coefficients and their standard deviations, shape (k,); NaN where the
-        data do not determine a coefficient.
-    """
+    """Fit one group of stars with equal pixel weights; NaN if degenerate."""
     normal = (columns.T @ columns).toarray()
     inverse = pinvh(normal, rtol=1e-9)
     solution = inverse @ (columns.T @ data)
@@ -139,55 +107,58 @@ def _solve(
     return np.where(unresolved, np.nan, solution), np.where(unresolved, np.nan, error)
 
 
-def star_statistics(
-    measured_flux: ArrayLike, measured_error: ArrayLike, true_flux: ArrayLike, signal_to_noise: ArrayLike
-) -> Table:
-    """Return the bias and the scatter of fluxes in bins of signal-to-noise.
+def point_source_image(
+    shape: tuple[int, int], psf: NDArray[Any], x: ArrayLike, y: ArrayLike, flux: ArrayLike
+) -> NDArray[np.float64]:
+    """Return the noise-free image of stars.
 
     Parameters
     ----------
-    measured_flux, measured_error
-        Fluxes and their claimed standard deviations, shape (n,); stars with a
-        NaN flux are left out.
-    true_flux
-        True fluxes, shape (n,), positive.
-    signal_to_noise
-        Signal-to-noise ratio that decides the bin, shape (n,); it should not
-        come from the measured flux, which would select on the noise.
+    shape
+        Height and width of the image in pixels.
+    psf
+        PSF stamp, shape (P, P) with P odd, centred on its middle pixel.
+    x, y
+        Positions in pixels, shape (n,); stars off the image are clipped.
+    flux
+        Fluxes, shape (n,).
 
     Returns
     -------
-    table : `astropy.table.Table`
-        One row for every bin of `SIGNAL_TO_NOISE_BINS` with the columns
-        ``snr_min``, ``snr_max``, ``num_stars``, ``bias_percent`` (median of
-        measured / true - 1), ``bias_percent_error``, ``scatter_percent``
-        (from the median absolute deviation) and ``pull_width`` (the same of
-        (measured - true) / claimed error).  NaN without stars; the scatter
-        needs two.
+    image : `numpy.ndarray`
+        Image, shape ``shape``, in the unit of ``flux``.
+
+    Raises
+    ------
+    ValueError
+        If the stamp is not square with an odd size.
     """
-    flux, error, truth, snr = (
-        np.asarray(values, dtype=float)
-        for values in (measured_flux, measured_error, true_flux, signal_to_noise)
-    )
-    usable = np.isfinite(flux) & (truth > 0)
-    rows = []
-    for low, high in SIGNAL_TO_NOISE_BINS:
-        chosen = usable & (snr >= low) & (snr < high)
-        number = int(np.count_nonzero(chosen))
-        ratio = 100.0 * (flux[chosen] / truth[chosen] - 1.0)
-        pull = (flux[chosen] - truth[chosen]) / error[chosen]
-        bias = float(np.median(ratio)) if number else np.nan
-        scatter = float(mad_std(ratio)) if number > 1 else np.nan
-        width = float(mad_std(pull, ignore_nan=True)) if number > 1 else np.nan
-        bias_error = _MEDIAN_ERROR * scatter / np.sqrt(number) if number > 1 else np.nan
-        rows.append((low, high, number, bias, bias_error, scatter, width))
-    names = (
-        "snr_min",
-        "snr_max",
-        "num_stars",
-        "bias_percent",
-        "bias_percent_error",
-        "scatter_percent",
-        "pull_width",
-    )
-    return Table(rows=rows, names=names)
+    design = _design_matrix(shape, psf, np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    image: NDArray[np.float64] = design @ np.asarray(flux, dtype=float)
+    return image.reshape(shape)
+
+
+def _design_matrix(shape: tuple[int, int], psf: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> csc_array:
+    """Return stars of unit flux as columns of a matrix, (H * W, n)."""
+    if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or psf.shape[0] % 2 == 0:
+        raise ValueError(f"A PSF stamp must be square with an odd size; got shape {psf.shape}.")
+    usable = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(usable, x, -1e6), np.where(usable, y, -1e6)
+    ix, iy = np.rint(x).astype(int), np.rint(y).astype(int)
+    stamps = _shifted_stamps(psf, x - ix, y - iy)
+    offset = np.arange(psf.shape[0]) - psf.shape[0] // 2
+    rows = np.broadcast_to((iy[:, None] + offset)[:, :, None], stamps.shape)
+    columns = np.broadcast_to((ix[:, None] + offset)[:, None, :], stamps.shape)
+    star = np.broadcast_to(np.arange(x.size)[:, None, None], stamps.shape)
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    pixel = rows[inside] * shape[1] + columns[inside]
+    return coo_array((stamps[inside], (pixel, star[inside])), shape=(shape[0] * shape[1], x.size)).tocsc()
+
+
+def _shifted_stamps(psf: NDArray[Any], dx: NDArray[Any], dy: NDArray[Any]) -> NDArray[np.float64]:
+    """Shift the stamp by sub-pixel amounts with a phase in Fourier space."""
+    size = psf.shape[0]
+    transform = np.fft.rfft2(np.asarray(psf, dtype=float))
+    phase_y = np.exp(-2j * np.pi * np.outer(dy, np.fft.fftfreq(size)))
+    phase_x = np.exp(-2j * np.pi * np.outer(dx, np.fft.rfftfreq(size)))
+    return np.fft.irfft2(transform * phase_y[:, :, None] * phase_x[:, None, :], s=(size, size))

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ._style import STYLE, add_scale_bar, new_figure, sky_sigma
+from ._style import _STYLE, _add_scale_bar, _new_figure, _sky_sigma
 
 _LINEAR_SIGMAS = 20.0
 """Range of the linear part of the stretch in sigma of the sky."""
@@ -80,7 +80,7 @@ def color_stretch(
     stretch : `ColorStretch`
         The stretch, to be used for all pictures that are to be compared.
     """
-    sigma = float(np.median([f * sky_sigma(image) for f, image in zip(scales, images, strict=True)]))
+    sigma = float(np.median([f * _sky_sigma(image) for f, image in zip(scales, images, strict=True)]))
     return ColorStretch(scales, -_BLACK_SIGMAS * sigma, linear or _LINEAR_SIGMAS * sigma)
 
 
@@ -148,8 +148,8 @@ def color_comparison_figure(
         raise ValueError(f"The panels must be pictures of one shape; got {sorted(shapes)}.")
     height, width, _ = shapes.pop()
     cut = _brightest_part(panels[0][1])
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(5.0 * len(panels), 10.0 * height / width + 0.8, 0.03)
+    with matplotlib.rc_context(_STYLE):
+        figure = _new_figure(5.0 * len(panels), 10.0 * height / width + 0.8, 0.03)
         figure.suptitle(title, fontsize=14)
         axes = figure.subplots(2, len(panels), squeeze=False)
         for column, (name, picture) in enumerate(panels):
@@ -171,7 +171,7 @@ def _show(axes: Axes, picture: NDArray[np.uint8], pixel_scale: float) -> None:
     axes.imshow(picture, origin="lower", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, (picture.shape[0], picture.shape[1]), pixel_scale)
+    _add_scale_bar(axes, (picture.shape[0], picture.shape[1]), pixel_scale)
 
 
 def _brightest_part(picture: NDArray[np.uint8]) -> tuple[slice, slice]:

@@ -24,15 +24,15 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ._style import (
-    OUTLINE,
-    STYLE,
-    add_color_bar,
-    add_scale_bar,
-    asinh_norm,
-    color_map,
-    new_figure,
-    show_image,
-    sky_sigma,
+    _OUTLINE,
+    _STYLE,
+    _add_color_bar,
+    _add_scale_bar,
+    _asinh_norm,
+    _color_map,
+    _new_figure,
+    _show_image,
+    _sky_sigma,
 )
 
 _FRAME_COLOR = "#5fd3c4"
@@ -115,9 +115,9 @@ def comparison_figure(
         raise ValueError(f"The panels must be images of one shape; got {sorted(shapes)}.")
     shape = shapes.pop()
     rows = 1 + len(zooms)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         height = 3.0 * (shape[0] / shape[1] + len(zooms)) + 0.7
-        figure = new_figure(3.0 * len(panels) + 0.9, height, 0.02)
+        figure = _new_figure(3.0 * len(panels) + 0.9, height, 0.02)
         if title:
             figure.suptitle(title, fontsize=15)
         ratios = [shape[0] / shape[1]] + [1.0] * len(zooms)
@@ -141,57 +141,22 @@ def comparison_figure(
 
 
 def _common_sigma(images: Sequence[NDArray[Any]]) -> float:
-    """Return the sky noise that sets the stretch.
-
-    Parameters
-    ----------
-    images
-        Images, shape (H, W).
-
-    Returns
-    -------
-    sigma : `float`
-        Median of the robust sky scatters of the images.
-    """
-    return float(np.median([sky_sigma(image) for image in images]))
+    """Return the sky noise that sets the stretch."""
+    return float(np.median([_sky_sigma(image) for image in images]))
 
 
 def _draw_row(row: Sequence[Axes], images: Sequence[NDArray[Any]], sigma: float, pixel_scale: float) -> None:
-    """Draw a row of images with one stretch and one colour bar.
-
-    Parameters
-    ----------
-    row
-        Where to draw.
-    images
-        Images in nJy, one for each of the axes.
-    sigma
-        Sky noise, which sets the linear part of the stretch.
-    pixel_scale
-        Size of a pixel in arcsec.
-    """
-    norm = asinh_norm(list(images), sigma)
-    cmap = color_map("magma", "#3a3a3a")
+    """Draw a row of images with one stretch and one colour bar."""
+    norm = _asinh_norm(list(images), sigma)
+    cmap = _color_map("magma", "#3a3a3a")
     for axes, image in zip(row, images, strict=True):
-        drawn = show_image(axes, image, norm, cmap)
-    add_scale_bar(row[0], images[0].shape, pixel_scale)
-    add_color_bar(drawn, row[-1], "nJy / pixel")
+        drawn = _show_image(axes, image, norm, cmap)
+    _add_scale_bar(row[0], images[0].shape, pixel_scale)
+    _add_color_bar(drawn, row[-1], "nJy / pixel")
 
 
 def _frame(axes: Axes, x: int, y: int, size: int, label: str) -> None:
-    """Mark a cut-out in an image.
-
-    Parameters
-    ----------
-    axes
-        Axes of the whole image.
-    x, y
-        Lower left pixel of the cut-out.
-    size
-        Side of the cut-out in pixels.
-    label
-        Its number.
-    """
+    """Mark a cut-out in an image."""
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), size, size, fill=False, ec=_FRAME_COLOR, lw=1.1))
     axes.annotate(
         label,
@@ -202,5 +167,5 @@ def _frame(axes: Axes, x: int, y: int, size: int, label: str) -> None:
         va="top",
         ha="left",
         size=10,
-        path_effects=[OUTLINE],
+        path_effects=[_OUTLINE],
     )

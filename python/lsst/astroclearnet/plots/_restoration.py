@@ -24,15 +24,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ._style import (
-    COLORS,
-    STYLE,
-    add_color_bar,
-    add_scale_bar,
-    asinh_norm,
-    color_map,
-    new_figure,
-    show_image,
-    sky_sigma,
+    _COLORS,
+    _STYLE,
+    _add_color_bar,
+    _add_scale_bar,
+    _asinh_norm,
+    _color_map,
+    _new_figure,
+    _show_image,
+    _sky_sigma,
 )
 
 _FLAG_COLOR = "#2f9e8f"
@@ -111,10 +111,10 @@ def restoration_figure(
         Figure with an Agg canvas, 16 inches wide and, for a square image, 7.8
         inches high.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         height, width = residual.shape
         ratio = float(np.clip(height / width, 0.5, 1.6))
-        figure = new_figure(16.0, 1.6 + 6.2 * ratio, 0.09)
+        figure = _new_figure(16.0, 1.6 + 6.2 * ratio, 0.09)
         figure.suptitle(title, fontsize=14)
         axes = figure.subplots(2, 4)
         _draw_sky(axes[0, :3], images, pixel_scale)
@@ -130,93 +130,52 @@ def restoration_figure(
 
 
 def _draw_sky(row: Sequence[Axes], images: Mapping[str, NDArray[Any]], pixel_scale: float) -> None:
-    """Draw images with one stretch, which follows the noise of the first.
-
-    Parameters
-    ----------
-    row
-        Where to draw them.
-    images
-        Images in nJy, shape (H, W), by title.
-    pixel_scale
-        Size of a pixel in arcsec.
-    """
-    norm = asinh_norm(list(images.values()), sky_sigma(next(iter(images.values()))))
-    cmap = color_map("magma", _MISSING_COLOR)
+    """Draw images with one stretch, which follows the noise of the first."""
+    norm = _asinh_norm(list(images.values()), _sky_sigma(next(iter(images.values()))))
+    cmap = _color_map("magma", _MISSING_COLOR)
     for axes, (name, image) in zip(row, images.items(), strict=True):
-        drawn = show_image(axes, image, norm, cmap)
+        drawn = _show_image(axes, image, norm, cmap)
         axes.set_title(name)
-        add_scale_bar(axes, image.shape, pixel_scale)
-    add_color_bar(drawn, row[-1], "nJy / pixel")
+        _add_scale_bar(axes, image.shape, pixel_scale)
+    _add_color_bar(drawn, row[-1], "nJy / pixel")
 
 
 def _draw_residual(axes: Axes, residual: NDArray[Any]) -> None:
-    """Draw the residuals with their rms.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    residual
-        Residuals in sigma, shape (H, W).
-    """
-    drawn = show_image(axes, residual, Normalize(-5.0, 5.0), color_map("RdBu_r", "#b0b0b0"))
+    """Draw the residuals with their rms."""
+    drawn = _show_image(axes, residual, Normalize(-5.0, 5.0), _color_map("RdBu_r", "#b0b0b0"))
     finite = residual[np.isfinite(residual)]
     rms = float(np.sqrt(np.mean(np.square(finite, dtype=float)))) if finite.size else float("nan")
     axes.set_title(f"Exposures $-$ model, rms {rms:.2f} $\\sigma$")
-    add_color_bar(drawn, axes, r"mean residual ($\sigma$)")
+    _add_color_bar(drawn, axes, r"mean residual ($\sigma$)")
 
 
 def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[Any]) -> None:
-    """Draw the standard deviation with flagged pixels on top.
-
-    The colours span the pixels that are not flagged; the fraction that is
-    flagged is one of the pixels with data.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    variance
-        Variance in nJy^2, shape (H, W); NaN where there are no data.
-    mask
-        Not zero on flagged pixels, shape (H, W).
-    """
+    """Draw the standard deviation with flagged pixels on top."""
     sigma = np.sqrt(np.where(np.asarray(variance) >= 0, variance, np.nan))
     has_data = np.isfinite(sigma)
     flagged = has_data & (np.asarray(mask) != 0)
     trusted = sigma[has_data & ~flagged]
     low, high = np.percentile(trusted, [0.5, 99.0]) if trusted.size else (0.0, 1.0)
     norm = Normalize(float(low), float(high) if high > low else float(low) + 1.0)
-    drawn = show_image(axes, sigma, norm, color_map("bone", _MISSING_COLOR))
+    drawn = _show_image(axes, sigma, norm, _color_map("bone", _MISSING_COLOR))
     overlay = np.zeros((*flagged.shape, 4))
     overlay[flagged] = to_rgba(_FLAG_COLOR, 0.85)
     axes.imshow(overlay, origin="lower", interpolation="nearest")
     share = 100.0 * float(flagged.sum()) / max(1, int(has_data.sum()))
     axes.set_title("Uncertainty")
     axes.set_xlabel(f"flagged pixels: {share:.2g} %", color=_FLAG_COLOR, labelpad=5)
-    add_color_bar(drawn, axes, r"$\sigma$ (nJy / pixel)")
+    _add_color_bar(drawn, axes, r"$\sigma$ (nJy / pixel)")
 
 
 def _draw_psfs(axes: Axes, psfs: Mapping[str, NDArray[Any]], pixel_scale: float) -> None:
-    """Draw the azimuthal profiles of the PSFs, with their widths.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    psfs
-        Stamps by label.
-    pixel_scale
-        Size of a pixel in arcsec.
-    """
+    """Draw the azimuthal profiles of the PSFs, with their widths."""
     extent = 3.0
     for index, (label, psf) in enumerate(psfs.items()):
         radius, profile = _radial_profile(psf)
         half = float(np.interp(-0.5, -profile[: np.argmin(profile) + 1], radius[: np.argmin(profile) + 1]))
         extent = max(extent, 4.0 * half)
         name = f"{label}: {2.0 * half * pixel_scale:.2f}\N{DOUBLE PRIME} FWHM"
-        axes.plot(radius * pixel_scale, profile, color=COLORS[index % len(COLORS)], label=name)
+        axes.plot(radius * pixel_scale, profile, color=_COLORS[index % len(_COLORS)], label=name)
     axes.set(xlabel="radius (arcsec)", ylabel="PSF / peak", title="Point-spread function", ylim=(-0.05, 1.05))
     axes.set_xlim(0.0, extent * pixel_scale)
     axes.axhline(0.0, color="0.6", lw=0.7, zorder=0)
@@ -225,19 +184,7 @@ def _draw_psfs(axes: Axes, psfs: Mapping[str, NDArray[Any]], pixel_scale: float)
 
 
 def _radial_profile(psf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the azimuthal mean of a stamp relative to its centre.
-
-    Parameters
-    ----------
-    psf
-        Stamp, shape (P, P) with P odd, centred on its middle pixel.
-
-    Returns
-    -------
-    radius, profile : `numpy.ndarray`
-        Radii every eighth of a pixel and the mean there of the stamp
-        interpolated as a band-limited function.
-    """
+    """Return the azimuthal mean of a stamp relative to its centre."""
     size = psf.shape[0]
     middle = size // 2
     transform = np.fft.fft2(np.fft.ifftshift(np.asarray(psf, dtype=float)))
@@ -251,15 +198,7 @@ def _radial_profile(psf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _draw_growth(axes: Axes, growth: Sequence[GrowthCurve]) -> None:
-    """Draw curves of growth.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    growth
-        The curves.
-    """
+    """Draw curves of growth."""
     axes.set(xlabel="radius (arcsec)", ylabel="light within", title="Curve of growth")
     axes.axhline(1.0, color="0.6", lw=0.7, zorder=0)
     shown = [curve for curve in growth if np.isfinite(curve.light).any()]
@@ -267,7 +206,7 @@ def _draw_growth(axes: Axes, growth: Sequence[GrowthCurve]) -> None:
         axes.text(0.5, 0.5, "no bright isolated star", transform=axes.transAxes, ha="center", color="0.5")
         return
     for index, curve in enumerate(shown):
-        color = COLORS[index % len(COLORS)]
+        color = _COLORS[index % len(_COLORS)]
         if curve.error is None:
             axes.plot(curve.radius, curve.light, color=color, ls="--", lw=1.0, label=curve.label)
         else:
@@ -281,20 +220,12 @@ def _draw_growth(axes: Axes, growth: Sequence[GrowthCurve]) -> None:
 
 
 def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:
-    """Draw the losses against the step.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    history
-        Lists by the keys ``epoch``, ``loss`` and ``held_out_loss``.
-    """
+    """Draw the losses against the step."""
     steps = np.asarray(history.get("epoch", ()), dtype=float)
     drawn: list[NDArray[Any]] = []
     for key, label, color in (
-        ("loss", "pixels fitted", COLORS[1]),
-        ("held_out_loss", "pixels set aside", COLORS[0]),
+        ("loss", "pixels fitted", _COLORS[1]),
+        ("held_out_loss", "pixels set aside", _COLORS[0]),
     ):
         values = np.asarray(history.get(key, ()), dtype=float)
         if steps.size and values.size == steps.size and np.isfinite(values).any():

@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-STYLE: Any = {
+_STYLE: Any = {
     "font.family": ["STIXGeneral", "DejaVu Serif"],
     "mathtext.fontset": "stix",
     "font.size": 10.5,
@@ -46,69 +46,31 @@ STYLE: Any = {
 }
 """Settings of matplotlib under which the figures are made."""
 
-COLORS = ("#c1440e", "#1f5fa8", "#3b8a4a", "#7a4fa3", "#8a6d1c")
+_COLORS = ("#c1440e", "#1f5fa8", "#3b8a4a", "#7a4fa3", "#8a6d1c")
 """Line colours, told apart by colour-blind eyes too."""
 
-OUTLINE = withStroke(linewidth=1.8, foreground="black")
+_OUTLINE = withStroke(linewidth=1.8, foreground="black")
 """Dark rim that keeps light text readable on an image."""
 
 _BARS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 """Lengths of scale bars in arcsec."""
 
 
-def new_figure(width: float, height: float, gap: float) -> Figure:
-    """Return an empty figure on its own Agg canvas.
-
-    Parameters
-    ----------
-    width, height
-        Size in inches.
-    gap
-        Space around every panel in inches.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Figure without axes that is laid out when drawn.
-    """
+def _new_figure(width: float, height: float, gap: float) -> Figure:
+    """Return an empty figure on its own Agg canvas."""
     layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def color_map(name: str, bad: str) -> Colormap:
-    """Return a colour map with a colour for missing pixels.
-
-    Parameters
-    ----------
-    name
-        Name of the colour map.
-    bad
-        Colour of NaN.
-
-    Returns
-    -------
-    cmap : `matplotlib.colors.Colormap`
-        The colour map.
-    """
+def _color_map(name: str, bad: str) -> Colormap:
+    """Return a colour map with a colour for missing pixels."""
     return matplotlib.colormaps[name].with_extremes(bad=bad)
 
 
-def sky_sigma(image: NDArray[Any]) -> float:
-    """Return the robust scatter of the darker half of an image.
-
-    Parameters
-    ----------
-    image
-        Image, shape (H, W); NaN is ignored.
-
-    Returns
-    -------
-    sigma : `float`
-        1.4826 times the median distance below the median; one without data
-        or scatter.
-    """
+def _sky_sigma(image: NDArray[Any]) -> float:
+    """Return the robust scatter of the darker half of an image."""
     values = np.asarray(image, dtype=float)[np.isfinite(image)]
     if values.size == 0:
         return 1.0
@@ -117,46 +79,15 @@ def sky_sigma(image: NDArray[Any]) -> float:
     return sigma if sigma > 0 else 1.0
 
 
-def asinh_norm(images: list[NDArray[Any]], sigma: float) -> AsinhNorm:
-    """Return one asinh stretch for several images.
-
-    Parameters
-    ----------
-    images
-        Images, NaN ignored, that share the stretch.
-    sigma
-        Sky noise, which sets the linear part of the stretch.
-
-    Returns
-    -------
-    norm : `matplotlib.colors.AsinhNorm`
-        From 1.5 sigma below zero to the 99.8th percentile of the most
-        contrasted image.
-    """
+def _asinh_norm(images: list[NDArray[Any]], sigma: float) -> AsinhNorm:
+    """Return one asinh stretch for several images."""
     tops = [np.percentile(i[np.isfinite(i)], 99.8) for i in images if np.isfinite(i).any()]
     top = max([float(t) for t in tops] + [20.0 * sigma])
     return AsinhNorm(linear_width=2.5 * sigma, vmin=-1.5 * sigma, vmax=top)
 
 
-def show_image(axes: Axes, image: NDArray[Any], norm: Normalize, cmap: Colormap) -> AxesImage:
-    """Draw an image with the first row at the bottom and no ticks.
-
-    Parameters
-    ----------
-    axes
-        Where to draw.
-    image
-        Image, shape (H, W).
-    norm
-        Stretch.
-    cmap
-        Colour map.
-
-    Returns
-    -------
-    drawn : `matplotlib.image.AxesImage`
-        What a colour bar refers to.
-    """
+def _show_image(axes: Axes, image: NDArray[Any], norm: Normalize, cmap: Colormap) -> AxesImage:
+    """Draw an image with the first row at the bottom and no ticks."""
     drawn = axes.imshow(
         np.ma.masked_invalid(image), origin="lower", norm=norm, cmap=cmap, interpolation="nearest"
     )
@@ -165,18 +96,8 @@ def show_image(axes: Axes, image: NDArray[Any], norm: Normalize, cmap: Colormap)
     return drawn
 
 
-def add_color_bar(drawn: AxesImage, axes: Axes, label: str) -> None:
-    """Add a slim colour bar along the right side of axes.
-
-    Parameters
-    ----------
-    drawn
-        Image that the bar explains.
-    axes
-        Axes whose height the bar takes.
-    label
-        Quantity and unit.
-    """
+def _add_color_bar(drawn: AxesImage, axes: Axes, label: str) -> None:
+    """Add a slim colour bar along the right side of axes."""
     beside = axes.inset_axes((1.025, 0.0, 0.045, 1.0))
     bar = axes.get_figure(root=True).colorbar(drawn, cax=beside, label=label)  # type: ignore[union-attr]
     if isinstance(drawn.norm, AsinhNorm):
@@ -186,18 +107,7 @@ def add_color_bar(drawn: AxesImage, axes: Axes, label: str) -> None:
 
 
 def _asinh_ticks(norm: AsinhNorm) -> list[float]:
-    """Choose round ticks that do not crowd.
-
-    Parameters
-    ----------
-    norm
-        Stretch.
-
-    Returns
-    -------
-    ticks : `list` [`float`]
-        Zero and round positive values at least a twelfth of the bar apart.
-    """
+    """Choose round ticks that do not crowd."""
     top = float(norm.vmax or 1.0)
     decade = 10.0 ** np.floor(np.log10(top))
     candidates = [m * decade * 10.0**-k for k in range(6) for m in (5.0, 2.0, 1.0)]
@@ -208,20 +118,8 @@ def _asinh_ticks(norm: AsinhNorm) -> list[float]:
     return ticks
 
 
-def add_scale_bar(axes: Axes, shape: tuple[int, int], pixel_scale: float, color: str = "white") -> None:
-    """Draw a bar of a round length in arcsec into the lower left corner.
-
-    Parameters
-    ----------
-    axes
-        Axes of an image.
-    shape
-        Height and width of the image in pixels.
-    pixel_scale
-        Size of a pixel in arcsec.
-    color
-        Colour of the bar and its label.
-    """
+def _add_scale_bar(axes: Axes, shape: tuple[int, int], pixel_scale: float, color: str = "white") -> None:
+    """Draw a bar of a round length in arcsec into the lower left corner."""
     height, width = shape
     fitting = [bar for bar in _BARS if bar <= 0.3 * width * pixel_scale]
     arcsec = fitting[-1] if fitting else _BARS[0]
@@ -236,5 +134,5 @@ def add_scale_bar(axes: Axes, shape: tuple[int, int], pixel_scale: float, color:
         color=color,
         ha="center",
         va="bottom",
-        path_effects=[OUTLINE],
+        path_effects=[_OUTLINE],
     )

@@ -23,9 +23,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ._style import STYLE, new_figure
+from ._style import _STYLE, _new_figure
 
-VERDICT_COLORS = {"good": "#7fb58a", "check": "#f2c65a", "bad": "#c8553d"}
+_VERDICT_COLORS = {"good": "#7fb58a", "check": "#f2c65a", "bad": "#c8553d"}
 """Colours, told apart by colour-blind eyes and in grey too."""
 
 _MAX_LABELS = 150
@@ -82,12 +82,12 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
     left, right = min(p.x[0] for p in patches), max(p.x[1] for p in patches)
     bottom, top = min(p.y[0] for p in patches), max(p.y[1] for p in patches)
     size = max(right - left, top - bottom)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         columns = max(1.0, size / max(p.x[1] - p.x[0] for p in patches))
         side = float(np.clip(1.6 * columns, 4.0, 8.0))
         width, height = (side * extent / size for extent in (right - left, top - bottom))
         width = max(3.4, width)
-        figure = new_figure(width + 1.0, height + 1.4, 0.06)
+        figure = _new_figure(width + 1.0, height + 1.4, 0.06)
         axes = figure.subplots()
         axes.set_title(title)
         font = min(11.0, 60.0 / columns)
@@ -96,7 +96,7 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
                 (patch.x[0] - 0.5, patch.y[0] - 0.5),
                 patch.x[1] - patch.x[0],
                 patch.y[1] - patch.y[0],
-                facecolor=VERDICT_COLORS[patch.verdict],
+                facecolor=_VERDICT_COLORS[patch.verdict],
                 edgecolor="white",
                 linewidth=1.2,
             )
@@ -113,7 +113,7 @@ def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
         axes.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5), aspect="equal")
         axes.set(xlabel="x (pixels of the tract)", ylabel="y (pixels of the tract)")
         counts = Counter(patch.verdict for patch in patches)
-        handles = [Patch(color=color, label=f"{v}: {counts[v]}") for v, color in VERDICT_COLORS.items()]
+        handles = [Patch(color=color, label=f"{v}: {counts[v]}") for v, color in _VERDICT_COLORS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.canvas.draw()
     return figure

@@ -65,7 +65,7 @@ class BandContents:
     @property
     def anchor(self) -> str:
         """Name for files and places on a page (`str`)."""
-        return file_name(self.band)
+        return _file_name(self.band)
 
     @property
     def verdict(self) -> str:
@@ -101,7 +101,7 @@ class PatchContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return file_name(self.skymap, self.tract, self.patch)
+        return _file_name(self.skymap, self.tract, self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ class TractContents:
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
-        return file_name(self.skymap, self.tract)
+        return _file_name(self.skymap, self.tract)
 
     def worst_first(self) -> list[tuple[PatchContents, BandContents]]:
         """Return every band of every patch, the bad ones first.
@@ -273,22 +273,8 @@ def read_contents(
     return ReportContents(title, repository, list(butler.collections.defaults), tracts)
 
 
-def file_name(*parts: object) -> str:
-    """Return a name for a file, and a part of a URL, that says what it is of.
-
-    Other characters than letters, digits, ``_``, ``.``, ``+`` and ``-`` are
-    replaced by their numbers, so that different parts have different names.
-
-    Parameters
-    ----------
-    *parts
-        Values of a data ID.
-
-    Returns
-    -------
-    name : `str`
-        The name, which does not begin with a dot.
-    """
+def _file_name(*parts: object) -> str:
+    """Return a unique name for files and URLs made of values of a data ID."""
     words = [re.sub(r"[^A-Za-z0-9_.+-]", lambda match: f"={ord(match[0]):x}=", str(part)) for part in parts]
     name = "-".join(words)
     return f"={name}" if name.startswith(".") else name

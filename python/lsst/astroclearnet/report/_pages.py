@@ -26,7 +26,7 @@ import jinja2
 
 from lsst.resources import ResourcePath
 
-from ._contents import BandContents, ReportContents, ReportError, TractContents, file_name
+from ._contents import BandContents, ReportContents, ReportError, TractContents, _file_name
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
@@ -36,21 +36,7 @@ _DASH = "\N{EN DASH}"
 
 @dataclasses.dataclass(frozen=True)
 class _Figure:
-    """A figure of the quality, as a table shows it.
-
-    Attributes
-    ----------
-    name
-        Its name in the dataset.
-    label
-        What it is.
-    style
-        How a number is formatted.
-    unit
-        Its unit.
-    error
-        Name of its standard deviation, if there is one.
-    """
+    """A figure of the quality, as a table shows it."""
 
     name: str
     label: str
@@ -59,7 +45,7 @@ class _Figure:
     error: str = ""
 
     def show(self, band: BandContents) -> str:
-        """Return the figure of a patch with its unit.
+        """Return the metric of a patch with its unit.
 
         Parameters
         ----------
@@ -69,12 +55,12 @@ class _Figure:
         Returns
         -------
         text : `str`
-            The figure.
+            Formatted value.
         """
         return f"{self.number(band)} {self.unit}".strip()
 
     def number(self, band: BandContents) -> str:
-        """Return the figure of a patch without its unit.
+        """Return the metric of a patch without its unit.
 
         Parameters
         ----------
@@ -84,7 +70,7 @@ class _Figure:
         Returns
         -------
         text : `str`
-            The figure; a dash if it is not known.
+            Formatted value with its error; a dash if unknown.
         """
         figures = band.quality["figures"]
         value = figures.get(self.name, math.nan)
@@ -262,7 +248,7 @@ def _draw_maps(tract: TractContents, root: Path) -> dict[str, str]:
 
     paths = {}
     for band, qualities in tract.qualities().items():
-        paths[band] = f"images/{tract.name}-{file_name(band)}-map.png"
+        paths[band] = f"images/{tract.name}-{_file_name(band)}-map.png"
         quality_map(qualities).savefig(root / paths[band])
     return paths
 

@@ -125,18 +125,7 @@ def sky_map_around(
 
 
 def _corners(image: HasFootprint) -> SkyCoord:
-    """Return the outer corners of an image.
-
-    Parameters
-    ----------
-    image
-        The image.
-
-    Returns
-    -------
-    corners : `astropy.coordinates.SkyCoord`
-        Four positions.
-    """
+    """Return the outer corners of an image."""
     bbox = image.bbox
     x = np.array([bbox.x.min - 0.5, bbox.x.max + 0.5, bbox.x.max + 0.5, bbox.x.min - 0.5])
     y = np.array([bbox.y.min - 0.5, bbox.y.min - 0.5, bbox.y.max + 0.5, bbox.y.max + 0.5])
@@ -144,18 +133,7 @@ def _corners(image: HasFootprint) -> SkyCoord:
 
 
 def _pixel_scale(image: HasFootprint) -> float:
-    """Return the size of the pixel at the centre of an image.
-
-    Parameters
-    ----------
-    image
-        The image.
-
-    Returns
-    -------
-    scale : `float`
-        Square root of the area of the pixel in arcsec.
-    """
+    """Return the size of the pixel at the centre of an image."""
     x0, y0 = image.bbox.x.center, image.bbox.y.center
     sky = image.sky_projection.pixel_to_sky(
         YX(y=np.array([y0, y0, y0 + 1.0]), x=np.array([x0, x0 + 1.0, x0]))
@@ -165,25 +143,7 @@ def _pixel_scale(image: HasFootprint) -> float:
 
 
 def _half_extent(corners: list[SkyCoord]) -> tuple[float, float, SkyCoord]:
-    """Return the centre and the half-size of the box around corners.
-
-    Parameters
-    ----------
-    corners
-        Corners of the images.
-
-    Returns
-    -------
-    half_height, half_width : `float`
-        Half the extent along north and east in arcsec in the tangent plane.
-    center : `astropy.coordinates.SkyCoord`
-        Centre of the box.
-
-    Raises
-    ------
-    ValueError
-        If the corners are too far apart for one tangent plane.
-    """
+    """Return the centre and the half-size of the box around corners."""
     sky = SkyCoord(
         ra=np.concatenate([c.icrs.ra.deg for c in corners]),
         dec=np.concatenate([c.icrs.dec.deg for c in corners]),
@@ -204,27 +164,7 @@ def _half_extent(corners: list[SkyCoord]) -> tuple[float, float, SkyCoord]:
 
 
 def _tangent_plane(sky: SkyCoord, center: SkyCoord) -> tuple[Array, Array, SkyOffsetFrame]:
-    """Project positions onto the plane that touches the sky at a point.
-
-    Parameters
-    ----------
-    sky
-        Positions.
-    center
-        The tangent point.
-
-    Returns
-    -------
-    east, north : `numpy.ndarray`
-        Coordinates in the plane in radians.
-    frame : `astropy.coordinates.SkyOffsetFrame`
-        The frame whose origin is the tangent point.
-
-    Raises
-    ------
-    ValueError
-        If a position is too far away for one tangent plane.
-    """
+    """Project positions onto the plane that touches the sky at a point."""
     frame = center.skyoffset_frame()
     local = sky.transform_to(frame).cartesian
     if np.any(local.x < math.cos(math.radians(5.0))):

@@ -58,24 +58,8 @@ def require_name(what: str, name: object, *, max_length: int = _MAX_NAME) -> str
     )
 
 
-def require_filter(name: object) -> str:
-    """Return the name of a filter, which may have spaces and ``~`` as well.
-
-    Parameters
-    ----------
-    name
-        The name.
-
-    Returns
-    -------
-    name : `str`
-        The name.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, too long or holds anything else.
-    """
+def _require_filter(name: object) -> str:
+    """Return the name of a filter, which may have spaces and ``~`` as well."""
     if isinstance(name, str) and len(name) <= _MAX_NAME and _FILTER.fullmatch(name):
         return name
     raise ValueError(
@@ -85,7 +69,7 @@ def require_filter(name: object) -> str:
 
 
 def require_collection(name: object) -> str:
-    """Return the name of a collection that may become one of folders.
+    """Return the name of a collection that can be mapped to folders.
 
     Parameters
     ----------
@@ -100,8 +84,8 @@ def require_collection(name: object) -> str:
     Raises
     ------
     ValueError
-        If it is too long, or not one name (see `require_name`) or several
-        with slashes between them.
+        If it is too long, or not one or several names (see `require_name`)
+        separated by slashes.
     """
     if isinstance(name, str) and len(name) <= _MAX_COLLECTION and _COLLECTION.fullmatch(name):
         return name
@@ -112,26 +96,8 @@ def require_collection(name: object) -> str:
     )
 
 
-def require_id(what: str, number: object) -> int:
-    """Return an ID that the registry can hold.
-
-    Parameters
-    ----------
-    what
-        What it is of, for the message.
-    number
-        The ID.
-
-    Returns
-    -------
-    number : `int`
-        The ID.
-
-    Raises
-    ------
-    ValueError
-        If it is no integer, negative or beyond 64 bits with a sign.
-    """
+def _require_id(what: str, number: object) -> int:
+    """Return an ID that the registry can hold."""
     # An integer of numpy has an index, a boolean is none.
     if hasattr(number, "__index__") and not isinstance(number, bool):
         value = int(number)

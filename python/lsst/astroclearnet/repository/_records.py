@@ -144,17 +144,7 @@ def register_sky_map(butler: Butler, geometry: SkyMapGeometry, run: str) -> Data
 
 
 def _register_tract(butler: Butler, skymap: str, tract: TractGeometry) -> None:
-    """Write the records of a tract and its patches.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    skymap
-        Name of the sky map.
-    tract
-        Geometry of the tract.
-    """
+    """Write the records of a tract and its patches."""
     projection = tract.projection(skymap)
     sync = butler.registry.syncDimensionData
     sync("tract", {"skymap": skymap, "id": tract.tract, "region": box_region(projection, tract.bbox)})
@@ -202,20 +192,18 @@ def _digest(geometry: SkyMapGeometry) -> bytes:
 def register_visit_detector(
     butler: Butler, visit_image: VisitImage, *, update: bool = False
 ) -> dict[str, Any]:
-    """Write every record of dimensions that a visit image needs.
+    """Write every dimension record that a visit image needs.
 
-    Instrument, physical filter, detector and observing day are written only
-    if the repository has none of the same name, so that the richer records of
-    an ``obs`` package stay; visit and region must be new or the same.
+    Instrument, physical filter, detector and observing day are written only if
+    the repository has none of the same name, so that the richer records of an
+    ``obs`` package stay; visit and region must be new or the same.
 
     Parameters
     ----------
     butler
         A writeable Butler.
     visit_image
-        The image whose ``obs_info``, ``detector``, ``band``, bounding box and
-        sky projection are recorded. Where ``obs_info`` has no observing day,
-        the UTC date of its start is used, and ``19700101`` without that.
+        The image.
     update
         Replace the records of visit and region that differ.
 
@@ -227,8 +215,7 @@ def register_visit_detector(
     Raises
     ------
     ValueError
-        If neither ``obs_info`` nor the pixel frame names instrument and
-        visit, or if a name or number is none that a repository can keep.
+        If `VisitRecord` cannot be made of the image.
     lsst.daf.butler.registry.ConflictingDefinitionError
         If the repository describes the visit, the filter or the region
         otherwise.

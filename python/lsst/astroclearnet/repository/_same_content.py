@@ -17,26 +17,8 @@ from lsst.images import Box, VisitImage
 from lsst.images import json as images_json
 
 
-def differing_parts(butler: Butler, held: DatasetRef, visit_image: VisitImage) -> list[str]:
-    """Return what of a visit image is not as the repository holds it.
-
-    Compared is the content: the date of a file, and what its headers say
-    beside the image, do not matter.
-
-    Parameters
-    ----------
-    butler
-        A Butler.
-    held
-        What the repository holds.
-    visit_image
-        The image.
-
-    Returns
-    -------
-    parts : `list` [`str`]
-        Words for the parts; none if both are the same.
-    """
+def _differing_parts(butler: Butler, held: DatasetRef, visit_image: VisitImage) -> list[str]:
+    """Return what of a visit image is not as the repository holds it."""
     try:
         other = butler.get(held)
     except Exception as exc:

@@ -34,7 +34,7 @@ from lsst.resources import ResourcePath, ResourcePathExpression
 from .. import adapters as adapters
 from ._names import require_collection, require_name
 from ._records import register_visit_detector
-from ._same_content import differing_parts
+from ._same_content import _differing_parts
 from ._visit_record import VisitRecord
 
 _LOG = logging.getLogger(__name__)
@@ -265,7 +265,7 @@ def ingest_visit_image(
     definition = _prepare(butler, run, dataset_type)
     held = butler.find_dataset(definition, collections=[run], **record.data_id)
     if held is not None:
-        parts = differing_parts(butler, held, visit_image)
+        parts = _differing_parts(butler, held, visit_image)
         if not parts:
             return IngestedImage(held, "unchanged")
         name = f"visit {record.visit}, detector {record.detector} of {record.instrument}"
@@ -297,22 +297,7 @@ def ingest_visit_image(
 
 
 def _prepare(butler: Butler, run: str, name: str) -> DatasetType:
-    """Register a run, and a dataset type for visit images.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    run
-        Name of the run.
-    name
-        Name of the dataset type.
-
-    Returns
-    -------
-    dataset_type : `lsst.daf.butler.DatasetType`
-        The definition.
-    """
+    """Register a run, and a dataset type for visit images."""
     dataset_type = DatasetType(
         require_name("dataset type", name, max_length=_MAX_DATASET_TYPE),
         ["instrument", "visit", "detector"],

@@ -22,7 +22,7 @@ from lsst.images import VisitImage
 from lsst.sphgeom import ConvexPolygon
 
 from ..adapters import box_region
-from ._names import require_filter, require_id, require_name
+from ._names import _require_filter, _require_id, require_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,10 +106,10 @@ class VisitRecord:
         seconds = None if info.exposure_time is None else float(info.exposure_time.to_value("s"))
         return cls(
             instrument=require_name("instrument", instrument),
-            visit=require_id("visit", visit),
-            detector=require_id("detector", visit_image.detector.id),
+            visit=_require_id("visit", visit),
+            detector=_require_id("detector", visit_image.detector.id),
             detector_name=require_name("detector", visit_image.detector.name),
-            physical_filter=require_filter(visit_image.physical_filter),
+            physical_filter=_require_filter(visit_image.physical_filter),
             band=require_name("band", visit_image.band),
             day_obs=_observing_day(info),
             exposure_time=seconds if seconds is not None and math.isfinite(seconds) else None,
@@ -144,7 +144,7 @@ def _observing_day(info: Any) -> int:
     """Return the observing day of an image as ``YYYYMMDD``."""
     day = _DEFAULT_DAY_OBS
     if info.observing_day is not None:
-        day = require_id("observing day", info.observing_day)
+        day = _require_id("observing day", info.observing_day)
     elif info.datetime_begin is not None:
         day = int(info.datetime_begin.utc.strftime("%Y%m%d"))
     if day > _LAST_DAY_OBS:

@@ -28,7 +28,7 @@ from scipy.ndimage import binary_dilation
 
 from ._instrument import FULL_WELL, PIXEL_SCALE, DetectorLayout
 from ._options import ArtefactOptions
-from ._visits import SimulatedVisit, sky_electrons
+from ._visits import SimulatedVisit, _sky_electrons
 
 type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ def satellite_trail(visit: SimulatedVisit, layout: DetectorLayout) -> Array:
     x = np.arange(width)[np.newaxis, :] + layout.x_offset
     y = np.arange(height)[:, np.newaxis] + layout.y_offset
     sigma = math.hypot(visit.seeing_arcsec / 2.355 / PIXEL_SCALE, 1.0 / math.sqrt(12.0))
-    peak = visit.trail.brightness * math.sqrt(sky_electrons(visit))
+    peak = visit.trail.brightness * math.sqrt(_sky_electrons(visit))
     return peak * trail_profile(x, y, angle=visit.trail.angle, distance=visit.trail.distance, sigma=sigma)
 
 

@@ -48,8 +48,8 @@ from ._instrument import (
 from ._options import SurveyOptions
 from ._projection import local_wcs
 from ._psf import fit_psf, stamp_radius, true_psf
-from ._rendering import draw_sources, select_sources, source_extent
-from ._visits import SimulatedVisit, detector_projection, electrons_per_njy, sky_electrons
+from ._rendering import _draw_sources, _select_sources, _source_extent
+from ._visits import SimulatedVisit, _electrons_per_njy, _sky_electrons, detector_projection
 
 type Array = npt.NDArray[np.float64]
 
@@ -58,16 +58,7 @@ _EDGE_WIDTH = 5
 
 @dataclasses.dataclass(frozen=True)
 class _Recorded:
-    """Electrons that a detector recorded, and what is wrong with them.
-
-    Attributes
-    ----------
-    electrons
-        Electrons with the sky, of shape (H, W); flagged pixels are
-        interpolated.
-    planes
-        Flagged pixels by the name of the mask plane, each of shape (H, W).
-    """
+    """Electrons that a detector recorded, and what is wrong with them."""
 
     electrons: Array
     planes: dict[str, npt.NDArray[np.bool_]]
@@ -105,12 +96,12 @@ def observe(
     psf = fit_psf(visit, layout, projection, options, rng)
     expected = expected_electrons(visit, layout, projection, catalogue, options)
     recorded = _record(expected, visit, layout, options, rng)
-    bbox, per_njy = layout.bbox, electrons_per_njy(visit)
+    bbox, per_njy = layout.bbox, _electrons_per_njy(visit)
     mask = Mask(0, schema=MaskSchema(get_legacy_visit_image_mask_planes().values()), bbox=bbox)
     for plane, pixels in recorded.planes.items():
         mask.set(plane, pixels)
     variance = np.clip(recorded.electrons, 1.0, None) + READ_NOISE**2
-    flux = (recorded.electrons - sky_electrons(visit)) / per_njy
+    flux = (recorded.electrons - _sky_electrons(visit)) / per_njy
     return VisitImage(
         Image(flux.astype(np.float32), bbox=bbox, unit=u.nJy),
         mask=mask,
@@ -150,13 +141,13 @@ def expected_electrons(
     electrons : `numpy.ndarray`
         Expected electrons of sources, sky and satellite, of shape (H, W).
     """
-    flux = np.asarray(catalogue[f"flux_{visit.band}"], dtype=float) * electrons_per_njy(visit)
-    extent = np.array([source_extent(source) for source in catalogue]) / PIXEL_SCALE
+    flux = np.asarray(catalogue[f"flux_{visit.band}"], dtype=float) * _electrons_per_njy(visit)
+    extent = np.array([_source_extent(source) for source in catalogue]) / PIXEL_SCALE
     reach = np.hypot(extent, stamp_radius(visit, flux))
-    sources, touches = select_sources(catalogue, projection, layout.bbox, reach)
+    sources, touches = _select_sources(catalogue, projection, layout.bbox, reach)
     height, width = layout.bbox.shape
     image = galsim.ImageD(galsim.BoundsI(0, width - 1, 0, height - 1), init_value=0.0)
-    draw_sources(
+    _draw_sources(
         image,
         sources,
         local_wcs(projection, x=np.asarray(sources["x"]), y=np.asarray(sources["y"])),
@@ -165,7 +156,7 @@ def expected_electrons(
         radius=reach[touches],
         method="auto",
     )
-    return np.asarray(image.array + sky_electrons(visit) + satellite_trail(visit, layout))
+    return np.asarray(image.array + _sky_electrons(visit) + satellite_trail(visit, layout))
 
 
 def _record(
@@ -175,26 +166,7 @@ def _record(
     options: SurveyOptions,
     rng: np.random.Generator,
 ) -> _Recorded:
-    """Turn expected into recorded electrons, flag and interpolate defects.
-
-    Parameters
-    ----------
-    expected
-        Expected electrons, of shape (H, W).
-    visit
-        The visit.
-    layout
-        The detector.
-    options
-        The survey.
-    rng
-        Random numbers.
-
-    Returns
-    -------
-    recorded : `_Recorded`
-        Electrons and mask planes.
-    """
+    """Turn expected into recorded electrons, flag and interpolate defects."""
     artefacts = options.artefacts
     # Convolution by FFT leaves ripples of rounding errors below zero.
     electrons = np.clip(expected, 0.0, None)
@@ -215,20 +187,7 @@ def _record(
 
 
 def _observation_info(visit: SimulatedVisit, layout: DetectorLayout) -> ObservationInfo:
-    """Describe an observation in standard form.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-    layout
-        The detector.
-
-    Returns
-    -------
-    info : `astro_metadata_translator.ObservationInfo`
-        The description.
-    """
+    """Describe an observation in standard form."""
     date = str(visit.day_obs)
     begin = Time(f"{date[:4]}-{date[4:6]}-{date[6:]}T06:00:00", scale="tai")
     begin += TimeDelta(300.0 * (visit.visit % 100), format="sec")

@@ -59,23 +59,10 @@ def local_wcs(
     ]
 
 
-def sky_to_pixels(
+def _sky_to_pixels(
     projection: SkyProjection[Any], sky: SkyCoord
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the pixels of positions, of none at all, too.
-
-    Parameters
-    ----------
-    projection
-        Mapping from pixels to the sky.
-    sky
-        Positions, of shape (n,).
-
-    Returns
-    -------
-    x, y : `numpy.ndarray`
-        Positions in pixels, each of shape (n,).
-    """
+    """Return the pixels of positions, also of an empty array."""
     if not len(sky):
         return np.zeros(0), np.zeros(0)
     pixels = projection.sky_to_pixel(sky)

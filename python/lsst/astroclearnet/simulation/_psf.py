@@ -23,7 +23,7 @@ from lsst.images.psfs import PiffWrapper
 from ._instrument import PIXEL_SCALE, READ_NOISE, DetectorLayout
 from ._options import SurveyOptions
 from ._projection import local_wcs
-from ._visits import SimulatedVisit, corner_distance, sky_electrons
+from ._visits import SimulatedVisit, _corner_distance, _sky_electrons
 
 MOFFAT_BETA = 3.5
 """Exponent of the Moffat profile of every PSF."""
@@ -57,7 +57,7 @@ def true_psf(
         An elliptical Moffat profile of unit flux in arcsec towards west and
         north, before integration over the pixel.
     """
-    corner = corner_distance(options)
+    corner = _corner_distance(options)
     u, v = (x + layout.x_offset) / corner, (y + layout.y_offset) / corner
     along_x, along_y, radial = visit.size_gradient
     fwhm = visit.seeing_arcsec * (1.0 + along_x * u + along_y * v + radial * (u * u + v * v))
@@ -99,7 +99,7 @@ def fit_psf(
     psf : `lsst.images.psfs.PiffWrapper`
         The model, in pixels of the detector.
     """
-    sky = sky_electrons(visit)
+    sky = _sky_electrons(visit)
     height, width = layout.bbox.shape
     positions = rng.uniform([0.0, 0.0], [width - 1.0, height - 1.0], size=(options.num_psf_stars, 2))
     jacobians = local_wcs(projection, x=positions[:, 0], y=positions[:, 1])
@@ -150,7 +150,7 @@ def stamp_radius(visit: SimulatedVisit, flux: npt.NDArray[np.float64]) -> npt.ND
     fwhm = 1.08 * visit.seeing_arcsec / PIXEL_SCALE
     core = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / MOFFAT_BETA) - 1.0))
     enclosing = np.sqrt(5e-4 ** (-1.0 / (MOFFAT_BETA - 1.0)) - 1.0)
-    floor = 0.02 * np.sqrt(sky_electrons(visit))
+    floor = 0.02 * np.sqrt(_sky_electrons(visit))
     contrast = flux * (MOFFAT_BETA - 1.0) / (np.pi * core**2) / floor
     fading = np.sqrt(np.clip(contrast, 1.0, None) ** (1.0 / MOFFAT_BETA) - 1.0)
     return np.asarray(core * np.maximum(enclosing, fading))

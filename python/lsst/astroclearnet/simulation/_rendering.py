@@ -26,7 +26,7 @@ from astropy.table import Row, Table
 from lsst.images import Box, SkyProjection
 
 from ..adapters import PatchGeometry
-from ._projection import local_wcs, sky_to_pixels
+from ._projection import _sky_to_pixels, local_wcs
 
 _FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3)
@@ -65,26 +65,15 @@ def source_profile(source: Row, flux: float) -> galsim.GSObject | None:
     return bulge.withFlux(fraction * flux) + disc.withFlux((1.0 - fraction) * flux)
 
 
-def source_extent(source: Row) -> float:
-    """Return the radius that holds all but a thousandth of a source.
-
-    Parameters
-    ----------
-    source
-        A row of the truth catalogue.
-
-    Returns
-    -------
-    radius : `float`
-        Radius in arcsec before convolution with a PSF; 0 for a star.
-    """
+def _source_extent(source: Row) -> float:
+    """Return the radius that holds all but a thousandth of a source."""
     if source["kind"] == "star":
         return 0.0
     stretch = math.sqrt((1.0 + float(source["disc_g"])) / (1.0 - float(source["disc_g"])))
     return _DISC_EXTENT * float(source["disc_radius"]) * stretch
 
 
-def draw_sources(
+def _draw_sources(
     image: galsim.Image,
     sources: Table,
     wcs: Sequence[galsim.JacobianWCS],
@@ -94,26 +83,7 @@ def draw_sources(
     radius: npt.NDArray[np.float64],
     method: str,
 ) -> None:
-    """Add sources to an image.
-
-    Parameters
-    ----------
-    image
-        Image to add to, whose bounds are those of its pixel grid.
-    sources
-        Rows of the truth catalogue, with ``x`` and ``y`` in this grid.
-    wcs
-        Local maps from pixels to arcsec, one per source.
-    flux
-        Flux of each source in the units of the image.
-    psf
-        Function of x and y that returns the PSF there.
-    radius
-        Half-size in pixels of the stamp of each source.
-    method
-        How GalSim integrates over pixels: ``auto`` integrates, ``no_pixel``
-        samples.
-    """
+    """Add sources to an image."""
     for source, local, electrons, reach in zip(sources, wcs, flux, radius, strict=True):
         x, y = float(source["x"]), float(source["y"])
         half = math.ceil(reach)
@@ -131,32 +101,12 @@ def draw_sources(
         )
 
 
-def select_sources(
+def _select_sources(
     catalogue: Table, projection: SkyProjection[Any], bbox: Box, radius: npt.NDArray[np.float64]
 ) -> tuple[Table, npt.NDArray[np.bool_]]:
-    """Return the sources whose stamps touch a box, with their pixels.
-
-    Parameters
-    ----------
-    catalogue
-        The truth catalogue.
-    projection
-        Mapping from the pixels of the box to the sky.
-    bbox
-        The box.
-    radius
-        Half-size in pixels of the stamps.
-
-    Returns
-    -------
-    sources : `astropy.table.Table`
-        A copy of the rows that touch the box, whose ``x`` and ``y`` are in
-        the grid of the box.
-    touches : `numpy.ndarray`
-        Which rows of the catalogue these are.
-    """
+    """Return the sources whose stamps touch a box, with their pixels."""
     sky = SkyCoord(ra=np.asarray(catalogue["ra"]) * u.deg, dec=np.asarray(catalogue["dec"]) * u.deg)
-    x, y = sky_to_pixels(projection, sky)
+    x, y = _sky_to_pixels(projection, sky)
     touches = (
         (x > bbox.x.min - radius - 1)
         & (x < bbox.x.max + radius + 1)
@@ -205,11 +155,11 @@ def render_truth(
     sigma = psf_fwhm / _FWHM_PER_SIGMA
     scale = geometry.pixel_scale
     # Six sigma leave less than 2e-8 of a star outside.
-    reach = np.array([6.0 * sigma + source_extent(source) / scale for source in catalogue])
-    sources, touches = select_sources(catalogue, geometry.projection, bbox, reach)
+    reach = np.array([6.0 * sigma + _source_extent(source) / scale for source in catalogue])
+    sources, touches = _select_sources(catalogue, geometry.projection, bbox, reach)
     image = galsim.ImageD(galsim.BoundsI(bbox.x.min, bbox.x.max, bbox.y.min, bbox.y.max), init_value=0.0)
     kernel = galsim.Gaussian(sigma=sigma * scale, gsparams=_GSPARAMS)
-    draw_sources(
+    _draw_sources(
         image,
         sources,
         local_wcs(geometry.projection, x=np.asarray(sources["x"]), y=np.asarray(sources["y"])),

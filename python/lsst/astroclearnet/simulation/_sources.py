@@ -23,8 +23,8 @@ from astropy.table import Table, vstack
 
 from ._instrument import AB_ZERO_POINT_NJY, BANDS, FULL_WELL, PIXEL_SCALE
 from ._options import SurveyOptions
-from ._projection import sky_to_pixels
-from ._visits import SimulatedVisit, corner_distance, electrons_per_njy, sky_electrons
+from ._projection import _sky_to_pixels
+from ._visits import SimulatedVisit, _corner_distance, _electrons_per_njy, _sky_electrons
 
 type Array = npt.NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def make_catalogue(options: SurveyOptions, visits: Sequence[SimulatedVisit]) -> 
         north.
     """
     rng = np.random.default_rng([options.seed, len(BANDS)])
-    radius = PIXEL_SCALE * corner_distance(options) + options.dither_arcsec + _MARGIN_ARCSEC
+    radius = PIXEL_SCALE * _corner_distance(options) + options.dither_arcsec + _MARGIN_ARCSEC
     area = math.pi * radius**2
     patch_area = (PIXEL_SCALE * options.cell_size * options.patch_cells) ** 2
     low, high = options.galaxy_magnitudes
@@ -85,28 +85,13 @@ def make_catalogue(options: SurveyOptions, visits: Sequence[SimulatedVisit]) -> 
 
 
 def _finish(catalogue: Table, options: SurveyOptions, visits: Sequence[SimulatedVisit]) -> Table:
-    """Turn plane positions and magnitudes into the columns of the catalogue.
-
-    Parameters
-    ----------
-    catalogue
-        Sources with columns ``east`` and ``north`` in arcsec.
-    options
-        The survey.
-    visits
-        Its visits.
-
-    Returns
-    -------
-    catalogue : `astropy.table.Table`
-        The finished table.
-    """
+    """Turn tangent-plane positions into the columns of the catalogue."""
     center = SkyCoord(options.ra_deg, options.dec_deg, unit="deg").skyoffset_frame()
     sky = SkyCoord(
         lon=catalogue["east"] * u.arcsec, lat=catalogue["north"] * u.arcsec, frame=center
     ).transform_to("icrs")
     projection = options.geometry.tract(options.tract).projection(options.skymap)
-    x, y = sky_to_pixels(projection, sky)
+    x, y = _sky_to_pixels(projection, sky)
     catalogue["id"] = np.arange(1, len(catalogue) + 1)
     catalogue["ra"], catalogue["dec"] = sky.ra.deg * u.deg, sky.dec.deg * u.deg
     catalogue["x"], catalogue["y"] = x * u.pix, y * u.pix
@@ -127,71 +112,26 @@ def _finish(catalogue: Table, options: SurveyOptions, visits: Sequence[Simulated
 
 
 def _saturated(catalogue: Table, visits: Sequence[SimulatedVisit]) -> npt.NDArray[np.bool_]:
-    """Say which stars are beyond full well in some visit.
-
-    Parameters
-    ----------
-    catalogue
-        Sources with fluxes.
-    visits
-        The visits.
-
-    Returns
-    -------
-    saturated : `numpy.ndarray`
-        One truth value per source; galaxies never saturate.
-    """
+    """Say which stars are beyond full well in some visit."""
     saturated = np.zeros(len(catalogue), dtype=bool)
     for visit in visits:
         # A Gaussian that includes the pixel has nearly the peak of the PSF.
         sigma = math.hypot(visit.seeing_arcsec / 2.355, PIXEL_SCALE / math.sqrt(12.0)) / PIXEL_SCALE
-        peak = np.asarray(catalogue[f"flux_{visit.band}"]) * electrons_per_njy(visit)
-        saturated |= peak / (2.0 * math.pi * sigma**2) + sky_electrons(visit) > FULL_WELL
+        peak = np.asarray(catalogue[f"flux_{visit.band}"]) * _electrons_per_njy(visit)
+        saturated |= peak / (2.0 * math.pi * sigma**2) + _sky_electrons(visit) > FULL_WELL
     return saturated & (catalogue["kind"] == "star")
 
 
 def _draw_magnitudes(
     rng: np.random.Generator, number: int, slope: float, limits: tuple[float, float]
 ) -> Array:
-    """Draw magnitudes whose counts rise exponentially.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    number
-        How many.
-    slope
-        Slope of log10 of the counts per magnitude.
-    limits
-        Brightest and faintest magnitude.
-
-    Returns
-    -------
-    magnitudes : `numpy.ndarray`
-        Shape (number,).
-    """
+    """Draw magnitudes whose counts rise exponentially."""
     low, high = (10.0 ** (slope * limit) for limit in limits)
     return np.log10(rng.uniform(low, high, size=number)) / slope
 
 
 def _draw_positions(rng: np.random.Generator, number: int, radius: float) -> tuple[Array, Array]:
-    """Draw positions in a disc.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    number
-        How many.
-    radius
-        Radius of the disc in arcsec.
-
-    Returns
-    -------
-    east, north : `numpy.ndarray`
-        Offsets from the centre in arcsec, each of shape (number,).
-    """
+    """Draw positions in a disc."""
     distance = radius * np.sqrt(rng.uniform(size=number))
     angle = rng.uniform(0.0, 2.0 * math.pi, size=number)
     return distance * np.sin(angle), distance * np.cos(angle)
@@ -204,26 +144,7 @@ def _table(
     magnitudes: Array,
     position: tuple[Array, Array],
 ) -> Table:
-    """Make a table of sources without shapes and pairs.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-    kind
-        Kind of the sources.
-    magnitudes
-        Magnitudes in i.
-    position
-        Offsets towards east and north in arcsec.
-
-    Returns
-    -------
-    table : `astropy.table.Table`
-        One row per source.
-    """
+    """Make a table of sources without shapes and pairs."""
     number = len(magnitudes)
     table = Table({"kind": np.full(number, kind, dtype="U6"), "east": position[0], "north": position[1]})
     colour = rng.normal(size=number)
@@ -247,47 +168,13 @@ def _table(
 
 
 def _stars(rng: np.random.Generator, options: SurveyOptions, number: int, radius: float) -> Table:
-    """Draw single stars.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-    number
-        How many.
-    radius
-        Radius of the field in arcsec.
-
-    Returns
-    -------
-    table : `astropy.table.Table`
-        One row per star.
-    """
+    """Draw single stars."""
     magnitudes = _draw_magnitudes(rng, number, _STAR_SLOPE, options.star_magnitudes)
     return _table(rng, options, "star", magnitudes, _draw_positions(rng, number, radius))
 
 
 def _pairs(rng: np.random.Generator, options: SurveyOptions, number: int, radius: float) -> Table:
-    """Draw close pairs of stars, bright but not saturated.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-    number
-        How many pairs.
-    radius
-        Radius of the field in arcsec.
-
-    Returns
-    -------
-    table : `astropy.table.Table`
-        Two rows per pair.
-    """
+    """Draw close pairs of stars, bright but not saturated."""
     east, north = _draw_positions(rng, number, radius)
     separation = rng.uniform(*options.pair_separation_arcsec, size=number)
     angle = rng.uniform(0.0, 2.0 * math.pi, size=number)
@@ -309,24 +196,7 @@ def _pairs(rng: np.random.Generator, options: SurveyOptions, number: int, radius
 
 
 def _galaxies(rng: np.random.Generator, options: SurveyOptions, number: int, radius: float) -> Table:
-    """Draw galaxies of a bulge and a disc.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-    number
-        How many.
-    radius
-        Radius of the field in arcsec.
-
-    Returns
-    -------
-    table : `astropy.table.Table`
-        One row per galaxy.
-    """
+    """Draw galaxies of a bulge and a disc."""
     magnitudes = _draw_magnitudes(rng, number, _GALAXY_SLOPE, options.galaxy_magnitudes)
     table = _table(rng, options, "galaxy", magnitudes, _draw_positions(rng, number, radius))
     sizes = 0.28 * 10.0 ** (-0.1 * (magnitudes - 25.0) + rng.normal(0.0, 0.18, size=number))

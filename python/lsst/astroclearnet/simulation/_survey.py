@@ -157,21 +157,7 @@ def _put_deep_coadds(
     options: SurveyOptions,
     summary: SurveySummary,
 ) -> None:
-    """Put the plain coadds of a band.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    images
-        All visit images of the band.
-    band
-        Name of the band.
-    options
-        The survey.
-    summary
-        Its collections.
-    """
+    """Put the plain coadds of a band."""
     dataset_type = DatasetType(
         "deep_coadd", ["skymap", "tract", "patch", "band"], "CellCoadd", universe=butler.dimensions
     )
@@ -185,19 +171,7 @@ def _put_deep_coadds(
 
 
 def _put_truth(butler: Butler, catalogue: Table, options: SurveyOptions, summary: SurveySummary) -> None:
-    """Put the truth catalogue and the truth images.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    catalogue
-        The truth catalogue.
-    options
-        The survey.
-    summary
-        Its collections.
-    """
+    """Put the truth catalogue and the truth images."""
     table_type = DatasetType(
         "truth_catalogue", ["skymap", "tract"], "ArrowAstropy", universe=butler.dimensions
     )

@@ -136,20 +136,7 @@ def plan_visits(options: SurveyOptions) -> tuple[SimulatedVisit, ...]:
 
 
 def _draw_seeing(rng: np.random.Generator, options: SurveyOptions) -> np.ndarray:
-    """Draw the seeing of the visits of a band.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-
-    Returns
-    -------
-    seeing : `numpy.ndarray`
-        One FWHM in arcsec per visit, in random order.
-    """
+    """Draw the seeing of the visits of a band."""
     low, median, high = (math.log(value) for value in options.seeing_arcsec)
     scatter = (high - low) / 3.0
     limits = norm.cdf([(low - median) / scatter, (high - median) / scatter])
@@ -167,28 +154,7 @@ def _draw_visit(
     seeing: float,
     trail: SatelliteTrail | None,
 ) -> SimulatedVisit:
-    """Draw the pointing and the conditions of one visit.
-
-    Parameters
-    ----------
-    rng
-        Random numbers.
-    options
-        The survey.
-    visit
-        ID of the visit.
-    band
-        Name of the band.
-    seeing
-        FWHM in arcsec.
-    trail
-        A satellite trail, if there is one.
-
-    Returns
-    -------
-    visit : `SimulatedVisit`
-        The visit.
-    """
+    """Draw the pointing and the conditions of one visit."""
     radius = options.dither_arcsec / 3600.0 * math.sqrt(rng.uniform())
     angle = rng.uniform(0.0, 2.0 * math.pi)
     properties = BANDS[band]
@@ -245,7 +211,7 @@ def detector_projection(
     wcs.wcs.radesys = "ICRS"
     scale, angle = PIXEL_SCALE / 3600.0, math.radians(visit.rotation_deg)
     wcs.wcs.cd = scale * np.array([[-math.cos(angle), math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    cubic = options.distortion / (3.0 * corner_distance(options) ** 2)
+    cubic = options.distortion / (3.0 * _corner_distance(options) ** 2)
     along_x, along_y = np.zeros((4, 4)), np.zeros((4, 4))
     along_x[3, 0] = along_x[1, 2] = along_y[0, 3] = along_y[2, 1] = cubic
     wcs.sip = Sip(along_x, along_y, None, None, wcs.wcs.crpix)
@@ -255,19 +221,8 @@ def detector_projection(
     return SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=layout.bbox)
 
 
-def corner_distance(options: SurveyOptions) -> float:
-    """Return the distance from the boresight to a corner of the focal plane.
-
-    Parameters
-    ----------
-    options
-        The survey.
-
-    Returns
-    -------
-    distance : `float`
-        Distance in pixels.
-    """
+def _corner_distance(options: SurveyOptions) -> float:
+    """Return the distance in pixels from the boresight to the corner."""
     sides = [
         number * (size + options.detector_gap) - options.detector_gap
         for number, size in zip(options.detector_grid, options.detector_shape, strict=True)
@@ -275,33 +230,11 @@ def corner_distance(options: SurveyOptions) -> float:
     return math.hypot(*sides) / 2.0
 
 
-def sky_electrons(visit: SimulatedVisit) -> float:
-    """Return the expected sky in a pixel of a visit.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-
-    Returns
-    -------
-    sky : `float`
-        Electrons per pixel.
-    """
+def _sky_electrons(visit: SimulatedVisit) -> float:
+    """Return the expected sky in electrons per pixel."""
     return float(EXPOSURE_TIME * PIXEL_SCALE**2 * 10.0 ** (-0.4 * (visit.sky_brightness - visit.zero_point)))
 
 
-def electrons_per_njy(visit: SimulatedVisit) -> float:
-    """Return how many electrons a visit collects per nJy.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-
-    Returns
-    -------
-    factor : `float`
-        Electrons per nJy over the exposure.
-    """
+def _electrons_per_njy(visit: SimulatedVisit) -> float:
+    """Return how many electrons a visit collects per nJy."""
     return float(EXPOSURE_TIME * 10.0 ** (0.4 * (visit.zero_point - AB_ZERO_POINT_NJY)))

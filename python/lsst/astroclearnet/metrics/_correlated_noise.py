@@ -10,23 +10,29 @@
 
 from __future__ import annotations
 
-__all__ = ("correlated_weights", "correlation_matrix", "psf_flux_correlated", "psf_flux_error")
+__all__ = (
+    "correlated_weights",
+    "correlation_matrix",
+    "flux_error_factor",
+    "psf_flux_correlated",
+    "psf_flux_error",
+)
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, pinvh
+from scipy.signal import correlate
 
-from ._point_sources import design_matrix
+from ._photometry import _MIN_RESOLUTION, _design_matrix
 
 _RIDGE = 0.01
-"""White noise, as a share of the variance of a pixel, that weights allow for.
-It leaves the scatter as it is, and keeps weights off frequencies that have
-next to no noise, where the profile would have to be known exactly."""
+"""White noise added to the correlation when weights are computed, relative to
+the pixel variance.  It keeps the weights off frequencies at which the noise
+nearly vanishes, where the profile would have to be known exactly."""
 
 _MAX_RIDGE = 1.0
-_MIN_RESOLUTION = 0.99
 
 
 def psf_flux_correlated(
@@ -38,54 +44,36 @@ def psf_flux_correlated(
     y: ArrayLike,
     *,
     model: NDArray[Any] | None = None,
-    radius: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit the PSF to stars with the covariance of the noise.
 
     Generalised least squares (Aitken 1936, Proc. R. Soc. Edinburgh 55, 42)
-    with the covariance sqrt(V_p V_q) rho(p - q) of two pixels: the best
-    linear unbiased flux, and its true error, on an image that was filtered.
-    Each star is fitted on a square around it, together with all stars whose
-    PSF reaches into that.  The weights are those of `correlated_weights`; the
-    errors follow from the covariance alone.
+    with the covariance sqrt(V_p V_q) rho(p - q) of pixels p and q.  Each star
+    is fitted in a box of the size of the stamp, together with all stars whose
+    PSF reaches into it, with the weights of `correlated_weights`; the errors
+    follow from the covariance alone.
 
     Parameters
     ----------
-    image
-        Background-subtracted image, shape (H, W); NaN where not to be used.
-    variance
-        Variance plane, shape (H, W), which must not follow the noise of the
-        pixels themselves; pixels whose variance is not finite and positive
-        are not used.
+    image, variance
+        As for `psf_flux`; the variance must not follow the noise of the
+        individual pixels.
     correlation
-        Correlation coefficients of the noise of two pixels by their
-        separation along y and x, shape (K, K) with K odd, or (n, K, K) with
-        those around each star.
-    psf
-        PSF stamp, shape (P, P) with P odd, centred on its middle pixel, with
-        unit sum.
-    x, y
-        Positions in pixels, shape (n,), of all the stars, also of those that
-        matter only as neighbours.
-    model
-        Noise-free image of what is not a star, shape (H, W), subtracted
-        first.
-    radius
-        Half the side of the square in pixels; by default that of the stamp.
+        Noise correlation as a function of pixel separation along y and x,
+        shape (K, K) with K odd, or (n, K, K) with one stamp for each star.
+    psf, x, y, model
+        As for `psf_flux`.
 
     Returns
     -------
-    flux : `numpy.ndarray`
-        Fluxes in the unit of the image, shape (n,).  NaN for stars without
-        good pixels or so close to another that they cannot be told apart.
-    error : `numpy.ndarray`
-        Standard deviations of the fluxes, shape (n,).
+    flux, error : `numpy.ndarray`
+        As for `psf_flux`.
 
     Raises
     ------
     ValueError
-        If the arrays do not fit each other, if the correlation is not 1 in
-        its middle, or if the stamp is not square with an odd size.
+        If the arrays do not fit each other, if the correlation is not 1 at
+        zero separation, or if the stamp is not square with an odd size.
     """
     data = np.asarray(image, dtype=float)
     spread = np.asarray(variance, dtype=float)
@@ -96,21 +84,21 @@ def psf_flux_correlated(
     data = np.where(np.isfinite(spread) & (spread > 0), data, np.nan)
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     stamps = _check_correlation(correlation, x.size)
-    radius = psf.shape[0] // 2 if radius is None else radius
+    radius = psf.shape[0] // 2
     flux, error = np.full(x.size, np.nan), np.full(x.size, np.nan)
     for index in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
         row, column = round(y[index]) - radius, round(x[index]) - radius
         rows, columns = (slice(max(start, 0), max(start + 2 * radius + 1, 0)) for start in (row, column))
-        window = data[rows, columns]
-        if not np.isfinite(window).any():
+        box = data[rows, columns]
+        if not np.isfinite(box).any():
             continue
-        reach = radius + psf.shape[0] // 2 + 1
+        reach = 2 * radius + 1
         near = (np.abs(x - x[index]) <= reach) & (np.abs(y - y[index]) <= reach)
         near[index] = False
         members = np.append(index, np.flatnonzero(near))
-        design = design_matrix(window.shape, psf, x[members] - columns.start, y[members] - rows.start)
-        rho = correlation_matrix(stamps[index % len(stamps)], window.shape)
-        flux[index], error[index] = _solve(design.toarray(), window, spread[rows, columns], rho)
+        design = _design_matrix(box.shape, psf, x[members] - columns.start, y[members] - rows.start)
+        rho = correlation_matrix(stamps[index % len(stamps)], box.shape)
+        flux[index], error[index] = _solve(design.toarray(), box, spread[rows, columns], rho)
     return flux, error
 
 
@@ -122,10 +110,10 @@ def psf_flux_error(variance: float, correlation: NDArray[Any], psf: NDArray[Any]
     variance
         Variance of a pixel.
     correlation
-        Correlation coefficients of the noise by separation, shape (K, K) with
+        Noise correlation as a function of pixel separation, shape (K, K) with
         K odd.
     psf
-        PSF stamp, shape (P, P) with P odd, with unit sum.
+        PSF stamp, shape (P, P) with P odd, unit sum.
 
     Returns
     -------
@@ -138,16 +126,73 @@ def psf_flux_error(variance: float, correlation: NDArray[Any], psf: NDArray[Any]
     return float(np.sqrt(variance * (weights @ rho @ weights)) / (weights @ profile))
 
 
+def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the ratio of the true error of a flux to that for white noise.
+
+    A flux sum_p w_p d_p has the variance V sum_pq w_p w_q rho(p - q), while
+    software that assumes white noise states V sum_p w_p^2.  The factor is
+
+        sqrt( sum_d rho(d) A(d) / A(0) ),   A(d) = sum_p w_p w_{p + d} .
+
+    It does not depend on the normalisation of the weights, and assumes that
+    the variance V hardly changes over them.
+
+    Parameters
+    ----------
+    correlation
+        Noise correlation as a function of pixel separation along y and x,
+        shape (K, K) with K odd, or (n, K, K) for n cells, as in
+        ``restored_coadd_linear_noise``; 0 beyond the stamp.
+    weights
+        Weights of the pixels, shape (H, W): the PSF stamp for
+        ``base_PsfFlux``; 1 inside and 0 outside of the aperture for
+        ``base_CircularApertureFlux``.
+
+    Returns
+    -------
+    factor : `numpy.ndarray`
+        Shape () or (n,), float64; NaN for cells whose correlation is unknown
+        (0 at zero separation) or would give the flux a negative variance.
+
+    Raises
+    ------
+    ValueError
+        If the correlation is not square with an odd size or not 1 at zero
+        separation, if all weights vanish or one is not finite, or if a single
+        correlation gives the flux a negative variance.
+    """
+    stamps = np.asarray(correlation, dtype=float)
+    size = stamps.shape[-1] if stamps.ndim else 0
+    if stamps.ndim not in (2, 3) or stamps.shape[-2] != size or size % 2 == 0:
+        raise ValueError(f"Correlations must be square stamps of odd size; got shape {stamps.shape}.")
+    middle = stamps[..., size // 2, size // 2]
+    known = (middle != 0.0) | (stamps.ndim == 2)
+    if not np.allclose(middle[known], 1.0, atol=1e-4):
+        raise ValueError(f"The correlation of a pixel with itself must be 1; got {middle.min()}.")
+    profile = np.asarray(weights, dtype=float)
+    if profile.ndim != 2 or not np.isfinite(profile).all() or not profile.any():
+        raise ValueError("Weights must be an image of finite values that are not all 0.")
+    overlap = correlate(np.pad(profile, size // 2), profile, mode="valid")
+    ratio = np.sum(stamps * overlap, axis=(-1, -2)) / overlap[size // 2, size // 2]
+    if stamps.ndim == 3:
+        ratio = np.where(known & (ratio >= 0.0), ratio, np.nan)
+    elif ratio < 0.0:
+        raise ValueError(
+            f"The correlation gives the flux a variance of {float(ratio):.3g} times that of white noise."
+        )
+    return np.sqrt(ratio)
+
+
 def correlation_matrix(stamp: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Spread a correlation stamp over all pairs of pixels of a window.
+    """Return the correlation matrix of all pixels of a box.
 
     Parameters
     ----------
     stamp
-        Correlation coefficients by separation, shape (K, K) with K odd; they
-        are 0 beyond it.
+        Noise correlation as a function of pixel separation, shape (K, K) with
+        K odd; 0 beyond.
     shape
-        Height and width of the window in pixels.
+        Height and width of the box in pixels.
 
     Returns
     -------
@@ -163,32 +208,32 @@ def correlation_matrix(stamp: NDArray[Any], shape: tuple[int, int]) -> NDArray[n
 
 
 def correlated_weights(profiles: NDArray[Any], correlation: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the best weights to measure profiles in correlated noise.
+    """Return the minimum-variance weights for profiles in correlated noise.
 
     Parameters
     ----------
     profiles
-        Profiles over the sigma of each pixel, shape (m,) or (m, k).
+        Profiles divided by the sigma of each pixel, shape (m,) or (m, k).
     correlation
-        Correlation of the pixels, shape (m, m); some white noise is added,
-        so that frequencies on which noise is claimed to vanish do not decide.
+        Correlation matrix of the pixels, shape (m, m); 1 percent of white
+        noise is added to it, more where it is not positive definite.
 
     Returns
     -------
     weights : `numpy.ndarray`
-        The inverse of the correlation times the profiles, of their shape.
+        Inverse correlation times profiles, of their shape.
 
     Raises
     ------
     ValueError
-        If the matrix is far from a correlation.
+        If the matrix is far from positive definite.
     """
     ridge = _RIDGE
     while ridge <= _MAX_RIDGE:
         try:
             factor = cho_factor(correlation + ridge * np.eye(len(correlation)), lower=True)
         except LinAlgError:
-            # A stamp that was cut off need not be positive definite.
+            # A truncated stamp need not be positive definite.
             ridge *= 2.0
         else:
             return np.asarray(cho_solve(factor, profiles))
@@ -196,25 +241,7 @@ def correlated_weights(profiles: NDArray[Any], correlation: NDArray[Any]) -> NDA
 
 
 def _check_correlation(correlation: NDArray[Any], number: int) -> NDArray[Any]:
-    """Return stamps as an array of three dimensions, one of all stars or n.
-
-    Parameters
-    ----------
-    correlation
-        As of `psf_flux_correlated`.
-    number
-        Number of stars.
-
-    Returns
-    -------
-    stamps : `numpy.ndarray`
-        Shape (1, K, K) or (n, K, K).
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, or not 1 in the middle.
-    """
+    """Return correlation stamps with shape (1, K, K) or (n, K, K)."""
     stamps = np.asarray(correlation)
     if stamps.ndim == 2:
         stamps = stamps[np.newaxis]
@@ -232,27 +259,12 @@ def _check_correlation(correlation: NDArray[Any], number: int) -> NDArray[Any]:
 
 def _solve(
     design: NDArray[np.float64],
-    window: NDArray[np.float64],
+    box: NDArray[np.float64],
     variance: NDArray[np.float64],
     correlation: NDArray[np.float64],
 ) -> tuple[float, float]:
-    """Fit stars to a window and return the flux of the first and its error.
-
-    Parameters
-    ----------
-    design
-        Images of the stars, shape (m, k).
-    window, variance
-        Pixels, NaN where not to be used, and their variances, m in all.
-    correlation
-        Their correlation, shape (m, m).
-
-    Returns
-    -------
-    flux, error : `float`
-        NaN where the data do not determine them.
-    """
-    used = np.isfinite(window.ravel())
+    """Return flux and error of the first star; NaN if degenerate."""
+    used = np.isfinite(box.ravel())
     sigma = np.sqrt(variance.ravel()[used])
     columns = design[used] / sigma[:, np.newaxis]
     size = np.sqrt(np.sum(columns**2, axis=0))
@@ -262,11 +274,11 @@ def _solve(
     rho = correlation[np.ix_(used, used)]
     weighted = correlated_weights(columns, rho)
     normal = columns.T @ weighted
-    # Neighbours of which only a wing is in the window have small columns.
+    # Neighbours of which only a wing is in the box have small columns.
     scale = np.sqrt(np.diag(normal))
     inverse = pinvh(normal / np.outer(scale, scale), rtol=1e-9) / np.outer(scale, scale)
     if (inverse @ normal)[0, 0] < _MIN_RESOLUTION:
         return np.nan, np.nan
     weights = weighted @ inverse[:, 0]
-    flux = float(weights @ (window.ravel()[used] / sigma))
+    flux = float(weights @ (box.ravel()[used] / sigma))
     return flux / size[0], float(np.sqrt(weights @ rho @ weights)) / size[0]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lsst.astroclearnet.baselines import Restorer
-from lsst.astroclearnet.core import ClosureOptions
+from lsst.astroclearnet.core import DebiasingOptions
 from lsst.astroclearnet.simulation import Scene
 
 from ._product import Product
@@ -130,7 +130,7 @@ METHODS: dict[str, Method] = {
         _restorer(
             _BASELINES,
             "WienerFilter",
-            departure=ClosureOptions().linear_departure,
+            departure=DebiasingOptions().max_psf_residual,
             name="GLS of equal departure",
         )
     ),

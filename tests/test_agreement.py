@@ -18,7 +18,7 @@ import torch
 
 from lsst.astroclearnet.core import (
     Agreement,
-    AgreementOptions,
+    CalibrationOptions,
     ExposureStack,
     InputError,
     PartReader,
@@ -49,7 +49,7 @@ def agree_on(
     stack: ExposureStack, side: int = 1024, **options: object
 ) -> tuple[Agreement, list[SettledPart]]:
     """Bring a stack to agreement; return also its tiles."""
-    settings = RestoreOptions(agreement=AgreementOptions(**options))  # type: ignore[arg-type]
+    settings = RestoreOptions(calibration=CalibrationOptions(**options))  # type: ignore[arg-type]
     grid = TileGrid.cover(stack.shape, side)
     reader = PartReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
     with torch.no_grad():
@@ -145,9 +145,9 @@ def test_background_is_removed() -> None:
 def test_refusals() -> None:
     """If it fails, a misspelt setting is ignored."""
     with pytest.raises(InputError, match=r"background='spline'"):
-        AgreementOptions(background="spline")
+        CalibrationOptions(background="spline")
     with pytest.raises(InputError, match=r"max_shift=0"):
-        AgreementOptions(max_shift=0.0)
+        CalibrationOptions(max_shift=0.0)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from lsst.astroclearnet.core import (
 )
 from lsst.astroclearnet.tests import make_exposure_stack
 
-NETWORK = NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=6)
+NETWORK = NetworkOptions(penalty_weights=(1e-5, 1e-3, 1e-1), hidden_channels=6)
 
 
 @pytest.fixture(scope="module")

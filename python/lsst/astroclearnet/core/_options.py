@@ -12,8 +12,8 @@ from __future__ import annotations
 
 __all__ = (
     "BACKGROUND_MODELS",
-    "AgreementOptions",
-    "ClosureOptions",
+    "CalibrationOptions",
+    "DebiasingOptions",
     "FitOptions",
     "NetworkOptions",
     "NoiseOptions",
@@ -38,7 +38,7 @@ class NetworkOptions:
 
     Attributes
     ----------
-    strengths
+    penalty_weights
         Regularisation strengths of the bank of depth-wise filters over the
         exposures, relative to the total weight, rising.
     hidden_channels
@@ -47,48 +47,48 @@ class NetworkOptions:
         Keep the output of the network at or above its fitted sky level.
     """
 
-    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    penalty_weights: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     hidden_channels: int = 20
     non_negative: bool = True
 
     def __post_init__(self) -> None:
         _require(
-            len(self.strengths) > 1
-            and self.strengths[0] > 0
-            and all(a < b for a, b in zip(self.strengths, self.strengths[1:], strict=False)),
-            "strengths",
-            self.strengths,
+            len(self.penalty_weights) > 1
+            and self.penalty_weights[0] > 0
+            and all(a < b for a, b in zip(self.penalty_weights, self.penalty_weights[1:], strict=False)),
+            "penalty_weights",
+            self.penalty_weights,
             "at least two positive, rising numbers",
         )
         _require(self.hidden_channels > 0, "hidden_channels", self.hidden_channels, "positive")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClosureOptions:
+class DebiasingOptions:
     """How what the network left in the exposures is given back.
 
     Attributes
     ----------
-    sky_strength
+    sky_penalty_weight
         Strength of the penalty of the linear filter on blank sky; the
         smaller, the more of the light comes back, with its noise.
-    significance
+    star_signal_to_noise
         Signal-to-noise ratio of a star, by the brightness of its peak in the
         network's image, from which the strength falls with the square of the
         ratio, as for an error of the network in proportion to the brightness.
-    linear_departure
+    max_psf_residual
         Largest departure of the linear image of a star from the declared PSF,
         relative to the peak.
     """
 
-    sky_strength: float = 1.5
-    significance: float = 0.5
-    linear_departure: float = 4e-3
+    sky_penalty_weight: float = 1.5
+    star_signal_to_noise: float = 0.5
+    max_psf_residual: float = 4e-3
 
     def __post_init__(self) -> None:
-        for name in ("sky_strength", "significance"):
+        for name in ("sky_penalty_weight", "star_signal_to_noise"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        _require(0 < self.linear_departure < 1, "linear_departure", self.linear_departure, "between 0 and 1")
+        _require(0 < self.max_psf_residual < 1, "max_psf_residual", self.max_psf_residual, "between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +105,9 @@ class FitOptions:
     num_folds
         Into how many groups the exposures are dealt; each group in turn is
         held out of what the network sees and predicted by it.
-    window_size
+    sample_size
         Side, in pixels, of the windows of the patch that are fitted.
-    num_windows
+    num_samples
         Number of windows; a patch that is hardly larger than one is fitted
         whole.
     patience
@@ -120,8 +120,8 @@ class FitOptions:
     huber_delta: float = 3.0
     learning_rate: float = 5e-3
     num_folds: int = 4
-    window_size: int = 192
-    num_windows: int = 2
+    sample_size: int = 192
+    num_samples: int = 2
     patience: int = 1
     max_epochs: int = 60
 
@@ -129,8 +129,8 @@ class FitOptions:
         for name in ("huber_delta", "learning_rate"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
         _require(self.num_folds > 1, "num_folds", self.num_folds, "at least 2")
-        _require(self.window_size >= 32, "window_size", self.window_size, "at least 32")
-        for name in ("num_windows", "patience", "max_epochs"):
+        _require(self.sample_size >= 32, "sample_size", self.sample_size, "at least 32")
+        for name in ("num_samples", "patience", "max_epochs"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
 
@@ -154,7 +154,7 @@ class RejectionOptions:
     variability
         Standard deviation of the relative change of a source from exposure to
         exposure.
-    num_rounds
+    max_rounds
         Largest number of rounds of prediction and rejection; they end as soon
         as hardly a pixel changes.
     """
@@ -165,7 +165,7 @@ class RejectionOptions:
     psf_tolerance: float = 0.03
     shift_tolerance: float = 0.1
     variability: float = 0.3
-    num_rounds: int = 8
+    max_rounds: int = 8
 
     def __post_init__(self) -> None:
         _require(
@@ -176,7 +176,7 @@ class RejectionOptions:
         )
         for name in ("psf_tolerance", "shift_tolerance", "variability"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "non-negative")
-        _require(self.num_rounds > 0, "num_rounds", self.num_rounds, "positive")
+        _require(self.max_rounds > 0, "max_rounds", self.max_rounds, "positive")
 
 
 BACKGROUND_MODELS = ("none", "constant", "plane")
@@ -184,7 +184,7 @@ BACKGROUND_MODELS = ("none", "constant", "plane")
 
 
 @dataclasses.dataclass(frozen=True)
-class AgreementOptions:
+class CalibrationOptions:
     """What exposures must agree in, and what is done where they do not.
 
     Attributes
@@ -273,9 +273,9 @@ class RestoreOptions:
     """All options of `restore`, by subject."""
 
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
-    closure: ClosureOptions = dataclasses.field(default_factory=ClosureOptions)
+    debiasing: DebiasingOptions = dataclasses.field(default_factory=DebiasingOptions)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
-    agreement: AgreementOptions = dataclasses.field(default_factory=AgreementOptions)
+    calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     tiling: TilingOptions = dataclasses.field(default_factory=TilingOptions)

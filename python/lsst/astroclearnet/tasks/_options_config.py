@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 __all__ = (
-    "AgreementConfig",
-    "ClosureConfig",
+    "CalibrationConfig",
+    "DebiasingConfig",
     "FitConfig",
     "NetworkConfig",
     "NoiseConfig",
@@ -24,8 +24,8 @@ __all__ = (
 from lsst.pex.config import ChoiceField, Config, ConfigField, Field, ListField, RangeField
 
 from ..core import (
-    AgreementOptions,
-    ClosureOptions,
+    CalibrationOptions,
+    DebiasingOptions,
     FitOptions,
     NetworkOptions,
     NoiseOptions,
@@ -38,10 +38,10 @@ from ..core import (
 class NetworkConfig(Config):
     """Size of the network."""
 
-    strengths = ListField[float](
+    penalty_weights = ListField[float](
         doc="Regularisation strengths of the bank of depth-wise filters over the exposures, relative to the "
         "total weight, rising.",
-        default=list(NetworkOptions.strengths),
+        default=list(NetworkOptions.penalty_weights),
         minLength=2,
         itemCheck=lambda s: s > 0,
         listCheck=lambda items: list(items) == sorted(set(items)),
@@ -63,50 +63,50 @@ class NetworkConfig(Config):
             The same settings.
         """
         return NetworkOptions(
-            strengths=tuple(self.strengths),
+            penalty_weights=tuple(self.penalty_weights),
             hidden_channels=self.hidden_channels,
             non_negative=self.non_negative,
         )
 
 
-class ClosureConfig(Config):
+class DebiasingConfig(Config):
     """How what the network left in the exposures is given back."""
 
-    sky_strength = RangeField(
+    sky_penalty_weight = RangeField(
         dtype=float,
         doc="Strength of the penalty of the linear filter on blank sky; the smaller, the more of the light "
         "comes back, with its noise.",
-        default=ClosureOptions.sky_strength,
+        default=DebiasingOptions.sky_penalty_weight,
         min=0.0,
         inclusiveMin=False,
     )
-    significance = RangeField(
+    star_signal_to_noise = RangeField(
         dtype=float,
         doc="Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, from "
         "which the strength falls with the square of the ratio.",
-        default=ClosureOptions.significance,
+        default=DebiasingOptions.star_signal_to_noise,
         min=0.0,
         inclusiveMin=False,
     )
-    linear_departure = RangeField(
+    max_psf_residual = RangeField(
         dtype=float,
         doc="Largest departure of the linear image of a star from the declared PSF, relative to the peak.",
-        default=ClosureOptions.linear_departure,
+        default=DebiasingOptions.max_psf_residual,
         min=0.0,
         max=1.0,
         inclusiveMin=False,
         inclusiveMax=False,
     )
 
-    def make_options(self) -> ClosureOptions:
+    def make_options(self) -> DebiasingOptions:
         """Return the options of the core.
 
         Returns
         -------
-        options : `lsst.astroclearnet.core.ClosureOptions`
+        options : `lsst.astroclearnet.core.DebiasingOptions`
             The same settings.
         """
-        return ClosureOptions(**self.toDict())
+        return DebiasingOptions(**self.toDict())
 
 
 class FitConfig(Config):
@@ -128,16 +128,16 @@ class FitConfig(Config):
         default=FitOptions.num_folds,
         min=2,
     )
-    window_size = RangeField(
+    sample_size = RangeField(
         dtype=int,
         doc="Side (pixels) of the windows of the patch that are fitted.",
-        default=FitOptions.window_size,
+        default=FitOptions.sample_size,
         min=32,
     )
-    num_windows = RangeField(
+    num_samples = RangeField(
         dtype=int,
         doc="Number of windows; a patch that is hardly larger than one is fitted whole.",
-        default=FitOptions.num_windows,
+        default=FitOptions.num_samples,
         min=1,
     )
     patience = RangeField(
@@ -200,10 +200,10 @@ class RejectionConfig(Config):
         default=RejectionOptions.variability,
         min=0.0,
     )
-    num_rounds = RangeField(
+    max_rounds = RangeField(
         dtype=int,
         doc="Largest number of rounds of prediction and rejection.",
-        default=RejectionOptions.num_rounds,
+        default=RejectionOptions.max_rounds,
         min=1,
     )
 
@@ -226,7 +226,7 @@ class RejectionConfig(Config):
             )
 
 
-class AgreementConfig(Config):
+class CalibrationConfig(Config):
     """What exposures must agree in, and what is done where they do not."""
 
     background = ChoiceField[str](
@@ -237,12 +237,12 @@ class AgreementConfig(Config):
             "constant": "A constant over the patch.",
             "plane": "A plane over the patch.",
         },
-        default=AgreementOptions.background,
+        default=CalibrationOptions.background,
     )
     max_flux_error = RangeField(
         dtype=float,
         doc="Relative departure of the flux scale of an exposure from the others beyond which it is dropped.",
-        default=AgreementOptions.max_flux_error,
+        default=CalibrationOptions.max_flux_error,
         min=0.0,
         inclusiveMin=False,
     )
@@ -250,23 +250,23 @@ class AgreementConfig(Config):
         dtype=float,
         doc="Distance (pixels of the patch) of the sources of an exposure from where the others have them "
         "beyond which it is dropped.",
-        default=AgreementOptions.max_shift,
+        default=CalibrationOptions.max_shift,
         min=0.0,
         inclusiveMin=False,
     )
     correct = Field[bool](
-        doc="Correct flux scale and position of the exposures that stay?", default=AgreementOptions.correct
+        doc="Correct flux scale and position of the exposures that stay?", default=CalibrationOptions.correct
     )
 
-    def make_options(self) -> AgreementOptions:
+    def make_options(self) -> CalibrationOptions:
         """Return the options of the core.
 
         Returns
         -------
-        options : `lsst.astroclearnet.core.AgreementOptions`
+        options : `lsst.astroclearnet.core.CalibrationOptions`
             The same settings.
         """
-        return AgreementOptions(**self.toDict())
+        return CalibrationOptions(**self.toDict())
 
 
 class NoiseConfig(Config):
@@ -347,10 +347,10 @@ class RestorationConfig(Config):
     """All settings of the restoration of a patch."""
 
     network = ConfigField[NetworkConfig](doc="Size of the network.")
-    closure = ConfigField[ClosureConfig](doc="How what the network left in the exposures is given back.")
+    debiasing = ConfigField[DebiasingConfig](doc="How what the network left in the exposures is given back.")
     fit = ConfigField[FitConfig](doc="How the network is fitted.")
     rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
-    agreement = ConfigField[AgreementConfig](doc="What exposures must agree in.")
+    calibration = ConfigField[CalibrationConfig](doc="What exposures must agree in.")
     noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
     tiling = ConfigField[TilingConfig](doc="How much memory a patch may take.")
 
@@ -364,10 +364,10 @@ class RestorationConfig(Config):
         """
         return RestoreOptions(
             network=self.network.make_options(),
-            closure=self.closure.make_options(),
+            debiasing=self.debiasing.make_options(),
             fit=self.fit.make_options(),
             rejection=self.rejection.make_options(),
-            agreement=self.agreement.make_options(),
+            calibration=self.calibration.make_options(),
             noise=self.noise.make_options(),
             tiling=self.tiling.make_options(),
         )

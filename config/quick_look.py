@@ -11,7 +11,7 @@
 # The fit stops early, on one window of each patch, and the variances follow
 # from a single draw of the noise: do not publish what comes out.
 
-config.restoration.fit.num_windows = 1
+config.restoration.fit.num_samples = 1
 config.restoration.fit.max_epochs = 8
 config.restoration.noise.num_draws = 1
 config.restoration.noise.num_realizations = 0

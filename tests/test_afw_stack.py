@@ -276,12 +276,12 @@ def test_direct_coadd_is_compared(butler: Butler, outputs: Struct) -> None:
         "linear": outputs.restored_coadd_linear,
         "linear_noise": outputs.restored_coadd_linear_noise,
     }
-    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["figures"]
+    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["metrics"]
     assert figures["flux_num_stars"] >= 3
     assert figures["flux_offset_measured"] == pytest.approx(0.0, abs=1e-3)
     # One whose counts are of 2 nJy has twice the flux.
     exposure.setPhotoCalib(PhotoCalib(2.0))
-    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["figures"]
+    figures = task.run(**inputs, direct=exposure).restored_coadd_quality["metrics"]
     assert figures["flux_offset_measured"] == pytest.approx(-0.5, abs=1e-3)
 
 

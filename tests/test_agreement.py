@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import AgreementOptions, ExposureStack, InputError, RestoreOptions
+from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, InputError, RestoreOptions
 from lsst.astroclearnet.core.calibration import Agreement, reach_agreement
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
 from lsst.astroclearnet.core.forward import PartReader, SettledPart
@@ -41,7 +41,7 @@ def agree_on(
     stack: ExposureStack, side: int = 1024, **options: object
 ) -> tuple[Agreement, list[SettledPart]]:
     """Bring a stack to agreement; return also its tiles."""
-    settings = RestoreOptions(agreement=AgreementOptions(**options))  # type: ignore[arg-type]
+    settings = RestoreOptions(calibration=CalibrationOptions(**options))  # type: ignore[arg-type]
     grid = TileGrid.cover(stack.shape, side)
     reader = PartReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
     with torch.no_grad():
@@ -137,9 +137,9 @@ def test_background_is_removed() -> None:
 def test_refusals() -> None:
     """If it fails, a misspelt setting is ignored."""
     with pytest.raises(InputError, match=r"background='spline'"):
-        AgreementOptions(background="spline")
+        CalibrationOptions(background="spline")
     with pytest.raises(InputError, match=r"max_shift=0"):
-        AgreementOptions(max_shift=0.0)
+        CalibrationOptions(max_shift=0.0)
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ BLUR = 0.7
 
 
 def make_quality(keys: dict[str, Any], geometry: PatchGeometry) -> dict[str, Any]:
-    """Return the quality of a patch without concerns."""
+    """Return the quality of a patch without warnings."""
     inner = geometry.definition.inner_bbox
     return {
         "patch": {
@@ -81,9 +81,9 @@ def make_quality(keys: dict[str, Any], geometry: PatchGeometry) -> dict[str, Any
             "inner_y": [inner.y.start, inner.y.stop],
         },
         "verdict": "good",
-        "concerns": [],
+        "warnings": [],
         "details": [],
-        "figures": {"fwhm_in": 0.7, "fwhm_out": 0.54, "depth_linear": 26.5},
+        "metrics": {"fwhm_in": 0.7, "fwhm_out": 0.54, "depth_linear": 26.5},
         "checks": [],
         "exposures": [],
     }

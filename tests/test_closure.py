@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ClosureOptions, fwhm_to_sigma
+from lsst.astroclearnet.core import DebiasingOptions, fwhm_to_sigma
 from lsst.astroclearnet.core.estimate import Closure, LinearEstimator, Precision
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
@@ -25,7 +25,7 @@ from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
 SHAPE = (72, 90)
 FWHMS = (3.0, 3.6, 4.4, 5.2)
 TARGET = 3.4
-OPTIONS = ClosureOptions()
+OPTIONS = DebiasingOptions()
 
 
 def make_model() -> ForwardModel:
@@ -89,11 +89,11 @@ def test_brighter_is_closed_further() -> None:
 
 def test_strengths() -> None:
     """If it fails, the options of the closure do nothing."""
-    closure = make_closure(sky_strength=0.7, linear_departure=2e-3)
+    closure = make_closure(sky_penalty_weight=0.7, max_psf_residual=2e-3)
     assert closure.strengths[-1] == pytest.approx(0.7)
-    assert closure.linear_strength == closure.estimator.strength_for(2e-3)
+    assert closure.linear_penalty_weight == closure.estimator.strength_for(2e-3)
     assert all(a < b for a, b in zip(closure.strengths, closure.strengths[1:], strict=False))
-    assert make_closure(linear_departure=4e-3).linear_strength > closure.linear_strength
+    assert make_closure(max_psf_residual=4e-3).linear_penalty_weight > closure.linear_penalty_weight
 
 
 def test_star_noise() -> None:
@@ -113,7 +113,7 @@ def test_closing_nothing_is_the_linear_estimate() -> None:
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(1))
     _, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
     direct = LinearEstimator(closure.model, torch.ones(4, *SHAPE)).solve(
-        images, closure.linear_strength, precision=Precision(light=1e-5, noise=1e-4)
+        images, closure.linear_penalty_weight, precision=Precision(light=1e-5, noise=1e-4)
     )
     inner = np.s_[10:-10, 10:-10]
     difference = closure.model.crop(linear - direct)[inner]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import AgreementOptions, ExposureStack, gaussian_kernel
+from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, gaussian_kernel
 from lsst.astroclearnet.core.calibration import (
     Contradictions,
     Departures,
@@ -59,7 +59,7 @@ def compare_arrays(arrays: ExposureArrays) -> Departures:
 
 def judge(departures: Departures) -> Contradictions:
     """Return what is called wrong with default limits."""
-    return find_contradictions(departures, AgreementOptions())
+    return find_contradictions(departures, CalibrationOptions())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_one_of_four_with_half_the_flux_is_named_and_no_other() -> None:
         arrays.variances[culprit] *= factor**2
         departures = compare_arrays(arrays)
         assert list(judge(departures).wrong) == [culprit]
-        assert judge(departures).doubtful == {}
+        assert judge(departures).suspect == {}
         assert float(departures.values[0, culprit]) == pytest.approx(factor - 1.0, abs=0.05 * factor)
 
 
@@ -100,8 +100,8 @@ def test_of_three_exposures_none_is_dropped() -> None:
     arrays.images[1] *= 0.5
     found = judge(compare_arrays(arrays))
     assert found.wrong == {}
-    assert list(found.doubtful) == [1]
-    assert "Too few exposures agree" in found.doubtful[1]
+    assert list(found.suspect) == [1]
+    assert "Too few exposures agree" in found.suspect[1]
 
 
 def test_two_against_two_are_not_dropped() -> None:
@@ -110,7 +110,7 @@ def test_two_against_two_are_not_dropped() -> None:
     arrays.images[:2] *= 0.5
     found = judge(compare_arrays(arrays))
     assert found.wrong == {}
-    assert set(found.doubtful) == {0, 1, 2, 3}
+    assert set(found.suspect) == {0, 1, 2, 3}
 
 
 def test_without_stars_nothing_is_dropped() -> None:
@@ -122,7 +122,7 @@ def test_without_stars_nothing_is_dropped() -> None:
     arrays.images[3] *= 0.5
     found = judge(compare_arrays(arrays))
     assert found.wrong == {}
-    assert "does not confirm it" in found.doubtful[3]
+    assert "does not confirm it" in found.suspect[3]
 
 
 @pytest.mark.parametrize("shift", [(0.3, -0.2), (1.5, 0.8), (-5.0, 6.5)])

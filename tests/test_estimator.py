@@ -52,8 +52,8 @@ def test_linear_image_does_not_depend_on_the_network() -> None:
 def test_strength_of_the_linear_image() -> None:
     """If it fails, the departure of stars is not the one asked for."""
     estimator, _ = make_estimator()
-    departure = estimator.closure.estimator.departure(estimator.linear_strength)
-    assert 0.8 * QUICK.closure.linear_departure < departure <= QUICK.closure.linear_departure
+    departure = estimator.closure.estimator.departure(estimator.linear_penalty_weight)
+    assert 0.8 * QUICK.debiasing.max_psf_residual < departure <= QUICK.debiasing.max_psf_residual
 
 
 def test_linear_variance_is_the_squared_error() -> None:

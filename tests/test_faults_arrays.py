@@ -24,7 +24,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lsst.astroclearnet.core import (
-    AgreementOptions,
+    CalibrationOptions,
     InputError,
     MaskBit,
     NoUsableDataError,
@@ -326,7 +326,7 @@ def restore_tiny_exposures(number: int) -> dict[str, float]:
         np.broadcast_to(psf, (number, *psf.shape)),
         target_fwhm=TARGET,
         positions=PixelPositions.from_arrays(shape, y, x, np.ones(y.shape)),
-        options=dataclasses.replace(QUICK, agreement=AgreementOptions(background="constant")),
+        options=dataclasses.replace(QUICK, calibration=CalibrationOptions(background="constant")),
         device="cpu",
     )
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

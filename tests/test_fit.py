@@ -30,7 +30,7 @@ from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
-NETWORK = NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=6)
+NETWORK = NetworkOptions(penalty_weights=(1e-5, 1e-3, 1e-1), hidden_channels=6)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def samples() -> list[TrainingSample]:
     stack = make_exposure_stack((66, 80), (3.2, 4.0, 4.6))
     model = ForwardModel.from_stack(stack, 3.6)
     weights = stack.good / stack.variances
-    return make_samples(stack, weights, model, NETWORK.strengths, FitOptions(), make_generator(0))
+    return make_samples(stack, weights, model, NETWORK.penalty_weights, FitOptions(), make_generator(0))
 
 
 def fit(

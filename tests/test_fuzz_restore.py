@@ -36,7 +36,7 @@ from lsst.astroclearnet.tests import QUICK, TARGET, ExposureArrays, gaussian_sta
 OPTIONS = dataclasses.replace(
     QUICK,
     fit=dataclasses.replace(QUICK.fit, max_epochs=1),
-    rejection=RejectionOptions(num_rounds=3),
+    rejection=RejectionOptions(max_rounds=3),
     noise=NoiseOptions(num_draws=1, num_realizations=1),
 )
 

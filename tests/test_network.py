@@ -20,7 +20,7 @@ from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
-OPTIONS = NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8)
+OPTIONS = NetworkOptions(penalty_weights=(1e-5, 1e-3, 1e-1), hidden_channels=8)
 DATA = (slice(7, 51), slice(7, 65))
 
 
@@ -29,7 +29,7 @@ def make_bank(scale: float = 1.0) -> FilterBank:
     stack = make_exposure_stack((44, 58), (3.2, 4.0, 4.6), stars=[(20.3, 30.8, 800.0)])
     model = ForwardModel.from_stack(stack, 3.6)
     weights = torch.ones_like(stack.images) / scale**2
-    return FilterBank.build(model, stack.images * scale, weights, OPTIONS.strengths)
+    return FilterBank.build(model, stack.images * scale, weights, OPTIONS.penalty_weights)
 
 
 def make_network(options: NetworkOptions = OPTIONS, seed: int = 1, spread: float = 0.0) -> MixingNetwork:
@@ -80,7 +80,7 @@ def test_nothing_below_the_sky_level(level: float) -> None:
 
 def test_negative_values_on_request() -> None:
     """If it fails, noise cannot be kept symmetric for photometry."""
-    options = NetworkOptions(strengths=OPTIONS.strengths, hidden_channels=8, non_negative=False)
+    options = NetworkOptions(penalty_weights=OPTIONS.penalty_weights, hidden_channels=8, non_negative=False)
     network, bank = make_network(options), make_bank()
     with torch.no_grad():
         network.sky_level.fill_(5.0)

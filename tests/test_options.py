@@ -16,8 +16,8 @@ import dataclasses
 import pytest
 
 from lsst.astroclearnet.core import (
-    AgreementOptions,
-    ClosureOptions,
+    CalibrationOptions,
+    DebiasingOptions,
     FitOptions,
     InputError,
     NetworkOptions,
@@ -33,10 +33,10 @@ def test_defaults_are_valid_and_frozen() -> None:
     options = RestoreOptions()
     assert options == RestoreOptions(
         NetworkOptions(),
-        ClosureOptions(),
+        DebiasingOptions(),
         FitOptions(),
         RejectionOptions(),
-        AgreementOptions(),
+        CalibrationOptions(),
         NoiseOptions(),
     )
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'fit'"):
@@ -46,20 +46,20 @@ def test_defaults_are_valid_and_frozen() -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "rule"),
     [
-        (NetworkOptions(), {"strengths": (1e-3,)}, "at least two positive, rising"),
-        (NetworkOptions(), {"strengths": (0.0, 1e-3)}, "at least two positive, rising"),
-        (NetworkOptions(), {"strengths": (1e-2, 1e-2)}, "at least two positive, rising"),
-        (NetworkOptions(), {"strengths": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
+        (NetworkOptions(), {"penalty_weights": (1e-3,)}, "at least two positive, rising"),
+        (NetworkOptions(), {"penalty_weights": (0.0, 1e-3)}, "at least two positive, rising"),
+        (NetworkOptions(), {"penalty_weights": (1e-2, 1e-2)}, "at least two positive, rising"),
+        (NetworkOptions(), {"penalty_weights": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
         (NetworkOptions(), {"hidden_channels": 0}, "positive"),
-        (ClosureOptions(), {"sky_strength": 0.0}, "positive"),
-        (ClosureOptions(), {"significance": -1.0}, "positive"),
-        (ClosureOptions(), {"linear_departure": 0.0}, "between 0 and 1"),
-        (ClosureOptions(), {"linear_departure": 1.0}, "between 0 and 1"),
+        (DebiasingOptions(), {"sky_penalty_weight": 0.0}, "positive"),
+        (DebiasingOptions(), {"star_signal_to_noise": -1.0}, "positive"),
+        (DebiasingOptions(), {"max_psf_residual": 0.0}, "between 0 and 1"),
+        (DebiasingOptions(), {"max_psf_residual": 1.0}, "between 0 and 1"),
         (FitOptions(), {"huber_delta": 0.0}, "positive"),
         (FitOptions(), {"learning_rate": -1e-3}, "positive"),
         (FitOptions(), {"num_folds": 1}, "at least 2"),
-        (FitOptions(), {"window_size": 31}, "at least 32"),
-        (FitOptions(), {"num_windows": 0}, "positive"),
+        (FitOptions(), {"sample_size": 31}, "at least 32"),
+        (FitOptions(), {"num_samples": 0}, "positive"),
         (FitOptions(), {"patience": 0}, "positive"),
         (FitOptions(), {"max_epochs": 0}, "positive"),
         (RejectionOptions(), {"low_threshold": 0.0}, "at most high_threshold=5.0"),
@@ -67,14 +67,14 @@ def test_defaults_are_valid_and_frozen() -> None:
         (RejectionOptions(), {"psf_tolerance": -0.1}, "non-negative"),
         (RejectionOptions(), {"shift_tolerance": -0.1}, "non-negative"),
         (RejectionOptions(), {"variability": -0.1}, "non-negative"),
-        (RejectionOptions(), {"num_rounds": 0}, "positive"),
+        (RejectionOptions(), {"max_rounds": 0}, "positive"),
         (NoiseOptions(), {"num_draws": 0}, "positive"),
         (NoiseOptions(), {"num_realizations": -1}, "at least 0 and at most num_draws=6"),
         (NoiseOptions(), {"num_realizations": 7}, "at least 0 and at most num_draws=6"),
     ],
 )
 def test_refusals(
-    options: NetworkOptions | ClosureOptions | FitOptions | RejectionOptions | NoiseOptions,
+    options: NetworkOptions | DebiasingOptions | FitOptions | RejectionOptions | NoiseOptions,
     changes: dict[str, object],
     rule: str,
 ) -> None:
@@ -88,7 +88,7 @@ def test_refusals(
 def test_limits_are_allowed() -> None:
     """If it fails, the documented limits themselves are refused."""
     assert RejectionOptions(low_threshold=5.0).low_threshold == 5.0
-    assert FitOptions(num_folds=2, window_size=32, num_windows=1, patience=1, max_epochs=1).num_folds == 2
+    assert FitOptions(num_folds=2, sample_size=32, num_samples=1, patience=1, max_epochs=1).num_folds == 2
     assert NoiseOptions(num_draws=1, num_realizations=0).num_draws == 1
     assert NoiseOptions(num_draws=2, num_realizations=2).num_realizations == 2
 

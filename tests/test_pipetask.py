@@ -136,8 +136,8 @@ def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
     (ref,) = butler.query_datasets("restored_coadd_quality", skymap="test_map")
     quality = butler.get(ref)
     assert quality["verdict"] in ("good", "check", "bad")
-    assert quality["figures"]["fwhm_out"] == pytest.approx(0.55, rel=0.01)
-    assert "flux_offset" not in quality["figures"]
+    assert quality["metrics"]["fwhm_out"] == pytest.approx(0.55, rel=0.01)
+    assert "flux_offset" not in quality["metrics"]
     table = butler.get("restored_coadd_quality_table", skymap="test_map", tract=3, band="i")
     assert list(table["patch"]) == [0]
     assert butler.getURI("restored_coadd_quality_map", skymap="test_map", tract=3, band="i").exists()
@@ -169,7 +169,7 @@ def test_linear_coadd_and_its_noise_are_stored(restored: Path) -> None:
     coadd = butler.get("restored_coadd", data_id)
     assert linear.bbox == coadd.bbox
     assert np.median(linear.variance.array) > np.median(coadd.variance.array)
-    assert linear.metadata["linear_strength"] > 0
+    assert linear.metadata["linear_penalty_weight"] > 0
     table = butler.get("restored_coadd_linear_noise", data_id)
     assert table.colnames == ["cell_i", "cell_j", "num_pixels", "correlation"]
     assert table["correlation"].shape == (20, 31, 31)

@@ -33,7 +33,13 @@ from lsst.astroclearnet.commands._campaign import (
 )
 from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_tables
 from lsst.astroclearnet.commands._visit_reader import PatchStack
-from lsst.astroclearnet.core import ClosureOptions, fwhm_to_sigma, gaussian_kernel, kernel_fwhm, linear_noise
+from lsst.astroclearnet.core import (
+    DebiasingOptions,
+    fwhm_to_sigma,
+    gaussian_kernel,
+    kernel_fwhm,
+    linear_noise,
+)
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler, DeferredDatasetHandle
@@ -117,7 +123,7 @@ def test_curve() -> None:
     np.testing.assert_allclose(rows["fit_scatter"], scatter, rtol=2e-3)
     np.testing.assert_allclose(rows["depth_loss"], 2.5 * np.log10(scatter), atol=3e-3)
     np.testing.assert_allclose(rows["pair_limit"], 2.0 * SCALE * t)
-    asked = ClosureOptions().linear_departure
+    asked = DebiasingOptions().max_psf_residual
     np.testing.assert_allclose(rows["departure"], asked, rtol=0.2)
     assert curve["departure"][0] > 10.0 * asked
     (band,) = plan.bands
@@ -145,7 +151,7 @@ def test_departure_limits_the_target() -> None:
     plan = plan_campaign(sample, max_noise=1e9)
     curve = plan.table()
     (departure,) = curve["departure"][curve["proposed"]]
-    assert departure <= 1.05 * ClosureOptions().linear_departure
+    assert departure <= 1.05 * DebiasingOptions().max_psf_residual
     assert (curve["departure"][curve["target_fwhm"] < plan.bands[0].target_fwhm - 0.02] > departure).all()
     (table,) = plan_tables(plan)
     (cells,) = (column.cells for column in table.columns if "departure" in str(column.header))

@@ -83,7 +83,7 @@ REASONS = sorted(
 
 def test_there_are_keys_and_reasons() -> None:
     """If this fails, the tests below test nothing."""
-    assert {"psf_consistent", "stop_reason", "plan_disk", "dropped_<n>", "linear_strength"} <= set(KEYS)
+    assert {"psf_consistent", "stop_reason", "plan_disk", "dropped_<n>", "linear_penalty_weight"} <= set(KEYS)
     assert {"no_psf", "not_calibrated", "duplicate"} <= set(REASONS)
 
 

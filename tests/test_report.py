@@ -63,9 +63,9 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
             "inner_y": [0, 100],
         },
         "verdict": "bad" if is_bad else "good",
-        "concerns": [CONCERN] if is_bad else [],
+        "warnings": [CONCERN] if is_bad else [],
         "details": [],
-        "figures": {
+        "metrics": {
             "fwhm_in": 0.7123,
             "fwhm_out": 0.54,
             "depth_linear": math.nan,

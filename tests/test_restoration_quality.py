@@ -127,7 +127,7 @@ def exposure(visit: int, **changes: Any) -> dict[str, Any]:
         "psf_width_error": 0.001,
         "psf_width_sigma": 0.001,
         "psf_consistent": True,
-        "doubt": "",
+        "suspect_reason": "",
         "background": [0.3, 0.0, 0.0],
         "background_sigma": [0.01, math.inf, math.inf],
         **changes,
@@ -155,9 +155,9 @@ def make_metrics(**changes: Any) -> dict[str, Any]:
             "linear_median_sigma": SIGMA,
             "no_data_fraction": 0.0,
             "clipped_fraction": 0.01,
-            "linear_departure": 0.004,
+            "linear_psf_residual": 0.004,
         },
-        "concerns": ["A detail."],
+        "warnings": ["A detail."],
         **changes,
     }
 
@@ -188,9 +188,9 @@ def test_a_patch_without_faults_is_good(coadds: dict[str, Any]) -> None:
     """If it fails, good patches alarm, or figures are wrong."""
     quality = measure(**coadds)
     assert quality["verdict"] == "good"
-    assert quality["concerns"] == []
+    assert quality["warnings"] == []
     assert quality["details"] == ["A detail."]
-    figures = quality["figures"]
+    figures = quality["metrics"]
     scale = GEOMETRY.pixel_scale
     assert figures["fwhm_in"] == pytest.approx(0.675)
     assert figures["fwhm_in_best"] == pytest.approx(0.6)
@@ -226,24 +226,24 @@ def test_fluxes_that_differ_are_noticed(
     restored = make_coadd(TARGET, scale=scale, sigma=0.3, seed=5)
     with caplog.at_level(logging.WARNING):
         quality = measure(**{**coadds, "linear": linear, "restored": restored})
-    figures = quality["figures"]
+    figures = quality["metrics"]
     assert figures["flux_offset"] == pytest.approx(scale - 1.0, abs=4.0 * figures["flux_offset_error"])
     assert quality["verdict"] == verdict
-    (concern,) = quality["concerns"]
-    assert "differ in flux by +" in concern
-    assert concern in caplog.text
+    (warning,) = quality["warnings"]
+    assert "differ in flux by +" in warning
+    assert warning in caplog.text
 
 
 def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
     """If it fails, a coadd with a wrong PSF passes."""
     linear = make_coadd(TARGET, declared=0.93 * TARGET, seed=7)
     quality = measure(**{**coadds, "linear": linear})
-    assert quality["figures"]["star_width_error"] == pytest.approx(1.0 / 0.93 - 1.0, abs=0.015)
+    assert quality["metrics"]["star_width_error"] == pytest.approx(1.0 / 0.93 - 1.0, abs=0.015)
     (check,) = (check for check in quality["checks"] if check["name"] == "star_width_error")
     assert check["verdict"] == "check"
     assert "are wider by 7" in check["words"]
     # The direct coadd, whose PSF is right, has other fluxes then.
-    assert quality["figures"]["flux_offset"] < -0.03
+    assert quality["metrics"]["flux_offset"] < -0.03
     assert quality["verdict"] == "bad"
 
 
@@ -265,13 +265,13 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
         ({"image": {"chi_square": 0.3}}, "chi_square", "bad"),
         ({"image": {"chi_square": 1.9}}, "chi_square", "check"),
         ({"image": {"no_data_fraction": 0.6}}, "no_data_fraction", "check"),
-        ({"image": {"linear_departure": 0.02}}, "linear_departure", "check"),
+        ({"image": {"linear_psf_residual": 0.02}}, "linear_psf_residual", "check"),
         ({"exposure": {"chi_square": 3.0}}, "chi_square_weight", "check"),
         ({"exposure": {"psf_consistent": False}}, "psf_error_weight", "check"),
         ({"exposure": {"variance_factor_max": 4.0}}, "variance_error_weight", "check"),
-        ({"exposure": {"flux_error": 0.05}}, "disagreement_weight", "check"),
-        ({"exposure": {"shift": 0.2}}, "disagreement_weight", "check"),
-        ({"exposure": {"doubt": "flux_scale: It is."}}, "doubtful_exposures", "check"),
+        ({"exposure": {"flux_error": 0.05}}, "calibration_error_weight", "check"),
+        ({"exposure": {"shift": 0.2}}, "calibration_error_weight", "check"),
+        ({"exposure": {"suspect_reason": "flux_scale: It is."}}, "suspect_exposures", "check"),
         ({"exposure": {"chi_square": 5.0, "weight_share": 0.05}}, "exposure_chi_square", "check"),
         ({"exposure": {"background": [5.0, 0.0, 0.0]}}, "background_offset", "check"),
         ({"exposure": {"rejected_fraction": 0.2}}, "rejected_fraction", "check"),
@@ -318,8 +318,8 @@ def test_a_patch_is_measured_without_linear_and_direct_coadd(coadds: dict[str, A
     config.do_linear = config.do_compare_direct = False
     quality = measure(config, restored=coadds["restored"])
     assert quality["verdict"] == "good"
-    assert math.isnan(quality["figures"]["depth_linear"])
-    assert "flux_offset" not in quality["figures"]
+    assert math.isnan(quality["metrics"]["depth_linear"])
+    assert "flux_offset" not in quality["metrics"]
     connections = MeasureRestorationTask(config=config).config.connections.ConnectionsClass(config=config)
     assert sorted(connections.inputs) == ["restored_coadd", "restored_coadd_metrics"]
 
@@ -334,7 +334,7 @@ def test_direct_coadds_of_other_boxes(coadds: dict[str, Any]) -> None:
         "linear_noise": noise_table(),
         "direct": coadds["direct"],
     }
-    figures = measure(**inner)["figures"]
+    figures = measure(**inner)["metrics"]
     assert 0 < figures["flux_num_stars"] < FLUX.size
     assert abs(figures["flux_offset_measured"]) < 0.005
     linear = psf_flux_error(SIGMA**2, noise_table()["correlation"][0], gaussian_kernel(TARGET, 21))
@@ -356,14 +356,14 @@ def test_empty_patches_have_no_work(coadds: dict[str, Any]) -> None:
     y, x = np.indices(EMPTY.shape)
     masked = (x - core[0]) ** 2 + (y - core[1]) ** 2 < 11.0**2
     bright = make_coadd(TARGET, sigma=0.3, scale=3000.0, no_data=masked)
-    figures = measure(**{**coadds, "restored": bright})["figures"]
+    figures = measure(**{**coadds, "restored": bright})["metrics"]
     assert figures["flux_num_stars"] <= FLUX.size - 1
     hole = EMPTY.copy()
     hole[:, : WIDTH // 2] = True
     quality = measure(
         **{**coadds, "restored": make_coadd(TARGET, sigma=0.3, no_data=hole), "direct": make_coadd(SEEING)}
     )
-    assert 0 < quality["figures"]["flux_num_stars"] < FLUX.size
+    assert 0 < quality["metrics"]["flux_num_stars"] < FLUX.size
 
 
 def test_limits_are_configurable_and_ordered() -> None:
@@ -374,7 +374,7 @@ def test_limits_are_configurable_and_ordered() -> None:
     verdict, checks = judge({"chi_square": 1.6, "flux_offset": math.nan}, limits)
     assert verdict is Verdict.GOOD
     assert {check["words"] for check in checks} == {""}
-    assert judge({"linear_departure": math.inf}, limits)[0] is Verdict.BAD
+    assert judge({"linear_psf_residual": math.inf}, limits)[0] is Verdict.BAD
     # Each figure with limits has words, and each field of limits a figure.
     assert {check["name"] for check in checks} == set(limits.keys())
     limits.chi_square = [3.0, 1.5]
@@ -397,17 +397,17 @@ def test_summary_of_a_tract(coadds: dict[str, Any]) -> None:
     """If it fails, the table or the map shows other patches."""
     good = measure(**coadds)
     bad = copy.deepcopy(good)
-    bad["verdict"], bad["concerns"] = "bad", ["One.", "Two."]
+    bad["verdict"], bad["warnings"] = "bad", ["One.", "Two."]
     bad["patch"].update(patch=7, index_x=3, inner_x=[200, 360])
-    bad["figures"].pop("flux_offset")
+    bad["metrics"].pop("flux_offset")
     task = SummarizeRestorationTask(config=SummarizeRestorationConfig())
     outputs = task.run(qualities=[bad, good])
     assertValidOutput(task, outputs)
     table = outputs.restored_coadd_quality_table
     assert list(table["patch"]) == [0, 7]
     assert list(table["verdict"]) == ["good", "bad"]
-    assert list(table["concerns"]) == ["", "One. Two."]
-    assert table["fwhm_in"][0] == good["figures"]["fwhm_in"]
+    assert list(table["warnings"]) == ["", "One. Two."]
+    assert table["fwhm_in"][0] == good["metrics"]["fwhm_in"]
     assert table["fwhm_in"].unit == u.arcsec
     assert table["depth_linear"].unit == u.ABmag
     assert table["depth_in_exposures"].unit is None

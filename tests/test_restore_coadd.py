@@ -27,7 +27,7 @@ from lsst.astroclearnet.tasks import (
     RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
-    list_concerns,
+    list_warnings,
     make_noise_table,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
@@ -168,12 +168,12 @@ def test_linear_coadd_differs_in_its_pixels_alone(outputs: Struct) -> None:
     np.testing.assert_array_equal(other, kernel)
     assert len(linear.provenance.contributions) == len(coadd.provenance.contributions)
     assert linear.metadata["seed"] == coadd.metadata["seed"]
-    strength = linear.metadata["linear_strength"]
+    strength = linear.metadata["linear_penalty_weight"]
     assert isinstance(strength, float)
     assert 0 < strength < 0.1
-    departure = linear.metadata["linear_departure"]
+    departure = linear.metadata["linear_psf_residual"]
     assert isinstance(departure, float)
-    assert 0.0 < departure <= RestoreOptions().closure.linear_departure
+    assert 0.0 < departure <= RestoreOptions().debiasing.max_psf_residual
     # It keeps the noise that the other one smooths away, and says so.
     assert np.median(linear.variance.array) > 4.0 * np.median(coadd.variance.array)
     assert len(linear.noise_realizations) == 2
@@ -391,31 +391,36 @@ GOOD_EXPOSURE = {
     "shift": 0.001,
     "shift_sigma": 0.002,
     "weight_share": 0.3,
-    "doubt": "",
+    "suspect_reason": "",
 }
 
 
-def test_concerns_are_put_in_words() -> None:
+def test_warnings_are_put_in_words() -> None:
     metrics = {
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE] * 3,
-        "image": {"linear_departure": 0.004},
+        "image": {"linear_psf_residual": 0.004},
         "fit": {"converged": True, "num_epochs": 9, "stop_reason": "converged"},
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
     }
-    assert list_concerns(metrics, 0.004) == []
-    bad = {**GOOD_EXPOSURE, "psf_width_error": 0.03, "psf_consistent": False, "doubt": "flux_scale: It is."}
+    assert list_warnings(metrics, 0.004) == []
+    bad = {
+        **GOOD_EXPOSURE,
+        "psf_width_error": 0.03,
+        "psf_consistent": False,
+        "suspect_reason": "flux_scale: It is.",
+    }
     narrow = {**GOOD_EXPOSURE, "psf_width_error": -0.02, "psf_consistent": False}
     unused = {**GOOD_EXPOSURE, "used_fraction": 0.0}
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
         "exposures": [bad, narrow, unused],
-        "image": {"linear_departure": 0.021},
+        "image": {"linear_psf_residual": 0.021},
         "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
-    concerns = list_concerns(metrics, 0.004)
-    doubt, wrong_psf, departure, solves, fit, tiles, number = concerns
+    warnings = list_warnings(metrics, 0.004)
+    doubt, wrong_psf, departure, solves, fit, tiles, number = warnings
     assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
     assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
@@ -428,18 +433,18 @@ def test_concerns_are_put_in_words() -> None:
     assert "With 2 exposure(s)" in number
 
 
-def test_concerns_name_variances() -> None:
+def test_warnings_name_variances() -> None:
     """If it fails, nobody learns that variances are not those given."""
     rescaled = {**GOOD_EXPOSURE, "visit": 8, "variance_factor_max": 25.0}
     smoothed = {**GOOD_EXPOSURE, "visit": 9, "variance_smoothed": True}
     metrics = {
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
-        "image": {"linear_departure": 0.004},
+        "image": {"linear_psf_residual": 0.004},
         "fit": {"converged": True},
         "solves": {},
     }
-    wrong, followed = list_concerns(metrics, 0.004)
+    wrong, followed = list_warnings(metrics, 0.004)
     assert "visit 8, detector 7: multiplied by 1.00 to 25.00" in wrong
     assert "visit 9" not in wrong
     assert "visit 9, detector 7" in followed
@@ -553,12 +558,12 @@ def test_unknown_mask_plane_is_refused() -> None:
         ("fit", "learning_rate", 0.0),
         ("noise", "num_draws", 0),
         ("noise", "num_realizations", -1),
-        ("closure", "sky_strength", 0.0),
-        ("closure", "significance", -1.0),
-        ("closure", "linear_departure", 1.0),
+        ("debiasing", "sky_penalty_weight", 0.0),
+        ("debiasing", "star_signal_to_noise", -1.0),
+        ("debiasing", "max_psf_residual", 1.0),
         ("network", "hidden_channels", 0),
-        ("network", "strengths", [1e-2, 1e-3]),
-        ("rejection", "num_rounds", 0),
+        ("network", "penalty_weights", [1e-2, 1e-3]),
+        ("rejection", "max_rounds", 0),
     ],
 )
 def test_bad_restoration_configuration_names_the_field(part: str, name: str, value: object) -> None:

@@ -66,7 +66,7 @@ def make_task(**changes: Any) -> RestoreCoaddTask:
     config.do_plot = False
     config.restoration.fit.max_epochs = 2
     config.restoration.noise.num_draws = 2
-    config.restoration.network.strengths = [1e-5, 1e-3, 1e-1]
+    config.restoration.network.penalty_weights = [1e-5, 1e-3, 1e-1]
     config.restoration.tiling.max_tile_size = 180
     for name, value in changes.items():
         setattr(config, name, value)

@@ -58,7 +58,7 @@ def test_each_exposure_is_held_out_once(number: int, folds: int, seed: int) -> N
 )
 def test_windows_lie_inside(height: int, width: int, size: int, number: int) -> None:
     """If it fails, windows are cut short or fall outside of the patch."""
-    options = FitOptions(window_size=size, num_windows=number)
+    options = FitOptions(sample_size=size, num_samples=number)
     windows = draw_windows((height, width), options, make_generator(0))
     assert 1 <= len(windows) <= max(1, number)
     assert len({(r.start, c.start) for r, c in windows}) == len(windows)
@@ -72,7 +72,7 @@ def test_windows_lie_inside(height: int, width: int, size: int, number: int) -> 
 
 def test_all_windows_cover_the_patch() -> None:
     """If it fails, parts of a patch can never be fitted to."""
-    options = FitOptions(window_size=64, num_windows=100)
+    options = FitOptions(sample_size=64, num_samples=100)
     covered = torch.zeros(200, 150, dtype=torch.int64)
     for rows, columns in draw_windows((200, 150), options, make_generator(0)):
         covered[rows, columns] += 1
@@ -81,7 +81,7 @@ def test_all_windows_cover_the_patch() -> None:
 
 def test_windows_are_drawn() -> None:
     """If it fails, always the same corner of a patch is fitted."""
-    options = FitOptions(window_size=64, num_windows=2)
+    options = FitOptions(sample_size=64, num_samples=2)
     drawn = {str(draw_windows((400, 300), options, make_generator(s))) for s in range(5)}
     assert len(drawn) > 1
 
@@ -90,7 +90,7 @@ def test_samples_hold_what_they_say() -> None:
     """If it fails, predictions are compared with the wrong pixels."""
     stack = make_exposure_stack((70, 90), (3.2, 4.0, 4.6, 3.8, 4.2))
     stack.good[1, 40, 60] = False
-    options = FitOptions(num_folds=2, window_size=40, num_windows=2)
+    options = FitOptions(num_folds=2, sample_size=40, num_samples=2)
     samples = samples_of(stack, options)
     windows = draw_windows(stack.shape, options, make_generator(2))
     assert len(samples) == 4

@@ -18,14 +18,14 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import (
-    ClosureOptions,
+    DebiasingOptions,
     InputError,
     fwhm_to_sigma,
     gaussian_kernel,
     gaussian_pair_limit,
     kernel_fwhm,
-    linear_departure,
     linear_noise,
+    linear_psf_residual,
     psf_fit_scatter,
     suggest_target_fwhm,
 )
@@ -43,7 +43,7 @@ def restored_noise(target: float) -> torch.Tensor:
     model = ForwardModel(torch.from_numpy(PSFS)[:, None, None], shape, target)
     levels = torch.from_numpy(LEVELS).float()[:, None, None]
     estimator = LinearEstimator(model, (1.0 / levels).expand(3, *shape))
-    strength = estimator.strength_for(ClosureOptions().linear_departure)
+    strength = estimator.strength_for(DebiasingOptions().max_psf_residual)
     generator = torch.Generator().manual_seed(4)
     return torch.stack(
         [
@@ -112,7 +112,7 @@ def test_noise_at_the_common_psf_is_that_of_the_coadd() -> None:
     # With t^2 = exp(-u) for u = (2 pi sigma k)^2 integrals over the plane are
     # in closed form: a star loses 1.57 sqrt(s) of its peak, and the spectrum
     # of the noise is (t^2 / (t^2 + s))^2.
-    sigma, strength = fwhm_to_sigma(4.0), (ClosureOptions().linear_departure / (0.5 * math.pi)) ** 2
+    sigma, strength = fwhm_to_sigma(4.0), (DebiasingOptions().max_psf_residual / (0.5 * math.pi)) ** 2
     expected = (math.log(1.0 / strength) - 1.0) / (4.0 * math.pi * sigma**2)
     assert linear_noise(psfs, LEVELS, 4.0) == pytest.approx(math.sqrt(expected), rel=0.02)
 
@@ -141,11 +141,11 @@ def test_suggestion_keeps_the_departure() -> None:
     """If it fails, stars are not at the PSF of a suggested target, however
     much noise is allowed.
     """
-    limit = ClosureOptions().linear_departure
+    limit = DebiasingOptions().max_psf_residual
     fwhm = suggest_target_fwhm(PSFS, LEVELS, max_noise=1e9)
     assert 2.5 < fwhm < 3.0
-    assert linear_departure(PSFS, LEVELS, fwhm) <= 1.05 * limit
-    assert linear_departure(PSFS, LEVELS, fwhm - 0.05) > 1.05 * limit
+    assert linear_psf_residual(PSFS, LEVELS, fwhm) <= 1.05 * limit
+    assert linear_psf_residual(PSFS, LEVELS, fwhm - 0.05) > 1.05 * limit
 
 
 def test_departure_is_that_of_the_weakest_penalty() -> None:
@@ -160,8 +160,8 @@ def test_departure_is_that_of_the_weakest_penalty() -> None:
     wide = (4.0 / 2.5) ** 2
     lost = np.exp(-0.5 * x) * 1e-8 / (np.exp(-wide * x) + 1e-8)
     expected = np.trapezoid(lost, x) / 2.0
-    assert linear_departure(psfs, LEVELS, 2.5) == pytest.approx(expected, rel=0.1)
-    assert linear_departure(psfs, LEVELS, 4.0) <= ClosureOptions().linear_departure
+    assert linear_psf_residual(psfs, LEVELS, 2.5) == pytest.approx(expected, rel=0.1)
+    assert linear_psf_residual(psfs, LEVELS, 4.0) <= DebiasingOptions().max_psf_residual
 
 
 def test_suggestion_stays_in_its_bounds() -> None:

@@ -73,7 +73,7 @@ def measure_case(case: Case) -> dict[str, Any]:
         "values": agreement.departures.values.tolist(),
         "sigmas": agreement.departures.sigmas.tolist(),
         "dropped": {str(t): words for t, words in agreement.contradictions.items()},
-        "doubtful": {str(t): words for t, words in agreement.doubts.items()},
+        "suspect": {str(t): words for t, words in agreement.doubts.items()},
         "seconds": time.monotonic() - start,
     }
 
@@ -189,11 +189,11 @@ def _count(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     for record in records:
         named = _named(record)
         for t in range(len(record["values"][0])):
-            is_dropped, is_named = str(t) in record["dropped"], str(t) in record["doubtful"] or t in named
+            is_dropped, is_named = str(t) in record["dropped"], str(t) in record["suspect"] or t in named
             if t != record["culprit"]:
                 counts["good"] += 1
                 counts["good, dropped"] += is_dropped
-                counts["good, doubted"] += str(t) in record["doubtful"]
+                counts["good, doubted"] += str(t) in record["suspect"]
                 counts["good, named"] += t in _falsely_named(record)
             else:
                 known = np.isfinite(record["sigmas"][0][t])

@@ -169,7 +169,7 @@ def _errors(way: str, field: Field, images: list[VisitImage], draws: int) -> tup
         model = ForwardModel.from_stack(stack, field.target_fwhm)
         weights = stack.good / stack.variances
         estimator = LinearEstimator(model, weights)
-        strength = estimator.strength_for(RestoreOptions().closure.linear_departure)
+        strength = estimator.strength_for(RestoreOptions().debiasing.max_psf_residual)
         drawn: Iterator[torch.Tensor]
         if noise is None:
             drawn = draw_noise(stack.variances, total, make_generator(5))

@@ -142,7 +142,7 @@ class _Patch:
         """Fit a network."""
         network = MixingNetwork(options.network)
         network.initialize(self.generator)
-        strengths = options.network.strengths
+        strengths = options.network.penalty_weights
         with torch.no_grad():
             samples = make_samples(
                 self.stack, self.weights, self.model, strengths, options.fit, self.generator
@@ -192,7 +192,9 @@ def _without_closure(scene: Scene, target_fwhm: float, seed: int) -> Product:
     patch = _Patch.prepare(scene, target_fwhm, seed, options)
     network = patch.fit(options, hold_out=True)
     with torch.no_grad():
-        bank = FilterBank.build(patch.model, patch.stack.images, patch.weights, options.network.strengths)
+        bank = FilterBank.build(
+            patch.model, patch.stack.images, patch.weights, options.network.penalty_weights
+        )
         return patch.product("no closure", network(bank))
 
 

@@ -18,7 +18,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lsst.astroclearnet.core import ClosureOptions
+from lsst.astroclearnet.core import DebiasingOptions
 
 from ..baselines import Restorer
 from ..scenes import Scene
@@ -130,7 +130,7 @@ METHODS: dict[str, Method] = {
         _restorer(
             _BASELINES,
             "WienerFilter",
-            departure=ClosureOptions().linear_departure,
+            departure=DebiasingOptions().max_psf_residual,
             name="GLS of equal departure",
         )
     ),

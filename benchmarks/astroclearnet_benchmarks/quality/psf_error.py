@@ -118,7 +118,7 @@ def _predictions(
     scene: Scene, true: Array, given: Array, target_fwhm: float, result: StackResult
 ) -> dict[str, float]:
     levels = np.array([np.median(v[g]) for v, g in zip(scene.variances, scene.good, strict=True)])
-    plain, best = predict_bias(true, given, levels, target_fwhm, result.linear_strength)
+    plain, best = predict_bias(true, given, levels, target_fwhm, result.linear_penalty_weight)
     return {"predicted_plain": plain, "predicted_best": best}
 
 

@@ -110,7 +110,7 @@ def _network_row(model: ForwardModel, stack: ExposureStack, weights: torch.Tenso
     network = MixingNetwork(options)
     network.initialize(make_generator(1))
     with torch.no_grad():
-        bank = FilterBank.build(model, stack.images, weights, options.strengths)
+        bank = FilterBank.build(model, stack.images, weights, options.penalty_weights)
     convolutions = [layer for layer in network.layers if isinstance(layer, torch.nn.Conv2d)]
 
     def step() -> None:

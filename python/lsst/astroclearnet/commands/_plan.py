@@ -21,11 +21,11 @@ from astropy.table import Table, vstack
 from rich.table import Table as RichTable
 
 from ..core import (
-    ClosureOptions,
+    DebiasingOptions,
     gaussian_pair_limit,
     kernel_fwhm,
-    linear_departure,
     linear_noise,
+    linear_psf_residual,
     psf_fit_scatter,
     suggest_target_fwhm,
 )
@@ -192,7 +192,7 @@ def plan_tables(plan: CampaignPlan) -> list[RichTable]:
         caption="Noise: blank-sky rms of the linear restored coadd in units of the sky sigma of the "
         f"inverse-variance coadd; {100 * SHARE:.0f} % of the patches are below the second value. "
         "Departure: of the image of a star from the target, over the peak, at most, in as many patches; "
-        f"above {100 * ClosureOptions().linear_departure:g} % the target is too sharp for the exposures. "
+        f"above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for the exposures. "
         "PSF fit: scatter of the fluxes of faint stars from a plain PSF fit on it, over the Cramer-Rao "
         "bound, and the depth that this loses; a fit with the covariance of the noise loses nothing. Pairs: "
         "separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
@@ -348,7 +348,7 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
         noise = [linear_noise(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
         departures = [
-            linear_departure(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches
+            linear_psf_residual(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches
         ]
         scatter = np.median(
             [psf_fit_scatter(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]

@@ -11,8 +11,8 @@
 from ._errors import InputError, NoUsableDataError, RestorationError
 from ._options import (
     BACKGROUND_MODELS,
-    AgreementOptions,
-    ClosureOptions,
+    CalibrationOptions,
+    DebiasingOptions,
     FitOptions,
     NetworkOptions,
     NoiseOptions,
@@ -26,8 +26,8 @@ from .estimate import (
     ProgressCallback,
     SolveStatus,
     gaussian_pair_limit,
-    linear_departure,
     linear_noise,
+    linear_psf_residual,
     psf_fit_scatter,
     suggest_target_fwhm,
 )
@@ -61,10 +61,10 @@ from .tiles import (
 
 __all__ = (
     "BACKGROUND_MODELS",
-    "AgreementOptions",
+    "CalibrationOptions",
     "CellLayout",
     "CellNoise",
-    "ClosureOptions",
+    "DebiasingOptions",
     "ExposureCut",
     "ExposureMaps",
     "ExposureSource",
@@ -97,8 +97,8 @@ __all__ = (
     "gaussian_pair_limit",
     "information_shares",
     "kernel_fwhm",
-    "linear_departure",
     "linear_noise",
+    "linear_psf_residual",
     "plan_memory",
     "point_source_information",
     "psf_fit_scatter",

@@ -6,14 +6,21 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Options of the restoration: frozen, validated, with physical units."""
+"""Options of the restoration: frozen, validated, with physical units.
+
+Each option is written here once.  The metadata of its field hold ``doc`` and,
+where they apply, ``unit``; the limits ``minimum`` (allowed), ``above`` and
+``below`` (not allowed); ``at_most``, the name of the option it must not
+exceed; ``choices``, their meaning by name; and ``rising``, for several
+numbers.  The configuration of the task is made of the same metadata.
+"""
 
 from __future__ import annotations
 
 __all__ = (
     "BACKGROUND_MODELS",
-    "AgreementOptions",
-    "ClosureOptions",
+    "CalibrationOptions",
+    "DebiasingOptions",
     "FitOptions",
     "NetworkOptions",
     "NoiseOptions",
@@ -23,249 +30,246 @@ __all__ = (
 )
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ._errors import InputError
 
 
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise InputError(f"Option {name}={value!r} must be {rule}.", option=name)
+def _option(default: Any, doc: str, **metadata: Any) -> Any:
+    """Return a field of options."""
+    return dataclasses.field(default=default, metadata={"doc": doc, **metadata})
+
+
+class _Options:
+    """Options that are checked against the metadata of their fields."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, limits = getattr(self, field.name), field.metadata
+            other = limits.get("at_most")
+            is_allowed = all(_is_allowed(each, limits) for each in _each(value))
+            if limits.get("rising"):
+                is_allowed &= len(value) > 1 and all(a < b for a, b in zip(value, value[1:], strict=False))
+            if other is not None:
+                is_allowed &= value <= getattr(self, other)
+            if not is_allowed:
+                rule = _describe_limits(limits)
+                if other is not None:
+                    rule = f"{rule} and at most {other}={getattr(self, other)}"
+                message = f"Option {field.name}={value!r} must be {rule}."
+                raise InputError(message, option=field.name)
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _is_allowed(value: Any, limits: Mapping[str, Any]) -> bool:
+    """Tell whether a single value keeps the limits."""
+    return (
+        ("choices" not in limits or value in limits["choices"])
+        and ("minimum" not in limits or value >= limits["minimum"])
+        and ("above" not in limits or value > limits["above"])
+        and ("below" not in limits or value < limits["below"])
+    )
+
+
+def _describe_limits(limits: Mapping[str, Any]) -> str:
+    """Say which values are allowed, after "must be"."""
+    if "choices" in limits:
+        return f"one of {tuple(limits['choices'])}"
+    if limits.get("rising"):
+        return "at least two positive, rising numbers"
+    if "below" in limits:
+        return f"between {limits['above']:g} and {limits['below']:g}"
+    if limits.get("above") == 0 or limits.get("minimum") == 1:
+        return "positive"
+    if limits["minimum"] == 0 and "at_most" not in limits:
+        return "non-negative"
+    return f"at least {limits['minimum']}"
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkOptions:
-    """Size of the network.
+class NetworkOptions(_Options):
+    """Size of the network."""
 
-    Attributes
-    ----------
-    strengths
-        Regularisation strengths of the bank of depth-wise filters over the
-        exposures, relative to the total weight, rising.
-    hidden_channels
-        Channels of each hidden layer.
-    non_negative
-        Keep the output of the network at or above its fitted sky level.
-    """
-
-    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    hidden_channels: int = 20
-    non_negative: bool = True
-
-    def __post_init__(self) -> None:
-        _require(
-            len(self.strengths) > 1
-            and self.strengths[0] > 0
-            and all(a < b for a, b in zip(self.strengths, self.strengths[1:], strict=False)),
-            "strengths",
-            self.strengths,
-            "at least two positive, rising numbers",
-        )
-        _require(self.hidden_channels > 0, "hidden_channels", self.hidden_channels, "positive")
+    penalty_weights: tuple[float, ...] = _option(
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        "Penalty weights of the bank of depth-wise filters over the exposures, relative to the total weight, "
+        "rising.",
+        above=0.0,
+        rising=True,
+    )
+    hidden_channels: int = _option(20, "Channels of each hidden layer.", minimum=1)
+    non_negative: bool = _option(True, "Keep the output of the network at or above its fitted sky level?")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClosureOptions:
-    """How what the network left in the exposures is given back.
+class DebiasingOptions(_Options):
+    """Linear correction of the network's image, from the residuals."""
 
-    Attributes
-    ----------
-    sky_strength
-        Strength of the penalty of the linear filter on blank sky; the
-        smaller, the more of the light comes back, with its noise.
-    significance
-        Signal-to-noise ratio of a star, by the brightness of its peak in the
-        network's image, from which the strength falls with the square of the
-        ratio, as for an error of the network in proportion to the brightness.
-    linear_departure
-        Largest departure of the linear image of a star from the declared PSF,
-        relative to the peak.
-    """
-
-    sky_strength: float = 1.5
-    significance: float = 0.5
-    linear_departure: float = 4e-3
-
-    def __post_init__(self) -> None:
-        for name in ("sky_strength", "significance"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        _require(0 < self.linear_departure < 1, "linear_departure", self.linear_departure, "between 0 and 1")
+    sky_penalty_weight: float = _option(
+        1.5,
+        "Penalty weight of the linear filter on blank sky; the smaller, the more of the light is recovered, "
+        "with its noise.",
+        above=0.0,
+    )
+    star_signal_to_noise: float = _option(
+        0.5,
+        "Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, from which "
+        "the penalty weight falls with the square of the ratio, as for an error of the network in proportion "
+        "to the brightness.",
+        above=0.0,
+    )
+    max_psf_residual: float = _option(
+        4e-3,
+        "Largest residual of the linear image of a star from the declared PSF, relative to the peak.",
+        above=0.0,
+        below=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class FitOptions:
-    """How the network is fitted.
+class FitOptions(_Options):
+    """How the network is fitted."""
 
-    Attributes
-    ----------
-    huber_delta
-        Residual, in sigma, beyond which the likelihood turns from quadratic
-        to linear.
-    learning_rate
-        Step size of Adam.
-    num_folds
-        Into how many groups the exposures are dealt; each group in turn is
-        held out of what the network sees and predicted by it.
-    window_size
-        Side, in pixels, of the windows of the patch that are fitted.
-    num_windows
-        Number of windows; a patch that is hardly larger than one is fitted
-        whole.
-    patience
-        Epochs without a significant gain of the validation loss after which
-        the step size is cut, and in the end the fit has converged.
-    max_epochs
-        Upper bound on the number of epochs; reaching it is reported.
-    """
-
-    huber_delta: float = 3.0
-    learning_rate: float = 5e-3
-    num_folds: int = 4
-    window_size: int = 192
-    num_windows: int = 2
-    patience: int = 1
-    max_epochs: int = 60
-
-    def __post_init__(self) -> None:
-        for name in ("huber_delta", "learning_rate"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        _require(self.num_folds > 1, "num_folds", self.num_folds, "at least 2")
-        _require(self.window_size >= 32, "window_size", self.window_size, "at least 32")
-        for name in ("num_windows", "patience", "max_epochs"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+    huber_delta: float = _option(
+        3.0,
+        "Residual beyond which the likelihood turns from quadratic to linear.",
+        unit="sigma",
+        above=0.0,
+    )
+    learning_rate: float = _option(5e-3, "Step size of Adam.", above=0.0)
+    num_folds: int = _option(
+        4,
+        "Number of groups of exposures; each in turn is held out of what the network sees, and predicted.",
+        minimum=2,
+    )
+    sample_size: int = _option(
+        192, "Side of the samples of the patch that are fitted.", unit="pixels", minimum=32
+    )
+    num_samples: int = _option(
+        2, "Number of samples; a patch that is hardly larger than one is fitted whole.", minimum=1
+    )
+    patience: int = _option(
+        1,
+        "Epochs without a significant gain of the validation loss after which the step size is reduced, and "
+        "in the end the fit has converged.",
+        minimum=1,
+    )
+    max_epochs: int = _option(60, "Upper bound on the number of epochs; reaching it is reported.", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class RejectionOptions:
-    """How pixels that the other exposures contradict are rejected.
+class RejectionOptions(_Options):
+    """Rejection of pixels that are outliers among the exposures."""
 
-    Attributes
-    ----------
-    enabled
-        Whether to reject at all.
-    high_threshold
-        Deviation, in sigma, that starts a rejected region.
-    low_threshold
-        Deviation, in sigma, down to which a region is grown.
-    psf_tolerance
-        Standard deviation of the relative error of the width of a PSF in a
-        single exposure, along any direction.
-    shift_tolerance
-        Standard deviation of the error of a position, in pixels.
-    variability
-        Standard deviation of the relative change of a source from exposure to
-        exposure.
-    num_rounds
-        Largest number of rounds of prediction and rejection; they end as soon
-        as hardly a pixel changes.
-    """
+    enabled: bool = _option(True, "Reject such pixels?")
+    high_threshold: float = _option(
+        5.0, "Deviation that starts a group of rejected pixels.", unit="sigma", above=0.0
+    )
+    low_threshold: float = _option(
+        2.5, "Deviation down to which a group is grown.", unit="sigma", above=0.0, at_most="high_threshold"
+    )
+    psf_tolerance: float = _option(
+        0.03,
+        "Standard deviation of the relative error of the width of a PSF in a single exposure, along any "
+        "direction.",
+        minimum=0.0,
+    )
+    shift_tolerance: float = _option(
+        0.1, "Standard deviation of the error of a position.", unit="pixels", minimum=0.0
+    )
+    variability: float = _option(
+        0.3,
+        "Standard deviation of the relative change of a source from exposure to exposure.",
+        minimum=0.0,
+    )
+    max_rounds: int = _option(
+        8,
+        "Largest number of rounds of prediction and rejection; they end as soon as hardly a pixel changes.",
+        minimum=1,
+    )
 
-    enabled: bool = True
-    high_threshold: float = 5.0
-    low_threshold: float = 2.5
-    psf_tolerance: float = 0.03
-    shift_tolerance: float = 0.1
-    variability: float = 0.3
-    num_rounds: int = 8
 
-    def __post_init__(self) -> None:
-        _require(
-            0 < self.low_threshold <= self.high_threshold,
-            "low_threshold",
-            self.low_threshold,
-            f"positive and at most high_threshold={self.high_threshold}",
-        )
-        for name in ("psf_tolerance", "shift_tolerance", "variability"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "non-negative")
-        _require(self.num_rounds > 0, "num_rounds", self.num_rounds, "positive")
+@dataclasses.dataclass(frozen=True)
+class CalibrationOptions(_Options):
+    """Relative calibration of the exposures, and limits on its errors."""
+
+    background: str = _option(
+        "plane",
+        "Differences of background between exposures that are measured and removed. What all exposures "
+        "share cannot be told from the sky and stays.",
+        choices={
+            "none": "None.",
+            "constant": "A constant over the patch.",
+            "plane": "A plane over the patch.",
+        },
+    )
+    max_flux_error: float = _option(
+        0.1,
+        "Relative offset of the flux scale of an exposure from the others beyond which it is dropped, if "
+        "three others agree and its stars confirm it.",
+        above=0.0,
+    )
+    max_shift: float = _option(
+        1.0,
+        "Distance of the sources of an exposure from where the others have them beyond which it is dropped, "
+        "on the same conditions.",
+        unit="pixels of the patch",
+        above=0.0,
+    )
+    correct: bool = _option(False, "Correct flux scale and position of the exposures that stay?")
 
 
 BACKGROUND_MODELS = ("none", "constant", "plane")
-"""Differences of background between exposures that can be removed."""
+"""Differences of background between exposures that can be removed, in the
+order of their polynomials."""
 
 
 @dataclasses.dataclass(frozen=True)
-class AgreementOptions:
-    """What exposures must agree in, and what is done where they do not.
+class NoiseOptions(_Options):
+    """What is recorded of the noise."""
 
-    Attributes
-    ----------
-    background
-        Differences of background between exposures that are measured and
-        removed: one of `BACKGROUND_MODELS`.
-    max_flux_error
-        Relative departure of the flux scale of an exposure from the others
-        beyond which it is dropped, if three others agree and its stars
-        confirm it.
-    max_shift
-        Distance of its sources from where the others have them, in pixels of
-        the patch, beyond which it is dropped on the same conditions.
-    correct
-        Whether to correct flux scale and position of the exposures that stay.
-    """
-
-    background: str = "plane"
-    max_flux_error: float = 0.1
-    max_shift: float = 1.0
-    correct: bool = False
-
-    def __post_init__(self) -> None:
-        _require(
-            self.background in BACKGROUND_MODELS, "background", self.background, f"one of {BACKGROUND_MODELS}"
-        )
-        for name in ("max_flux_error", "max_shift"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+    num_draws: int = _option(
+        6,
+        "Number of times that the restored sky is observed and restored again, from which the variances "
+        "follow.",
+        minimum=1,
+    )
+    num_realizations: int = _option(
+        2,
+        "Number of the resulting error images that are kept with each coadd.",
+        minimum=0,
+        at_most="num_draws",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseOptions:
-    """What is recorded of the noise.
+class TilingOptions(_Options):
+    """How much memory a patch may take; it is restored in tiles that fit."""
 
-    Attributes
-    ----------
-    num_draws
-        Number of times that the restored sky is observed and restored again,
-        from which the variances follow.
-    num_realizations
-        Number of the resulting errors that are kept.
-    """
-
-    num_draws: int = 6
-    num_realizations: int = 2
-
-    def __post_init__(self) -> None:
-        _require(self.num_draws > 0, "num_draws", self.num_draws, "positive")
-        _require(
-            0 <= self.num_realizations <= self.num_draws,
-            "num_realizations",
-            self.num_realizations,
-            f"at least 0 and at most num_draws={self.num_draws}",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class TilingOptions:
-    """How much memory a patch may take; it is restored in tiles that fit.
-
-    Attributes
-    ----------
-    max_host_memory
-        Memory of the process in GiB, that of the interpreter, its libraries
-        and the restored planes included.
-    max_device_memory
-        Memory of the process on a GPU in GiB.
-    max_tile_size
-        Side of a tile in pixels that is not exceeded, whatever the memory,
-        unless a single cell with its surroundings is larger.
-    """
-
-    max_host_memory: float = 8.0
-    max_device_memory: float = 12.0
-    max_tile_size: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("max_host_memory", "max_device_memory"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        _require(self.max_tile_size >= 128, "max_tile_size", self.max_tile_size, "at least 128")
+    max_host_memory: float = _option(
+        8.0,
+        "Memory of the process, that of the interpreter, its libraries and the restored planes included.",
+        unit="GiB",
+        above=0.0,
+    )
+    max_device_memory: float = _option(
+        12.0,
+        "Memory of the process on a GPU. Processes that share a GPU do not run out of memory as long as "
+        "their limits fit together.",
+        unit="GiB",
+        above=0.0,
+    )
+    max_tile_size: int = _option(
+        1024,
+        "Side of a tile that is not exceeded, whatever the memory, unless a single cell with its "
+        "surroundings is larger.",
+        unit="pixels",
+        minimum=128,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +277,19 @@ class RestoreOptions:
     """All options of `restore`, by subject."""
 
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
-    closure: ClosureOptions = dataclasses.field(default_factory=ClosureOptions)
+    debiasing: DebiasingOptions = dataclasses.field(default_factory=DebiasingOptions)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
-    agreement: AgreementOptions = dataclasses.field(default_factory=AgreementOptions)
+    calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     tiling: TilingOptions = dataclasses.field(default_factory=TilingOptions)
+
+
+for _class in _Options.__subclasses__():
+    # The documentation shows what the fields say of themselves.
+    _entries = [
+        f"{field.name}\n    {field.metadata['doc']}"
+        + (f" Unit: {field.metadata['unit']}." if "unit" in field.metadata else "")
+        for field in dataclasses.fields(_class)  # type: ignore[arg-type]
+    ]
+    _class.__doc__ = "\n".join([f"{_class.__doc__}\n\nAttributes\n----------", *_entries])

@@ -108,7 +108,7 @@ def restore(  # noqa: PLR0913
         fields[name] = fields[name][back]
     dropped = {int(order[t]): reason for t, reason in result.dropped.items()}
     fields["dropped"] = dict.fromkeys(empty, "no_usable_pixels: None of its pixels is usable.") | dropped
-    fields["doubtful"] = {int(order[t]): reason for t, reason in result.doubtful.items()}
+    fields["suspect"] = {int(order[t]): reason for t, reason in result.suspect.items()}
     found = StackResult(**fields, weights=maps.weights[back], rejected=maps.rejected[back])
     return restore_unit(found, stack.unit)
 

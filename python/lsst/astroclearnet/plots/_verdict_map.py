@@ -136,7 +136,7 @@ def quality_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
     """
     boxes = []
     for quality in qualities:
-        patch, figures = quality["patch"], quality["figures"]
+        patch, figures = quality["patch"], quality["metrics"]
         lines = [f"{figures['fwhm_in']:.2f} \N{RIGHTWARDS ARROW} {figures['fwhm_out']:.2f}\N{DOUBLE PRIME}"]
         if math.isfinite(figures["depth_linear"]):
             lines.append(f"{figures['depth_linear']:.2f} mag")

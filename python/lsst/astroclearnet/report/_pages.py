@@ -72,7 +72,7 @@ class _Figure:
         text : `str`
             Formatted value with its error; a dash if unknown.
         """
-        figures = band.quality["figures"]
+        figures = band.quality["metrics"]
         value = figures.get(self.name, math.nan)
         if not math.isfinite(value):
             return _DASH
@@ -107,14 +107,14 @@ _FIGURES = (
     _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
     _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
     _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
-    _Figure("disagreement_weight", "Weight of exposures that differ in flux or position", ".0%"),
+    _Figure("calibration_error_weight", "Weight of exposures that differ in flux or position", ".0%"),
     _Figure("exposure_chi_square", "Largest chi-square of an exposure"),
-    _Figure("doubtful_exposures", "Exposures that may be wrong", ".0f"),
+    _Figure("suspect_exposures", "Exposures that may be wrong", ".0f"),
     _Figure("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
     _Figure("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
     _Figure("no_data_fraction", "Pixels of the patch without data", ".1%"),
     _Figure("failed_fraction", "Tiles that failed", ".0%"),
-    _Figure("linear_departure", "Departure of stars from the declared PSF", ".2%"),
+    _Figure("linear_psf_residual", "Departure of stars from the declared PSF", ".2%"),
     _Figure(
         "flux_offset_measured",
         "Star fluxes, linear over direct coadd, less 1",

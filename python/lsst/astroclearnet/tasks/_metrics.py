@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("contradicts_others", "list_concerns", "make_metrics", "variance_believed", "variance_fits")
+__all__ = ("contradicts_others", "list_warnings", "make_metrics", "variance_believed", "variance_fits")
 
 import dataclasses
 import math
@@ -34,23 +34,23 @@ _MIN_EXPOSURES = 3
 """Number of exposures from which on outliers can be told."""
 
 _FLUX_TOLERANCE = 0.02
-"""Relative error of the flux scale that is no concern."""
+"""Relative error of the flux scale that is no fault."""
 
 _SHIFT_TOLERANCE = 0.05
-"""Error of the position, in arcsec, that is no concern."""
+"""Error of the position, in arcsec, that is no fault."""
 
 _SIGNIFICANCE = 5.0
 """Significance, in sigma, that a greater one needs to be called so."""
 
 _LARGEST_CHI_SQUARE = 2.0
-"""Reduced chi-square beyond which, or one over which, it is a concern."""
+"""Reduced chi-square beyond which, or one over which, variances do not fit."""
 
 _DISAGREEMENTS = (
     ("flux_error", "flux_sigma", _FLUX_TOLERANCE, "in flux scale by {:+.3f}"),
     ("shift", "shift_sigma", _SHIFT_TOLERANCE, "in position by {:.3f} arcsec"),
 )
 """Figures of an exposure that may differ, with the names of their standard
-deviations, the size that is no concern, and words."""
+deviations, the size that is no fault, and words."""
 
 
 def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
@@ -74,9 +74,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         PSF is wider than given (``psf_width_error``, relative), with standard
         deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
         false if that is more than 1.5 % and more than 5 sigma (a single
-        exposure is compared with nothing, and has NaN); ``doubt``, why it may
-        be wrong if that could not be proved; the variance of blank sky over
-        the given one (``sky_noise``, ``sky_noise_sigma``) with the
+        exposure is compared with nothing, and has NaN); ``suspect_reason``,
+        why it may be wrong if that could not be proved; the variance of blank
+        sky over the given one (``sky_noise``, ``sky_noise_sigma``) with the
         factors that variances were multiplied with
         (``variance_factor_min``, ``variance_factor_max``, 1 where they were
         believed), the bias by weights that would have followed noise
@@ -111,7 +111,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
     }
 
 
-def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]:
+def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]:
     """Say in words what a user of the coadds should know.
 
     Parameters
@@ -124,27 +124,27 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
 
     Returns
     -------
-    concerns : `list` [`str`]
+    warnings : `list` [`str`]
         Sentences; none if all is well.
     """
-    concerns = _list_disagreements(metrics["exposures"])
-    doubtful = [f"{_name(e)}: {e['doubt']}" for e in metrics["exposures"] if e["doubt"]]
-    if doubtful:
-        concerns.append(f"Some exposures may be wrong, and are used: {' '.join(doubtful)}")
+    warnings = _list_disagreements(metrics["exposures"])
+    suspect = [f"{_name(e)}: {e['suspect_reason']}" for e in metrics["exposures"] if e["suspect_reason"]]
+    if suspect:
+        warnings.append(f"Some exposures may be wrong, and are used: {' '.join(suspect)}")
     wrong = [
         f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
         if not e["psf_consistent"]
     ]
     if wrong:
-        concerns.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
+        warnings.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
     wrong = [
         f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
         for e in metrics["exposures"]
         if not variance_fits(e)
     ]
     if wrong:
-        concerns.append(
+        warnings.append(
             f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
         )
     wrong = [
@@ -153,16 +153,16 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         if not variance_believed(e)
     ]
     if wrong:
-        concerns.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
+        warnings.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
     wrong = [_name(e) for e in metrics["exposures"] if e["variance_smoothed"]]
     if wrong:
-        concerns.append(
+        warnings.append(
             f"The variances of some exposures follow the noise of their pixels and were smoothed: "
             f"{'; '.join(wrong)}."
         )
-    departure = metrics["image"]["linear_departure"]
+    departure = metrics["image"]["linear_psf_residual"]
     if departure > max_departure * (1.0 + _ROUNDING):
-        concerns.append(
+        warnings.append(
             f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
             f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
         )
@@ -173,15 +173,15 @@ def list_concerns(metrics: Mapping[str, Any], max_departure: float) -> list[str]
         if status["num_unconverged"]
     ]
     if unconverged:
-        concerns.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
+        warnings.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
     if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
-        concerns.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
+        warnings.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
     if metrics["failed_tiles"]:
-        concerns.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
+        warnings.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
     if number < _MIN_EXPOSURES:
-        concerns.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")
-    return concerns
+        warnings.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")
+    return warnings
 
 
 def variance_fits(exposure: Mapping[str, Any]) -> bool:
@@ -275,7 +275,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
                 **_departures(result, n, scale, is_comparable),
-                "doubt": result.doubtful.get(n, ""),
+                "suspect_reason": result.suspect.get(n, ""),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
                 **_noise(result, n),
@@ -341,7 +341,7 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "median_sigma": _median_sigma(crop_to_patch(result.variance, geometry)),
         "linear_median_sigma": _median_sigma(crop_to_patch(result.linear_variance, geometry)),
         "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
-        "linear_departure": result.linear_departure,
+        "linear_psf_residual": result.linear_psf_residual,
         "sky_level": result.sky_level,
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
         "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),

@@ -6,368 +6,97 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Configuration of the restoration, one class for each of its options."""
+"""Configuration of the restoration, made of the options of the core."""
 
 from __future__ import annotations
 
-__all__ = (
-    "AgreementConfig",
-    "ClosureConfig",
-    "FitConfig",
-    "NetworkConfig",
-    "NoiseConfig",
-    "RejectionConfig",
-    "RestorationConfig",
-    "TilingConfig",
-)
+__all__ = ("RestorationConfig",)
+
+import dataclasses
+import types
+import typing
+from typing import Any, ClassVar
 
 from lsst.pex.config import ChoiceField, Config, ConfigField, Field, ListField, RangeField
 
-from ..core import (
-    AgreementOptions,
-    ClosureOptions,
-    FitOptions,
-    NetworkOptions,
-    NoiseOptions,
-    RejectionOptions,
-    RestoreOptions,
-    TilingOptions,
-)
+from ..core import RestoreOptions
 
 
-class NetworkConfig(Config):
-    """Size of the network."""
+class OptionsConfig(Config):
+    """Configuration with the fields of a class of options."""
 
-    strengths = ListField[float](
-        doc="Regularisation strengths of the bank of depth-wise filters over the exposures, relative to the "
-        "total weight, rising.",
-        default=list(NetworkOptions.strengths),
-        minLength=2,
-        itemCheck=lambda s: s > 0,
-        listCheck=lambda items: list(items) == sorted(set(items)),
-    )
-    hidden_channels = RangeField(
-        dtype=int, doc="Channels of each hidden layer.", default=NetworkOptions.hidden_channels, min=1
-    )
-    non_negative = Field[bool](
-        doc="Keep the output of the network at or above its fitted sky level?",
-        default=NetworkOptions.non_negative,
-    )
+    options_class: ClassVar[Any]
 
-    def make_options(self) -> NetworkOptions:
-        """Return the options of the core.
+    def make_options(self) -> Any:
+        """Return the options of the core with the same settings.
 
         Returns
         -------
-        options : `lsst.astroclearnet.core.NetworkOptions`
-            The same settings.
+        options
+            An object of the dataclass that the configuration was made of.
         """
-        return NetworkOptions(
-            strengths=tuple(self.strengths),
-            hidden_channels=self.hidden_channels,
-            non_negative=self.non_negative,
-        )
-
-
-class ClosureConfig(Config):
-    """How what the network left in the exposures is given back."""
-
-    sky_strength = RangeField(
-        dtype=float,
-        doc="Strength of the penalty of the linear filter on blank sky; the smaller, the more of the light "
-        "comes back, with its noise.",
-        default=ClosureOptions.sky_strength,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    significance = RangeField(
-        dtype=float,
-        doc="Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, from "
-        "which the strength falls with the square of the ratio.",
-        default=ClosureOptions.significance,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    linear_departure = RangeField(
-        dtype=float,
-        doc="Largest departure of the linear image of a star from the declared PSF, relative to the peak.",
-        default=ClosureOptions.linear_departure,
-        min=0.0,
-        max=1.0,
-        inclusiveMin=False,
-        inclusiveMax=False,
-    )
-
-    def make_options(self) -> ClosureOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.ClosureOptions`
-            The same settings.
-        """
-        return ClosureOptions(**self.toDict())
-
-
-class FitConfig(Config):
-    """How the network is fitted."""
-
-    huber_delta = RangeField(
-        dtype=float,
-        doc="Residual (sigma) beyond which the likelihood turns from quadratic to linear.",
-        default=FitOptions.huber_delta,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    learning_rate = RangeField(
-        dtype=float, doc="Step size of Adam.", default=FitOptions.learning_rate, min=0.0, inclusiveMin=False
-    )
-    num_folds = RangeField(
-        dtype=int,
-        doc="Into how many groups the exposures are dealt, each in turn held out of what the network sees.",
-        default=FitOptions.num_folds,
-        min=2,
-    )
-    window_size = RangeField(
-        dtype=int,
-        doc="Side (pixels) of the windows of the patch that are fitted.",
-        default=FitOptions.window_size,
-        min=32,
-    )
-    num_windows = RangeField(
-        dtype=int,
-        doc="Number of windows; a patch that is hardly larger than one is fitted whole.",
-        default=FitOptions.num_windows,
-        min=1,
-    )
-    patience = RangeField(
-        dtype=int,
-        doc="Epochs without a significant gain of the validation loss after which the fit has converged.",
-        default=FitOptions.patience,
-        min=1,
-    )
-    max_epochs = RangeField(
-        dtype=int,
-        doc="Upper bound on the number of epochs; reaching it is reported.",
-        default=FitOptions.max_epochs,
-        min=1,
-    )
-
-    def make_options(self) -> FitOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.FitOptions`
-            The same settings.
-        """
-        return FitOptions(**self.toDict())
-
-
-class RejectionConfig(Config):
-    """How pixels that the other exposures contradict are rejected."""
-
-    enabled = Field[bool](doc="Reject such pixels?", default=RejectionOptions.enabled)
-    high_threshold = RangeField(
-        dtype=float,
-        doc="Deviation (sigma) that starts a rejected region.",
-        default=RejectionOptions.high_threshold,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    low_threshold = RangeField(
-        dtype=float,
-        doc="Deviation (sigma) down to which a region is grown.",
-        default=RejectionOptions.low_threshold,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    psf_tolerance = RangeField(
-        dtype=float,
-        doc="Standard deviation of the relative error of the width of a PSF in a single exposure.",
-        default=RejectionOptions.psf_tolerance,
-        min=0.0,
-    )
-    shift_tolerance = RangeField(
-        dtype=float,
-        doc="Standard deviation of the error of a position (pixels).",
-        default=RejectionOptions.shift_tolerance,
-        min=0.0,
-    )
-    variability = RangeField(
-        dtype=float,
-        doc="Standard deviation of the relative change of a source from exposure to exposure.",
-        default=RejectionOptions.variability,
-        min=0.0,
-    )
-    num_rounds = RangeField(
-        dtype=int,
-        doc="Largest number of rounds of prediction and rejection.",
-        default=RejectionOptions.num_rounds,
-        min=1,
-    )
-
-    def make_options(self) -> RejectionOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.RejectionOptions`
-            The same settings.
-        """
-        return RejectionOptions(**self.toDict())
+        values = {}
+        for name, field in self._fields.items():
+            value = getattr(self, name)
+            if isinstance(field, ConfigField):
+                value = value.make_options()
+            values[name] = tuple(value) if isinstance(field, ListField) else value
+        return self.options_class(**values)
 
     def validate(self) -> None:
         super().validate()
-        if self.low_threshold > self.high_threshold:
-            raise ValueError(
-                f"rejection.low_threshold={self.low_threshold} must not exceed "
-                f"rejection.high_threshold={self.high_threshold}."
-            )
+        subject = self._name.rpartition(".")[2]
+        for field in dataclasses.fields(self.options_class):
+            other = field.metadata.get("at_most")
+            if other is not None and getattr(self, field.name) > getattr(self, other):
+                raise ValueError(
+                    f"{subject}.{field.name}={getattr(self, field.name)} must not exceed "
+                    f"{subject}.{other}={getattr(self, other)}."
+                )
 
 
-class AgreementConfig(Config):
-    """What exposures must agree in, and what is done where they do not."""
-
-    background = ChoiceField[str](
-        doc="Differences of background between exposures that are measured and removed. What all exposures "
-        "share cannot be told from the sky and stays.",
-        allowed={
-            "none": "None.",
-            "constant": "A constant over the patch.",
-            "plane": "A plane over the patch.",
-        },
-        default=AgreementOptions.background,
-    )
-    max_flux_error = RangeField(
-        dtype=float,
-        doc="Relative departure of the flux scale of an exposure from the others beyond which it is dropped.",
-        default=AgreementOptions.max_flux_error,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    max_shift = RangeField(
-        dtype=float,
-        doc="Distance (pixels of the patch) of the sources of an exposure from where the others have them "
-        "beyond which it is dropped.",
-        default=AgreementOptions.max_shift,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    correct = Field[bool](
-        doc="Correct flux scale and position of the exposures that stay?", default=AgreementOptions.correct
-    )
-
-    def make_options(self) -> AgreementOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.AgreementOptions`
-            The same settings.
-        """
-        return AgreementOptions(**self.toDict())
+def _make_config(options: type[Any], name: str) -> Any:
+    """Return a configuration class with a field for each option."""
+    dtypes = typing.get_type_hints(options)
+    summary = str(options.__doc__).partition("\n")[0]
+    fields = {field.name: _make_field(field, dtypes[field.name]) for field in dataclasses.fields(options)}
+    members = {"__doc__": summary, "__module__": __name__, "options_class": options}
+    made = types.new_class(name, (OptionsConfig,), exec_body=lambda space: space.update(members | fields))
+    # Where a saved or pickled configuration looks for its class.
+    globals()[name] = made
+    return made
 
 
-class NoiseConfig(Config):
-    """What is recorded of the noise."""
-
-    num_draws = RangeField(
-        dtype=int,
-        doc="Number of times that the restored sky is observed and restored again, from which the variances "
-        "follow.",
-        default=NoiseOptions.num_draws,
-        min=1,
-    )
-    num_realizations = RangeField(
-        dtype=int,
-        doc="Number of the resulting error images that are stored with each coadd.",
-        default=NoiseOptions.num_realizations,
-        min=0,
-    )
-
-    def make_options(self) -> NoiseOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.NoiseOptions`
-            The same settings.
-        """
-        return NoiseOptions(**self.toDict())
-
-    def validate(self) -> None:
-        super().validate()
-        if self.num_realizations > self.num_draws:
-            raise ValueError(
-                f"noise.num_realizations={self.num_realizations} must not exceed "
-                f"noise.num_draws={self.num_draws}."
-            )
-
-
-class TilingConfig(Config):
-    """How much memory a patch may take; it is restored in tiles that fit."""
-
-    max_host_memory = RangeField(
-        dtype=float,
-        doc="Memory of the process (GiB), that of the interpreter, its libraries and the restored planes "
-        "included.",
-        default=TilingOptions.max_host_memory,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    max_device_memory = RangeField(
-        dtype=float,
-        doc="Memory of the process on a GPU (GiB). Processes that share a GPU do not run out of memory as "
-        "long as their limits fit together.",
-        default=TilingOptions.max_device_memory,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    max_tile_size = RangeField(
-        dtype=int,
-        doc="Side of a tile (pixels) that is not exceeded, whatever the memory, unless a single cell with "
-        "its surroundings is larger.",
-        default=TilingOptions.max_tile_size,
-        min=128,
-    )
-
-    def make_options(self) -> TilingOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.TilingOptions`
-            The same settings.
-        """
-        return TilingOptions(**self.toDict())
-
-
-class RestorationConfig(Config):
-    """All settings of the restoration of a patch."""
-
-    network = ConfigField[NetworkConfig](doc="Size of the network.")
-    closure = ConfigField[ClosureConfig](doc="How what the network left in the exposures is given back.")
-    fit = ConfigField[FitConfig](doc="How the network is fitted.")
-    rejection = ConfigField[RejectionConfig](doc="Rejection of pixels that the other exposures contradict.")
-    agreement = ConfigField[AgreementConfig](doc="What exposures must agree in.")
-    noise = ConfigField[NoiseConfig](doc="What is recorded of the noise.")
-    tiling = ConfigField[TilingConfig](doc="How much memory a patch may take.")
-
-    def make_options(self) -> RestoreOptions:
-        """Return the options of the core.
-
-        Returns
-        -------
-        options : `lsst.astroclearnet.core.RestoreOptions`
-            The same settings.
-        """
-        return RestoreOptions(
-            network=self.network.make_options(),
-            closure=self.closure.make_options(),
-            fit=self.fit.make_options(),
-            rejection=self.rejection.make_options(),
-            agreement=self.agreement.make_options(),
-            noise=self.noise.make_options(),
-            tiling=self.tiling.make_options(),
+def _make_field(field: dataclasses.Field[Any], dtype: Any) -> Field[Any]:
+    """Return the configuration field of an option."""
+    if dataclasses.is_dataclass(dtype):
+        options = typing.cast(type[Any], dtype)
+        config = _make_config(options, options.__name__.replace("Options", "Config"))
+        return ConfigField(doc=config.__doc__, dtype=config)
+    limits, default = field.metadata, typing.cast(Any, field.default)
+    doc = limits["doc"] + (f" Unit: {limits['unit']}." if "unit" in limits else "")
+    if limits.get("rising"):
+        return ListField(
+            doc=doc,
+            dtype=typing.get_args(dtype)[0],
+            default=list(default),
+            minLength=2,
+            itemCheck=lambda item: item > limits["above"],
+            listCheck=lambda items: list(items) == sorted(set(items)),
         )
+    if "choices" in limits:
+        return ChoiceField(doc=doc, dtype=dtype, default=default, allowed=dict(limits["choices"]))
+    if "minimum" in limits or "above" in limits:
+        return RangeField(
+            doc=doc,
+            dtype=dtype,
+            default=default,
+            min=limits.get("minimum", limits.get("above")),
+            max=limits.get("below"),
+            inclusiveMin="minimum" in limits,
+        )
+    return Field(doc=doc, dtype=dtype, default=default)
+
+
+RestorationConfig = _make_config(RestoreOptions, "RestorationConfig")
+"""All settings of the restoration of a patch."""

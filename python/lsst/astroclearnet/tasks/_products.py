@@ -161,8 +161,8 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
     -------
     coadd : `lsst.images.cells.CellCoadd`
         As `make_coadd`, with image, variance and noise realisations of the
-        linear image, and in its metadata also ``linear_strength``, the
-        strength of its penalty, and ``linear_departure``, the
+        linear image, and in its metadata also ``linear_penalty_weight``, the
+        strength of its penalty, and ``linear_psf_residual``, the
         departure of the image of a star from the PSF, relative to the peak.
     """
     coadd = _make_coadd(
@@ -172,8 +172,8 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
         variance=result.linear_variance,
         noise=result.linear_noise_realizations,
     )
-    coadd.metadata["linear_strength"] = result.linear_strength
-    coadd.metadata["linear_departure"] = result.linear_departure
+    coadd.metadata["linear_penalty_weight"] = result.linear_penalty_weight
+    coadd.metadata["linear_psf_residual"] = result.linear_psf_residual
     return coadd
 
 

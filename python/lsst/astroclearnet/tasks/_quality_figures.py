@@ -126,8 +126,8 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "chi_square_weight": _weight(e for e in used if not variance_fits(e)),
         "variance_error_weight": _weight(e for e in used if not variance_believed(e)),
         "psf_error_weight": _weight(e for e in used if not e["psf_consistent"]),
-        "disagreement_weight": _weight(e for e in used if contradicts_others(e)),
-        "doubtful_exposures": float(sum(bool(e["doubt"]) for e in used)),
+        "calibration_error_weight": _weight(e for e in used if contradicts_others(e)),
+        "suspect_exposures": float(sum(bool(e["suspect_reason"]) for e in used)),
         "exposure_chi_square": max(
             (float(e["chi_square"]) for e in used if e["weight_share"] >= _LEAST_WEIGHT), default=math.nan
         ),
@@ -138,7 +138,7 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "unconverged_solves": _unconverged_share(metrics.get("solves", {})),
         "no_data_fraction": float(image["no_data_fraction"]),
         "clipped_fraction": float(image["clipped_fraction"]),
-        "linear_departure": float(image["linear_departure"]),
+        "linear_psf_residual": float(image["linear_psf_residual"]),
     }
 
 

@@ -97,12 +97,12 @@ _CHECKS = (
         "stars.",
     ),
     _Check(
-        "disagreement_weight",
+        "calibration_error_weight",
         "Exposures with {value:.0%} of the weight, more than {limit:.0%}, differ from the others in flux "
         "scale or position.",
     ),
     _Check(
-        "doubtful_exposures",
+        "suspect_exposures",
         "{value:.0f} exposure(s) depart from the others by more than would drop them, which is not certain "
         "enough to be done: see the details.",
     ),
@@ -130,7 +130,7 @@ _CHECKS = (
         "{value:.0%} of the patch, more than {limit:.0%}, has no data.",
     ),
     _Check(
-        "linear_departure",
+        "linear_psf_residual",
         "Stars of the linear coadd depart from the declared PSF by {value:.1%} of their peak, more than "
         "{limit:.1%}: the target PSF is too sharp for these exposures.",
     ),
@@ -182,10 +182,10 @@ class QualityLimitsConfig(Config):
     )
     variance_error_weight = _limits("Weight of exposures whose variances were rescaled", 0.1, 1.0)
     psf_error_weight = _limits("Weight of exposures whose PSF does not fit their stars", 0.1, 0.5)
-    disagreement_weight = _limits(
+    calibration_error_weight = _limits(
         "Weight of exposures that differ from the others in flux scale or position", 0.1, 0.5
     )
-    doubtful_exposures = _limits(
+    suspect_exposures = _limits(
         "Number of exposures beyond the limits of agreement that could not be proved wrong", 0.0, 1e3
     )
     background_offset = _limits(
@@ -196,7 +196,9 @@ class QualityLimitsConfig(Config):
     unconverged = _limits("1 if the fit was still gaining when it was ended, else 0", 0.0, 1.0)
     unconverged_solves = _limits("Share of the iterative solves that ended before they converged", 0.0, 0.5)
     no_data_fraction = _limits("Share of the patch without data", 0.5, 0.95)
-    linear_departure = _limits("Departure of stars from the declared PSF, relative to the peak", 0.01, 0.03)
+    linear_psf_residual = _limits(
+        "Departure of stars from the declared PSF, relative to the peak", 0.01, 0.03
+    )
     star_width_error = _limits("Relative error of the width of stars from the declared PSF", 0.03, 0.1)
     flux_offset = _limits("Relative difference of star fluxes from the direct coadd", 0.01, 0.03)
     denoised_flux_offset = _limits(

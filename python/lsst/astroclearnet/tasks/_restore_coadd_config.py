@@ -114,7 +114,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         default=3,
         min=1,
     )
-    restoration = ConfigField[RestorationConfig](doc="Settings of the restoration.")
+    restoration: Any = ConfigField(doc="Settings of the restoration.", dtype=RestorationConfig)
     max_failed_fraction = RangeField(
         dtype=float,
         doc="Largest share of the patch in tiles that could not be restored with which it is still written, "

@@ -207,7 +207,7 @@ class MeasureRestorationTask(PipelineTask):
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd_quality`` (`dict`): plain Python values in
             ``patch``, ``figures``, ``exposures``, ``checks`` (see `judge`),
-            ``verdict``, ``concerns`` (words of the checks that are not good)
+            ``verdict``, ``warnings`` (words of the checks that are not good)
             and ``details`` (what the restoration warned of).
 
         Raises
@@ -233,9 +233,9 @@ class MeasureRestorationTask(PipelineTask):
             **image_figures(images, self.config.min_star_signal_to_noise),
         }
         verdict, checks = judge(figures, self.config.limits)
-        concerns = [str(check["words"]) for check in checks if check["words"]]
-        for concern in concerns:
-            self.log.warning("%s", concern)
+        warnings = [str(check["words"]) for check in checks if check["words"]]
+        for warning in warnings:
+            self.log.warning("%s", warning)
         inner, outer = restored.patch.inner_bbox, restored.bbox
         quality = {
             "patch": {
@@ -248,9 +248,9 @@ class MeasureRestorationTask(PipelineTask):
                 "outer_y": [int(outer.y.start), int(outer.y.stop)],
             },
             "verdict": str(verdict),
-            "concerns": concerns,
-            "details": list(metrics.get("concerns", [])),
-            "figures": figures,
+            "warnings": warnings,
+            "details": list(metrics.get("warnings", [])),
+            "metrics": figures,
             "checks": checks,
             "exposures": list(metrics["exposures"]),
         }

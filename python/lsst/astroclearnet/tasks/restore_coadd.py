@@ -52,7 +52,7 @@ from ..core import (
     suggest_target_fwhm,
 )
 from ._errors import RestorationAlgorithmError
-from ._metrics import list_concerns, make_metrics
+from ._metrics import list_warnings, make_metrics
 from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
 from ._products import (
     RestorationInputs,
@@ -230,7 +230,7 @@ class RestoreCoaddTask(PipelineTask):
         partial = self._judge_failed_tiles(result, inputs)
         inputs = self._record_left_out(result, inputs)
         metrics = make_metrics(result, inputs)
-        metrics["concerns"] = list_concerns(metrics, self.config.restoration.closure.linear_departure)
+        metrics["warnings"] = list_warnings(metrics, self.config.restoration.debiasing.max_psf_residual)
         self._record(metrics)
         outputs = Struct(
             restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics, partial=partial
@@ -402,5 +402,5 @@ class RestoreCoaddTask(PipelineTask):
         if device.type == "cuda":
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated(device))
         self.metadata["torch_version"] = str(torch.__version__)
-        for concern in metrics["concerns"]:
-            self.log.warning("%s", concern)
+        for warning in metrics["warnings"]:
+            self.log.warning("%s", warning)

@@ -132,7 +132,7 @@ class SummarizeRestorationTask(PipelineTask):
             ``restored_coadd_quality_table`` (`astropy.table.Table`), a row
             for each patch, in order: ``patch``, ``index_x``, ``index_y``,
             ``verdict``, every figure, NaN where it is not known, and
-            ``concerns``, the sentences of the patch; and, if configured,
+            ``warnings``, the sentences of the patch; and, if configured,
             ``restored_coadd_quality_map`` (`matplotlib.figure.Figure`).
         """
         ordered = sorted(qualities, key=lambda quality: quality["patch"]["patch"])
@@ -148,15 +148,15 @@ class SummarizeRestorationTask(PipelineTask):
 
 
 def _make_table(qualities: Sequence[Mapping[str, Any]]) -> Table:
-    names = list(dict.fromkeys(name for quality in qualities for name in quality["figures"]))
+    names = list(dict.fromkeys(name for quality in qualities for name in quality["metrics"]))
     rows = [
         {
             "patch": quality["patch"]["patch"],
             "index_x": quality["patch"]["index_x"],
             "index_y": quality["patch"]["index_y"],
             "verdict": quality["verdict"],
-            **{name: float(quality["figures"].get(name, math.nan)) for name in names},
-            "concerns": " ".join(quality["concerns"]),
+            **{name: float(quality["metrics"].get(name, math.nan)) for name in names},
+            "warnings": " ".join(quality["warnings"]),
         }
         for quality in qualities
     ]

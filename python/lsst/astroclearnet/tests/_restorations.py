@@ -45,7 +45,7 @@ TARGET = 3.6
 """FWHM of the target PSF in pixels."""
 
 QUICK = RestoreOptions(
-    network=NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8),
+    network=NetworkOptions(penalty_weights=(1e-5, 1e-3, 1e-1), hidden_channels=8),
     fit=FitOptions(num_folds=2, max_epochs=3, patience=1),
     noise=NoiseOptions(num_draws=2, num_realizations=1),
 )

@@ -110,7 +110,7 @@ class Agreement:
             stack.good[out] = False
         departures = self.departures.values[:3, part.exposures].to(stack.device)
         departures[:, out] = 0.0
-        if self.options.agreement.correct and bool(departures.any()):
+        if self.options.calibration.correct and bool(departures.any()):
             stack = align_exposures(stack, departures)
             model = ForwardModel.from_stack(stack, model.target_fwhm)
         background = self.background.within(part.tile, part.exposures)
@@ -204,14 +204,14 @@ def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
     number = reader.source.num_exposures
     settled = _settle(reader, Agreement.nothing(number, options))
     departures = measure_departures(map(settled.settle, reader), number)
-    found = find_contradictions(departures, options.agreement)
+    found = find_contradictions(departures, options.calibration)
     known = dataclasses.replace(
         Agreement.nothing(number, options),
         departures=dataclasses.replace(departures, sources=None),
         contradictions=found.wrong,
-        doubts=found.doubtful,
+        doubts=found.suspect,
     )
-    if found.wrong or options.agreement.correct:
+    if found.wrong or options.calibration.correct:
         # Everything was judged by exposures that were wrong.
         return _settle(reader, known)
     return dataclasses.replace(
@@ -244,7 +244,7 @@ def _check_variances(reader: PartReader, agreement: Agreement) -> Agreement:
 
 def _flatten(reader: PartReader, agreement: Agreement) -> BackgroundDifferences:
     """Return the differences of background that are left."""
-    number, options = reader.source.num_exposures, agreement.options.agreement
+    number, options = reader.source.num_exposures, agreement.options.calibration
     if options.background == "none":
         return BackgroundDifferences.none(number)
     order = BACKGROUND_MODELS.index(options.background) - 1

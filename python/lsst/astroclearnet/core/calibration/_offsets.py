@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .._options import AgreementOptions
+from .._options import CalibrationOptions
 from ..forward import SettledPart
 from ._comparison import LEAST_SOURCES, compare_positions, compare_scales, gather_sources
 from ._matched_sources import MatchedSources, measure_sources
@@ -79,12 +79,12 @@ class Contradictions:
     wrong
         Why exposures are wrong, a slug and words with value and limit, by
         their index.
-    doubtful
+    suspect
         Why others may be, which are not proved to be.
     """
 
     wrong: dict[int, str]
-    doubtful: dict[int, str]
+    suspect: dict[int, str]
 
 
 def measure_departures(parts: Iterable[SettledPart], num_exposures: int) -> Departures:
@@ -113,7 +113,7 @@ def measure_departures(parts: Iterable[SettledPart], num_exposures: int) -> Depa
     return Departures(values.float(), sigmas.float(), sources)
 
 
-def find_contradictions(departures: Departures, options: AgreementOptions) -> Contradictions:
+def find_contradictions(departures: Departures, options: CalibrationOptions) -> Contradictions:
     """Say which exposures are off by more than is allowed.
 
     One is wrong only if three others at least, and more than contradict
@@ -134,10 +134,10 @@ def find_contradictions(departures: Departures, options: AgreementOptions) -> Co
         Which are wrong, and which may be.
     """
     wrong: dict[int, str] = {}
-    doubtful: dict[int, str] = {}
+    suspect: dict[int, str] = {}
     sources = departures.sources
     if sources is None:
-        return Contradictions(wrong, doubtful)
+        return Contradictions(wrong, suspect)
     values, sigmas = departures.values, departures.sigmas
     flux, flux_sigma = values[0], sigmas[0]
     shift, shift_sigma = values[1:3].norm(dim=0), sigmas[1:3].amax(dim=0)
@@ -153,15 +153,15 @@ def find_contradictions(departures: Departures, options: AgreementOptions) -> Co
             agree = (size.abs() < 0.5 * limit) & (sigma < 0.5 * limit) & meeting[t]
             words = _WORDS[slug](float(size[t]), float(sigma[t]), limit)
             if int(agree.sum()) < max(_LEAST_AGREEING, int(beyond.sum()) + 1):
-                doubtful[t] = f"{words} Too few exposures agree to say which are wrong."
+                suspect[t] = f"{words} Too few exposures agree to say which are wrong."
                 continue
             found, stars = _STARS[slug](sources, t, agree, values[:, t])
             if found < limit:
-                doubtful[t] = f"{words} The photometry of {stars} stars does not confirm it."
+                suspect[t] = f"{words} The photometry of {stars} stars does not confirm it."
                 continue
             wrong[t] = words
-            doubtful.pop(t, None)
-    return Contradictions(wrong, doubtful)
+            suspect.pop(t, None)
+    return Contradictions(wrong, suspect)
 
 
 def _say_flux(value: float, sigma: float, limit: float) -> str:

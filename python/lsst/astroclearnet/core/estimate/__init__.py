@@ -22,8 +22,8 @@ from ._solves import SolveStatus, collect_solves, record_solve
 from ._star_image import star_departure, star_image, strength_for_departure
 from ._target_psf import (
     gaussian_pair_limit,
-    linear_departure,
     linear_noise,
+    linear_psf_residual,
     psf_fit_scatter,
     suggest_target_fwhm,
 )
@@ -47,8 +47,8 @@ __all__ = (
     "fit_network",
     "gaussian_pair_limit",
     "huber",
-    "linear_departure",
     "linear_noise",
+    "linear_psf_residual",
     "make_samples",
     "psf_fit_scatter",
     "record_solve",

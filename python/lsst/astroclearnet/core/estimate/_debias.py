@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from .._options import ClosureOptions
+from .._options import DebiasingOptions
 from ..exposures import smooth
 from ..forward import DEPTH_FLOOR, ForwardModel, iterate_weight_maps
 from ._linear import LinearEstimator
@@ -100,7 +100,7 @@ class Closure:
         Linear estimates from the exposures.
     model
         Forward model of the exposures.
-    linear_strength
+    linear_penalty_weight
         Strength of the filter of the linear image.
     strengths
         Strengths of the filters of the restored image, rising to that of
@@ -114,13 +114,13 @@ class Closure:
 
     estimator: LinearEstimator
     model: ForwardModel
-    linear_strength: float
+    linear_penalty_weight: float
     strengths: tuple[float, ...]
     significance: float
     star_noise: torch.Tensor
 
     @classmethod
-    def build(cls, model: ForwardModel, weights: torch.Tensor, options: ClosureOptions) -> Closure:
+    def build(cls, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> Closure:
         """Prepare the closure of a patch.
 
         Parameters
@@ -138,14 +138,14 @@ class Closure:
             The closure.
         """
         estimator = LinearEstimator(model, weights)
-        sky = options.sky_strength
+        sky = options.sky_penalty_weight
         ends = (math.log10(_SHARPEST * sky), math.log10(sky))
         return cls(
             estimator=estimator,
             model=model,
-            linear_strength=estimator.strength_for(options.linear_departure),
+            linear_penalty_weight=estimator.strength_for(options.max_psf_residual),
             strengths=tuple(torch.logspace(*ends, _NUM_STRENGTHS, dtype=torch.float64).tolist()),
-            significance=options.significance,
+            significance=options.star_signal_to_noise,
             star_noise=_star_noise(model, weights, estimator.full_weight),
         )
 
@@ -226,7 +226,9 @@ class Closure:
             Shape latent_shape, at the target PSF for every flux.
         """
         precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
-        return self.estimator.solve_right(right, (self.linear_strength,), start=start, precision=precision)[0]
+        return self.estimator.solve_right(
+            right, (self.linear_penalty_weight,), start=start, precision=precision
+        )[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the weight of each strength in each pixel, summing to 1."""

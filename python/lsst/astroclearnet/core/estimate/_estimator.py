@@ -91,20 +91,20 @@ class Estimator:
         estimator : `Estimator`
             The estimator.
         """
-        closure = Closure.build(model, weights, options.closure)
+        closure = Closure.build(model, weights, options.debiasing)
         return cls(network=network, closure=closure, model=model, weights=weights, options=options)
 
     @property
-    def linear_strength(self) -> float:
+    def linear_penalty_weight(self) -> float:
         """Strength of the penalty of the linear image (`float`)."""
-        return self.closure.linear_strength
+        return self.closure.linear_penalty_weight
 
     @property
-    def linear_departure(self) -> float:
+    def linear_psf_residual(self) -> float:
         """Departure of the linear image of a star from the target PSF,
         relative to the peak (`float`).
         """
-        return self.closure.estimator.departure(self.linear_strength)
+        return self.closure.estimator.departure(self.linear_penalty_weight)
 
     def estimate(self, images: torch.Tensor) -> Estimate:
         """Restore exposures of the same pixels, PSFs and variances.
@@ -177,9 +177,9 @@ class Estimator:
         estimates : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        return self.closure.estimator.solve_right(right, self.options.network.strengths, start=start)
+        return self.closure.estimator.solve_right(right, self.options.network.penalty_weights, start=start)
 
     def _bank(self, estimates: torch.Tensor) -> FilterBank:
         return FilterBank.from_estimates(
-            self.model, self.closure.estimator, estimates, self.options.network.strengths
+            self.model, self.closure.estimator, estimates, self.options.network.penalty_weights
         )

@@ -48,7 +48,7 @@ class MixingNetwork(nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        num_strengths = len(options.strengths)
+        num_strengths = len(options.penalty_weights)
         hidden = options.hidden_channels
         self._non_negative = options.non_negative
         self.layers = nn.Sequential(

@@ -135,7 +135,7 @@ def draw_windows(
         Rows and columns of each window, drawn from a regular grid of windows
         that covers the patch.
     """
-    size = options.window_size
+    size = options.sample_size
     if shape[0] * shape[1] <= _WHOLE_PATCH * size**2:
         return [(slice(0, shape[0]), slice(0, shape[1]))]
     starts = []
@@ -148,7 +148,7 @@ def draw_windows(
         for y in starts[0]
         for x in starts[1]
     ]
-    chosen = torch.randperm(len(grid), generator=generator)[: options.num_windows]
+    chosen = torch.randperm(len(grid), generator=generator)[: options.num_samples]
     return [grid[k] for k in chosen.sort().values.tolist()]
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 __all__ = (
     "gaussian_pair_limit",
-    "linear_departure",
     "linear_noise",
+    "linear_psf_residual",
     "psf_fit_scatter",
     "suggest_target_fwhm",
 )
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from .._errors import InputError
-from .._options import ClosureOptions
+from .._options import DebiasingOptions
 from ..exposures import fwhm_to_sigma, kernel_fwhm
 from ..forward import ForwardModel
 from ._star_image import star_departure, star_image, strength_for_departure
@@ -64,7 +64,7 @@ def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> fl
     return _noise(*_linear_estimate(psfs, levels, target_fwhm))
 
 
-def linear_departure(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+def linear_psf_residual(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
     """Return how far stars in the linear image are from a target PSF.
 
     Parameters
@@ -80,7 +80,7 @@ def linear_departure(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -
     -------
     departure : `float`
         Largest difference between the image of a star and the target PSF,
-        over the peak: that of `ClosureOptions`, or more where the target is
+        over the peak: that of `DebiasingOptions`, or more where the target is
         too sharp for the exposures.
     """
     return star_departure(*_linear_estimate(psfs, levels, target_fwhm))
@@ -145,7 +145,7 @@ def gaussian_pair_limit(target_fwhm: float) -> float:
 def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0) -> float:
     """Return the sharpest target PSF that keeps noise and stars in bounds.
 
-    The image of a star departs from it by what `ClosureOptions` asks for, or
+    The image of a star departs from it by what `DebiasingOptions` asks for, or
     at most 5 % more.
 
     Parameters
@@ -170,7 +170,7 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
     """
     if not max_noise > 0:
         raise InputError(f"max_noise={max_noise} must be positive.")
-    max_departure = _DEPARTURE_MARGIN * ClosureOptions().linear_departure
+    max_departure = _DEPARTURE_MARGIN * DebiasingOptions().max_psf_residual
     widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
     for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
         estimate = _linear_estimate(psfs, levels, float(fwhm))
@@ -187,7 +187,7 @@ def _linear_estimate(
     model = ForwardModel(torch.from_numpy(psfs).double()[:, None, None], (size, size), target_fwhm)
     shares = torch.from_numpy(_shares(levels)).float()
     power = torch.tensordot(shares, model.mean_otfs.abs() ** 2, dims=1)
-    strength = strength_for_departure(model, power, ClosureOptions().linear_departure)
+    strength = strength_for_departure(model, power, DebiasingOptions().max_psf_residual)
     return model, power, strength
 
 

@@ -70,7 +70,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
         return rejected
     predictor = None
-    for number in range(1, options.num_rounds + 1):
+    for number in range(1, options.max_rounds + 1):
         predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options, predictor)
         deviations, plain = _deviations(predictor, stack.good)
         # What was rejected before objects to others with all of its light: a

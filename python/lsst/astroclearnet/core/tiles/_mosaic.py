@@ -132,7 +132,7 @@ class Mosaic:
         values, sigmas = agreement.departures.values, agreement.departures.sigmas
         scalars = {
             name: [values[name] for values in self._scalars] or [math.nan]
-            for name in ("sky_level", "linear_strength", "linear_departure")
+            for name in ("sky_level", "linear_penalty_weight", "linear_psf_residual")
         }
         return {
             **self._planes,
@@ -156,8 +156,8 @@ class Mosaic:
             "weight_bias": agreement.noise.bias.numpy(),
             "variance_smoothed": agreement.noise.smoothed.numpy(),
             "dropped": dict(agreement.contradictions),
-            "doubtful": dict(agreement.doubts),
+            "suspect": dict(agreement.doubts),
             "sky_level": float(np.median(scalars["sky_level"])),
-            "linear_strength": float(np.median(scalars["linear_strength"])),
-            "linear_departure": float(np.max(scalars["linear_departure"])),
+            "linear_penalty_weight": float(np.median(scalars["linear_penalty_weight"])),
+            "linear_psf_residual": float(np.max(scalars["linear_psf_residual"])),
         }

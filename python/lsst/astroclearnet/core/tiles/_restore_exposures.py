@@ -212,7 +212,7 @@ def _make_samples(
     """Prepare windows; return also how many exposures one has at most."""
     options = agreement.options
     every = draw_windows(
-        reader.source.shape, dataclasses.replace(options.fit, num_windows=_ALL_WINDOWS), generator
+        reader.source.shape, dataclasses.replace(options.fit, num_samples=_ALL_WINDOWS), generator
     )
     samples: list[TrainingSample] = []
     used, most = 0, 0
@@ -230,11 +230,11 @@ def _make_samples(
         most = max(most, int(stack.good.any(dim=(1, 2)).sum()))
         weights = stack.good / settled.variances
         found = make_samples(
-            stack, weights, settled.part.model, options.network.strengths, options.fit, generator
+            stack, weights, settled.part.model, options.network.penalty_weights, options.fit, generator
         )
         samples += found
         used += bool(found)
-        if used == options.fit.num_windows:
+        if used == options.fit.num_samples:
             break
     return samples, most
 

@@ -137,7 +137,7 @@ class RestorationResult:
     dropped
         Why exposures were left out that contradict the others, a slug and
         words, by their index.
-    doubtful
+    suspect
         Why exposures that were used may be as wrong, which neither the others
         nor the photometry of stars prove, by their index.
     target_fwhm
@@ -145,9 +145,9 @@ class RestorationResult:
     sky_level
         Level below which the network sees no light, in the unit of the
         image, the median over tiles.
-    linear_strength
+    linear_penalty_weight
         Strength of the penalty of the linear image, the median over tiles.
-    linear_departure
+    linear_psf_residual
         Largest departure of the linear image of a star from the target PSF,
         relative to the peak, at full depth in any tile.
     num_parameters
@@ -191,11 +191,11 @@ class RestorationResult:
     weight_bias: np.ndarray
     variance_smoothed: np.ndarray
     dropped: dict[int, str]
-    doubtful: dict[int, str]
+    suspect: dict[int, str]
     target_fwhm: float
     sky_level: float
-    linear_strength: float
-    linear_departure: float
+    linear_penalty_weight: float
+    linear_psf_residual: float
     num_parameters: int
     history: FitHistory
     device: str

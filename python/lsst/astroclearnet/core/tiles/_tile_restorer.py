@@ -64,7 +64,7 @@ class TileResult:
         Correlation of the noise in cells that the tile owns, (31, 31), by the
         indices of the cell.
     scalars
-        ``sky_level``, ``linear_strength`` and ``linear_departure``.
+        ``sky_level``, ``linear_penalty_weight`` and ``linear_psf_residual``.
     """
 
     tile: Tile
@@ -127,7 +127,7 @@ class TileRestorer:
         estimate = estimator.estimate(stack.images)
         owned = _owned(part)
         errors = repeat_observations(estimator, estimate, self._draw_noise(settled), owned)
-        local_noise = LocalNoise(model, weights, estimator.linear_strength)
+        local_noise = LocalNoise(model, weights, estimator.linear_penalty_weight)
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
@@ -172,8 +172,8 @@ class TileRestorer:
             },
             scalars={
                 "sky_level": float(self.network.sky_level) * _sky_unit(estimator),
-                "linear_strength": estimator.linear_strength,
-                "linear_departure": estimator.linear_departure,
+                "linear_penalty_weight": estimator.linear_penalty_weight,
+                "linear_psf_residual": estimator.linear_psf_residual,
             },
         )
 
@@ -224,7 +224,7 @@ def _coadd(
 
 def _sky_unit(estimator: Estimator) -> float:
     """Return the noise of the smoothest filter, the unit of the sky level."""
-    strength = torch.tensor(estimator.options.network.strengths[-1:])
+    strength = torch.tensor(estimator.options.network.penalty_weights[-1:])
     return float(estimator.closure.estimator.covariances(strength).sqrt())
 
 

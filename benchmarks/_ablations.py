@@ -21,23 +21,18 @@ import numpy.typing as npt
 import torch
 
 from lsst.astroclearnet.baselines import PublishedAstroClearNet, Restoration, Restorer
-from lsst.astroclearnet.core import (
+from lsst.astroclearnet.core import ExposureStack, FitOptions, RejectionOptions, RestoreOptions, restore
+from lsst.astroclearnet.core.estimate import (
     Estimator,
-    ExposureStack,
     FilterBank,
-    FitOptions,
-    ForwardModel,
     MixingNetwork,
-    RejectionOptions,
-    RestoreOptions,
     TrainingSample,
     fit_network,
-    likelihood_variances,
-    make_generator,
     make_samples,
-    reject_outliers,
-    restore,
 )
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.outliers import likelihood_variances, reject_outliers
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.simulation import Scene
 
 from ._product import Product

@@ -22,18 +22,11 @@ import numpy.typing as npt
 import torch
 
 from lsst.astroclearnet.adapters import PixelMap
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    ForwardModel,
-    LinearEstimator,
-    LocalNoise,
-    RepeatedErrors,
-    RestoreOptions,
-    draw_noise,
-    linear_variance,
-    make_generator,
-    weight_maps,
-)
+from lsst.astroclearnet.core import ExposureStack, RestoreOptions
+from lsst.astroclearnet.core.estimate import LinearEstimator
+from lsst.astroclearnet.core.forward import ForwardModel, weight_maps
+from lsst.astroclearnet.core.noise import LocalNoise, RepeatedErrors, draw_noise, linear_variance
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.images import VisitImage
 
 from ._geometry_exposures import expose

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import affine_transform
 
-from lsst.astroclearnet.core import ForwardModel, StackResult, kernel_fwhm, restore
+from lsst.astroclearnet.core import StackResult, kernel_fwhm, restore
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.simulation import Scene
 
 from ._product import Product

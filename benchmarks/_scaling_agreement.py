@@ -21,12 +21,12 @@ from lsst.astroclearnet.core import (
     FitOptions,
     NoiseOptions,
     RestoreOptions,
-    TileGrid,
     TilingOptions,
     fwhm_to_sigma,
     plan_memory,
     restore_exposures,
 )
+from lsst.astroclearnet.core.exposures import TileGrid
 
 from ._geometry_table import Table
 from ._scaling_run import TARGET

@@ -28,11 +28,11 @@ from lsst.astroclearnet.core import (
     NoiseOptions,
     RestoreOptions,
     Tile,
-    TileGrid,
     TilingOptions,
     plan_memory,
     restore_exposures,
 )
+from lsst.astroclearnet.core.exposures import TileGrid
 
 from ._scaling_source import SyntheticSource
 

@@ -18,14 +18,8 @@ import math
 import numpy as np
 import torch
 
-from lsst.astroclearnet.core import (
-    ExposureCut,
-    ExposureStack,
-    PixelPositions,
-    fwhm_to_sigma,
-    gaussian_kernel,
-    white_noise,
-)
+from lsst.astroclearnet.core import ExposureCut, ExposureStack, PixelPositions, fwhm_to_sigma, gaussian_kernel
+from lsst.astroclearnet.core.noise import white_noise
 
 _FWHMS = (3.2, 5.2)
 """Range of seeing in pixels."""

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lsst.astroclearnet.core import ExposureStack, NativeSampling, restore
+from lsst.astroclearnet.core import ExposureStack, restore
+from lsst.astroclearnet.core.forward import NativeSampling
 
 from ._geometry_table import Table
 from ._scaling_source import SyntheticSource

@@ -29,7 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsst.astroclearnet.core import PartReader, RestoreOptions, StackSource, TileGrid, reach_agreement
+from lsst.astroclearnet.core import RestoreOptions
+from lsst.astroclearnet.core.calibration import reach_agreement
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.forward import PartReader
 
 from ._alarms_scenes import FAULTS, Case, make_case, make_night_case
 from ._geometry_table import Section, Table, make_page

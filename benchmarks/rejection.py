@@ -25,7 +25,9 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import binary_dilation
 
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, RejectionOptions, reject_outliers
+from lsst.astroclearnet.core import ExposureStack, RejectionOptions
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.outliers import reject_outliers
 
 from ._geometry_table import Section, Table, make_page
 from ._record import describe_code, describe_machine

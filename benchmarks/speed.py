@@ -24,16 +24,11 @@ import numpy as np
 import torch
 
 from lsst.astroclearnet.baselines import ImageMM, Restorer, RichardsonLucy
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    FilterBank,
-    ForwardModel,
-    MixingNetwork,
-    RestoreOptions,
-    make_generator,
-    restore,
-)
-from lsst.astroclearnet.core._varying_kernels import VaryingKernels
+from lsst.astroclearnet.core import ExposureStack, RestoreOptions, restore
+from lsst.astroclearnet.core.estimate import FilterBank, MixingNetwork
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.forward._varying_kernels import VaryingKernels
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.simulation import Scene, SceneOptions, simulate_scene
 
 from ._geometry_table import Section, Table, make_page

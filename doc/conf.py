@@ -93,7 +93,7 @@ nitpick_ignore_regex = [
     (r"py:.*", _INHERITED),
     # Annotations have type aliases, imports for type checking and helpers,
     # which are no part of the public interface.
-    (r"py:class", r"lsst\.astroclearnet\.[a-z]+\.[a-z_]+\.\w+"),
+    (r"py:class", r"lsst\.astroclearnet(\.[a-z_]+){2,3}\.\w+"),
     (r"py:class", r"Box|Figure"),
     (r"py:obj", r"True|False|None"),
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from lsst.astroclearnet.core._adam import Adam
+from lsst.astroclearnet.core.estimate._adam import Adam
 
 
 def make_parameters() -> list[torch.nn.Parameter]:

@@ -16,18 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    Agreement,
-    AgreementOptions,
-    ExposureStack,
-    InputError,
-    PartReader,
-    RestoreOptions,
-    SettledPart,
-    StackSource,
-    TileGrid,
-    reach_agreement,
-)
+from lsst.astroclearnet.core import AgreementOptions, ExposureStack, InputError, RestoreOptions
+from lsst.astroclearnet.core.calibration import Agreement, reach_agreement
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.forward import PartReader, SettledPart
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (120, 140)

@@ -19,19 +19,11 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    BackgroundDifferences,
-    ExposureStack,
-    ForwardModel,
-    InputError,
-    LinearEstimator,
-    PixelPositions,
-    Precision,
-    collect_solves,
-    fit_background_differences,
-    gaussian_kernel,
-)
-from lsst.astroclearnet.core._background_blocks import _robust_averages
+from lsst.astroclearnet.core import ExposureStack, InputError, PixelPositions, gaussian_kernel
+from lsst.astroclearnet.core.calibration import BackgroundDifferences, fit_background_differences
+from lsst.astroclearnet.core.calibration._background_blocks import _robust_averages
+from lsst.astroclearnet.core.estimate import LinearEstimator, Precision, collect_solves
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
 SHAPE = (224, 256)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lsst.astroclearnet.core import FilterBank, ForwardModel
+from lsst.astroclearnet.core.estimate import FilterBank
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
 STRENGTHS = (1e-5, 1e-3, 1e-1)

@@ -28,7 +28,10 @@ from benchmarks._product import Product
 from benchmarks._psf_error import dilate, predict_bias
 from benchmarks._stars import gaussian_profile, measure_stars, pool_stack, star_photometry
 from lsst.astroclearnet.baselines import inverse_variance_coadd
-from lsst.astroclearnet.core import ExposureStack, ForwardModel, LinearEstimator, LocalNoise, linear_noise
+from lsst.astroclearnet.core import ExposureStack, linear_noise
+from lsst.astroclearnet.core.estimate import LinearEstimator
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.noise import LocalNoise
 from lsst.astroclearnet.metrics import correlation_matrix
 from lsst.astroclearnet.simulation import ArtefactOptions, Scene, SceneOptions, simulate_scene
 

@@ -17,14 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    Closure,
-    ClosureOptions,
-    ForwardModel,
-    LinearEstimator,
-    Precision,
-    fwhm_to_sigma,
-)
+from lsst.astroclearnet.core import ClosureOptions, fwhm_to_sigma
+from lsst.astroclearnet.core.estimate import Closure, LinearEstimator, Precision
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
 
 SHAPE = (72, 90)

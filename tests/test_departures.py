@@ -18,19 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    AgreementOptions,
+from lsst.astroclearnet.core import AgreementOptions, ExposureStack, gaussian_kernel
+from lsst.astroclearnet.core.calibration import (
     Contradictions,
     Departures,
-    ExposureStack,
-    PartReader,
-    SettledPart,
-    StackSource,
-    TileGrid,
     find_contradictions,
-    gaussian_kernel,
     measure_departures,
 )
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.forward import PartReader, SettledPart
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (200, 210)

@@ -16,13 +16,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    InputError,
-    is_out_of_memory,
-    limit_device_memory,
-    make_generator,
-    select_device,
-)
+from lsst.astroclearnet.core import InputError, select_device
+from lsst.astroclearnet.core.tiles import is_out_of_memory, limit_device_memory, make_generator
 
 
 def test_known_devices() -> None:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import Estimator, ForwardModel, MixingNetwork, make_generator
+from lsst.astroclearnet.core.estimate import Estimator, MixingNetwork
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import (
     QUICK,
     SHAPE,

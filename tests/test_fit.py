@@ -17,18 +17,17 @@ import logging
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
+from lsst.astroclearnet.core import FitOptions, NetworkOptions
+from lsst.astroclearnet.core.estimate import (
     FitHistory,
-    FitOptions,
-    ForwardModel,
     MixingNetwork,
-    NetworkOptions,
     TrainingSample,
     fit_network,
     huber,
-    make_generator,
     make_samples,
 )
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
 NETWORK = NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=6)

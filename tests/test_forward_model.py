@@ -17,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import ForwardModel, InputError, gaussian_kernel
+from lsst.astroclearnet.core import InputError, gaussian_kernel
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import assert_adjoint, gaussian_stars, make_exposure_stack
 
 TARGET = 3.5

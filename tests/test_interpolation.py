@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import CompiledInterpolation, LatentGrid, SparseInterpolation
-from lsst.astroclearnet.core._interpolation_kernels import axis_weights
-from lsst.astroclearnet.core._interpolation_lanes import BLOCK
-from lsst.astroclearnet.core._interpolation_profile import LANES, WIDTH, kernel_profile
+from lsst.astroclearnet.core.forward import CompiledInterpolation, LatentGrid, SparseInterpolation
+from lsst.astroclearnet.core.forward._interpolation_kernels import axis_weights
+from lsst.astroclearnet.core.forward._interpolation_lanes import BLOCK
+from lsst.astroclearnet.core.forward._interpolation_profile import LANES, WIDTH, kernel_profile
 
 SHAPE = (41, 34)
 

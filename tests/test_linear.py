@@ -17,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import ForwardModel, LinearEstimator, Precision
+from lsst.astroclearnet.core.estimate import LinearEstimator, Precision
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays, make_exposure_stack
 
 TARGET = 3.8

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ForwardModel, LinearEstimator, LocalNoise, gaussian_kernel
+from lsst.astroclearnet.core import gaussian_kernel
+from lsst.astroclearnet.core.estimate import LinearEstimator
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.noise import LocalNoise
 from lsst.astroclearnet.tests import make_exposure_arrays
 
 SHAPE = (72, 96)

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import huber
+from lsst.astroclearnet.core.estimate import huber
 
 
 @settings(max_examples=30, deadline=None)

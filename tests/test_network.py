@@ -14,7 +14,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lsst.astroclearnet.core import FilterBank, ForwardModel, MixingNetwork, NetworkOptions, make_generator
+from lsst.astroclearnet.core import NetworkOptions
+from lsst.astroclearnet.core.estimate import FilterBank, MixingNetwork
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
 OPTIONS = NetworkOptions(strengths=(1e-5, 1e-3, 1e-1), hidden_channels=8)

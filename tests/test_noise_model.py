@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ExposureStack, gaussian_kernel, masked_medians, model_variances, smooth
+from lsst.astroclearnet.core import ExposureStack, gaussian_kernel
+from lsst.astroclearnet.core.exposures import masked_medians, model_variances, smooth
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_stack
 
 SHAPE = (120, 150)

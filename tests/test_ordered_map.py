@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ForwardModel
-from lsst.astroclearnet.core._ordered_map import num_workers, ordered_map
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.forward._threads import num_workers, ordered_map
 from lsst.astroclearnet.tests import make_exposure_stack
 
 

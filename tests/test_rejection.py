@@ -15,14 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    ForwardModel,
-    PixelPositions,
-    RejectionOptions,
-    gaussian_kernel,
-    reject_outliers,
-)
+from lsst.astroclearnet.core import ExposureStack, PixelPositions, RejectionOptions, gaussian_kernel
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.outliers import reject_outliers
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (84, 100)

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import InputError, ResampledPlanes, gaussian_kernel, resample, resample_kernel
+from lsst.astroclearnet.core import InputError, gaussian_kernel, resample
+from lsst.astroclearnet.core.exposures import ResampledPlanes, resample_kernel
 from lsst.astroclearnet.tests import gaussian_stars, measure_star
 
 OLD = (90, 110)

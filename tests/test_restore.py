@@ -18,13 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    InputError,
-    NoiseOptions,
-    NoUsableDataError,
-    StackResult,
-    fwhm_to_sigma,
-)
+from lsst.astroclearnet.core import InputError, NoiseOptions, NoUsableDataError, StackResult, fwhm_to_sigma
 from lsst.astroclearnet.tests import (
     FWHMS,
     QUICK,

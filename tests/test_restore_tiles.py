@@ -18,20 +18,19 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import (
-    Estimator,
     ExposureStack,
     InputError,
     MaskBit,
     PixelPositions,
     RestorationError,
     StackResult,
-    StackSource,
-    TileGrid,
-    TileRestorer,
     TilingOptions,
     plan_memory,
     restore,
 )
+from lsst.astroclearnet.core.estimate import Estimator
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.tiles import TileRestorer
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, make_exposure_arrays, psf_flux
 
 SHAPE = (230, 200)

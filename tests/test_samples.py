@@ -16,16 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    FitOptions,
-    ForwardModel,
-    TrainingSample,
-    deal_folds,
-    draw_windows,
-    make_generator,
-    make_samples,
-)
+from lsst.astroclearnet.core import ExposureStack, FitOptions
+from lsst.astroclearnet.core.estimate import TrainingSample, deal_folds, draw_windows, make_samples
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
 STRENGTHS = (1e-4, 1e-2)

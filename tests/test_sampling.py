@@ -16,15 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    ExposureStack,
+from lsst.astroclearnet.core import ExposureStack, InputError, PixelPositions, fwhm_to_sigma, gaussian_kernel
+from lsst.astroclearnet.core.forward import (
     ForwardModel,
-    InputError,
     LatentGrid,
     NativeSampling,
-    PixelPositions,
-    fwhm_to_sigma,
-    gaussian_kernel,
     transfer_function,
     weight_maps,
 )

@@ -15,7 +15,8 @@ import functools
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ForwardModel, SmoothLight
+from lsst.astroclearnet.core.estimate import SmoothLight
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
 SHAPE = (60, 76)

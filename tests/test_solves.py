@@ -17,8 +17,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lsst.astroclearnet.core import SolveStatus, collect_solves, record_solve
-from lsst.astroclearnet.core._conjugate_gradients import Solution, solve_equations
+from lsst.astroclearnet.core.estimate import SolveStatus, collect_solves, record_solve
+from lsst.astroclearnet.core.estimate._conjugate_gradients import Solution, solve_equations
 
 SIZE = 64
 

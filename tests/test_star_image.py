@@ -18,15 +18,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    ForwardModel,
+from lsst.astroclearnet.core import gaussian_kernel
+from lsst.astroclearnet.core.estimate import (
     LinearEstimator,
     Precision,
-    gaussian_kernel,
     star_departure,
     star_image,
     strength_for_departure,
 )
+from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars
 
 type Profile = Callable[[float, int], npt.NDArray[np.float64]]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lsst.astroclearnet.core._leave_one_out import Prediction
-from lsst.astroclearnet.core._structured_residuals import significance
+from lsst.astroclearnet.core.outliers._leave_one_out import Prediction
+from lsst.astroclearnet.core.outliers._structured_residuals import significance
 from lsst.astroclearnet.tests import gaussian_stars
 
 SHAPE = (40, 46)

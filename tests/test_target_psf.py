@@ -19,9 +19,7 @@ import torch
 
 from lsst.astroclearnet.core import (
     ClosureOptions,
-    ForwardModel,
     InputError,
-    LinearEstimator,
     fwhm_to_sigma,
     gaussian_kernel,
     gaussian_pair_limit,
@@ -31,6 +29,8 @@ from lsst.astroclearnet.core import (
     psf_fit_scatter,
     suggest_target_fwhm,
 )
+from lsst.astroclearnet.core.estimate import LinearEstimator
+from lsst.astroclearnet.core.forward import ForwardModel
 
 FWHMS = (3.4, 4.2, 5.0)
 LEVELS = np.array([1.0, 2.0, 0.5])

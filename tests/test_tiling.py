@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.core import CellLayout, Tile, TileGrid
+from lsst.astroclearnet.core import CellLayout, Tile
+from lsst.astroclearnet.core.exposures import TileGrid
 
 SHAPE = (532, 641)
 

@@ -17,19 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    Estimator,
-    ExposureStack,
-    ForwardModel,
+from lsst.astroclearnet.core import ExposureStack
+from lsst.astroclearnet.core.estimate import Estimator, MixingNetwork
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.noise import (
     LocalNoise,
-    MixingNetwork,
     RepeatedErrors,
     draw_noise,
     linear_variance,
-    make_generator,
     repeat_observations,
     restored_variance,
 )
+from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import QUICK, make_exposure_stack
 
 SHAPE = (60, 76)

@@ -17,21 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import (
-    ExposureStack,
-    FitOptions,
-    PartReader,
-    RestoreOptions,
-    SkyNoise,
-    StackSource,
-    Tile,
-    free_plane,
-    gaussian_kernel,
-    local_medians,
-    log_sky_noise,
-    measure_sky_noise,
-    restore,
-)
+from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions, Tile, gaussian_kernel, restore
+from lsst.astroclearnet.core.calibration import SkyNoise, log_sky_noise, measure_sky_noise
+from lsst.astroclearnet.core.exposures import StackSource, free_plane, local_medians
+from lsst.astroclearnet.core.forward import PartReader
 from lsst.astroclearnet.tests import gaussian_stars
 
 SHAPE = (96, 128)

@@ -25,7 +25,8 @@ from lsst.astroclearnet.adapters import (
     VisitCutout,
     prepare_exposure,
 )
-from lsst.astroclearnet.core import InputError, TileGrid
+from lsst.astroclearnet.core import InputError
+from lsst.astroclearnet.core.exposures import TileGrid
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import white_noise
+from lsst.astroclearnet.core.noise import white_noise
 
 
 def test_part_of_an_exposure_has_the_noise_of_the_whole() -> None:

@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from lsst.astroclearnet.core import ForwardModel, PixelPositions, fwhm_to_sigma, gaussian_kernel
+from lsst.astroclearnet.core import PixelPositions, fwhm_to_sigma, gaussian_kernel
+from lsst.astroclearnet.core.forward import ForwardModel
 
 SIZE = 33
 TARGET = 3.0

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import skip_init
 
-from ..core import ExposureStack, make_generator
+from ..core import ExposureStack
+from ..core.tiles import make_generator
 from ._networks import descend, noise_unit
 from ._point_model import PointModel
 from ._restorer import Restoration, Restorer

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import ExposureStack, InputError, masked_medians
+from ..core import ExposureStack, InputError
+from ..core.exposures import masked_medians
 from ._point_model import PointModel
 from ._restorer import Restoration, Restorer
 from ._stops import check_positive, check_stops

@@ -20,15 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import (
-    DEPTH_FLOOR,
-    ExposureStack,
-    ForwardModel,
-    LinearEstimator,
-    Precision,
-    kernel_fwhm,
-    likelihood_variances,
-)
+from ..core import ExposureStack, kernel_fwhm
+from ..core.estimate import LinearEstimator, Precision
+from ..core.forward import DEPTH_FLOOR, ForwardModel
+from ..core.outliers import likelihood_variances
 from ._coadd import coadd_psf, inverse_variance_coadd
 from ._psf_matched import psf_matched_coadd
 from ._restorer import Restoration, Restorer
@@ -109,7 +104,7 @@ class PsfMatchedCoadd(Restorer):
 class WienerFilter(Restorer):
     """Regularised generalised least squares at the target PSF, with masks.
 
-    The estimate of `~lsst.astroclearnet.core.LinearEstimator` at one
+    The estimate of ``core.estimate.LinearEstimator`` at one
     strength, with weights from variances that do not follow the noise of the
     pixels themselves.
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from ..core import ExposureStack, masked_medians
+from ..core import ExposureStack
+from ..core.exposures import masked_medians
 
 
 def noise_unit(stack: ExposureStack) -> float:

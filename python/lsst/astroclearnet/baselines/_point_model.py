@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import ExposureStack, ForwardModel, InputError
+from ..core import ExposureStack, InputError
+from ..core.forward import ForwardModel
 
 _MIN_SENSITIVITY = 1e-3
 """Response to a latent pixel, relative to the best one, below which it is

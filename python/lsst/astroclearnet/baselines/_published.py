@@ -21,7 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..core import ExposureStack, InputError, huber, make_generator, masked_medians
+from ..core import ExposureStack, InputError
+from ..core.estimate import huber
+from ..core.exposures import masked_medians
+from ..core.tiles import make_generator
 from ._networks import descend, noise_unit
 from ._point_model import PointModel
 from ._restorer import Restoration, Restorer

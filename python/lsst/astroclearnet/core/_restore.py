@@ -18,16 +18,10 @@ import numpy as np
 import torch
 
 from ._errors import InputError
-from ._exposure_source import StackSource
-from ._exposure_stack import ExposureStack
-from ._fit import ProgressCallback
-from ._flux_unit import restore_unit
 from ._options import NoiseOptions, RestoreOptions
-from ._plain_arrays import ArrayLike, as_tensor, require_plain
-from ._positions import PixelPositions
-from ._restore_exposures import restore_exposures
-from ._result import StackResult
-from ._tiling import Tile
+from .estimate import ProgressCallback
+from .exposures import ArrayLike, ExposureStack, PixelPositions, StackSource, Tile, as_tensor, require_plain
+from .tiles import StackResult, restore_exposures, restore_unit
 
 
 def restore(  # noqa: PLR0913

@@ -1,0 +1,346 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Noise of blank sky, held against the variances that were given."""
+
+from __future__ import annotations
+
+__all__ = (
+    "SkyNoise",
+    "log_sky_noise",
+    "measure_sky_noise",
+)
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterable
+
+import torch
+
+from ..estimate import LinearEstimator, Precision
+from ..exposures import free_plane, is_blank, model_variances, second_difference
+from ..forward import ForwardModel, Part
+
+_LOG = logging.getLogger(__name__)
+
+_STRENGTH = 1e-3
+"""Strength of the estimate that exposures are compared with."""
+
+_PRECISION = Precision(light=1e-2, noise=0.05)
+"""Of this estimate."""
+
+_BLOCK = 16
+"""Side in pixels of the blocks of the patch in which noise is measured."""
+
+_LEAST_PIXELS = 64
+"""Number of pixels of blank sky from which a block counts."""
+
+_LEAST_BLOCKS = 7
+"""Number of blocks from which their median is known."""
+
+_CLIP = 2.5
+"""Deviation, in sigma, that larger ones are taken for."""
+
+_NUM_STEPS = 20
+"""Iterations of the robust variance; each leaves a tenth of the error."""
+
+_REACH = 5
+"""Side, in blocks, of the surroundings whose median is the local noise: a
+trail crosses fewer than half of them."""
+
+_LARGEST_ERROR = 0.1
+"""Relative error of the variance of an exposure that is none of its plane."""
+
+_LARGEST_LOCAL_ERROR = 0.3
+"""The same for a part of an exposure, where less is known of the sky."""
+
+_SIGNIFICANCE = 5.0
+"""Significance, in standard deviations, of an error that is believed."""
+
+_NUM_MEASURES, _LEFT, _FINEST = 3, 1, 2
+"""Number of measures of noise, and which are those of residuals and of their
+second differences."""
+
+_CORRELATED = 3.0
+"""Variance of a robust variance, times the number of pixels: 2.4 for white
+noise, and a little more for differences of neighbours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SkyNoise:
+    """What blank sky tells of the variances of exposures.
+
+    Attributes
+    ----------
+    ratio
+        Shape (n,), measured variance of blank sky over the given one; NaN
+        where there is not enough of it.
+    sigma
+        Shape (n,), its standard deviation.
+    factor
+        Shape (n, rows, columns), what variances are to be multiplied with in
+        each block of 16 pixels of the patch; 1 where they are believed.
+    bias
+        Shape (n,), by how much a mean weighted with the given variances would
+        have been too low, in sigma of a pixel: they hold the noise of their
+        own pixels, which is removed.
+    smoothed
+        Shape (n,), bool, planes that held it in a way that could only be
+        smoothed away.
+    """
+
+    ratio: torch.Tensor
+    sigma: torch.Tensor
+    factor: torch.Tensor
+    bias: torch.Tensor
+    smoothed: torch.Tensor
+
+    @classmethod
+    def nothing(cls, num_exposures: int) -> SkyNoise:
+        """Return what is known before anything is measured.
+
+        Parameters
+        ----------
+        num_exposures
+            Number of exposures of the patch.
+
+        Returns
+        -------
+        noise : `SkyNoise`
+            One that believes all variances.
+        """
+        return cls(
+            ratio=torch.full((num_exposures,), torch.nan),
+            sigma=torch.full((num_exposures,), torch.inf),
+            factor=torch.ones(num_exposures, 1, 1),
+            bias=torch.zeros(num_exposures),
+            smoothed=torch.zeros(num_exposures, dtype=torch.bool),
+        )
+
+    def rescale(self, part: Part) -> Part:
+        """Rescale the variances that blank sky shows to be wrong.
+
+        Parameters
+        ----------
+        part
+            A tile.
+
+        Returns
+        -------
+        rescaled : `Part`
+            The same with other variances, and noise accordingly.
+        """
+        factor = self.factor[part.exposures]
+        if bool((factor == 1.0).all()):
+            return part
+        rows, columns = _blocks(part, self.factor.shape[1:])
+        maps = factor[:, rows[:, None], columns].to(part.stack.device)
+        factors = part.model.sampling.look_up(maps)
+        factors = torch.where(factors > 0, factors, 1.0)
+        stack = part.stack
+        variances = torch.where(stack.good, stack.variances * factors, stack.variances)
+        noise = None if part.noise is None else part.noise * factors.sqrt().to(part.noise.device)
+        return dataclasses.replace(part, stack=stack.replace(variances=variances), noise=noise)
+
+
+def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
+    """Compare the noise of blank sky with the variances of the exposures.
+
+    The robust variance in blocks of the patch is taken of sums of 3x3 pixels,
+    of what an estimate from all exposures leaves of single ones, and of
+    second differences of that.  Sources, errors of the PSF and the background
+    make the first two too large, and noise that is correlated, as that of
+    resampled pixels, the last two too small, of which it hides in the
+    estimate: a plane is called wrong only as far as all say so.
+
+    Parameters
+    ----------
+    parts
+        Tiles that cover the patch, rescaled.
+    shape
+        Height and width of the patch in pixels.
+    known
+        What they were rescaled by.
+
+    Returns
+    -------
+    noise : `SkyNoise`
+        What was found, relative to the variances that were given.
+    """
+    num_exposures = len(known.ratio)
+    blocks = tuple(-(-size // _BLOCK) for size in shape)
+    totals = torch.zeros(2, _NUM_MEASURES, num_exposures, math.prod(blocks), dtype=torch.float64)
+    found = SkyNoise.nothing(num_exposures)
+    for part in parts:
+        _measure(part, blocks, totals, found)
+    numbers = totals[1]
+    ratios = torch.where(numbers >= _LEAST_PIXELS, totals[0] / numbers.clamp(min=1.0), torch.nan)
+    ratios = ratios * known.factor.expand(-1, *blocks).flatten(1)
+    factor = torch.ones(num_exposures, *blocks)
+    for t in range(num_exposures):
+        pixels = ratios[:, t]
+        measured = torch.isfinite(pixels).all(dim=0)
+        count = int(measured.sum())
+        if count < _LEAST_BLOCKS:
+            continue
+        medians = pixels[:, measured].quantile(0.5, dim=1)
+        ratio = float(_nearest_to_one(medians))
+        spread = (pixels[:, measured] - medians[:, None]).abs().quantile(0.5, dim=1) / medians
+        sigma = ratio * 1.2533 * 1.4826 * float(spread.max()) / count**0.5
+        found.ratio[t], found.sigma[t] = ratio, sigma
+        whole = (
+            ratio if abs(ratio - 1.0) > max(_LARGEST_ERROR * max(ratio, 1.0), _SIGNIFICANCE * sigma) else 1.0
+        )
+        local = _local_factor((pixels / whole).reshape(-1, *blocks), numbers[:, t].reshape(-1, *blocks))
+        factor[t] = (whole * local).float()
+    return dataclasses.replace(found, factor=factor)
+
+
+def log_sky_noise(noise: SkyNoise) -> None:
+    """Say which variances are not taken as they were given.
+
+    Parameters
+    ----------
+    noise
+        What was found.
+    """
+    for t, factor in enumerate(noise.factor.flatten(1)):
+        wrong = factor[factor != 1.0]
+        if len(wrong):
+            _LOG.warning(
+                "The variances of exposure %d do not fit the noise of its blank sky, which is %.2f times "
+                "as large: multiplied by %.2f to %.2f in %.0f %% of the patch.",
+                t,
+                float(noise.ratio[t]),
+                float(wrong.min()),
+                float(wrong.max()),
+                100.0 * len(wrong) / len(factor),
+            )
+        if bool(noise.smoothed[t]):
+            _LOG.warning(
+                "The variances of exposure %d follow the noise of its pixels, and not in proportion: "
+                "medians of neighbours are taken instead.",
+                t,
+            )
+
+
+def _blocks(part: Part, number: torch.Size | tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows and columns of blocks in which the pixels of a tile lie."""
+    regions = zip((part.tile.rows, part.tile.columns), number, strict=True)
+    rows, columns = ((torch.arange(r.start, r.stop) // _BLOCK).clamp(max=n - 1) for r, n in regions)
+    return rows, columns
+
+
+def _measure(part: Part, blocks: tuple[int, ...], totals: torch.Tensor, found: SkyNoise) -> None:
+    """Add variances of the blocks of a tile, times pixels, and pixels."""
+    stack, model = part.stack, part.model
+    pilot = LinearEstimator(model, stack.good / model_variances(stack))
+    latent = pilot.solve(stack.images, _STRENGTH, precision=_PRECISION)
+    rows, columns = _blocks(part, blocks)
+    index = torch.zeros(part.tile.shape)
+    # Those that the tile owns; 0 is off the patch.
+    index[part.tile.within] = (1.0 + rows[:, None] * blocks[1] + columns)[part.tile.within]
+    indices = model.sampling.look_up(index.to(stack.device)).expand_as(stack.images).cpu().long()
+    planes, predictions = [], []
+    for k, t in enumerate(part.exposures.tolist()):
+        prediction = model.predict(latent, part.exposures.new_tensor([k]).to(stack.device))[0]
+        freed = free_plane(stack.variances[k], stack.good[k], stack.images[k], prediction)
+        found.bias[t] = max(float(found.bias[t]), freed.bias, key=abs)
+        found.smoothed[t] |= freed.smoothed
+        planes.append(freed.variance)
+        predictions.append(prediction)
+    for k, t in enumerate(part.exposures.tolist()):
+        good, plane, prediction = stack.good[k], planes[k], predictions[k]
+        residual = torch.where(good, stack.images[k] - prediction, 0.0)
+        squares = _squares(stack.images[k], residual, plane, good)
+        inner = good & (squares[_FINEST] > 0)
+        if not bool(inner.any()):
+            continue
+        # Blank by the noise that there is, whatever the plane says.
+        typical = float(squares[_FINEST][inner].median()) / 0.4549
+        for which, square in enumerate(squares):
+            use = (inner & is_blank(prediction, plane * typical)).cpu()
+            add = _robust_variance(square.cpu()[use], indices[k][use], math.prod(blocks), typical)
+            number = torch.bincount(indices[k][use], minlength=math.prod(blocks) + 1)[1:]
+            share = _left_share(model, planes, stack.good, k) if which == _LEFT else 1.0
+            totals[0, which, t] += add / share * number
+            totals[1, which, t] += number
+
+
+def _squares(
+    image: torch.Tensor, residual: torch.Tensor, plane: torch.Tensor, good: torch.Tensor
+) -> torch.Tensor:
+    """Return squares of sums, residuals and their second differences.
+
+    Of shape (3, H, W), in units of their variance; 0 where one is not known.
+    """
+    if min(image.shape) < 3:
+        return torch.zeros(3, *image.shape, device=image.device)
+    whole = torch.nn.functional.max_pool2d((~good).float()[None], 3, stride=1)[0] == 0
+    kernel = plane.new_tensor([1.0, 4.0, 1.0])
+    kernel = (kernel[:, None] * kernel)[None, None]
+    expected = torch.nn.functional.conv2d(plane[None, None], kernel)[0, 0]
+    sums, expected_sums = 9.0 * torch.nn.functional.avg_pool2d(torch.stack([image, plane]), 3, stride=1)
+    inner = torch.stack([sums**2 / expected_sums, second_difference(residual) ** 2 / expected])
+    sums, differences = torch.nn.functional.pad(torch.where(whole, inner, 0.0), (1, 1, 1, 1))
+    return torch.stack([sums, residual**2 / plane, differences])
+
+
+def _left_share(model: ForwardModel, planes: list[torch.Tensor], good: torch.Tensor, exposure: int) -> float:
+    """Return the share of the noise of an exposure that is left."""
+    weights = torch.stack(
+        [
+            plane[use].median().reciprocal() if bool(use.any()) else plane.new_tensor(0.0)
+            for plane, use in zip(planes, good, strict=True)
+        ]
+    )
+    power = model.total_power(weights)
+    gain = 1.0 / (power + _STRENGTH * weights.sum() * model.inverse_target_power)
+    own = weights[exposure] * model.power(exposure) * gain
+    return float((1.0 - model.fold_transform(own * (2.0 - power * gain))).clamp(min=0.1))
+
+
+def _robust_variance(squares: torch.Tensor, index: torch.Tensor, number: int, start: float) -> torch.Tensor:
+    """Return variances of blocks, (number,), by Huber's second proposal."""
+    k = _CLIP
+    inside = math.erf(k / 2.0**0.5)
+    expected = inside - k * (2.0 / math.pi) ** 0.5 * math.exp(-0.5 * k**2) + k**2 * (1.0 - inside)
+    variance = torch.full((number + 1,), start, dtype=torch.float64)
+    values = squares.double()
+    count = torch.bincount(index, minlength=number + 1).clamp(min=1)
+    for _ in range(_NUM_STEPS):
+        clipped = torch.minimum(values / variance[index], values.new_tensor(k**2))
+        mean = torch.bincount(index, weights=clipped, minlength=number + 1) / count
+        variance = variance * torch.where(mean > 0, mean / expected, 1.0)
+    return variance[1:]
+
+
+def _nearest_to_one(ratios: torch.Tensor) -> torch.Tensor:
+    """Return what ratios, (k, ...), agree in: 1 where they differ."""
+    low, high = ratios.amin(dim=0), ratios.amax(dim=0)
+    return torch.where(low > 1.0, low, torch.where(high < 1.0, high, 1.0))
+
+
+def _local_factor(ratios: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return by what factor parts differ from the whole, (rows, columns)."""
+    half = _REACH // 2
+    padded = torch.nn.functional.pad(ratios, 4 * (half,), value=torch.nan)
+    around = padded.unfold(1, _REACH, 1).unfold(2, _REACH, 1).flatten(3)
+    medians = around.nanquantile(0.5, dim=3)
+    known = torch.isfinite(around).all(dim=0).sum(dim=2)
+    pixels = numbers[0][torch.isfinite(ratios[0])].median()
+    sigma = 1.2533 * (_CORRELATED / (pixels * known.clamp(min=1))).sqrt()
+    found = torch.nan_to_num(_nearest_to_one(medians), nan=1.0)
+    size = found.log().abs()
+    wrong = (
+        (size > math.log(1.0 + _LARGEST_LOCAL_ERROR))
+        & (size > _SIGNIFICANCE * sigma)
+        & (known >= _LEAST_BLOCKS)
+    )
+    return torch.where(wrong, found, 1.0)

@@ -1,0 +1,313 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+"""Photometry of the sources of a tile in each exposure, at one resolution."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ..forward import SettledPart
+from ._psf_matching import PsfMatcher
+
+_FAINTEST = 1e-6
+"""Transform of a filter, over the largest, that is nothing."""
+
+_SIGNIFICANCE = 10.0
+"""Signal-to-noise ratio, in all exposures, of a source that is compared.
+Noise that helps to select it then makes less than 1 %."""
+
+_MOST_SOURCES = 500
+"""Number of sources of a tile; more teach nothing new."""
+
+_SEARCH = 12
+"""Largest shift in pixels that is looked for."""
+
+_REFINEMENTS = 4
+"""Number of times that a shift is refined; the last ones are below 0.05."""
+
+_REFINED = 0.05
+"""Step in pixels that needs no other: what is left is linear."""
+
+_CLEARLY = 1.1
+"""Similarity, over that without a shift, from which on a shift is believed."""
+
+_LEAST_EXPOSURES = 2
+"""Of one there is nothing to compare."""
+
+_ROWS = 64
+"""Rows of which a median is taken at a time."""
+
+_STAR_TOLERANCE = 0.1
+"""Relative error of the ratio of the two fluxes of a star."""
+
+_SHARPEST = 1.6
+"""Factor by which a source may be sharper than a star."""
+
+_CROWDED = 4.0
+"""Light around a source over its own from which on it is that of another."""
+
+_ISOLATION = 1.5
+"""Light around a star, as the star would make it, that is still its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchedSources:
+    """Sources as all exposures show them, brought to one PSF.
+
+    Every figure is the same linear function of the light in all exposures:
+    those that agree have equal expectations, whatever the source is and
+    whatever selected it.
+
+    Attributes
+    ----------
+    fluxes
+        Shape (2, n, N), double, light within a narrow and a wide Gaussian,
+        less that of the surroundings.
+    gradients
+        Shape (2, n, N), its derivatives along rows and columns, of the
+        narrow one.
+    covariances
+        Shape (4, n, N), variances of the two fluxes, their covariance, and
+        the variance of a gradient.
+    offsets
+        Shape (2, n), shifts in pixels at which exposures were measured.
+    valid
+        Shape (n, N), bool, whether an exposure shows a source whole.
+    curvatures
+        Shape (2, N), Laplacians of the fluxes over the fluxes.
+    hessians
+        Shape (3, N), second derivatives of the narrow flux (along rows,
+        mixed, along columns), over the flux.
+    crowding
+        Shape (N,), light around a source over its own, at least 1.
+    is_star
+        Shape (N,), bool, whether a source is as narrow as a star and alone.
+    psf_variances
+        Shape (n,), variances of the PSFs along an axis, in square pixels.
+    """
+
+    fluxes: torch.Tensor
+    gradients: torch.Tensor
+    covariances: torch.Tensor
+    offsets: torch.Tensor
+    valid: torch.Tensor
+    curvatures: torch.Tensor
+    hessians: torch.Tensor
+    crowding: torch.Tensor
+    is_star: torch.Tensor
+    psf_variances: torch.Tensor
+
+    def select(self, chosen: torch.Tensor) -> MatchedSources:
+        """Return some of the sources of a tile.
+
+        Parameters
+        ----------
+        chosen
+            Shape (N,), bool.
+
+        Returns
+        -------
+        sources : `MatchedSources`
+            These sources.
+        """
+        whole = ("offsets", "psf_variances")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return MatchedSources(**{k: v if k in whole else v[..., chosen] for k, v in values.items()})
+
+
+@torch.no_grad()
+def measure_sources(settled: SettledPart) -> MatchedSources:
+    """Measure the sources that a tile owns in all exposures.
+
+    Parameters
+    ----------
+    settled
+        The tile.
+
+    Returns
+    -------
+    sources : `MatchedSources`
+        Figures on the CPU; there may be none.
+    """
+    matcher = PsfMatcher(settled)
+    number = matcher.stack.num_exposures
+    spectra = [matcher.spectrum(t) for t in range(number)]
+    maps = [matcher.image(spectrum, matcher.filters[0]) for spectrum in spectra]
+    variances, valid, ratios = zip(*(matcher.noise(t) for t in range(number)), strict=True)
+    reference, information = _combine(maps, variances, valid)
+    significance = reference * information.sqrt()
+    places = _find(matcher, settled, significance, valid)
+    scene = _Scene._build(matcher, reference, places)
+    known = torch.stack([one[places] for one in valid])
+    measured = []
+    for t, spectrum in enumerate(spectra):
+        start = _coarse_shift(maps[t] * variances[t].rsqrt() * valid[t], significance)
+        measured.append(scene._measure(spectrum, start, known[t]))
+    offsets, fluxes, gradients = zip(*measured, strict=True)
+    noise = [ratio[:, None] * one[places].double() for one, ratio in zip(variances, ratios, strict=True)]
+    crowding = (matcher.surroundings(reference)[places].double() / scene.flux).clamp(min=1.0)
+    ratio, curvature = _star_shape(matcher)
+    width = scene.wide / scene.flux / ratio
+    # What is on the flank of a greater source has no light of its own.
+    peaked = (scene.curvatures < 0).all(dim=0) & (scene.curvatures[0] > _SHARPEST * curvature)
+    peaked &= (scene.hessians[[0, 2]] < 0).all(dim=0) & (width > 1.0 / _SHARPEST) & (crowding < _CROWDED)
+    sources = MatchedSources(
+        fluxes=torch.stack(fluxes, dim=1).cpu(),
+        gradients=torch.stack(gradients, dim=1).cpu(),
+        covariances=torch.stack(noise, dim=1).cpu(),
+        offsets=torch.stack(offsets, dim=1).cpu(),
+        valid=known.cpu(),
+        curvatures=scene.curvatures.cpu(),
+        hessians=scene.hessians.cpu(),
+        crowding=crowding.cpu(),
+        is_star=(((width - 1.0).abs() < _STAR_TOLERANCE) & (crowding < _ISOLATION)).cpu(),
+        psf_variances=matcher.psf_sigma.double().cpu() ** 2,
+    )
+    return sources.select(peaked.cpu())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scene:
+    """The sources of all exposures together, at given places."""
+
+    matcher: PsfMatcher
+    places: tuple[torch.Tensor, torch.Tensor]
+    flux: torch.Tensor
+    wide: torch.Tensor
+    slopes: torch.Tensor
+    curvatures: torch.Tensor
+    hessians: torch.Tensor
+
+    @classmethod
+    def _build(
+        cls, matcher: PsfMatcher, reference: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]
+    ) -> _Scene:
+        """Measure the reference, (Hl, Wl), and its derivatives."""
+        narrow = matcher.model.transform(reference)
+        first, second = matcher.filters
+        seen = first.abs() > _FAINTEST * first.abs().max()
+        wide = narrow * torch.where(seen, second / torch.where(seen, first, 1.0), 1.0)
+        ky, kx, square = matcher.ky, matcher.kx, -4.0 * math.pi**2
+
+        def at(spectrum: torch.Tensor, factor: torch.Tensor | float = 1.0) -> torch.Tensor:
+            return matcher.image(spectrum, factor)[places].double()
+
+        flux, wide_flux = at(narrow), at(wide)
+        return cls(
+            matcher=matcher,
+            places=places,
+            flux=flux,
+            wide=wide_flux,
+            slopes=torch.stack([at(narrow, 2j * math.pi * k) for k in (ky, kx)]) / flux,
+            curvatures=torch.stack(
+                [at(narrow, square * matcher.power) / flux, at(wide, square * matcher.power) / wide_flux]
+            ),
+            hessians=torch.stack([at(narrow, square * a * b) for a, b in ((ky, ky), (ky, kx), (kx, kx))])
+            / flux,
+        )
+
+    def _measure(
+        self, spectrum: torch.Tensor, start: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Measure an exposure where it shows the sources.
+
+        Return its shift, (2,), the fluxes, (2, N), and gradients, (2, N).
+        """
+        matcher, shift = self.matcher, start
+        for remaining in reversed(range(_REFINEMENTS)):
+            angle = 2.0 * math.pi * (shift[0] * matcher.ky + shift[1] * matcher.kx)
+            moved = spectrum * torch.polar(torch.ones_like(angle), angle)
+            fluxes = self._at(moved, matcher.filters)
+            slopes = [2j * math.pi * k * matcher.filters[0] for k in (matcher.ky, matcher.kx)]
+            gradients = self._at(moved, slopes)
+            step = self._step(gradients / fluxes[0], valid & (fluxes[0] > 0))
+            if float(step.norm()) < _REFINED or not remaining:
+                break
+            shift = (shift + step.to(shift)).clamp(-_SEARCH - 1, _SEARCH + 1)
+        return shift.double(), fluxes, gradients
+
+    def _at(self, spectrum: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([self.matcher.image(spectrum, factor)[self.places].double() for factor in factors])
+
+    def _step(self, slopes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return the median shift of sources from relative gradients."""
+        yy, yx, xx = self.hessians
+        determinant = yy * xx - yx**2
+        change = self.slopes - slopes
+        shifts = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]]) / determinant
+        # Maxima alone have a place; others are on the flanks of greater ones.
+        use = valid & (yy < 0) & (determinant > 0)
+        if not bool(use.any()):
+            return torch.zeros(2, dtype=slopes.dtype, device=slopes.device)
+        return shifts[:, use].median(dim=1).values.clamp(-2.0, 2.0)
+
+
+def _combine(
+    maps: Sequence[torch.Tensor], variances: Sequence[torch.Tensor], valid: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the median of maps, and the sum of their inverse variances.
+
+    A median, so that what a single exposure shows is no source.
+    """
+    median, information = torch.zeros_like(maps[0]), torch.zeros_like(maps[0])
+    for variance, here in zip(variances, valid, strict=True):
+        information += here / variance
+    for rows in torch.arange(len(median), device=median.device).split(_ROWS):
+        here = torch.stack([one[rows] for one in valid])
+        values = torch.stack([one[rows] for one in maps]).masked_fill_(~here, torch.inf).sort(dim=0).values
+        count = here.sum(dim=0, keepdim=True)
+        low, high = ((count - 1).clamp(min=0) // 2), count // 2
+        high = torch.minimum(high, (count - 1).clamp(min=0))
+        middle = 0.5 * (values.gather(0, low) + values.gather(0, high))
+        median[rows] = torch.where(count > 0, middle, 0.0)[0]
+    return median, information
+
+
+def _find(
+    matcher: PsfMatcher, settled: SettledPart, significance: torch.Tensor, valid: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows and columns of the sources on the latent grid."""
+    radius = max(1, round(matcher.sigma))
+    highest = torch.nn.functional.max_pool2d(significance[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    inside = torch.zeros(settled.part.tile.shape, device=significance.device)
+    inside[settled.part.tile.within] = 1.0
+    owned = matcher.model.embed(inside) > 0
+    number = sum(one.to(torch.int16) for one in valid)
+    peaks = (significance == highest) & (significance > _SIGNIFICANCE) & owned & (number >= _LEAST_EXPOSURES)
+    rows, columns = peaks.nonzero(as_tuple=True)
+    brightest = significance[rows, columns].argsort(descending=True)[:_MOST_SOURCES]
+    return rows[brightest], columns[brightest]
+
+
+def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return the shift of an image in units of its noise, in whole pixels.
+
+    It is zero unless another makes them clearly more similar.
+    """
+    # No source counts for more than many others.
+    one, other = (torch.fft.rfft2(data.clamp(0.0, _SIGNIFICANCE)) for data in (image, reference))
+    similarity = torch.fft.irfft2(one * other.conj(), s=image.shape)
+    reach = min(_SEARCH, (min(image.shape) - 1) // 2)
+    lags = torch.arange(-reach, reach + 1, device=image.device)
+    near = similarity[lags[:, None], lags]
+    best = int(near.argmax())
+    if float(near.flatten()[best]) < _CLEARLY * float(near[reach, reach]):
+        return torch.zeros(2, device=image.device)
+    return torch.stack([lags[best // len(lags)], lags[best % len(lags)]]).float()
+
+
+def _star_shape(matcher: PsfMatcher) -> tuple[float, float]:
+    """Return the wide over the narrow flux of a star, and its curvature."""
+    star, fold = matcher.star, matcher.model.fold_transform
+    narrow, wide = (float(fold(psi * star)) for psi in matcher.filters)
+    bent = float(fold(-4.0 * math.pi**2 * matcher.power * matcher.filters[0] * star))
+    return wide / narrow, bent / narrow

@@ -1,0 +1,225 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+"""Exposures brought to one PSF."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..estimate import LinearEstimator, Precision
+from ..exposures import fwhm_to_sigma, kernel_fwhm
+from ..forward import ForwardModel, SettledPart
+
+_PILOT_STRENGTH = 1e-3
+"""Strength of the estimate that stands in for pixels that are not good."""
+
+_PILOT_PRECISION = Precision(light=0.03, noise=0.1)
+"""Its precision, which matters where pixels are not good alone."""
+
+_SIZES = (1.3, 2.0)
+"""Standard deviations of stars as they are measured, over that of the widest
+PSF.  The first is close to what makes the least noise; the more the second
+differs, the less an error of a PSF passes for one of the flux scale."""
+
+_SKY_SIZE = 4.0
+"""Standard deviation, over that of the widest PSF, of the surroundings that
+are subtracted."""
+
+_WIDEST = 1.6
+"""Width over the median of all beyond which a PSF does not set the resolution
+at which all are compared."""
+
+_FLOOR = 1e-6
+"""Power of a PSF beside the target PSF below which it is not undone."""
+
+_MISSING = 0.05
+"""Share of the noise of a measurement that may be that of pixels which are not
+good; the light that they lose is then less than a tenth."""
+
+
+class PsfMatcher:
+    """Brings exposures of a tile to one PSF.
+
+    With the PSF f(t), a functional psi of the light of the sky is
+
+        psi * R + (psi / f(t)) * (y(t) - k(t) * R)
+
+    for any image R: it cancels but where pixels are not good.
+
+    Parameters
+    ----------
+    settled
+        The tile.
+
+    Attributes
+    ----------
+    stack
+        The exposures.
+    model
+        Their forward model.
+    good
+        Shape (n, h, w), bool, usable pixels, with those that were rejected:
+        there it may be the exposure that is wrong.
+    sigma
+        Standard deviation in pixels of the widest PSF that sets the
+        resolution.
+    psf_sigma
+        Shape (n,), standard deviations of the PSFs in pixels.
+    ky, kx, power
+        Shape (Hl, Wl // 2 + 1), frequencies and the square of their size.
+    filters
+        Two of shape (Hl, Wl // 2 + 1), transforms of what measures the narrow
+        and the wide flux.
+    star
+        Shape (Hl, Wl // 2 + 1), transform of a star of unit flux as
+        `spectrum` returns it.
+    """
+
+    def __init__(self, settled: SettledPart) -> None:
+        part = settled.part
+        self.stack, self.model = part.stack, part.model
+        self.good = self.stack.good | settled.rejected
+        widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in self.stack.psfs]
+        self.psf_sigma = fwhm_to_sigma(1.0) * torch.tensor(widths, device=self.good.device)
+        used = self.psf_sigma[self.good.any(dim=(1, 2))]
+        self.sigma = float(used[used <= _WIDEST * used.median()].max())
+        ky, kx = _frequencies(self.model, self.good.device)
+        self.ky, self.kx, self.power = ky, kx, ky**2 + kx**2
+        sky = self._gaussian(_SKY_SIZE)
+        self.filters = [self._gaussian(size) - sky for size in _SIZES]
+        self._variances = settled.variances
+        self._inverse = self.model.target_transform * self.model.inverse_target_power
+        self.star = self._inverse * self.model.target_transform
+        estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
+        self._latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
+        self._transform = self.model.transform(self._latent)
+
+    def _gaussian(self, size: float) -> torch.Tensor:
+        return torch.exp(-2.0 * (math.pi * size * self.sigma) ** 2 * self.power)
+
+    def _undo(self, t: int) -> torch.Tensor:
+        """Return what undoes the PSF of an exposure."""
+        otf = self.model.mean_otfs[t]
+        return self._inverse * otf.conj() / (otf.abs() ** 2 + _FLOOR)
+
+    def spectrum(self, t: int) -> torch.Tensor:
+        """Return the transform of the sky as one exposure shows it.
+
+        Parameters
+        ----------
+        t
+            Index of the exposure.
+
+        Returns
+        -------
+        spectrum : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1), complex, without a PSF: of use times one
+            of the filters alone.
+        """
+        index = torch.tensor([t], device=self.good.device)
+        residual = self.stack.images[t] - self.model.predict(self._latent, index)[0]
+        image = self.model.sampling.adjoint((residual * self.good[t] / self._area(t))[None], index)[0]
+        seen = self.model.filtered(self.model.transform(image))
+        return self._inverse * self._transform + self._undo(t) * seen
+
+    def noise(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the noise of what is measured of one exposure.
+
+        Parameters
+        ----------
+        t
+            Index of the exposure.
+
+        Returns
+        -------
+        variance : `torch.Tensor`
+            Shape latent_shape, variance of the narrow flux.
+        whole : `torch.Tensor`
+            Shape latent_shape, bool, whether hardly a pixel misses.
+        ratios : `torch.Tensor`
+            Shape (4,), double, variances of both fluxes, their covariance,
+            and the variance of a gradient of the narrow one, over the former.
+        """
+        index = torch.tensor([t], device=self.good.device)
+        kernels = [self.model.filtered(psi * self._undo(t)) for psi in self.filters]
+        area = self._area(t)
+        inside = self.good[t]
+        presence = self.model.embed(self.model.sampling.mean(inside.float()[None], index)[0].clamp(0, 1))
+        # Noise of pixels that are not good is taken for that of their
+        # surroundings.
+        density = inside * self._variances[t] / area
+        density = self.model.embed(self.model.sampling.mean(density[None], index)[0])
+        squared = self.model.transform(self.model.inverse_transform(kernels[0]) ** 2)
+        total = float(squared[0, 0].real)
+        share = self._convolve(squared / total, 1.0 - presence)
+        variance = self._convolve(squared, density) / (1.0 - share).clamp(min=_MISSING)
+        first, second = (kernel.abs() ** 2 for kernel in kernels)
+        energies = torch.stack(
+            [
+                self.model.fold_transform(one)
+                for one in (
+                    first,
+                    second,
+                    (kernels[0] * kernels[1].conj()).real,
+                    2.0 * math.pi**2 * first * self.power,
+                )
+            ]
+        )
+        # Rounding may leave anything off the exposure.
+        floor = torch.finfo(variance.dtype).eps * variance.max().clamp(min=1e-30)
+        return variance.clamp(min=float(floor)), share < _MISSING, (energies / energies[0]).double()
+
+    def _area(self, t: int) -> torch.Tensor:
+        area = self.model.sampling.area
+        area = area[t] if area.ndim else area
+        return torch.where(area > 0, area, 1.0)
+
+    def _convolve(self, kernel: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return self.model.inverse_transform(kernel * self.model.transform(image))
+
+    def surroundings(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the light around each pixel.
+
+        Parameters
+        ----------
+        image
+            Shape latent_shape, narrow fluxes.
+
+        Returns
+        -------
+        light : `torch.Tensor`
+            Shape latent_shape, equal to the flux for a star that is alone.
+        """
+        transform = self.model.transform(image.clamp(min=0.0))
+        return self.image(transform, self._gaussian(_SKY_SIZE)) * (1.0 + (_SKY_SIZE / _SIZES[0]) ** 2)
+
+    def image(self, spectrum: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
+        """Return an image from its transform.
+
+        Parameters
+        ----------
+        spectrum
+            Shape (Hl, Wl // 2 + 1).
+        factor
+            Shape (Hl, Wl // 2 + 1), what it is multiplied with before.
+
+        Returns
+        -------
+        image : `torch.Tensor`
+            Shape latent_shape.
+        """
+        return self.model.inverse_transform(spectrum * factor)
+
+
+def _frequencies(model: ForwardModel, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    height, width = model.latent_shape
+    ky = torch.fft.fftfreq(height, device=device)[:, None]
+    kx = torch.fft.rfftfreq(width, device=device)[None, :]
+    return ky.expand(-1, width // 2 + 1), kx.expand(height, -1)

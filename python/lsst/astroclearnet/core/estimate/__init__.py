@@ -1,0 +1,59 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The sky, estimated: linear filters, the network, debiasing."""
+
+from ._bank import FilterBank
+from ._debias import Closure
+from ._estimator import Estimate, Estimator
+from ._fit import FitHistory, ProgressCallback, fit_network
+from ._linear import LinearEstimator
+from ._losses import huber
+from ._network import MixingNetwork
+from ._precision import Precision
+from ._samples import TrainingSample, deal_folds, draw_windows, make_samples
+from ._smooth_light import SmoothLight
+from ._solves import SolveStatus, collect_solves, record_solve
+from ._star_image import star_departure, star_image, strength_for_departure
+from ._target_psf import (
+    gaussian_pair_limit,
+    linear_departure,
+    linear_noise,
+    psf_fit_scatter,
+    suggest_target_fwhm,
+)
+
+__all__ = (
+    "Closure",
+    "Estimate",
+    "Estimator",
+    "FilterBank",
+    "FitHistory",
+    "LinearEstimator",
+    "MixingNetwork",
+    "Precision",
+    "ProgressCallback",
+    "SmoothLight",
+    "SolveStatus",
+    "TrainingSample",
+    "collect_solves",
+    "deal_folds",
+    "draw_windows",
+    "fit_network",
+    "gaussian_pair_limit",
+    "huber",
+    "linear_departure",
+    "linear_noise",
+    "make_samples",
+    "psf_fit_scatter",
+    "record_solve",
+    "star_departure",
+    "star_image",
+    "strength_for_departure",
+    "suggest_target_fwhm",
+)

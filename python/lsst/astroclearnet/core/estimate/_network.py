@@ -1,0 +1,162 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The network: a function from the exposures to the restored image."""
+
+from __future__ import annotations
+
+__all__ = ("MixingNetwork",)
+
+import torch
+from torch import nn
+
+from .._options import NetworkOptions
+from ._bank import FilterBank
+
+_REACH = 3
+"""Pixels from which the weights of a pixel follow, in either direction."""
+
+_STRIP = 64
+"""Rows that are worked on at once where no gradients are asked for."""
+
+
+class MixingNetwork(nn.Module):
+    """Mix, pixel by pixel, linear estimates of several strengths.
+
+    The first layer of AstroClearNet (Sukurdeep, Navarro & Budavari 2025,
+    arXiv 2504.06463), parallel depth-wise convolutions over the exposures,
+    is here a bank of depth-wise filters that the PSFs and variances fix: the
+    regularised estimates of `LinearEstimator`.  What is learned is how to
+    combine them: three small convolutional layers turn the bank, in units of
+    its noise, into weights that are positive and sum to 1 in every pixel.
+    The image is the bank weighted with them, so flux is conserved, and the
+    result follows a common scale of exposures and errors exactly.
+
+    The layers correct a starting point: an estimate is preferred to the next
+    smoother one where the two differ significantly in the neighbourhood.
+
+    Parameters
+    ----------
+    options
+        Size of the network.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        num_strengths = len(options.strengths)
+        hidden = options.hidden_channels
+        self._non_negative = options.non_negative
+        self.layers = nn.Sequential(
+            _convolution(2 * num_strengths, hidden, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            _convolution(hidden, hidden, 3, padding=2, dilation=2),
+            nn.LeakyReLU(0.1),
+            _convolution(hidden, num_strengths, 1),
+        )
+        self.sky_level = nn.Parameter(torch.zeros(()))
+        """Level below which there is no light, in units of the noise of the
+        smoothest estimate."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of learned parameters (`int`)."""
+        return sum(p.numel() for p in self.parameters())
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw the initial parameters.
+
+        Parameters
+        ----------
+        generator
+            Source of random numbers, on the CPU.
+        """
+        with torch.no_grad():
+            for layer in self.layers:
+                if isinstance(layer, nn.Conv2d):
+                    fan_in = layer.weight[0].numel()
+                    draw = torch.randn(layer.weight.shape, generator=generator)
+                    layer.weight.copy_(draw * (2.0 / fan_in) ** 0.5)
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+            # The starting point is hardly corrected at first.
+            self.layers[-1].weight.mul_(0.1)  # type: ignore[operator]
+            self.sky_level.zero_()
+
+    def mixture(self, bank: FilterBank) -> torch.Tensor:
+        """Return the weights of the estimates of a bank.
+
+        Parameters
+        ----------
+        bank
+            The bank, with s estimates.
+
+        Returns
+        -------
+        weights : `torch.Tensor`
+            Shape ``(s, *latent_shape)``, positive, sum 1.
+        """
+        if torch.is_grad_enabled():
+            correction = self.layers(bank.features[None])[0]
+        else:
+            correction = self._correct_strips(bank.features)
+        return torch.softmax(bank.log_prior + correction, dim=0)
+
+    def _correct_strips(self, features: torch.Tensor) -> torch.Tensor:
+        """Apply the layers to some rows at a time, which takes less memory."""
+        strips = []
+        height = features.shape[1]
+        for start in range(0, height, _STRIP):
+            stop = min(start + _STRIP, height)
+            first, last = max(start - _REACH, 0), min(stop + _REACH, height)
+            strips.append(self.layers(features[None, :, first:last])[0, :, start - first : stop - first])
+        return torch.cat(strips, dim=1)
+
+    def combine(self, weights: torch.Tensor, bank: FilterBank) -> torch.Tensor:
+        """Return the image that weights make of a bank.
+
+        Parameters
+        ----------
+        weights
+            Shape ``(s, *latent_shape)``, from `mixture`.
+        bank
+            The bank.
+
+        Returns
+        -------
+        image : `torch.Tensor`
+            Shape latent_shape, nowhere below the sky level where the network
+            is non-negative.
+        """
+        image = (weights * bank.estimates).sum(dim=0)
+        if not self._non_negative:
+            return image
+        level = self.sky_level * bank.unit
+        return torch.relu(image - level) + level
+
+    def forward(self, bank: FilterBank) -> torch.Tensor:
+        """Return the restored image.
+
+        Parameters
+        ----------
+        bank
+            The bank.
+
+        Returns
+        -------
+        image : `torch.Tensor`
+            Shape latent_shape.
+        """
+        return self.combine(self.mixture(bank), bank)
+
+
+def _convolution(inputs: int, outputs: int, size: int, **options: int) -> nn.Conv2d:
+    """Return a layer without parameters: they are drawn from a generator."""
+    layer: nn.Conv2d = nn.utils.skip_init(
+        nn.Conv2d, inputs, outputs, size, padding_mode="replicate", **options
+    )
+    return layer.to(memory_format=torch.channels_last)

@@ -1,0 +1,131 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What iterative solves reached."""
+
+from __future__ import annotations
+
+__all__ = (
+    "SolveStatus",
+    "collect_solves",
+    "record_solve",
+)
+
+import contextlib
+import contextvars
+import dataclasses
+import logging
+from collections.abc import Iterator, MutableMapping
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveStatus:
+    """What iterative solves of one kind reached.
+
+    Attributes
+    ----------
+    num_solves
+        Number of solves.
+    num_unconverged
+        Number of those that stopped at their bound on steps.
+    max_steps
+        Largest number of steps that one of them made.
+    max_residual
+        Largest residual at the end, in units of the tolerance: at most 1
+        where all converged, and NaN where one of them is.
+    """
+
+    num_solves: int = 0
+    num_unconverged: int = 0
+    max_steps: int = 0
+    max_residual: float = 0.0
+
+    @property
+    def converged(self) -> bool:
+        """Whether all solves converged (`bool`)."""
+        return not self.num_unconverged
+
+    def __add__(self, other: SolveStatus) -> SolveStatus:
+        residuals = (self.max_residual, other.max_residual)
+        return SolveStatus(
+            num_solves=self.num_solves + other.num_solves,
+            num_unconverged=self.num_unconverged + other.num_unconverged,
+            max_steps=max(self.max_steps, other.max_steps),
+            # NaN is larger than any number.
+            max_residual=max(residuals, key=lambda value: (value != value, value)),
+        )
+
+
+type _Record = MutableMapping[str, SolveStatus]
+
+_RECORD: contextvars.ContextVar[_Record | None] = contextvars.ContextVar("solves", default=None)
+
+
+@contextlib.contextmanager
+def collect_solves() -> Iterator[dict[str, SolveStatus]]:
+    """Collect what the iterative solves of a block of code reach.
+
+    Yields
+    ------
+    solves : `dict` [`str`, `SolveStatus`]
+        What was reached so far, by the kind of solve.  Those that did not
+        converge are warned of at the end of the block.
+    """
+    solves: dict[str, SolveStatus] = {}
+    token = _RECORD.set(solves)
+    try:
+        yield solves
+    finally:
+        _RECORD.reset(token)
+        for kind, status in solves.items():
+            _warn(kind, status)
+
+
+def record_solve(kind: str, *, steps: int, residual: float) -> SolveStatus:
+    """Record what an iterative solve reached.
+
+    Outside of `collect_solves` one that did not converge is warned of at
+    once.
+
+    Parameters
+    ----------
+    kind
+        What was solved for, one of the keys that `collect_solves` gives.
+    steps
+        Number of steps that were made.
+    residual
+        What was left at the end, in units of the tolerance; the solve
+        converged if it is at most 1.
+
+    Returns
+    -------
+    status : `SolveStatus`
+        The same of this solve.
+    """
+    status = SolveStatus(1, int(not residual <= 1.0), steps, residual)
+    solves = _RECORD.get()
+    if solves is None:
+        _warn(kind, status)
+    else:
+        solves[kind] = solves.get(kind, SolveStatus()) + status
+    return status
+
+
+def _warn(kind: str, status: SolveStatus) -> None:
+    if not status.converged:
+        _LOG.warning(
+            "%d of %d solves (%s) did not converge: the worst ended at %.3g times the tolerance, "
+            "the longest after %d steps.",
+            status.num_unconverged,
+            status.num_solves,
+            kind,
+            status.max_residual,
+            status.max_steps,
+        )

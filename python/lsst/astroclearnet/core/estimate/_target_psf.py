@@ -1,0 +1,207 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Choice of the target PSF from what the exposures can deliver."""
+
+from __future__ import annotations
+
+__all__ = (
+    "gaussian_pair_limit",
+    "linear_departure",
+    "linear_noise",
+    "psf_fit_scatter",
+    "suggest_target_fwhm",
+)
+
+import math
+
+import numpy as np
+import torch
+
+from .._errors import InputError
+from .._options import ClosureOptions
+from ..exposures import fwhm_to_sigma, kernel_fwhm
+from ..forward import ForwardModel
+from ._star_image import star_departure, star_image, strength_for_departure
+
+_GRID = 96
+"""Side, in pixels, of the grid of spatial frequencies; larger for large
+PSFs."""
+
+_MIN_FWHM = 2.5
+"""A narrower Gaussian is not well sampled."""
+
+_DEPARTURE_MARGIN = 1.05
+"""Departure that a suggested target may reach, over the one asked for."""
+
+
+def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+    """Return the noise of the linear image at a target PSF.
+
+    Its penalty is the one that `restore` chooses by default: the strongest
+    that keeps stars at the target PSF within 0.4 % of their peak.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P), sum 1.
+    levels
+        Shape (n,), variance of the blank sky in each exposure.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+
+    Returns
+    -------
+    noise : `float`
+        Blank-sky rms of the linear image over that of the inverse-variance
+        coadd, at full depth.
+    """
+    return _noise(*_linear_estimate(psfs, levels, target_fwhm))
+
+
+def linear_departure(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+    """Return how far stars in the linear image are from a target PSF.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P), sum 1.
+    levels
+        Shape (n,), variance of the blank sky in each exposure.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+
+    Returns
+    -------
+    departure : `float`
+        Largest difference between the image of a star and the target PSF,
+        over the peak: that of `ClosureOptions`, or more where the target is
+        too sharp for the exposures.
+    """
+    return star_departure(*_linear_estimate(psfs, levels, target_fwhm))
+
+
+def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+    """Return how much worse a plain PSF fit is than the best possible one.
+
+    The flux of a faint star is fitted on the linear image with the target PSF
+    and equal weights, as if the noise were white there.  With G the transform
+    of the target PSF, S the spectrum of the noise, R the transform of the
+    image of a star and w the inverse of the variances, the flux has a
+    variance of int(G^2 S) / (int(G R))^2; the Cramer-Rao bound of all
+    exposures together is 1 / sum(w f^2) over exposures and pixels (Zackay and
+    Ofek 2017, ApJ 836, 187).
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P), sum 1.
+    levels
+        Shape (n,), variance of the blank sky in each exposure.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+
+    Returns
+    -------
+    scatter : `float`
+        Standard deviation of the flux over its Cramer-Rao bound, at least 1.
+        For a Gaussian PSF of standard deviation s common to all exposures
+        and a target of t it is t^2 / (s sqrt(2 t^2 - s^2)), where 2 t^2 > s^2
+        by so much that the penalty does not matter.
+    """
+    model, power, strength = _linear_estimate(psfs, levels, target_fwhm)
+    target = model.target_transform
+    spectrum = _noise_spectrum(model, power, strength)
+    variance = float(model.fold_transform(target**2 * spectrum))
+    response = float(model.fold_transform(target * star_image(model, power, strength)))
+    information = float(_shares(levels) @ np.sum(psfs**2, axis=(1, 2)))
+    return math.sqrt(variance * information) / response
+
+
+def gaussian_pair_limit(target_fwhm: float) -> float:
+    """Return the separation below which a Gaussian shows two stars as one.
+
+    Between two equal stars there is a dip if they are more than two standard
+    deviations apart (Sparrow 1916, ApJ 44, 76).
+
+    Parameters
+    ----------
+    target_fwhm
+        FWHM of the target PSF.
+
+    Returns
+    -------
+    separation : `float`
+        0.849 FWHM, in the units of ``target_fwhm``.
+    """
+    return 2.0 * fwhm_to_sigma(target_fwhm)
+
+
+def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0) -> float:
+    """Return the sharpest target PSF that keeps noise and stars in bounds.
+
+    The image of a star departs from it by what `ClosureOptions` asks for, or
+    at most 5 % more.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P), sum 1.
+    levels
+        Shape (n,), variance of the blank sky in each exposure.
+    max_noise
+        Largest blank-sky rms of the linear image, over that of the
+        inverse-variance coadd.
+
+    Returns
+    -------
+    target_fwhm : `float`
+        FWHM in pixels, at least 2.5 and at most that of the median exposure.
+
+    Raises
+    ------
+    InputError
+        If ``max_noise`` is not positive.
+    """
+    if not max_noise > 0:
+        raise InputError(f"max_noise={max_noise} must be positive.")
+    max_departure = _DEPARTURE_MARGIN * ClosureOptions().linear_departure
+    widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
+    for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
+        estimate = _linear_estimate(psfs, levels, float(fwhm))
+        if _noise(*estimate) <= max_noise and star_departure(*estimate) <= max_departure:
+            return float(fwhm)
+    return widest
+
+
+def _linear_estimate(
+    psfs: np.ndarray, levels: np.ndarray, target_fwhm: float
+) -> tuple[ForwardModel, torch.Tensor, float]:
+    """Return the model, the power and the strength of the linear image."""
+    size = max(_GRID - psfs.shape[-1] + 1, 2)
+    model = ForwardModel(torch.from_numpy(psfs).double()[:, None, None], (size, size), target_fwhm)
+    shares = torch.from_numpy(_shares(levels)).float()
+    power = torch.tensordot(shares, model.mean_otfs.abs() ** 2, dims=1)
+    strength = strength_for_departure(model, power, ClosureOptions().linear_departure)
+    return model, power, strength
+
+
+def _noise(model: ForwardModel, power: torch.Tensor, strength: float) -> float:
+    """Return the noise of the linear image; that of the coadd is 1."""
+    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, strength))))
+
+
+def _shares(levels: np.ndarray) -> np.ndarray:
+    """Return the weights of the exposures, with sum 1."""
+    weights: np.ndarray = (1.0 / levels) / np.sum(1.0 / levels)
+    return weights
+
+
+def _noise_spectrum(model: ForwardModel, power: torch.Tensor, strength: float) -> torch.Tensor:
+    """Return the spectrum of the noise; that of the coadd is 1."""
+    return (1.0 + strength) ** 2 * power / (power + strength * model.inverse_target_power) ** 2

@@ -1,0 +1,330 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Exposures of one patch, checked and ready to compute on."""
+
+from __future__ import annotations
+
+__all__ = ("ExposureStack",)
+
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._errors import InputError, NoUsableDataError
+from ._arrays import ArrayLike, as_tensor, require_plain
+from ._positions import PixelPositions
+from ._psf_stamps import find_psf_fault
+
+_LOG = logging.getLogger(__name__)
+
+_LARGEST_RATIO = 2.0**24
+"""What single precision can add: of two numbers with a greater ratio it loses
+the smaller one."""
+
+_LARGEST_VARIANCE = 2.0**100
+"""Variance beyond which, or one over which, squares and inverses leave single
+precision."""
+
+_MEDIAN_SIZE = 100_000
+"""Number of pixels that a median of variances is taken from."""
+
+_LEAST_NET_LIGHT = 0.5
+"""Sum of a PSF over that of its absolute values, below which it is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExposureStack:
+    """Exposures of one patch.
+
+    Attributes
+    ----------
+    images
+        Shape (n, h, w), float32, background-subtracted, in one common
+        photometric unit, ``unit``; 0 where not ``good``.
+    variances
+        Shape (n, h, w), float32, in that unit squared; 1 where not ``good``.
+    good
+        Shape (n, h, w), bool, `True` where a pixel may be used.
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P), float64, the PSF of each
+        exposure at the centres of a regular grid of cells that covers the
+        patch, on pixels of the patch; sum 1, P odd.
+    positions
+        Where the pixels lie on the patch; `None` for exposures that are
+        co-registered, whose pixels are those of the patch.
+    unit
+        Unit of flux, in the one that the exposures were given in.
+    """
+
+    images: torch.Tensor
+    variances: torch.Tensor
+    good: torch.Tensor
+    psfs: torch.Tensor
+    positions: PixelPositions | None = None
+    unit: float = 1.0
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: ArrayLike,
+        variances: ArrayLike,
+        good: ArrayLike,
+        psfs: ArrayLike,
+        *,
+        positions: PixelPositions | None = None,
+        device: torch.device | None = None,
+        in_noise_units: bool = False,
+    ) -> ExposureStack:
+        """Check arrays and put them on a device.
+
+        A pixel with a value that is not finite, or a variance that is not
+        between 1e-30 and 1e30, is not used, whatever ``good`` says.  Nor is
+        one that would leave nothing of the others in single precision: with
+        more than 2^24 times the noise of its exposure, or a variance that
+        differs by more than that factor from those of most exposures; this is
+        logged.
+
+        Parameters
+        ----------
+        images
+            Shape (n, h, w).
+        variances
+            Shape (n, h, w).
+        good
+            Shape (n, h, w), boolean, `True` = usable.
+        psfs
+            Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
+            normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
+            the others of its exposure.  Negative pixels must not hold more
+            than a third of the light of the positive ones, and the light must
+            lie where `find_psf_fault` wants it.
+        positions
+            Where the pixels lie on the patch, for exposures on their own
+            grids; a pixel that is not on the patch is not used.
+        device
+            Where to put the tensors; the CPU by default.
+        in_noise_units
+            Whether to take the noise of half the exposures for the unit of
+            flux, in which sums over many pixels stay within single precision.
+            The arrays are divided by it in double precision: the same
+            exposures in another unit give the same stack, but for what single
+            precision has rounded before.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The exposures.
+
+        Raises
+        ------
+        InputError
+            If shapes or dtypes do not fit, or a PSF is not usable.
+        NoUsableDataError
+            If there is no usable pixel.
+        """
+        device = device if device is not None else torch.device("cpu")
+        image = as_tensor("images", images, None, device)
+        variance = as_tensor("variances", variances, None, device)
+        if image.ndim != 3 or min(image.shape[1:]) < 2:
+            raise InputError(
+                f"images must have shape (n, h, w), not {tuple(image.shape)}, and at least 2x2 pixels."
+            )
+        if not image.shape[0]:
+            raise NoUsableDataError("There is no exposure.")
+        require_plain("good", good)
+        good = good if isinstance(good, torch.Tensor) else np.asarray(good)
+        if good.dtype not in (torch.bool, np.bool_):
+            raise InputError(f"good must be boolean (True = usable), not {good.dtype}.")
+        usable = as_tensor("good", good, torch.bool, device)
+        for name, other in (("variances", variance), ("good", usable)):
+            if other.shape != image.shape:
+                raise InputError(
+                    f"{name} has shape {tuple(other.shape)}, which is not that of images, "
+                    f"{tuple(image.shape)}."
+                )
+        if positions is not None:
+            positions = positions.to(device)
+            if positions.y.shape != image.shape:
+                raise InputError(
+                    f"positions have shape {tuple(positions.y.shape)}, which is not that of images, "
+                    f"{tuple(image.shape)}."
+                )
+            usable = usable & positions.inside
+        usable = usable & torch.isfinite(image)
+        usable = usable & (variance >= 1.0 / _LARGEST_VARIANCE) & (variance <= _LARGEST_VARIANCE)
+        unit = _noise_unit(variance, usable) if in_noise_units else 1.0
+        image, variance = _rescale(image, unit), _rescale(variance, unit**2)
+        usable = _keep_measurable(image, variance, usable)
+        if not bool(usable.any()):
+            raise NoUsableDataError(
+                f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite, "
+                "of a variance that is not positive or beyond single precision, millions of times as bright "
+                "as the noise, or off the patch."
+            )
+        zero = torch.zeros((), device=device)
+        one = torch.ones((), device=device)
+        return cls(
+            images=torch.where(usable, image, zero),
+            variances=torch.where(usable, variance, one),
+            good=usable,
+            psfs=_check_psfs(as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
+            positions=positions,
+            unit=unit,
+        )
+
+    @property
+    def num_exposures(self) -> int:
+        """Number of exposures (`int`)."""
+        return self.images.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the patch in pixels."""
+        if self.positions is not None:
+            return self.positions.shape
+        return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are (`torch.device`)."""
+        return self.images.device
+
+    def to(self, device: torch.device) -> ExposureStack:
+        """Return the exposures on a device.
+
+        Parameters
+        ----------
+        device
+            Where to put the tensors.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The same exposures.
+        """
+        return self.replace(
+            images=self.images.to(device),
+            variances=self.variances.to(device),
+            good=self.good.to(device),
+            psfs=self.psfs.to(device),
+            positions=None if self.positions is None else self.positions.to(device),
+        )
+
+    def select(self, exposures: torch.Tensor) -> ExposureStack:
+        """Return some of the exposures, in any order.
+
+        Parameters
+        ----------
+        exposures
+            Shape (k,), their indices.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            These exposures.
+        """
+        return self.replace(
+            images=self.images[exposures],
+            variances=self.variances[exposures],
+            good=self.good[exposures],
+            psfs=self.psfs[exposures],
+            positions=None if self.positions is None else self.positions.select(exposures),
+        )
+
+    def replace(self, **changes: Any) -> ExposureStack:
+        """Return a copy with some tensors replaced.
+
+        Parameters
+        ----------
+        **changes
+            New values of attributes; they are not checked again.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The changed copy.
+        """
+        return dataclasses.replace(self, **changes)
+
+
+def _noise_unit(variance: torch.Tensor, usable: torch.Tensor) -> float:
+    """Return the noise of half the exposures, 1 without usable pixels."""
+    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    median = float(medians.nanmedian())
+    return math.sqrt(median) if median > 0 else 1.0
+
+
+def _rescale(values: torch.Tensor, unit: float) -> torch.Tensor:
+    """Divide in double precision, one exposure at a time; float32."""
+    return torch.stack([(one.double() / unit).to(torch.float32) for one in values])
+
+
+def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Return the usable pixels that single precision can hold together."""
+    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    reference = medians[medians.isfinite()].median() if bool(usable.any()) else medians[0]
+    kept = usable & (variance >= reference / _LARGEST_RATIO) & (variance <= reference * _LARGEST_RATIO)
+    kept &= image.abs() <= _LARGEST_RATIO * medians.sqrt()[:, None, None]
+    number = int((usable & ~kept).sum())
+    if number:
+        _LOG.warning(
+            "%d pixels are not used: their values are more than 2^24 times the noise, or their variances "
+            "differ by more than that factor from the others.",
+            number,
+        )
+    return kept
+
+
+def sample_median(values: torch.Tensor) -> torch.Tensor:
+    """Return the median of an even sample of values.
+
+    Parameters
+    ----------
+    values
+        Shape (N,), of floating point.
+
+    Returns
+    -------
+    median : `torch.Tensor`
+        Shape (), NaN without values.
+    """
+    step = max(1, values.numel() // _MEDIAN_SIZE)
+    return values[::step].median() if values.numel() else values.new_tensor(torch.nan)
+
+
+def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
+    if psfs.ndim == 3:
+        psfs = psfs[:, None, None]
+    if psfs.ndim != 5 or psfs.shape[0] != num_exposures or psfs.shape[-1] != psfs.shape[-2]:
+        raise InputError(
+            f"psfs must have shape (n, P, P) or (n, n_cells_y, n_cells_x, P, P) with n={num_exposures}, "
+            f"not {tuple(psfs.shape)}."
+        )
+    if psfs.shape[-1] % 2 == 0 or 0 in psfs.shape:
+        raise InputError(f"psfs must have an odd number of pixels on a side, not {psfs.shape[-1]}.")
+    checked = psfs.clone()
+    for t in range(num_exposures):
+        finite = torch.isfinite(psfs[t]).all(dim=(-1, -2))
+        if not bool(finite.any()):
+            raise InputError(f"The PSF of exposure {t} is not finite.", exposure=t)
+        mean = psfs[t][finite].mean(dim=0)
+        checked[t][~finite] = mean
+        total = checked[t].sum(dim=(-1, -2), keepdim=True)
+        if not bool(((total > 0) & total.isfinite()).all()):
+            raise InputError(f"The PSF of exposure {t} does not have a positive sum.", exposure=t)
+        if not bool((total >= _LEAST_NET_LIGHT * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
+            raise InputError(f"The PSF of exposure {t} has too much light in negative pixels.", exposure=t)
+        checked[t] /= total
+        if fault := find_psf_fault(checked[t][finite].cpu().numpy()):
+            raise InputError(f"The PSF of exposure {t} {fault}", exposure=t)
+    return checked

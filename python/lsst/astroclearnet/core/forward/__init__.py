@@ -1,0 +1,39 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What exposures look like, given the sky at the target PSF."""
+
+from ._interpolation import CompiledInterpolation, SparseInterpolation
+from ._interpolation_profile import transfer_function
+from ._latent_grid import LatentGrid
+from ._latent_space import LatentSpace
+from ._model import ForwardModel
+from ._native_sampling import NativeSampling
+from ._sampling import Sampling
+from ._tile_reader import Part, PartReader, SettledPart, is_covered, psf_fwhms
+from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
+
+__all__ = (
+    "DEPTH_FLOOR",
+    "CompiledInterpolation",
+    "ForwardModel",
+    "LatentGrid",
+    "LatentSpace",
+    "NativeSampling",
+    "Part",
+    "PartReader",
+    "Sampling",
+    "SettledPart",
+    "SparseInterpolation",
+    "WeightMaps",
+    "is_covered",
+    "iterate_weight_maps",
+    "psf_fwhms",
+    "transfer_function",
+    "weight_maps",
+)

@@ -1,0 +1,411 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What each exposure should look like, given the sky at the target PSF."""
+
+from __future__ import annotations
+
+__all__ = ("ForwardModel",)
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+
+from .._errors import InputError
+from ..exposures import ExposureStack, PixelPositions, fwhm_to_sigma
+from ._autograd import apply_linear
+from ._convolution import Convolution, ConvolutionMemory
+from ._latent_grid import LatentGrid, psf_margin
+from ._latent_space import LatentSpace
+from ._native_sampling import NativeSampling
+from ._sampling import CropSampling, Sampling
+from ._threads import num_workers, ordered_map
+from ._varying_kernels import VaryingKernels
+
+_DECONVOLUTION_FLOOR = 1e-6
+"""Power of the target OTF below which the difference kernel fades out."""
+
+_LARGEST_FWHM = 100.0
+"""FWHM in pixels of the widest target PSF; memory goes with its square."""
+
+
+class ForwardModel(LatentSpace):
+    """The sky at the target PSF, seen through each exposure.
+
+    The latent image R is the sky convolved with the target PSF g, a circular
+    Gaussian, so that it is well sampled.  Exposure t is predicted in two
+    steps: convolution with its difference kernel k(t), the PSF f(t)
+    deconvolved by g (Magain, Courbin & Sohy 1998, ApJ 494, 472), and sampling
+    at the centres of the pixels of the exposure, times their area.  Exposures
+    stay on their own grids, so that their pixels are compared as they were
+    measured, with noise that is independent from pixel to pixel; of a
+    co-registered stack the sampling is a crop of the margin that R has around
+    the data.
+
+    A PSF that varies over the patch is a sum of a few kernels with
+    coefficients that change smoothly from cell centre to cell centre, so that
+    there is no step at the border of a cell.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P), float64, sum 1, on pixels of
+        the patch.
+    shape
+        Height and width of the patch in pixels.
+    target_fwhm
+        FWHM of the target PSF in pixels.
+    positions
+        Where the pixels of the exposures lie on the patch; by default they
+        are those of the patch.
+
+    Attributes
+    ----------
+    inverse_target_power
+        Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
+    target_transform
+        Shape (Hl, Wl // 2 + 1), real, transform of the target PSF.
+    """
+
+    _least_fwhm = 1.5
+
+    def __init__(
+        self,
+        psfs: torch.Tensor,
+        shape: tuple[int, int],
+        target_fwhm: float,
+        positions: PixelPositions | None = None,
+    ) -> None:
+        if not (target_fwhm > 0 and self._least_fwhm <= target_fwhm <= _LARGEST_FWHM):
+            raise InputError(
+                f"target_fwhm={target_fwhm} pixels cannot be sampled: give at least {self._least_fwhm}, "
+                f"better 2.5, and at most {_LARGEST_FWHM:g}.",
+                target_fwhm=target_fwhm,
+            )
+        self.target_fwhm = target_fwhm
+        super().__init__(LatentGrid(shape, psf_margin(psfs, min(shape))))
+        self._make_sampling: Callable[[], Sampling] = (
+            functools.partial(CropSampling, self.grid, psfs.device)
+            if positions is None
+            else functools.partial(NativeSampling, positions, self.grid)
+        )
+        self._prepare(VaryingKernels.separate(psfs, self.grid))
+
+    @classmethod
+    def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
+        """Construct the model of a stack of exposures.
+
+        Parameters
+        ----------
+        stack
+            The exposures.
+        target_fwhm
+            FWHM of the target PSF in pixels.
+
+        Returns
+        -------
+        model : `ForwardModel`
+            The model, on the device of the stack.
+        """
+        return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
+
+    def window(self, rows: slice, columns: slice) -> ForwardModel:
+        """Return the model of a window of the patch.
+
+        Parameters
+        ----------
+        rows
+            Rows of the window, with a start and a stop.
+        columns
+            Columns of the window, with a start and a stop.
+
+        Returns
+        -------
+        model : `ForwardModel`
+            Model of the exposures cut to the window; its sampling cuts their
+            data.
+        """
+        cut = copy.copy(self)
+        cut.__dict__.pop("sampling", None)
+        cut.grid = self.grid.window(rows, columns)
+        cut._make_sampling = lambda: self.sampling.window(rows, columns)
+        if cut.shape != self.shape:
+            cut._prepare(self._convolution.kernels.window(rows, columns, self.grid, cut.grid))
+        return cut
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """From the latent image to the pixels of the exposures.
+
+        That of a window is cut out when it is first asked for.
+        """
+        return self._make_sampling()
+
+    @property
+    def num_exposures(self) -> int:
+        """Number of exposures (`int`)."""
+        return self._convolution.otfs.shape[0]
+
+    @property
+    def mean_otfs(self) -> torch.Tensor:
+        """Transforms of the patch-averaged difference kernels.
+
+        Shape (n, Hl, Wl // 2 + 1), complex64.
+        """
+        return self._convolution.otfs[:, 0]
+
+    @property
+    def local_otfs(self) -> torch.Tensor:
+        """Transforms of the difference kernels averaged over the patch.
+
+        They differ from `mean_otfs` in a window.  Shape (n, Hl, Wl // 2 + 1),
+        complex64.
+        """
+        means = self._convolution.kernels.mean_coefficients(self.grid)
+        return self.mean_otfs + (means[:, :, None, None] * self._convolution.otfs[:, 1:]).sum(dim=1)
+
+    @property
+    def psf_varies(self) -> bool:
+        """Whether the PSF of an exposure varies over the patch (`bool`)."""
+        return self._convolution.otfs.shape[1] > 1
+
+    def _prepare(self, varying: VaryingKernels) -> None:
+        """Set what follows from the PSFs and the latent grid."""
+        kernels = varying.kernels
+        height, width = self.latent_shape
+        ky = torch.fft.fftfreq(height, dtype=kernels.dtype, device=kernels.device)[:, None]
+        kx = torch.fft.rfftfreq(width, dtype=kernels.dtype, device=kernels.device)[None, :]
+        sigma = fwhm_to_sigma(self.target_fwhm)
+        target = torch.exp(-2.0 * (math.pi * sigma) ** 2 * (ky**2 + kx**2))
+        inverse = self._inverse(target)
+        otfs = torch.empty((*kernels.shape[:2], *inverse.shape), dtype=torch.complex64, device=kernels.device)
+        # One kernel at a time: double precision takes twice the memory.
+        for t in range(len(kernels)):
+            for b in range(kernels.shape[1]):
+                otfs[t, b] = self.transfer(kernels[t, b]) * inverse
+        self._convolution = Convolution(varying, otfs, self.latent_shape)
+        self._memory: list[ConvolutionMemory] = []
+        power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+        self.inverse_target_power, self.target_transform = power.float(), target.float()
+
+    def _inverse(self, target: torch.Tensor) -> torch.Tensor:
+        """Return what makes difference kernels of PSFs."""
+        return target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+
+    def predict(self, latent: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+        """Predict exposures from the latent image.
+
+        Parameters
+        ----------
+        latent
+            Shape latent_shape for one image, or ``(n, *latent_shape)`` for an
+            image of its own for each exposure.
+        exposures
+            Indices of the exposures to predict; all by default.
+
+        Returns
+        -------
+        prediction : `torch.Tensor`
+            Shape (n, h, w), in the pixels of the exposures.
+        """
+        return apply_linear(
+            lambda images: self._predict(images, exposures),
+            lambda data: self._transposed(data, latent.ndim, exposures),
+            latent,
+        )
+
+    def adjoint(
+        self,
+        data: torch.Tensor,
+        exposures: torch.Tensor | None = None,
+        *,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Apply the adjoint of `predict` for one latent image.
+
+        Parameters
+        ----------
+        data
+            Shape (n, h, w).
+        exposures
+            Indices of the exposures that ``data`` belong to; all by default.
+        weights
+            Shape (n, h, w), what data are multiplied with before; 1 by
+            default.
+
+        Returns
+        -------
+        latent : `torch.Tensor`
+            Shape latent_shape, the sum over exposures.
+        """
+        chosen = self._list(exposures)
+
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            exposure = torch.tensor(chosen[index : index + 1], device=data.device)
+            some = data[index : index + 1]
+            some = some if weights is None else some * weights[index]
+            memory.images.copy_(self.sampling.adjoint(some, exposure))
+            return self._convolution.correlate(chosen[index], memory)
+
+        return self._sum(one, 1, len(chosen))[0]
+
+    def normal(
+        self, latents: torch.Tensor, weights: torch.Tensor, exposures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Predict exposures, weight them, and apply the adjoint.
+
+        Memory does not grow with the number of exposures.
+
+        Parameters
+        ----------
+        latents
+            Shape ``(b, *latent_shape)``, several latent images.
+        weights
+            Shape (n, h, w), in the pixels of the exposures.
+        exposures
+            Indices of the exposures that ``weights`` belong to; all by
+            default.
+
+        Returns
+        -------
+        latents : `torch.Tensor`
+            Shape ``(b, *latent_shape)``, sums over exposures.
+        """
+        chosen = self._list(exposures)
+        transform = self.filtered(self.transform(latents))
+
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            self._convolution.convolve(transform, chosen[index], memory)
+            self.sampling.normal(memory.images, weights[index], chosen[index], memory.scratch)
+            return self._convolution.correlate(chosen[index], memory)
+
+        return self._sum(one, len(latents), len(chosen))
+
+    def power(self, exposure: int) -> torch.Tensor:
+        """Return the power of the patch-averaged difference kernel.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        return self._convolution.power(exposure)
+
+    def total_power(self, weights: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a weighted sum of the powers of exposures.
+
+        Parameters
+        ----------
+        weights
+            Shape (n,), weights of the exposures.
+        exposures
+            Indices of the exposures that ``weights`` belong to; all by
+            default.
+
+        Returns
+        -------
+        power : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1).
+        """
+        return self._convolution.total_power(weights, self._list(exposures))
+
+    def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """Multiply the transforms of images.
+
+        Parameters
+        ----------
+        images
+            Shape ``(b, *latent_shape)``.
+        gain
+            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1), real.
+
+        Returns
+        -------
+        filtered : `torch.Tensor`
+            Shape ``(b, *latent_shape)``.
+        """
+        return self._convolution.filter_images(images, gain.expand(len(images), -1, -1))
+
+    def filtered(self, transform: torch.Tensor) -> torch.Tensor:
+        """Multiply the transform of an image with what its sampling needs.
+
+        Parameters
+        ----------
+        transform
+            Shape (..., Hl, Wl // 2 + 1).
+
+        Returns
+        -------
+        filtered : `torch.Tensor`
+            Shape (..., Hl, Wl // 2 + 1).
+        """
+        prefilter = self.sampling.prefilter
+        return transform if prefilter is None else transform * prefilter
+
+    def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | None) -> torch.Tensor:
+        chosen = self._list(exposures)
+        shared = self.filtered(self.transform(latent))[None] if latent.ndim == 2 else None
+
+        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
+            own = shared if shared is not None else self.filtered(self.transform(latent[index]))[None]
+            self._convolution.convolve(own, chosen[index], memory)
+            exposure = torch.tensor(chosen[index : index + 1], device=latent.device)
+            return self.sampling.observe(memory.images, exposure)[0]
+
+        number = len(chosen)
+        data: torch.Tensor | None = None
+        for index, part in enumerate(ordered_map(one, range(number), self._memories(1, number))):
+            data = data if data is not None else torch.empty(number, *part.shape, device=part.device)
+            data[index] = part
+        assert data is not None
+        return data
+
+    def _transposed(self, data: torch.Tensor, ndim: int, exposures: torch.Tensor | None) -> torch.Tensor:
+        """Apply the adjoint for one latent image, or for one an exposure."""
+        if ndim == 2:
+            return self.adjoint(data, exposures)
+        chosen = torch.tensor(self._list(exposures), device=data.device)
+        parts = zip(data.split(1), chosen.split(1), strict=True)
+        return torch.stack([self.adjoint(one, exposure) for one, exposure in parts])
+
+    def _sum(
+        self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, num_exposures: int
+    ) -> torch.Tensor:
+        """Return the sum of latent images whose transforms a function gives.
+
+        One term for each exposure, of shape (number, Hl, Wl // 2 + 1).
+        """
+        memories = self._memories(number, num_exposures)
+        total = torch.zeros_like(memories[0].spectrum)
+        for part in ordered_map(function, range(num_exposures), memories):
+            total += part
+        return self.inverse_transform(self.filtered(total))
+
+    def _list(self, exposures: torch.Tensor | None) -> list[int]:
+        return list(range(self.num_exposures)) if exposures is None else exposures.tolist()
+
+    def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
+        """Return memory for some latent images, for each thread.
+
+        It is kept for the next time.
+        """
+        threads = max(1, min(num_workers(self._convolution.otfs.device), num_exposures))
+        kept = self._memory
+        if len(kept) < threads or len(kept[0].images) < number:
+            size = self.sampling.scratch_size(number)
+            kept.clear()
+            kept.extend(self._convolution.allocate(number, size) for _ in range(threads))
+        return [memory.narrow(number) for memory in kept[:threads]]

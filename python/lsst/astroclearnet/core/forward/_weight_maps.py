@@ -1,0 +1,116 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+"""How deep the exposures are, pixel by pixel of the patch."""
+
+from __future__ import annotations
+
+__all__ = (
+    "DEPTH_FLOOR",
+    "WeightMaps",
+    "iterate_weight_maps",
+    "weight_maps",
+)
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from ..exposures import masked_medians
+from ._model import ForwardModel
+
+DEPTH_FLOOR = 0.02
+"""Depth, relative to full depth, below which noise is not extrapolated."""
+
+_PRESENT = 0.5
+"""Share of a pixel of the patch that must have data for it to count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightMaps:
+    """Weights of exposures on the patch.
+
+    Attributes
+    ----------
+    weights
+        Shape (n, H, W), inverse variance of the light in a pixel of the
+        patch.
+    presence
+        Shape (n, H, W), share of the pixel that has data, from 0 to 1.
+    typical
+        Shape (n,), median weight where there are data.
+    """
+
+    weights: torch.Tensor
+    presence: torch.Tensor
+    typical: torch.Tensor
+
+    @property
+    def used(self) -> torch.Tensor:
+        """Whether a pixel has data, shape (n, H, W), bool."""
+        return self.presence > _PRESENT
+
+
+def weight_maps(
+    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
+) -> WeightMaps:
+    """Bring weights of exposures onto the patch.
+
+    Parameters
+    ----------
+    model
+        Forward model of all exposures.
+    weights
+        Shape (n, h, w), inverse variances in the pixels of the exposures, 0
+        where one is not used.
+    exposures
+        Indices of the exposures that ``weights`` belong to; all by default.
+
+    Returns
+    -------
+    maps : `WeightMaps`
+        Their maps.
+    """
+    maps = list(iterate_weight_maps(model, weights, exposures))
+    return WeightMaps(
+        weights=torch.cat([one.weights for one in maps]),
+        presence=torch.cat([one.presence for one in maps]),
+        typical=torch.cat([one.typical for one in maps]),
+    )
+
+
+def iterate_weight_maps(
+    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
+) -> Iterator[WeightMaps]:
+    """Do what `weight_maps` does for one exposure after the other.
+
+    Parameters
+    ----------
+    model
+        Forward model of all exposures.
+    weights
+        Shape (n, h, w), inverse variances in the pixels of the exposures, 0
+        where one is not used.
+    exposures
+        Indices of the exposures that ``weights`` belong to; all by default.
+
+    Yields
+    ------
+    maps : `WeightMaps`
+        Maps of one exposure, with a first axis of length 1.
+    """
+    sampling = model.sampling
+    chosen = torch.arange(len(weights), device=weights.device) if exposures is None else exposures
+    for exposure, weight in zip(chosen.split(1), weights.split(1), strict=True):
+        area = sampling.area.to(weights)
+        # With the variance v a pixel of area A tells the light per pixel of
+        # the patch to A^2 / v, and there are 1 / A such pixels.
+        maps = sampling.mean(weight * (area[exposure] if area.ndim else area), exposure)
+        presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
+        typical = masked_medians(maps, presence > _PRESENT, 0.0)
+        yield WeightMaps(weights=maps, presence=presence, typical=typical)

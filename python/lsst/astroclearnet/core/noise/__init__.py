@@ -1,0 +1,29 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Variance and correlation of the noise of the images."""
+
+from ._bootstrap import RepeatedErrors, draw_noise, linear_variance, repeat_observations, restored_variance
+from ._cell_noise import CellLayout, CellNoise
+from ._local_noise import LocalNoise
+from ._point_information import information_shares, point_source_information
+from ._white_noise import white_noise
+
+__all__ = (
+    "CellLayout",
+    "CellNoise",
+    "LocalNoise",
+    "RepeatedErrors",
+    "draw_noise",
+    "information_shares",
+    "linear_variance",
+    "point_source_information",
+    "repeat_observations",
+    "restored_variance",
+    "white_noise",
+)

@@ -1,0 +1,45 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Variances of the likelihood."""
+
+from __future__ import annotations
+
+__all__ = ("likelihood_variances",)
+
+import torch
+
+from ..estimate import LinearEstimator, Precision
+from ..exposures import ExposureStack, model_variances
+from ..forward import ForwardModel
+
+_PILOT_STRENGTH = 1e-3
+"""Strength of the estimate from which photon noise is predicted."""
+
+_PILOT_PRECISION = Precision(light=0.03, noise=0.1)
+"""Its precision: photon noise goes with the root of the light."""
+
+
+def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
+    """Return variances with the photon noise of the light that is expected.
+
+    Parameters
+    ----------
+    stack
+        The exposures.
+    model
+        Their forward model.
+
+    Returns
+    -------
+    variances : `torch.Tensor`
+        Shape (n, H, W), positive everywhere.
+    """
+    pilot = LinearEstimator(model, stack.good / model_variances(stack))
+    latent = pilot.solve(stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
+    return model_variances(stack, model.predict(latent))

@@ -1,0 +1,107 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Rejected pixels of a tile, kept until it is restored."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ..exposures import Tile
+from ..forward import Part
+
+
+@dataclasses.dataclass(frozen=True)
+class TileOutliers:
+    """Rejected pixels of a tile, a bit each.
+
+    Attributes
+    ----------
+    tile
+        The tile.
+    origins
+        Row and column, in its own pixels, of the first pixel of each
+        exposure, by its number in the patch.
+    shape
+        Height and width of the arrays of an exposure.
+    packed
+        Rejected pixels of the exposures, as `numpy.packbits` packs them.
+    """
+
+    tile: Tile
+    origins: dict[int, tuple[int, int]]
+    shape: tuple[int, int]
+    packed: np.ndarray
+
+    @classmethod
+    def from_part(cls, part: Part, rejected: torch.Tensor) -> TileOutliers:
+        """Keep the rejected pixels of a tile.
+
+        Parameters
+        ----------
+        part
+            The tile.
+        rejected
+            Shape (m, h, w), bool.
+
+        Returns
+        -------
+        outliers : `TileOutliers`
+            The same.
+        """
+        origins = dict(zip(part.exposures.tolist(), part.origins, strict=True))
+        height, width = rejected.shape[1:]
+        return cls(part.tile, origins, (height, width), np.packbits(rejected.cpu().numpy()))
+
+    def covers(self, tile: Tile) -> bool:
+        """Tell whether another tile lies within this one.
+
+        Parameters
+        ----------
+        tile
+            The other.
+
+        Returns
+        -------
+        covers : `bool`
+            Whether all of its pixels do.
+        """
+        pairs = ((tile.rows, self.tile.rows), (tile.columns, self.tile.columns))
+        return all(outer.start <= inner.start and inner.stop <= outer.stop for inner, outer in pairs)
+
+    def within(self, part: Part) -> torch.Tensor:
+        """Return the rejected pixels of a tile that lies within this one.
+
+        Parameters
+        ----------
+        part
+            The other.
+
+        Returns
+        -------
+        rejected : `torch.Tensor`
+            Shape (m, h, w), bool, of the exposures of the other.
+        """
+        count = len(self.origins) * self.shape[0] * self.shape[1]
+        bits = np.unpackbits(self.packed, count=count).astype(bool)
+        rejected = np.zeros(part.stack.good.shape, dtype=bool)
+        for here, image in zip(self.origins, bits.reshape(-1, *self.shape), strict=True):
+            for k in (part.exposures == here).nonzero()[:, 0].tolist():
+                pairs = zip(part.origins[k], self.origins[here], rejected.shape[1:], self.shape, strict=True)
+                target, source = zip(*(_overlap(*pair) for pair in pairs), strict=True)
+                rejected[k][target] = image[source]
+        return torch.from_numpy(rejected).to(part.stack.good.device)
+
+
+def _overlap(to: int, start: int, length: int, available: int) -> tuple[slice, slice]:
+    """Return where two ranges of pixels overlap, in each of them."""
+    first, last = max(to, start), min(to + length, start + available)
+    return slice(first - to, max(first, last) - to), slice(first - start, max(first, last) - start)

@@ -1,0 +1,195 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a restoration will take, known before it starts."""
+
+from __future__ import annotations
+
+__all__ = (
+    "MemoryPlan",
+    "plan_memory",
+)
+
+import dataclasses
+
+from .._errors import InputError
+from .._options import RestoreOptions, TilingOptions
+from ..exposures import OVERLAP, ExposureSource, Tile, TileGrid
+from ..noise import CellLayout
+
+_GIB = 2.0**30
+
+_LEAST_TILE = 2 * OVERLAP + 32
+"""Side in pixels of the smallest tiles."""
+
+_STEP = 0.85
+"""Ratio of the sides of tiles that are tried."""
+
+
+_LIBRARIES = 0.9 * _GIB
+"""Memory of the interpreter and the libraries."""
+
+_CUDA_LIBRARIES = 2.5 * _GIB
+"""What CUDA adds to that on the host."""
+
+_PLANES = 44.0
+"""Bytes for a pixel of the patch, in planes of the result."""
+
+_REALIZATION = 8.0
+"""Bytes for a pixel of the patch and each realisation of the noise."""
+
+_CUT = 40.0
+"""Bytes for a pixel of a tile and each of its exposures, as they are read."""
+
+_MARGIN = 20
+"""Pixels by which the latent image of a tile extends beyond it."""
+
+_LATENT = 1050.0
+"""Bytes for a pixel of the latent image of a tile."""
+
+_LATENT_DRAW = 8.0
+"""Bytes for such a pixel and each draw of the noise."""
+
+_LATENT_EXPOSURE = 37.0
+"""Bytes for such a pixel and each exposure of the tile, on the CPU."""
+
+_LATENT_EXPOSURE_CUDA = 500.0
+"""The same on a GPU, where the interpolation is a sparse matrix with 25 taps
+and its transpose; 4 bytes an index and 4 a tap."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """Tiles of a patch and the memory that they take.
+
+    Attributes
+    ----------
+    grid
+        The tiles.
+    max_exposures
+        Largest number of exposures in a tile.
+    host_memory
+        Peak of the memory of the process in bytes.
+    device_memory
+        Peak of the memory on the GPU in bytes; 0 without one.
+    cells
+        Cells that are not divided, if there are any.
+    """
+
+    grid: TileGrid
+    max_exposures: int
+    host_memory: float
+    device_memory: float
+    cells: CellLayout | None = None
+
+    def split(self, tile: Tile) -> list[Tile]:
+        """Return smaller tiles in place of one.
+
+        Parameters
+        ----------
+        tile
+            A tile.
+
+        Returns
+        -------
+        tiles : `list` [`Tile`]
+            Those that own its pixels; the tile itself if it cannot be split.
+        """
+        cells = self.cells
+        limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
+        return tile.split(self.grid.shape, **limits) or [tile]
+
+    def __str__(self) -> str:
+        device = f", {self.device_memory / _GIB:.1f} GiB device" if self.device_memory else ""
+        height, width = (max(t.shape[axis] for t in self.grid.tiles) for axis in (0, 1))
+        return (
+            f"{len(self.grid.tiles)} tile(s) of up to {height}x{width} pixels and {self.max_exposures} "
+            f"exposures, {self.host_memory / _GIB:.1f} GiB host{device}"
+        )
+
+
+def plan_memory(
+    source: ExposureSource, options: RestoreOptions, *, device: str, layout: CellLayout | None = None
+) -> MemoryPlan:
+    """Choose tiles that fit into the memory that a patch may take.
+
+    The choice depends on the exposures and the options alone, so that the
+    same inputs give the same tiles wherever and beside whatever they run.
+
+    Parameters
+    ----------
+    source
+        The exposures.
+    options
+        Settings, among them the limits.
+    device
+        Kind of the device, ``"cpu"`` or ``"cuda"``.
+    layout
+        Cells that are not to be divided.
+
+    Returns
+    -------
+    plan : `MemoryPlan`
+        The largest tiles that fit.
+
+    Raises
+    ------
+    InputError
+        If not even the smallest tiles fit.
+    """
+    limits = options.tiling
+    cells = layout if layout is not None else CellLayout((1, 1), (0, 0), source.shape)
+    side = float(min(limits.max_tile_size, max(source.shape)))
+    while True:
+        grid = TileGrid.cover(source.shape, round(side), cell_shape=cells.cell_shape, border=cells.border)
+        plan = _predict(grid, source, options, device)
+        if _fits(plan, limits):
+            return dataclasses.replace(plan, cells=layout)
+        if side <= _LEAST_TILE:
+            raise InputError(
+                f"A patch of {source.shape[0]}x{source.shape[1]} pixels needs {plan} at least: raise "
+                f"max_host_memory={limits.max_host_memory} or max_device_memory={limits.max_device_memory}.",
+                host_memory=plan.host_memory,
+                device_memory=plan.device_memory,
+            )
+        side = max(side * _STEP, _LEAST_TILE)
+
+
+def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
+    return (
+        plan.host_memory <= limits.max_host_memory * _GIB
+        and plan.device_memory <= limits.max_device_memory * _GIB
+    )
+
+
+def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
+    counts = [source.count(tile.rows, tile.columns) for tile in grid.tiles]
+    working = max(
+        _working_bytes(tile, count, options, device) for tile, count in zip(grid.tiles, counts, strict=True)
+    )
+    cut = max(_cut_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
+    height, width = grid.shape
+    planes = height * width * (_PLANES + _REALIZATION * options.noise.num_realizations)
+    host = _LIBRARIES + source.resident_bytes + planes + cut
+    if device == "cpu":
+        return MemoryPlan(grid, max(counts), host + working, 0.0)
+    return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
+
+
+def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions, device: str) -> float:
+    """Return what the computation of a tile takes on its device."""
+    height, width = (size + 2 * _MARGIN for size in tile.shape)
+    per_exposure = _LATENT_EXPOSURE if device == "cpu" else _LATENT_EXPOSURE_CUDA
+    per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + per_exposure * num_exposures
+    return height * width * per_pixel
+
+
+def _cut_bytes(tile: Tile, num_exposures: int) -> float:
+    """Return what the exposures of a tile take on the host."""
+    height, width = tile.shape
+    return _CUT * height * width * num_exposures

@@ -1,0 +1,163 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The images of tiles put together."""
+
+from __future__ import annotations
+
+__all__ = ("ExposureMaps",)
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..calibration import Agreement
+from ..exposures import Tile, TileGrid
+from ..noise import CellLayout, CellNoise
+from ._result import MaskBit
+from ._tile_restorer import TileResult
+
+_SMOOTH = ("image", "variance", "linear_image", "linear_variance")
+_REALIZATIONS = ("noise_realizations", "linear_noise_realizations")
+
+
+class ExposureMaps(Protocol):
+    """Takes what a restoration knows of each exposure in each pixel.
+
+    That is too much to be kept as a whole for a large patch.
+    """
+
+    def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
+        """Take the pixels that a tile owns.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        exposures
+            Shape (m,), int64, which exposures the maps belong to.
+        weights
+            Shape (m, h, w), float32, inverse variances given to them, 0
+            where one was not used.
+        rejected
+            Shape (m, h, w), bool, pixels that other exposures contradict.
+        """
+
+
+class Mosaic:
+    """Planes of a patch, tile by tile.
+
+    Images and variances of neighbouring tiles are blended across their
+    border with weights that add up to one.  They are estimates from the same
+    pixels with the same noise, so that a variance is blended like an image,
+    and so are realisations of the noise.
+
+    Parameters
+    ----------
+    grid
+        The tiles.
+    num_exposures
+        Number n of exposures of the patch.
+    num_realizations
+        Number of realisations of the noise that are kept.
+    layout
+        Cells for which the correlation of the noise is kept.
+    """
+
+    def __init__(self, grid: TileGrid, num_exposures: int, num_realizations: int, layout: CellLayout) -> None:
+        self._shape = grid.shape
+        # Filled, so that their memory is taken now, and not tile by tile.
+        self._planes = {name: np.full(grid.shape, 0.0, dtype=np.float32) for name in _SMOOTH}
+        for name in _REALIZATIONS:
+            self._planes[name] = np.full((num_realizations, *grid.shape), 0.0, dtype=np.float32)
+        self._share = np.full(grid.shape, 0.0, dtype=np.float32)
+        self._mask = np.full(grid.shape, MaskBit.NO_DATA, dtype=np.uint8)
+        self._own = {name: np.full(grid.shape, np.nan, dtype=np.float32) for name in ("coadd", "residual")}
+        self._noise = CellNoise.empty(layout)
+        self._deviations = np.zeros(num_exposures)
+        self._expected = np.zeros(num_exposures)
+        self._scalars: list[dict[str, float]] = []
+
+    def add(self, result: TileResult) -> None:
+        """Enter a tile.
+
+        Parameters
+        ----------
+        result
+            What was restored.
+        """
+        tile, exposures = result.tile, result.exposures
+        region, own = (tile.rows, tile.columns), (tile.own_rows, tile.own_columns)
+        share = tile.taper(self._shape) * np.isfinite(result.smooth["image"])
+        self._share[region] += share
+        for name, plane in self._planes.items():
+            plane[..., *region] += share * np.nan_to_num(result.smooth[name])
+        self._mask[own] = result.own["mask"]
+        for name, values in self._own.items():
+            values[own] = result.own[name]
+        for cell, stamp in result.correlations.items():
+            self._noise.stamps[cell] = stamp
+        self._deviations[exposures] += result.deviations
+        self._expected[exposures] += result.expected
+        self._scalars.append(result.scalars)
+
+    def finish(self, agreement: Agreement) -> dict[str, Any]:
+        """Return the fields of a result.
+
+        Parameters
+        ----------
+        agreement
+            What made the exposures agree.
+
+        Returns
+        -------
+        fields : `dict`
+            Those attributes of `RestorationResult` that tiles decide on.
+        """
+        missing = ((self._mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
+        self._mask[missing] |= np.uint8(MaskBit.NO_DATA)
+        share = np.where(missing, 1.0, self._share)
+        for plane in self._planes.values():
+            plane /= share
+            plane[..., missing] = np.nan
+        expected = np.where(self._expected > 0, self._expected, np.nan)
+        background = agreement.background
+        values, sigmas = agreement.departures.values, agreement.departures.sigmas
+        scalars = {
+            name: [values[name] for values in self._scalars] or [math.nan]
+            for name in ("sky_level", "linear_strength", "linear_departure")
+        }
+        return {
+            **self._planes,
+            **self._own,
+            "mask": self._mask,
+            "linear_noise": self._noise,
+            "chi_square": (self._deviations / expected).astype(np.float32),
+            "psf_width_error": values[3].numpy(),
+            "psf_width_sigma": sigmas[3].numpy(),
+            "flux_error": values[0].numpy(),
+            "flux_sigma": sigmas[0].numpy(),
+            "shift": values[1:3].T.numpy(),
+            "shift_sigma": sigmas[1:3].T.numpy(),
+            "background": background.coefficients.numpy(),
+            "background_sigma": background.sigma.numpy(),
+            "sky_noise": agreement.noise.ratio.numpy(),
+            "sky_noise_sigma": agreement.noise.sigma.numpy(),
+            "variance_factor": torch.stack(
+                torch.aminmax(agreement.noise.factor.flatten(1), dim=1), dim=1
+            ).numpy(),
+            "weight_bias": agreement.noise.bias.numpy(),
+            "variance_smoothed": agreement.noise.smoothed.numpy(),
+            "dropped": dict(agreement.contradictions),
+            "doubtful": dict(agreement.doubts),
+            "sky_level": float(np.median(scalars["sky_level"])),
+            "linear_strength": float(np.median(scalars["linear_strength"])),
+            "linear_departure": float(np.max(scalars["linear_departure"])),
+        }

@@ -1,0 +1,293 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Restoration of one patch from exposures that are read in parts."""
+
+from __future__ import annotations
+
+__all__ = ("restore_exposures",)
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from .._errors import InputError, NoUsableDataError, RestorationError
+from .._options import RestoreOptions
+from ..calibration import Agreement, reach_agreement
+from ..estimate import (
+    FitHistory,
+    MixingNetwork,
+    ProgressCallback,
+    TrainingSample,
+    collect_solves,
+    draw_windows,
+    fit_network,
+    make_samples,
+)
+from ..exposures import ExposureSource, Tile, TileGrid
+from ..forward import PartReader
+from ..noise import CellLayout
+from ._device import is_out_of_memory, limit_device_memory, make_generator, release_memory, select_device
+from ._memory_plan import MemoryPlan, plan_memory
+from ._mosaic import ExposureMaps, Mosaic
+from ._result import FailedTile, RestorationResult
+from ._tile_restorer import TileRestorer, TileResult
+
+_LOG = logging.getLogger(__name__)
+
+_ALL_WINDOWS = 1 << 30
+"""Number of windows that no patch has."""
+
+type TileCallback = Callable[[int, int], None]
+
+
+def restore_exposures(
+    source: ExposureSource,
+    *,
+    target_fwhm: float,
+    options: RestoreOptions,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    layout: CellLayout | None = None,
+    plan: MemoryPlan | None = None,
+    maps: ExposureMaps | None = None,
+    callback: ProgressCallback | None = None,
+    tile_callback: TileCallback | None = None,
+) -> RestorationResult:
+    """Restore the sky at a target PSF from exposures that are read in parts.
+
+    What belongs to whole exposures, backgrounds, flux scales and positions,
+    is found over the whole patch, and so is the network, which is fitted to
+    a few windows of it.  Then the patch is restored tile by tile.
+
+    Parameters
+    ----------
+    source
+        The exposures, in an order that does not depend on chance.
+    target_fwhm
+        FWHM in pixels of the circular Gaussian PSF of the result.
+    options
+        Settings.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    seed
+        Seed of everything random; the same seed gives the same image.
+    layout
+        Cells of the patch, which are not divided between tiles; by default
+        tiles are free, and the correlation of noise is in cells of 50 pixels.
+    plan
+        Tiles; by default those of `plan_memory`.
+    maps
+        Takes what is known of each exposure in each pixel.
+    callback
+        Called after each epoch with its number, loss and validation loss.
+    tile_callback
+        Called with the number of tiles done, and the number of all: at first
+        with 0, when the network is fitted.
+
+    Returns
+    -------
+    result : `RestorationResult`
+        The restored image and what is known about it, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the options do not fit.
+    NoUsableDataError
+        If no pixel is usable.
+    RestorationError
+        If no tile can be restored.
+    """
+    chosen = select_device(device)
+    if chosen.type == "cuda":
+        limit_device_memory(chosen, options.tiling.max_device_memory)
+    plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
+    cells = layout
+    layout = layout if layout is not None else CellLayout.of_shape(source.shape)
+    with collect_solves() as solves:
+        reader, agreement, network, history = _prepare(
+            source, plan, target_fwhm, options, chosen, seed, callback
+        )
+        grid = TileGrid(source.shape, reader.tiles)
+        mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
+        restorer = TileRestorer(network, agreement, seed, layout)
+        done, failed = 0, []
+        if tile_callback is not None:
+            tile_callback(0, len(grid.tiles))
+        for number, tile in enumerate(grid.tiles, 1):
+            for part, outcome in _restore_tile(tile, reader, restorer, cells):
+                if isinstance(outcome, TileResult):
+                    done += 1
+                    mosaic.add(outcome)
+                elif outcome is not None:
+                    failed.append(outcome)
+                if maps is not None:
+                    maps.add(part, *_exposure_maps(part, outcome))
+            if tile_callback is not None:
+                tile_callback(number, len(grid.tiles))
+    if not done:
+        if failed:
+            raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
+        raise NoUsableDataError(
+            "No pixel of the patch is covered by usable ones that the other exposures do not contradict."
+        )
+    return RestorationResult(
+        **mosaic.finish(agreement),
+        target_fwhm=target_fwhm,
+        num_parameters=network.num_parameters,
+        history=history,
+        device=str(chosen),
+        num_tiles=len(grid.tiles),
+        failed_tiles=tuple(failed),
+        solves=solves,
+    )
+
+
+def _prepare(
+    source: ExposureSource,
+    plan: MemoryPlan,
+    target_fwhm: float,
+    options: RestoreOptions,
+    device: torch.device,
+    seed: int,
+    callback: ProgressCallback | None,
+) -> tuple[PartReader, Agreement, MixingNetwork, FitHistory]:
+    """Find what belongs to the patch as a whole, and fit the network.
+
+    Where memory runs out it is all done again with smaller tiles.
+    """
+    tiles = plan.grid.tiles
+    while True:
+        reader = PartReader(source, tiles, target_fwhm, device)
+        generator = make_generator(seed)
+        try:
+            with torch.no_grad():
+                agreement = reach_agreement(reader, options)
+            network = MixingNetwork(options.network)
+            network.initialize(generator)
+            network.to(device)
+            return reader, agreement, network, _fit(network, reader, agreement, generator, callback)
+        except (MemoryError, RuntimeError) as exc:
+            smaller = [piece for tile in tiles for piece in plan.split(tile)]
+            if not is_out_of_memory(exc) or len(smaller) == len(tiles):
+                raise
+            _LOG.warning(
+                "Out of memory (%s): trying again with %d tiles instead of %d.", exc, len(smaller), len(tiles)
+            )
+        tiles = tuple(smaller)
+        reader.release()
+        release_memory(device)
+
+
+def _fit(
+    network: MixingNetwork,
+    reader: PartReader,
+    agreement: Agreement,
+    generator: torch.Generator,
+    callback: ProgressCallback | None,
+) -> FitHistory:
+    """Fit the network to windows of the patch."""
+    options = agreement.options
+    with torch.no_grad():
+        samples, most = _make_samples(reader, agreement, generator)
+    if most < 2:
+        return FitHistory(stop_reason="one exposure: nothing to hold out, filters mixed as initialised")
+    if not samples:
+        return FitHistory(stop_reason="exposures do not overlap: nothing to hold out")
+    return fit_network(network, samples, options.fit, generator=generator, callback=callback)
+
+
+def _make_samples(
+    reader: PartReader, agreement: Agreement, generator: torch.Generator
+) -> tuple[list[TrainingSample], int]:
+    """Prepare windows; return also how many exposures one has at most."""
+    options = agreement.options
+    every = draw_windows(
+        reader.source.shape, dataclasses.replace(options.fit, num_windows=_ALL_WINDOWS), generator
+    )
+    samples: list[TrainingSample] = []
+    used, most = 0, 0
+    for k in torch.randperm(len(every), generator=generator).tolist():
+        rows, columns = every[k]
+        try:
+            part = reader.read(Tile(rows, columns, rows, columns))
+        except InputError:
+            continue  # Tiles there will say why.
+        if part is None or len(part.exposures) < 2 or not agreement.leaves_data(part):
+            most = max(most, 0 if part is None else len(part.exposures))
+            continue
+        settled = agreement.settle(part)
+        stack = settled.part.stack
+        most = max(most, int(stack.good.any(dim=(1, 2)).sum()))
+        weights = stack.good / settled.variances
+        found = make_samples(
+            stack, weights, settled.part.model, options.network.strengths, options.fit, generator
+        )
+        samples += found
+        used += bool(found)
+        if used == options.fit.num_windows:
+            break
+    return samples, most
+
+
+def _restore_tile(
+    tile: Tile, reader: PartReader, restorer: TileRestorer, cells: CellLayout | None
+) -> Iterator[tuple[Tile, TileResult | FailedTile | None]]:
+    """Restore a tile, in smaller ones if memory runs out.
+
+    Yields tiles with what comes of them: nothing where there are no data.
+    """
+    try:
+        part = reader.read(tile)
+        yield (
+            tile,
+            (restorer.restore(part) if part is not None and restorer.agreement.leaves_data(part) else None),
+        )
+        return
+    except NoUsableDataError as exc:
+        _LOG.info("%s has no data: %s", _name(tile), exc)
+        yield tile, None
+        return
+    except (RestorationError, torch.linalg.LinAlgError) as exc:
+        _LOG.error("%s failed: %s", _name(tile), exc)
+        yield tile, FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
+        return
+    except (MemoryError, RuntimeError) as exc:
+        limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
+        smaller = tile.split(reader.source.shape, **limits)
+        if not is_out_of_memory(exc) or not smaller:
+            raise
+        _LOG.warning(
+            "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
+        )
+    # Out of the handler, where the error no longer holds on to tensors.
+    part = None
+    reader.release()
+    release_memory(reader.device)
+    for piece in smaller:
+        yield from _restore_tile(piece, reader, restorer, cells)
+
+
+def _exposure_maps(
+    tile: Tile, outcome: TileResult | FailedTile | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return exposures, weights and rejected pixels of a tile."""
+    if isinstance(outcome, TileResult):
+        return outcome.exposures, outcome.weights, outcome.rejected
+    shape = [own.stop - own.start for own in (tile.own_rows, tile.own_columns)]
+    weights = np.zeros((0, *shape), dtype=np.float32)
+    return np.zeros(0, dtype=np.int64), weights, weights > 0
+
+
+def _name(tile: Tile) -> str:
+    rows, columns = tile.own_rows, tile.own_columns
+    return f"The tile of rows {rows.start} to {rows.stop} and columns {columns.start} to {columns.stop}"

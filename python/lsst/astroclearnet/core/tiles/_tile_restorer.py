@@ -1,0 +1,255 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Restoration of one tile with a network that was fitted to the patch."""
+
+from __future__ import annotations
+
+__all__ = (
+    "TileRestorer",
+    "TileResult",
+)
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from .._errors import RestorationError
+from ..calibration import Agreement
+from ..estimate import Estimator, MixingNetwork
+from ..exposures import Tile
+from ..forward import ForwardModel, Part, SettledPart, WeightMaps, psf_fwhms, weight_maps
+from ..noise import (
+    CellLayout,
+    LocalNoise,
+    linear_variance,
+    repeat_observations,
+    restored_variance,
+    white_noise,
+)
+from ._result import MaskBit
+
+
+@dataclasses.dataclass(frozen=True)
+class TileResult:
+    """What a tile adds to the restoration of its patch.
+
+    Attributes
+    ----------
+    tile
+        The tile.
+    exposures
+        Shape (m,), int64, which exposures of the patch it was made from:
+        those with pixels in the region that contradict no other.
+    smooth
+        Planes of the region of the tile, of shape (..., h, w), float32, by
+        the name that they have in `RestorationResult`, to be blended; NaN
+        where there is no data.
+    own
+        Planes of the pixels that the tile owns, by name.
+    weights
+        Shape (m, h, w), float32, inverse variances given to the exposures in
+        the pixels that the tile owns; 0 where one was not used.
+    rejected
+        Shape (m, h, w), bool, those of them that other exposures contradict.
+    deviations
+        Shape (m,), double, sums of squared weighted deviations.
+    expected
+        Shape (m,), double, what they would be for noise alone.
+    correlations
+        Correlation of the noise in cells that the tile owns, (31, 31), by the
+        indices of the cell.
+    scalars
+        ``sky_level``, ``linear_strength`` and ``linear_departure``.
+    """
+
+    tile: Tile
+    exposures: np.ndarray
+    smooth: dict[str, np.ndarray]
+    own: dict[str, np.ndarray]
+    weights: np.ndarray
+    rejected: np.ndarray
+    deviations: np.ndarray
+    expected: np.ndarray
+    correlations: dict[tuple[int, int], np.ndarray]
+    scalars: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TileRestorer:
+    """Restores tiles of a patch.
+
+    Attributes
+    ----------
+    network
+        The network, fitted.
+    agreement
+        What makes the exposures agree, with the settings.
+    seed
+        Seed of the noise that is drawn.
+    layout
+        Cells for which the correlation of the noise is wanted.
+    """
+
+    network: MixingNetwork
+    agreement: Agreement
+    seed: int
+    layout: CellLayout
+
+    @torch.no_grad()
+    def restore(self, part: Part) -> TileResult:
+        """Restore a tile.
+
+        Parameters
+        ----------
+        part
+            The tile.
+
+        Returns
+        -------
+        result : `TileResult`
+            Images and what is known about them, on the CPU.
+
+        Raises
+        ------
+        RestorationError
+            If pixels with data get no finite value.
+        """
+        settled = self.agreement.settle(part)
+        part, options = settled.part, self.agreement.options
+        model, stack = part.model, part.stack
+        weights = stack.good / settled.variances
+        estimator = Estimator.build(self.network, model, weights, options)
+        estimate = estimator.estimate(stack.images)
+        owned = _owned(part)
+        errors = repeat_observations(estimator, estimate, self._draw_noise(settled), owned)
+        local_noise = LocalNoise(model, weights, estimator.linear_strength)
+        maps = weight_maps(model, weights)
+        seen = maps.used.any(dim=0)
+        variance_of_linear = linear_variance(errors, local_noise, seen)
+        widths = psf_fwhms(stack)
+        clipped = model.sampling.largest(settled.rejected)
+        mask = _mask(seen, clipped, float(widths.max()))
+        no_data = (mask & MaskBit.NO_DATA) > 0
+        kept = options.noise.num_realizations
+        smooth = {
+            "image": model.crop(estimate.restored),
+            "variance": restored_variance(errors, variance_of_linear, seen),
+            "noise_realizations": errors.restored[:kept],
+            "linear_image": model.crop(estimate.linear),
+            "linear_variance": variance_of_linear,
+            "linear_noise_realizations": errors.linear[:kept],
+        }
+        _require_finite(smooth, ~no_data, part.tile)
+        deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
+        total = model.sampling.total
+        residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
+        coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
+        rows, columns = part.tile.within
+        contradictions = self.agreement.contradictions
+        used = [k for k, t in enumerate(part.exposures.tolist()) if t not in contradictions]
+        return TileResult(
+            tile=part.tile,
+            exposures=part.exposures[used].numpy(),
+            smooth={
+                name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()
+            },
+            own={
+                name: _to_numpy(plane[rows, columns])
+                for name, plane in (("mask", mask), ("coadd", coadd), ("residual", residual))
+            },
+            weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
+            rejected=_to_numpy(clipped[used, rows, columns]),
+            deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
+            expected=_to_numpy(errors.chi_square.double()[used]),
+            correlations={
+                (i, j): local_noise.correlation(cell_rows, cell_columns)
+                for i, j, cell_rows, cell_columns in self.layout.cells_of(part.tile)
+            },
+            scalars={
+                "sky_level": float(self.network.sky_level) * _sky_unit(estimator),
+                "linear_strength": estimator.linear_strength,
+                "linear_departure": estimator.linear_departure,
+            },
+        )
+
+    def _draw_noise(self, settled: SettledPart) -> Iterator[torch.Tensor]:
+        """Draw the noise of the exposures, which does not depend on tiles."""
+        part = settled.part
+        if part.noise is not None:
+            for draw in part.noise:
+                yield torch.nan_to_num(draw.to(part.stack.device))
+            return
+        sigma = settled.variances.sqrt()
+        shape = (sigma.shape[1], sigma.shape[2])
+        for draw in range(self.agreement.options.noise.num_draws):
+            noise = [
+                white_noise(self.seed, draw, t, origin, shape)
+                for t, origin in zip(part.exposures.tolist(), part.origins, strict=True)
+            ]
+            yield torch.stack(noise).to(sigma.device) * sigma
+
+
+def _require_finite(planes: dict[str, torch.Tensor], known: torch.Tensor, tile: Tile) -> None:
+    for name, plane in planes.items():
+        number = int((~torch.isfinite(plane) & known).sum())
+        if number:
+            raise RestorationError(
+                f"{number} pixels of {name} in rows {tile.rows.start} to {tile.rows.stop} and columns "
+                f"{tile.columns.start} to {tile.columns.stop} of the patch are not finite.",
+                num_pixels=number,
+            )
+
+
+def _owned(part: Part) -> torch.Tensor:
+    """Return whether pixels of exposures lie on pixels that the tile owns."""
+    inside = torch.zeros(part.tile.shape, device=part.stack.device)
+    inside[part.tile.within] = 1.0
+    return part.model.sampling.look_up(inside)
+
+
+def _coadd(
+    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, maps: WeightMaps
+) -> torch.Tensor:
+    """Return the weighted mean of exposures on the patch."""
+    total = model.sampling.adjoint(weights * images).sum(dim=0)
+    # What interpolates values at pixels also brings pixels to the patch.
+    image = model.inverse_transform(model.filtered(model.transform(total)))
+    return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
+
+
+def _sky_unit(estimator: Estimator) -> float:
+    """Return the noise of the smoothest filter, the unit of the sky level."""
+    strength = torch.tensor(estimator.options.network.strengths[-1:])
+    return float(estimator.closure.estimator.covariances(strength).sqrt())
+
+
+def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:
+    """Return the mask.
+
+    A pixel without data is known from around if it lies in a hole that is not
+    wider than twice the widest PSF: in the closing of the pixels with data.
+    """
+    reach = max(1, round(widest))
+    near = ~_dilate(~_dilate(seen, reach), reach)
+    mask = torch.zeros(seen.shape, dtype=torch.uint8, device=seen.device)
+    mask[~near] |= MaskBit.NO_DATA
+    mask[near & ~seen] |= MaskBit.INPAINTED
+    mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
+    return mask
+
+
+def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:
+    grown = torch.nn.functional.max_pool2d(pixels[None].float(), 2 * radius + 1, stride=1, padding=radius)
+    return grown[0] > 0
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

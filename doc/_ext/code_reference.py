@@ -216,8 +216,9 @@ def command_rst(command: click.Command, parent: click.Context | None = None) -> 
         f".. code-block:: text\n\n{textwrap.indent(textwrap.dedent(usage), '   ')}",
     ]
     for parameter in command.params:
-        # Arguments are in the text.
-        if (record := parameter.get_help_record(context)) is not None:
+        record = parameter.get_help_record(context)
+        # Arguments are explained in the text.
+        if isinstance(parameter, click.Option) and record is not None:
             blocks.append(f".. option:: {record[0]}\n\n   {_escape(record[1])}")
     if command.epilog:
         blocks.append(_escape(command.epilog))

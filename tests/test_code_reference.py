@@ -10,18 +10,17 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from lsst.astroclearnet import tasks
-from lsst.astroclearnet.arguments import make_parser
-from lsst.astroclearnet.commands import ACTIONS
+from lsst.astroclearnet.cli import cli
 from lsst.pex.config import (
     ChoiceField,
     Config,
@@ -150,25 +149,27 @@ def test_every_task_of_the_package_is_documented(reference: Any) -> None:
 
 def test_every_subcommand_and_option_appears(reference: Any) -> None:
     """If this fails, a subcommand or option is not documented."""
-    parser = make_parser()
-    text = reference.command_rst(parser)
-    for name in ACTIONS:
+    text = reference.command_rst(cli)
+    for name, command in cli.commands.items():
         assert f"\n{name}\n{'=' * len(name)}\n" in text
-    (children,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    for child in children.values():
-        for action in child._actions:
-            for option in action.option_strings:
-                assert option in ("-h", "--help") or f"{option}" in text
+        assert f"\n   astroclearnet {name} [OPTIONS]" in text
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert f".. option:: {parameter.opts[0]}" in text
 
 
 def test_option_has_its_help_and_default(reference: Any) -> None:
-    parser = argparse.ArgumentParser(prog="program", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="files of %(prog)s, 100 %%")
-    parser.add_argument("-n", "--number", type=int, default=2, metavar="N", help="a number_of things")
-    parser.add_argument("--name", required=True, choices=["a", "b"], help="a name")
-    parser.add_argument("--quiet", action="store_true", help="say nothing")
-    text = reference.command_rst(parser)
-    assert ".. option:: FILE ...\n\n   Files of program, 100 %." in text
-    assert ".. option:: -n N, --number N\n\n   A number\\_of things. Default: ``2``." in text
-    assert ".. option:: --name NAME\n\n   A name. Required. One of ``a``, ``b``." in text
+    @click.command("program", context_settings={"show_default": True})
+    @click.argument("files", metavar="FILE...", nargs=-1)
+    @click.option("-n", "--number", default=2, metavar="N", help="A number_of things.")
+    @click.option("--name", required=True, type=click.Choice(["a", "b"]), help="A name.")
+    @click.option("--quiet", is_flag=True, help="Say nothing.")
+    def command() -> None:
+        """Read each FILE, 100 %."""
+
+    text = reference.command_rst(command)
+    assert "Read each FILE, 100 %." in text
+    assert "   program [OPTIONS] FILE..." in text
+    assert ".. option:: -n, --number N\n\n   A number\\_of things.  [default: 2]" in text
+    assert ".. option:: --name [a|b]\n\n   A name.  [required]" in text
     assert ".. option:: --quiet\n\n   Say nothing." in text

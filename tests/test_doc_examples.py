@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
-import io
 import math
 import re
 import shlex
@@ -25,8 +23,8 @@ from typing import Any
 import click
 import pytest
 
-from lsst.astroclearnet.arguments import make_parser
-from lsst.astroclearnet.commands._actions import _survey_options
+from lsst.astroclearnet.cli import cli
+from lsst.astroclearnet.commands._demonstration._survey import make_options
 from lsst.astroclearnet.tasks import MakeColorPicturesConfig, MeasureRestorationConfig, RestoreCoaddConfig
 from lsst.pipe.base import Pipeline
 
@@ -94,13 +92,10 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("words", commands_of("astroclearnet"))
 def test_astroclearnet_takes_what_is_shown(words: list[str]) -> None:
     """If this fails, a command of the documentation ends with its usage."""
-    message = io.StringIO()
-    with contextlib.redirect_stderr(message):
-        try:
-            options = make_parser().parse_args(words)
-        except SystemExit:
-            pytest.fail(message.getvalue())
-    assert options.command == words[0]
+    try:
+        cli.commands[words[0]].make_context(words[0], words[1:])
+    except click.UsageError as exc:
+        pytest.fail(exc.format_message())
 
 
 def list_options(program: str, command: str) -> set[str]:
@@ -134,11 +129,8 @@ def test_middleware_takes_what_is_shown(program: str, words: list[str]) -> None:
 def test_options_in_the_text_exist() -> None:
     """If this fails, a page names an option that no command has."""
     known = {"--run-slow", "--user"}
-    parser = make_parser()
-    for action in parser._actions:
-        known.update(action.option_strings)
-        for child in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
-            known.update(option for one in child._actions for option in one.option_strings)
+    for own in (cli, *cli.commands.values()):
+        known.update(option for parameter in own.params for option in parameter.opts)
     for program, command in (
         ("pipetask", "run"),
         ("pipetask", "report"),
@@ -202,7 +194,10 @@ def test_examples_name_patches_of_the_demonstration() -> None:
     """If this fails, an example ends with an error on the only repository
     that every reader has.
     """
-    survey = _survey_options(make_parser().parse_args(["demo", "demo"]))
+    options = cli.commands["demo"].make_context("demo", ["demo"]).params
+    survey = make_options(
+        **{name: options[name] for name in options.keys() - {"outdir", "jobs", "overwrite"}}
+    )
     height, width = (cells * survey.patch_cells for cells in survey.num_patches)
     side = survey.cell_size
     # Patches touch, and have a cell of border.

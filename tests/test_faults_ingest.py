@@ -21,7 +21,8 @@ import pytest
 from astro_metadata_translator import ObservationInfo
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.commands import CommandError, _simulate, ingest_files
+from lsst.astroclearnet.commands import CommandError, ingest_files
+from lsst.astroclearnet.commands._demonstration import _survey
 from lsst.astroclearnet.repository import create_repository, ingest_visit_images, register_visit_detector
 from lsst.astroclearnet.simulation import SurveyOptions
 from lsst.astroclearnet.tests import make_projection, make_visit_image
@@ -290,7 +291,7 @@ def test_what_failed_can_be_run_again(
     assert held(root, 0) == held(root, 1) == 1.0
 
 
-@pytest.mark.parametrize("words", ["--stars -5", "--stars nan", "--seed -1", "--bands i i", "--bands ../i"])
+@pytest.mark.parametrize("words", ["--stars -5", "--stars nan", "--seed -1", "--bands i,i", "--bands ../i"])
 @pytest.mark.parametrize("command", ["simulate", "demo"])
 def test_survey_without_sense_makes_nothing(
     tmp_path: Path, command: str, words: str, capsys: pytest.CaptureFixture[str]
@@ -308,7 +309,7 @@ def test_simulation_that_fails_makes_nothing(tmp_path: Path, monkeypatch: pytest
         create_repository(str(root)).close()
         raise ValueError("lam value too large")
 
-    monkeypatch.setattr(_simulate, "make_survey", make)
+    monkeypatch.setattr(_survey, "make_survey", make)
     assert main(["simulate", str(tmp_path / "repo.dot")]) == 1
     assert not list(tmp_path.iterdir())
 

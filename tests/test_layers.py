@@ -89,9 +89,8 @@ RULES = {
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),
-    "arguments.py": Room((), ("version",)),
     # The command only starts what the rooms do, and starts up without them.
-    "cli.py": Room((), ("arguments",), (PACKAGE, "lsst", "numpy", "astropy", "rich", "torch", "matplotlib")),
+    "cli.py": Room(("click",), ("version",), (f"{PACKAGE}.commands", "rich")),
 }
 
 

@@ -24,15 +24,15 @@ from astropy.table import Table
 from lsst.astroclearnet.adapters import UnusableExposureError, read_visit_psf
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError
-from lsst.astroclearnet.commands._campaign import (
+from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_table
+from lsst.astroclearnet.commands._plan_sample import (
     BandSample,
     CampaignSample,
-    _thin,
+    PatchStack,
     even_sample,
     sample_campaign,
+    thin,
 )
-from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_tables
-from lsst.astroclearnet.commands._visit_reader import PatchStack
 from lsst.astroclearnet.core import (
     DebiasingOptions,
     fwhm_to_sigma,
@@ -153,7 +153,7 @@ def test_departure_limits_the_target() -> None:
     (departure,) = curve["departure"][curve["proposed"]]
     assert departure <= 1.05 * DebiasingOptions().max_psf_residual
     assert (curve["departure"][curve["target_fwhm"] < plan.bands[0].target_fwhm - 0.02] > departure).all()
-    (table,) = plan_tables(plan)
+    table = plan_table(plan)
     (cells,) = (column.cells for column in table.columns if "departure" in str(column.header))
     assert list(cells) == [f"{100 * value:.2f}" for value in curve["departure"]]
     assert "above 0.4 % the target is too sharp" in str(table.caption)
@@ -305,11 +305,11 @@ def test_even_sample() -> None:
     assert even_sample(range(10), 3) == [1, 5, 8]
     assert even_sample(range(4), 9) == [0, 1, 2, 3]
     groups = {(0, patch): [("I", visit, patch) for visit in range(100)] for patch in range(50)}
-    thinned = _thin(groups, 60)
+    thinned = thin(groups, 60)
     assert [patch for _, patch in thinned] == [5, 15, 25, 35, 45]
     assert all([visit for _, visit, _ in keys] == even_sample(range(100), 12) for keys in thinned.values())
-    assert sum(len(keys) for keys in _thin(groups, 5).values()) == 5
-    assert _thin(groups, 5000) == groups
+    assert sum(len(keys) for keys in thin(groups, 5).values()) == 5
+    assert thin(groups, 5000) == groups
 
 
 def handle_of(visit_image: VisitImage) -> DeferredDatasetHandle:

@@ -24,8 +24,8 @@ import pytest
 from astropy.table import Table
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.commands import restore_command
-from lsst.astroclearnet.commands._demo import DEFAULTS, RESTORED
+from lsst.astroclearnet.commands._demonstration._survey import DEFAULTS, RESTORED
+from lsst.astroclearnet.commands._pipetask import restore_command
 from lsst.astroclearnet.simulation import SurveyOptions
 from lsst.daf.butler import Butler
 

@@ -24,11 +24,9 @@ from astropy.table import Table
 
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError
-from lsst.astroclearnet.commands._status import CampaignStatus
-from lsst.astroclearnet.commands._status_graph import GraphSource
-from lsst.astroclearnet.commands._status_outputs import ButlerSource, PatchKey, PatchState
+from lsst.astroclearnet.commands._status import CampaignStatus, CampaignWatch
 from lsst.astroclearnet.commands._status_report import status_lines
-from lsst.astroclearnet.commands._status_watch import CampaignWatch
+from lsst.astroclearnet.commands._status_sources import ButlerSource, GraphSource, PatchKey, PatchState
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -362,7 +360,7 @@ def test_files_that_vanish(copy: Path) -> None:
         PatchState.FAILED,
     ]
     assert [patch.details is None for patch in status.patches] == [True, True, True, False]
-    assert "figures are those of 1 of the 3 patches that ended" in "\n".join(status_lines(status))
+    assert "metrics are those of 1 of the 3 patches that ended" in "\n".join(status_lines(status))
     # A process that was killed leaves its outputs, but neither metadata nor
     # log; what was there is gone at the next look.
     writer = Butler.from_config(str(copy), writeable=True)

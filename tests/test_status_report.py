@@ -23,16 +23,16 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from lsst.astroclearnet.commands._status import CampaignStatus, PatchStatus
-from lsst.astroclearnet.commands._status_outputs import PatchKey, PatchOutputs, PatchState, Report
-from lsst.astroclearnet.commands._status_reading import PatchDetails, Usage, read_details
+from lsst.astroclearnet.commands._progress import Report
+from lsst.astroclearnet.commands._status import CampaignStatus, CampaignWatch, PatchStatus
+from lsst.astroclearnet.commands._status_details import PatchDetails, Usage, read_details
 from lsst.astroclearnet.commands._status_report import (
     follow_campaign,
     status_lines,
     status_sentence,
     status_tables,
 )
-from lsst.astroclearnet.commands._status_watch import CampaignWatch
+from lsst.astroclearnet.commands._status_sources import PatchKey, PatchOutputs, PatchState
 from lsst.daf.butler import DatasetRef
 from lsst.daf.butler.logging import ButlerLogRecord, ButlerLogRecords
 from lsst.pipe.base import TaskMetadata
@@ -152,7 +152,7 @@ def test_large_campaigns_are_sampled() -> None:
     assert [status.hours_left(band) for band in status.bands] == pytest.approx([100.0, 200.0])
     assert status.hours_left(status.total) == pytest.approx(300.0)
     text = "\n".join(status_lines(status))
-    assert "figures are those of 80 of the 700 patches that ended" in text
+    assert "metrics are those of 80 of the 700 patches that ended" in text
     before = dict(source.num_read)
     source.finish(next(key for key in source.keys if key not in source.outputs))
     campaign.look()
@@ -206,7 +206,7 @@ def test_time_of_failures() -> None:
     before = log_of("start", "end", seconds=40.0)
     attempts = [
         {"metadata": metadata_of(50.0).model_dump()},
-        {"metadata": {}, "logs": [{"asctime": record.asctime.isoformat()} for record in before]},
+        {"metadata": {}, "logs": [record.model_dump() for record in before]},
     ]
     log.extra = {"metadata": {}, "previous_attempts": attempts}
     source.put(source.keys[0], log=log)

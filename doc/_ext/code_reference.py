@@ -9,22 +9,21 @@
 """References that are made from the code when the documentation is built.
 
 ``.. task-configurations:: MODULE`` documents the configuration of every
-pipeline task in a module, ``.. command-line:: MODULE:FUNCTION`` the parser
-that a function returns.
+pipeline task in a module, ``.. command-line:: MODULE:NAME`` a click command.
 """
 
 from __future__ import annotations
 
 __all__ = ("command_rst", "configuration_rst", "list_fields", "list_tasks", "setup")
 
-import argparse
 import importlib
-import os
+import inspect
 import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import click
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -192,81 +191,41 @@ def _limits_rst(field: Field) -> str:
     return ""
 
 
-def command_rst(parser: argparse.ArgumentParser) -> str:
+def command_rst(command: click.Command, parent: click.Context | None = None) -> str:
     """Document a command with its subcommands.
 
     Parameters
     ----------
-    parser
-        The parser of its arguments.
+    command
+        The command.
+    parent
+        Context of the command that it is a subcommand of.
 
     Returns
     -------
     text : `str`
         reStructuredText with a section for each subcommand.
     """
-    blocks = _parser_rst(parser)
-    for name, child in _subparsers(parser).items():
-        blocks += [f"{name}\n{'=' * len(name)}", *_parser_rst(child)]
+    context = click.Context(
+        command, parent, info_name=command.name, terminal_width=90, **command.context_settings
+    )
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    blocks = [
+        f".. program:: {context.command_path}",
+        _escape(inspect.cleandoc(command.help or "")),
+        f".. code-block:: text\n\n{textwrap.indent(textwrap.dedent(usage), '   ')}",
+    ]
+    for parameter in command.params:
+        record = parameter.get_help_record(context)
+        # Arguments are explained in the text.
+        if isinstance(parameter, click.Option) and record is not None:
+            blocks.append(f".. option:: {record[0]}\n\n   {_escape(record[1])}")
+    if command.epilog:
+        blocks.append(_escape(command.epilog))
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            blocks += [f"{name}\n{'=' * len(name)}", command_rst(child, context)]
     return "\n\n".join(blocks) + "\n"
-
-
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the subcommands by their names."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
-
-
-def _parser_rst(parser: argparse.ArgumentParser) -> list[str]:
-    """Document one parser, without its subcommands."""
-    blocks = [f".. program:: {parser.prog}", _escape(parser.description or "")]
-    blocks.append(".. code-block:: text\n\n" + textwrap.indent(_usage(parser), "   "))
-    for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
-            blocks.append(_action_rst(action, parser.prog))
-    if parser.epilog:
-        blocks.append(_escape(parser.epilog))
-    return blocks
-
-
-def _usage(parser: argparse.ArgumentParser) -> str:
-    """Return the usage of a command, whatever the width of the terminal."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "90"
-    try:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", parser.format_usage())
-        return textwrap.dedent(" " * len("usage: ") + text.removeprefix("usage: ")).strip()
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
-
-
-def _action_rst(action: argparse.Action, program: str) -> str:
-    """Document an argument or option."""
-    name = action.metavar if isinstance(action.metavar, str) else action.dest
-    if action.option_strings and action.metavar is None:
-        name = name.upper()
-    if action.option_strings:
-        value = "" if action.nargs == 0 else f" {name}{' ...' if action.nargs == '+' else ''}"
-        signature = ", ".join(option + value for option in action.option_strings)
-    else:
-        signature = f"{name}{' ...' if action.nargs == '+' else ''}"
-    words = _escape(argparse.HelpFormatter(program)._expand_help(action) if action.help else "")
-    words = words[:1].upper() + words[1:].rstrip(".") + "."
-    if action.required and action.option_strings:
-        words += " Required."
-    has_default = action.nargs != 0 and action.default not in (None, "", [], argparse.SUPPRESS)
-    if has_default and action.option_strings:
-        default = action.default
-        text = " ".join(map(str, default)) if isinstance(default, list) else str(default)
-        words += f" Default: ``{text}``."
-    if action.choices is not None:
-        words += " One of " + ", ".join(f"``{choice}``" for choice in action.choices) + "."
-    return f".. option:: {signature}\n\n   {words}"
 
 
 def _escape(text: str) -> str:
@@ -289,14 +248,14 @@ class TaskConfigurations(SphinxDirective):
 
 
 class CommandLine(SphinxDirective):
-    """The arguments of a command."""
+    """The arguments and options of a command."""
 
     required_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
-        module, _, function = self.arguments[0].partition(":")
-        parser = getattr(importlib.import_module(module), function)()
-        return self.parse_text_to_nodes(command_rst(parser), allow_section_headings=True)
+        module, _, name = self.arguments[0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        return self.parse_text_to_nodes(command_rst(command), allow_section_headings=True)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -19,9 +19,9 @@ from pathlib import Path
 import matplotlib as mpl
 from PIL import Image
 
-from lsst.astroclearnet.commands._comparison import compare_patches
-from lsst.astroclearnet.commands._demo import RESTORED, TRUTH
-from lsst.astroclearnet.commands._picture import comparison_picture
+from lsst.astroclearnet.commands._demonstration._comparison import compare_patches
+from lsst.astroclearnet.commands._demonstration._picture import comparison_picture
+from lsst.astroclearnet.commands._demonstration._survey import RESTORED, TRUTH
 from lsst.daf.butler import Butler
 
 WIDTH = 1100

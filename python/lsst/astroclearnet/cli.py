@@ -6,20 +6,69 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The command ``astroclearnet``."""
+"""The command ``astroclearnet`` and its subcommands.
+
+Everything but click is imported by the subcommand that needs it, so that help
+is shown at once.  That excludes the option decorators of `lsst.daf.butler.cli`
+(3 s to import); options shared with ``butler`` have its names and meaning.
+"""
 
 from __future__ import annotations
 
-__all__ = ("main",)
+__all__ = ("cli", "main")
 
 import logging
-import sys
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from .arguments import make_parser
+import click
 
-_MIN_WIDTH = 170
-"""Width of what is written to anything but a terminal."""
+from . import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LOG_WIDTH = 170
+"""Columns of what is not written to a terminal: enough for the tables."""
+
+_TASK = "restoreCoadd"
+_POSITIVE = click.IntRange(min=1)
+
+
+class _Failure(click.ClickException):
+    """A failure, told in one line."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        # A file may have put terminal control codes into what is shown.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.message)
+        click.echo(f"astroclearnet: error: {shown}", file=file, err=file is None)
+
+
+class _CommandGroup(click.Group):
+    """Subcommands whose errors are told in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            raise _Failure("interrupted") from None
+        except ModuleNotFoundError as exc:
+            extra = "postgresql" if (exc.name or "").startswith("psycopg") else "demo"
+            raise _Failure(
+                f"{ctx.invoked_subcommand} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'"
+            ) from exc
+        except Exception as exc:
+            if ctx.params["debug"]:
+                raise
+            from .commands import CommandError
+
+            first = str(exc).strip().split("\n")[0] or type(exc).__name__
+            is_own = isinstance(exc, CommandError | ValueError | TypeError)
+            raise _Failure(first if is_own else f"{type(exc).__name__}: {first}") from exc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,64 +82,382 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : `int`
-        Exit status: 0, or 1 on failure, which is told in one line.
+        Exit status: 0; 1 on failure, told in one line; 2 on wrong usage.
     """
-    options = make_parser().parse_args(arguments)
+    try:
+        cli.main(arguments, prog_name="astroclearnet")
+    except SystemExit as exc:
+        return int(exc.code or 0)
+
+
+@click.group(
+    "astroclearnet",
+    cls=_CommandGroup,
+    epilog="Coadds are restored by pipetask; 'ingest', 'simulate' and 'demo' print the command.",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Tools around the task restoreCoadd."""
+    logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return values with commas between them, as in options of the Butler."""
+    return tuple(value.split(",")) if value else ()
+
+
+def _parse_pair(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """Return one or two positive integers, with a comma, as two."""
+    words = value.split(",")
+    if len(words) > 2 or not all(word.isdecimal() and int(word) for word in words):
+        raise click.BadParameter(f"{value!r} is neither a positive integer nor two with a comma.")
+    return int(words[0]), int(words[-1])
+
+
+_repo_argument = click.argument("repo")
+_where_option = click.option(
+    "--where", default="", show_default=False, metavar="EXPR", help="Butler query that selects data IDs."
+)
+_skymap_option = click.option("--skymap", metavar="NAME", help="Sky map; required if there are several.")
+_task_option = click.option("--task", default=_TASK, metavar="LABEL", help="Label of the task.")
+_table_option = click.option("--output", metavar="FILE", help="ECSV file for the table.")
+_registry_option = click.option(
+    "--registry",
+    metavar="URL",
+    help="Empty database for the registry of a new repository, such as postgresql://USER@HOST/DATABASE; "
+    "an SQLite file if not given.",
+)
+
+
+def _survey_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that define a simulated survey."""
+    for option in (
+        click.option("--stars", default=30.0, metavar="N", help="Mean number of stars in a patch."),
+        click.option(
+            "--patch-cells",
+            type=_POSITIVE,
+            default=3,
+            metavar="N",
+            help="Cells of 50 pixels along each side of the inner region of a patch.",
+        ),
+        click.option(
+            "--patches",
+            default="2,1",
+            callback=_parse_pair,
+            metavar="X[,Y]",
+            help="Patches of the tract along x and y.",
+        ),
+        click.option("--visits", type=_POSITIVE, default=5, metavar="N", help="Visits in each band."),
+        click.option(
+            "--bands", default="g,r,i", callback=_split, metavar="BAND,...", help="Bands to observe."
+        ),
+        click.option("--seed", default=1, metavar="N", help="Seed of all random numbers."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("outdir")
+@click.option("--jobs", type=_POSITIVE, default=2, metavar="N", help="Patches to restore at a time.")
+@click.option("--overwrite", is_flag=True, help="Delete what an earlier demo wrote there.")
+@_survey_options
+def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
+    """Simulate a survey, restore it and compare with the truth.
+
+    OUTDIR is the directory to write to; what an earlier demo completed there
+    is kept.
+    """
+    from .commands._demonstration._comparison import comparison_tables
+    from .commands._demonstration._demo import demo_hints, run_demo
+    from .commands._demonstration._survey import RESTORED, make_options
+    from .commands._opening import open_butler
+    from .commands._progress import show_progress
+    from .commands._status import CampaignWatch
+    from .commands._status_report import show_status
+    from .commands._status_sources import ButlerSource
+
+    console = _make_console()
+    summary = run_demo(
+        Path(outdir),
+        make_options(**survey),
+        jobs=jobs,
+        overwrite=overwrite,
+        say=lambda line: console.print(line, markup=False),
+        progress=lambda: show_progress(console),
+    )
+    source = ButlerSource(open_butler(str(summary.root), [RESTORED]), label=_TASK)
+    show_status(CampaignWatch(source, label=_TASK).look(), console)
+    for table in comparison_tables(summary.table):
+        console.print(table)
+    console.print(demo_hints(summary), markup=False)
+
+
+@cli.command()
+@_repo_argument
+@_registry_option
+@_survey_options
+def simulate(repo: str, registry: str | None, **survey: Any) -> None:
+    """Simulate a survey into a new Butler repository.
+
+    The truth is there as well. REPO is the directory of the repository, which
+    must not exist.
+    """
+    from .commands._demonstration._survey import make_options, simulate_survey, survey_text
+    from .commands._errors import CommandError
+    from .commands._progress import show_progress
+
+    if os.path.lexists(repo):
+        raise CommandError(f"{repo} exists already; choose another directory.")
+    console = _make_console()
+    with show_progress(console) as progress:
+        summary = simulate_survey(
+            Path(repo),
+            make_options(**survey),
+            registry=registry,
+            progress=progress,
+            say=lambda line: console.print(line, markup=False),
+        )
+    console.print(survey_text(summary), markup=False)
+
+
+@cli.command()
+@_repo_argument
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--skymap", required=True, metavar="NAME", help="Name of the sky map.")
+@click.option("--cell-size", type=_POSITIVE, default=50, metavar="N", help="Side of a cell in pixels.")
+@click.option(
+    "--pixel-scale",
+    type=float,
+    metavar="ARCSEC",
+    help="Pixel scale of the sky map; that of the finest image if not given.",
+)
+@click.option(
+    "--patches",
+    "num_patches",
+    type=_POSITIVE,
+    default=1,
+    metavar="N",
+    help="Patches along each side of the field.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace images whose file has changed since it was ingested; else they are named.",
+)
+@_registry_option
+def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
+    """Copy VisitImage files into a Butler repository.
+
+    A sky map is defined around them. REPO is the directory of the repository,
+    made if absent.
+    """
+    from .commands import ingest_files
+    from .commands._progress import show_progress
+
+    console = _make_console()
+    with show_progress(console) as progress:
+        summary = ingest_files(repo, files, progress=progress, **options)
+    console.print(summary.text, markup=False)
+
+
+@cli.command()
+@_repo_argument
+@click.option(
+    "--input",
+    "inputs",
+    required=True,
+    callback=_split,
+    metavar="COLLECTION,...",
+    help="Collections of the visit images.",
+)
+@click.option(
+    "--dataset-type", default="visit_image", metavar="NAME", help="Dataset type of the visit images."
+)
+@_skymap_option
+@_where_option
+@click.option("--bands", callback=_split, metavar="BAND,...", help="Bands to plan for; all if not given.")
+@click.option(
+    "--max-noise",
+    default=2.0,
+    metavar="X",
+    help="Bound on the blank-sky rms, in sky sigma of the inverse-variance coadd.",
+)
+@click.option("--common", is_flag=True, help="One target PSF for all bands.")
+@click.option(
+    "--max-exposures",
+    type=_POSITIVE,
+    default=60,
+    metavar="N",
+    help="Visit images of a band to read at most, evenly spaced among its patches and visits.",
+)
+@_table_option
+def plan(
+    repo: str, inputs: tuple[str, ...], max_noise: float, common: bool, output: str | None, **selection: Any
+) -> None:
+    """Propose the target PSF of a campaign.
+
+    It follows from the PSFs and variances of the visit images in the
+    repository REPO.
+    """
+    from .commands._opening import open_butler
+    from .commands._plan import plan_campaign, plan_lines, plan_table
+    from .commands._plan_sample import sample_campaign
+    from .commands._progress import show_progress
+    from .commands._whole import require_place, write_table
+
+    require_place(output)
+    butler = open_butler(repo, inputs)
+    console = _make_console()
+    with show_progress(console) as progress:
+        sample = sample_campaign(butler, progress=progress, **selection)
+    proposed = plan_campaign(sample, max_noise=max_noise, common=common)
+    if output:
+        write_table(proposed.table(), output)
+    console.print(plan_table(proposed))
+    for line in plan_lines(proposed):
+        console.print(line, markup=False)
+
+
+@cli.command()
+@_repo_argument
+@click.argument("collection", required=False)
+@click.option(
+    "--input",
+    "inputs",
+    callback=_split,
+    metavar="COLLECTION,...",
+    help="Collections of the inputs, where COLLECTION has none.",
+)
+@_where_option
+@_skymap_option
+@_task_option
+@click.option(
+    "--graph",
+    metavar="FILE",
+    help="Quantum graph of batch jobs under way, which the registry does not know yet (bps); in place of "
+    "COLLECTION.",
+)
+@click.option("--watch", type=_POSITIVE, metavar="SECONDS", help="Update until all patches have ended.")
+@click.option(
+    "--max-read",
+    type=_POSITIVE,
+    default=100,
+    metavar="N",
+    help="Patches of each band and state whose logs and metrics are read at most.",
+)
+@_table_option
+@click.option("--check", is_flag=True, help="Exit with status 1 if a patch failed or is not finished.")
+def status(
+    repo: str,
+    collection: str | None,
+    inputs: tuple[str, ...],
+    graph: str | None,
+    task: str,
+    watch: int | None,
+    max_read: int,
+    output: str | None,
+    check: bool,
+    **selection: Any,
+) -> None:
+    """Show the progress of a campaign.
+
+    Counts patches by state, and tells why some failed and the time and memory
+    used. REPO is the repository and COLLECTION that of the outputs.
+    """
+    from .commands._errors import CommandError
+    from .commands._opening import open_butler
+    from .commands._progress import show_progress
+    from .commands._status import CampaignWatch
+    from .commands._status_report import follow_campaign, show_status
+    from .commands._status_sources import ButlerSource, GraphSource, StatusSource
+    from .commands._whole import require_place, write_table
+
+    if (collection is None) == (graph is None):
+        raise CommandError("Give either a collection or, with --graph, a quantum graph.")
+    require_place(output)
+    source: StatusSource
+    if collection is None:
+        source = GraphSource(repo, str(graph), label=task)
+    else:
+        source = ButlerSource(open_butler(repo, [collection, *inputs]), label=task, **selection)
+    console = _make_console()
+    with show_progress(console) as report:
+        progress = report if console.is_terminal else None
+        campaign = CampaignWatch(source, label=task, max_read=max_read, progress=progress)
+        found = campaign.look(progress)
+    if watch:
+        found = follow_campaign(campaign.look, console, interval=watch, first=found)
+    if output:
+        write_table(found.table(), output)
+    show_status(found, console)
+    if check and not found.is_complete:
+        raise CommandError(found.remaining)
+
+
+@cli.command()
+@_repo_argument
+@click.option("--collection", required=True, metavar="NAME", help="Collection of the restored coadds.")
+@click.option("--truth", default="HSC-Sim/truth", metavar="NAME", help="Collection of the truth catalogue.")
+@_table_option
+def compare(repo: str, collection: str, truth: str, output: str | None) -> None:
+    """Compare coadds of a simulated survey with its truth.
+
+    Measures restored coadds in the repository REPO beside the direct coadds.
+    """
+    from .commands._demonstration._comparison import compare_patches, comparison_tables
+    from .commands._opening import open_butler
+    from .commands._progress import show_progress
+    from .commands._whole import require_place, write_table
+
+    require_place(output)
+    butler = open_butler(repo, [collection, truth])
+    console = _make_console()
+    with show_progress(console) as progress:
+        table, _ = compare_patches(butler, progress=progress)
+    if output:
+        write_table(table, output)
+    for tabular in comparison_tables(table):
+        console.print(tabular)
+
+
+@cli.command()
+@_repo_argument
+@click.argument("collections", metavar="COLLECTION,...", callback=_split)
+@click.option(
+    "--output", required=True, metavar="FOLDER", help="Folder of the report; one that is there is replaced."
+)
+@_where_option
+@click.option(
+    "--dataset-type", "name", default="restored_coadd", metavar="NAME", help="Dataset type of the coadds."
+)
+@_task_option
+def report(repo: str, collections: tuple[str, ...], output: str, **options: Any) -> None:
+    """Write web pages of restored coadds.
+
+    They show metrics, verdicts and pictures. REPO is the repository and
+    COLLECTION that of the outputs.
+    """
+    from .commands._opening import open_butler
+    from .commands._progress import show_progress
+    from .commands._web_report import write_collection_report
+
+    butler = open_butler(repo, collections)
+    console = _make_console()
+    with show_progress(console) as progress:
+        index = write_collection_report(butler, output, repository=repo, progress=progress, **options)
+    console.print(f"Report: {index}", markup=False)
+
+
+def _make_console() -> Console:
+    """Return where to write, wide enough for tables if it is no terminal."""
     from rich.console import Console
 
-    from lsst.astroclearnet.commands import ACTIONS
-
     console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(highlight=False, soft_wrap=True, width=_MIN_WIDTH)
-    logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
-    try:
-        ACTIONS[options.command](options, console)
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    except ModuleNotFoundError as exc:
-        extra = "postgresql" if (exc.name or "").startswith("psycopg") else "demo"
-        return _fail(f"{options.command} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'")
-    except Exception as exc:
-        if options.debug:
-            raise
-        first = str(exc).strip().split("\n")[0] or type(exc).__name__
-        return _fail(first if _is_for_users(exc) else f"{type(exc).__name__}: {first}")
-    return 0
-
-
-def _is_for_users(error: Exception) -> bool:
-    """Tell whether the message of an error needs no name of its type.
-
-    Parameters
-    ----------
-    error
-        The error.
-
-    Returns
-    -------
-    for_users : `bool`
-        True for errors that this package raises on wrong input.
-    """
-    from lsst.astroclearnet.commands import CommandError
-
-    return isinstance(error, CommandError | ValueError | TypeError)
-
-
-def _fail(message: str) -> int:
-    """Write an error.
-
-    Parameters
-    ----------
-    message
-        What is wrong.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
-    # A file may have put codes that command a terminal into what is shown.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    sys.stderr.write(f"astroclearnet: error: {shown}\n")
-    return 1
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_LOG_WIDTH)

@@ -8,11 +8,9 @@
 
 """What the subcommands of ``astroclearnet`` do.
 
-The modules that need the simulation are not gathered here: files can be
-ingested without it.
+Modules that need the simulation are not gathered here: files are ingested
+without it.
 """
 
-from ._actions import *
 from ._errors import *
 from ._ingest import *
-from ._pipetask import *

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 __all__ = ("IngestSummary", "ingest_files")
 
-import contextlib
 import dataclasses
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,15 @@ from ..repository import (
     sky_map_around,
 )
 from ._errors import CommandError
+from ._pipetask import format_command, restore_command
 from ._whole import whole_folder
 
-type Progress = Callable[[int, int, str], None]
+_STATES = {
+    "new": "new",
+    "unchanged": "there already",
+    "replaced": "replaced",
+    "differs": "there already with other content, and left as they are there",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +66,7 @@ class IngestSummary:
     num_visit_images
         Number of files whose content the repository holds.
     states
-        Numbers of files by what became of them: see
+        Number of files in each state of
         `lsst.astroclearnet.repository.IngestedImage`.
     """
 
@@ -70,6 +76,24 @@ class IngestSummary:
     defaults: str
     num_visit_images: int
     states: Counter[str]
+
+    @property
+    def text(self) -> str:
+        """What was written, and how to restore it (`str`)."""
+        (tract,) = self.geometry.tracts
+        height, width = tract.bbox.shape
+        skymap = self.geometry.skymap
+        output = f"u/{os.environ.get('USER') or 'me'}/restored"
+        command = restore_command(self.root, skymap=skymap, inputs=self.defaults, output=output)
+        states = ", ".join(f"{number} {_STATES[state]}" for state, number in self.states.items())
+        return (
+            f"Repository:      {self.root}\n"
+            f"Visit images:    {self.num_visit_images} of {self.instrument} ({states})\n"
+            f"Sky map:         {skymap!r}, {width}x{height} pixels of {tract.pixel_scale_arcsec:g} arcsec "
+            f"at RA {tract.ra_deg:.5f}, Dec {tract.dec_deg:+.5f}\n"
+            f"For pipelines:   {self.defaults}\n"
+            f"Restore it with\n$ {format_command(command)}"
+        )
 
 
 def ingest_files(
@@ -82,7 +106,7 @@ def ingest_files(
     num_patches: int = 1,
     registry: str | None = None,
     replace: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> IngestSummary:
     """Copy visit images into a repository, with a sky map around them.
 
@@ -101,7 +125,7 @@ def ingest_files(
     cell_size
         Side of the cells of its patches in pixels.
     pixel_scale
-        Size of its pixels in arcsec; by default that of the finest image.
+        Pixel scale in arcsec; by default that of the finest image.
     num_patches
         Number of patches along each side; more than one overlap by a cell.
     registry
@@ -122,16 +146,20 @@ def ingest_files(
     Raises
     ------
     CommandError
-        If a file is missing, cannot be read, holds something else than a
-        visit image, or does not say what a repository has to know; if files
-        contradict each other or come from several instruments; if the sky map
-        makes no sense; if the directory holds something else than a
-        repository, or the repository describes the sky map or a visit
-        otherwise.
+        If a file cannot be read as a visit image with all that a repository
+        needs; if files contradict each other or the repository, or come from
+        several instruments; if the sky map cannot be laid out; or if the
+        directory holds something other than a repository.
     """
-    sky_map = {"skymap": skymap, "cell_size": cell_size, "pixel_scale": pixel_scale}
+    sky_map = {
+        "skymap": skymap,
+        "cell_size": cell_size,
+        "pixel_scale": pixel_scale,
+        "num_patches": (num_patches, num_patches),
+        "border_cells": int(num_patches > 1),
+    }
     try:
-        return _ingest(root, files, sky_map, num_patches, registry, replace, progress)
+        return _ingest(root, files, sky_map, registry, replace, progress)
     except (OSError, TypeError, ValueError) as exc:
         raise CommandError(str(exc)) from exc
 
@@ -140,12 +168,11 @@ def _ingest(
     root: str | os.PathLike[str],
     files: Sequence[str],
     sky_map: dict[str, Any],
-    num_patches: int,
     registry: str | None,
     replace: bool,
-    progress: Progress | None,
+    progress: Callable[[int, int, str], None] | None,
 ) -> IngestSummary:
-    """Do the same, with all the errors that are."""
+    """Ingest files, with errors as they come."""
     skymap = require_name("sky map", sky_map["skymap"])
     missing = [path for path in files if not Path(path).is_file()]
     if missing:
@@ -153,12 +180,7 @@ def _ingest(
     # However they are named, and whatever links lead to them.
     files = list({os.path.realpath(path): path for path in reversed(files)}.values())[::-1]
     field = _Field()
-    geometry = sky_map_around(
-        field.read(_tell(files, 0, progress)),
-        **sky_map,
-        num_patches=(num_patches, num_patches),
-        border_cells=int(num_patches > 1),
-    )
+    geometry = sky_map_around(field.read(_announce(files, 0, progress)), **sky_map)
     instrument = field.instrument
     visits, maps, defaults = f"{instrument}/visits", "skymaps", f"{instrument}/defaults"
     states: Counter[str] = Counter()
@@ -170,21 +192,23 @@ def _ingest(
                 f"{os.fspath(root)} has a sky map {skymap!r} with another geometry; choose another name."
             ) from exc
         try:
-            for path in _tell(files, len(files), progress):
+            for path in _announce(files, len(files), progress):
                 states[ingest_visit_image(butler, path, visits, replace=replace).state] += 1
         except ConflictingDefinitionError as exc:
             raise CommandError(
                 f"{os.fspath(root)} describes a visit otherwise than the files: {exc}"
             ) from exc
-        # Last: as long as it is not there, another one may have its name.
+        # Last: until it is there, another one may have its name.
         register_sky_map(butler, geometry, maps)
         chain_collections(butler, defaults, [visits, maps])
     held = len(files) - states["differs"]
     return IngestSummary(os.fspath(root), instrument, geometry, defaults, held, states)
 
 
-def _tell(files: Sequence[str], first: int, progress: Progress | None) -> Iterator[str]:
-    """Yield files, and tell before each how far the two readings are."""
+def _announce(
+    files: Sequence[str], first: int, progress: Callable[[int, int, str], None] | None
+) -> Iterator[str]:
+    """Yield files, and report the progress of the two readings before each."""
     for number, path in enumerate(files):
         if progress is not None:
             progress(first + number, 2 * len(files), Path(path).name)
@@ -192,7 +216,7 @@ def _tell(files: Sequence[str], first: int, progress: Progress | None) -> Iterat
 
 
 class _Field:
-    """What the files of an ingest say of themselves, and of each other."""
+    """Consistency of the files of an ingest."""
 
     def __init__(self) -> None:
         self._images: dict[tuple[str, int, int], str] = {}
@@ -208,18 +232,7 @@ class _Field:
         return instruments[0]
 
     def read(self, files: Iterable[str]) -> Iterator[VisitImage]:
-        """Read files that must not contradict each other.
-
-        Parameters
-        ----------
-        files
-            The files.
-
-        Yields
-        ------
-        visit_image : `lsst.images.VisitImage`
-            The image in the next file.
-        """
+        """Yield the images in files that must not contradict each other."""
         for path in files:
             image = read_visit_image(path)
             try:
@@ -253,28 +266,10 @@ class _Field:
                 )
 
 
-@contextlib.contextmanager
+@contextmanager
 def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Iterator[Butler]:
     """Open a repository for writing, or make one, which is removed again if it
     cannot be completed.
-
-    Parameters
-    ----------
-    root
-        Root of the repository.
-    registry
-        URL of the database for the registry of a new one.
-
-    Yields
-    ------
-    butler : `lsst.daf.butler.Butler`
-        A writeable client.
-
-    Raises
-    ------
-    CommandError
-        If the directory holds something else, or a repository, which has a
-        registry already.
     """
     folder = Path(root)
     if (folder / "butler.yaml").is_file():
@@ -291,8 +286,8 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
     try:
         yield butler
     except Exception:
-        # What an interruption leaves is taken up again, and so is what needs
-        # a database, which would stay.
+        # Any failure, but no interruption: that can be taken up again, and so
+        # can a repository with a database, which would stay.
         if registry is None:
             butler.close()
             for path in folder.iterdir():

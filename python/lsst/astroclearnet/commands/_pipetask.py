@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("PIPELINE", "format_command", "program", "restore_command", "run_command")
-
 import os
 import shlex
 import shutil
@@ -27,24 +25,8 @@ PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithou
 
 
 def program(name: str) -> str:
-    """Return the path of a program of this Python environment.
-
-    Parameters
-    ----------
-    name
-        Name of the program, such as ``pipetask``.
-
-    Returns
-    -------
-    path : `str`
-        The program beside the interpreter or, failing that, on ``PATH``: the
-        name alone if that is what a shell finds under it, or else the path,
-        relative if it lies below the working directory.
-
-    Raises
-    ------
-    CommandError
-        If there is no such program.
+    """Return a program of this Python environment, or else of ``PATH``, by the
+    shortest name under which a shell finds it.
     """
     beside = Path(sys.executable).parent / name
     on_path = shutil.which(name)
@@ -52,7 +34,7 @@ def program(name: str) -> str:
     if path is None:
         raise CommandError(f"There is no program {name!r}, neither beside {sys.executable} nor on PATH.")
     relative = os.path.relpath(path)
-    # What make puts on PATH is not on that of the shell that make was run in.
+    # PATH of make is not that of the shell that make was run in.
     if not relative.startswith(os.pardir):
         return relative
     return name if on_path is not None and os.path.samefile(on_path, path) else path
@@ -66,26 +48,7 @@ def restore_command(
     output: str,
     options: Sequence[str] = (),
 ) -> list[str]:
-    """Return the command that restores every patch of a sky map.
-
-    Parameters
-    ----------
-    root
-        Root of the repository.
-    skymap
-        Name of the sky map.
-    inputs
-        Collection of the visit images and the geometry of the sky map.
-    output
-        Collection to write.
-    options
-        Further options of ``pipetask run``.
-
-    Returns
-    -------
-    command : `list` [`str`]
-        Program and arguments.
-    """
+    """Return the command that restores every patch of a sky map."""
     return [
         program("pipetask"),
         "run",
@@ -100,19 +63,8 @@ def restore_command(
 
 
 def format_command(command: Sequence[str]) -> str:
-    """Return a command as a line for a shell.
-
-    Parameters
-    ----------
-    command
-        Program and arguments.
-
-    Returns
-    -------
-    line : `str`
-        The command with quotes where a shell needs them.
-    """
-    # Double quotes around SQL-like strings read better than what shlex makes.
+    """Return a command as a line for a shell."""
+    # Double quotes around SQL-like strings read better than those of shlex.
     return " ".join(
         f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
         for word in command
@@ -120,18 +72,7 @@ def format_command(command: Sequence[str]) -> str:
 
 
 def run_command(command: Sequence[str]) -> None:
-    """Run a command whose output goes to the terminal.
-
-    Parameters
-    ----------
-    command
-        Program and arguments.
-
-    Raises
-    ------
-    CommandError
-        If its exit status is not 0.
-    """
+    """Run a command whose output goes to the terminal."""
     status = subprocess.run(command, check=False).returncode
     if status:
         raise CommandError(f"{' '.join(command[:2])} ended with exit status {status}; its log is above.")

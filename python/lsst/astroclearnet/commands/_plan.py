@@ -6,11 +6,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Propose the resolution of a campaign from the visit images it has."""
+"""Propose the target PSF of a campaign from the visit images it has."""
 
 from __future__ import annotations
-
-__all__ = ("BandPlan", "CampaignPlan", "plan_campaign", "plan_lines", "plan_tables")
 
 import dataclasses
 import math
@@ -30,11 +28,11 @@ from ..core import (
     suggest_target_fwhm,
 )
 from ..metrics import seeing_of_kernel
-from ._campaign import BandSample, CampaignSample
 from ._errors import CommandError
-from ._visit_reader import PatchStack
+from ._plan_sample import BandSample, CampaignSample, PatchStack
+from ._progress import ARCSEC
 
-SHARE = 0.95
+_SHARE = 0.95
 """Share of the patches in which the noise keeps its bound."""
 
 _FIRST_FWHM, _STEP = 2.0, 0.25
@@ -43,12 +41,10 @@ _FIRST_FWHM, _STEP = 2.0, 0.25
 _DIGITS = 2
 """Digits of a proposed target in arcsec."""
 
-_SECONDS = "\N{DOUBLE PRIME}"
-
 
 @dataclasses.dataclass(frozen=True)
 class BandPlan:
-    """What resolution the visit images of a band can give.
+    """Proposed target PSF of a band.
 
     Attributes
     ----------
@@ -62,14 +58,13 @@ class BandPlan:
         Median FWHM of the Gaussians with the effective areas of the PSFs in
         arcsec, up to which targets are looked at.
     curve
-        What each target costs, with columns ``band``; ``target_fwhm`` in
-        arcsec and ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the
-        blank-sky rms of the linear restored coadd in sky sigma of the
-        inverse-variance coadd, as the median of the patches and as what 95 %
-        of them keep; ``departure``, of the image of a star from the target
-        over the peak, as what 95 % of the patches keep; ``fit_scatter``, of
-        fluxes from a plain PSF fit over the Cramer-Rao bound, and
-        ``depth_loss``, the same in magnitudes;
+        Cost of each target: ``band``; ``target_fwhm`` in arcsec and
+        ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the blank-sky
+        rms of the linear restored coadd in sky sigma of the inverse-variance
+        coadd, as the median of the patches and as their 95 % quantile;
+        ``departure``, of the image of a star from the target over the peak,
+        95 % quantile; ``fit_scatter``, of fluxes from a plain PSF fit over the
+        Cramer-Rao bound, and ``depth_loss``, the same in magnitudes;
         ``pair_limit``, the separation in arcsec at which a Gaussian PSF
         splits two equal stars; and ``proposed``, true in one row.
     """
@@ -82,8 +77,13 @@ class BandPlan:
 
     @property
     def noise(self) -> float:
-        """What 95 % of the patches keep at the proposed target (`float`)."""
+        """Noise that 95 % of the patches keep at the proposed target."""
         return float(self.curve["noise_high"][self.curve["proposed"]][0])
+
+    @property
+    def option(self) -> str:
+        """Option of ``pipetask run`` that sets the target PSF."""
+        return f"-c restoreCoadd:target_fwhm={self.target_fwhm:.{_DIGITS}f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class CampaignPlan:
     bands
         The bands in order of wavelength.
     skymap
-        Name of the sky map whose patches were looked at, if any.
+        Name of the sky map, if any.
     skipped
         Number of visit images that could not be used, by reason.
     max_noise
@@ -111,13 +111,7 @@ class CampaignPlan:
     common: bool
 
     def table(self) -> Table:
-        """Return the curves of all bands.
-
-        Returns
-        -------
-        table : `astropy.table.Table`
-            One table, with the rest of the plan as its metadata.
-        """
+        """Return the curves of all bands, with the rest as metadata."""
         table = vstack([plan.curve for plan in self.bands], metadata_conflicts="silent")
         table.meta = {
             "skymap": self.skymap,
@@ -139,31 +133,12 @@ class CampaignPlan:
 
 
 def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: bool = False) -> CampaignPlan:
-    """Propose the FWHM of the target PSF of each band.
+    """Propose the FWHM of the target PSF of each band, or of all in common.
 
     It is the sharpest, between 2.5 pixels and the median effective FWHM, at
     which the linear restored coadd of at least 95 % of the patches keeps its
-    blank-sky rms below a bound and stars at the target PSF, rounded up to
-    0.01 arcsec.
-
-    Parameters
-    ----------
-    sample
-        What was read of the campaign.
-    max_noise
-        The bound, in sky sigma of the inverse-variance coadd.
-    common
-        Give all bands the sharpest target that each of them can afford.
-
-    Returns
-    -------
-    plan : `CampaignPlan`
-        Targets, and what others would cost.
-
-    Raises
-    ------
-    CommandError
-        If ``max_noise`` is not positive.
+    blank-sky rms below ``max_noise`` sky sigma of the inverse-variance coadd
+    and stars at the target PSF, rounded up to 0.01 arcsec.
     """
     if not max_noise > 0:
         raise CommandError(f"The bound on the noise, {max_noise}, must be positive.")
@@ -174,23 +149,12 @@ def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: boo
     return CampaignPlan(bands, sample.skymap, sample.skipped, max_noise, common)
 
 
-def plan_tables(plan: CampaignPlan) -> list[RichTable]:
-    """Lay out the curves for reading.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Returns
-    -------
-    tables : `list` [`rich.table.Table`]
-        One table.
-    """
+def plan_table(plan: CampaignPlan) -> RichTable:
+    """Lay out the curves for a terminal."""
     table = RichTable(
-        title="What the FWHM of the target PSF costs",
+        title="Cost of the FWHM of the target PSF",
         caption="Noise: blank-sky rms of the linear restored coadd in units of the sky sigma of the "
-        f"inverse-variance coadd; {100 * SHARE:.0f} % of the patches are below the second value. "
+        f"inverse-variance coadd; {100 * _SHARE:.0f} % of the patches are below the second value. "
         "Departure: of the image of a star from the target, over the peak, at most, in as many patches; "
         f"above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for the exposures. "
         "PSF fit: scatter of the fluxes of faint stars from a plain PSF fit on it, over the Cramer-Rao "
@@ -199,14 +163,14 @@ def plan_tables(plan: CampaignPlan) -> list[RichTable]:
     )
     table.add_column("band")
     for name in (
-        f"FWHM\n({_SECONDS})",
+        f"FWHM\n({ARCSEC})",
         "\n(pixels)",
         "noise\n(median)",
-        f"\n({100 * SHARE:.0f} %)",
+        f"\n({100 * _SHARE:.0f} %)",
         "departure\n(% of peak)",
         "PSF fit\n(/bound)",
         "depth lost\n(mag)",
-        f"pairs\n({_SECONDS})",
+        f"pairs\n({ARCSEC})",
     ):
         table.add_column(name, justify="right")
     for band in plan.bands:
@@ -221,21 +185,12 @@ def plan_tables(plan: CampaignPlan) -> list[RichTable]:
                 style="bold" if row["proposed"] else None,
                 end_section=number + 1 == len(band.curve),
             )
-    return [table]
+    return table
 
 
 def plan_lines(plan: CampaignPlan) -> Iterator[str]:
-    """Say what the plan was made from, and what to give to ``pipetask``.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Yields
-    ------
-    line : `str`
-        The last ones are options of ``pipetask run``.
+    """Yield what the plan was made from, and at last the options of
+    ``pipetask run``.
     """
     for band in plan.bands:
         sample = band.sample
@@ -243,100 +198,39 @@ def plan_lines(plan: CampaignPlan) -> Iterator[str]:
         yield (
             f"Band {sample.band}: {sample.num_exposures} of {sample.num_exposures_found} visit images, "
             f"{patches if plan.skymap is not None else 'no sky map'}, "
-            f"median seeing {band.seeing:.2f}{_SECONDS}, "
-            f"noise {band.noise:.2f} at {band.target_fwhm:.{_DIGITS}f}{_SECONDS}"
+            f"median seeing {band.seeing:.2f}{ARCSEC}, "
+            f"noise {band.noise:.2f} at {band.target_fwhm:.{_DIGITS}f}{ARCSEC}"
         )
         if band.noise > plan.max_noise:
             yield (
                 f"Band {sample.band}: no target up to the median effective FWHM, "
-                f"{band.effective_fwhm:.2f}{_SECONDS}, keeps the noise below the bound."
+                f"{band.effective_fwhm:.2f}{ARCSEC}, keeps the noise below the bound."
             )
     if plan.skipped:
         reasons = ", ".join(f"{number} {reason}" for reason, number in plan.skipped.items())
         yield f"Visit images left out: {reasons}"
     yield f"For a noise of at most {plan.max_noise:g}, give to pipetask run:"
     if plan.common:
-        yield f"  {_option(plan.bands[0])}"
+        yield f"  {plan.bands[0].option}"
         return
+    skymap = "" if plan.skymap is None else f"skymap='{plan.skymap}' AND "
     for band in plan.bands:
-        yield f'  {_option(band)} -d "{_selection(plan, band)}"'
-
-
-def _option(band: BandPlan) -> str:
-    """Return the option that fixes the target PSF.
-
-    Parameters
-    ----------
-    band
-        Plan of a band.
-
-    Returns
-    -------
-    option : `str`
-        Of ``pipetask run``.
-    """
-    return f"-c restoreCoadd:target_fwhm={band.target_fwhm:.{_DIGITS}f}"
-
-
-def _selection(plan: CampaignPlan, band: BandPlan) -> str:
-    """Return the query that selects the patches of a band.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-    band
-        Plan of the band.
-
-    Returns
-    -------
-    where : `str`
-        Expression of the Butler's query language.
-    """
-    where = f"band='{band.sample.band}'"
-    return where if plan.skymap is None else f"skymap='{plan.skymap}' AND {where}"
+        yield f"  {band.option} -d \"{skymap}band='{band.sample.band}'\""
 
 
 def _propose(patches: Sequence[PatchStack], max_noise: float) -> float:
-    """Return the target that nearly all patches can afford.
-
-    Parameters
-    ----------
-    patches
-        Patches of one band.
-    max_noise
-        Bound on the noise.
-
-    Returns
-    -------
-    target_fwhm : `float`
-        FWHM in arcsec.
-    """
+    """Return the target in arcsec that nearly all patches can afford."""
     targets = [
         suggest_target_fwhm(patch.psfs, patch.levels, max_noise=max_noise) * patch.pixel_scale
         for patch in patches
     ]
-    target = float(np.quantile(targets, SHARE, method="inverted_cdf"))
+    target = float(np.quantile(targets, _SHARE, method="inverted_cdf"))
     # Without the rounding errors of the product with a power of ten.
     return math.ceil(round(target * 10**_DIGITS, 6)) / 10**_DIGITS
 
 
 def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
-    """Compute what targets cost in a band.
-
-    Parameters
-    ----------
-    sample
-        What was read of the band.
-    target_fwhm
-        The proposed target in arcsec.
-
-    Returns
-    -------
-    plan : `BandPlan`
-        The curve, up to the median effective FWHM and through the proposed
-        target.
-    """
+    """Compute the curve of a band through the proposed target in arcsec."""
     patches = sample.patches
     scale = float(np.median([patch.pixel_scale for patch in patches]))
     seeing, effective = (
@@ -346,22 +240,20 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     grid = np.arange(_FIRST_FWHM, effective / scale + 1e-9, _STEP) * scale
     rows = []
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
-        noise = [linear_noise(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
-        departures = [
-            linear_psf_residual(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches
-        ]
-        scatter = np.median(
-            [psf_fit_scatter(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
+        noise, departures, scatters = (
+            [cost(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
+            for cost in (linear_noise, linear_psf_residual, psf_fit_scatter)
         )
+        scatter = float(np.median(scatters))
         rows.append(
             {
                 "band": sample.band,
                 "target_fwhm": fwhm,
                 "target_fwhm_pixels": fwhm / scale,
                 "noise": float(np.median(noise)),
-                "noise_high": float(np.quantile(noise, SHARE, method="inverted_cdf")),
-                "departure": float(np.quantile(departures, SHARE, method="inverted_cdf")),
-                "fit_scatter": float(scatter),
+                "noise_high": float(np.quantile(noise, _SHARE, method="inverted_cdf")),
+                "departure": float(np.quantile(departures, _SHARE, method="inverted_cdf")),
+                "fit_scatter": scatter,
                 "depth_loss": 2.5 * math.log10(scatter),
                 "pair_limit": gaussian_pair_limit(fwhm),
                 "proposed": fwhm == target_fwhm,

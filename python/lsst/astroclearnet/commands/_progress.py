@@ -6,33 +6,27 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""How far a command is, on the terminal or in a log."""
+"""Progress bars and numbers in tables."""
 
 from __future__ import annotations
 
-__all__ = ("show_progress",)
-
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+type Report = Callable[[int, int, str], None]
+"""Called with the number done, the number to do, and a name."""
+
+ARCSEC = "\N{DOUBLE PRIME}"
+
 
 @contextmanager
-def show_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show how far something is.
-
-    Parameters
-    ----------
-    console
-        Where to show it: as a bar on a terminal, else as a line whenever
-        another eighth is done, and at the end.
-
-    Yields
-    ------
-    report : `collections.abc.Callable`
-        To be called with the number done, the number to do, and a name.
+def show_progress(console: Console) -> Iterator[Report]:
+    """Show progress as a bar on a terminal, else as a line for every eighth
+    and at the end.
     """
     if not console.is_terminal:
         last: list[int] = []
@@ -43,7 +37,7 @@ def show_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]
             last[:] = done, total
 
         yield write_line
-        # What was begun last is not reported when it is done.
+        # The end of what was begun last is not reported.
         if last and last[0] < last[1]:
             console.print(f"  {last[1]}/{last[1]} done", markup=False)
         return
@@ -51,3 +45,8 @@ def show_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+def format_number(value: float, digits: int) -> str:
+    """Return a number with some digits after the point, or a dash for NaN."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"

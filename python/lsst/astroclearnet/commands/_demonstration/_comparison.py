@@ -6,23 +6,23 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Coadd and restored coadds of a simulated survey against the truth."""
+"""The command ``compare``: coadds of a simulated survey against the truth."""
 
 from __future__ import annotations
 
-__all__ = ("compare_patches",)
-
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from astropy.table import Table
+from astropy.table import Row, Table
+from rich.table import Table as RichTable
 
 from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
 
-from ..adapters import CoaddArrays
-from ..metrics import (
+from ...adapters import CoaddArrays
+from ...metrics import (
     SIGNAL_TO_NOISE_BINS,
     measure_patch,
     measured_depth,
@@ -30,14 +30,15 @@ from ..metrics import (
     psf_flux_correlated,
     star_statistics,
 )
-from ..report import band_order
-from ..simulation import AB_ZERO_POINT_NJY
-from ._errors import CommandError
-from ._patches import Patch, read_patch
+from ...report import band_order
+from ...simulation import AB_ZERO_POINT_NJY
+from .._errors import CommandError
+from .._progress import ARCSEC, Report, format_number
+from ._patch import Patch, read_patch
 
 type Array = npt.NDArray[np.float64]
 
-ALL_PATCHES = "all"
+_ALL = "all"
 """Name of the row of all patches of a band."""
 
 _SCATTER_ERROR = 1.17
@@ -45,14 +46,29 @@ _SCATTER_ERROR = 1.17
 root of the number of stars (Rousseeuw and Croux 1993, JASA 88, 1273)."""
 
 _MIN_DEPTH_STARS = 8
+"""Fewest stars that give a depth, within 1.09 * 1.17 / sqrt(8) = 0.45 mag."""
 
 _STARS = ("flux", "error", "truth", "signal_to_noise")
 
+_SUFFIXES = [f"_snr_{low:.0f}_{high:.0f}" for low, high in SIGNAL_TO_NOISE_BINS]
+"""Suffixes of columns, for example ``_snr_5_20``."""
 
-def compare_patches(
-    butler: Butler, *, progress: Callable[[int, int, str], None] | None = None
-) -> tuple[Table, list[Patch]]:
-    """Measure every restored coadd and the plain coadd of the same patch.
+_IMAGE_COLUMNS = (
+    (f"FWHM ({ARCSEC})", "fwhm", 3),
+    (f"PSF ({ARCSEC})", "psf_fwhm", 3),
+    ("5\N{GREEK SMALL LETTER SIGMA} claimed", "depth_claimed", 2),
+    ("draws", "depth_noise", 2),
+    ("blank sky", "depth_measured", 2),
+    ("stars", "depth_stars", 2),
+    ("correlation", "noise_correlation", 2),
+    ("red. \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}", "chi_square", 3),
+    ("exposures", "num_exposures", 0),
+    ("dropped", "num_dropped", 0),
+)
+
+
+def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[Table, list[Patch]]:
+    """Measure every restored coadd and the direct coadd of the same patch.
 
     All are measured on the same pixels and the same stars, in the same bins
     of signal-to-noise; galaxies are subtracted as the truth has them.  Fluxes
@@ -72,18 +88,17 @@ def compare_patches(
     Returns
     -------
     table : `astropy.table.Table`
-        A row for each image (``image`` is coadd, restored or, where there is
-        one, linear) of every patch and band,
-        and for all patches of a band, named ``all``: medians over the
-        patches, and statistics of the stars of all. ``fwhm`` is that of the
-        stars in arcsec, ``psf_fwhm`` that of the PSF model;
+        A row for each image (``image`` is coadd, restored or linear) of every
+        patch and band, and for all patches of a band, named ``all``: medians
+        over the patches, and statistics of the stars of all.  ``fwhm`` is
+        that of the stars in arcsec, ``psf_fwhm`` that of the PSF model;
         ``depth_claimed`` is the 5 sigma depth in AB magnitudes by the
         variance plane for white noise, ``depth_noise`` that of the noise
         realisations, ``depth_measured`` that of blank sky and ``depth_stars``
         that of the deviations, bias and all, of the fluxes of at least eight
-        stars of the faintest bin from the truth; ``chi_square`` is
-        reduced; ``num_exposures`` and ``num_dropped`` count visit images. The
-        other columns are those of `lsst.astroclearnet.metrics.measure_patch`.
+        stars of the faintest bin from the truth; ``chi_square`` is reduced;
+        ``num_exposures`` and ``num_dropped`` count visit images.  The other
+        columns are those of `lsst.astroclearnet.metrics.measure_patch`.
     patches : `list` [`Patch`]
         What was measured.
 
@@ -123,27 +138,7 @@ def compare_patches(
 
 
 def _query(butler: Butler, dataset_type: str, hint: str) -> list[Any]:
-    """Find the datasets of a type.
-
-    Parameters
-    ----------
-    butler
-        A Butler with default collections.
-    dataset_type
-        Name of the dataset type.
-    hint
-        What to tell a user if there is none.
-
-    Returns
-    -------
-    refs : `list` [`lsst.daf.butler.DatasetRef`]
-        At least one reference.
-
-    Raises
-    ------
-    CommandError
-        If there is no such dataset.
-    """
+    """Find the datasets of a type, or tell the user what to do without any."""
     try:
         return butler.query_datasets(dataset_type)
     except (EmptyQueryResultError, MissingDatasetTypeError) as exc:
@@ -152,18 +147,7 @@ def _query(butler: Butler, dataset_type: str, hint: str) -> list[Any]:
 
 
 def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
-    """Measure the images of a patch.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    measured : `dict`
-        Row of the table, and stars with columns `_STARS`, by image.
-    """
+    """Return a row of the table, and stars with columns `_STARS`, by image."""
     stars = patch.stars()
     images = {"coadd": patch.coadd, "restored": patch.restored}
     if patch.linear is not None:
@@ -192,48 +176,14 @@ def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
 def _photometry(
     image: CoaddArrays, x: Array, y: Array, model: Array, correlation: Array | None
 ) -> tuple[Array, Array]:
-    """Measure stars as the noise of an image asks for.
-
-    Parameters
-    ----------
-    image
-        The image.
-    x, y
-        Positions of the stars in pixels, shape (n,).
-    model
-        Image of everything else, shape (H, W).
-    correlation
-        Correlation of the noise around each star, if it is known.
-
-    Returns
-    -------
-    flux, error : `numpy.ndarray`
-        Shape (n,), in nJy.
-    """
+    """Return fluxes and errors of stars in nJy, as the noise asks for."""
     if correlation is None:
         return psf_flux(image.image, image.variance, image.psf, x, y, model=model)
     return psf_flux_correlated(image.image, image.variance, correlation, image.psf, x, y, model=model)
 
 
 def _describe(patch: Patch, name: str, image: CoaddArrays, row: dict[str, float]) -> dict[str, Any]:
-    """Turn measurements into a row of the table.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-    name
-        Which of its images.
-    image
-        That image.
-    row
-        What `measure_patch` says of it.
-
-    Returns
-    -------
-    row : `dict`
-        The row.
-    """
+    """Turn the result of `measure_patch` into a row of the table."""
     scale = patch.geometry.pixel_scale
     is_restored = name != "coadd"
     facts = patch.metrics["patch"]
@@ -258,19 +208,7 @@ def _describe(patch: Patch, name: str, image: CoaddArrays, row: dict[str, float]
 
 
 def _depth_of_stars(stars: Table) -> dict[str, float]:
-    """Return the depth that the fluxes of faint stars show.
-
-    Parameters
-    ----------
-    stars
-        Table with columns `_STARS`.
-
-    Returns
-    -------
-    depth : `dict`
-        5 sigma depth in AB magnitudes as ``depth_stars``; NaN with too few
-        stars.
-    """
+    """Return the 5 sigma depth from faint stars; NaN with too few of them."""
     low, high = SIGNAL_TO_NOISE_BINS[0]
     faint = stars[(stars["signal_to_noise"] >= low) & (stars["signal_to_noise"] < high)]
     if len(faint) < _MIN_DEPTH_STARS:
@@ -280,20 +218,9 @@ def _depth_of_stars(stars: Table) -> dict[str, float]:
 
 
 def _with_scatter_errors(statistics: dict[str, float]) -> dict[str, float]:
-    """Add the errors of the scatter to statistics of stars.
-
-    Parameters
-    ----------
-    statistics
-        Values by name and bin.
-
-    Returns
-    -------
-    statistics : `dict`
-        The same and ``scatter_percent_error``.
-    """
+    """Add the errors of the scatter to statistics of stars."""
     complete = {}
-    for suffix in _suffixes():
+    for suffix in _SUFFIXES:
         number, scatter = statistics[f"num_stars{suffix}"], statistics[f"scatter_percent{suffix}"]
         complete.update({key: value for key, value in statistics.items() if key.endswith(suffix)})
         error = _SCATTER_ERROR * scatter / np.sqrt(number) if number else np.nan
@@ -301,38 +228,13 @@ def _with_scatter_errors(statistics: dict[str, float]) -> dict[str, float]:
     return complete
 
 
-def _suffixes() -> Iterator[str]:
-    """Yield the suffixes of the bins of signal-to-noise.
-
-    Yields
-    ------
-    suffix : `str`
-        For example ``_snr_5_20``.
-    """
-    for low, high in SIGNAL_TO_NOISE_BINS:
-        yield f"_snr_{low:.0f}_{high:.0f}"
-
-
 def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> list[dict[str, Any]]:
-    """Return the rows of all patches of a band.
-
-    Parameters
-    ----------
-    rows
-        The rows of the patches.
-    stars
-        Stars of each patch, by image.
-
-    Returns
-    -------
-    pooled : `list` [`dict`]
-        One row per image.
-    """
+    """Return a row for each image, of all patches of a band."""
     pooled = []
     for name in dict.fromkeys(name for tables in stars for name in tables):
         of_image = [row for row in rows if row["image"] == name]
         columns = [np.concatenate([t[name][column] for t in stars if name in t]) for column in _STARS]
-        row = dict(of_image[0], patch=ALL_PATCHES)
+        row = dict(of_image[0], patch=_ALL)
         for key, value in row.items():
             if isinstance(value, float) and "_snr_" not in key:
                 values = np.array([other[key] for other in of_image])
@@ -340,10 +242,61 @@ def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> 
         statistics = star_statistics(*columns)
         flat = {
             f"{column}{suffix}": float(line[column])
-            for suffix, line in zip(_suffixes(), statistics, strict=True)
+            for suffix, line in zip(_SUFFIXES, statistics, strict=True)
             for column in statistics.colnames
             if column not in ("snr_min", "snr_max")
         }
         depth = _depth_of_stars(Table(dict(zip(_STARS, columns, strict=True))))
         pooled.append({**row, **_with_scatter_errors(flat), **depth})
     return pooled
+
+
+def comparison_tables(table: Table) -> list[RichTable]:
+    """Lay out images and the fluxes of their stars, each in a table."""
+    images = RichTable(
+        title="Images: width of the stars, depth (AB mag), noise, exposures",
+        caption="5\N{GREEK SMALL LETTER SIGMA} depth for point sources: claimed by the variance plane for "
+        "white noise; shown by the noise realisations (draws); by blank sky, which a restoration smooths "
+        "more than sources; and by the errors, bias and all, of faint stars. Correlation: of the noise of "
+        "adjacent pixels. Row all: medians over the patches.",
+    )
+    stars = RichTable(
+        title="Star fluxes against the truth, in bins of the signal-to-noise ratio in the coadd",
+        caption="Bias and scatter in percent; pull: scatter in units of the claimed error, which is that of "
+        "white noise except for the linear coadd, whose fluxes follow from the covariance of its noise. The "
+        "stars are the same for all images. Row all: the stars of all patches together.",
+    )
+    for tabular in (images, stars):
+        for name in ("band", "patch", "image"):
+            tabular.add_column(name)
+    for name, _, _ in _IMAGE_COLUMNS:
+        images.add_column(name, justify="right")
+    for low, high in SIGNAL_TO_NOISE_BINS:
+        name = f"S/N > {low:.0f}" if math.isinf(high) else f"S/N {low:.0f}-{high:.0f}"
+        for title in (f"{name}\nstars", "\nbias", "\nscatter", "\npull"):
+            stars.add_column(title, justify="right")
+    for number, row in enumerate(table):
+        is_last = number + 1 == len(table) or table["patch"][number + 1] != row["patch"]
+        style = "bold" if row["patch"] == _ALL else None
+        key = (str(row["band"]), str(row["patch"]), str(row["image"]))
+        values = [format_number(row[name], digits) for _, name, digits in _IMAGE_COLUMNS]
+        images.add_row(*key, *values, style=style, end_section=is_last)
+        stars.add_row(*key, *_star_cells(row), style=style, end_section=is_last)
+    return [images, stars]
+
+
+def _star_cells(row: Row) -> Iterator[str]:
+    """Yield number, bias, scatter and pull of the stars in each bin."""
+    for suffix in _SUFFIXES:
+        yield format_number(row[f"num_stars{suffix}"], 0)
+        for name in ("bias_percent", "scatter_percent"):
+            yield _with_error(row[f"{name}{suffix}"], row[f"{name}_error{suffix}"])
+        yield format_number(row[f"pull_width{suffix}"], 2)
+
+
+def _with_error(value: float, error: float) -> str:
+    """Format a number and its error, if any, with the digits it warrants."""
+    if not math.isfinite(error):
+        return format_number(value, 1)
+    digits = 1 if error >= 0.5 else 2
+    return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"

@@ -6,15 +6,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Find the visit images of a campaign and read the PSFs of a sample."""
+"""PSFs and variances of a sample of the visit images of a campaign."""
 
 from __future__ import annotations
-
-__all__ = ("BandSample", "CampaignSample", "choose_sky_map", "even_sample", "sample_campaign")
 
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from lsst.daf.butler import (
     Butler,
@@ -25,14 +26,21 @@ from lsst.daf.butler import (
 )
 from lsst.sphgeom import ConvexPolygon
 
-from ..adapters import SkyMapGeometry
+from ..adapters import SkyMapGeometry, UnusableExposureError, VisitPsf, read_visit_psf
 from ..report import band_order
 from ._errors import CommandError
-from ._visit_reader import VISIT_DIMENSIONS, PatchStack, Progress, VisitKey, VisitReader
+from ._opening import choose_sky_map
+from ._progress import Report
+
+type Array = npt.NDArray[np.float64]
 
 type PatchKey = tuple[int, int]
+"""Tract and patch."""
 
-_PATCH = ("tract", "patch")
+type VisitKey = tuple[str, int, int]
+"""Values of `_VISIT_DIMENSIONS`."""
+
+_VISIT_DIMENSIONS = ("instrument", "visit", "detector")
 
 _EVERYWHERE: PatchKey = (-1, -1)
 """Key of all exposures of a band where there is no sky map."""
@@ -40,6 +48,29 @@ _EVERYWHERE: PatchKey = (-1, -1)
 _MIN_EXPOSURES = 12
 """Exposures that a thinned patch keeps, so that the mean of their power
 spectra is like that of all."""
+
+_MIN_FRACTION = 0.05
+"""Exposures that cover less of a patch are not counted among its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchStack:
+    """PSFs and variances of the exposures of a patch.
+
+    Attributes
+    ----------
+    psfs
+        Shape (n, P, P), sum 1, on the pixels of the patch.
+    levels
+        Shape (n,), variance of the blank sky over the fraction of the patch
+        that an exposure covers.
+    pixel_scale
+        In arcsec.
+    """
+
+    psfs: Array
+    levels: Array
+    pixel_scale: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +84,9 @@ class BandSample:
     patches
         At least one patch.
     num_exposures, num_exposures_found
-        Visit images read with success, and those that there are.
+        Visit images read with success, and all there are.
     num_patches_found
-        Patches that there are; 0 without a sky map.
+        Patches there are; 0 without a sky map.
     """
 
     band: str
@@ -74,7 +105,7 @@ class CampaignSample:
     bands
         At least one band, in order of wavelength.
     skymap
-        Name of the sky map whose patches were looked at, if any.
+        Name of the sky map, if any.
     skipped
         Number of visit images that could not be used, by reason.
     """
@@ -92,54 +123,24 @@ def sample_campaign(
     where: str = "",
     bands: Sequence[str] = (),
     max_exposures: int = 60,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> CampaignSample:
     """Read the PSFs and variances of the visit images of a campaign.
 
-    At most ``max_exposures`` visit images of a band are read.  If there are
-    more, patches evenly spaced in the order of their IDs are looked at, and
-    of each of them visit images evenly spaced in the order of instrument,
-    visit and detector: at least 12, so that a patch has the mixture of seeing
-    that it has in the campaign.
+    If a band has more than ``max_exposures``, patches evenly spaced in the
+    order of their IDs are looked at, and of each of them visit images evenly
+    spaced in the order of instrument, visit and detector: at least 12, so that
+    a patch has the mixture of seeing that it has in the campaign.
 
-    Parameters
-    ----------
-    butler
-        A Butler whose default collections hold the visit images.
-    dataset_type
-        Name of their dataset type.
-    skymap
-        Sky map whose patches are looked at; by default the only one of the
-        repository.  Without any, the exposures of a band count as one patch
-        with the smallest of their pixels.
-    where
-        Expression of the Butler's query language that selects visit images
-        and patches.
-    bands
-        Bands to read; all by default.
-    max_exposures
-        Number of visit images to read of a band.
-    progress
-        Function called before each visit image with the number done, the
-        number to do, and its name.
-
-    Returns
-    -------
-    sample : `CampaignSample`
-        What could be read.
-
-    Raises
-    ------
-    CommandError
-        If there is nothing to read, nothing read is usable, or an argument
-        names what does not exist.
+    Without a sky map, the exposures of a band count as one patch with the
+    smallest of their pixels.
     """
     skymap = choose_sky_map(butler, skymap)
     found = _find_exposures(butler, dataset_type, skymap, where)
     if missing := [band for band in bands if band not in found]:
         raise CommandError(f"There is no {dataset_type} in band {missing[0]!r}, only in {', '.join(found)}.")
-    chosen = {band: _thin(found[band], max_exposures) for band in found if band in bands or not bands}
-    reader = VisitReader(butler, dataset_type)
+    chosen = {band: thin(found[band], max_exposures) for band in found if band in bands or not bands}
+    reader = _VisitReader(butler, dataset_type)
     reader.read({key for groups in chosen.values() for keys in groups.values() for key in keys}, progress)
     scales = _pixel_scales(butler, skymap, {patch for groups in chosen.values() for patch in groups})
     samples = []
@@ -161,40 +162,15 @@ def sample_campaign(
 
 
 def even_sample[T](items: Sequence[T], number: int) -> list[T]:
-    """Return items that are evenly spaced in a sequence.
-
-    Parameters
-    ----------
-    items
-        The sequence.
-    number
-        How many to take at most.
-
-    Returns
-    -------
-    sample : `list`
-        The middle items of ``number`` equal parts; all items if there are not
-        more.
+    """Return the middle items of as many equal parts; all items if there are
+    not more.
     """
     number = min(number, len(items))
     return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
 
 
-def _thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKey, list[VisitKey]]:
-    """Choose patches, and visit images of each of them.
-
-    Parameters
-    ----------
-    groups
-        Visit images of each patch.
-    limit
-        Number of visit images at most.
-
-    Returns
-    -------
-    thinned : `dict`
-        Part of the groups.
-    """
+def thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKey, list[VisitKey]]:
+    """Choose patches and visit images of each, up to a number of these."""
     if len({key for keys in groups.values() for key in keys}) <= limit:
         return dict(groups)
     quota = min(limit, max(_MIN_EXPOSURES, limit // len(groups)))
@@ -202,62 +178,10 @@ def _thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKe
     return {patch: even_sample(groups[patch], quota) for patch in patches}
 
 
-def choose_sky_map(butler: Butler, name: str | None) -> str | None:
-    """Return the sky map to use.
-
-    Parameters
-    ----------
-    butler
-        The Butler.
-    name
-        What the user asks for.
-
-    Returns
-    -------
-    skymap : `str` or `None`
-        Its name; `None` if the repository has no sky map.
-
-    Raises
-    ------
-    CommandError
-        If there is no such sky map, or a choice.
-    """
-    records = butler.query_dimension_records("skymap", explain=False)
-    names = sorted(str(record.name) for record in records)
-    if name is None and len(names) > 1:
-        raise CommandError(f"There are several sky maps; choose one with --skymap: {', '.join(names)}.")
-    if name is not None and name not in names:
-        raise CommandError(f"There is no sky map {name!r}; there is {', '.join(names) or 'none'}.")
-    return names[0] if name is None and names else name
-
-
 def _find_exposures(
     butler: Butler, dataset_type: str, skymap: str | None, where: str
 ) -> dict[str, dict[PatchKey, list[VisitKey]]]:
-    """Find the visit images of each band and patch.
-
-    Parameters
-    ----------
-    butler
-        The Butler.
-    dataset_type
-        Name of the dataset type.
-    skymap
-        Name of the sky map, if any.
-    where
-        Expression that selects among them.
-
-    Returns
-    -------
-    found : `dict`
-        Sorted keys of visit images by band, in order of wavelength, and
-        patch, sorted.
-
-    Raises
-    ------
-    CommandError
-        If there is none, or the expression is not understood.
-    """
+    """Find visit images by band, in order of wavelength, and patch."""
     collections = list(butler.collections.defaults)
     try:
         with butler.query() as query:
@@ -266,8 +190,10 @@ def _find_exposures(
                 query = query.where(skymap=skymap)
             if where:
                 query = query.where(where)
-            names = [*VISIT_DIMENSIONS, "band", *(("skymap", *_PATCH) if skymap is not None else ())]
-            data_ids: Iterable[DataCoordinate] = list(query.data_ids(names))
+            patch_names = ("skymap", "tract", "patch") if skymap is not None else ()
+            data_ids: Iterable[DataCoordinate] = list(
+                query.data_ids([*_VISIT_DIMENSIONS, "band", *patch_names])
+            )
     except (EmptyQueryResultError, MissingDatasetTypeError):
         data_ids = ()
     except InvalidQueryError as exc:
@@ -288,22 +214,7 @@ def _find_exposures(
 
 
 def _pixel_scales(butler: Butler, skymap: str | None, patches: Iterable[PatchKey]) -> dict[PatchKey, float]:
-    """Return the size of the pixels of patches.
-
-    Parameters
-    ----------
-    butler
-        The Butler.
-    skymap
-        Name of the sky map, if any.
-    patches
-        The patches.
-
-    Returns
-    -------
-    scales : `dict`
-        In arcsec; empty without a dataset ``skymap_geometry``.
-    """
+    """Return pixel scales in arcsec; none without ``skymap_geometry``."""
     if skymap is None:
         return {}
     try:
@@ -317,23 +228,62 @@ def _pixel_scales(butler: Butler, skymap: str | None, patches: Iterable[PatchKey
 
 
 def _region(butler: Butler, skymap: str | None, patch: PatchKey) -> ConvexPolygon | None:
-    """Return the region of a patch on the sky.
-
-    Parameters
-    ----------
-    butler
-        The Butler.
-    skymap
-        Name of the sky map, if any.
-    patch
-        The patch.
-
-    Returns
-    -------
-    region : `lsst.sphgeom.ConvexPolygon` or `None`
-        The region.
-    """
+    """Return the region of a patch on the sky; `None` without a sky map."""
     if skymap is None:
         return None
     (record,) = butler.query_dimension_records("patch", skymap=skymap, tract=patch[0], patch=patch[1])
     return record.region
+
+
+class _VisitReader:
+    """Visit images, each read once for all patches that it covers."""
+
+    def __init__(self, butler: Butler, dataset_type: str) -> None:
+        self.skipped: dict[VisitKey, str] = {}
+        self._butler = butler
+        self._dataset_type = dataset_type
+        self._visits: dict[VisitKey, VisitPsf] = {}
+
+    def read(self, keys: set[VisitKey], progress: Report | None) -> None:
+        """Read visit images, and note why others cannot be used."""
+        for done, key in enumerate(sorted(keys)):
+            if progress is not None:
+                progress(done, len(keys), "{} visit {}, detector {}".format(*key))
+            data_id = dict(zip(_VISIT_DIMENSIONS, key, strict=True))
+            try:
+                self._visits[key] = read_visit_psf(self._butler.getDeferred(self._dataset_type, data_id))
+            except UnusableExposureError as exc:
+                self.skipped[key] = exc.reason
+
+    def stack(
+        self,
+        keys: Iterable[VisitKey],
+        region: ConvexPolygon | None,
+        pixel_scale: float | None,
+        used: set[VisitKey],
+    ) -> PatchStack | None:
+        """Bring the usable exposures of a patch, which are added to ``used``,
+        onto its pixels.
+        """
+        visits = {key: self._visits[key] for key in keys if key in self._visits}
+        if not visits:
+            return None
+        scale = pixel_scale or round(min(visit.pixel_scale for visit in visits.values()), 4)
+        stamps: list[Array] = []
+        levels: list[float] = []
+        for key, visit in visits.items():
+            overlap = visit.overlap(region)
+            if overlap is None or overlap.fraction < _MIN_FRACTION:
+                continue
+            try:
+                stamps.append(visit.stamp(y=overlap.y, x=overlap.x, pixel_scale=scale))
+            except UnusableExposureError as exc:
+                self.skipped[key] = exc.reason
+                continue
+            levels.append(visit.level_at(scale) / overlap.fraction)
+            used.add(key)
+        if not stamps:
+            return None
+        size = max(len(stamp) for stamp in stamps)
+        psfs = [np.pad(stamp, (size - len(stamp)) // 2) for stamp in stamps]
+        return PatchStack(np.stack(psfs), np.array(levels), scale)

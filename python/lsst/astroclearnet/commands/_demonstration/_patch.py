@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("Patch", "read_patch")
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -27,16 +25,18 @@ from scipy.ndimage import distance_transform_edt
 from lsst.daf.butler import Butler, DatasetNotFoundError, MissingDatasetTypeError
 from lsst.images.cells import CellCoadd
 
-from ..adapters import CoaddArrays, PatchGeometry, unusable_pixels
-from ..metrics import fwhm_of_kernel
-from ..simulation import render_truth
+from ...adapters import CoaddArrays, PatchGeometry, unusable_pixels
+from ...metrics import fwhm_of_kernel
+from ...simulation import render_truth
 
 type Array = npt.NDArray[np.float64]
 
 _MARGIN = 15.0
+"""Distance in pixels up to which sources outside a patch count."""
+
 _FINE_FWHM = 2.0
-"""FWHM in pixels of the sky that is convolved with PSFs: narrower than any of
-theirs, and yet sampled by the pixels."""
+"""FWHM in pixels of the sky that is convolved with PSFs: narrower than these,
+and yet sampled by the pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Patch:
     geometry
         Geometry of the patch.
     coadd, restored
-        The plain and the restored coadd, bad pixels of either NaN in both.
+        The direct and the restored coadd, bad pixels of either NaN in both.
     sources
         Rows of the truth catalogue, ``x`` and ``y`` in pixels of the arrays.
     metrics
         The dataset ``restored_coadd_metrics``.
     num_coadd_exposures
-        Number of exposures of the plain coadd.
+        Number of exposures of the direct coadd.
     linear
         The linear coadd, if there is one, with the same pixels NaN.
     """
@@ -72,37 +72,24 @@ class Patch:
 
     @property
     def band(self) -> str:
-        """Name of the band (`str`)."""
+        """Name of the band."""
         return str(self.data_id["band"])
 
     def render(self, sources: Table, psf: Array) -> Array:
-        """Draw sources as an image with some PSF shows them.
+        """Draw rows of ``sources`` in nJy, shape (H, W).
 
-        Parameters
-        ----------
-        sources
-            Rows of `sources`.
-        psf
-            PSF stamp, shape (P, P) with P odd, broader than two pixels.
-
-        Returns
-        -------
-        image : `numpy.ndarray`
-            Noiseless image in nJy, shape (H, W).
+        The PSF stamp has an odd size and is broader than two pixels.
         """
         sky = render_truth(sources, self.geometry, self.band, psf_fwhm=_FINE_FWHM)
         return _replace_psf(sky, psf)
 
     def stars(self) -> Table:
-        """Return the stars, with fluxes of the band and what bins them.
+        """Return the stars of ``sources`` with what bins them.
 
-        Returns
-        -------
-        stars : `astropy.table.Table`
-            Columns ``x``, ``y``, ``flux`` (nJy) and ``signal_to_noise``: that
-            of an optimal flux on the sky of the plain coadd, and NaN, which
-            is in no bin, for stars outside the inner region of the patch and
-            within one FWHM of a bad pixel.
+        Columns are ``x``, ``y``, ``flux`` (nJy) and ``signal_to_noise``: that
+        of an optimal flux on the sky of the direct coadd, and NaN, which is
+        in no bin, for stars outside the inner region of the patch and within
+        one FWHM of a bad pixel.
         """
         rows = self.sources[self.sources["kind"] == "star"]
         x, y = np.asarray(rows["x"]), np.asarray(rows["y"])
@@ -125,34 +112,12 @@ class Patch:
         )
 
     def galaxies(self) -> Table:
-        """Return the galaxies.
-
-        Returns
-        -------
-        galaxies : `astropy.table.Table`
-            Rows of `sources`.
-        """
+        """Return the galaxies of ``sources``."""
         return self.sources[self.sources["kind"] == "galaxy"]
 
 
 def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> Patch:
-    """Read the coadd, the restored coadds and the truth of a patch.
-
-    Parameters
-    ----------
-    butler
-        A Butler whose default collections hold them; the linear coadd may be
-        absent.
-    data_id
-        Values of skymap, tract, patch and band.
-    catalogue
-        The truth catalogue of the tract.
-
-    Returns
-    -------
-    patch : `Patch`
-        The patch.
-    """
+    """Read the coadds of a patch, of which the linear one may be absent."""
     keys = {name: data_id[name] for name in ("skymap", "tract", "patch", "band")}
     plain: CellCoadd = butler.get("deep_coadd", **keys)
     restored: CellCoadd = butler.get("restored_coadd", **keys)
@@ -173,22 +138,7 @@ def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> 
 
 
 def _read_if_there(butler: Butler, dataset_type: str, data_id: Mapping[str, Any]) -> Any:
-    """Read a dataset that may be absent.
-
-    Parameters
-    ----------
-    butler
-        A Butler with default collections.
-    dataset_type
-        Name of the dataset type.
-    data_id
-        Data ID.
-
-    Returns
-    -------
-    dataset : `object`
-        The dataset; `None` if there is none.
-    """
+    """Return a dataset, or `None` if there is none."""
     try:
         return butler.get(dataset_type, **data_id)
     except (DatasetNotFoundError, MissingDatasetTypeError):
@@ -196,20 +146,7 @@ def _read_if_there(butler: Butler, dataset_type: str, data_id: Mapping[str, Any]
 
 
 def _sources_of(catalogue: Table, geometry: PatchGeometry) -> Table:
-    """Return the sources on and around a patch, in pixels of its arrays.
-
-    Parameters
-    ----------
-    catalogue
-        The truth catalogue.
-    geometry
-        The patch.
-
-    Returns
-    -------
-    sources : `astropy.table.Table`
-        A copy of the rows.
-    """
+    """Return the sources on and around a patch, in pixels of its arrays."""
     sky = SkyCoord(ra=np.asarray(catalogue["ra"]) * u.deg, dec=np.asarray(catalogue["dec"]) * u.deg)
     pixels = geometry.projection.sky_to_pixel(sky)
     height, width = geometry.bbox.shape
@@ -221,20 +158,7 @@ def _sources_of(catalogue: Table, geometry: PatchGeometry) -> Table:
 
 
 def _replace_psf(sky: Array, psf: Array) -> Array:
-    """Turn the sky seen with a narrow Gaussian into that seen with a PSF.
-
-    Parameters
-    ----------
-    sky
-        Image with a Gaussian PSF of a FWHM of `_FINE_FWHM`, shape (H, W).
-    psf
-        PSF stamp, shape (P, P) with P odd.
-
-    Returns
-    -------
-    image : `numpy.ndarray`
-        Shape (H, W).
-    """
+    """Replace the Gaussian PSF of an image, of `_FINE_FWHM`."""
     size = psf.shape[0]
     shape = [next_fast_len(side + size, real=True) for side in sky.shape]
     sigma = _FINE_FWHM / (2.0 * np.sqrt(2.0 * np.log(2.0)))

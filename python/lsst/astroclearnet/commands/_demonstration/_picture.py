@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("comparison_picture",)
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,47 +20,38 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from lsst.daf.butler import Butler
 
-from ..adapters import coregister
-from ..simulation import render_truth
-from ._errors import CommandError
-from ._patches import Patch
+from ...adapters import coregister
+from ...simulation import render_truth
+from .._errors import CommandError
+from .._progress import ARCSEC
+from ._patch import Patch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..plots import Zoom
+    from ...plots import Zoom
 
 type Array = npt.NDArray[np.float64]
 
-_PAIR_SIZE = 28
-_ZOOM_SIZE = 44
+_PAIR_SIZE, _ZOOM_SIZE = 28, 44
+"""Sides of the zooms on a close pair and on anything else, in pixels."""
+
 _MIN_COVERAGE = 0.5
+"""Fraction of the patch that a visit should show."""
+
 _ARTEFACT_WIDTH = 1.0
+"""Standard deviation in pixels of the smoothing that artefacts are found
+with."""
 
 
 def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
-    """Draw the patch that has most to show.
+    """Draw the patch with the best close pair and galaxy.
 
-    Parameters
-    ----------
-    butler
-        A Butler whose default collections hold the visit images.
-    patches
-        Patches of a simulated survey.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Best exposure, coadd, restored coadd and truth at the PSF of the
-        latter with one stretch, and zooms on a close pair, a galaxy and an
-        artefact.
-
-    Raises
-    ------
-    CommandError
-        If there is no patch.
+    The panels are the best visit, the direct coadd, the restored coadd and
+    the truth at its PSF, with one stretch, and zooms on a close pair, a
+    galaxy and an artefact.
     """
-    from ..plots import comparison_figure
+    from ...plots import comparison_figure
 
     if not patches:
         raise CommandError("There is no patch to draw.")
@@ -78,7 +67,7 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
             (f"Best exposure ({name})", exposure),
             (f"Coadd of {patch.num_coadd_exposures} exposures", patch.coadd.image),
             ("Restored coadd", patch.restored.image),
-            (f"Truth at {width:.2f}\N{DOUBLE PRIME} FWHM", truth),
+            (f"Truth at {width:.2f}{ARCSEC} FWHM", truth),
         ],
         zooms=zooms,
         pixel_scale=scale,
@@ -87,24 +76,10 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
 
 
 def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple[Array, str]:
-    """Read the sharpest visit that shows half a patch and the zooms.
+    """Return the sharpest visit that shows half the patch and the zooms.
 
-    Parameters
-    ----------
-    butler
-        A Butler whose default collections hold the visit images.
-    patch
-        The patch.
-    zooms
-        Parts of it that should have data.
-
-    Returns
-    -------
-    image : `numpy.ndarray`
-        Its detectors on the grid of the patch in nJy, shape (H, W); NaN where
-        no pixel is usable.
-    name : `str`
-        What to call it.
+    It is in nJy on the grid of the patch, NaN where no pixel is usable, and
+    comes with its name.
     """
     visits: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for exposure in patch.metrics["exposures"]:
@@ -122,7 +97,7 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
             x, y = zoom.corner(image.shape)
             shares.append(float(np.isfinite(image[y : y + zoom.size, x : x + zoom.size]).mean()) / 0.9)
         if best is None or min(shares) > best[0]:
-            best = (min(shares), image, f"{visit[0]} visit {visit[1]}, {widths[visit]:.2f}\N{DOUBLE PRIME}")
+            best = (min(shares), image, f"{visit[0]} visit {visit[1]}, {widths[visit]:.2f}{ARCSEC}")
         if best[0] >= 1.0:
             break
     if best is None:
@@ -131,26 +106,15 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
 
 
 def _zooms(patch: Patch) -> list[Zoom]:
-    """Choose what to enlarge.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    zooms : `list` [`lsst.astroclearnet.plots.Zoom`]
-        What there is of a close pair, a galaxy and an artefact.
-    """
-    from ..plots import Zoom
+    """Choose a close pair, a galaxy and an artefact, if there are any."""
+    from ...plots import Zoom
 
     zooms = []
     pair, galaxy = _close_pair(patch), _galaxy(patch)
     if pair is not None:
         x, y = (float(np.mean(pair[name])) for name in ("x", "y"))
         separation = float(pair["pair_separation"][0])
-        zooms.append(Zoom(x, y, _PAIR_SIZE, f"stars {separation:.2f}\N{DOUBLE PRIME} apart"))
+        zooms.append(Zoom(x, y, _PAIR_SIZE, f"stars {separation:.2f}{ARCSEC} apart"))
     if galaxy is not None:
         zooms.append(Zoom(float(galaxy["x"][0]), float(galaxy["y"][0]), _ZOOM_SIZE, "galaxy"))
     artefact = _artefact(patch)
@@ -160,78 +124,31 @@ def _zooms(patch: Patch) -> list[Zoom]:
 
 
 def _interest(patch: Patch) -> float:
-    """Tell how much a patch has to show.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    interest : `float`
-        The separation of its close pair in units of the target FWHM, near
-        one, counts most, then the brightness of its galaxy.
+    """Return how much a patch has to show: a close pair that is hard but
+    possible to separate counts most, then the brightness of its galaxy.
     """
     pair, galaxy = _close_pair(patch), _galaxy(patch)
     interest = 0.0
     if pair is not None:
-        interest += 10.0 - 10.0 * _offence(patch, float(pair["pair_separation"][0]))
+        interest += 10.0 - 10.0 * _pair_offset(patch, float(pair["pair_separation"][0]))
     if galaxy is not None:
         interest += float(np.log10(galaxy[f"flux_{patch.band}"][0]))
     return interest
 
 
-def _offence(patch: Patch, separation: float) -> float:
-    """Tell how far a separation is from one that is hard but possible.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-    separation
-        Separation of two stars in arcsec.
-
-    Returns
-    -------
-    offence : `float`
-        Zero at 1.3 times the target FWHM.
-    """
+def _pair_offset(patch: Patch, separation: float) -> float:
+    """Return the relative offset of a separation from 1.3 target FWHM."""
     return abs(separation / (1.3 * patch.metrics["image"]["target_fwhm"]) - 1.0)
 
 
 def _has_room(patch: Patch) -> npt.NDArray[np.bool_]:
-    """Tell which pixels have data around them that fill a zoom.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    room : `numpy.ndarray`
-        Shape (H, W).
-    """
+    """Return which pixels have data around them that fill a zoom."""
     has_data = np.pad(np.isfinite(patch.coadd.image), 1)
     return np.asarray(distance_transform_edt(has_data)[1:-1, 1:-1] > _ZOOM_SIZE // 2)
 
 
 def _inside(patch: Patch, sources: Table) -> npt.NDArray[np.bool_]:
-    """Tell which sources have data around them that fill a zoom.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-    sources
-        Rows of its sources.
-
-    Returns
-    -------
-    inside : `numpy.ndarray`
-        One truth value per source.
-    """
+    """Return which sources have data around them that fill a zoom."""
     x, y = (np.rint(np.asarray(sources[name])).astype(int) for name in ("x", "y"))
     height, width = patch.coadd.image.shape
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -240,55 +157,22 @@ def _inside(patch: Patch, sources: Table) -> npt.NDArray[np.bool_]:
 
 
 def _sky_sigma(patch: Patch) -> float:
-    """Return the error of the flux of a faint star in the plain coadd.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    sigma : `float`
-        Standard deviation in nJy.
-    """
+    """Return the flux error of a faint star in the direct coadd in nJy."""
     return float(np.sqrt(np.nanmedian(patch.coadd.variance) / np.sum(patch.coadd.psf**2)))
 
 
 def _close_pair(patch: Patch) -> Table | None:
-    """Choose a close pair of stars.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    pair : `astropy.table.Table` or `None`
-        Two sources of high signal-to-noise ratio.
-    """
+    """Return two sources of high signal-to-noise ratio, if there are any."""
     sources = patch.sources
     bright = np.asarray(sources[f"flux_{patch.band}"]) > 30.0 * _sky_sigma(patch)
     usable = sources[bright & _inside(patch, sources) & (sources["pair_id"] >= 0)]
     pairs = [usable[usable["pair_id"] == pair] for pair in np.unique(usable["pair_id"])]
     pairs = [pair for pair in pairs if len(pair) == 2]
-    return min(pairs, key=lambda pair: _offence(patch, float(pair["pair_separation"][0])), default=None)
+    return min(pairs, key=lambda pair: _pair_offset(patch, float(pair["pair_separation"][0])), default=None)
 
 
 def _galaxy(patch: Patch) -> Table | None:
-    """Choose a galaxy whose shape can be seen.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    galaxy : `astropy.table.Table` or `None`
-        The brightest one of at least half the target FWHM in radius.
-    """
+    """Return the brightest galaxy with a radius of half the target FWHM."""
     galaxies = patch.galaxies()
     large = np.asarray(galaxies["disc_radius"]) > 0.5 * patch.metrics["image"]["target_fwhm"]
     usable = galaxies[large & _inside(patch, galaxies)]
@@ -297,18 +181,7 @@ def _galaxy(patch: Patch) -> Table | None:
 
 
 def _artefact(patch: Patch) -> tuple[float, float] | None:
-    """Find light in the coadd that is not in the sky.
-
-    Parameters
-    ----------
-    patch
-        The patch.
-
-    Returns
-    -------
-    x, y : `float`
-        Pixel of the strongest artefact; `None` if there is none of 4 sigma.
-    """
+    """Return the pixel of the strongest excess of 4 sigma over the truth."""
     coadd = patch.coadd
     truth = patch.render(patch.sources, coadd.psf)
     sigma = np.sqrt(np.nanmedian(coadd.variance))

@@ -1,0 +1,320 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Expected patches of a campaign, and the outputs that are there.
+
+`lsst.pipe.base.quantum_provenance_graph.QuantumProvenanceGraph`, which
+``pipetask report`` shows, cannot tell this while a campaign runs: it asks the
+registry alone, which has nothing of batch jobs before all are ingested, and
+needs the quantum graph of every run, which ``pipetask run`` does not keep
+unless told to.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, Self
+
+from lsst.daf.butler import (
+    Butler,
+    DatasetNotFoundError,
+    DatasetRef,
+    EmptyQueryResultError,
+    InvalidQueryError,
+    MissingCollectionError,
+    MissingDatasetTypeError,
+    QuantumBackedButler,
+)
+from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
+
+from ._errors import CommandError
+from ._opening import choose_sky_map, require_repository
+from ._progress import Report
+
+
+class PatchKey(NamedTuple):
+    """Data ID of a quantum, without the sky map."""
+
+    band: str
+    tract: int
+    patch: int
+
+    @classmethod
+    def from_ref(cls, ref: DatasetRef) -> Self:
+        """Return the patch of a dataset."""
+        return cls(str(ref.dataId["band"]), int(ref.dataId["tract"]), int(ref.dataId["patch"]))
+
+    def __str__(self) -> str:
+        return f"band {self.band}, tract {self.tract}, patch {self.patch}"
+
+
+class PatchState(enum.StrEnum):
+    """How far a patch is."""
+
+    DONE = "done"
+    """The quantum succeeded and wrote a coadd."""
+
+    PARTIAL = "in part"
+    """The outputs were written, but some tiles of the coadd failed."""
+
+    NO_WORK = "no work"
+    """The quantum succeeded without a coadd: no exposure is usable."""
+
+    FAILED = "failed"
+    """The quantum ended with an error before its outputs were written."""
+
+    UNFINISHED = "not finished"
+    """Not run yet, running, or killed: nothing tells these apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchOutputs:
+    """The datasets of a patch that tell how it went.
+
+    Attributes
+    ----------
+    log, metadata
+        What the executor writes: the log at the end of every quantum, the
+        metadata at the end of one that succeeds.
+    coadd, metrics
+        The restored coadd and its metrics.
+    """
+
+    log: DatasetRef | None = None
+    metadata: DatasetRef | None = None
+    coadd: DatasetRef | None = None
+    metrics: DatasetRef | None = None
+
+    @property
+    def state(self) -> PatchState:
+        """State of the patch as far as the existence of files tells.
+
+        In a collection of several runs, a failure counts only if no run wrote
+        the coadd.
+        """
+        log, metadata, coadd = self.log, self.metadata, self.coadd
+        if metadata is not None:
+            if coadd is not None:
+                return PatchState.DONE
+            if log is None or log.run == metadata.run:
+                return PatchState.NO_WORK
+            # A later run found work, and failed.
+            return PatchState.FAILED
+        if log is None:
+            return PatchState.UNFINISHED
+        is_partial = coadd is not None and coadd.run == log.run and self.metrics is not None
+        return PatchState.PARTIAL if is_partial else PatchState.FAILED
+
+
+class StatusSource(Protocol):
+    """Where the datasets of a campaign are looked up."""
+
+    def find_expected(self, progress: Report | None = None) -> frozenset[PatchKey]:
+        """Find the patches to restore."""
+
+    def find_outputs(self) -> dict[PatchKey, PatchOutputs]:
+        """Find the datasets that are there now, of each patch with any."""
+
+    def get(self, ref: DatasetRef) -> Any:
+        """Read one of these datasets."""
+
+
+class ButlerSource:
+    """Look a campaign up in the registry of its repository.
+
+    The default collections of the Butler are those of the outputs and, if the
+    CHAINED collection that ``pipetask`` made does not hold them, the inputs.
+    The sky map is by default that of the outputs, or the only one.
+    """
+
+    def __init__(self, butler: Butler, *, label: str, skymap: str | None = None, where: str = "") -> None:
+        self._butler = butler
+        self._where = where
+        settings = _read_settings(butler, label)
+        coadd = settings.get("connections.output_name", "restored_coadd")
+        self._names = {
+            "log": f"{label}_log",
+            "metadata": f"{label}_metadata",
+            "coadd": coadd,
+            "metrics": f"{coadd}_metrics",
+        }
+        self._inputs = [settings.get("connections.visit_image_name", "visit_image")]
+        if settings.get("geometry_source") == "coadd" and "connections.reference_name" in settings:
+            self._inputs.append(settings["connections.reference_name"])
+        used = {str(ref.dataId["skymap"]) for ref in self._query(self._names["log"])}
+        self._skymap = choose_sky_map(butler, used.pop() if skymap is None and len(used) == 1 else skymap)
+
+    def find_expected(self, progress: Report | None = None) -> frozenset[PatchKey]:
+        """Find the patches with visit images and, if no expression selects
+        among them, those with an output.
+        """
+        if self._skymap is None:
+            raise CommandError("The repository has no sky map, so there are no patches.")
+        try:
+            expected = self._query_expected(self._skymap, progress)
+        except (EmptyQueryResultError, MissingDatasetTypeError):
+            expected = set()
+        except InvalidQueryError as exc:
+            raise CommandError(f"--where {self._where!r}: {exc}") from exc
+        if not expected:
+            collections = ", ".join(self._butler.collections.defaults)
+            selected = f" with {self._where}" if self._where else ""
+            raise CommandError(
+                f"There is no {self._inputs[0]} in {collections} on the patches of sky map "
+                f"{self._skymap!r}{selected}; name the collections of the inputs with --input."
+            )
+        if not self._where:
+            expected |= self.find_outputs().keys()
+        return frozenset(expected)
+
+    def _query_expected(self, skymap: str, progress: Report | None) -> set[PatchKey]:
+        """Find the patches with inputs, one tract after the other."""
+        # With the visits the rows are many, but short: without them, each
+        # would hold the regions of all visit images of a tract.
+        names = ["tract", "instrument", "visit"]
+        data_ids = self._query_inputs(self._inputs[:1], names, skymap=skymap)
+        tracts = sorted({int(data_id["tract"]) for data_id in data_ids})
+        expected: set[PatchKey] = set()
+        for done, tract in enumerate(tracts):
+            if progress is not None:
+                progress(done, len(tracts), f"tract {tract}")
+            # A query for each tract, so that no writer waits long for an
+            # SQLite registry to be released.
+            names = ["tract", "patch", "band"]
+            for data_id in self._query_inputs(self._inputs, names, skymap=skymap, tract=tract):
+                expected.add(PatchKey(str(data_id["band"]), tract, int(data_id["patch"])))
+        return expected
+
+    def _query_inputs(self, dataset_types: list[str], names: list[str], **data_id: Any) -> list[Any]:
+        """Find data IDs that have datasets of all these types."""
+        with self._butler.query() as query:
+            for dataset_type in dataset_types:
+                query = query.join_dataset_search(dataset_type)
+            query = query.where(**data_id)
+            if self._where:
+                query = query.where(self._where)
+            return list(query.data_ids(names))
+
+    def find_outputs(self) -> dict[PatchKey, PatchOutputs]:
+        """Find the datasets that are there now, of each patch with any."""
+        # Dataset types and members of the collection may be new.
+        self._butler.registry.refresh()
+        found: dict[PatchKey, dict[str, DatasetRef]] = {}
+        # In the reverse order of writing, so that the coadd of a patch which
+        # is just being finished is not missed.
+        for field in ("log", "metadata", "coadd", "metrics"):
+            for ref in self._query(self._names[field]):
+                if ref.dataId["skymap"] == self._skymap:
+                    found.setdefault(PatchKey.from_ref(ref), {})[field] = ref
+        return {key: PatchOutputs(**refs) for key, refs in found.items()}
+
+    def get(self, ref: DatasetRef) -> Any:
+        """Read a dataset."""
+        return self._butler.get(ref)
+
+    def _query(self, dataset_type: str) -> list[DatasetRef]:
+        """Find the first dataset in the collections for each data ID."""
+        try:
+            return self._butler.query_datasets(dataset_type, limit=None, explain=False)
+        except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
+            return []
+
+
+class GraphSource:
+    """Look batch jobs up by their quantum graph, in the files they write.
+
+    The registry does not know these files before the jobs are all done.
+    """
+
+    def __init__(self, root: str, path: str, *, label: str) -> None:
+        require_repository(root)
+        if not os.path.isfile(path):
+            raise CommandError(f"There is no file {path}.")
+        graph = PredictedQuantumGraph.read_execution_quanta(path)
+        if label not in graph.pipeline_graph.tasks:
+            labels = ", ".join(graph.pipeline_graph.tasks)
+            raise CommandError(f"There is no task {label!r} in {path}; there is {labels}.")
+        coadd = graph.pipeline_graph.tasks[label].outputs["restored_coadd"].dataset_type_name
+        fields = {
+            f"{label}_log": "log",
+            f"{label}_metadata": "metadata",
+            coadd: "coadd",
+            f"{coadd}_metrics": "metrics",
+        }
+        self._refs: dict[str, dict[PatchKey, DatasetRef]] = {field: {} for field in fields.values()}
+        for quantum in graph.build_execution_quanta(task_label=label).values():
+            for dataset_type, (ref, *_) in quantum.outputs.items():
+                if dataset_type.name in fields:
+                    self._refs[fields[dataset_type.name]][PatchKey.from_ref(ref)] = ref
+        self._ended: dict[PatchKey, PatchOutputs] = {}
+        refs = [ref for group in self._refs.values() for ref in group.values()]
+        self._butler = QuantumBackedButler.from_predicted(
+            root,
+            predicted_inputs=[],
+            predicted_outputs=[ref.id for ref in refs],
+            dimensions=graph.pipeline_graph.universe,
+            datastore_records={},
+            dataset_types={ref.datasetType.name: ref.datasetType for ref in refs},
+        )
+
+    def find_expected(self, progress: Report | None = None) -> frozenset[PatchKey]:
+        """Return the patches of the graph."""
+        return frozenset(self._refs["log"])
+
+    def find_outputs(self) -> dict[PatchKey, PatchOutputs]:
+        """Find the files that are there now, of each patch with any."""
+        # In the reverse order of writing, and without those that need not be
+        # looked for.
+        running = self._refs["log"].keys() - self._ended.keys()
+        logs, metadata = self._find("log", running), self._find("metadata", running)
+        ended = logs.keys() | metadata.keys()
+        coadds = self._find("coadd", ended)
+        metrics = self._find("metrics", coadds.keys())
+        found = {
+            key: PatchOutputs(logs.get(key), metadata.get(key), coadds.get(key), metrics.get(key))
+            for key in ended
+        }
+        self._ended |= {key: outputs for key, outputs in found.items() if key in metadata}
+        return found | self._ended
+
+    def _find(self, field: str, keys: Iterable[PatchKey]) -> dict[PatchKey, DatasetRef]:
+        """Find the datasets of a field whose file is there."""
+        refs = {self._refs[field][key]: key for key in keys}
+        stored = self._butler.stored_many(refs)
+        return {key: ref for ref, key in refs.items() if stored[ref]}
+
+    def get(self, ref: DatasetRef) -> Any:
+        """Read a dataset."""
+        return self._butler.get(ref)
+
+
+def _read_settings(butler: Butler, label: str) -> dict[str, str]:
+    """Return the fields of the stored configuration of a task that are
+    strings; none if there is none or it cannot be parsed.
+    """
+    # Not as a configuration, which is Python that the Butler would run; and
+    # that of another version of the task may have other fields.
+    try:
+        statements = ast.parse(butler.getURI(f"{label}_config").read().decode()).body
+    except (DatasetNotFoundError, MissingDatasetTypeError, LookupError, OSError):
+        return {}
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        # What a file raises that is no Python.
+        return {}
+    return {
+        ast.unparse(target).removeprefix("config."): value
+        for statement in statements
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        for value in [getattr(statement.value, "value", None)]
+        if isinstance(target, ast.Attribute) and isinstance(value, str)
+    }

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pytest
 
 from lsst.astroclearnet.cli import cli
 from lsst.astroclearnet.commands._demonstration._survey import make_options
@@ -62,22 +61,13 @@ def list_commands(page: Path) -> Iterator[list[str]]:
 
 COMMANDS = [(page.name, words) for page in PAGES for words in list_commands(page)]
 PYTHON = [
-    pytest.param(block, id=f"{page.name}:{n}")
-    for page in PAGES
-    for n, block in enumerate(list_blocks(page, "python"))
-] + [
-    pytest.param(script.read_text(), id=script.name)
-    for script in sorted((TOP / "doc" / "figures").glob("*.py"))
-]
+    (f"{page.name}:{n}", block) for page in PAGES for n, block in enumerate(list_blocks(page, "python"))
+] + [(script.name, script.read_text()) for script in sorted((TOP / "doc" / "figures").glob("*.py"))]
 
 
-def commands_of(program: str) -> list[Any]:
-    """Return the commands of one program as parameters of a test."""
-    return [
-        pytest.param(words[1:], id=f"{page}: {' '.join(words[:3])}")
-        for page, words in COMMANDS
-        if words[0] == program
-    ]
+def commands_of(program: str) -> list[tuple[str, list[str]]]:
+    """Return page and arguments of each command of a program."""
+    return [(page, words[1:]) for page, words in COMMANDS if words[0] == program]
 
 
 def test_there_are_examples() -> None:
@@ -89,13 +79,15 @@ def test_there_are_examples() -> None:
     assert len(PYTHON) > 10
 
 
-@pytest.mark.parametrize("words", commands_of("astroclearnet"))
-def test_astroclearnet_takes_what_is_shown(words: list[str]) -> None:
+def test_astroclearnet_takes_what_is_shown() -> None:
     """If this fails, a command of the documentation ends with its usage."""
-    try:
-        cli.commands[words[0]].make_context(words[0], words[1:])
-    except click.UsageError as exc:
-        pytest.fail(exc.format_message())
+    refused = []
+    for page, words in commands_of("astroclearnet"):
+        try:
+            cli.commands[words[0]].make_context(words[0], list(words[1:]))
+        except click.UsageError as exc:
+            refused.append(f"{page}: {words}: {exc.format_message()}")
+    assert refused == []
 
 
 def list_options(program: str, command: str) -> set[str]:
@@ -111,19 +103,15 @@ def list_options(program: str, command: str) -> set[str]:
     return {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        pytest.param(name, *parameter.values, id=parameter.id)
-        for name in ("pipetask", "butler", "bps")
-        for parameter in commands_of(name)
-    ],
-)
-def test_middleware_takes_what_is_shown(program: str, words: list[str]) -> None:
+def test_middleware_takes_what_is_shown() -> None:
     """If this fails, Rubin's commands do not have an option that is shown."""
-    options = list_options(program, words[0])
-    given = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[A-Za-z]", word)}
-    assert given <= options
+    unknown = []
+    for program in ("pipetask", "butler", "bps"):
+        for page, words in commands_of(program):
+            given = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[A-Za-z]", word)}
+            excess = given - list_options(program, words[0])
+            unknown += [f"{page}: {program} {words[0]} {option}" for option in sorted(excess)]
+    assert unknown == []
 
 
 def test_options_in_the_text_exist() -> None:
@@ -175,19 +163,26 @@ def test_fields_of_the_configuration_exist() -> None:
     assert count > 10
 
 
-@pytest.mark.parametrize("block", PYTHON)
-def test_python_compiles_and_its_imports_resolve(block: str) -> None:
-    """If this fails, an example of the documentation ends with an error."""
-    tree = ast.parse(block)
-    for node in ast.walk(tree):
+def list_imports(block: str) -> Iterator[tuple[str, list[str]]]:
+    """Return each module that Python code imports, and the names from it."""
+    for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                importlib.import_module(alias.name)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None
-            module = importlib.import_module(node.module)
-            for alias in node.names:
-                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+            yield node.module or ".", [alias.name for alias in node.names]
+
+
+def test_python_compiles_and_its_imports_resolve() -> None:
+    """If this fails, an example of the documentation ends with an error."""
+    faults = []
+    for place, block in PYTHON:
+        try:
+            for name, names in list_imports(block):
+                module = importlib.import_module(name)
+                faults += [f"{place}: {name} has no {one}" for one in names if not hasattr(module, one)]
+        except (SyntaxError, ImportError, TypeError) as error:
+            faults.append(f"{place}: {error!r}")
+    assert faults == []
 
 
 def test_examples_name_patches_of_the_demonstration() -> None:
@@ -215,9 +210,14 @@ def test_examples_name_patches_of_the_demonstration() -> None:
     assert found > 5
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+def test_relative_links_lead_somewhere() -> None:
     """If this fails, a link of a Markdown file is dead."""
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    links = [
+        (page, target)
+        for page in PAGES
+        if page.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text())
+        if "://" not in target
+    ]
+    assert links
+    assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 PACKAGE = "lsst.astroclearnet"
 ROOT = Path(__file__).parents[1] / "python" / "lsst" / "astroclearnet"
 
@@ -157,12 +155,14 @@ def find_violations(source: str, module: Path) -> list[str]:
     return violations
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_module_imports_only_what_its_room_allows(path: Path) -> None:
+def test_modules_import_only_what_their_rooms_allow() -> None:
     """If this fails, a dependence points up or sideways: the core would need
     the Rubin packages, or a side room the tasks.
     """
-    assert find_violations(path.read_text(), path.relative_to(ROOT)) == []
+    violations = []
+    for path in sorted(ROOT.rglob("*.py")):
+        violations += find_violations(path.read_text(), path.relative_to(ROOT))
+    assert violations == []
 
 
 def test_every_room_of_the_core_has_its_place() -> None:
@@ -170,9 +170,10 @@ def test_every_room_of_the_core_has_its_place() -> None:
     assert {path.parent.name for path in (ROOT / "core").glob("*/__init__.py")} == set(CORE_ROOMS)
 
 
-@pytest.mark.parametrize(
-    ("module", "source", "imported"),
-    [
+def test_forbidden_imports_are_found() -> None:
+    """If this fails, the test above has a hole and guards nothing."""
+    missed = []
+    for module, source, imported in (
         ("core/estimate/_fit.py", "import lsst.images", "lsst.images"),
         ("core/estimate/_fit.py", "from lsst import images", "lsst.images"),
         ("core/estimate/_fit.py", "import numpy, astropy.io.fits", "astropy.io.fits"),
@@ -201,24 +202,24 @@ def test_every_room_of_the_core_has_its_place() -> None:
         ("simulation/_survey.py", "from ..tasks import RestoreCoaddTask", f"{PACKAGE}.tasks"),
         ("tasks/restore_coadd.py", "from ..plots import plot_restoration", f"{PACKAGE}.plots"),
         ("tasks/restore_coadd.py", "class A:\n    import matplotlib.figure", "matplotlib.figure"),
-    ],
-)
-def test_forbidden_import_is_found(module: str, source: str, imported: str) -> None:
-    """If this fails, the test above has a hole and guards nothing."""
-    (violation,) = find_violations(source, Path(module))
-    assert f"imports {imported}" in violation
+    ):
+        found = find_violations(source, Path(module))
+        if len(found) != 1 or f"imports {imported}" not in found[0]:
+            missed.append((module, source, found))
+    assert missed == []
 
 
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
+def test_allowed_imports_are_left_alone() -> None:
+    """If this fails, the rules refuse what the design allows."""
+    refused = []
+    for module, source in (
         (
             "core/estimate/_fit.py",
             "from __future__ import annotations\nimport torch.nn.functional as F, math",
         ),
         (
             "core/estimate/_fit.py",
-            "from torch import nn\nfrom ._losses import huber\nfrom . import _network",
+            "from torch import nn\nfrom ._samples import make_samples\nfrom . import _network",
         ),
         (
             "core/estimate/_fit.py",
@@ -228,11 +229,9 @@ def test_forbidden_import_is_found(module: str, source: str, imported: str) -> N
         ("adapters/_legacy.py", "def f():\n    import lsst.afw.image"),
         ("adapters/_legacy.py", "if TYPE_CHECKING:\n    from lsst.afw.image import ExposureF"),
         ("tasks/restore_coadd.py", "def f():\n    from ..plots import plot_restoration"),
-    ],
-)
-def test_allowed_import_is_left_alone(module: str, source: str) -> None:
-    """If this fails, the rules refuse what the design allows."""
-    assert find_violations(source, Path(module)) == []
+    ):
+        refused += find_violations(source, Path(module))
+    assert refused == []
 
 
 def test_benchmarks_use_what_is_public() -> None:

@@ -15,8 +15,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
 from lsst.astroclearnet.tasks import (
     MakeColorPicturesConnections,
@@ -87,16 +85,14 @@ def test_there_are_keys_and_reasons() -> None:
     assert {"no_psf", "not_calibrated", "duplicate"} <= set(REASONS)
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_key_is_described(key: str) -> None:
+def test_keys_are_described() -> None:
     """If this fails, a dataset has a key that no page explains."""
-    assert re.search(rf"\b{re.escape(key)}", PAGE)
+    assert [key for key in KEYS if not re.search(rf"\b{re.escape(key)}", PAGE)] == []
 
 
-@pytest.mark.parametrize("reason", REASONS)
-def test_reason_is_described(reason: str) -> None:
+def test_reasons_are_described() -> None:
     """If this fails, a user cannot know why an exposure was left out."""
-    assert f"``{reason}``" in PAGE
+    assert [reason for reason in REASONS if f"``{reason}``" not in PAGE] == []
 
 
 def test_datasets_are_described() -> None:

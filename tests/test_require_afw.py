@@ -49,6 +49,6 @@ def test_timeouts_are_optional() -> None:
         "util.find_spec = lambda name, *rest: None if name == 'pytest_timeout' else find(name, *rest)\n"
         "import pytest; sys.exit(pytest.main())"
     )
-    command = [sys.executable, "-c", hide, "-p", "no:timeout", "--collect-only", "-q", "tests/test_losses.py"]
+    command = [sys.executable, "-c", hide, "-p", "no:timeout", "--collect-only", "-q", "tests/test_fit.py"]
     result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr

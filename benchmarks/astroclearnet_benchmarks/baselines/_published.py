@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lsst.astroclearnet.core import ExposureStack, InputError
-from lsst.astroclearnet.core.estimate import huber
 from lsst.astroclearnet.core.exposures import masked_medians
 from lsst.astroclearnet.core.tiles import make_generator
 
@@ -131,7 +130,9 @@ class PublishedAstroClearNet(Restorer):
             return unit * network(inputs) * constrained
 
         def loss(latent: torch.Tensor) -> torch.Tensor:
-            return norm * huber(root * (stack.images - model.predict(latent)), self.delta).sum()
+            deviation = root * (stack.images - model.predict(latent))
+            zero = torch.zeros_like(deviation)
+            return norm * nn.functional.huber_loss(deviation, zero, reduction="sum", delta=self.delta)
 
         fit = descend(network, render, loss, stops=self.stops, learning_rate=self.learning_rate)
         for iteration, latent in fit:

@@ -14,6 +14,7 @@ import dataclasses
 import math
 
 import torch
+from scipy.sparse.csgraph import connected_components
 
 from ..estimate import record_solve
 from ..exposures import Tile
@@ -375,12 +376,8 @@ def _robust_averages(
 
 def _connected(overlaps: torch.Tensor) -> list[torch.Tensor]:
     """Return groups of exposures that overlap, directly or by others."""
-    number = len(overlaps)
-    reached = overlaps | torch.eye(number, dtype=torch.bool)
-    for _ in range(number.bit_length()):
-        reached = (reached.double() @ reached.double()) > 0
-    first = reached.double().argmax(dim=1)
-    return [(first == index).nonzero()[:, 0] for index in first.unique()]
+    number, labels = connected_components(overlaps.numpy(), directed=False)
+    return [torch.from_numpy((labels == label).nonzero()[0]) for label in range(number)]
 
 
 def _sum(values: torch.Tensor, block: torch.Tensor, num_blocks: int) -> torch.Tensor:

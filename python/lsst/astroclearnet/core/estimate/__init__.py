@@ -13,7 +13,6 @@ from ._debias import Closure
 from ._estimator import Estimate, Estimator
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._linear import LinearEstimator
-from ._losses import huber
 from ._network import MixingNetwork
 from ._precision import Precision
 from ._samples import TrainingSample, deal_folds, draw_windows, make_samples
@@ -46,7 +45,6 @@ __all__ = (
     "draw_windows",
     "fit_network",
     "gaussian_pair_limit",
-    "huber",
     "linear_noise",
     "linear_psf_residual",
     "make_samples",

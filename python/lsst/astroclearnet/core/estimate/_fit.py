@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from .._options import FitOptions
-from ._adam import Adam
-from ._losses import huber
 from ._network import MixingNetwork
 from ._samples import TrainingSample
 
@@ -127,9 +125,7 @@ def fit_network(
         Losses and the reason of the stop.
     """
     history = FitHistory()
-    optimizer = Adam(
-        network.parameters(), options.learning_rate, epsilon=_ADAM_EPSILON, largest_norm=_LARGEST_GRADIENT
-    )
+    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, eps=_ADAM_EPSILON)
     best = _evaluate(network, samples, options.huber_delta, history)
     best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0
@@ -149,7 +145,8 @@ def fit_network(
                 break
             decays, waited = decays + 1, 0
             network.load_state_dict(best_state)
-            optimizer.learning_rate *= _DECAY
+            for group in optimizer.param_groups:
+                group["lr"] *= _DECAY
     else:
         history.stop_reason = f"reached max_epochs={options.max_epochs}"
         _LOG.warning("The fit %s before it converged.", history.stop_reason)
@@ -168,15 +165,20 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the loss of each pixel, and which are fitted and set aside."""
     predicted = sample.model.predict(network(sample.bank), sample.held_out)
-    loss = huber((sample.images - predicted) * sample.inverse_sigma, delta)
+    deviation = (sample.images - predicted) * sample.inverse_sigma
+    zero = torch.zeros_like(deviation)
+    loss = torch.nn.functional.huber_loss(deviation, zero, reduction="none", delta=delta)
     used = sample.inverse_sigma > 0
     return loss, used & ~sample.validation, used & sample.validation
 
 
-def _step(network: MixingNetwork, sample: TrainingSample, optimizer: Adam, delta: float) -> None:
+def _step(
+    network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
+) -> None:
     loss, fitted, _ = _losses(network, sample, delta)
     optimizer.zero_grad()
     ((loss * fitted).sum() / fitted.sum().clamp(min=1)).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
     optimizer.step()
 
 

@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -54,7 +54,7 @@ _LARGEST_ERROR = 0.1
 """Relative error of the variance of an exposure that is none of its plane."""
 
 _LARGEST_LOCAL_ERROR = 0.3
-"""The same for a tile_data of an exposure, where less is known of the sky."""
+"""The same for a part of an exposure, where less is known of the sky."""
 
 _SIGNIFICANCE = 5.0
 """Significance, in standard deviations, of an error that is believed."""

@@ -13,8 +13,8 @@ from ._metrics import *
 from ._options_config import *
 from ._products import *
 from ._progress import *
-from ._quality_figures import *
 from ._quality_limits import *
+from ._quality_metrics import *
 from ._quantum_inputs import *
 from ._reading import *
 from ._restoration_figure import *

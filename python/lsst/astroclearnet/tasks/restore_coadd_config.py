@@ -130,7 +130,7 @@ class RestoreCoaddConnections(
         dimensions=("skymap", "tract", "patch", "band"),
     )
     restored_coadd_metrics = cT.Output(
-        doc="Figures about the restoration and each of its exposures.",
+        doc="Metrics of the restoration and each of its exposures.",
         name="{output_name}_metrics",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "tract", "patch", "band"),

@@ -97,8 +97,8 @@ class _StatsLimit(RangeField):
 class SelectExposuresConfig(Config):
     """Configuration of `SelectExposuresTask`.
 
-    By default there is no limit, and nothing is read.  A figure of the
-    summary statistics that is missing or NaN rejects nothing.
+    By default there is no limit, and nothing is read.  A summary
+    statistic that is missing or NaN rejects nothing.
     """
 
     exclude_detectors = ListField[int](
@@ -210,9 +210,9 @@ class _Candidate:
 class SelectExposuresTask(Task):
     """Choose the visit images from which a patch is restored.
 
-    Limits are on figures that need no image pixels: projection, PSF, summary
-    statistics and, for the depth, variance and mask of the overlap.  They
-    are read only where a limit needs them, and not at all by default: an
+    Limits are on quantities that need no image pixels: projection, PSF,
+    summary statistics and, for the depth, variance and mask of the overlap.
+    They are read only where a limit needs them, and not at all by default: an
     exposure without overlap is then left out by the task that reads it.
 
     The best exposures are those with the most information about the flux of
@@ -253,7 +253,7 @@ class SelectExposuresTask(Task):
             the exposure; and ``summaries`` (`dict` [`str`, `dict`]), what was
             found of each exposure of which something was read: ``overlap``
             (fraction of the patch), ``psf_fwhm`` (arcsec), ``depth`` (AB
-            mag), ``information`` (1 / nJy^2), and figures of the PSF quality
+            mag), ``information`` (1 / nJy^2), and summary statistics
             under the name of their limit.
         """
         region = box_region(geometry.projection, geometry.bbox)

@@ -30,7 +30,7 @@ from ..core import (
 from ..metrics import seeing_of_kernel
 from ._errors import CommandError
 from ._plan_sample import BandSample, CampaignSample, PatchStack
-from ._progress import ARCSEC
+from ._tables import ARCSEC, format_number, make_table
 
 _SHARE = 0.95
 """Share of the patches in which the noise keeps its bound."""
@@ -62,7 +62,7 @@ class BandPlan:
         ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the blank-sky
         rms of the linear restored coadd in sky sigma of the inverse-variance
         coadd, as the median of the patches and as their 95 % quantile;
-        ``departure``, of the image of a star from the target over the peak,
+        ``psf_residual``, of the image of a star from the target over the peak,
         95 % quantile; ``fit_scatter``, of fluxes from a plain PSF fit over the
         Cramer-Rao bound, and ``depth_loss``, the same in magnitudes;
         ``pair_limit``, the separation in arcsec at which a Gaussian PSF
@@ -151,41 +151,30 @@ def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: boo
 
 def plan_table(plan: CampaignPlan) -> RichTable:
     """Lay out the curves for a terminal."""
-    table = RichTable(
-        title="Cost of the FWHM of the target PSF",
+    return make_table(
+        "Cost of the FWHM of the target PSF",
+        [row for band in plan.bands for row in band.curve],
+        {"band": lambda row: str(row["band"])},
+        {
+            f"FWHM\n({ARCSEC})": lambda row: format_number(row["target_fwhm"], 3),
+            "\n(pixels)": lambda row: format_number(row["target_fwhm_pixels"], 2),
+            "noise\n(median)": lambda row: format_number(row["noise"], 2),
+            f"\n({100 * _SHARE:.0f} %)": lambda row: format_number(row["noise_high"], 2),
+            "PSF residual\n(% of peak)": lambda row: format_number(100 * row["psf_residual"], 2),
+            "PSF fit\n(/bound)": lambda row: format_number(row["fit_scatter"], 2),
+            "depth lost\n(mag)": lambda row: format_number(row["depth_loss"], 2),
+            f"pairs\n({ARCSEC})": lambda row: format_number(row["pair_limit"], 2),
+        },
+        group=lambda row: row["band"],
+        is_bold=lambda row: row["proposed"],
         caption="Noise: blank-sky rms of the linear restored coadd in units of the sky sigma of the "
         f"inverse-variance coadd; {100 * _SHARE:.0f} % of the patches are below the second value. "
-        "Departure: of the image of a star from the target, over the peak, at most, in as many patches; "
-        f"above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for the exposures. "
-        "PSF fit: scatter of the fluxes of faint stars from a plain PSF fit on it, over the Cramer-Rao "
-        "bound, and the depth that this loses; a fit with the covariance of the noise loses nothing. Pairs: "
-        "separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
+        "PSF residual: largest difference of the image of a star from the target, over the peak, in as "
+        f"many patches; above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for "
+        "the exposures. PSF fit: scatter of the fluxes of faint stars from a plain PSF fit, over the "
+        "Cramer-Rao bound, and the depth that this loses; a fit with the covariance of the noise loses "
+        "nothing. Pairs: separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
     )
-    table.add_column("band")
-    for name in (
-        f"FWHM\n({ARCSEC})",
-        "\n(pixels)",
-        "noise\n(median)",
-        f"\n({100 * _SHARE:.0f} %)",
-        "departure\n(% of peak)",
-        "PSF fit\n(/bound)",
-        "depth lost\n(mag)",
-        f"pairs\n({ARCSEC})",
-    ):
-        table.add_column(name, justify="right")
-    for band in plan.bands:
-        for number, row in enumerate(band.curve):
-            table.add_row(
-                str(row["band"]),
-                f"{row['target_fwhm']:.3f}",
-                f"{row['target_fwhm_pixels']:.2f}",
-                *(f"{row[name]:.2f}" for name in ("noise", "noise_high")),
-                f"{100 * row['departure']:.2f}",
-                *(f"{row[name]:.2f}" for name in ("fit_scatter", "depth_loss", "pair_limit")),
-                style="bold" if row["proposed"] else None,
-                end_section=number + 1 == len(band.curve),
-            )
-    return table
 
 
 def plan_lines(plan: CampaignPlan) -> Iterator[str]:
@@ -240,7 +229,7 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     grid = np.arange(_FIRST_FWHM, effective / scale + 1e-9, _STEP) * scale
     rows = []
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
-        noise, departures, scatters = (
+        noise, residuals, scatters = (
             [cost(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
             for cost in (linear_noise, linear_psf_residual, psf_fit_scatter)
         )
@@ -252,7 +241,7 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
                 "target_fwhm_pixels": fwhm / scale,
                 "noise": float(np.median(noise)),
                 "noise_high": float(np.quantile(noise, _SHARE, method="inverted_cdf")),
-                "departure": float(np.quantile(departures, _SHARE, method="inverted_cdf")),
+                "psf_residual": float(np.quantile(residuals, _SHARE, method="inverted_cdf")),
                 "fit_scatter": scatter,
                 "depth_loss": 2.5 * math.log10(scatter),
                 "pair_limit": gaussian_pair_limit(fwhm),

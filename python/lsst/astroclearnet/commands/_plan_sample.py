@@ -28,8 +28,8 @@ from lsst.sphgeom import ConvexPolygon
 
 from ..adapters import SkyMapGeometry, UnusableExposureError, VisitPsf, read_visit_psf
 from ..report import band_order
+from ._butler import choose_sky_map
 from ._errors import CommandError
-from ._opening import choose_sky_map
 from ._progress import Report
 
 type Array = npt.NDArray[np.float64]

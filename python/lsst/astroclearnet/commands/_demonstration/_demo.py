@@ -18,14 +18,15 @@ from pathlib import Path
 
 from astropy.table import Table
 
-from lsst.daf.butler import Butler, EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError
+from lsst.daf.butler import Butler
 
 from ...simulation import SurveyOptions
+from .._atomic_files import atomic_file, write_table
+from .._butler import find_datasets
 from .._errors import CommandError
 from .._pipetask import format_command, program, restore_command, run_command
 from .._progress import Report
 from .._web_report import write_collection_report
-from .._whole import whole_file, write_table
 from ._comparison import compare_patches
 from ._picture import comparison_picture
 from ._survey import DEFAULTS, RESTORED, TARGET_FWHM, TRUTH, remove_repository, simulate_survey
@@ -93,7 +94,7 @@ def run_demo(
     with progress() as report:
         table, patches = compare_patches(butler, progress=report)
     write_table(table, table_path)
-    with whole_file(picture_path) as made:
+    with atomic_file(picture_path) as made:
         comparison_picture(butler, patches).savefig(made)
     say("Writing the report.")
     with progress() as report:
@@ -180,8 +181,5 @@ def _restore(root: Path, command: list[str], resume_command: list[str], say: Cal
 
 def _patches(butler: Butler, dataset_type: str, collection: str) -> set[tuple[int, int, str]]:
     """Return tract, patch and band of the datasets of a type."""
-    try:
-        refs = butler.query_datasets(dataset_type, collections=collection)
-    except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
-        return set()
+    refs = find_datasets(butler, dataset_type, collection)
     return {(int(ref.dataId["tract"]), int(ref.dataId["patch"]), str(ref.dataId["band"])) for ref in refs}

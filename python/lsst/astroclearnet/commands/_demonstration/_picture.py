@@ -23,7 +23,7 @@ from lsst.daf.butler import Butler
 from ...adapters import coregister
 from ...simulation import render_truth
 from .._errors import CommandError
-from .._progress import ARCSEC
+from .._tables import ARCSEC
 from ._patch import Patch
 
 if TYPE_CHECKING:

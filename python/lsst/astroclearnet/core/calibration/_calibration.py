@@ -16,11 +16,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from .._options import BACKGROUND_MODELS, RestoreOptions
+from .._options import RestoreOptions
 from ..exposures import Tile, model_variances
-from ..forward import CleanTile, ForwardModel, TileData, TileReader, is_covered
+from ..forward import CleanTile, TileData, TileReader, is_covered
 from ..outliers import TileOutliers, likelihood_variances, reject_outliers
-from ._alignment import align_exposures
 from ._background import BackgroundDifferences, BackgroundTile, fit_backgrounds
 from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
 from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
@@ -100,24 +99,18 @@ class ExposureCalibration:
         -------
         corrected : `TileData`
             Without the exposures that contradict others and the differences
-            of background, with variances as blank sky has them, and with flux
-            scales and positions corrected if that was asked for.
+            of background, with variances as blank sky has them.
         """
-        stack, model = tile_data.stack, tile_data.model
+        stack = tile_data.stack
         out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.outlier_exposures]
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
-        offsets = self.offsets.values[:3, tile_data.exposures].to(stack.device)
-        offsets[:, out] = 0.0
-        if self.options.calibration.correct and bool(offsets.any()):
-            stack = align_exposures(stack, offsets)
-            model = ForwardModel.from_stack(stack, model.target_fwhm)
         background = self.background.within(tile_data.tile, tile_data.exposures)
         if bool(background.coefficients.any()):
-            images = (stack.images - background.evaluate(model)) * stack.good
+            images = (stack.images - background.evaluate(tile_data.model)) * stack.good
             stack = stack.replace(images=images)
-        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack, model=model))
+        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack))
 
     def leaves_data(self, tile_data: TileData) -> bool:
         """Tell whether a tile has data without the exposures left out.
@@ -211,7 +204,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
         outlier_exposures=found.wrong,
         suspects=found.suspect,
     )
-    if found.wrong or options.calibration.correct:
+    if found.wrong:
         # Everything was judged by exposures that were wrong.
         return _clean(reader, known)
     return dataclasses.replace(
@@ -247,7 +240,7 @@ def _flatten(reader: TileReader, calibration: ExposureCalibration) -> Background
     number, options = reader.source.num_exposures, calibration.options.calibration
     if options.background == "none":
         return BackgroundDifferences.none(number)
-    order = BACKGROUND_MODELS.index(options.background) - 1
+    order = {"constant": 0, "plane": 1}[options.background]
     tiles = _BackgroundTiles(reader, calibration)
     return fit_backgrounds(tiles, reader.source.shape, number, order=order)
 

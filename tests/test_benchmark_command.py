@@ -65,15 +65,15 @@ def test_ablations_are_compared_on_common_scenes() -> None:
     report = make_report(
         [
             {**setting, "method": method, "seed": seed, "products": {method: {"rms": {"sky": float(seed)}}}}
-            for method, seeds in {"restore": (1, 2, 9), "no_closure": (1, 2)}.items()
+            for method, seeds in {"restore": (1, 2, 9), "no_debiasing": (1, 2)}.items()
             for seed in seeds
         ],
         [],
     )
     ablations = report[report.index("### Ablations") :]
     assert "| restore |" in ablations
-    assert "| no_closure |" in ablations
-    assert "| no_closure |" not in report[: report.index("### Ablations")]
+    assert "| no_debiasing |" in ablations
+    assert "| no_debiasing |" not in report[: report.index("### Ablations")]
 
 
 def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

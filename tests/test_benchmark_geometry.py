@@ -35,7 +35,7 @@ from astroclearnet_benchmarks.geometry.stars import (
     make_sky,
     measure_image,
     set_fluxes,
-    stack_departure,
+    stack_psf_residual,
 )
 from astroclearnet_benchmarks.geometry.ways import WAYS, prepare
 from astroclearnet_benchmarks.processes import Runner
@@ -155,7 +155,7 @@ def test_errors_of_a_star_are_found(field: Field) -> None:
     np.testing.assert_allclose(rows[:, 4], -0.01, atol=5e-4)
     wide = measure_image(draw_truth(stars, 1.01 * FWHM), stars, FWHM)
     np.testing.assert_allclose(np.array(wide["stars"])[:, 5], 0.01, atol=5e-4)
-    whole, quarter = stack_departure(wide["stacks"], FWHM)
+    whole, quarter = stack_psf_residual(wide["stacks"], FWHM)
     # The peak of a Gaussian falls as the inverse square of its width.
     assert whole == pytest.approx(1.0 - 1.01**-2, rel=0.1)
     assert quarter >= whole * 0.99

@@ -49,14 +49,14 @@ def make_scene(kind: str, seed: int = 21, shape: tuple[int, int] = (128, 144), *
     return simulate_scene(SceneOptions(seed=seed, kind=kind, shape=shape, **options))  # type: ignore[arg-type]
 
 
-def linear_product(scene: Scene, strength: float) -> Product:
+def linear_product(scene: Scene, penalty_weight: float) -> Product:
     """Restore linearly and declare the covariance of white noise."""
     variances = scene.true_variances.astype(np.float32)
     stack = ExposureStack.from_arrays(scene.images, variances, scene.good, scene.psfs)
     model = ForwardModel.from_stack(stack, FWHM)
     weights = stack.good / stack.variances
-    image = model.crop(LinearEstimator(model, weights).solve(stack.images, strength)).numpy()
-    noise = LocalNoise(model, weights, strength)
+    image = model.crop(LinearEstimator(model, weights).solve(stack.images, penalty_weight)).numpy()
+    noise = LocalNoise(model, weights, penalty_weight)
     return Product("linear", image, FWHM, noise.variance().numpy(), correlation=noise.correlation)
 
 
@@ -291,7 +291,7 @@ def test_gls_has_the_departure_of_the_linear_image() -> None:
     scene = make_scene("blank", num_exposures=4, hole_size=0, artefacts=NOISE_ONLY)
     method = METHODS["gls"]
     ((product,),) = method.run(scene, FWHM, 1)
-    assert (method.group, product.name) == ("baselines", "GLS of equal departure")
+    assert (method.group, product.name) == ("baselines", "GLS of equal PSF residual")
     levels = np.median(scene.variances, axis=(1, 2))
     expected = linear_noise(scene.psfs, levels, FWHM) ** 2 / np.sum(1.0 / levels)
     assert product.variance is not None

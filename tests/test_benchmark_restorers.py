@@ -95,7 +95,7 @@ def test_flux_of_a_bright_star(restorer: Restorer, tolerance: float) -> None:
     assert flux_near(image, *BRIGHT[:2]) == pytest.approx(BRIGHT[2], rel=tolerance)
 
 
-@pytest.mark.parametrize("restorer", [PsfMatchedCoadd(), WienerFilter(strength=1e-5)], ids=name_of)
+@pytest.mark.parametrize("restorer", [PsfMatchedCoadd(), WienerFilter(penalty_weight=1e-5)], ids=name_of)
 def test_linear_methods_reach_the_target(restorer: Restorer) -> None:
     """If it fails, the image does not have the PSF that it declares."""
     restoration = last(restorer, make_arrays(seed=None))
@@ -143,7 +143,7 @@ def test_departure_chooses_the_strength() -> None:
     arrays = make_arrays(seed=None)
     expected = gaussian_stars(SHAPE, STARS, TARGET)
     for departure in (2e-2, 4e-3):
-        image = last(WienerFilter(departure=departure), arrays).image
+        image = last(WienerFilter(max_psf_residual=departure), arrays).image
         reached = np.abs(image - expected).max() / expected.max()
         assert 0.7 * departure < reached < 1.1 * departure
 
@@ -288,10 +288,10 @@ def test_wrong_stops_raise(method: type[RichardsonLucy], stops: tuple[int, ...])
 
 def test_wrong_options_raise() -> None:
     """If it fails, options that cannot be meant give an image all the same."""
-    with pytest.raises(InputError, match=r"strength=0\.0 must be positive"):
-        WienerFilter(strength=0.0)
-    with pytest.raises(InputError, match=r"departure=0\.0 must be positive"):
-        WienerFilter(departure=0.0)
+    with pytest.raises(InputError, match=r"penalty_weight=0\.0 must be positive"):
+        WienerFilter(penalty_weight=0.0)
+    with pytest.raises(InputError, match=r"max_psf_residual=0\.0 must be positive"):
+        WienerFilter(max_psf_residual=0.0)
     with pytest.raises(InputError, match=r"pedestal=-1\.0 must be positive"):
         RichardsonLucy(pedestal=-1.0)
     with pytest.raises(InputError, match=r"kappa=1\.0 must be above 1"):
@@ -304,8 +304,8 @@ def test_wrong_options_raise() -> None:
         PublishedAstroClearNet(branches=0)
     with pytest.raises(InputError, match="kernel_size=8 must be odd"):
         PublishedAstroClearNet(kernel_size=8)
-    with pytest.raises(FrozenInstanceError, match="strength"):
-        WienerFilter().strength = 1.0  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match="penalty_weight"):
+        WienerFilter().penalty_weight = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("restorer", [WienerFilter(), *ITERATIVE, *NETWORKS], ids=name_of)

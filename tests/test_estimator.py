@@ -42,17 +42,19 @@ def make_estimator(seed: int = 3) -> tuple[Estimator, torch.Tensor]:
 def test_linear_image_does_not_depend_on_the_network() -> None:
     """If it fails, the image to measure on is biased by what was learned."""
     estimator, exposures = make_estimator()
-    model, closure = estimator.model, estimator.closure
+    model, debiaser = estimator.model, estimator.debiaser
     star = torch.from_numpy(gaussian_stars((60, 76), [(27.0, 41.0, 1e4)], model.target_fwhm))
     invented = model.embed(star.float())
-    first, second = (closure.close(exposures, latent)[1] for latent in (torch.zeros_like(invented), invented))
+    first, second = (
+        debiaser.debias(exposures, latent)[1] for latent in (torch.zeros_like(invented), invented)
+    )
     assert torch.equal(first, second)
 
 
 def test_strength_of_the_linear_image() -> None:
     """If it fails, the departure of stars is not the one asked for."""
     estimator, _ = make_estimator()
-    departure = estimator.closure.estimator.departure(estimator.linear_penalty_weight)
+    departure = estimator.debiaser.estimator.psf_residual(estimator.linear_penalty_weight)
     assert 0.8 * QUICK.debiasing.max_psf_residual < departure <= QUICK.debiasing.max_psf_residual
 
 

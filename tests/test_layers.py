@@ -187,8 +187,8 @@ def test_forbidden_imports_are_found() -> None:
         ("core/estimate/_fit.py", "from .... import images", "lsst.images"),
         (
             "core/estimate/_fit.py",
-            "from ..calibration import Agreement",
-            f"{PACKAGE}.core.calibration.Agreement",
+            "from ..calibration import ExposureCalibration",
+            f"{PACKAGE}.core.calibration.ExposureCalibration",
         ),
         ("core/estimate/_fit.py", "def f():\n    from .. import tiles", f"{PACKAGE}.core.tiles"),
         ("core/estimate/_fit.py", f"from {PACKAGE}.core import restore", f"{PACKAGE}.core.restore"),

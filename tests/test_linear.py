@@ -51,39 +51,39 @@ def white_noise(number: int, seed: int = 0) -> torch.Tensor:
     return torch.randn((number, 3, *SHAPE), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-def test_linear(strength: float) -> None:
+@pytest.mark.parametrize("penalty_weight", STRENGTHS)
+def test_linear(penalty_weight: float) -> None:
     """If it fails, noise and sources cannot be told apart afterwards."""
     estimator, a, b = make_estimator(), -1.7, 0.6
     x, y = white_noise(2)
-    first, second, both = (estimator.solve(i, strength, precision=EXACT) for i in (x, y, a * x + b * y))
+    first, second, both = (estimator.solve(i, penalty_weight, precision=EXACT) for i in (x, y, a * x + b * y))
     # Conjugate gradients reach the rounding error times the condition number
     # (Greenbaum 1997, SIAM J. Matrix Anal. 18, 535), which is 1 / s for a
     # penalty s that is white for the sky: 0.06 of the noise for the weakest.
-    rounding = 0.5 * torch.finfo(torch.float32).eps / strength
+    rounding = 0.5 * torch.finfo(torch.float32).eps / penalty_weight
     # Beyond the edge nothing but the penalty decides, and little converges.
     inner = np.s_[22:-22, 22:-22]
     limit = (20.0 * EXACT.light + rounding) * float(both[inner].std())
     torch.testing.assert_close(both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=limit)
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-def test_constant_sky_is_conserved(strength: float) -> None:
+@pytest.mark.parametrize("penalty_weight", STRENGTHS)
+def test_constant_sky_is_conserved(penalty_weight: float) -> None:
     """If it fails, the penalty takes flux away."""
-    estimate = sample(make_estimator().solve(torch.full((3, *SHAPE), 5.0), strength, precision=EXACT))
+    estimate = sample(make_estimator().solve(torch.full((3, *SHAPE), 5.0), penalty_weight, precision=EXACT))
     inner = estimate[15:-15, 15:-15]
     torch.testing.assert_close(inner, torch.full_like(inner, 5.0), rtol=1e-2, atol=0.0)
 
 
-@pytest.mark.parametrize("strength", [1e-8, *STRENGTHS])
+@pytest.mark.parametrize("penalty_weight", [1e-8, *STRENGTHS])
 @pytest.mark.parametrize("missing", [np.s_[:0], np.s_[:, 40:43], np.s_[20:35, 30:45], np.s_[-20:, :30]])
-def test_constant_light_reaches_the_edge(strength: float, missing: tuple[slice, ...]) -> None:
+def test_constant_light_reaches_the_edge(penalty_weight: float, missing: tuple[slice, ...]) -> None:
     """If it fails, bright light is wrong at borders and beside bad pixels."""
     weights = WEIGHTS.clone()
     for weight in weights:
         weight[missing] = 0.0
     images = torch.where(weights > 0, 1000.0, 0.0)
-    estimate = sample(make_estimator(weights).solve(images, strength))
+    estimate = sample(make_estimator(weights).solve(images, penalty_weight))
     error = (estimate - 1000.0)[weights[0] > 0]
     assert float(error.abs().max()) < 0.05
 
@@ -138,14 +138,14 @@ def test_shift_equivariant(shift: tuple[int, int]) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(exponent=st.integers(-4, 4), strength=st.sampled_from(STRENGTHS))
-def test_unit_does_not_matter(exponent: int, strength: float) -> None:
+@given(exponent=st.integers(-4, 4), penalty_weight=st.sampled_from(STRENGTHS))
+def test_unit_does_not_matter(exponent: int, penalty_weight: float) -> None:
     """If it fails, the result depends on the photometric unit."""
     scale = 10.0**exponent
     images = white_noise(1)[0] + 3.0
     weights = WEIGHTS.clone()
-    expected = make_estimator(weights).solve(images, strength)
-    scaled = make_estimator(weights / scale**2).solve(images * scale, strength)
+    expected = make_estimator(weights).solve(images, penalty_weight)
+    scaled = make_estimator(weights / scale**2).solve(images * scale, penalty_weight)
     # Rounding decides when conjugate gradients stop, within their tolerance.
     assert float((scaled / scale - expected).std()) < 3e-3 * float(expected.std())
 

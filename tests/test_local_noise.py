@@ -53,16 +53,16 @@ def draws_of(case: str) -> tuple[LocalNoise, torch.Tensor]:
     """Return the predicted noise, and draws of it, for weights of a case."""
     model, weights = make_model(), make_weights(case)
     estimator = LinearEstimator(model, weights)
-    strength = estimator.strength_for(4e-3)
+    penalty_weight = estimator.penalty_weight_for(4e-3)
     sigmas = torch.where(weights > 0, weights, 1.0).rsqrt() * (weights > 0)
     generator = torch.Generator().manual_seed(8)
     draws = torch.stack(
         [
-            model.crop(estimator.solve(torch.randn(weights.shape, generator=generator) * sigmas, strength))
-            for _ in range(NUM_DRAWS)
+            model.crop(estimator.solve(noise * sigmas, penalty_weight))
+            for noise in torch.randn(NUM_DRAWS, *weights.shape, generator=generator)
         ]
     )
-    return LocalNoise(model, weights, strength), draws
+    return LocalNoise(model, weights, penalty_weight), draws
 
 
 def check_variance(noise: LocalNoise, draws: torch.Tensor, columns: slice) -> None:

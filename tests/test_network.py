@@ -92,7 +92,7 @@ def test_negative_values_on_request() -> None:
 def test_size() -> None:
     """If it fails, the fit of one patch has too many free parameters."""
     network = MixingNetwork(NetworkOptions())
-    # 12 features, 20 hidden channels, 3 x 3 kernels, 6 strengths, sky level.
+    # 12 features, 20 hidden channels, 3 x 3 kernels, 6 weights, sky level.
     assert network.num_parameters == 20 * (12 * 9 + 1) + 20 * (20 * 9 + 1) + 6 * (20 + 1) + 1
     assert network.num_parameters < 10_000
 

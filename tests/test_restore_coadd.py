@@ -168,9 +168,9 @@ def test_linear_coadd_differs_in_its_pixels_alone(outputs: Struct) -> None:
     np.testing.assert_array_equal(other, kernel)
     assert len(linear.provenance.contributions) == len(coadd.provenance.contributions)
     assert linear.metadata["seed"] == coadd.metadata["seed"]
-    strength = linear.metadata["linear_penalty_weight"]
-    assert isinstance(strength, float)
-    assert 0 < strength < 0.1
+    penalty_weight = linear.metadata["linear_penalty_weight"]
+    assert isinstance(penalty_weight, float)
+    assert 0 < penalty_weight < 0.1
     departure = linear.metadata["linear_psf_residual"]
     assert isinstance(departure, float)
     assert 0.0 < departure <= RestoreOptions().debiasing.max_psf_residual

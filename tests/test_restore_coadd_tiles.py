@@ -18,7 +18,7 @@ import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry
 from lsst.astroclearnet.core import RestorationError
-from lsst.astroclearnet.core.forward import Part
+from lsst.astroclearnet.core.forward import TileData
 from lsst.astroclearnet.core.tiles import TileRestorer, TileResult
 from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
@@ -85,7 +85,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let one tile fail."""
     original = TileRestorer.restore
 
-    def fail(self: TileRestorer, part: Part) -> TileResult:
+    def fail(self: TileRestorer, part: TileData) -> TileResult:
         if part.tile.own_rows.start > 20 and part.tile.own_columns.start > 90:
             raise RestorationError("the sky fell down")
         return original(self, part)

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What linear estimates make of stars, and the strength that follows."""
+"""What linear estimates make of stars, and the penalty weight that follows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.core.estimate import (
     LinearEstimator,
     Precision,
-    star_departure,
+    penalty_weight_for_residual,
     star_image,
-    strength_for_departure,
+    star_psf_residual,
 )
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars
@@ -55,55 +55,57 @@ def make_model(
     return model, (model.mean_otfs.abs() ** 2).mean(dim=0)
 
 
-@pytest.mark.parametrize("strength", [1e-5, 1e-4])
-def test_departure_of_equal_gaussians(strength: float) -> None:
+@pytest.mark.parametrize("penalty_weight", [1e-5, 1e-4])
+def test_departure_of_equal_gaussians(penalty_weight: float) -> None:
     """If it fails, stars are further from the declared PSF than promised."""
     model, power = make_model((4.0, 4.0), 4.0)
     # The integral of t - (1 + s) t^3 / (t^2 + s) over that of t, for
     # t = exp(-u / 2) and u from 0 to infinity.
-    root = math.sqrt(strength)
-    loss = (1.0 + strength) * root * math.atan(1.0 / root) - strength
-    assert star_departure(model, power, strength) == pytest.approx(loss, rel=0.05)
+    root = math.sqrt(penalty_weight)
+    loss = (1.0 + penalty_weight) * root * math.atan(1.0 / root) - penalty_weight
+    assert star_psf_residual(model, power, penalty_weight) == pytest.approx(loss, rel=0.05)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("target", [2.6, 3.4, 4.5, 6.0])
 def test_strength_keeps_the_departure(target: float, profile: Profile) -> None:
     """If it fails, the linear image is biased or needlessly noisy: below the
-    strength that is found, a target wider than the seeing has sharper stars.
+    penalty weight, a target wider than the seeing has sharper stars.
     """
     model, power = make_model((3.0, 3.6, 4.2), target, profile)
-    strength = strength_for_departure(model, power, 4e-3)
-    assert star_departure(model, power, strength) <= 4e-3
-    assert star_departure(model, power, 1.2 * strength) > 4e-3
+    penalty_weight = penalty_weight_for_residual(model, power, 4e-3)
+    assert star_psf_residual(model, power, penalty_weight) <= 4e-3
+    assert star_psf_residual(model, power, 1.2 * penalty_weight) > 4e-3
 
 
 def test_departure_out_of_reach() -> None:
-    """If it fails, a departure that no penalty reaches gives the weakest one,
+    """If it fails, a residual that no penalty reaches gives the weakest one,
     which is far from the best for a target wider than the seeing.
     """
     model, power = make_model((3.0, 3.6, 4.2), 6.0)
-    strength = strength_for_departure(model, power, 1e-9)
-    assert star_departure(model, power, strength) < 0.01 * star_departure(model, power, 1e-8)
+    penalty_weight = penalty_weight_for_residual(model, power, 1e-9)
+    assert star_psf_residual(model, power, penalty_weight) < 0.01 * star_psf_residual(model, power, 1e-8)
     sharp, power = make_model((5.0, 6.0), 2.0)
-    assert strength_for_departure(sharp, power, 1e-9) == pytest.approx(1e-8)
+    assert penalty_weight_for_residual(sharp, power, 1e-9) == pytest.approx(1e-8)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("target", [3.2, 5.0])
 def test_image_is_that_of_the_estimator(target: float, profile: Profile) -> None:
-    """If it fails, the promised departure is not that of the estimates."""
-    fwhms, strength = (3.0, 3.6, 4.2), 1e-3
+    """If it fails, the promised residual is not that of the estimates."""
+    fwhms, penalty_weight = (3.0, 3.6, 4.2), 1e-3
     model, power = make_model(fwhms, target, profile)
     estimator = LinearEstimator(model, torch.ones(3, *SHAPE))
     images = torch.zeros(3, *SHAPE)
     images[:, 14:47, 25:58] = torch.from_numpy(np.stack([profile(fwhm, 33) for fwhm in fwhms]))
-    solved = model.crop(estimator.solve(images, strength, precision=EXACT))
+    solved = model.crop(estimator.solve(images, penalty_weight, precision=EXACT))
     predicted = torch.roll(
-        model.inverse_transform(star_image(model, power, strength).to(torch.complex64)), (30, 41), (0, 1)
+        model.inverse_transform(star_image(model, power, penalty_weight).to(torch.complex64)),
+        (30, 41),
+        (0, 1),
     )[: SHAPE[0], : SHAPE[1]]
     peak = float(predicted.max())
     np.testing.assert_allclose(solved, predicted, atol=2e-3 * peak)
     truth = gaussian_stars(SHAPE, [(30.0, 41.0, 1.0)], target)
-    departure = float(np.abs(solved.numpy() - truth).max() / truth.max())
-    assert departure == pytest.approx(estimator.departure(strength), rel=0.05)
+    residual = float(np.abs(solved.numpy() - truth).max() / truth.max())
+    assert residual == pytest.approx(estimator.psf_residual(penalty_weight), rel=0.05)

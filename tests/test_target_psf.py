@@ -43,12 +43,12 @@ def restored_noise(target: float) -> torch.Tensor:
     model = ForwardModel(torch.from_numpy(PSFS)[:, None, None], shape, target)
     levels = torch.from_numpy(LEVELS).float()[:, None, None]
     estimator = LinearEstimator(model, (1.0 / levels).expand(3, *shape))
-    strength = estimator.strength_for(DebiasingOptions().max_psf_residual)
+    penalty_weight = estimator.penalty_weight_for(DebiasingOptions().max_psf_residual)
     generator = torch.Generator().manual_seed(4)
     return torch.stack(
         [
             model.crop(
-                estimator.solve(torch.randn((3, *shape), generator=generator) * levels.sqrt(), strength)
+                estimator.solve(torch.randn((3, *shape), generator=generator) * levels.sqrt(), penalty_weight)
             )[14:-14, 14:-14]
             for _ in range(40)
         ]
@@ -112,8 +112,8 @@ def test_noise_at_the_common_psf_is_that_of_the_coadd() -> None:
     # With t^2 = exp(-u) for u = (2 pi sigma k)^2 integrals over the plane are
     # in closed form: a star loses 1.57 sqrt(s) of its peak, and the spectrum
     # of the noise is (t^2 / (t^2 + s))^2.
-    sigma, strength = fwhm_to_sigma(4.0), (DebiasingOptions().max_psf_residual / (0.5 * math.pi)) ** 2
-    expected = (math.log(1.0 / strength) - 1.0) / (4.0 * math.pi * sigma**2)
+    sigma, penalty_weight = fwhm_to_sigma(4.0), (DebiasingOptions().max_psf_residual / (0.5 * math.pi)) ** 2
+    expected = (math.log(1.0 / penalty_weight) - 1.0) / (4.0 * math.pi * sigma**2)
     assert linear_noise(psfs, LEVELS, 4.0) == pytest.approx(math.sqrt(expected), rel=0.02)
 
 
@@ -149,7 +149,7 @@ def test_suggestion_keeps_the_departure() -> None:
 
 
 def test_departure_is_that_of_the_weakest_penalty() -> None:
-    """If it fails, the departure that is stated is not the one of the image:
+    """If it fails, the residual that is stated is not the one of the image:
     with a penalty of s = 1e-8 a target of standard deviation t gets from
     Gaussians of S what u^(S^2 / t^2 - 1) > s leaves of it, u = |g|^2.
     """

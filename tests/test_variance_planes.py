@@ -20,7 +20,7 @@ import torch
 from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions, Tile, gaussian_kernel, restore
 from lsst.astroclearnet.core.calibration import SkyNoise, log_sky_noise, measure_sky_noise
 from lsst.astroclearnet.core.exposures import StackSource, free_plane, local_medians
-from lsst.astroclearnet.core.forward import PartReader
+from lsst.astroclearnet.core.forward import TileReader
 from lsst.astroclearnet.tests import gaussian_stars
 
 SHAPE = (96, 128)
@@ -128,7 +128,7 @@ def measure(images: np.ndarray, variances: np.ndarray) -> SkyNoise:
     stack = ExposureStack.from_arrays(images, variances, np.ones(images.shape, bool), PSFS)
     rows, columns = (slice(0, size) for size in SHAPE)
     tile = Tile(rows, columns, rows, columns)
-    reader = PartReader(StackSource(stack, None), (tile,), TARGET, torch.device("cpu"))
+    reader = TileReader(StackSource(stack, None), (tile,), TARGET, torch.device("cpu"))
     with torch.no_grad():
         return measure_sky_noise(reader, SHAPE, SkyNoise.nothing(len(images)))
 
@@ -178,7 +178,7 @@ def test_real_variances_are_believed(shared_data: Path) -> None:
     night = np.load(shared_data / "decam_night" / "night.npz")
     stack = ExposureStack.from_arrays(night["images"], night["variances"], night["good"] > 0, night["psfs"])
     side = slice(0, 256)
-    reader = PartReader(StackSource(stack, None), (Tile(side, side, side, side),), 4.0, torch.device("cpu"))
+    reader = TileReader(StackSource(stack, None), (Tile(side, side, side, side),), 4.0, torch.device("cpu"))
     with torch.no_grad():
         noise = measure_sky_noise(reader, (256, 256), SkyNoise.nothing(5))
     assert bool((noise.factor == 1.0).all())

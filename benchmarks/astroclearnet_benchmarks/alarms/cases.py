@@ -55,7 +55,7 @@ class Case:
     culprit
         The exposure that has it; -1 if none has.
     truth
-        Shape (4, n), true departures: flux scale, shifts along rows and
+        Shape (4, n), true offsets: flux scale, shifts along rows and
         columns in pixels, width of the PSF over the given one; NaN where they
         are not known.
     num_stars

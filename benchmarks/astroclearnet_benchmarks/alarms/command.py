@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from lsst.astroclearnet.core import RestoreOptions
-from lsst.astroclearnet.core.calibration import reach_agreement
+from lsst.astroclearnet.core.calibration import calibrate_exposures
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
-from lsst.astroclearnet.core.forward import PartReader
+from lsst.astroclearnet.core.forward import TileReader
 
 from ..processes import make_pool, start_logging
 from ..record import Section, Table, data_folder, make_page, make_parser
@@ -61,19 +61,19 @@ def measure_case(case: Case) -> dict[str, Any]:
     """Compare the exposures of a case."""
     start = time.monotonic()
     tiles = TileGrid.cover(case.stack.shape, 1024).tiles
-    reader = PartReader(StackSource(case.stack), tiles, case.target_fwhm, torch.device("cpu"))
+    reader = TileReader(StackSource(case.stack), tiles, case.target_fwhm, torch.device("cpu"))
     with torch.no_grad():
-        agreement = reach_agreement(reader, RestoreOptions())
+        calibration = calibrate_exposures(reader, RestoreOptions())
     return {
         "name": case.name,
         "fault": case.fault,
         "culprit": case.culprit,
         "num_stars": case.num_stars,
         "truth": case.truth.tolist(),
-        "values": agreement.departures.values.tolist(),
-        "sigmas": agreement.departures.sigmas.tolist(),
-        "dropped": {str(t): words for t, words in agreement.contradictions.items()},
-        "suspect": {str(t): words for t, words in agreement.doubts.items()},
+        "values": calibration.offsets.values.tolist(),
+        "sigmas": calibration.offsets.sigmas.tolist(),
+        "dropped": {str(t): words for t, words in calibration.outlier_exposures.items()},
+        "suspect": {str(t): words for t, words in calibration.suspects.items()},
         "seconds": time.monotonic() - start,
     }
 
@@ -225,7 +225,7 @@ def _named(record: dict[str, Any]) -> set[int]:
 
 
 def _relative_truth(record: dict[str, Any]) -> np.ndarray:
-    """Return true departures relative to the median, as they are measured."""
+    """Return true offsets relative to the median, as they are measured."""
     truth, known = np.array(record["truth"]), np.isfinite(record["sigmas"])
     truth = np.where(known, truth, np.nan)
     medians = [[np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan] for row in truth]

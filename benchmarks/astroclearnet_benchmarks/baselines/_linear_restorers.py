@@ -106,8 +106,8 @@ class WienerFilter(Restorer):
     """Regularised generalised least squares at the target PSF, with masks.
 
     The estimate of ``core.estimate.LinearEstimator`` at one
-    strength, with weights from variances that do not follow the noise of the
-    pixels themselves.
+    penalty weight, with weights from variances that do not follow the noise
+    of the pixels themselves.
 
     It gives the estimate, finite everywhere, and the variance of its noise
     (not of its bias).  Where no exposure has a usable pixel the image is what
@@ -116,12 +116,13 @@ class WienerFilter(Restorer):
 
     Attributes
     ----------
-    strength
+    penalty_weight
         Strength of the penalty relative to the weights: the smaller, the less
         bias and the more noise.
-    departure
-        Departure of the image of a star from the target PSF, relative to its
-        peak, from which the strength follows, or `None` to use ``strength``.
+    max_psf_residual
+        Residual of the image of a star from the target PSF, relative to its
+        peak, from which the penalty weight follows, or `None` to use
+        ``penalty_weight``.
     robust
         Whether to reweight pixels that deviate from the estimate by more than
         3 sigma, by Huber weights renewed five times.
@@ -129,15 +130,15 @@ class WienerFilter(Restorer):
         Words that name the method in a table.
     """
 
-    strength: float = 1e-4
-    departure: float | None = None
+    penalty_weight: float = 1e-4
+    max_psf_residual: float | None = None
     robust: bool = False
     name: str = "Wiener filter"
 
     def __post_init__(self) -> None:
-        check_positive(strength=self.strength)
-        if self.departure is not None:
-            check_positive(departure=self.departure)
+        check_positive(penalty_weight=self.penalty_weight)
+        if self.max_psf_residual is not None:
+            check_positive(max_psf_residual=self.max_psf_residual)
 
     def _restore(
         self,
@@ -153,13 +154,17 @@ class WienerFilter(Restorer):
         with torch.no_grad():
             weights = stack.good / likelihood_variances(stack, model)
             estimator = LinearEstimator(model, weights)
-            strength = self.strength if self.departure is None else estimator.strength_for(self.departure)
-            latent = estimator.solve(stack.images, strength, precision=_PRECISION)
+            penalty_weight = (
+                self.penalty_weight
+                if self.max_psf_residual is None
+                else estimator.penalty_weight_for(self.max_psf_residual)
+            )
+            latent = estimator.solve(stack.images, penalty_weight, precision=_PRECISION)
             for _ in range(_ROBUST_ROUNDS if self.robust else 0):
                 deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
-                latent = estimator.solve(stack.images, strength, start=latent, precision=_PRECISION)
+                latent = estimator.solve(stack.images, penalty_weight, start=latent, precision=_PRECISION)
             image = model.crop(latent)
-            full = estimator.covariances(torch.tensor([strength]))[0, 0]
+            full = estimator.covariances(torch.tensor([penalty_weight]))[0, 0]
             variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())

@@ -24,7 +24,7 @@ from ..processes import Runner
 from ..record import Table, format_value
 from .projections import PROJECTIONS
 from .runs import PRODUCTS, Run, run
-from .stars import stack_departure
+from .stars import stack_psf_residual
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _row(records: Sequence[dict[str, Any]], name: str, case: _Case, product: str
     scale = 1e3 * records[0]["pixel_scale"]
     shifts, flux = scale * rows[:, 3:5], rows[:, 1]
     stacks = [stack for r in records for stack in r["products"][product]["stacks"]]
-    whole, quarter = stack_departure(stacks, records[0]["target_fwhm"])
+    whole, quarter = stack_psf_residual(stacks, records[0]["target_fwhm"])
     rms = float(np.sqrt(np.mean(np.sum(shifts**2, axis=1))))
     mean = float(np.hypot(*shifts.mean(axis=0)))
     mean_error = float(np.hypot(*shifts.std(axis=0)) / math.sqrt(len(rows)))

@@ -169,18 +169,18 @@ def _errors(way: str, field: Field, images: list[VisitImage], draws: int) -> tup
         model = ForwardModel.from_stack(stack, field.target_fwhm)
         weights = stack.good / stack.variances
         estimator = LinearEstimator(model, weights)
-        strength = estimator.strength_for(RestoreOptions().debiasing.max_psf_residual)
+        penalty_weight = estimator.penalty_weight_for(RestoreOptions().debiasing.max_psf_residual)
         drawn: Iterator[torch.Tensor]
         if noise is None:
             drawn = draw_noise(stack.variances, total, make_generator(5))
         else:
             drawn = (torch.from_numpy(draw) for draw in noise)
         errors = torch.stack(
-            [model.crop(estimator.solve(torch.where(stack.good, d, 0.0), strength)) for d in drawn]
+            [model.crop(estimator.solve(torch.where(stack.good, d, 0.0), penalty_weight)) for d in drawn]
         )
         seen = weight_maps(model, weights).used.any(dim=0)
         first = RepeatedErrors(errors[:0], errors[:_NUM_DRAWS], torch.zeros(len(images)))
-        plane = linear_variance(first, LocalNoise(model, weights, strength), seen)
+        plane = linear_variance(first, LocalNoise(model, weights, penalty_weight), seen)
     return plane.double().numpy(), errors[_NUM_DRAWS:].double().numpy()
 
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Stars", "draw_truth", "make_sky", "measure_image", "set_fluxes", "stack_departure")
+__all__ = ("Stars", "draw_truth", "make_sky", "measure_image", "set_fluxes", "stack_psf_residual")
 
 import dataclasses
 from collections.abc import Sequence
@@ -212,7 +212,7 @@ def _pairs(image: npt.NDArray[Any], stars: Stars, fwhm: float) -> list[list[floa
     return rows
 
 
-def stack_departure(stacks: Sequence[dict[str, Any]], fwhm: float) -> tuple[float, float]:
+def stack_psf_residual(stacks: Sequence[dict[str, Any]], fwhm: float) -> tuple[float, float]:
     """Return how far stacked stars are from the declared PSF."""
     peak = 4.0 * np.log(2.0) / (np.pi * fwhm**2)
     groups = [stacks, *(stacks[k::4] for k in range(4))]

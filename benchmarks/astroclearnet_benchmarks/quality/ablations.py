@@ -142,18 +142,18 @@ class _Patch:
         """Fit a network."""
         network = MixingNetwork(options.network)
         network.initialize(self.generator)
-        strengths = options.network.penalty_weights
+        penalty_weights = options.network.penalty_weights
         with torch.no_grad():
             samples = make_samples(
-                self.stack, self.weights, self.model, strengths, options.fit, self.generator
+                self.stack, self.weights, self.model, penalty_weights, options.fit, self.generator
             )
             if not hold_out:
-                samples = self._show_all(samples, strengths)
+                samples = self._show_all(samples, penalty_weights)
         fit_network(network, samples, options.fit, generator=self.generator)
         return network
 
     def _show_all(
-        self, samples: Sequence[TrainingSample], strengths: tuple[float, ...]
+        self, samples: Sequence[TrainingSample], penalty_weights: tuple[float, ...]
     ) -> list[TrainingSample]:
         """Return a sample of each window that sees what it has to predict."""
         windows: dict[int, list[TrainingSample]] = {}
@@ -165,7 +165,7 @@ class _Patch:
             images, inverse_sigma = torch.zeros((2, model.num_exposures, *model.shape))
             for fold in folds:
                 images[fold.held_out], inverse_sigma[fold.held_out] = fold.images, fold.inverse_sigma
-            bank = FilterBank.build(model, images, inverse_sigma**2, strengths)
+            bank = FilterBank.build(model, images, inverse_sigma**2, penalty_weights)
             every = torch.arange(model.num_exposures)
             shown.append(TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation))
         return shown
@@ -186,7 +186,7 @@ def _without_hold_out(scene: Scene, target_fwhm: float, seed: int) -> Product:
         return patch.product("no held-out exposures", estimator.estimate(patch.stack.images).restored)
 
 
-def _without_closure(scene: Scene, target_fwhm: float, seed: int) -> Product:
+def _without_debiasing(scene: Scene, target_fwhm: float, seed: int) -> Product:
     """Return the image of the network alone."""
     options = RestoreOptions()
     patch = _Patch.prepare(scene, target_fwhm, seed, options)
@@ -195,7 +195,7 @@ def _without_closure(scene: Scene, target_fwhm: float, seed: int) -> Product:
         bank = FilterBank.build(
             patch.model, patch.stack.images, patch.weights, options.network.penalty_weights
         )
-        return patch.product("no closure", network(bank))
+        return patch.product("no debiasing", network(bank))
 
 
 _NO_REJECTION = RejectionOptions(enabled=False)
@@ -207,6 +207,6 @@ ABLATIONS: dict[str, Callable[[Scene, float, int], Product]] = {
         RestoreOptions(fit=FitOptions(huber_delta=_SQUARE_LOSS), rejection=_NO_REJECTION),
     ),
     "no_rejection": _with_options("no rejection", RestoreOptions(rejection=_NO_REJECTION)),
-    "no_closure": _without_closure,
+    "no_debiasing": _without_debiasing,
 }
 """Functions of the scene, the target FWHM in pixels and the seed, by name."""

@@ -130,8 +130,8 @@ METHODS: dict[str, Method] = {
         _restorer(
             _BASELINES,
             "WienerFilter",
-            departure=DebiasingOptions().max_psf_residual,
-            name="GLS of equal departure",
+            max_psf_residual=DebiasingOptions().max_psf_residual,
+            name="GLS of equal PSF residual",
         )
     ),
     "richardson_lucy": Method(_restorer(_BASELINES, "RichardsonLucy"), is_slow=True),
@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
     "no_hold_out": _ablation("no_hold_out"),
     "no_robust_loss": _ablation("no_robust_loss"),
     "no_rejection": _ablation("no_rejection"),
-    "no_closure": _ablation("no_closure"),
+    "no_debiasing": _ablation("no_debiasing"),
     "restore": Method(_restore, "ours"),
     "wrong_psfs": Method(_wrong_psfs, "wrong_psfs", is_slow=True, kinds=("stars",)),
 }

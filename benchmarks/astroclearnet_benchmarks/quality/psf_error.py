@@ -76,7 +76,7 @@ def dilate(psf: Array, factor: float) -> Array:
 
 
 def predict_bias(
-    true: Array, given: Array, levels: Array, target_fwhm: float, strength: float
+    true: Array, given: Array, levels: Array, target_fwhm: float, penalty_weight: float
 ) -> tuple[float, float]:
     """Predict the relative bias of fluxes to first order.
 
@@ -107,7 +107,7 @@ def predict_bias(
     def response(model: ForwardModel) -> float:
         cross = (share * model.mean_otfs.conj() * right.mean_otfs).sum(dim=0).real
         power = (share * model.mean_otfs.abs() ** 2).sum(dim=0)
-        gain = (1.0 + strength) * cross / (power + strength * model.inverse_target_power)
+        gain = (1.0 + penalty_weight) * cross / (power + penalty_weight * model.inverse_target_power)
         return float(model.fold_transform(model.target_transform**2 * gain))
 
     best = np.tensordot(weights, given * true, axes=1).sum() / np.tensordot(weights, given**2, axes=1).sum()

@@ -10,19 +10,19 @@
 
 from ._background import BackgroundDifferences, fit_background_differences
 from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
-from ._calibration import Agreement, reach_agreement
-from ._offsets import Contradictions, Departures, find_contradictions, measure_departures
+from ._calibration import ExposureCalibration, calibrate_exposures
+from ._offsets import ExposureOffsets, OutlierExposures, find_outlier_exposures, measure_offsets
 
 __all__ = (
-    "Agreement",
     "BackgroundDifferences",
-    "Contradictions",
-    "Departures",
+    "ExposureCalibration",
+    "ExposureOffsets",
+    "OutlierExposures",
     "SkyNoise",
-    "find_contradictions",
+    "calibrate_exposures",
+    "find_outlier_exposures",
     "fit_background_differences",
     "log_sky_noise",
-    "measure_departures",
+    "measure_offsets",
     "measure_sky_noise",
-    "reach_agreement",
 )

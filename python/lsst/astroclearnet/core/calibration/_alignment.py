@@ -17,14 +17,14 @@ import torch
 from ..exposures import ExposureStack
 
 
-def align_exposures(stack: ExposureStack, departures: torch.Tensor) -> ExposureStack:
+def align_exposures(stack: ExposureStack, offsets: torch.Tensor) -> ExposureStack:
     """Correct flux scales and positions of exposures.
 
     Parameters
     ----------
     stack
         The exposures.
-    departures
+    offsets
         Shape (3, n), by how much they depart from the others: relative flux
         scale and shifts along rows and columns, in pixels of the patch.
 
@@ -34,12 +34,12 @@ def align_exposures(stack: ExposureStack, departures: torch.Tensor) -> ExposureS
         Exposures with fluxes divided by their scale, and with PSFs off their
         centre by the shift, which leaves the pixels where they are.
     """
-    scale = 1.0 / (1.0 + departures[0].to(stack.images))[:, None, None]
+    scale = 1.0 / (1.0 + offsets[0].to(stack.images))[:, None, None]
     return dataclasses.replace(
         stack,
         images=stack.images * scale,
         variances=torch.where(stack.good, stack.variances * scale**2, stack.variances),
-        psfs=_shifted(stack.psfs, departures[1:].T.to(stack.psfs)),
+        psfs=_shifted(stack.psfs, offsets[1:].T.to(stack.psfs)),
     )
 
 

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -119,7 +119,7 @@ class BackgroundDifferences:
         return (torch.nan_to_num(plane) * model.sampling.area).to(self.coefficients.dtype)
 
 
-class BackgroundPart:
+class BackgroundTile:
     """A tile, for the fit of backgrounds.
 
     Parameters
@@ -208,12 +208,12 @@ def fit_background_differences(
     """
     rows, columns = (slice(0, size) for size in stack.shape)
     exposures = torch.arange(stack.num_exposures)
-    part = BackgroundPart(Tile(rows, columns, rows, columns), exposures, stack.images, model, weights)
-    return fit_backgrounds([part], stack.shape, stack.num_exposures, order=order)
+    tile_data = BackgroundTile(Tile(rows, columns, rows, columns), exposures, stack.images, model, weights)
+    return fit_backgrounds([tile_data], stack.shape, stack.num_exposures, order=order)
 
 
 def fit_backgrounds(
-    parts: Iterable[BackgroundPart], shape: tuple[int, int], num_exposures: int, *, order: int = 1
+    tiles: Iterable[BackgroundTile], shape: tuple[int, int], num_exposures: int, *, order: int = 1
 ) -> BackgroundDifferences:
     """Fit what the backgrounds of exposures differ by, tile by tile.
 
@@ -259,9 +259,9 @@ def fit_backgrounds(
     found = dataclasses.replace(BackgroundDifferences.none(num_exposures), center=grid.center)
     for number in range(1, _MAX_ROUNDS + 1):
         averages = BlockAverages.empty(grid, num_exposures)
-        for part in parts:
-            left = part.residual(found)
-            averages.add(part.tile, part.exposures, part.model, part.weights, *left)
+        for tile_data in tiles:
+            left = tile_data.residual(found)
+            averages.add(tile_data.tile, tile_data.exposures, tile_data.model, tile_data.weights, *left)
         change, sigma = averages.solve()
         coefficients = coefficients + change
         found = BackgroundDifferences(coefficients.float(), sigma.float(), grid.center)

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -21,7 +21,7 @@ import torch
 
 from ..estimate import LinearEstimator, Precision
 from ..exposures import free_plane, is_blank, model_variances, second_difference
-from ..forward import ForwardModel, Part
+from ..forward import ForwardModel, TileData
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _LARGEST_ERROR = 0.1
 """Relative error of the variance of an exposure that is none of its plane."""
 
 _LARGEST_LOCAL_ERROR = 0.3
-"""The same for a part of an exposure, where less is known of the sky."""
+"""The same for a tile_data of an exposure, where less is known of the sky."""
 
 _SIGNIFICANCE = 5.0
 """Significance, in standard deviations, of an error that is believed."""
@@ -119,33 +119,35 @@ class SkyNoise:
             smoothed=torch.zeros(num_exposures, dtype=torch.bool),
         )
 
-    def rescale(self, part: Part) -> Part:
+    def rescale(self, tile_data: TileData) -> TileData:
         """Rescale the variances that blank sky shows to be wrong.
 
         Parameters
         ----------
-        part
+        tile_data
             A tile.
 
         Returns
         -------
-        rescaled : `Part`
+        rescaled : `TileData`
             The same with other variances, and noise accordingly.
         """
-        factor = self.factor[part.exposures]
+        factor = self.factor[tile_data.exposures]
         if bool((factor == 1.0).all()):
-            return part
-        rows, columns = _blocks(part, self.factor.shape[1:])
-        maps = factor[:, rows[:, None], columns].to(part.stack.device)
-        factors = part.model.sampling.look_up(maps)
+            return tile_data
+        rows, columns = _blocks(tile_data, self.factor.shape[1:])
+        maps = factor[:, rows[:, None], columns].to(tile_data.stack.device)
+        factors = tile_data.model.sampling.look_up(maps)
         factors = torch.where(factors > 0, factors, 1.0)
-        stack = part.stack
+        stack = tile_data.stack
         variances = torch.where(stack.good, stack.variances * factors, stack.variances)
-        noise = None if part.noise is None else part.noise * factors.sqrt().to(part.noise.device)
-        return dataclasses.replace(part, stack=stack.replace(variances=variances), noise=noise)
+        noise = (
+            None if tile_data.noise is None else tile_data.noise * factors.sqrt().to(tile_data.noise.device)
+        )
+        return dataclasses.replace(tile_data, stack=stack.replace(variances=variances), noise=noise)
 
 
-def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
+def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
     """Compare the noise of blank sky with the variances of the exposures.
 
     The robust variance in blocks of the patch is taken of sums of 3x3 pixels,
@@ -173,8 +175,8 @@ def measure_sky_noise(parts: Iterable[Part], shape: tuple[int, int], known: SkyN
     blocks = tuple(-(-size // _BLOCK) for size in shape)
     totals = torch.zeros(2, _NUM_MEASURES, num_exposures, math.prod(blocks), dtype=torch.float64)
     found = SkyNoise.nothing(num_exposures)
-    for part in parts:
-        _measure(part, blocks, totals, found)
+    for tile_data in tiles:
+        _measure(tile_data, blocks, totals, found)
     numbers = totals[1]
     ratios = torch.where(numbers >= _LEAST_PIXELS, totals[0] / numbers.clamp(min=1.0), torch.nan)
     ratios = ratios * known.factor.expand(-1, *blocks).flatten(1)
@@ -226,32 +228,32 @@ def log_sky_noise(noise: SkyNoise) -> None:
             )
 
 
-def _blocks(part: Part, number: torch.Size | tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+def _blocks(tile_data: TileData, number: torch.Size | tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of blocks in which the pixels of a tile lie."""
-    regions = zip((part.tile.rows, part.tile.columns), number, strict=True)
+    regions = zip((tile_data.tile.rows, tile_data.tile.columns), number, strict=True)
     rows, columns = ((torch.arange(r.start, r.stop) // _BLOCK).clamp(max=n - 1) for r, n in regions)
     return rows, columns
 
 
-def _measure(part: Part, blocks: tuple[int, ...], totals: torch.Tensor, found: SkyNoise) -> None:
+def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor, found: SkyNoise) -> None:
     """Add variances of the blocks of a tile, times pixels, and pixels."""
-    stack, model = part.stack, part.model
+    stack, model = tile_data.stack, tile_data.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
     latent = pilot.solve(stack.images, _STRENGTH, precision=_PRECISION)
-    rows, columns = _blocks(part, blocks)
-    index = torch.zeros(part.tile.shape)
+    rows, columns = _blocks(tile_data, blocks)
+    index = torch.zeros(tile_data.tile.shape)
     # Those that the tile owns; 0 is off the patch.
-    index[part.tile.within] = (1.0 + rows[:, None] * blocks[1] + columns)[part.tile.within]
+    index[tile_data.tile.within] = (1.0 + rows[:, None] * blocks[1] + columns)[tile_data.tile.within]
     indices = model.sampling.look_up(index.to(stack.device)).expand_as(stack.images).cpu().long()
     planes, predictions = [], []
-    for k, t in enumerate(part.exposures.tolist()):
-        prediction = model.predict(latent, part.exposures.new_tensor([k]).to(stack.device))[0]
+    for k, t in enumerate(tile_data.exposures.tolist()):
+        prediction = model.predict(latent, tile_data.exposures.new_tensor([k]).to(stack.device))[0]
         freed = free_plane(stack.variances[k], stack.good[k], stack.images[k], prediction)
         found.bias[t] = max(float(found.bias[t]), freed.bias, key=abs)
         found.smoothed[t] |= freed.smoothed
         planes.append(freed.variance)
         predictions.append(prediction)
-    for k, t in enumerate(part.exposures.tolist()):
+    for k, t in enumerate(tile_data.exposures.tolist()):
         good, plane, prediction = stack.good[k], planes[k], predictions[k]
         residual = torch.where(good, stack.images[k] - prediction, 0.0)
         squares = _squares(stack.images[k], residual, plane, good)

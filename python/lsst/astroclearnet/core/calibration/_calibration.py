@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Agreement", "reach_agreement")
+__all__ = ("ExposureCalibration", "calibrate_exposures")
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ import torch
 
 from .._options import BACKGROUND_MODELS, RestoreOptions
 from ..exposures import Tile, model_variances
-from ..forward import ForwardModel, Part, PartReader, SettledPart, is_covered
+from ..forward import CleanTile, ForwardModel, TileData, TileReader, is_covered
 from ..outliers import TileOutliers, likelihood_variances, reject_outliers
 from ._alignment import align_exposures
-from ._background import BackgroundDifferences, BackgroundPart, fit_backgrounds
+from ._background import BackgroundDifferences, BackgroundTile, fit_backgrounds
 from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
-from ._offsets import Departures, find_contradictions, measure_departures
+from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
 
 _NUM_ROUNDS = 3
 """How often variances are measured at most: those of the others have a share
@@ -35,18 +35,18 @@ _ROUNDING = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
+class ExposureCalibration:
     """What makes the exposures of a patch agree.
 
     Attributes
     ----------
     background
         Differences of background to be removed.
-    departures
+    offsets
         By how much exposures departed from the others.
-    contradictions
+    outlier_exposures
         Why exposures are left out, by their index.
-    doubts
+    suspects
         Why exposures that are not left out may be wrong, by their index.
     noise
         What blank sky tells of the variances.
@@ -55,15 +55,15 @@ class Agreement:
     """
 
     background: BackgroundDifferences
-    departures: Departures
-    contradictions: dict[int, str]
-    doubts: dict[int, str]
+    offsets: ExposureOffsets
+    outlier_exposures: dict[int, str]
+    suspects: dict[int, str]
     noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
 
     @classmethod
-    def nothing(cls, num_exposures: int, options: RestoreOptions) -> Agreement:
+    def nothing(cls, num_exposures: int, options: RestoreOptions) -> ExposureCalibration:
         """Return what is known before exposures are compared.
 
         Parameters
@@ -75,56 +75,56 @@ class Agreement:
 
         Returns
         -------
-        agreement : `Agreement`
+        calibration : `ExposureCalibration`
             One that changes nothing.
         """
         return cls(
             background=BackgroundDifferences.none(num_exposures),
-            departures=Departures.nothing(num_exposures),
-            contradictions={},
-            doubts={},
+            offsets=ExposureOffsets.nothing(num_exposures),
+            outlier_exposures={},
+            suspects={},
             noise=SkyNoise.nothing(num_exposures),
             options=options,
             _rejected={},
         )
 
-    def correct(self, part: Part) -> Part:
+    def correct(self, tile_data: TileData) -> TileData:
         """Remove what is wrong with whole exposures.
 
         Parameters
         ----------
-        part
+        tile_data
             A tile.
 
         Returns
         -------
-        corrected : `Part`
+        corrected : `TileData`
             Without the exposures that contradict others and the differences
             of background, with variances as blank sky has them, and with flux
             scales and positions corrected if that was asked for.
         """
-        stack, model = part.stack, part.model
-        out = [k for k, t in enumerate(part.exposures.tolist()) if t in self.contradictions]
+        stack, model = tile_data.stack, tile_data.model
+        out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.outlier_exposures]
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
-        departures = self.departures.values[:3, part.exposures].to(stack.device)
-        departures[:, out] = 0.0
-        if self.options.calibration.correct and bool(departures.any()):
-            stack = align_exposures(stack, departures)
+        offsets = self.offsets.values[:3, tile_data.exposures].to(stack.device)
+        offsets[:, out] = 0.0
+        if self.options.calibration.correct and bool(offsets.any()):
+            stack = align_exposures(stack, offsets)
             model = ForwardModel.from_stack(stack, model.target_fwhm)
-        background = self.background.within(part.tile, part.exposures)
+        background = self.background.within(tile_data.tile, tile_data.exposures)
         if bool(background.coefficients.any()):
             images = (stack.images - background.evaluate(model)) * stack.good
             stack = stack.replace(images=images)
-        return self.noise.rescale(dataclasses.replace(part, stack=stack, model=model))
+        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack, model=model))
 
-    def leaves_data(self, part: Part) -> bool:
+    def leaves_data(self, tile_data: TileData) -> bool:
         """Tell whether a tile has data without the exposures left out.
 
         Parameters
         ----------
-        part
+        tile_data
             A tile.
 
         Returns
@@ -132,32 +132,32 @@ class Agreement:
         leaves : `bool`
             Whether the others cover any of its pixels.
         """
-        kept = [t not in self.contradictions for t in part.exposures.tolist()]
+        kept = [t not in self.outlier_exposures for t in tile_data.exposures.tolist()]
         if all(kept):
             return True
-        good = part.stack.good & torch.tensor(kept, device=part.stack.device)[:, None, None]
-        return is_covered(part.model, good)
+        good = tile_data.stack.good & torch.tensor(kept, device=tile_data.stack.device)[:, None, None]
+        return is_covered(tile_data.model, good)
 
-    def settle(self, part: Part) -> SettledPart:
+    def clean(self, tile_data: TileData) -> CleanTile:
         """Remove from a tile what exposures do not agree in.
 
         Parameters
         ----------
-        part
+        tile_data
             A tile.
 
         Returns
         -------
-        settled : `SettledPart`
+        clean : `CleanTile`
             What is left.
         """
-        part = self.correct(part)
-        rejected = self._find_rejected(part)
-        cleaned = part.stack.replace(good=part.stack.good & ~rejected)
-        variances = likelihood_variances(cleaned, part.model)
-        return SettledPart(dataclasses.replace(part, stack=cleaned), variances, rejected)
+        tile_data = self.correct(tile_data)
+        rejected = self._find_rejected(tile_data)
+        cleaned = tile_data.stack.replace(good=tile_data.stack.good & ~rejected)
+        variances = likelihood_variances(cleaned, tile_data.model)
+        return CleanTile(dataclasses.replace(tile_data, stack=cleaned), variances, rejected)
 
-    def reject(self, parts: Iterable[Part]) -> Agreement:
+    def reject(self, tiles: Iterable[TileData]) -> ExposureCalibration:
         """Find outliers in all tiles.
 
         Parameters
@@ -167,26 +167,26 @@ class Agreement:
 
         Returns
         -------
-        agreement : `Agreement`
+        calibration : `ExposureCalibration`
             The same, with the pixels that others contradict.
         """
         found = {}
-        for part in filter(self.leaves_data, parts):
-            corrected = self.correct(part)
+        for tile_data in filter(self.leaves_data, tiles):
+            corrected = self.correct(tile_data)
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
-            found[part.tile] = TileOutliers.from_part(part, outliers)
+            found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers)
         return dataclasses.replace(self, _rejected=found)
 
-    def _find_rejected(self, part: Part) -> torch.Tensor:
+    def _find_rejected(self, tile_data: TileData) -> torch.Tensor:
         """Return the pixels of a corrected tile that others contradict."""
-        exact = self._rejected.get(part.tile)
-        known = [exact] if exact else [one for one in self._rejected.values() if one.covers(part.tile)]
+        exact = self._rejected.get(tile_data.tile)
+        known = [exact] if exact else [one for one in self._rejected.values() if one.covers(tile_data.tile)]
         if not known:
-            return reject_outliers(part.stack, part.model, self.options.rejection)
-        return known[0].within(part) & part.stack.good
+            return reject_outliers(tile_data.stack, tile_data.model, self.options.rejection)
+        return known[0].within(tile_data) & tile_data.stack.good
 
 
-def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
+def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> ExposureCalibration:
     """Find out what exposures contradict each other in.
 
     Parameters
@@ -198,90 +198,90 @@ def reach_agreement(reader: PartReader, options: RestoreOptions) -> Agreement:
 
     Returns
     -------
-    agreement : `Agreement`
+    calibration : `ExposureCalibration`
         What makes them agree.
     """
     number = reader.source.num_exposures
-    settled = _settle(reader, Agreement.nothing(number, options))
-    departures = measure_departures(map(settled.settle, reader), number)
-    found = find_contradictions(departures, options.calibration)
+    clean = _clean(reader, ExposureCalibration.nothing(number, options))
+    offsets = measure_offsets(map(clean.clean, reader), number)
+    found = find_outlier_exposures(offsets, options.calibration)
     known = dataclasses.replace(
-        Agreement.nothing(number, options),
-        departures=dataclasses.replace(departures, sources=None),
-        contradictions=found.wrong,
-        doubts=found.suspect,
+        ExposureCalibration.nothing(number, options),
+        offsets=dataclasses.replace(offsets, sources=None),
+        outlier_exposures=found.wrong,
+        suspects=found.suspect,
     )
     if found.wrong or options.calibration.correct:
         # Everything was judged by exposures that were wrong.
-        return _settle(reader, known)
+        return _clean(reader, known)
     return dataclasses.replace(
-        known, background=settled.background, noise=settled.noise, _rejected=settled._rejected
+        known, background=clean.background, noise=clean.noise, _rejected=clean._rejected
     )
 
 
-def _settle(reader: PartReader, agreement: Agreement) -> Agreement:
+def _clean(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
     """Remove differences of background, check variances, and find outliers."""
-    first = _flatten(reader, agreement)
-    agreement = _check_variances(reader, dataclasses.replace(agreement, background=first)).reject(reader)
+    first = _flatten(reader, calibration)
+    calibration = _check_variances(reader, dataclasses.replace(calibration, background=first)).reject(reader)
     # Artefacts that were not flagged had a share in the first backgrounds.
-    second = _flatten(reader, agreement)
+    second = _flatten(reader, calibration)
     total = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
-    return dataclasses.replace(agreement, background=total)
+    return dataclasses.replace(calibration, background=total)
 
 
-def _check_variances(reader: PartReader, agreement: Agreement) -> Agreement:
+def _check_variances(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
     """Rescale variances until blank sky agrees with them."""
     for _ in range(_NUM_ROUNDS):
-        before = agreement.noise
-        parts = map(agreement.correct, filter(agreement.leaves_data, reader))
-        noise = measure_sky_noise(parts, reader.source.shape, before)
-        agreement = dataclasses.replace(agreement, noise=noise)
+        before = calibration.noise
+        tiles = map(calibration.correct, filter(calibration.leaves_data, reader))
+        noise = measure_sky_noise(tiles, reader.source.shape, before)
+        calibration = dataclasses.replace(calibration, noise=noise)
         if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_ROUNDING):
             break
-    log_sky_noise(agreement.noise)
-    return agreement
+    log_sky_noise(calibration.noise)
+    return calibration
 
 
-def _flatten(reader: PartReader, agreement: Agreement) -> BackgroundDifferences:
+def _flatten(reader: TileReader, calibration: ExposureCalibration) -> BackgroundDifferences:
     """Return the differences of background that are left."""
-    number, options = reader.source.num_exposures, agreement.options.calibration
+    number, options = reader.source.num_exposures, calibration.options.calibration
     if options.background == "none":
         return BackgroundDifferences.none(number)
     order = BACKGROUND_MODELS.index(options.background) - 1
-    parts = _BackgroundParts(reader, agreement)
-    return fit_backgrounds(parts, reader.source.shape, number, order=order)
+    tiles = _BackgroundTiles(reader, calibration)
+    return fit_backgrounds(tiles, reader.source.shape, number, order=order)
 
 
-class _BackgroundParts:
+class _BackgroundTiles:
     """Tiles for the fit of backgrounds; a single one is kept.
 
     Parameters
     ----------
     reader
         Reads the tiles.
-    agreement
+    calibration
         What is known already.
     """
 
-    def __init__(self, reader: PartReader, agreement: Agreement) -> None:
+    def __init__(self, reader: TileReader, calibration: ExposureCalibration) -> None:
         self._reader = reader
-        self._agreement = agreement
-        self._kept: list[BackgroundPart] = []
+        self._calibration = calibration
+        self._kept: list[BackgroundTile] = []
 
-    def __iter__(self) -> Iterator[BackgroundPart]:
+    def __iter__(self) -> Iterator[BackgroundTile]:
         if self._kept:
             yield from self._kept
             return
-        for part in filter(self._agreement.leaves_data, self._reader):
-            made = self._make(part)
+        for tile_data in filter(self._calibration.leaves_data, self._reader):
+            made = self._make(tile_data)
             if len(self._reader.tiles) == 1:
                 self._kept = [made]
             yield made
 
-    def _make(self, part: Part) -> BackgroundPart:
-        corrected = self._agreement.correct(part)
+    def _make(self, tile_data: TileData) -> BackgroundTile:
+        corrected = self._calibration.correct(tile_data)
         stack = corrected.stack
-        if part.tile in self._agreement._rejected:
-            stack = stack.replace(good=stack.good & ~self._agreement._find_rejected(corrected))
+        if tile_data.tile in self._calibration._rejected:
+            stack = stack.replace(good=stack.good & ~self._calibration._find_rejected(corrected))
         weights = stack.good / model_variances(stack)
-        return BackgroundPart(part.tile, part.exposures, stack.images, corrected.model, weights)
+        return BackgroundTile(tile_data.tile, tile_data.exposures, stack.images, corrected.model, weights)

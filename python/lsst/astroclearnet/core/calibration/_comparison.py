@@ -70,7 +70,7 @@ _LARGEST_LOG = 5.0
 _UNBOUND = 1e-6
 """Factor that makes a prior, or a bound, one that does not count."""
 
-LEAST_SOURCES = 3
+MIN_SOURCES = 3
 """From fewer one cannot tell an exposure that is off from a source that is."""
 
 
@@ -97,7 +97,7 @@ def gather_sources(
         return None
     gathered: dict[str, torch.Tensor] = {}
     for field in dataclasses.fields(MatchedSources):
-        parts = []
+        tiles = []
         for exposures, table in tables:
             part, number = getattr(table, field.name), table.valid.shape[1]
             if field.name in ("offsets", "psf_variances"):
@@ -106,8 +106,8 @@ def gather_sources(
                 full = torch.zeros(*part.shape[:-2], num_exposures, number, dtype=part.dtype)
                 full[..., exposures.cpu(), :] = part
                 part = full
-            parts.append(part)
-        gathered[field.name] = torch.cat(parts, dim=-1)
+            tiles.append(part)
+        gathered[field.name] = torch.cat(tiles, dim=-1)
     # Not the rings around bright sources, nor what is gone in most exposures.
     level = torch.stack([masked_median(one, gathered["valid"], 0) for one in gathered["fluxes"]])
     kept = (level > 0).all(dim=0)
@@ -209,7 +209,7 @@ def compare_scales(sources: MatchedSources) -> Scales:
         scatter.learn(distance, left_out.known)
         trust = trust + _DAMPING * (valid * left_out.known * tukey_weight(distance) - trust)
         count = (trust > _TRUSTED).sum(dim=1)
-        known = count >= LEAST_SOURCES
+        known = count >= MIN_SOURCES
         level = (weights * gain * flux).sum(dim=1) / (weights * gain**2).sum(dim=1).clamp(min=1e-300)
         if int(known.sum()) < _LEAST_EXPOSURES:
             return Scales.unknown(len(valid), level[0])
@@ -284,7 +284,7 @@ def compare_positions(sources: MatchedSources, scales: Scales) -> tuple[torch.Te
         scatter.learn(distance, left_out.known)
         trust = trust + _DAMPING * (valid * left_out.known * tukey_weight(distance) - trust)
         count = (trust > _TRUSTED).sum(dim=1)
-        known = count >= LEAST_SOURCES
+        known = count >= MIN_SOURCES
         if int(known.sum()) < _LEAST_EXPOSURES:
             return nothing
         weight = (trust * known[:, None] / noise)[..., None, None] * torch.eye(2, dtype=noise.dtype)

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..forward import SettledPart
+from ..forward import CleanTile
 from ._psf_matching import PsfMatcher
 
 _FAINTEST = 1e-6
@@ -125,12 +125,12 @@ class MatchedSources:
 
 
 @torch.no_grad()
-def measure_sources(settled: SettledPart) -> MatchedSources:
+def measure_sources(clean: CleanTile) -> MatchedSources:
     """Measure the sources that a tile owns in all exposures.
 
     Parameters
     ----------
-    settled
+    clean
         The tile.
 
     Returns
@@ -138,14 +138,14 @@ def measure_sources(settled: SettledPart) -> MatchedSources:
     sources : `MatchedSources`
         Figures on the CPU; there may be none.
     """
-    matcher = PsfMatcher(settled)
+    matcher = PsfMatcher(clean)
     number = matcher.stack.num_exposures
     spectra = [matcher.spectrum(t) for t in range(number)]
     maps = [matcher.image(spectrum, matcher.filters[0]) for spectrum in spectra]
     variances, valid, ratios = zip(*(matcher.noise(t) for t in range(number)), strict=True)
     reference, information = _combine(maps, variances, valid)
     significance = reference * information.sqrt()
-    places = _find(matcher, settled, significance, valid)
+    places = _find(matcher, clean, significance, valid)
     scene = _Scene._build(matcher, reference, places)
     known = torch.stack([one[places] for one in valid])
     measured = []
@@ -273,13 +273,13 @@ def _combine(
 
 
 def _find(
-    matcher: PsfMatcher, settled: SettledPart, significance: torch.Tensor, valid: Sequence[torch.Tensor]
+    matcher: PsfMatcher, clean: CleanTile, significance: torch.Tensor, valid: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of the sources on the latent grid."""
     radius = max(1, round(matcher.sigma))
     highest = torch.nn.functional.max_pool2d(significance[None], 2 * radius + 1, stride=1, padding=radius)[0]
-    inside = torch.zeros(settled.part.tile.shape, device=significance.device)
-    inside[settled.part.tile.within] = 1.0
+    inside = torch.zeros(clean.tile_data.tile.shape, device=significance.device)
+    inside[clean.tile_data.tile.within] = 1.0
     owned = matcher.model.embed(inside) > 0
     number = sum(one.to(torch.int16) for one in valid)
     peaks = (significance == highest) & (significance > _SIGNIFICANCE) & owned & (number >= _LEAST_EXPOSURES)

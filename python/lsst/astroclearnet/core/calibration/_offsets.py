@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Contradictions", "Departures", "find_contradictions", "measure_departures")
+__all__ = ("ExposureOffsets", "OutlierExposures", "find_outlier_exposures", "measure_offsets")
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from collections.abc import Iterable
 import torch
 
 from .._options import CalibrationOptions
-from ..forward import SettledPart
-from ._comparison import LEAST_SOURCES, compare_positions, compare_scales, gather_sources
+from ..forward import CleanTile
+from ._comparison import MIN_SOURCES, compare_positions, compare_scales, gather_sources
 from ._matched_sources import MatchedSources, measure_sources
 
 _LEAST_AGREEING = 3
@@ -33,7 +33,7 @@ _SIGNIFICANCE = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Departures:
+class ExposureOffsets:
     """By how much exposures depart from the others.
 
     Attributes
@@ -54,7 +54,7 @@ class Departures:
     sources: MatchedSources | None = None
 
     @classmethod
-    def nothing(cls, num_exposures: int) -> Departures:
+    def nothing(cls, num_exposures: int) -> ExposureOffsets:
         """Return that nothing is known.
 
         Parameters
@@ -64,14 +64,14 @@ class Departures:
 
         Returns
         -------
-        departures : `Departures`
+        offsets : `ExposureOffsets`
             Zeros with infinite standard deviations.
         """
         return cls(torch.zeros(4, num_exposures), torch.full((4, num_exposures), torch.inf))
 
 
 @dataclasses.dataclass(frozen=True)
-class Contradictions:
+class OutlierExposures:
     """Exposures that contradict others by more than is allowed.
 
     Attributes
@@ -87,7 +87,7 @@ class Contradictions:
     suspect: dict[int, str]
 
 
-def measure_departures(parts: Iterable[SettledPart], num_exposures: int) -> Departures:
+def measure_offsets(tiles: Iterable[CleanTile], num_exposures: int) -> ExposureOffsets:
     """Compare the sources of each exposure with those of the others.
 
     Parameters
@@ -99,21 +99,21 @@ def measure_departures(parts: Iterable[SettledPart], num_exposures: int) -> Depa
 
     Returns
     -------
-    departures : `Departures`
+    offsets : `ExposureOffsets`
         By how much each departs.
     """
-    tables = [(settled.part.exposures, measure_sources(settled)) for settled in parts]
+    tables = [(clean.tile_data.exposures, measure_sources(clean)) for clean in tiles]
     sources = gather_sources(tables, num_exposures)
     if sources is None:
-        return Departures.nothing(num_exposures)
+        return ExposureOffsets.nothing(num_exposures)
     scales = compare_scales(sources)
     shifts, shift_sigmas = compare_positions(sources, scales)
     values = torch.stack([scales.scale, *shifts, scales.width])
     sigmas = torch.stack([scales.scale_sigma, *shift_sigmas, scales.width_sigma])
-    return Departures(values.float(), sigmas.float(), sources)
+    return ExposureOffsets(values.float(), sigmas.float(), sources)
 
 
-def find_contradictions(departures: Departures, options: CalibrationOptions) -> Contradictions:
+def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions) -> OutlierExposures:
     """Say which exposures are off by more than is allowed.
 
     One is wrong only if three others at least, and more than contradict
@@ -123,25 +123,25 @@ def find_contradictions(departures: Departures, options: CalibrationOptions) -> 
 
     Parameters
     ----------
-    departures
+    offsets
         By how much exposures depart.
     options
         Limits.
 
     Returns
     -------
-    contradictions : `Contradictions`
+    outlier_exposures : `OutlierExposures`
         Which are wrong, and which may be.
     """
     wrong: dict[int, str] = {}
     suspect: dict[int, str] = {}
-    sources = departures.sources
+    sources = offsets.sources
     if sources is None:
-        return Contradictions(wrong, suspect)
-    values, sigmas = departures.values, departures.sigmas
+        return OutlierExposures(wrong, suspect)
+    values, sigmas = offsets.values, offsets.sigmas
     flux, flux_sigma = values[0], sigmas[0]
     shift, shift_sigma = values[1:3].norm(dim=0), sigmas[1:3].amax(dim=0)
-    meeting = sources.valid.double() @ sources.valid.double().T >= LEAST_SOURCES
+    meeting = sources.valid.double() @ sources.valid.double().T >= MIN_SOURCES
     for t in range(flux.numel()):
         for slug, size, sigma, limit in (
             ("flux_scale", flux, flux_sigma, options.max_flux_error),
@@ -161,7 +161,7 @@ def find_contradictions(departures: Departures, options: CalibrationOptions) -> 
                 continue
             wrong[t] = words
             suspect.pop(t, None)
-    return Contradictions(wrong, suspect)
+    return OutlierExposures(wrong, suspect)
 
 
 def _say_flux(value: float, sigma: float, limit: float) -> str:

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -15,7 +15,7 @@ import torch
 
 from ..estimate import LinearEstimator, Precision
 from ..exposures import fwhm_to_sigma, kernel_fwhm
-from ..forward import ForwardModel, SettledPart
+from ..forward import CleanTile, ForwardModel
 
 _PILOT_STRENGTH = 1e-3
 """Strength of the estimate that stands in for pixels that are not good."""
@@ -55,7 +55,7 @@ class PsfMatcher:
 
     Parameters
     ----------
-    settled
+    clean
         The tile.
 
     Attributes
@@ -82,10 +82,10 @@ class PsfMatcher:
         `spectrum` returns it.
     """
 
-    def __init__(self, settled: SettledPart) -> None:
-        part = settled.part
-        self.stack, self.model = part.stack, part.model
-        self.good = self.stack.good | settled.rejected
+    def __init__(self, clean: CleanTile) -> None:
+        tile_data = clean.tile_data
+        self.stack, self.model = tile_data.stack, tile_data.model
+        self.good = self.stack.good | clean.rejected
         widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in self.stack.psfs]
         self.psf_sigma = fwhm_to_sigma(1.0) * torch.tensor(widths, device=self.good.device)
         used = self.psf_sigma[self.good.any(dim=(1, 2))]
@@ -94,10 +94,10 @@ class PsfMatcher:
         self.ky, self.kx, self.power = ky, kx, ky**2 + kx**2
         sky = self._gaussian(_SKY_SIZE)
         self.filters = [self._gaussian(size) - sky for size in _SIZES]
-        self._variances = settled.variances
+        self._variances = clean.variances
         self._inverse = self.model.target_transform * self.model.inverse_target_power
         self.star = self._inverse * self.model.target_transform
-        estimator = LinearEstimator(self.model, self.stack.good / settled.variances)
+        estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
         self._latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
         self._transform = self.model.transform(self._latent)
 

@@ -9,7 +9,7 @@
 """The sky, estimated: linear filters, the network, debiasing."""
 
 from ._bank import FilterBank
-from ._debias import Closure
+from ._debias import Debiaser
 from ._estimator import Estimate, Estimator
 from ._fit import FitHistory, ProgressCallback, fit_network
 from ._linear import LinearEstimator
@@ -18,7 +18,7 @@ from ._precision import Precision
 from ._samples import TrainingSample, deal_folds, draw_windows, make_samples
 from ._smooth_light import SmoothLight
 from ._solves import SolveStatus, collect_solves, record_solve
-from ._star_image import star_departure, star_image, strength_for_departure
+from ._star_image import penalty_weight_for_residual, star_image, star_psf_residual
 from ._target_psf import (
     gaussian_pair_limit,
     linear_noise,
@@ -28,7 +28,7 @@ from ._target_psf import (
 )
 
 __all__ = (
-    "Closure",
+    "Debiaser",
     "Estimate",
     "Estimator",
     "FilterBank",
@@ -48,10 +48,10 @@ __all__ = (
     "linear_noise",
     "linear_psf_residual",
     "make_samples",
+    "penalty_weight_for_residual",
     "psf_fit_scatter",
     "record_solve",
-    "star_departure",
     "star_image",
-    "strength_for_departure",
+    "star_psf_residual",
     "suggest_target_fwhm",
 )

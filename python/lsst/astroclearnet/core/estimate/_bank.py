@@ -39,7 +39,7 @@ _PRIOR_FLOOR = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class FilterBank:
-    """Linear estimates of several strengths and what is known of their noise.
+    """Linear estimates of several penalty weights, and their noise.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class FilterBank:
         model: ForwardModel,
         images: torch.Tensor,
         weights: torch.Tensor,
-        strengths: tuple[float, ...],
+        penalty_weights: tuple[float, ...],
         exposures: torch.Tensor | None = None,
     ) -> FilterBank:
         """Solve for the estimates.
@@ -84,8 +84,8 @@ class FilterBank:
             Shape (n, h, w).
         weights
             Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-        strengths
-            The strengths, rising.
+        penalty_weights
+            The penalty weights, rising.
         exposures
             Indices of the exposures to use; all by default.
 
@@ -95,8 +95,8 @@ class FilterBank:
             The bank.
         """
         estimator = LinearEstimator(model, weights, exposures)
-        estimates = estimator.solve_all(images, strengths, precision=_PRECISION)
-        return cls.from_estimates(model, estimator, estimates, strengths)
+        estimates = estimator.solve_all(images, penalty_weights, precision=_PRECISION)
+        return cls.from_estimates(model, estimator, estimates, penalty_weights)
 
     @classmethod
     def from_estimates(
@@ -104,7 +104,7 @@ class FilterBank:
         model: ForwardModel,
         estimator: LinearEstimator,
         estimates: torch.Tensor,
-        strengths: tuple[float, ...],
+        penalty_weights: tuple[float, ...],
     ) -> FilterBank:
         """Put estimates together with what is known of their noise.
 
@@ -116,15 +116,15 @@ class FilterBank:
             Linear estimates from the exposures to use.
         estimates
             Shape ``(s, *latent_shape)``, the estimates.
-        strengths
-            The strengths, rising.
+        penalty_weights
+            The penalty weights, rising.
 
         Returns
         -------
         bank : `FilterBank`
             The bank.
         """
-        covariances = estimator.covariances(torch.tensor(strengths))
+        covariances = estimator.covariances(torch.tensor(penalty_weights))
         depth = model.embed(estimator.depth)
         noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()
         variances = covariances.diagonal()

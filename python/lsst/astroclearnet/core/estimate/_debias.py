@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Closure",)
+__all__ = ("Debiaser",)
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ from ..forward import DEPTH_FLOOR, ForwardModel, iterate_weight_maps
 from ._linear import LinearEstimator
 from ._precision import Precision
 
-_NUM_STRENGTHS = 5
-"""Number of filters between which the closure interpolates."""
+_NUM_PENALTY_WEIGHTS = 5
+"""Number of filters between which the debiaser interpolates."""
 
 _PRECISION = Precision(light=5e-3, noise=0.03)
 """Of corrections."""
@@ -43,14 +43,14 @@ _SHARPEST = 5e-6
 further, but the network's image needs no finer correction."""
 
 _BRIGHTNESS_FWHM = 2.0
-"""FWHM in pixels over which the strength follows the brightness."""
+"""FWHM in pixels over which the penalty weight follows the brightness."""
 
 _SURROUNDINGS = 2.0
 """FWHM, in units of that of the target PSF, of the surroundings above which a
 point source stands out."""
 
 _LARGEST_BRIGHTNESS_GAIN = 30.0
-"""How much the strength falls at most for light that does not stand out."""
+"""Largest fall of the penalty weight for light that does not stand out."""
 
 _CONTRAST_GAIN = 2.0
 """How much more it falls for light that does."""
@@ -71,7 +71,7 @@ class Correction:
     left
         Shape latent_shape, right-hand side of what is left.
     solved
-        Shape ``(s, *latent_shape)``, its estimates, one for each strength.
+        Shape ``(s, *latent_shape)``, one estimate for each penalty weight.
     """
 
     left: torch.Tensor
@@ -79,7 +79,7 @@ class Correction:
 
 
 @dataclasses.dataclass(frozen=True)
-class Closure:
+class Debiaser:
     """A linear filter of what an image leaves of the exposures.
 
     Read as Bayes, the image of the network is the mean of a prior, and the
@@ -92,7 +92,7 @@ class Closure:
 
     S being the signal-to-noise ratio of a star with the brightness of the
     pixel as its peak, and C what of it stands out.  The filter of each pixel
-    is interpolated between those of a few strengths.
+    is interpolated between those of a few penalty weights.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Closure:
         Forward model of the exposures.
     linear_penalty_weight
         Strength of the filter of the linear image.
-    strengths
+    penalty_weights
         Strengths of the filters of the restored image, rising to that of
         blank sky.
     significance
@@ -115,13 +115,13 @@ class Closure:
     estimator: LinearEstimator
     model: ForwardModel
     linear_penalty_weight: float
-    strengths: tuple[float, ...]
+    penalty_weights: tuple[float, ...]
     significance: float
     star_noise: torch.Tensor
 
     @classmethod
-    def build(cls, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> Closure:
-        """Prepare the closure of a patch.
+    def build(cls, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> Debiaser:
+        """Prepare the debiaser of a patch.
 
         Parameters
         ----------
@@ -134,8 +134,8 @@ class Closure:
 
         Returns
         -------
-        closure : `Closure`
-            The closure.
+        debiaser : `Debiaser`
+            The debiaser.
         """
         estimator = LinearEstimator(model, weights)
         sky = options.sky_penalty_weight
@@ -143,13 +143,13 @@ class Closure:
         return cls(
             estimator=estimator,
             model=model,
-            linear_penalty_weight=estimator.strength_for(options.max_psf_residual),
-            strengths=tuple(torch.logspace(*ends, _NUM_STRENGTHS, dtype=torch.float64).tolist()),
+            linear_penalty_weight=estimator.penalty_weight_for(options.max_psf_residual),
+            penalty_weights=tuple(torch.logspace(*ends, _NUM_PENALTY_WEIGHTS, dtype=torch.float64).tolist()),
             significance=options.star_signal_to_noise,
             star_noise=_star_noise(model, weights, estimator.full_weight),
         )
 
-    def close(self, images: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def debias(self, images: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give back what an image left in the exposures.
 
         Parameters
@@ -162,16 +162,16 @@ class Closure:
         Returns
         -------
         closed : `torch.Tensor`
-            Shape latent_shape, the image with the correction whose strength
-            follows the brightness.
+            Shape latent_shape, the image with the correction whose penalty
+            weight follows the brightness.
         linear : `torch.Tensor`
             Shape latent_shape, the linear image: at the target PSF for every
             flux.
         """
         right = self.estimator.right_side(images)
-        return self.close_right(right, latent)[0], self.linear_right(right)
+        return self.debias_right(right, latent)[0], self.linear_right(right)
 
-    def close_right(
+    def debias_right(
         self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
     ) -> tuple[torch.Tensor, Correction]:
         """Do what `close` does for exposures given as a right-hand side.
@@ -189,16 +189,18 @@ class Closure:
         Returns
         -------
         closed : `torch.Tensor`
-            Shape latent_shape, the image with the correction whose strength
-            follows the brightness.
+            Shape latent_shape, the image with the correction whose penalty
+            weight follows the brightness.
         correction : `Correction`
             The correction before it is mixed.
         """
         left = right - self.estimator.predicted_right_side(latent[None])[0]
-        scale = torch.tensor(self.strengths, dtype=left.dtype, device=left.device)[:, None, None]
+        scale = torch.tensor(self.penalty_weights, dtype=left.dtype, device=left.device)[:, None, None]
         precision = _PRECISION if near is None else _DRAWN_PRECISION
         changed = left if near is None else left - near.left
-        solved = self.estimator.solve_right(changed, self.strengths, precision=precision).div_(1.0 + scale)
+        solved = self.estimator.solve_right(changed, self.penalty_weights, precision=precision).div_(
+            1.0 + scale
+        )
         correction = Correction(left, solved if near is None else solved + near.solved)
         closed = latent + (self._shares(latent) * correction.solved).sum(dim=0)
         return closed + self._level(right, closed), correction
@@ -231,7 +233,7 @@ class Closure:
         )[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each strength in each pixel, summing to 1."""
+        """Return the share of each penalty weight in each pixel."""
         ratio = latent / self.star_noise
         surroundings = smooth(
             torch.stack([ratio, torch.ones_like(ratio)]), _SURROUNDINGS * self.model.target_fwhm
@@ -241,10 +243,10 @@ class Closure:
         brightness, contrast = smooth(ratios, _BRIGHTNESS_FWHM) ** 2
         gain = 1.0 + brightness.clamp(max=_LARGEST_BRIGHTNESS_GAIN) + _CONTRAST_GAIN * contrast
         decades = torch.log10(gain)
-        span = math.log10(self.strengths[-1] / self.strengths[0])
+        span = math.log10(self.penalty_weights[-1] / self.penalty_weights[0])
         # 0 for the brightest, and the number of the last filter on sky.
-        position = (1.0 - decades / span).clamp(min=0) * (len(self.strengths) - 1)
-        index = torch.arange(len(self.strengths), device=latent.device)[:, None, None]
+        position = (1.0 - decades / span).clamp(min=0) * (len(self.penalty_weights) - 1)
+        index = torch.arange(len(self.penalty_weights), device=latent.device)[:, None, None]
         return (1.0 - (position - index).abs()).clamp(min=0)
 
     def _level(self, right: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from .._options import RestoreOptions
 from ..forward import ForwardModel
 from ._bank import FilterBank
-from ._debias import Closure, Correction
+from ._debias import Correction, Debiaser
 from ._network import MixingNetwork
 
 
@@ -47,13 +47,13 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """The bank of filters, the network that mixes them, and the closure.
+    """The bank of filters, the network that mixes them, and the debiaser.
 
     Attributes
     ----------
     network
         The network, fitted.
-    closure
+    debiaser
         Gives back what the network leaves in the exposures.
     model
         Forward model of the exposures.
@@ -64,7 +64,7 @@ class Estimator:
     """
 
     network: MixingNetwork
-    closure: Closure
+    debiaser: Debiaser
     model: ForwardModel
     weights: torch.Tensor
     options: RestoreOptions
@@ -91,20 +91,20 @@ class Estimator:
         estimator : `Estimator`
             The estimator.
         """
-        closure = Closure.build(model, weights, options.debiasing)
-        return cls(network=network, closure=closure, model=model, weights=weights, options=options)
+        debiaser = Debiaser.build(model, weights, options.debiasing)
+        return cls(network=network, debiaser=debiaser, model=model, weights=weights, options=options)
 
     @property
     def linear_penalty_weight(self) -> float:
         """Strength of the penalty of the linear image (`float`)."""
-        return self.closure.linear_penalty_weight
+        return self.debiaser.linear_penalty_weight
 
     @property
     def linear_psf_residual(self) -> float:
-        """Departure of the linear image of a star from the target PSF,
+        """Residual of the linear image of a star from the target PSF,
         relative to the peak (`float`).
         """
-        return self.closure.estimator.departure(self.linear_penalty_weight)
+        return self.debiaser.estimator.psf_residual(self.linear_penalty_weight)
 
     def estimate(self, images: torch.Tensor) -> Estimate:
         """Restore exposures of the same pixels, PSFs and variances.
@@ -119,7 +119,7 @@ class Estimator:
         estimate : `Estimate`
             Restored and linear image.
         """
-        return self.estimate_right(self.closure.estimator.right_side(images))
+        return self.estimate_right(self.debiaser.estimator.right_side(images))
 
     def estimate_right(self, right: torch.Tensor) -> Estimate:
         """Restore exposures given as a right-hand side.
@@ -135,11 +135,11 @@ class Estimator:
             Restored and linear image.
         """
         bank = self._bank(self.linear_estimates(right))
-        restored, correction = self.closure.close_right(right, self.network(bank))
+        restored, correction = self.debiaser.debias_right(right, self.network(bank))
         return Estimate(
             restored=restored,
             correction=correction,
-            linear=self.closure.linear_right(right, bank.estimates[0]),
+            linear=self.debiaser.linear_right(right, bank.estimates[0]),
             bank=bank.estimates,
         )
 
@@ -160,7 +160,7 @@ class Estimator:
         restored : `torch.Tensor`
             Shape latent_shape, the restored image.
         """
-        return self.closure.close_right(right, self.network(self._bank(estimates)), near)[0]
+        return self.debiaser.debias_right(right, self.network(self._bank(estimates)), near)[0]
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the linear estimates that the network mixes.
@@ -177,9 +177,9 @@ class Estimator:
         estimates : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        return self.closure.estimator.solve_right(right, self.options.network.penalty_weights, start=start)
+        return self.debiaser.estimator.solve_right(right, self.options.network.penalty_weights, start=start)
 
     def _bank(self, estimates: torch.Tensor) -> FilterBank:
         return FilterBank.from_estimates(
-            self.model, self.closure.estimator, estimates, self.options.network.penalty_weights
+            self.model, self.debiaser.estimator, estimates, self.options.network.penalty_weights
         )

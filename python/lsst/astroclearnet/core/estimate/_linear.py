@@ -24,7 +24,7 @@ from ._conjugate_gradients import solve_equations
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
-from ._star_image import star_departure, strength_for_departure
+from ._star_image import penalty_weight_for_residual, star_psf_residual
 
 _COVERAGE_FWHM = 8.0
 """FWHM in pixels over which the penalty follows the coverage."""
@@ -51,7 +51,7 @@ penalty."""
 class LinearEstimator:
     """Regularised least squares for the sky at the target PSF.
 
-    For strength s the estimate minimises::
+    For penalty weight s the estimate minimises::
 
         sum over t of w(t) (y(t) - k(t) * R)^2 + s |h * (q R)|^2
 
@@ -126,15 +126,15 @@ class LinearEstimator:
         return self.full_weight * coverage.clamp(min=_PENALTY_FLOOR) * (self._model.embed(noise) + outside)
 
     def solve_all(
-        self, images: torch.Tensor, strengths: Sequence[float], *, precision: Precision = _PRECISION
+        self, images: torch.Tensor, penalty_weights: Sequence[float], *, precision: Precision = _PRECISION
     ) -> torch.Tensor:
-        """Return the estimates of several strengths.
+        """Return the estimates of several penalty weights.
 
         Parameters
         ----------
         images
             Shape (n, h, w), all exposures of the model.
-        strengths
+        penalty_weights
             Strengths of the penalty.
         precision
             Errors at which to stop.
@@ -144,23 +144,23 @@ class LinearEstimator:
         latents : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        return self.solve_right(self.right_side(images), strengths, precision=precision)
+        return self.solve_right(self.right_side(images), penalty_weights, precision=precision)
 
     def solve(
         self,
         images: torch.Tensor,
-        strength: float,
+        penalty_weight: float,
         *,
         start: torch.Tensor | None = None,
         precision: Precision = _PRECISION,
     ) -> torch.Tensor:
-        """Return the estimate of one strength.
+        """Return the estimate of one penalty weight.
 
         Parameters
         ----------
         images
             Shape (n, h, w), all exposures of the model.
-        strength
+        penalty_weight
             Strength of the penalty relative to the weights.
         start
             Shape latent_shape, where to start.
@@ -173,7 +173,7 @@ class LinearEstimator:
             Shape latent_shape.
         """
         right = self.right_side(images)
-        return self.solve_right(right, (strength,), start=start, precision=precision)[0]
+        return self.solve_right(right, (penalty_weight,), start=start, precision=precision)[0]
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side of the normal equations.
@@ -211,19 +211,19 @@ class LinearEstimator:
     def solve_right(
         self,
         right: torch.Tensor,
-        strengths: Sequence[float],
+        penalty_weights: Sequence[float],
         *,
         start: torch.Tensor | None = None,
         precision: Precision = _PRECISION,
     ) -> torch.Tensor:
-        """Return the estimates of several strengths, found together.
+        """Return the estimates of several penalty weights, found together.
 
         Parameters
         ----------
         right
             Shape latent_shape, the right-hand side, or ``(s, *latent_shape)``,
-            one for each strength.
-        strengths
+            one for each penalty weight.
+        penalty_weights
             Strengths of the penalty relative to the weights.
         start
             Shape ``(s, *latent_shape)`` or latent_shape, where to start.
@@ -235,7 +235,7 @@ class LinearEstimator:
         latents : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        number = torch.tensor(strengths, dtype=torch.float32, device=right.device)[:, None, None]
+        number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
         gain, local = self._preconditioner(number)
         root = self._root_penalty.reciprocal()
         transforms = self._model.filter_images
@@ -259,7 +259,7 @@ class LinearEstimator:
         solution = solve_equations(
             apply,
             precondition,
-            left.expand(len(strengths), -1, -1),
+            left.expand(len(penalty_weights), -1, -1),
             None if start is None else (start - light) / scale,
             judge=judge,
         )
@@ -274,14 +274,14 @@ class LinearEstimator:
             self._model, power, self.predicted_right_side, self.full_weight, self._weights.device
         )
 
-    def _preconditioner(self, strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _preconditioner(self, penalty_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
 
         Divided by q and then multiplied with the gain, on either side, the
         matrix is close to one where the penalty decides, and follows the
         local weights where the exposures do.
         """
-        gain = 1.0 / (self._power + strength * self._whitening)
+        gain = 1.0 / (self._power + penalty_weight * self._whitening)
         share = (self._power * gain).mean(dim=(1, 2), keepdim=True)
         local = share * (self._local_depth / self._root_penalty**2) + (1.0 - share)
         return gain.sqrt_(), local.clamp_(min=_LOCAL_FLOOR).reciprocal_()
@@ -308,44 +308,44 @@ class LinearEstimator:
         covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
         return ErrorMeasure(covered, smooth(self._model.embed(self.depth)[None], _LOCAL_FWHM)[0])
 
-    def departure(self, strength: float) -> float:
+    def psf_residual(self, penalty_weight: float) -> float:
         """Return how far the image of a star is from the target PSF.
 
         Parameters
         ----------
-        strength
+        penalty_weight
             Strength of the penalty relative to the weights.
 
         Returns
         -------
-        departure : `float`
+        residual : `float`
             Largest difference over the peak, at full depth.
         """
-        return star_departure(self._model, self._power, strength)
+        return star_psf_residual(self._model, self._power, penalty_weight)
 
-    def strength_for(self, departure: float) -> float:
-        """Return the strength that keeps stars at the target PSF.
+    def penalty_weight_for(self, residual: float) -> float:
+        """Return the penalty weight that keeps stars at the target PSF.
 
         Parameters
         ----------
-        departure
+        residual
             Largest difference between the image of a star and the target PSF,
             over the peak.
 
         Returns
         -------
-        strength : `float`
-            The largest such strength between 1e-8 and 0.1, within a tenth; if
-            there is none, that of the smallest departure.
+        penalty_weight : `float`
+            The largest such penalty weight between 1e-8 and 0.1, within a
+            tenth; if there is none, that of the smallest residual.
         """
-        return strength_for_departure(self._model, self._power, departure)
+        return penalty_weight_for_residual(self._model, self._power, residual)
 
-    def covariances(self, strengths: torch.Tensor) -> torch.Tensor:
-        """Return the covariance of estimates of several strengths.
+    def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
+        """Return the covariance of estimates of several penalty weights.
 
         Parameters
         ----------
-        strengths
+        penalty_weights
             Shape (s,).
 
         Returns
@@ -354,7 +354,7 @@ class LinearEstimator:
             Shape (s, s), covariance of two estimates in one pixel at full
             depth, for noise that is white in each exposure.
         """
-        s = strengths.to(self._power)[:, None, None]
+        s = penalty_weights.to(self._power)[:, None, None]
         gain = self._smooth_light.gain
         rest = 1.0 - gain * self._power
         response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)

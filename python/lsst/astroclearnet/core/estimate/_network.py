@@ -26,7 +26,7 @@ _STRIP = 64
 
 
 class MixingNetwork(nn.Module):
-    """Mix, pixel by pixel, linear estimates of several strengths.
+    """Mix, pixel by pixel, linear estimates of several penalty weights.
 
     The first layer of AstroClearNet (Sukurdeep, Navarro & Budavari 2025,
     arXiv 2504.06463), parallel depth-wise convolutions over the exposures,
@@ -48,15 +48,15 @@ class MixingNetwork(nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        num_strengths = len(options.penalty_weights)
+        num_penalty_weights = len(options.penalty_weights)
         hidden = options.hidden_channels
         self._non_negative = options.non_negative
         self.layers = nn.Sequential(
-            _convolution(2 * num_strengths, hidden, 3, padding=1),
+            _convolution(2 * num_penalty_weights, hidden, 3, padding=1),
             nn.LeakyReLU(0.1),
             _convolution(hidden, hidden, 3, padding=2, dilation=2),
             nn.LeakyReLU(0.1),
-            _convolution(hidden, num_strengths, 1),
+            _convolution(hidden, num_penalty_weights, 1),
         )
         self.sky_level = nn.Parameter(torch.zeros(()))
         """Level below which there is no light, in units of the noise of the

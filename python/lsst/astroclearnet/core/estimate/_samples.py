@@ -156,7 +156,7 @@ def make_samples(
     stack: ExposureStack,
     weights: torch.Tensor,
     model: ForwardModel,
-    strengths: tuple[float, ...],
+    penalty_weights: tuple[float, ...],
     options: FitOptions,
     generator: torch.Generator,
 ) -> list[TrainingSample]:
@@ -170,7 +170,7 @@ def make_samples(
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     model
         Forward model of the whole patch.
-    strengths
+    penalty_weights
         Strengths of the filter bank.
     options
         Settings of the fit.
@@ -194,7 +194,7 @@ def make_samples(
                 continue
             seen, held_out = seen.to(stack.device), held_out.to(stack.device)
             try:
-                bank = FilterBank.build(window_model, images, weight, strengths, seen)
+                bank = FilterBank.build(window_model, images, weight, penalty_weights, seen)
             except NoUsableDataError:
                 # The pixels that are seen are too few to cover one of the
                 # patch.

@@ -27,7 +27,7 @@ from .._errors import InputError
 from .._options import DebiasingOptions
 from ..exposures import fwhm_to_sigma, kernel_fwhm
 from ..forward import ForwardModel
-from ._star_image import star_departure, star_image, strength_for_departure
+from ._star_image import penalty_weight_for_residual, star_image, star_psf_residual
 
 _GRID = 96
 """Side, in pixels, of the grid of spatial frequencies; larger for large
@@ -36,7 +36,7 @@ PSFs."""
 _MIN_FWHM = 2.5
 """A narrower Gaussian is not well sampled."""
 
-_DEPARTURE_MARGIN = 1.05
+_RESIDUAL_MARGIN = 1.05
 """Departure that a suggested target may reach, over the one asked for."""
 
 
@@ -78,12 +78,12 @@ def linear_psf_residual(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float
 
     Returns
     -------
-    departure : `float`
+    residual : `float`
         Largest difference between the image of a star and the target PSF,
         over the peak: that of `DebiasingOptions`, or more where the target is
         too sharp for the exposures.
     """
-    return star_departure(*_linear_estimate(psfs, levels, target_fwhm))
+    return star_psf_residual(*_linear_estimate(psfs, levels, target_fwhm))
 
 
 def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
@@ -114,11 +114,11 @@ def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) ->
         and a target of t it is t^2 / (s sqrt(2 t^2 - s^2)), where 2 t^2 > s^2
         by so much that the penalty does not matter.
     """
-    model, power, strength = _linear_estimate(psfs, levels, target_fwhm)
+    model, power, penalty_weight = _linear_estimate(psfs, levels, target_fwhm)
     target = model.target_transform
-    spectrum = _noise_spectrum(model, power, strength)
+    spectrum = _noise_spectrum(model, power, penalty_weight)
     variance = float(model.fold_transform(target**2 * spectrum))
-    response = float(model.fold_transform(target * star_image(model, power, strength)))
+    response = float(model.fold_transform(target * star_image(model, power, penalty_weight)))
     information = float(_shares(levels) @ np.sum(psfs**2, axis=(1, 2)))
     return math.sqrt(variance * information) / response
 
@@ -170,11 +170,11 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
     """
     if not max_noise > 0:
         raise InputError(f"max_noise={max_noise} must be positive.")
-    max_departure = _DEPARTURE_MARGIN * DebiasingOptions().max_psf_residual
+    max_residual = _RESIDUAL_MARGIN * DebiasingOptions().max_psf_residual
     widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
     for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
         estimate = _linear_estimate(psfs, levels, float(fwhm))
-        if _noise(*estimate) <= max_noise and star_departure(*estimate) <= max_departure:
+        if _noise(*estimate) <= max_noise and star_psf_residual(*estimate) <= max_residual:
             return float(fwhm)
     return widest
 
@@ -182,18 +182,18 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
 def _linear_estimate(
     psfs: np.ndarray, levels: np.ndarray, target_fwhm: float
 ) -> tuple[ForwardModel, torch.Tensor, float]:
-    """Return the model, the power and the strength of the linear image."""
+    """Return model, power and penalty weight of the linear image."""
     size = max(_GRID - psfs.shape[-1] + 1, 2)
     model = ForwardModel(torch.from_numpy(psfs).double()[:, None, None], (size, size), target_fwhm)
     shares = torch.from_numpy(_shares(levels)).float()
     power = torch.tensordot(shares, model.mean_otfs.abs() ** 2, dims=1)
-    strength = strength_for_departure(model, power, DebiasingOptions().max_psf_residual)
-    return model, power, strength
+    penalty_weight = penalty_weight_for_residual(model, power, DebiasingOptions().max_psf_residual)
+    return model, power, penalty_weight
 
 
-def _noise(model: ForwardModel, power: torch.Tensor, strength: float) -> float:
+def _noise(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:
     """Return the noise of the linear image; that of the coadd is 1."""
-    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, strength))))
+    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, penalty_weight))))
 
 
 def _shares(levels: np.ndarray) -> np.ndarray:
@@ -202,6 +202,6 @@ def _shares(levels: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _noise_spectrum(model: ForwardModel, power: torch.Tensor, strength: float) -> torch.Tensor:
+def _noise_spectrum(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> torch.Tensor:
     """Return the spectrum of the noise; that of the coadd is 1."""
-    return (1.0 + strength) ** 2 * power / (power + strength * model.inverse_target_power) ** 2
+    return (1.0 + penalty_weight) ** 2 * power / (power + penalty_weight * model.inverse_target_power) ** 2

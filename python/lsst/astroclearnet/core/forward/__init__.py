@@ -15,21 +15,21 @@ from ._latent_space import LatentSpace
 from ._model import ForwardModel
 from ._native_sampling import NativeSampling
 from ._sampling import Sampling
-from ._tile_reader import Part, PartReader, SettledPart, is_covered, psf_fwhms
+from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
 from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
 
 __all__ = (
     "DEPTH_FLOOR",
+    "CleanTile",
     "CompiledInterpolation",
     "ForwardModel",
     "LatentGrid",
     "LatentSpace",
     "NativeSampling",
-    "Part",
-    "PartReader",
     "Sampling",
-    "SettledPart",
     "SparseInterpolation",
+    "TileData",
+    "TileReader",
     "WeightMaps",
     "is_covered",
     "iterate_weight_maps",

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Part", "PartReader", "SettledPart")
+__all__ = ("CleanTile", "TileData", "TileReader")
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ linear image is wrong: by 2 % here, by 3 % at 3, and by 30 % at 4."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class TileData:
     """A tile and the exposures that see it.
 
     Attributes
@@ -57,12 +57,12 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledPart:
+class CleanTile:
     """A tile whose exposures agree.
 
     Attributes
     ----------
-    part
+    tile_data
         The tile; pixels that others contradict are not good.
     variances
         Shape (m, h, w), variances of the likelihood.
@@ -70,12 +70,12 @@ class SettledPart:
         Shape (m, h, w), bool, pixels that others contradict.
     """
 
-    part: Part
+    tile_data: TileData
     variances: torch.Tensor
     rejected: torch.Tensor
 
 
-class PartReader:
+class TileReader:
     """Reads tiles of a patch, one at a time.
 
     A single tile is read once and kept; of several none is.
@@ -99,21 +99,21 @@ class PartReader:
         self.tiles = tuple(tiles)
         self.target_fwhm = target_fwhm
         self.device = device
-        self._kept: Part | None = None
+        self._kept: TileData | None = None
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[TileData]:
         """Read tiles that can be restored; raise if all are refused."""
         refused: InputError | None = None
         found = False
         for tile in self.tiles:
             try:
-                part = self.read(tile)
+                tile_data = self.read(tile)
             except InputError as exc:
                 refused = exc
                 continue
-            if part is not None:
+            if tile_data is not None:
                 found = True
-                yield part
+                yield tile_data
         if refused is not None and not found:
             raise refused
 
@@ -121,7 +121,7 @@ class PartReader:
         """Forget the tile that is kept."""
         self._kept = None
 
-    def read(self, tile: Tile) -> Part | None:
+    def read(self, tile: Tile) -> TileData | None:
         """Read a tile.
 
         Parameters
@@ -131,7 +131,7 @@ class PartReader:
 
         Returns
         -------
-        part : `Part` or `None`
+        tile_data : `TileData` or `None`
             The tile with its exposures; `None` if none has a usable pixel, or
             none of its pixels is covered by usable ones.
 
@@ -143,19 +143,19 @@ class PartReader:
         if self._kept is not None and self._kept.tile == tile:
             return self._kept
         cut = self.source.cut(tile.rows, tile.columns)
-        part = None if cut is None else self._make(tile, cut)
-        if part is not None and not is_covered(part.model, part.stack.good):
-            part = None
-        if part is not None:
-            _require_resolution(part)
+        tile_data = None if cut is None else self._make(tile, cut)
+        if tile_data is not None and not is_covered(tile_data.model, tile_data.stack.good):
+            tile_data = None
+        if tile_data is not None:
+            _require_resolution(tile_data)
         if self.tiles == (tile,):
-            self._kept = part
-        return part
+            self._kept = tile_data
+        return tile_data
 
-    def _make(self, tile: Tile, cut: ExposureCut) -> Part:
+    def _make(self, tile: Tile, cut: ExposureCut) -> TileData:
         stack = cut.stack.to(self.device)
         model = ForwardModel.from_stack(stack, self.target_fwhm)
-        return Part(tile, cut.exposures, stack, model, cut.origins, cut.noise)
+        return TileData(tile, cut.exposures, stack, model, cut.origins, cut.noise)
 
 
 def is_covered(model: ForwardModel, good: torch.Tensor) -> bool:
@@ -194,13 +194,13 @@ def psf_fwhms(stack: ExposureStack) -> torch.Tensor:
     return torch.tensor(widths, device=stack.device)
 
 
-def _require_resolution(part: Part) -> None:
+def _require_resolution(tile_data: TileData) -> None:
     """Refuse a target PSF that is much wider than those of the exposures.
 
     Its image would hold next to nothing of what they measured, and errors
     that the penalty does not know of.
     """
-    sharpest, target = float(psf_fwhms(part.stack).min()), part.model.target_fwhm
+    sharpest, target = float(psf_fwhms(tile_data.stack).min()), tile_data.model.target_fwhm
     if target > _WIDEST_TARGET * sharpest:
         raise InputError(
             f"target_fwhm={target:.2f} pixels is more than {_WIDEST_TARGET:g} times the FWHM of the sharpest "

@@ -123,7 +123,7 @@ def repeat_observations(
     errors : `RepeatedErrors`
         One error image for each draw.
     """
-    model, solver = estimator.model, estimator.closure.estimator
+    model, solver = estimator.model, estimator.debiaser.estimator
     expected = solver.predicted_right_side(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
     estimates = estimator.linear_estimates(expected, estimate.bank)
@@ -146,7 +146,7 @@ def repeat_observations(
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
         change = solver.predicted_right_side(unseen)[0]
-        found = estimator.closure.linear_right(noise_right + change, noise_estimates[0], drawn=True)
+        found = estimator.debiaser.linear_right(noise_right + change, noise_estimates[0], drawn=True)
         linear.append(model.crop(found - unseen[0]))
         chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))

@@ -39,8 +39,8 @@ _STAMP_RADIUS = 15
 class LocalNoise:
     """Noise of a linear estimate where weights vary slowly.
 
-    Where the weights do not vary, the estimate of strength s has the noise
-    power spectrum::
+    Where the weights do not vary, the estimate of penalty weight s has the
+    noise power spectrum::
 
         N = (1 + s)^2 P / (P + s W / |g|^2)^2,
         P = sum over t of w(t) |k(t)|^2,  W = sum over t of w(t),
@@ -56,13 +56,13 @@ class LocalNoise:
         Forward model of the exposures.
     weights
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-    strength
+    penalty_weight
         Strength of the penalty of the estimate.
     """
 
-    def __init__(self, model: ForwardModel, weights: torch.Tensor, strength: float) -> None:
+    def __init__(self, model: ForwardModel, weights: torch.Tensor, penalty_weight: float) -> None:
         self._model = model
-        self._strength = strength
+        self._penalty_weight = penalty_weight
         typical, ratios = [], []
         nominal = torch.zeros(model.shape, device=weights.device)
         for maps in iterate_weight_maps(model, weights):
@@ -128,7 +128,7 @@ class LocalNoise:
     def _spectrum(
         self, information: torch.Tensor, total: torch.Tensor, inverse_target: torch.Tensor
     ) -> torch.Tensor:
-        s = self._strength
+        s = self._penalty_weight
         return (1.0 + s) ** 2 * information / (information + s * total * inverse_target) ** 2
 
     def _pool(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -94,8 +94,8 @@ class LeaveOneOut:
     The estimate R is a regularised one to which what the penalty withheld is
     added once more (iterated Tikhonov regularisation, Engl, Hanke & Neubauer
     1996, Regularization of Inverse Problems, chapter 5).  With P the power of
-    all exposures, W their weight, s the strength, A = P + s W, G = P / A and
-    N what the residuals make of the right-hand side, it obeys
+    all exposures, W their weight, s the penalty weight, A = P + s W, G = P / A
+    and N what the residuals make of the right-hand side, it obeys
     (2 - G) N / A = (1 - G)^2 R, and the one without exposure t, whose A', G'
     and W' are those of the others, is R + D with
 

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..exposures import Tile
-from ..forward import Part
+from ..forward import TileData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +42,12 @@ class TileOutliers:
     packed: np.ndarray
 
     @classmethod
-    def from_part(cls, part: Part, rejected: torch.Tensor) -> TileOutliers:
+    def from_tile(cls, tile_data: TileData, rejected: torch.Tensor) -> TileOutliers:
         """Keep the rejected pixels of a tile.
 
         Parameters
         ----------
-        part
+        tile_data
             The tile.
         rejected
             Shape (m, h, w), bool.
@@ -57,9 +57,9 @@ class TileOutliers:
         outliers : `TileOutliers`
             The same.
         """
-        origins = dict(zip(part.exposures.tolist(), part.origins, strict=True))
+        origins = dict(zip(tile_data.exposures.tolist(), tile_data.origins, strict=True))
         height, width = rejected.shape[1:]
-        return cls(part.tile, origins, (height, width), np.packbits(rejected.cpu().numpy()))
+        return cls(tile_data.tile, origins, (height, width), np.packbits(rejected.cpu().numpy()))
 
     def covers(self, tile: Tile) -> bool:
         """Tell whether another tile lies within this one.
@@ -77,12 +77,12 @@ class TileOutliers:
         pairs = ((tile.rows, self.tile.rows), (tile.columns, self.tile.columns))
         return all(outer.start <= inner.start and inner.stop <= outer.stop for inner, outer in pairs)
 
-    def within(self, part: Part) -> torch.Tensor:
+    def within(self, tile_data: TileData) -> torch.Tensor:
         """Return the rejected pixels of a tile that lies within this one.
 
         Parameters
         ----------
-        part
+        tile_data
             The other.
 
         Returns
@@ -92,13 +92,15 @@ class TileOutliers:
         """
         count = len(self.origins) * self.shape[0] * self.shape[1]
         bits = np.unpackbits(self.packed, count=count).astype(bool)
-        rejected = np.zeros(part.stack.good.shape, dtype=bool)
+        rejected = np.zeros(tile_data.stack.good.shape, dtype=bool)
         for here, image in zip(self.origins, bits.reshape(-1, *self.shape), strict=True):
-            for k in (part.exposures == here).nonzero()[:, 0].tolist():
-                pairs = zip(part.origins[k], self.origins[here], rejected.shape[1:], self.shape, strict=True)
+            for k in (tile_data.exposures == here).nonzero()[:, 0].tolist():
+                pairs = zip(
+                    tile_data.origins[k], self.origins[here], rejected.shape[1:], self.shape, strict=True
+                )
                 target, source = zip(*(_overlap(*pair) for pair in pairs), strict=True)
                 rejected[k][target] = image[source]
-        return torch.from_numpy(rejected).to(part.stack.good.device)
+        return torch.from_numpy(rejected).to(tile_data.stack.good.device)
 
 
 def _overlap(to: int, start: int, length: int, available: int) -> tuple[slice, slice]:

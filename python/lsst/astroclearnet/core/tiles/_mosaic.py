@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..calibration import Agreement
+from ..calibration import ExposureCalibration
 from ..exposures import Tile, TileGrid
 from ..noise import CellLayout, CellNoise
 from ._result import MaskBit
@@ -108,12 +108,12 @@ class Mosaic:
         self._expected[exposures] += result.expected
         self._scalars.append(result.scalars)
 
-    def finish(self, agreement: Agreement) -> dict[str, Any]:
+    def finish(self, calibration: ExposureCalibration) -> dict[str, Any]:
         """Return the fields of a result.
 
         Parameters
         ----------
-        agreement
+        calibration
             What made the exposures agree.
 
         Returns
@@ -128,8 +128,8 @@ class Mosaic:
             plane /= share
             plane[..., missing] = np.nan
         expected = np.where(self._expected > 0, self._expected, np.nan)
-        background = agreement.background
-        values, sigmas = agreement.departures.values, agreement.departures.sigmas
+        background = calibration.background
+        values, sigmas = calibration.offsets.values, calibration.offsets.sigmas
         scalars = {
             name: [values[name] for values in self._scalars] or [math.nan]
             for name in ("sky_level", "linear_penalty_weight", "linear_psf_residual")
@@ -148,15 +148,15 @@ class Mosaic:
             "shift_sigma": sigmas[1:3].T.numpy(),
             "background": background.coefficients.numpy(),
             "background_sigma": background.sigma.numpy(),
-            "sky_noise": agreement.noise.ratio.numpy(),
-            "sky_noise_sigma": agreement.noise.sigma.numpy(),
+            "sky_noise": calibration.noise.ratio.numpy(),
+            "sky_noise_sigma": calibration.noise.sigma.numpy(),
             "variance_factor": torch.stack(
-                torch.aminmax(agreement.noise.factor.flatten(1), dim=1), dim=1
+                torch.aminmax(calibration.noise.factor.flatten(1), dim=1), dim=1
             ).numpy(),
-            "weight_bias": agreement.noise.bias.numpy(),
-            "variance_smoothed": agreement.noise.smoothed.numpy(),
-            "dropped": dict(agreement.contradictions),
-            "suspect": dict(agreement.doubts),
+            "weight_bias": calibration.noise.bias.numpy(),
+            "variance_smoothed": calibration.noise.smoothed.numpy(),
+            "dropped": dict(calibration.outlier_exposures),
+            "suspect": dict(calibration.suspects),
             "sky_level": float(np.median(scalars["sky_level"])),
             "linear_penalty_weight": float(np.median(scalars["linear_penalty_weight"])),
             "linear_psf_residual": float(np.max(scalars["linear_psf_residual"])),

@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -21,7 +21,7 @@ import torch
 
 from .._errors import InputError, NoUsableDataError, RestorationError
 from .._options import RestoreOptions
-from ..calibration import Agreement, reach_agreement
+from ..calibration import ExposureCalibration, calibrate_exposures
 from ..estimate import (
     FitHistory,
     MixingNetwork,
@@ -33,7 +33,7 @@ from ..estimate import (
     make_samples,
 )
 from ..exposures import ExposureSource, Tile, TileGrid
-from ..forward import PartReader
+from ..forward import TileReader
 from ..noise import CellLayout
 from ._device import is_out_of_memory, limit_device_memory, make_generator, release_memory, select_device
 from ._memory_plan import MemoryPlan, plan_memory
@@ -114,24 +114,24 @@ def restore_exposures(
     cells = layout
     layout = layout if layout is not None else CellLayout.of_shape(source.shape)
     with collect_solves() as solves:
-        reader, agreement, network, history = _prepare(
+        reader, calibration, network, history = _prepare(
             source, plan, target_fwhm, options, chosen, seed, callback
         )
         grid = TileGrid(source.shape, reader.tiles)
         mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
-        restorer = TileRestorer(network, agreement, seed, layout)
+        restorer = TileRestorer(network, calibration, seed, layout)
         done, failed = 0, []
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))
         for number, tile in enumerate(grid.tiles, 1):
-            for part, outcome in _restore_tile(tile, reader, restorer, cells):
+            for tile_data, outcome in _restore_tile(tile, reader, restorer, cells):
                 if isinstance(outcome, TileResult):
                     done += 1
                     mosaic.add(outcome)
                 elif outcome is not None:
                     failed.append(outcome)
                 if maps is not None:
-                    maps.add(part, *_exposure_maps(part, outcome))
+                    maps.add(tile_data, *_exposure_maps(tile_data, outcome))
             if tile_callback is not None:
                 tile_callback(number, len(grid.tiles))
     if not done:
@@ -141,7 +141,7 @@ def restore_exposures(
             "No pixel of the patch is covered by usable ones that the other exposures do not contradict."
         )
     return RestorationResult(
-        **mosaic.finish(agreement),
+        **mosaic.finish(calibration),
         target_fwhm=target_fwhm,
         num_parameters=network.num_parameters,
         history=history,
@@ -160,22 +160,22 @@ def _prepare(
     device: torch.device,
     seed: int,
     callback: ProgressCallback | None,
-) -> tuple[PartReader, Agreement, MixingNetwork, FitHistory]:
+) -> tuple[TileReader, ExposureCalibration, MixingNetwork, FitHistory]:
     """Find what belongs to the patch as a whole, and fit the network.
 
     Where memory runs out it is all done again with smaller tiles.
     """
     tiles = plan.grid.tiles
     while True:
-        reader = PartReader(source, tiles, target_fwhm, device)
+        reader = TileReader(source, tiles, target_fwhm, device)
         generator = make_generator(seed)
         try:
             with torch.no_grad():
-                agreement = reach_agreement(reader, options)
+                calibration = calibrate_exposures(reader, options)
             network = MixingNetwork(options.network)
             network.initialize(generator)
             network.to(device)
-            return reader, agreement, network, _fit(network, reader, agreement, generator, callback)
+            return reader, calibration, network, _fit(network, reader, calibration, generator, callback)
         except (MemoryError, RuntimeError) as exc:
             smaller = [piece for tile in tiles for piece in plan.split(tile)]
             if not is_out_of_memory(exc) or len(smaller) == len(tiles):
@@ -190,15 +190,15 @@ def _prepare(
 
 def _fit(
     network: MixingNetwork,
-    reader: PartReader,
-    agreement: Agreement,
+    reader: TileReader,
+    calibration: ExposureCalibration,
     generator: torch.Generator,
     callback: ProgressCallback | None,
 ) -> FitHistory:
     """Fit the network to windows of the patch."""
-    options = agreement.options
+    options = calibration.options
     with torch.no_grad():
-        samples, most = _make_samples(reader, agreement, generator)
+        samples, most = _make_samples(reader, calibration, generator)
     if most < 2:
         return FitHistory(stop_reason="one exposure: nothing to hold out, filters mixed as initialised")
     if not samples:
@@ -207,10 +207,10 @@ def _fit(
 
 
 def _make_samples(
-    reader: PartReader, agreement: Agreement, generator: torch.Generator
+    reader: TileReader, calibration: ExposureCalibration, generator: torch.Generator
 ) -> tuple[list[TrainingSample], int]:
     """Prepare windows; return also how many exposures one has at most."""
-    options = agreement.options
+    options = calibration.options
     every = draw_windows(
         reader.source.shape, dataclasses.replace(options.fit, num_samples=_ALL_WINDOWS), generator
     )
@@ -219,18 +219,18 @@ def _make_samples(
     for k in torch.randperm(len(every), generator=generator).tolist():
         rows, columns = every[k]
         try:
-            part = reader.read(Tile(rows, columns, rows, columns))
+            tile_data = reader.read(Tile(rows, columns, rows, columns))
         except InputError:
             continue  # Tiles there will say why.
-        if part is None or len(part.exposures) < 2 or not agreement.leaves_data(part):
-            most = max(most, 0 if part is None else len(part.exposures))
+        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.leaves_data(tile_data):
+            most = max(most, 0 if tile_data is None else len(tile_data.exposures))
             continue
-        settled = agreement.settle(part)
-        stack = settled.part.stack
+        clean = calibration.clean(tile_data)
+        stack = clean.tile_data.stack
         most = max(most, int(stack.good.any(dim=(1, 2)).sum()))
-        weights = stack.good / settled.variances
+        weights = stack.good / clean.variances
         found = make_samples(
-            stack, weights, settled.part.model, options.network.penalty_weights, options.fit, generator
+            stack, weights, clean.tile_data.model, options.network.penalty_weights, options.fit, generator
         )
         samples += found
         used += bool(found)
@@ -240,18 +240,18 @@ def _make_samples(
 
 
 def _restore_tile(
-    tile: Tile, reader: PartReader, restorer: TileRestorer, cells: CellLayout | None
+    tile: Tile, reader: TileReader, restorer: TileRestorer, cells: CellLayout | None
 ) -> Iterator[tuple[Tile, TileResult | FailedTile | None]]:
     """Restore a tile, in smaller ones if memory runs out.
 
     Yields tiles with what comes of them: nothing where there are no data.
     """
     try:
-        part = reader.read(tile)
-        yield (
-            tile,
-            (restorer.restore(part) if part is not None and restorer.agreement.leaves_data(part) else None),
-        )
+        tile_data = reader.read(tile)
+        if tile_data is None or not restorer.calibration.leaves_data(tile_data):
+            yield tile, None
+        else:
+            yield tile, restorer.restore(tile_data)
         return
     except NoUsableDataError as exc:
         _LOG.info("%s has no data: %s", _name(tile), exc)
@@ -270,7 +270,7 @@ def _restore_tile(
             "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
         )
     # Out of the handler, where the error no longer holds on to tensors.
-    part = None
+    tile_data = None
     reader.release()
     release_memory(reader.device)
     for piece in smaller:

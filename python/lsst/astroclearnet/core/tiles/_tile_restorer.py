@@ -1,4 +1,4 @@
-# This file is part of lsst.astroclearnet.
+# This file is tile_data of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from .._errors import RestorationError
-from ..calibration import Agreement
+from ..calibration import ExposureCalibration
 from ..estimate import Estimator, MixingNetwork
 from ..exposures import Tile
-from ..forward import ForwardModel, Part, SettledPart, WeightMaps, psf_fwhms, weight_maps
+from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
     CellLayout,
     LocalNoise,
@@ -87,7 +87,7 @@ class TileRestorer:
     ----------
     network
         The network, fitted.
-    agreement
+    calibration
         What makes the exposures agree, with the settings.
     seed
         Seed of the noise that is drawn.
@@ -96,17 +96,17 @@ class TileRestorer:
     """
 
     network: MixingNetwork
-    agreement: Agreement
+    calibration: ExposureCalibration
     seed: int
     layout: CellLayout
 
     @torch.no_grad()
-    def restore(self, part: Part) -> TileResult:
+    def restore(self, tile_data: TileData) -> TileResult:
         """Restore a tile.
 
         Parameters
         ----------
-        part
+        tile_data
             The tile.
 
         Returns
@@ -119,20 +119,20 @@ class TileRestorer:
         RestorationError
             If pixels with data get no finite value.
         """
-        settled = self.agreement.settle(part)
-        part, options = settled.part, self.agreement.options
-        model, stack = part.model, part.stack
-        weights = stack.good / settled.variances
+        clean = self.calibration.clean(tile_data)
+        tile_data, options = clean.tile_data, self.calibration.options
+        model, stack = tile_data.model, tile_data.stack
+        weights = stack.good / clean.variances
         estimator = Estimator.build(self.network, model, weights, options)
         estimate = estimator.estimate(stack.images)
-        owned = _owned(part)
-        errors = repeat_observations(estimator, estimate, self._draw_noise(settled), owned)
+        owned = _owned(tile_data)
+        errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)
         local_noise = LocalNoise(model, weights, estimator.linear_penalty_weight)
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
         widths = psf_fwhms(stack)
-        clipped = model.sampling.largest(settled.rejected)
+        clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
@@ -144,17 +144,17 @@ class TileRestorer:
             "linear_variance": variance_of_linear,
             "linear_noise_realizations": errors.linear[:kept],
         }
-        _require_finite(smooth, ~no_data, part.tile)
+        _require_finite(smooth, ~no_data, tile_data.tile)
         deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
-        rows, columns = part.tile.within
-        contradictions = self.agreement.contradictions
-        used = [k for k, t in enumerate(part.exposures.tolist()) if t not in contradictions]
+        rows, columns = tile_data.tile.within
+        outlier_exposures = self.calibration.outlier_exposures
+        used = [k for k, t in enumerate(tile_data.exposures.tolist()) if t not in outlier_exposures]
         return TileResult(
-            tile=part.tile,
-            exposures=part.exposures[used].numpy(),
+            tile=tile_data.tile,
+            exposures=tile_data.exposures[used].numpy(),
             smooth={
                 name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()
             },
@@ -168,7 +168,7 @@ class TileRestorer:
             expected=_to_numpy(errors.chi_square.double()[used]),
             correlations={
                 (i, j): local_noise.correlation(cell_rows, cell_columns)
-                for i, j, cell_rows, cell_columns in self.layout.cells_of(part.tile)
+                for i, j, cell_rows, cell_columns in self.layout.cells_of(tile_data.tile)
             },
             scalars={
                 "sky_level": float(self.network.sky_level) * _sky_unit(estimator),
@@ -177,19 +177,19 @@ class TileRestorer:
             },
         )
 
-    def _draw_noise(self, settled: SettledPart) -> Iterator[torch.Tensor]:
+    def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
         """Draw the noise of the exposures, which does not depend on tiles."""
-        part = settled.part
-        if part.noise is not None:
-            for draw in part.noise:
-                yield torch.nan_to_num(draw.to(part.stack.device))
+        tile_data = clean.tile_data
+        if tile_data.noise is not None:
+            for draw in tile_data.noise:
+                yield torch.nan_to_num(draw.to(tile_data.stack.device))
             return
-        sigma = settled.variances.sqrt()
+        sigma = clean.variances.sqrt()
         shape = (sigma.shape[1], sigma.shape[2])
-        for draw in range(self.agreement.options.noise.num_draws):
+        for draw in range(self.calibration.options.noise.num_draws):
             noise = [
                 white_noise(self.seed, draw, t, origin, shape)
-                for t, origin in zip(part.exposures.tolist(), part.origins, strict=True)
+                for t, origin in zip(tile_data.exposures.tolist(), tile_data.origins, strict=True)
             ]
             yield torch.stack(noise).to(sigma.device) * sigma
 
@@ -205,11 +205,11 @@ def _require_finite(planes: dict[str, torch.Tensor], known: torch.Tensor, tile: 
             )
 
 
-def _owned(part: Part) -> torch.Tensor:
+def _owned(tile_data: TileData) -> torch.Tensor:
     """Return whether pixels of exposures lie on pixels that the tile owns."""
-    inside = torch.zeros(part.tile.shape, device=part.stack.device)
-    inside[part.tile.within] = 1.0
-    return part.model.sampling.look_up(inside)
+    inside = torch.zeros(tile_data.tile.shape, device=tile_data.stack.device)
+    inside[tile_data.tile.within] = 1.0
+    return tile_data.model.sampling.look_up(inside)
 
 
 def _coadd(
@@ -224,8 +224,8 @@ def _coadd(
 
 def _sky_unit(estimator: Estimator) -> float:
     """Return the noise of the smoothest filter, the unit of the sky level."""
-    strength = torch.tensor(estimator.options.network.penalty_weights[-1:])
-    return float(estimator.closure.estimator.covariances(strength).sqrt())
+    penalty_weight = torch.tensor(estimator.options.network.penalty_weights[-1:])
+    return float(estimator.debiaser.estimator.covariances(penalty_weight).sqrt())
 
 
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:

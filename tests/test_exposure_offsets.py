@@ -20,13 +20,13 @@ import torch
 
 from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, gaussian_kernel
 from lsst.astroclearnet.core.calibration import (
-    Contradictions,
-    Departures,
-    find_contradictions,
-    measure_departures,
+    ExposureOffsets,
+    OutlierExposures,
+    find_outlier_exposures,
+    measure_offsets,
 )
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
-from lsst.astroclearnet.core.forward import PartReader, SettledPart
+from lsst.astroclearnet.core.forward import CleanTile, TileReader
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (200, 210)
@@ -44,22 +44,22 @@ def draw_stars(seed: int, number: int = 36, shape: tuple[int, int] = SHAPE) -> S
     return [(float(y), float(x), float(flux)) for (y, x), flux in zip(places, fluxes, strict=True)]
 
 
-def compare(stack: ExposureStack, target: float = 3.5) -> Departures:
+def compare(stack: ExposureStack, target: float = 3.5) -> ExposureOffsets:
     """Compare exposures as they are, with no pixel rejected."""
     tiles = TileGrid.cover(stack.shape, 1024).tiles
-    reader = PartReader(StackSource(stack), tiles, target, torch.device("cpu"))
-    settled = [SettledPart(part, stack.variances, torch.zeros_like(stack.good)) for part in reader]
-    return measure_departures(settled, stack.num_exposures)
+    reader = TileReader(StackSource(stack), tiles, target, torch.device("cpu"))
+    clean = [CleanTile(part, stack.variances, torch.zeros_like(stack.good)) for part in reader]
+    return measure_offsets(clean, stack.num_exposures)
 
 
-def compare_arrays(arrays: ExposureArrays) -> Departures:
+def compare_arrays(arrays: ExposureArrays) -> ExposureOffsets:
     """Compare arrays."""
     return compare(ExposureStack.from_arrays(*arrays))
 
 
-def judge(departures: Departures) -> Contradictions:
+def judge(offsets: ExposureOffsets) -> OutlierExposures:
     """Return what is called wrong with default limits."""
-    return find_contradictions(departures, CalibrationOptions())
+    return find_outlier_exposures(offsets, CalibrationOptions())
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_one_of_four_with_half_the_flux_is_named_and_no_other() -> None:
         arrays = make_exposure_arrays(SHAPE, FOUR, stars=draw_stars(1), sigmas=30.0, seed=1)
         arrays.images[culprit] *= factor
         arrays.variances[culprit] *= factor**2
-        departures = compare_arrays(arrays)
-        assert list(judge(departures).wrong) == [culprit]
-        assert judge(departures).suspect == {}
-        assert float(departures.values[0, culprit]) == pytest.approx(factor - 1.0, abs=0.05 * factor)
+        offsets = compare_arrays(arrays)
+        assert list(judge(offsets).wrong) == [culprit]
+        assert judge(offsets).suspect == {}
+        assert float(offsets.values[0, culprit]) == pytest.approx(factor - 1.0, abs=0.05 * factor)
 
 
 def test_of_three_exposures_none_is_dropped() -> None:
@@ -132,12 +132,12 @@ def test_shifts_of_any_size(shift: tuple[float, float]) -> None:
     arrays = make_exposure_arrays(SHAPE, FOUR, stars=stars, sigmas=10.0, seed=2)
     moved = [(y + shift[0], x + shift[1], flux) for y, x, flux in stars]
     arrays.images[1] += gaussian_stars(SHAPE, moved, FOUR[1]) - gaussian_stars(SHAPE, stars, FOUR[1])
-    departures = compare_arrays(arrays)
-    found, sigmas = departures.values[:3, 1], departures.sigmas[:3, 1]
+    offsets = compare_arrays(arrays)
+    found, sigmas = offsets.values[:3, 1], offsets.sigmas[:3, 1]
     errors = found - torch.tensor([0.0, *shift])
     assert bool((errors.abs() < 5.0 * sigmas).all())
     assert float(sigmas.max()) < 0.02
-    assert list(judge(departures).wrong) == ([1] if math.hypot(*shift) > 1.0 else [])
+    assert list(judge(offsets).wrong) == ([1] if math.hypot(*shift) > 1.0 else [])
 
 
 def test_wrong_width_is_no_wrong_brightness() -> None:
@@ -182,7 +182,7 @@ def test_cosmic_rays_and_few_stars() -> None:
         y, x, flux = draw_stars(seed, 6)[0]
         arrays.images[2] += gaussian_stars(SHAPE, [(y, x, 0.5 * flux)], FOUR[2])
         found = judge(compare_arrays(arrays))
-        assert found == Contradictions({}, {})
+        assert found == OutlierExposures({}, {})
 
 
 def test_where_an_exposure_is_alone_nothing_is_learnt() -> None:
@@ -192,9 +192,9 @@ def test_where_an_exposure_is_alone_nothing_is_learnt() -> None:
     arrays = make_exposure_arrays(SHAPE, FOUR, stars=draw_stars(5), sigmas=10.0, seed=5)
     arrays.images[0] *= 1.3
     arrays.good[1:, :, :110] = False
-    departures = compare_arrays(arrays)
-    assert float(departures.values[0, 0]) == pytest.approx(0.3, abs=5.0 * float(departures.sigmas[0, 0]))
-    assert float(departures.sigmas[0, 0]) < 0.02
+    offsets = compare_arrays(arrays)
+    assert float(offsets.values[0, 0]) == pytest.approx(0.3, abs=5.0 * float(offsets.sigmas[0, 0]))
+    assert float(offsets.sigmas[0, 0]) < 0.02
     # Without an overlap nothing is known.
     arrays.good[0, :, 110:] = False
     assert bool(torch.isinf(compare_arrays(arrays).sigmas[:, 0]).all())
@@ -204,10 +204,10 @@ def test_nothing_to_compare() -> None:
     """If it fails, noise is measured, or an empty sky stops a patch."""
     dark = compare_arrays(make_exposure_arrays(SHAPE, FOUR, stars=[], seed=1))
     single = compare_arrays(make_exposure_arrays(SHAPE, FOUR[:1], stars=draw_stars(1), seed=1))
-    for departures in (dark, single):
-        assert not bool(departures.values.any())
-        assert bool(torch.isinf(departures.sigmas).all())
-        assert judge(departures) == Contradictions({}, {})
+    for offsets in (dark, single):
+        assert not bool(offsets.values.any())
+        assert bool(torch.isinf(offsets.sigmas).all())
+        assert judge(offsets) == OutlierExposures({}, {})
 
 
 def test_sharpest_exposure_of_a_real_night(shared_data: Path) -> None:
@@ -215,8 +215,8 @@ def test_sharpest_exposure_of_a_real_night(shared_data: Path) -> None:
     with np.load(shared_data / "decam_night" / "night.npz") as night:
         arrays = {name: night[name] for name in ("images", "variances", "good", "psfs")}
     stack = ExposureStack.from_arrays(arrays["images"], arrays["variances"], arrays["good"], arrays["psfs"])
-    departures = compare(stack, 3.7)
-    assert judge(departures) == Contradictions({}, {})
+    offsets = compare(stack, 3.7)
+    assert judge(offsets) == OutlierExposures({}, {})
     # Apertures on the pixels of two stars that the PSFs were not made from.
     rows, columns = np.mgrid[:256, :256]
     fluxes = []
@@ -226,8 +226,8 @@ def test_sharpest_exposure_of_a_real_night(shared_data: Path) -> None:
         inside = distance < 11
         fluxes.append(arrays["images"][:, inside].sum(axis=1) - sky * inside.sum())
     ratios = np.mean(fluxes / np.median(fluxes, axis=1, keepdims=True), axis=0) - 1.0
-    np.testing.assert_allclose(departures.values[0].numpy(), ratios, atol=0.03)
-    assert abs(float(departures.values[0, 4])) < 0.03
+    np.testing.assert_allclose(offsets.values[0].numpy(), ratios, atol=0.03)
+    assert abs(float(offsets.values[0, 4])) < 0.03
     half = stack.replace(images=stack.images.clone(), variances=stack.variances.clone())
     half.images[4] *= 0.5
     half.variances[4] *= 0.25

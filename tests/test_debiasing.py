@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the closure gives back: all in the linear image, light in the other."""
+"""Debiasing: the linear image gets all residual light, the other the stars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import DebiasingOptions, fwhm_to_sigma
-from lsst.astroclearnet.core.estimate import Closure, LinearEstimator, Precision
+from lsst.astroclearnet.core.estimate import Debiaser, LinearEstimator, Precision
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
 
@@ -34,10 +34,10 @@ def make_model() -> ForwardModel:
     return ForwardModel(psfs[:, None, None], SHAPE, TARGET)
 
 
-def make_closure(weights: torch.Tensor | None = None, **changes: float) -> Closure:
-    """Return the closure of four exposures of unit noise."""
+def make_debiaser(weights: torch.Tensor | None = None, **changes: float) -> Debiaser:
+    """Return the debiaser of four exposures of unit noise."""
     weights = torch.ones(4, *SHAPE) if weights is None else weights
-    return Closure.build(make_model(), weights, dataclasses.replace(OPTIONS, **changes))
+    return Debiaser.build(make_model(), weights, dataclasses.replace(OPTIONS, **changes))
 
 
 def star_images(stars: list[tuple[float, float, float]]) -> torch.Tensor:
@@ -58,79 +58,79 @@ def soft_latent(model: ForwardModel, images: torch.Tensor) -> torch.Tensor:
 
 def test_shares_are_a_partition() -> None:
     """If it fails, light is given back twice, or by the wrong filter."""
-    closure = make_closure()
-    full = closure.model.latent_shape
-    star = closure.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
+    debiaser = make_debiaser()
+    full = debiaser.model.latent_shape
+    star = debiaser.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
     for snr in (3.0, 30.0, 1e4):
-        shares = closure._shares(star * flux_of(snr))
-        assert shares.shape == (len(closure.strengths), *full)
+        shares = debiaser._shares(star * flux_of(snr))
+        assert shares.shape == (len(debiaser.penalty_weights), *full)
         assert bool((shares >= 0).all())
         torch.testing.assert_close(shares.sum(dim=0), torch.ones(full))
         # Away from the star the sky is as blank as without it.
-        assert float(closure.model.crop(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
-    assert float(closure.model.crop(shares[0])[36, 45]) > 0.9
-    dark = closure._shares(-closure.star_noise)
-    torch.testing.assert_close(closure.model.crop(dark[-1]), torch.ones(SHAPE))
+        assert float(debiaser.model.crop(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
+    assert float(debiaser.model.crop(shares[0])[36, 45]) > 0.9
+    dark = debiaser._shares(-debiaser.star_noise)
+    torch.testing.assert_close(debiaser.model.crop(dark[-1]), torch.ones(SHAPE))
 
 
 def test_brighter_is_closed_further() -> None:
     """If it fails, bright stars are broadened more than faint ones."""
-    closure = make_closure()
-    star = closure.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
-    number = torch.arange(len(closure.strengths)).float()
+    debiaser = make_debiaser()
+    star = debiaser.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
+    number = torch.arange(len(debiaser.penalty_weights)).float()
     means = [
-        float(number @ closure.model.crop(closure._shares(star * flux_of(snr)))[:, 36, 45])
+        float(number @ debiaser.model.crop(debiaser._shares(star * flux_of(snr)))[:, 36, 45])
         for snr in (0.1, 3.0, 30.0, 300.0)
     ]
-    assert means[0] == pytest.approx(len(closure.strengths) - 1, abs=0.1)
+    assert means[0] == pytest.approx(len(debiaser.penalty_weights) - 1, abs=0.1)
     assert means == sorted(means, reverse=True)
     assert means[-1] < means[1] - 1.0
 
 
 def test_strengths() -> None:
-    """If it fails, the options of the closure do nothing."""
-    closure = make_closure(sky_penalty_weight=0.7, max_psf_residual=2e-3)
-    assert closure.strengths[-1] == pytest.approx(0.7)
-    assert closure.linear_penalty_weight == closure.estimator.strength_for(2e-3)
-    assert all(a < b for a, b in zip(closure.strengths, closure.strengths[1:], strict=False))
-    assert make_closure(max_psf_residual=4e-3).linear_penalty_weight > closure.linear_penalty_weight
+    """If it fails, the options of the debiaser do nothing."""
+    debiaser = make_debiaser(sky_penalty_weight=0.7, max_psf_residual=2e-3)
+    assert debiaser.penalty_weights[-1] == pytest.approx(0.7)
+    assert debiaser.linear_penalty_weight == debiaser.estimator.penalty_weight_for(2e-3)
+    assert all(a < b for a, b in zip(debiaser.penalty_weights, debiaser.penalty_weights[1:], strict=False))
+    assert make_debiaser(max_psf_residual=4e-3).linear_penalty_weight > debiaser.linear_penalty_weight
 
 
 def test_star_noise() -> None:
-    """If it fails, the closure takes faint stars for bright ones."""
+    """If it fails, the debiaser takes faint stars for bright ones."""
     weights = torch.ones(4, *SHAPE)
     weights[:, :, 45:] = 0.25
-    closure = make_closure(weights)
+    debiaser = make_debiaser(weights)
     peak = gaussian_stars((21, 21), [(10.0, 10.0, flux_of(1.0))], TARGET).max()
-    noise = closure.model.crop(closure.star_noise)
+    noise = debiaser.model.crop(debiaser.star_noise)
     assert float(noise[30, 20]) == pytest.approx(peak, rel=0.02)
     assert float(noise[30, 70]) == pytest.approx(2.0 * peak, rel=0.02)
 
 
 def test_closing_nothing_is_the_linear_estimate() -> None:
     """If it fails, the linear image is not linear in the exposures."""
-    closure = make_closure()
+    debiaser = make_debiaser()
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(1))
-    _, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
-    direct = LinearEstimator(closure.model, torch.ones(4, *SHAPE)).solve(
-        images, closure.linear_penalty_weight, precision=Precision(light=1e-5, noise=1e-4)
+    _, linear = debiaser.debias(images, torch.zeros(debiaser.model.latent_shape))
+    direct = LinearEstimator(debiaser.model, torch.ones(4, *SHAPE)).solve(
+        images, debiaser.linear_penalty_weight, precision=Precision(light=1e-5, noise=1e-4)
     )
     inner = np.s_[10:-10, 10:-10]
-    difference = closure.model.crop(linear - direct)[inner]
-    assert float(difference.std()) < 0.02 * float(closure.model.crop(direct)[inner].std())
+    difference = debiaser.model.crop(linear - direct)[inner]
+    assert float(difference.std()) < 0.02 * float(debiaser.model.crop(direct)[inner].std())
 
 
 @pytest.mark.parametrize("snr", [10.0, 1e2, 1e3, 1e4])
 def test_linear_image_of_a_star(snr: float) -> None:
     """If it fails, the PSF of the linear image is not the declared one."""
-    closure = make_closure()
+    debiaser = make_debiaser()
     rng = np.random.default_rng(int(snr))
     for y, x in rng.uniform((25.0, 25.0), (47.0, 65.0), size=(3, 2)):
         stars = [(float(y), float(x), flux_of(snr))]
         images = star_images(stars)
-        _, linear = closure.close(images, soft_latent(closure.model, images))
+        _, linear = debiaser.debias(images, soft_latent(debiaser.model, images))
         truth = gaussian_stars(SHAPE, stars, TARGET)
-        departure = closure.model.crop(linear).numpy() - truth
+        departure = debiaser.model.crop(linear).numpy() - truth
         assert np.abs(departure).max() < 5e-3 * truth.max()
 
 
@@ -139,27 +139,27 @@ def test_linear_image_beside_a_mask(offset: float) -> None:
     """If it fails, stars change their shape at chip edges."""
     weights = torch.ones(4, *SHAPE)
     weights[1:3, :, 45:] = 0.0
-    closure = make_closure(weights)
+    debiaser = make_debiaser(weights)
     stars = [(36.3, 44.5 - offset, flux_of(1e3))]
     images = torch.where(weights > 0, star_images(stars), 0.0)
-    _, linear = closure.close(images, soft_latent(closure.model, star_images(stars)))
+    _, linear = debiaser.debias(images, soft_latent(debiaser.model, star_images(stars)))
     truth = gaussian_stars(SHAPE, stars, TARGET)
-    assert np.abs(closure.model.crop(linear).numpy() - truth).max() < 0.01 * truth.max()
+    assert np.abs(debiaser.model.crop(linear).numpy() - truth).max() < 0.01 * truth.max()
 
 
 @pytest.mark.parametrize(("snr", "tolerance"), [(100.0, 0.03), (1e3, 0.005), (1e4, 0.003)])
 def test_flux_of_bright_stars_comes_back(snr: float, tolerance: float) -> None:
     """If it fails, the restored image loses the light of bright stars."""
-    closure = make_closure()
+    debiaser = make_debiaser()
     stars = [(36.3, 44.6, flux_of(snr))]
     images = star_images(stars)
-    latent = soft_latent(closure.model, images)
-    closed, _ = closure.close(images, latent)
+    latent = soft_latent(debiaser.model, images)
+    closed, _ = debiaser.debias(images, latent)
     truth = gaussian_stars(SHAPE, stars, TARGET)
     template = truth / truth.sum()
 
     def flux(image: torch.Tensor) -> float:
-        return float((closure.model.crop(image).numpy() * template).sum() / (template**2).sum())
+        return float((debiaser.model.crop(image).numpy() * template).sum() / (template**2).sum())
 
     assert flux(closed) == pytest.approx(stars[0][2], rel=tolerance)
     assert abs(flux(latent) / stars[0][2] - 1.0) > 0.1
@@ -168,23 +168,23 @@ def test_flux_of_bright_stars_comes_back(snr: float, tolerance: float) -> None:
 @pytest.mark.parametrize("level", [-0.5, 3.0])
 def test_sky_level_is_closed(level: float) -> None:
     """If it fails, an over-subtracted sky leaves a pedestal."""
-    closure = make_closure()
+    debiaser = make_debiaser()
     images = torch.full((4, *SHAPE), level)
-    closed, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
+    closed, linear = debiaser.debias(images, torch.zeros(debiaser.model.latent_shape))
     for image in (closed, linear):
-        left = images - closure.model.predict(image)
+        left = images - debiaser.model.predict(image)
         assert abs(float(left.mean())) < 0.01 * abs(level)
         # At the very edge, to a twentieth of the noise of a pixel.
-        assert float(closure.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03, abs=0.05)
-    assert float(closure.model.crop(closed).mean()) == pytest.approx(level, rel=0.01)
+        assert float(debiaser.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03, abs=0.05)
+    assert float(debiaser.model.crop(closed).mean()) == pytest.approx(level, rel=0.01)
 
 
 def test_blank_sky_is_hardly_closed() -> None:
-    """If it fails, the closure brings back the noise that was taken out."""
-    closure = make_closure()
+    """If it fails, the debiaser brings back the noise that was taken out."""
+    debiaser = make_debiaser()
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(2))
-    closed, linear = closure.close(images, torch.zeros(closure.model.latent_shape))
-    noise, full_noise = (float(closure.model.crop(image).std()) for image in (closed, linear))
+    closed, linear = debiaser.debias(images, torch.zeros(debiaser.model.latent_shape))
+    noise, full_noise = (float(debiaser.model.crop(image).std()) for image in (closed, linear))
     assert noise < 0.25 * full_noise
     # Of the mean of the exposures little is left.
-    assert abs(float((images - closure.model.predict(closed)).mean())) < 0.01
+    assert abs(float((images - debiaser.model.predict(closed)).mean())) < 0.01

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, InputError, RestoreOptions
-from lsst.astroclearnet.core.calibration import Agreement, reach_agreement
+from lsst.astroclearnet.core.calibration import ExposureCalibration, calibrate_exposures
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
-from lsst.astroclearnet.core.forward import PartReader, SettledPart
+from lsst.astroclearnet.core.forward import CleanTile, TileReader
 from lsst.astroclearnet.tests import ExposureArrays, gaussian_stars, make_exposure_arrays
 
 SHAPE = (120, 140)
@@ -39,31 +39,31 @@ def make_exposures(shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) 
 
 def agree_on(
     stack: ExposureStack, side: int = 1024, **options: object
-) -> tuple[Agreement, list[SettledPart]]:
-    """Bring a stack to agreement; return also its tiles."""
+) -> tuple[ExposureCalibration, list[CleanTile]]:
+    """Bring a stack to calibration; return also its tiles."""
     settings = RestoreOptions(calibration=CalibrationOptions(**options))  # type: ignore[arg-type]
     grid = TileGrid.cover(stack.shape, side)
-    reader = PartReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
+    reader = TileReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
     with torch.no_grad():
-        agreement = reach_agreement(reader, settings)
-        return agreement, [agreement.settle(part) for part in reader]
+        calibration = calibrate_exposures(reader, settings)
+        return calibration, [calibration.clean(part) for part in reader]
 
 
-def agree(arrays: ExposureArrays, **options: object) -> tuple[Agreement, SettledPart]:
-    """Bring exposures to agreement, as one tile."""
+def agree(arrays: ExposureArrays, **options: object) -> tuple[ExposureCalibration, CleanTile]:
+    """Bring exposures to calibration, as one tile."""
     stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
-    agreement, (settled,) = agree_on(stack, **options)  # type: ignore[arg-type]
-    return agreement, settled
+    calibration, (clean,) = agree_on(stack, **options)  # type: ignore[arg-type]
+    return calibration, clean
 
 
 def test_exposures_that_agree_stay() -> None:
     """If it fails, good exposures are thrown away."""
-    agreement, settled = agree(make_exposures())
-    assert agreement.contradictions == {}
-    assert bool(settled.part.stack.good.any(dim=(1, 2)).all())
-    known = torch.isfinite(agreement.departures.sigmas)
+    calibration, clean = agree(make_exposures())
+    assert calibration.outlier_exposures == {}
+    assert bool(clean.tile_data.stack.good.any(dim=(1, 2)).all())
+    known = torch.isfinite(calibration.offsets.sigmas)
     assert bool(known.all())
-    assert float(agreement.departures.values.abs().max()) < 0.1
+    assert float(calibration.offsets.values.abs().max()) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -72,29 +72,29 @@ def test_exposures_that_agree_stay() -> None:
 )
 def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) -> None:
     """If it fails, an exposure with a wrong calibration stays in the coadd."""
-    agreement, settled = agree(make_exposures(**wrong))  # type: ignore[arg-type]
-    assert list(agreement.contradictions) == [2]
-    assert re.match(reason, agreement.contradictions[2])
-    assert not bool(settled.part.stack.good[2].any())
-    assert bool(settled.part.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
+    calibration, clean = agree(make_exposures(**wrong))  # type: ignore[arg-type]
+    assert list(calibration.outlier_exposures) == [2]
+    assert re.match(reason, calibration.outlier_exposures[2])
+    assert not bool(clean.tile_data.stack.good[2].any())
+    assert bool(clean.tile_data.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
 
 
 def test_small_departures_stay_as_they_are() -> None:
     """If it fails, exposures are changed that should not be."""
     arrays = make_exposures(shift=(0.1, -0.06), scale=1.04)
-    agreement, settled = agree(arrays, background="none")
-    assert agreement.contradictions == {}
+    calibration, clean = agree(arrays, background="none")
+    assert calibration.outlier_exposures == {}
     psfs = torch.from_numpy(arrays.psfs)
-    torch.testing.assert_close(settled.part.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
-    torch.testing.assert_close(settled.part.stack.images, torch.from_numpy(arrays.images).float())
+    torch.testing.assert_close(clean.tile_data.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
+    torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
 
 
 def test_correction() -> None:
     """If it fails, corrected exposures still disagree, or more than before."""
-    agreement, settled = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
-    assert agreement.departures.values[:3, 2].tolist() == pytest.approx([0.05, 0.25, -0.15], abs=0.02)
+    calibration, clean = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
+    assert calibration.offsets.values[:3, 2].tolist() == pytest.approx([0.05, 0.25, -0.15], abs=0.02)
     # The corrected exposures are as if nothing had been wrong.
-    again = agree_on(settled.part.stack)[0].departures.values
+    again = agree_on(clean.tile_data.stack)[0].offsets.values
     assert abs(float(again[0, 2])) < 0.02
     assert float(again[1:3, 2].norm()) < 0.05
 
@@ -105,7 +105,7 @@ def test_variable_star_is_no_wrong_exposure() -> None:
     many = make_exposures()
     for arrays in (few, many):
         arrays.images[1] += gaussian_stars(SHAPE, [(80.4, 90.2, 8000.0)], FWHMS[1])
-        assert agree(arrays)[0].contradictions == {}
+        assert agree(arrays)[0].outlier_exposures == {}
 
 
 def test_trail_is_no_wrong_exposure() -> None:
@@ -113,9 +113,9 @@ def test_trail_is_no_wrong_exposure() -> None:
     arrays = make_exposures()
     trail = [(1.0 * k, 14.0 + 0.5 * k, 150.0) for k in range(SHAPE[0])]
     arrays.images[4] += gaussian_stars(SHAPE, trail, FWHMS[4])
-    agreement, settled = agree(arrays)
-    assert agreement.contradictions == {}
-    assert int(settled.rejected[4].sum()) > 200
+    calibration, clean = agree(arrays)
+    assert calibration.outlier_exposures == {}
+    assert int(clean.rejected[4].sum()) > 200
 
 
 def test_background_is_removed() -> None:
@@ -128,10 +128,10 @@ def test_background_is_removed() -> None:
     background = agree(arrays)[0].background.coefficients.numpy()
     np.testing.assert_allclose(background[:, 0], offsets, atol=0.05)
     np.testing.assert_allclose(background[:, 1] * SHAPE[0], slopes, atol=0.1)
-    none, settled = agree(arrays, background="none")
+    none, clean = agree(arrays, background="none")
     assert not none.background.coefficients.any()
     assert bool(torch.isinf(none.background.sigma).all())
-    torch.testing.assert_close(settled.part.stack.images, torch.from_numpy(arrays.images).float())
+    torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
 
 
 def test_refusals() -> None:
@@ -160,10 +160,10 @@ def test_tiles_agree_as_the_patch_does() -> None:
     whole, _ = agree_on(stack)
     tiled, parts = agree_on(stack, side=170)
     assert len(parts) == 9
-    assert list(tiled.contradictions) == list(whole.contradictions) == [2]
+    assert list(tiled.outlier_exposures) == list(whole.outlier_exposures) == [2]
     np.testing.assert_allclose(tiled.background.coefficients, whole.background.coefficients, atol=0.01)
-    np.testing.assert_allclose(tiled.departures.values, whole.departures.values, atol=0.02)
-    for settled in parts:
-        seen = settled.part.exposures.tolist()
-        assert not bool(settled.part.stack.good[seen.index(2)].any())
-        assert (4 in seen) == (settled.part.tile.columns.start < 105)
+    np.testing.assert_allclose(tiled.offsets.values, whole.offsets.values, atol=0.02)
+    for clean in parts:
+        seen = clean.tile_data.exposures.tolist()
+        assert not bool(clean.tile_data.stack.good[seen.index(2)].any())
+        assert (4 in seen) == (clean.tile_data.tile.columns.start < 105)

@@ -17,13 +17,8 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import (
-    WARP_DETECTOR,
-    DirectWarpSource,
-    ExposureId,
-    UnusableExposureError,
-    make_warp_image,
-)
+from lsst.astroclearnet.adapters import DirectWarpSource, ExposureId, UnusableExposureError
+from lsst.astroclearnet.adapters.read import WARP_DETECTOR, make_warp_image
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import Box, DetectorFrame, Image, SkyProjection, VisitImage

@@ -64,9 +64,6 @@ class ExposureId:
     def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
         """Construct from what a visit image says of itself.
 
-        Where the observation's metadata are silent, the frame of its pixels
-        names instrument and visit.
-
         Parameters
         ----------
         visit_image
@@ -75,7 +72,8 @@ class ExposureId:
         Returns
         -------
         identity : `ExposureId`
-            Its identity.
+            Its identity, from the frame of its pixels where the metadata of
+            the observation are silent.
         """
         info = visit_image.obs_info
         frame = visit_image.sky_projection.pixel_frame
@@ -98,6 +96,11 @@ class ExposureId:
     def detector_key(self) -> tuple[str, int, int]:
         """Instrument, visit and detector (`tuple`)."""
         return self.instrument, self.visit, self.detector
+
+    @property
+    def data_id(self) -> dict[str, str | int]:
+        """Instrument, visit and detector by name (`dict`)."""
+        return {"instrument": self.instrument, "visit": self.visit, "detector": self.detector}
 
     def __str__(self) -> str:
         return f"{self.instrument} visit {self.visit}, detector {self.detector}".lstrip()

@@ -17,7 +17,6 @@ from ._progress import *
 from ._psf_quality import *
 from ._quality_figures import *
 from ._quality_limits import *
-from ._reading import *
 from ._restoration_figure import *
 from ._visit_inputs import *
 from ._visit_selection import *

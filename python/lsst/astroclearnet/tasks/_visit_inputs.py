@@ -24,9 +24,10 @@ from ..adapters import (
     RecalibratedSource,
     UnusableExposureError,
     VisitCalibration,
+    VisitImageSource,
+    source_id,
     visit_calibration_from_summary,
 )
-from ._reading import VisitImageSource, source_id
 
 type VisitSummarySource = Any
 """A visit summary of the full stack, a deferred handle of one, or calibrations

@@ -40,7 +40,9 @@ from ..adapters import (
     PatchSource,
     PatchSummary,
     Scratch,
+    VisitImageSource,
     pad_to_common_size,
+    source_id,
 )
 from ..core import (
     RestorationError,
@@ -62,7 +64,6 @@ from ._products import (
     predict_disk_bytes,
 )
 from ._progress import report_progress
-from ._reading import VisitImageSource, source_id
 from ._restoration_figure import make_figure
 from ._restore_coadd_config import RestoreCoaddConfig
 from ._restore_coadd_connections import RestoreCoaddConnections

@@ -29,11 +29,12 @@ from ..adapters import (
     UnusableExposureError,
     VisitComponents,
     VisitFootprint,
+    VisitImageSource,
     box_region,
+    source_id,
 )
 from ..metrics import seeing_of_kernel
 from ._psf_quality import QUALITY_LIMITS, check_psf_quality
-from ._reading import VisitImageSource, source_id
 from ._visit_selection import VisitSelections, require_selected
 
 _SIGNIFICANCE = 5.0

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PixelMap",)
+__all__ = ("NearestPixel", "PixelMap")
 
 import dataclasses
 import math
@@ -32,7 +32,8 @@ _MIN_SPACING = 4.0
 """Distance between nodes below which nothing is gained by interpolation."""
 
 _NOWHERE = 1e12
-"""Pixels beyond which a position is none."""
+"""Pixels beyond which a position is none: AST marks one by the lowest of all
+numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,7 @@ class _Composition:
         sky = self.source.pixel_to_sky_transform.apply_forward(x=x, y=y)
         position = self.target.sky_to_pixel_transform.apply_forward(x=sky.x, y=sky.y)
         values = np.asarray([position.y, position.x])
-        # AST marks what has no position by the lowest of all numbers.
-        missing = ~(np.abs(values) < _NOWHERE).all(axis=0)
-        values[:, missing] = np.nan
+        values[:, ~(np.abs(values) < _NOWHERE).all(axis=0)] = np.nan
         return YX(y=values[0], x=values[1])
 
 
@@ -59,40 +58,34 @@ class _Splines:
     y: RectBivariateSpline
     x: RectBivariateSpline
 
-    @classmethod
-    def fit(cls, mapping: Callable[[np.ndarray, np.ndarray], YX[np.ndarray]], box: Box) -> Self | None:
-        """Refine the grid until the map is met midway between its nodes.
 
-        Parameters
-        ----------
-        mapping
-            The map, from rows and columns to rows and columns.
-        box
-            Box in source pixels.
+def _fit_splines(mapping: Callable[[np.ndarray, np.ndarray], YX[np.ndarray]], box: Box) -> _Splines | None:
+    """Refine the grid until splines meet the map midway between its nodes.
 
-        Returns
-        -------
-        splines : `_Splines` or `None`
-            `None` if the map has no value somewhere in the box, or is not
-            smooth.
-        """
-        spacing = _SPACING
-        while spacing >= _MIN_SPACING:
-            rows, columns = (_place_nodes(side.start, side.stop, spacing) for side in (box.y, box.x))
-            value = mapping(rows[:, None], columns)
-            if not (np.isfinite(value.y).all() and np.isfinite(value.x).all()):
-                return None
-            splines = cls(
-                y=RectBivariateSpline(rows, columns, value.y), x=RectBivariateSpline(rows, columns, value.x)
-            )
-            rows, columns = (0.5 * (nodes[1:] + nodes[:-1]) for nodes in (rows, columns))
-            expected = mapping(rows[:, None], columns)
-            errors = splines.y(rows, columns) - expected.y, splines.x(rows, columns) - expected.x
-            # NaN is no success.
-            if np.hypot(*errors).max() <= _TOLERANCE:
-                return splines
-            spacing /= 2.0
-        return None
+    `None` if the map has no value somewhere in the box, or is not smooth.
+    """
+    spacing = _SPACING
+    while spacing >= _MIN_SPACING:
+        rows, columns = (_place_nodes(side.start, side.stop, spacing) for side in (box.y, box.x))
+        value = mapping(rows[:, None], columns)
+        if not (np.isfinite(value.y).all() and np.isfinite(value.x).all()):
+            return None
+        splines = _Splines(
+            y=RectBivariateSpline(rows, columns, value.y), x=RectBivariateSpline(rows, columns, value.x)
+        )
+        rows, columns = (0.5 * (nodes[1:] + nodes[:-1]) for nodes in (rows, columns))
+        expected = mapping(rows[:, None], columns)
+        errors = splines.y(rows, columns) - expected.y, splines.x(rows, columns) - expected.x
+        # NaN is no success.
+        if np.hypot(*errors).max() <= _TOLERANCE:
+            return splines
+        spacing /= 2.0
+    return None
+
+
+def _place_nodes(start: int, stop: int, spacing: float) -> np.ndarray:
+    """Return at least four nodes that reach beyond the outer pixel edges."""
+    return np.linspace(start - 1.0, stop, max(3, math.ceil((stop - start + 1) / spacing)) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +93,11 @@ class PixelMap:
     """Positions of the pixels of a box on another image's grid.
 
     The composition of two sky projections costs far more than a spline, and
-    is smooth.  It is therefore evaluated on a grid of nodes and interpolated
-    by bicubic splines; the grid is refined until the error midway between
-    nodes, where it is largest, is below a third of a thousandth of a pixel.
-    A map that has no value somewhere in the box, as beyond the horizon of a
-    gnomonic projection, is evaluated pixel by pixel.
+    is smooth: bicubic splines interpolate it between the nodes of a grid,
+    refined until the error midway between nodes, where it is largest, is
+    below a third of a thousandth of a pixel.  A map without a value somewhere
+    in the box, as beyond the horizon of a gnomonic projection, is evaluated
+    pixel by pixel.  A position that does not exist is NaN.
 
     Attributes
     ----------
@@ -135,28 +128,40 @@ class PixelMap:
             The map.
         """
         mapping = _Composition(source=source, target=target)
-        return cls(bbox=bbox, _mapping=mapping, _splines=_Splines.fit(mapping, bbox))
+        return cls(bbox=bbox, _mapping=mapping, _splines=_fit_splines(mapping, bbox))
 
-    @property
-    def is_interpolated(self) -> bool:
-        """Whether splines stand in for the projections (`bool`)."""
-        return self._splines is not None
-
-    def positions(self, box: Box | None = None) -> YX[np.ndarray]:
-        """Return the positions of pixel centres.
+    def part(self, bbox: Box) -> Self:
+        """Return the map of a part of the box.
 
         Parameters
         ----------
-        box
-            Part of `bbox`, which is the default.
+        bbox
+            The part.
+
+        Returns
+        -------
+        pixel_map : `PixelMap`
+            The same map.
+
+        Raises
+        ------
+        ValueError
+            If it is not a part of `bbox`.
+        """
+        if not self.bbox.contains(bbox):
+            raise ValueError(f"The map of {self.bbox} knows nothing of {bbox}, which is not a part of it.")
+        return dataclasses.replace(self, bbox=bbox)
+
+    def positions(self) -> YX[np.ndarray]:
+        """Return the positions of pixel centres.
 
         Returns
         -------
         positions : `lsst.images.YX`
             Rows and columns on the target in its own coordinates, each of the
-            shape of the box, float64; NaN where there is no position.
+            shape of the box, float64.
         """
-        rows, columns = self._axes(box)
+        rows, columns = self._axes()
         if self._splines is None:
             return self._mapping(rows[:, None], columns)
         return YX(y=self._splines.y(rows, columns), x=self._splines.x(rows, columns))
@@ -174,7 +179,7 @@ class PixelMap:
         Returns
         -------
         positions : `lsst.images.YX`
-            Rows and columns on the target; NaN where there is no position.
+            Rows and columns on the target.
         """
         if self._splines is None:
             return self._mapping(y, x)
@@ -185,10 +190,8 @@ class PixelMap:
 
         Parameters
         ----------
-        y
-            Rows in source pixels, within half a pixel of `bbox`.
-        x
-            Columns, of a shape that broadcasts with that of ``y``.
+        y, x
+            The points, as of `apply`.
 
         Returns
         -------
@@ -208,13 +211,8 @@ class PixelMap:
         ]
         return np.stack(rows, axis=-2)
 
-    def area(self, box: Box | None = None) -> np.ndarray:
+    def area(self) -> np.ndarray:
         """Return the area of pixels of the source in pixels of the target.
-
-        Parameters
-        ----------
-        box
-            Part of `bbox`, which is the default.
 
         Returns
         -------
@@ -222,42 +220,14 @@ class PixelMap:
             Absolute determinant of the Jacobian at the pixel centres, shape of
             the box, float64.
         """
-        rows, columns = self._axes(box)
+        rows, columns = self._axes()
         if self._splines is None:
-            (yy, yx), (xy, xx) = np.moveaxis(self.jacobian(y=rows[:, None], x=columns), (-2, -1), (0, 1))
-            return np.abs(yy * xx - yx * xy)
+            return np.abs(np.linalg.det(self.jacobian(y=rows[:, None], x=columns)))
+        # On a grid splines are far faster than at points.
         y, x = self._splines.y, self._splines.x
         area = y(rows, columns, dx=1) * x(rows, columns, dy=1)
         area -= y(rows, columns, dy=1) * x(rows, columns, dx=1)
         return np.abs(area, out=area)
-
-    def footprint(self, padding: int = 0) -> Box | None:
-        """Return the box of the target that the pixels fall into.
-
-        Parameters
-        ----------
-        padding
-            Pixels to add on each side.
-
-        Returns
-        -------
-        footprint : `lsst.images.Box` or `None`
-            The smallest box with all pixel centres of the source within its
-            own, `None` where no pixel has a position.
-        """
-        if self._splines is None:
-            y, x = self.positions()
-        else:
-            # Inside and outside are kept apart by a map without folds.
-            y, x = self.apply(**_outline(self.bbox))
-        finite = np.isfinite(y) & np.isfinite(x)
-        if not finite.any():
-            return None
-        y, x = y[finite], x[finite]
-        return Box.factory[
-            math.floor(y.min()) - padding : math.ceil(y.max()) + padding + 1,
-            math.floor(x.min()) - padding : math.ceil(x.max()) + padding + 1,
-        ]
 
     def overlap(self, target_bbox: Box, padding: int = 0) -> Box | None:
         """Return the part of an image that the pixels fall into.
@@ -272,28 +242,25 @@ class PixelMap:
         Returns
         -------
         overlap : `lsst.images.Box` or `None`
-            The part, `None` where there is none.
+            The smallest box in ``target_bbox`` that holds all pixel centres
+            there, with the padding; `None` if it is empty.
         """
-        footprint = self.footprint(padding)
-        if footprint is None:
+        # Inside and outside are kept apart by a map without folds.
+        y, x = self.positions() if self._splines is None else self.apply(**_outline(self.bbox))
+        finite = np.isfinite(y) & np.isfinite(x)
+        if not finite.any():
             return None
-        rows = max(footprint.y.start, target_bbox.y.start), min(footprint.y.stop, target_bbox.y.stop)
-        columns = max(footprint.x.start, target_bbox.x.start), min(footprint.x.stop, target_bbox.x.stop)
-        if rows[0] >= rows[1] or columns[0] >= columns[1]:
-            return None
-        return Box.factory[slice(*rows), slice(*columns)]
+        sides = []
+        for values, side in ((y[finite], target_bbox.y), (x[finite], target_bbox.x)):
+            start = max(math.floor(values.min()) - padding, side.start)
+            stop = min(math.ceil(values.max()) + padding + 1, side.stop)
+            if start >= stop:
+                return None
+            sides.append(slice(start, stop))
+        return Box.factory[sides[0], sides[1]]
 
-    def _axes(self, box: Box | None) -> tuple[np.ndarray, np.ndarray]:
-        if box is None:
-            box = self.bbox
-        elif not self.bbox.contains(box):
-            raise ValueError(f"The map of {self.bbox} knows nothing of {box}, which is not a part of it.")
-        return box.y.arange.astype(float), box.x.arange.astype(float)
-
-
-def _place_nodes(start: int, stop: int, spacing: float) -> np.ndarray:
-    """Return at least four nodes that reach beyond the outer pixel edges."""
-    return np.linspace(start - 1.0, stop, max(3, math.ceil((stop - start + 1) / spacing)) + 1)
+    def _axes(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.bbox.y.arange.astype(float), self.bbox.x.arange.astype(float)
 
 
 def _outline(box: Box) -> dict[str, np.ndarray]:
@@ -303,3 +270,29 @@ def _outline(box: Box) -> dict[str, np.ndarray]:
         "y": np.concatenate([rows, rows, np.repeat(rows[[0, -1]], len(columns))]),
         "x": np.concatenate([np.repeat(columns[[0, -1]], len(rows)), columns, columns]),
     }
+
+
+class NearestPixel:
+    """Look up planes at the nearest pixel; 0 where there is none.
+
+    Parameters
+    ----------
+    pixel_map
+        Map to the image of the planes.
+    bbox
+        Box of the planes, in pixels of that image.
+    """
+
+    def __init__(self, pixel_map: PixelMap, bbox: Box) -> None:
+        y, x = pixel_map.positions()
+        finite = np.isfinite(y) & np.isfinite(x)
+        rows, columns = (
+            np.rint(np.where(finite, values - start, -1.0)).astype(np.int64)
+            for values, start in zip((y, x), bbox.start, strict=True)
+        )
+        height, width = bbox.shape
+        self._inside = finite & (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        self._rows, self._columns = np.where(self._inside, rows, 0), np.where(self._inside, columns, 0)
+
+    def __call__(self, plane: np.ndarray) -> np.ndarray:
+        return np.where(self._inside, plane[self._rows, self._columns], plane.dtype.type(0))

@@ -28,8 +28,7 @@ class Scratch:
     max_bytes
         Bytes to keep in memory; no limit by default.
     folder
-        Directory for the files; that of the system for temporary files by
-        default.
+        Directory for the files; by default the system's.
     """
 
     def __init__(self, max_bytes: float = float("inf"), folder: str | None = None) -> None:

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What part of the sky a visit image sees, how sharply and how deep."""
+"""What part of the sky a visit image sees, and its PSF and noise there."""
 
 from __future__ import annotations
 
-__all__ = ("Overlap", "VisitFootprint", "VisitPsf", "read_visit_psf")
+__all__ = ("Overlap", "VisitFootprint", "VisitPsf")
 
 import dataclasses
 import math
@@ -20,16 +20,15 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from lsst.images import Box, NoOverlapError, Polygon, SkyProjection, TractFrame, VisitImage
+from lsst.images import Box, NoOverlapError, Polygon, SkyProjection, TractFrame
 from lsst.images.psfs import PointSpreadFunction
 from lsst.sphgeom import ConvexPolygon, LonLat
 
-from ..core import InputError
-from ._exposure_id import UnusableExposureError
-from ._patch_geometry import TractGeometry
+from ...core import InputError
+from .._exposure_id import UnusableExposureError
+from ._geometry import TractGeometry, pixel_scale
 from ._pixel_map import PixelMap
 from ._psf import psf_stamps
-from ._visit_components import ImageHandle, VisitComponents
 
 _LOCAL_SIZE = 3
 """Side in pixels of the grid that carries a PSF to other pixels: what central
@@ -38,7 +37,7 @@ differences take."""
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """The part of a region that a visit image covers.
+    """The part of a region of sky that a visit image covers.
 
     Attributes
     ----------
@@ -74,10 +73,23 @@ class VisitFootprint:
     @property
     def pixel_scale(self) -> float:
         """Size of the pixel in the middle in arcsec (`float`)."""
-        y, x = self.bbox.y.center, self.bbox.x.center
-        sky = self.projection.pixel_to_sky(x=np.array([x, x + 1.0, x]), y=np.array([y, y, y + 1.0]))
-        steps = sky[0].separation(sky[1:]).to_value(u.arcsec)
-        return float(np.sqrt(steps[0] * steps[1]))
+        return pixel_scale(self.projection, self.bbox)
+
+    def outline(self, projection: SkyProjection[Any]) -> Polygon:
+        """Return the outer pixel edges on the pixels of another projection.
+
+        Parameters
+        ----------
+        projection
+            Mapping from the other pixels to the sky.
+
+        Returns
+        -------
+        outline : `lsst.images.Polygon`
+            Four corners.
+        """
+        edge = self.bbox.to_polygon()
+        return _polygon(projection, self.projection.pixel_to_sky(x=edge.x_vertices, y=edge.y_vertices))
 
     def overlap(self, region: ConvexPolygon | None) -> Overlap | None:
         """Return which part of a region of sky the image covers.
@@ -97,27 +109,24 @@ class VisitFootprint:
         center = LonLat(region.getCentroid())
         plane, _ = _local_grid(center.getLon().asDegrees(), center.getLat().asDegrees(), 1.0)
         corners = [LonLat(vertex) for vertex in region.getVertices()]
-        outline = _outline(
+        whole = _polygon(
             plane,
             SkyCoord(
                 ra=[corner.getLon().asDegrees() for corner in corners] * u.deg,
                 dec=[corner.getLat().asDegrees() for corner in corners] * u.deg,
             ),
         )
-        edge = self.bbox.to_polygon()
-        image = _outline(plane, self.projection.pixel_to_sky(x=edge.x_vertices, y=edge.y_vertices))
         try:
-            part = outline.intersection(image)
+            part = whole.intersection(self.outline(plane))
         except NoOverlapError:
             return None
         if not isinstance(part, Polygon):
             return None
-        sky = plane.pixel_to_sky(x=part.centroid.x, y=part.centroid.y)
-        pixel = self.projection.sky_to_pixel(sky)
+        pixel = self.projection.sky_to_pixel(plane.pixel_to_sky(x=part.centroid.x, y=part.centroid.y))
         return Overlap(
             y=float(pixel.y),
             x=float(pixel.x),
-            fraction=part.area / outline.area,
+            fraction=part.area / whole.area,
             bbox=self._box_of(plane.pixel_to_sky(x=part.x_vertices, y=part.y_vertices)),
         )
 
@@ -128,10 +137,8 @@ class VisitFootprint:
         ----------
         psf
             PSF of the visit image, on its own pixels.
-        y
-            Row in pixels of the visit image.
-        x
-            Column.
+        y, x
+            Row and column in pixels of the visit image.
         pixel_scale
             Size of the pixels in arcsec.
 
@@ -149,10 +156,9 @@ class VisitFootprint:
         grid, box = _local_grid(float(sky.ra.deg), float(sky.dec.deg), pixel_scale)
         pixel_map = PixelMap.from_projections(grid, box, self.projection)
         try:
-            stamp = psf_stamps(psf, pixel_map, self.bbox)[0, 0]
+            return np.asarray(psf_stamps(psf, pixel_map, self.bbox)[0, 0])
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
-        return np.asarray(stamp)
 
     def resize_variance(self, variance: float, pixel_scale: float) -> float:
         """Return the variance that pixels of another size would have.
@@ -184,14 +190,12 @@ class VisitFootprint:
 
 @dataclasses.dataclass(frozen=True)
 class VisitPsf(VisitFootprint):
-    """What a visit image says of the resolution and the noise it can give.
+    """Footprint, PSF and noise of a visit image.
 
     Attributes
     ----------
-    projection
-        Mapping from its pixels to the sky.
-    bbox
-        Box of its pixels.
+    projection, bbox
+        As of `VisitFootprint`.
     psf
         Its PSF, on its own pixels.
     level
@@ -203,31 +207,22 @@ class VisitPsf(VisitFootprint):
     level: float
 
     def stamp(self, *, y: float, x: float, pixel_scale: float) -> np.ndarray:
-        """Return the PSF on square pixels of some size with north up.
+        """Return its PSF, as of `psf_stamp`.
 
         Parameters
         ----------
-        y
-            Row in pixels of the visit image.
-        x
-            Column.
-        pixel_scale
-            Size of the pixels in arcsec.
+        y, x, pixel_scale
+            As of `psf_stamp`.
 
         Returns
         -------
         stamp : `numpy.ndarray`
             Shape (P, P), P odd, sum 1.
-
-        Raises
-        ------
-        UnusableExposureError
-            If the PSF cannot be evaluated there.
         """
         return self.psf_stamp(self.psf, y=y, x=x, pixel_scale=pixel_scale)
 
     def level_at(self, pixel_scale: float) -> float:
-        """Return the variance that pixels of another size would have.
+        """Return the variance of the blank sky in pixels of another size.
 
         Parameters
         ----------
@@ -237,54 +232,13 @@ class VisitPsf(VisitFootprint):
         Returns
         -------
         level : `float`
-            Variance in nJy^2 of white noise of the same power per area.
+            Variance in nJy^2.
         """
         return self.resize_variance(self.level, pixel_scale)
 
 
-def read_visit_psf(source: VisitImage | ImageHandle) -> VisitPsf:
-    """Read the PSF and the blank-sky variance of a visit image.
-
-    Parameters
-    ----------
-    source
-        A visit image of `lsst.images`, or a handle of one or of an afw
-        exposure.
-
-    Returns
-    -------
-    visit : `VisitPsf`
-        What was read.
-
-    Raises
-    ------
-    UnusableExposureError
-        If the image cannot be read, has no PSF, no usable pixel or a unit
-        that is not calibrated.
-    """
-    components = VisitComponents(source)
-    parts = components.read("psf", "sky_projection", "bbox")
-    level, _ = components.sky_variance()
-    return VisitPsf(projection=parts["sky_projection"], bbox=parts["bbox"], psf=parts["psf"], level=level)
-
-
 def _local_grid(ra_deg: float, dec_deg: float, pixel_scale: float) -> tuple[SkyProjection[TractFrame], Box]:
-    """Return a few pixels in the tangent plane of a position, north up.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg
-        The position.
-    pixel_scale
-        Size of the pixels in arcsec.
-
-    Returns
-    -------
-    projection : `lsst.images.SkyProjection`
-        Mapping from the pixels to the sky.
-    bbox : `lsst.images.Box`
-        The pixels, of which the middle one is at the position.
-    """
+    """Return a few pixels in the tangent plane of a position, north up."""
     grid = TractGeometry(
         tract=0,
         ra_deg=ra_deg,
@@ -298,20 +252,7 @@ def _local_grid(ra_deg: float, dec_deg: float, pixel_scale: float) -> tuple[SkyP
     return grid.projection("local"), grid.bbox
 
 
-def _outline(plane: SkyProjection[Any], corners: SkyCoord) -> Polygon:
-    """Return a polygon in a tangent plane.
-
-    Parameters
-    ----------
-    plane
-        Projection of the plane.
-    corners
-        Positions on the sky.
-
-    Returns
-    -------
-    outline : `lsst.images.Polygon`
-        The polygon.
-    """
-    pixels = plane.sky_to_pixel(corners)
+def _polygon(projection: SkyProjection[Any], sky: SkyCoord) -> Polygon:
+    """Return positions on the sky as a polygon in pixels of a projection."""
+    pixels = projection.sky_to_pixel(sky)
     return Polygon(x_vertices=np.asarray(pixels.x), y_vertices=np.asarray(pixels.y))

@@ -13,7 +13,6 @@ from __future__ import annotations
 __all__ = (
     "DEFAULT_EXCLUDED_PLANES",
     "DEFAULT_MASK_TREATMENTS",
-    "KNOWN_PLANES",
     "MaskTable",
     "mask_of_planes",
 )
@@ -84,9 +83,6 @@ def _collect_legacy_names() -> dict[str, frozenset[str]]:
 _LEGACY_NAMES = _collect_legacy_names()
 """Names in `lsst.afw` of each mask plane of `lsst.images`."""
 
-KNOWN_PLANES = frozenset(_LEGACY_NAMES) | frozenset().union(*_LEGACY_NAMES.values())
-"""Names that a mask plane can have, old and new."""
-
 _COADD_PLANES = frozenset(plane.name for plane in get_legacy_deep_coadd_mask_planes().values())
 
 _PROPAGATE = re.compile(r"propagate (\S+)")
@@ -134,7 +130,7 @@ class MaskTable:
         for plane, treatment in treatments.items():
             if plane not in _LEGACY_NAMES:
                 raise ValueError(
-                    f"{plane!r} is no mask plane of a visit image; known are {sorted(_LEGACY_NAMES)}."
+                    f"Unknown visit-image mask plane {plane!r}; known planes: {sorted(_LEGACY_NAMES)}."
                 )
             for word in (part.strip() for part in treatment.split(",")):
                 if word == "exclude":

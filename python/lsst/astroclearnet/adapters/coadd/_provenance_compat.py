@@ -20,8 +20,6 @@ cells to the inputs, and so repeats an input for each cell.
 
 from __future__ import annotations
 
-__all__ = ("mend_provenance_columns", "mend_provenance_parts")
-
 from collections.abc import Iterable
 from typing import Any
 

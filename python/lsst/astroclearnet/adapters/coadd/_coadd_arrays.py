@@ -36,16 +36,8 @@ DIRECT_ADVICE = "set do_compare_direct=False, or name another with connections.r
 class _Cells:
     """Cells that a coadd, which may be a part of a larger one, touches.
 
-    Attributes
-    ----------
-    first
-        Index of the first.
-    shape
-        Number along y and x.
-    cell_shape
-        Height and width of a cell in pixels.
-    offset
-        Rows and columns of the first that the coadd leaves out.
+    ``shape`` is their number along y and x, and ``offset`` the rows and
+    columns of the first that the coadd leaves out.
     """
 
     first: CellIJ
@@ -53,30 +45,19 @@ class _Cells:
     cell_shape: tuple[int, int]
     offset: tuple[int, int]
 
-    @classmethod
-    def of_coadd(cls, coadd: CellCoadd) -> _Cells:
-        """Find the cells of a coadd.
 
-        Parameters
-        ----------
-        coadd
-            The coadd.
-
-        Returns
-        -------
-        cells : `_Cells`
-            The cells that its box touches.
-        """
-        grid, box = coadd.psf.bounds.grid, coadd.bbox
-        first = grid.index_of(y=box.y.min, x=box.x.min)
-        last = grid.index_of(y=box.y.max, x=box.x.max)
-        start = grid.bbox_of(first).start
-        return cls(
-            first,
-            (last.i - first.i + 1, last.j - first.j + 1),
-            (grid.cell_shape.y, grid.cell_shape.x),
-            (box.y.start - start.y, box.x.start - start.x),
-        )
+def _find_cells(coadd: CellCoadd) -> _Cells:
+    """Return the cells that the box of a coadd touches."""
+    grid, box = coadd.psf.bounds.grid, coadd.bbox
+    first = grid.index_of(y=box.y.min, x=box.x.min)
+    last = grid.index_of(y=box.y.max, x=box.x.max)
+    start = grid.bbox_of(first).start
+    return _Cells(
+        first,
+        (last.i - first.i + 1, last.j - first.j + 1),
+        (grid.cell_shape.y, grid.cell_shape.x),
+        (box.y.start - start.y, box.x.start - start.x),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +112,7 @@ class CoaddArrays:
             The arrays.
         """
         image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
-        cells = _Cells.of_coadd(coadd)
+        cells = _find_cells(coadd)
         noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
         return cls(
             image=image,
@@ -182,7 +163,7 @@ class CoaddArrays:
         Returns
         -------
         pixels : `numpy.ndarray`
-            A view of the part of the cell that the image holds.
+            A view of those that the image holds.
         """
         rows, columns = (
             slice(max(0, index * size - offset), (index + 1) * size - offset)
@@ -196,8 +177,7 @@ class CoaddArrays:
         Parameters
         ----------
         x, y
-            Positions in pixels, shape (n,); off the patch the nearest cell
-            counts.
+            As of `cells_of`.
 
         Returns
         -------
@@ -310,9 +290,7 @@ def _psfs_by_cell(coadd: CellCoadd, cells: _Cells) -> Array:
 
 
 def _by_cell(table: Table, cells: _Cells) -> Array:
-    """Arrange correlation stamps as a grid; white noise in cells without
-    data.
-    """
+    """Arrange correlation stamps as a grid; white noise in empty cells."""
     stamps = np.asarray(table["correlation"])
     middle = stamps.shape[-1] // 2
     correlation = np.zeros((*cells.shape, *stamps.shape[1:]))

@@ -20,7 +20,7 @@ from scipy.ndimage import map_coordinates
 from lsst.images import Box, Interval
 from lsst.images.psfs import PointSpreadFunction
 
-from ..core import InputError, find_psf_fault
+from ...core import InputError, find_psf_fault
 from ._pixel_map import PixelMap
 
 _SPACING = 50
@@ -29,7 +29,6 @@ _SPACING = 50
 _ORDER = 5
 """Degree of the splines through the pixels of a PSF.  Those of a Gaussian of
 3 pixels FWHM are met to 8e-4 of the peak, of 4 pixels to 2e-4."""
-
 
 _SLACK = 0.1
 """Part of a pixel that a stamp may lack at its edges."""
@@ -55,10 +54,9 @@ def psf_stamps(
     """Evaluate a PSF on a regular grid of cells and resample it to the patch.
 
     The PSF at the centre of a cell is sampled at the offsets that the pixels
-    of the patch have on the visit image, to first order: those of the map's
-    Jacobian there.  It still describes light in pixels of the visit image.
-    Stamps are large enough to hold the model's own, whichever way it is
-    turned.
+    of the patch have on the visit image to first order, by the map's Jacobian
+    there.  It still describes light in pixels of the visit image.  Stamps
+    hold the model's own, whichever way it is turned.
 
     Parameters
     ----------
@@ -76,7 +74,8 @@ def psf_stamps(
     -------
     stamps : `numpy.ndarray`
         Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd; cells of
-        equal size that cover the box of ``pixel_map``.
+        equal size that cover the box of ``pixel_map``; NaN where the visit
+        image has no position.
 
     Raises
     ------
@@ -114,27 +113,7 @@ def psf_stamps(
 
 
 def _stamp_size(psf: PointSpreadFunction, jacobians: np.ndarray) -> int:
-    """Return the size of stamps that hold a PSF whichever way it is turned.
-
-    Parameters
-    ----------
-    psf
-        PSF of the visit image, on its own pixels.
-    jacobians
-        Shape (n, 2, 2), derivatives of its (y, x) with respect to those of
-        the patch.
-
-    Returns
-    -------
-    size : `int`
-        Odd number of pixels on a side.
-
-    Raises
-    ------
-    InputError
-        If the PSF is not square around a middle pixel or too large, or pixels
-        of the patch and of the visit image have nothing like the same size.
-    """
+    """Return the odd size of stamps that hold a PSF whichever way it turns."""
     try:
         box = psf.kernel_bbox
     except Exception as exc:
@@ -163,28 +142,7 @@ def _cell_centers(side: Interval, max_cells: int | None) -> np.ndarray:
 
 
 def _resample(kernel: np.ndarray, jacobian: np.ndarray, size: int) -> np.ndarray:
-    """Sample a PSF at the offsets that other pixels have from its middle.
-
-    Parameters
-    ----------
-    kernel
-        Shape (p, p), p odd.
-    jacobian
-        Shape (2, 2), derivatives of its (y, x) with respect to the others'.
-    size
-        Odd number of the other pixels on a side.
-
-    Returns
-    -------
-    resampled : `numpy.ndarray`
-        Shape (size, size), float64, sum 1; 0 beyond ``kernel``.
-
-    Raises
-    ------
-    InputError
-        If the kernel has no positive sum, or too much light in negative
-        pixels or in a single one.
-    """
+    """Sample a PSF at the offsets that other pixels have from its middle."""
     if np.sum(kernel, dtype=float) < _LEAST_NET_LIGHT * np.sum(np.abs(kernel), dtype=float):
         raise InputError("A PSF with more than a third as much light below zero as above cannot be used.")
     if np.max(kernel) > _MOST_IN_ONE_PIXEL * np.sum(kernel, dtype=float) > 0:

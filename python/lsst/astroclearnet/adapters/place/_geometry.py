@@ -15,9 +15,9 @@ __all__ = (
     "SkyMapGeometry",
     "TractGeometry",
     "box_region",
-    "choose_cell_shape",
     "crop_to_patch",
     "patch_slices",
+    "pixel_scale",
 )
 
 import math
@@ -27,7 +27,6 @@ from typing import Any, Literal
 import astropy.units as u
 import numpy as np
 import pydantic
-from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from lsst.images import YX, Box, SkyProjection, TractFrame
@@ -36,7 +35,7 @@ from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
 
 class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=True):
-    """Everything the restoration needs to know about one patch.
+    """Sky projection, boxes and cells of a patch.
 
     Attributes
     ----------
@@ -68,12 +67,7 @@ class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=Tru
     @property
     def pixel_scale(self) -> float:
         """Pixel scale at the centre of the patch in arcsec (`float`)."""
-        center = (self.bbox.x.center, self.bbox.y.center)
-        x = np.array([center[0], center[0] + 1.0, center[0]])
-        y = np.array([center[1], center[1], center[1] + 1.0])
-        sky = self.projection.pixel_to_sky(YX(y=y, x=x))
-        separation = sky[0].separation(sky[1:]).to_value(u.arcsec)
-        return float(np.sqrt(separation[0] * separation[1]))
+        return pixel_scale(self.projection, self.bbox)
 
 
 class TractGeometry(pydantic.BaseModel, frozen=True):
@@ -118,7 +112,7 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         )
 
     def projection(self, skymap: str) -> SkyProjection[TractFrame]:
-        """Return the sky projection of the tract.
+        """Return the gnomonic projection of the tract, north up, east left.
 
         Parameters
         ----------
@@ -128,7 +122,7 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         Returns
         -------
         projection : `lsst.images.SkyProjection`
-            A gnomonic projection with north up and east to the left.
+            Mapping from pixels of the tract to ICRS.
         """
         bbox = self.bbox
         wcs = WCS(naxis=2)
@@ -277,39 +271,6 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
 
 
-def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
-    """Return the shape of cells for a patch that has none of its own.
-
-    Parameters
-    ----------
-    bbox
-        Outer box of the patch.
-    cell_size
-        Side in pixels that cells are to have.
-
-    Returns
-    -------
-    cell_shape : `lsst.images.YX` [`int`]
-        Along each side the divisor of its length that is nearest to that, by
-        ratio.
-
-    Raises
-    ------
-    ValueError
-        If a side has no divisor between half and twice the size.
-    """
-    sides = []
-    for length in bbox.shape:
-        divisors = [n for n in range(-(-cell_size // 2), 2 * cell_size + 1) if length % n == 0]
-        if not divisors:
-            raise ValueError(
-                f"A patch of {bbox.shape.y}x{bbox.shape.x} pixels cannot be divided into cells of "
-                f"{cell_size} pixels: {length} has no divisor between half and twice that. Change cell_size."
-            )
-        sides.append(min(divisors, key=lambda n: abs(math.log(n / cell_size))))
-    return YX(y=sides[0], x=sides[1])
-
-
 def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice, slice]:
     """Return where a patch lies in an array with an even border around it.
 
@@ -347,19 +308,39 @@ def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
     cropped : `numpy.ndarray`
         A view of the middle, of the shape of the patch.
     """
-    rows, columns = patch_slices(array.shape, geometry)
-    return array[..., rows, columns]
+    return array[..., *patch_slices(array.shape, geometry)]
 
 
-def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
-    """Return the region of sky that the corners of a box span.
+def pixel_scale(projection: SkyProjection[Any], bbox: Box) -> float:
+    """Return the size of the pixels in the middle of a box.
 
     Parameters
     ----------
     projection
         Mapping from pixels to the sky.
     bbox
-        Box in the pixels of ``projection``; its outer pixel edges are used.
+        The box.
+
+    Returns
+    -------
+    scale : `float`
+        Square root of the area of the central pixel in arcsec.
+    """
+    y, x = bbox.y.center, bbox.x.center
+    sky = projection.pixel_to_sky(YX(y=np.array([y, y, y + 1.0]), x=np.array([x, x + 1.0, x])))
+    east, north = (offset.to_value(u.arcsec) for offset in sky[0].spherical_offsets_to(sky[1:]))
+    return math.sqrt(abs(east[0] * north[1] - east[1] * north[0]))
+
+
+def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
+    """Return the region of sky between the corners of a box.
+
+    Parameters
+    ----------
+    projection
+        Mapping from pixels to the sky.
+    bbox
+        The box, whose outer pixel edges are used.
 
     Returns
     -------
@@ -368,7 +349,7 @@ def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
     """
     x = np.array([bbox.x.min, bbox.x.max + 1, bbox.x.max + 1, bbox.x.min]) - 0.5
     y = np.array([bbox.y.min, bbox.y.min, bbox.y.max + 1, bbox.y.max + 1]) - 0.5
-    sky: SkyCoord = projection.pixel_to_sky(YX(y=y, x=x))
+    sky = projection.pixel_to_sky(YX(y=y, x=x))
     return ConvexPolygon(
         [
             UnitVector3d(LonLat.fromDegrees(float(ra), float(dec)))

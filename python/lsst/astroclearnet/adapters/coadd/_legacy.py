@@ -20,10 +20,9 @@ import numpy as np
 from lsst.images import Box, Image
 from lsst.images.cells import CellCoadd
 
+from ..place import LegacyPointSpreadFunction, PatchGeometry
 from ._cell_coadd import make_cell_coadd
 from ._coadd_arrays import DIRECT_ADVICE
-from ._legacy import WarpPointSpreadFunction
-from ._patch_geometry import PatchGeometry
 
 
 def direct_storage_class() -> str:
@@ -108,7 +107,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     if not exposure.hasPsf():
         raise ValueError(f"The direct coadd has no PSF: {DIRECT_ADVICE}")
     image, variance, planes = pixels_from_exposure(exposure, reference.bbox)
-    psf = WarpPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
+    psf = LegacyPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
     geometry = PatchGeometry(projection=reference.sky_projection, definition=reference.patch)
     grid = geometry.definition.cells
     kernels = np.array(

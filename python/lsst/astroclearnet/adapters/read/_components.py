@@ -6,14 +6,14 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Parts of a visit image, read without the others where possible."""
+"""Components of visit images, read without the pixels where possible."""
 
 from __future__ import annotations
 
-__all__ = ("ImageHandle", "VisitComponents", "read_components", "read_visit_image")
+__all__ = ("VisitComponents", "read_visit_psf")
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -21,44 +21,12 @@ import numpy as np
 from lsst.images import Box, VisitImage
 from lsst.images.serialization import ArchiveReadError
 
-from ._exposure_id import UnusableExposureError
-from ._legacy import visit_image_from_exposure
+from .._exposure_id import UnusableExposureError
+from ..place import VisitPsf
+from ._handles import VisitImageSource, read_components, read_visit_image
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
 
 _LOG = logging.getLogger(__name__)
-_DATASTORE_LOG = logging.getLogger("lsst.daf.butler.datastores.file_datastore.get")
-
-
-class ImageHandle(Protocol):
-    """Deferred handle of a visit image, of the Butler or in memory."""
-
-    @property
-    def dataId(self) -> Any:
-        """Data ID of the dataset."""
-
-    def get(
-        self,
-        *,
-        component: str | None = None,
-        parameters: dict[str, Any] | None = None,
-        storageClass: str | None = None,
-    ) -> Any:
-        """Read the dataset or a part of it.
-
-        Parameters
-        ----------
-        component
-            Name of a component; all of it by default.
-        parameters
-            Which part.
-        storageClass
-            As what to return it.
-
-        Returns
-        -------
-        dataset : `object`
-            What was read.
-        """
 
 
 class VisitComponents:
@@ -70,11 +38,10 @@ class VisitComponents:
     Parameters
     ----------
     source
-        A visit image of `lsst.images`, or a handle of one or of an afw
-        exposure.
+        The visit image.
     """
 
-    def __init__(self, source: VisitImage | ImageHandle) -> None:
+    def __init__(self, source: VisitImageSource) -> None:
         self._source = source
         self._whole = source if isinstance(source, VisitImage) else None
         self._name = "The visit image" if isinstance(source, VisitImage) else str(source.dataId)
@@ -163,79 +130,32 @@ class VisitComponents:
 
     def _read_whole(self) -> VisitImage:
         """Read the whole image, once."""
-        if self._whole is None:
-            self._whole = (
-                self._source if isinstance(self._source, VisitImage) else read_visit_image(self._source)
-            )
+        if self._whole is None and not isinstance(self._source, VisitImage):
+            self._whole = read_visit_image(self._source)
+        assert self._whole is not None
         return self._whole
 
 
-def read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -> dict[str, Any]:
-    """Read components of a visit image without the others.
-
-    Any error of the Butler is passed on: a dataset that is stored as an
-    ``ExposureF`` has no such components.  Nothing is read of it, and the
-    warning of the Butler that all of it had to be is not shown.
+def read_visit_psf(source: VisitImageSource) -> VisitPsf:
+    """Read footprint, PSF and blank-sky variance of a visit image.
 
     Parameters
     ----------
-    handle
-        Handle of the image.
-    *names
-        Names of the components.
-    bbox
-        Box to which planes of pixels are cut; all by default.
+    source
+        The visit image.
 
     Returns
     -------
-    components : `dict`
-        Components by name.
-    """
-    parameters: dict[str, Any] = {"components": list(names)}
-    if bbox is not None:
-        parameters["bbox"] = bbox
-    _DATASTORE_LOG.addFilter(_is_of_interest)
-    try:
-        return dict(handle.get(component="components", parameters=parameters))
-    finally:
-        _DATASTORE_LOG.removeFilter(_is_of_interest)
-
-
-def _is_of_interest(record: logging.LogRecord) -> bool:
-    """Tell a message from the warning of a component that is not stored."""
-    return not str(record.msg).startswith("Component %r was requested from dataset")
-
-
-def read_visit_image(handle: ImageHandle) -> VisitImage:
-    """Read a whole visit image of `lsst.images`, or an afw exposure as one.
-
-    Parameters
-    ----------
-    handle
-        Handle of the image.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        The image.
+    visit : `VisitPsf`
+        What was read.
 
     Raises
     ------
     UnusableExposureError
-        If it can be read as neither.
+        If the image cannot be read, has no PSF, no usable pixel or a unit
+        that is not calibrated.
     """
-    try:
-        content = handle.get()
-        return content if isinstance(content, VisitImage) else visit_image_from_exposure(content)
-    except (MemoryError, UnusableExposureError):
-        raise
-    except Exception as exc:
-        # A file may fail in any way of the library that reads it.
-        native = exc
-    try:
-        return visit_image_from_exposure(handle.get(storageClass="ExposureF"))
-    except MemoryError:
-        raise
-    except Exception as exc:
-        message = f"It can be read neither as a VisitImage ({native}) nor as an afw exposure ({exc})."
-        raise UnusableExposureError("unreadable", message) from native
+    components = VisitComponents(source)
+    parts = components.read("psf", "sky_projection", "bbox")
+    level, _ = components.sky_variance()
+    return VisitPsf(projection=parts["sky_projection"], bbox=parts["bbox"], psf=parts["psf"], level=level)

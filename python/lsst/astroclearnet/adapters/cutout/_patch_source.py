@@ -6,24 +6,24 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images as the exposures that the core reads in parts."""
+"""Visit images as the exposures that the core reads box by box."""
 
 from __future__ import annotations
 
-__all__ = ("PatchSource",)
+__all__ = ("PatchArrays", "PatchSource", "pad_to_common_size", "stack_patch_exposures")
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from lsst.images import Box
 
-from ..core import CellLayout, ExposureCut, ExposureStack, InputError, NoUsableDataError
-from ._patch_arrays import stack_patch_exposures
-from ._patch_exposure import PatchExposure
-from ._patch_geometry import PatchGeometry
-from ._visit_cutout import VisitCutout
+from ...core import CellLayout, ExposureCut, ExposureStack, InputError, NoUsableDataError, PixelPositions
+from ..place import PatchGeometry
+from ._visit_cutout import PatchExposure, VisitCutout
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,12 +43,8 @@ class PatchSource:
 
     Attributes
     ----------
-    cutouts
-        The exposures.
-    geometry
-        Geometry of the patch.
-    bbox
-        Box of the patch with its border.
+    cutouts, geometry, bbox
+        The parameters.
     problems
         Why exposures are missing in some parts of the patch, by their number.
     """
@@ -91,14 +87,12 @@ class PatchSource:
         )
 
     def box(self, rows: slice, columns: slice) -> Box:
-        """Return a region in tract pixels.
+        """Return rows and columns of the source in tract pixels.
 
         Parameters
         ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
+        rows, columns
+            The pixels, with a start and a stop.
 
         Returns
         -------
@@ -109,14 +103,12 @@ class PatchSource:
         return Box.factory[y + rows.start : y + rows.stop, x + columns.start : x + columns.stop]
 
     def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures may have pixels in a region.
+        """Return how many exposures may have pixels somewhere.
 
         Parameters
         ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
+        rows, columns
+            As of `box`.
 
         Returns
         -------
@@ -127,17 +119,15 @@ class PatchSource:
         return sum(cutout.touches(box) for cutout in self.cutouts)
 
     def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
-        """Return the exposures in a region.
+        """Return the exposures somewhere.
 
         An exposure whose PSF cannot be evaluated there is left out, which is
         logged and kept in ``problems``.
 
         Parameters
         ----------
-        rows
-            Rows of the region, with a start and a stop.
-        columns
-            Columns of the region, with a start and a stop.
+        rows, columns
+            As of `box`.
 
         Returns
         -------
@@ -147,32 +137,113 @@ class PatchSource:
         box = self.box(rows, columns)
         found: dict[int, PatchExposure] = {}
         for n, cutout in enumerate(self.cutouts):
-            exposure = cutout.on(box)
-            if exposure is None or not exposure.good.any():
-                continue
             try:
-                # Evaluated here, where a failure costs one exposure.
-                exposure.psfs  # noqa: B018
+                exposure = cutout.on(box)
             except InputError as exc:
                 if n not in self.problems:
                     _LOG.warning("Left %s out where its PSF fails: %s", cutout.identity, exc)
                 self.problems[n] = f"bad_psf: Left out where its PSF fails: {exc}"
                 continue
-            found[n] = exposure
+            if exposure is not None:
+                found[n] = exposure
         if not found:
             return None
         arrays = stack_patch_exposures(list(found.values()))
         try:
-            stack = ExposureStack.from_arrays(
-                arrays.images, arrays.variances, arrays.good, arrays.psfs, positions=arrays.positions
-            )
+            stack = ExposureStack.from_arrays(**vars(arrays))
         except NoUsableDataError:
             return None
+        starts = [(e.bbox.start, self.cutouts[n].bbox.start) for n, e in found.items()]
         return ExposureCut(
             exposures=torch.tensor(list(found)),
             stack=stack,
-            origins=tuple(
-                (e.bbox.y.start - e.cutout.bbox.y.start, e.bbox.x.start - e.cutout.bbox.x.start)
-                for e in found.values()
-            ),
+            origins=tuple((start.y - whole.y, start.x - whole.x) for start, whole in starts),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchArrays:
+    """Exposures as arguments of `lsst.astroclearnet.core.restore`.
+
+    Attributes
+    ----------
+    images
+        Shape (n, h, w), float32, nJy.
+    variances
+        Shape (n, h, w), float32, nJy^2.
+    good
+        Shape (n, h, w), bool.
+    psfs
+        Shape (n, n_cells_y, n_cells_x, P, P), float64.
+    positions
+        Where the pixels lie on the patch.
+    """
+
+    images: np.ndarray
+    variances: np.ndarray
+    good: np.ndarray
+    psfs: np.ndarray
+    positions: PixelPositions
+
+
+def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
+    """Stack exposures of different sizes.
+
+    The smaller ones are padded at the end of both axes with pixels that are
+    not usable and have no position.
+
+    Parameters
+    ----------
+    exposures
+        At least one exposure, all in the same box of the patch.
+
+    Returns
+    -------
+    arrays : `PatchArrays`
+        The stacked arrays.
+    """
+    # Two pixels are the least that has a gradient.
+    shape = tuple(max(2, *(e.bbox.shape[axis] for e in exposures)) for axis in (0, 1))
+    fills = {"image": 0, "variance": 1, "good": False, "y": np.nan, "x": np.nan, "area": 0}
+    stacked = {
+        name: np.full((len(exposures), *shape), fill, dtype=getattr(exposures[0], name).dtype)
+        for name, fill in fills.items()
+    }
+    for n, exposure in enumerate(exposures):
+        height, width = exposure.bbox.shape
+        for name, array in stacked.items():
+            array[n, :height, :width] = getattr(exposure, name)
+    patch_height, patch_width = exposures[0].box.shape
+    return PatchArrays(
+        images=stacked["image"],
+        variances=stacked["variance"],
+        good=stacked["good"],
+        psfs=pad_to_common_size([e.psfs for e in exposures]),
+        positions=PixelPositions.from_arrays(
+            (patch_height, patch_width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
+        ),
+    )
+
+
+def pad_to_common_size(psfs: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack PSFs, padding them to a common size.
+
+    Parameters
+    ----------
+    psfs
+        Shape (..., P, P) each, P odd; NaN where there is none.
+
+    Returns
+    -------
+    stacked : `numpy.ndarray`
+        Shape (n, ..., P, P), of the largest P.
+    """
+    size = max(stamps.shape[-1] for stamps in psfs)
+    padded = []
+    for stamps in psfs:
+        pad = (size - stamps.shape[-1]) // 2
+        larger = np.pad(stamps, [(0, 0)] * (stamps.ndim - 2) + [(pad, pad)] * 2)
+        # The padding of a cell without a PSF must not make it look like one.
+        larger[~np.isfinite(stamps).all(axis=(-1, -2))] = np.nan
+        padded.append(larger)
+    return np.stack(padded)

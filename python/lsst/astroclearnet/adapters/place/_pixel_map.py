@@ -222,7 +222,8 @@ class PixelMap:
         """
         rows, columns = self._axes()
         if self._splines is None:
-            return np.abs(np.linalg.det(self.jacobian(y=rows[:, None], x=columns)))
+            (yy, yx), (xy, xx) = np.moveaxis(self.jacobian(y=rows[:, None], x=columns), (-2, -1), (0, 1))
+            return np.abs(yy * xx - yx * xy)
         # On a grid splines are far faster than at points.
         y, x = self._splines.y, self._splines.x
         area = y(rows, columns, dx=1) * x(rows, columns, dy=1)

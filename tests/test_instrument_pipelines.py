@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters.place._legacy import _choose_cell_shape
+from lsst.astroclearnet.adapters.place import choose_cell_shape
 from lsst.astroclearnet.core import linear_noise
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.daf.butler import DatasetType
@@ -358,7 +358,7 @@ def test_cells_of_patches_without_cells(camera: str, size: int) -> None:
     """
     (name, *_) = (case.name for case in CASES if case.name.startswith(camera))
     cell_size = config_of(name).cell_size
-    shape = _choose_cell_shape(Box.from_shape((4200, size)), cell_size)
+    shape = choose_cell_shape(Box.from_shape((4200, size)), cell_size)
     assert tuple(shape) == (cell_size, cell_size)
     # Outer boxes begin 100 pixels before a multiple of 4000.
     assert 4000 % cell_size == 100 % cell_size == 0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry, box_region
-from lsst.astroclearnet.adapters.place._legacy import _choose_cell_shape
+from lsst.astroclearnet.adapters.place import choose_cell_shape
 from lsst.astroclearnet.tests import make_patch_geometry
 from lsst.images import Box
 
@@ -114,10 +114,10 @@ def test_tract_refuses_senseless_sizes() -> None:
 def test_cells_of_a_patch_without_cells(shape: tuple[int, int], size: int, expected: tuple[int, int]) -> None:
     """If it fails, patches of most sky maps cannot be restored."""
     box = Box.factory[-30 : shape[0] - 30, 12 : shape[1] + 12]
-    assert tuple(_choose_cell_shape(box, size)) == expected
+    assert tuple(choose_cell_shape(box, size)) == expected
 
 
 def test_cells_that_fit_nowhere() -> None:
     """If it fails, a patch has one cell, or one for each pixel."""
     with pytest.raises(ValueError, match="4157x4200 pixels cannot be divided into cells of 100"):
-        _choose_cell_shape(Box.from_shape((4157, 4200)), 100)
+        choose_cell_shape(Box.from_shape((4157, 4200)), 100)

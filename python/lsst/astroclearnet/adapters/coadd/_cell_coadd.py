@@ -47,11 +47,6 @@ def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
         Shape (H, W), bool, covering the box of the grid.
     grid
         The cells.
-
-    Returns
-    -------
-    missing : `frozenset` [`lsst.images.cells.CellIJ`]
-        Indices of empty cells.
     """
     size, shape = grid.grid_size, grid.cell_shape
     empty = ~valid.reshape(size.i, shape.y, size.j, shape.x).any(axis=(1, 3))
@@ -70,7 +65,7 @@ def make_cell_coadd(
     noise_realizations: np.ndarray | None = None,
     mask_fractions: Mapping[str, np.ndarray] | None = None,
 ) -> CellCoadd:
-    """Assemble a coadd of a whole patch.
+    """Assemble the coadd of a whole patch.
 
     Parameters
     ----------
@@ -93,11 +88,6 @@ def make_cell_coadd(
         Shape (k, H, W), nJy.
     mask_fractions
         Fractions of shape (H, W) by name.
-
-    Returns
-    -------
-    coadd : `lsst.images.cells.CellCoadd`
-        The coadd.
     """
     grid = geometry.definition.cells
     bbox = geometry.bbox

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the exposures say of each pixel and each cell of a coadd."""
+"""Sums over the exposures of each pixel and cell of a coadd."""
 
 from __future__ import annotations
 
@@ -36,19 +36,11 @@ _PSF_CELLS = 3
 
 @dataclasses.dataclass(frozen=True)
 class _Contributions:
-    """What each exposure gives to each cell, of shape (n, cells_y, cells_x).
+    """Contribution of each exposure to each cell.
 
-    Attributes
-    ----------
-    information
-        Fisher information about the flux of a faint point source, in
-        1 / nJy^2.
-    overlap
-        Share of the pixels that the exposure covers.
-    unmasked
-        Share of the pixels in which it is used.
-    center
-        Whether it covers the middle.
+    Arrays of shape (n, cells_y, cells_x): Fisher information about the flux of
+    a faint point source in 1 / nJy^2, shares of the pixels that are covered
+    and used, and whether the middle is covered.
     """
 
     information: np.ndarray
@@ -61,8 +53,7 @@ class PatchSummary:
     """Sums over the exposures of a patch, in its outer box.
 
     It takes the maps of the restoration, as an
-    `lsst.astroclearnet.core.ExposureMaps`, and keeps what the coadd and its
-    metrics need of them.
+    `lsst.astroclearnet.core.ExposureMaps`.
 
     Parameters
     ----------
@@ -79,7 +70,7 @@ class PatchSummary:
         Shape (H, W), int16, those with a mask plane to be propagated, by the
         name of the plane.
     contributions
-        What each exposure gives to each cell.
+        Contribution of each exposure to each cell.
     num_used
         Shape (n,), int64, pixels of the patch in which each is used.
     num_rejected
@@ -104,7 +95,7 @@ class PatchSummary:
         )
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
-        """Take the pixels that a tile owns.
+        """Add the pixels that a tile owns.
 
         Parameters
         ----------
@@ -113,8 +104,7 @@ class PatchSummary:
         exposures
             Shape (m,), int64, which exposures are used in the tile.
         weights
-            Shape (m, h, w), float32, inverse variances given to them, 0
-            where one was not used.
+            Shape (m, h, w), float32, inverse variances; 0 where not used.
         rejected
             Shape (m, h, w), bool, pixels that are rejected.
         """
@@ -187,19 +177,14 @@ class PatchSummary:
     def make_provenance(self, missing: frozenset[CellIJ] = frozenset()) -> CoaddProvenance:
         """Record which exposures made each cell, and with what weight.
 
+        The weight is the share of an exposure in the Fisher information about
+        the flux of a point source limited by the noise of the sky
+        (`lsst.astroclearnet.core.point_source_information`).
+
         Parameters
         ----------
         missing
             Cells without data, which get no rows.
-
-        Returns
-        -------
-        provenance : `lsst.images.cells.CoaddProvenance`
-            Inputs, and contributions to each cell.  The weight of an exposure
-            is its share of the Fisher information about the flux of a point
-            source limited by the noise of the sky, from
-            `lsst.astroclearnet.core.point_source_information`: 0 where it has
-            no usable pixel, and of sum 1 over the exposures of a cell.
         """
         cutouts, contributions = self._source.cutouts, self.contributions
         inputs = CoaddProvenance.make_empty_input_table(len(cutouts))
@@ -232,7 +217,7 @@ class PatchSummary:
 
 
 def require_recordable(identity: ExposureId) -> None:
-    """Refuse an exposure whose numbers the provenance of a coadd cannot hold.
+    """Refuse an exposure whose IDs the provenance of a coadd cannot hold.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images as the exposures that the core reads box by box."""
+"""The exposures of a patch, read tile by tile."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class PatchSource:
     geometry
         Geometry of the patch.
     bbox
-        Box of the patch with its border, in tract pixels, whose pixels are
-        those of the source.
+        Box of the patch with its border, in tract pixels: the pixels of the
+        source.
 
     Attributes
     ----------
     cutouts, geometry, bbox
         The parameters.
     problems
-        Why exposures are missing in some parts of the patch, by their number.
+        Why exposures are missing in parts of the patch, by their number.
     """
 
     def __init__(self, cutouts: Sequence[VisitCutout], geometry: PatchGeometry, bbox: Box) -> None:
@@ -87,39 +87,29 @@ class PatchSource:
         )
 
     def box(self, rows: slice, columns: slice) -> Box:
-        """Return rows and columns of the source in tract pixels.
+        """Return rows and columns of the source as a box in tract pixels.
 
         Parameters
         ----------
         rows, columns
             The pixels, with a start and a stop.
-
-        Returns
-        -------
-        box : `lsst.images.Box`
-            The same pixels.
         """
         y, x = self.bbox.y.start, self.bbox.x.start
         return Box.factory[y + rows.start : y + rows.stop, x + columns.start : x + columns.stop]
 
     def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures may have pixels somewhere.
+        """Return how many exposures may have pixels in a box.
 
         Parameters
         ----------
         rows, columns
             As of `box`.
-
-        Returns
-        -------
-        number : `int`
-            Those whose boxes overlap it.
         """
         box = self.box(rows, columns)
         return sum(cutout.touches(box) for cutout in self.cutouts)
 
     def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
-        """Return the exposures somewhere.
+        """Return the exposures with a usable pixel in a box, or `None`.
 
         An exposure whose PSF cannot be evaluated there is left out, which is
         logged and kept in ``problems``.
@@ -128,11 +118,6 @@ class PatchSource:
         ----------
         rows, columns
             As of `box`.
-
-        Returns
-        -------
-        cut : `lsst.astroclearnet.core.ExposureCut` or `None`
-            The exposures with a usable pixel there; `None` if none has.
         """
         box = self.box(rows, columns)
         found: dict[int, PatchExposure] = {}
@@ -176,7 +161,7 @@ class PatchArrays:
     psfs
         Shape (n, n_cells_y, n_cells_x, P, P), float64.
     positions
-        Where the pixels lie on the patch.
+        Positions of the pixels on the patch.
     """
 
     images: np.ndarray
@@ -187,20 +172,12 @@ class PatchArrays:
 
 
 def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
-    """Stack exposures of different sizes.
-
-    The smaller ones are padded at the end of both axes with pixels that are
-    not usable and have no position.
+    """Stack exposures, padded at the end of both axes with unusable pixels.
 
     Parameters
     ----------
     exposures
         At least one exposure, all in the same box of the patch.
-
-    Returns
-    -------
-    arrays : `PatchArrays`
-        The stacked arrays.
     """
     # Two pixels are the least that has a gradient.
     shape = tuple(max(2, *(e.bbox.shape[axis] for e in exposures)) for axis in (0, 1))
@@ -226,17 +203,12 @@ def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
 
 
 def pad_to_common_size(psfs: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack PSFs, padding them to a common size.
+    """Stack PSFs as shape (n, ..., P, P), padded to the largest P.
 
     Parameters
     ----------
     psfs
         Shape (..., P, P) each, P odd; NaN where there is none.
-
-    Returns
-    -------
-    stacked : `numpy.ndarray`
-        Shape (n, ..., P, P), of the largest P.
     """
     size = max(stamps.shape[-1] for stamps in psfs)
     padded = []

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The part of a visit image on a patch, to be cut to any box of the patch."""
+"""The cut-out of a visit image on a patch."""
 
 from __future__ import annotations
 
@@ -51,27 +51,24 @@ class _Location:
 
 @dataclasses.dataclass(frozen=True)
 class PatchExposure:
-    """The pixels of a visit image that lie in a box of a patch.
-
-    They are the visit image's own; rows and columns on the patch are counted
-    from the first of the box.
+    """The pixels of a visit image in a box of a patch.
 
     Attributes
     ----------
     box
         The box, in tract pixels.
     bbox
-        The pixels of the visit image that the arrays of shape (h, w) hold:
-        the smallest box around those whose centres are in the box.
+        Box of the arrays of shape (h, w), in pixels of the visit image: the
+        smallest around the pixels whose centres are in ``box``.
     image
         Shape (h, w), float32, nJy; 0 where not ``good``.
     variance
         Shape (h, w), float32, nJy^2; 1 where not ``good``.
     good
-        Shape (h, w), bool, usable pixels, all of which are in the box.
+        Shape (h, w), bool, usable pixels in ``box``.
     y, x
-        Shape (h, w), float64, row and column of each pixel centre in the box;
-        NaN where it is not in the box.
+        Shape (h, w), float64, row and column of each pixel centre, counted
+        from the first of ``box``; NaN outside.
     area
         Shape (h, w), float32, area of each pixel in pixels of the patch.
     psfs
@@ -91,11 +88,10 @@ class PatchExposure:
 
 @dataclasses.dataclass(frozen=True)
 class VisitCutout:
-    """The part of a visit image that overlaps a patch, on its own pixels.
+    """The overlap of a visit image with a patch, on its own pixels.
 
-    It is small enough to be kept for every exposure of a patch: positions and
-    PSFs, which take most memory, are made for a box of the patch when that is
-    asked for.
+    It is small enough to be kept for every exposure; positions and PSFs, which
+    take most memory, are computed for a box of the patch at a time.
 
     Attributes
     ----------
@@ -108,7 +104,7 @@ class VisitCutout:
     variance
         Shape (h, w), float32, nJy^2.
     bits
-        Shape (h, w), uint16, what is known of each pixel.
+        Shape (h, w), uint16, flags of each pixel.
     planes
         Names of the mask planes to be propagated, in the order of their bits.
     from_patch
@@ -118,17 +114,16 @@ class VisitCutout:
     psf
         PSF of the visit image.
     polygon
-        Part of the patch that the visit image covers, in tract pixels.
+        Overlap with the patch, in tract pixels.
     mean_psf
         Shape (P, P), float64, mean PSF over the patch, on its pixels.
     level
-        Variance of the light in a pixel of the patch: the median, in nJy^2.
+        Median variance of the light in a pixel of the patch, in nJy^2.
     usable_fraction
-        Area of the usable pixels within the outer box of the patch over the
-        area of that box.
+        Area of the usable pixels over that of the outer box of the patch.
     num_not_finite
-        Pixels on the patch that no mask plane excluded and whose value or
-        variance is not usable.
+        Pixels on the patch without a finite value and a positive variance
+        that no mask plane excluded.
     """
 
     identity: ExposureId
@@ -160,37 +155,29 @@ class VisitCutout:
         sky_correction: Image | BaseField | None = None,
         scratch: Scratch | None = None,
     ) -> VisitCutout:
-        """Take what a patch needs of a visit image.
+        """Cut the pixels that a patch needs out of a visit image.
 
         Parameters
         ----------
         visit_image
-            The visit image, or the part of it that overlaps the patch.
+            The visit image, or its overlap with the patch.
         geometry
             Geometry of the patch.
         identity
-            Which visit image it is, where its data ID is known.
+            Which visit image, if its data ID is known.
         bbox
-            Box to fill, in tract pixels: the outer box of the patch, which is
-            the default, or that with an even border.
+            Box to fill, in tract pixels: the outer box of the patch, by
+            default, or that with an even border.
         pixel_map
-            Map from that box to the visit image, where it is known already.
+            Map from that box to the visit image, if already known.
         mask_table
-            Treatment of the mask planes; by default that of
-            `DEFAULT_MASK_TREATMENTS`.
+            Treatment of the mask planes; `DEFAULT_MASK_TREATMENTS` by default.
         restore_background
-            Whether to add the background that was subtracted from the visit
-            image.
+            Whether to add the background that was subtracted.
         sky_correction
-            What to subtract from the visit image, in a unit like that of its
-            pixels; at least over the part that overlaps the patch.
+            What to subtract, at least over the overlap with the patch.
         scratch
             Where to keep the pixels; in memory by default.
-
-        Returns
-        -------
-        cutout : `VisitCutout`
-            The pixels on the patch.
 
         Raises
         ------
@@ -265,7 +252,7 @@ class VisitCutout:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the pixels are in memory, and not in files (`bool`)."""
+        """Whether the pixels are in memory, not in files (`bool`)."""
         return not isinstance(self.image, np.memmap)
 
     @property
@@ -274,32 +261,22 @@ class VisitCutout:
         return (self.bits & _GOOD) > 0
 
     def touches(self, box: Box) -> bool:
-        """Tell whether pixels may lie in a box of the patch.
+        """Return False if certainly no pixel is in a box of the patch.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
-
-        Returns
-        -------
-        touches : `bool`
-            False if certainly none does.
+            A box in the bordered patch, in tract pixels.
         """
         return self._overlap(box) is not None
 
     def on(self, box: Box) -> PatchExposure | None:
-        """Cut the exposure to a box of the patch.
+        """Return the pixels with centres in a box; `None` if none is usable.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
-
-        Returns
-        -------
-        exposure : `PatchExposure` or `None`
-            Pixels whose centres lie there; `None` if none of them is usable.
+            A box in the bordered patch, in tract pixels.
 
         Raises
         ------
@@ -327,22 +304,21 @@ class VisitCutout:
         )
 
     def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
-        """Return PSFs in a box of the patch.
+        """Return PSFs in the middles of equal cells of a box.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
+            A box in the bordered patch, in tract pixels.
         max_cells
-            Largest number of cells along each side, if their size is not to
-            be about 50 pixels.
+            Largest number of cells along each side; by default they have
+            sides of about 50 pixels.
 
         Returns
         -------
         psfs : `numpy.ndarray`
-            Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, PSFs on pixels
-            of the patch in the middles of cells of equal size; NaN where the
-            visit image has no position.
+            Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, on pixels of
+            the patch; NaN where the visit image has no position.
 
         Raises
         ------
@@ -352,18 +328,15 @@ class VisitCutout:
         return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
 
     def planes_on(self, box: Box) -> dict[str, np.ndarray]:
-        """Return what is known of the nearest pixel in a box of the patch.
+        """Return planes of the nearest pixel in a box, shape (H, W), bool.
+
+        They are ``covered``, where there is one, ``usable``, and the mask
+        planes to be propagated, by name.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
-
-        Returns
-        -------
-        planes : `dict` [`str`, `numpy.ndarray`]
-            Shape (H, W), bool: ``covered``, where there is one; ``usable``,
-            where it is usable; and the mask planes to be propagated, by name.
+            A box in the bordered patch, in tract pixels.
         """
         bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
         Scratch.forget(self.bits)

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What part of the sky a visit image sees, and its PSF and noise there."""
+"""Footprint of a visit image on the sky, and its PSF and noise there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ differences take."""
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """The part of a region of sky that a visit image covers.
+    """The overlap of a visit image with a region of sky.
 
     Attributes
     ----------
@@ -72,37 +72,27 @@ class VisitFootprint:
 
     @property
     def pixel_scale(self) -> float:
-        """Size of the pixel in the middle in arcsec (`float`)."""
+        """Size of the central pixel in arcsec (`float`)."""
         return pixel_scale(self.projection, self.bbox)
 
     def outline(self, projection: SkyProjection[Any]) -> Polygon:
-        """Return the outer pixel edges on the pixels of another projection.
+        """Return the outer pixel edges in pixels of another projection.
 
         Parameters
         ----------
         projection
             Mapping from the other pixels to the sky.
-
-        Returns
-        -------
-        outline : `lsst.images.Polygon`
-            Four corners.
         """
         edge = self.bbox.to_polygon()
         return _polygon(projection, self.projection.pixel_to_sky(x=edge.x_vertices, y=edge.y_vertices))
 
     def overlap(self, region: ConvexPolygon | None) -> Overlap | None:
-        """Return which part of a region of sky the image covers.
+        """Return the overlap with a region of sky, or `None`.
 
         Parameters
         ----------
         region
-            The region; `None` stands for the footprint of the image.
-
-        Returns
-        -------
-        overlap : `Overlap` or `None`
-            The part; `None` if there is none.
+            The region; `None` stands for the footprint itself.
         """
         if region is None:
             return Overlap(y=self.bbox.y.center, x=self.bbox.x.center, fraction=1.0, bbox=self.bbox)
@@ -131,7 +121,7 @@ class VisitFootprint:
         )
 
     def psf_stamp(self, psf: PointSpreadFunction, *, y: float, x: float, pixel_scale: float) -> np.ndarray:
-        """Return a PSF on square pixels of some size with north up.
+        """Return a PSF on square pixels with north up, shape (P, P), P odd.
 
         Parameters
         ----------
@@ -140,12 +130,7 @@ class VisitFootprint:
         y, x
             Row and column in pixels of the visit image.
         pixel_scale
-            Size of the pixels in arcsec.
-
-        Returns
-        -------
-        stamp : `numpy.ndarray`
-            Shape (P, P), P odd, sum 1.
+            Size of the square pixels in arcsec.
 
         Raises
         ------
@@ -161,7 +146,7 @@ class VisitFootprint:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
 
     def resize_variance(self, variance: float, pixel_scale: float) -> float:
-        """Return the variance that pixels of another size would have.
+        """Return a variance of white noise in pixels of another size.
 
         Parameters
         ----------
@@ -169,11 +154,6 @@ class VisitFootprint:
             Variance of the image's own pixels.
         pixel_scale
             Size of the other pixels in arcsec.
-
-        Returns
-        -------
-        variance : `float`
-            That of white noise of the same power per area.
         """
         return variance * (pixel_scale / self.pixel_scale) ** 2
 
@@ -199,42 +179,11 @@ class VisitPsf(VisitFootprint):
     psf
         Its PSF, on its own pixels.
     level
-        Variance of the blank sky: the median of the variance plane over the
-        usable pixels, in nJy^2.
+        Variance of the blank sky: the median over the usable pixels, in nJy^2.
     """
 
     psf: PointSpreadFunction
     level: float
-
-    def stamp(self, *, y: float, x: float, pixel_scale: float) -> np.ndarray:
-        """Return its PSF, as of `psf_stamp`.
-
-        Parameters
-        ----------
-        y, x, pixel_scale
-            As of `psf_stamp`.
-
-        Returns
-        -------
-        stamp : `numpy.ndarray`
-            Shape (P, P), P odd, sum 1.
-        """
-        return self.psf_stamp(self.psf, y=y, x=x, pixel_scale=pixel_scale)
-
-    def level_at(self, pixel_scale: float) -> float:
-        """Return the variance of the blank sky in pixels of another size.
-
-        Parameters
-        ----------
-        pixel_scale
-            Size of the pixels in arcsec.
-
-        Returns
-        -------
-        level : `float`
-            Variance in nJy^2.
-        """
-        return self.resize_variance(self.level, pixel_scale)
 
 
 def _local_grid(ra_deg: float, dec_deg: float, pixel_scale: float) -> tuple[SkyProjection[TractFrame], Box]:

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Geometry of a patch: where its pixels are on the sky, and its cells."""
+"""Geometry of patches: sky projection, boxes and cells."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = (
     "SkyMapGeometry",
     "TractGeometry",
     "box_region",
+    "choose_cell_shape",
     "crop_to_patch",
     "patch_slices",
     "pixel_scale",
@@ -42,8 +43,8 @@ class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=Tru
     projection
         Mapping from patch pixels (tract coordinates) to ICRS.
     definition
-        Identifiers, inner bounding box and cell grid; the outer bounding box
-        of the patch is the box of its cell grid.
+        Identifiers, inner bounding box and cell grid, whose box is the outer
+        bounding box of the patch.
     """
 
     projection: SkyProjection[TractFrame]
@@ -86,8 +87,7 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
     patch_cells
         Number of cells along y and x in the inner region of a patch.
     border_cells
-        Number of cells by which a patch extends beyond its inner region on
-        each side, shared with its neighbours.
+        Number of cells on each side that a patch shares with its neighbours.
     num_patches
         Number of patches along y and x.
     """
@@ -118,11 +118,6 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         ----------
         skymap
             Name of the sky map, recorded in the pixel frame.
-
-        Returns
-        -------
-        projection : `lsst.images.SkyProjection`
-            Mapping from pixels of the tract to ICRS.
         """
         bbox = self.bbox
         wcs = WCS(naxis=2)
@@ -136,17 +131,12 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         return SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=bbox)
 
     def patch(self, patch: int) -> PatchDefinition:
-        """Return the definition of one patch.
+        """Return index, inner box and cell grid of a patch.
 
         Parameters
         ----------
         patch
             Patch ID, ``y_index * num_patches[1] + x_index``.
-
-        Returns
-        -------
-        definition : `lsst.images.PatchDefinition`
-            Index, inner box and cell grid of the patch.
 
         Raises
         ------
@@ -173,10 +163,9 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
 
 
 class SkyMapGeometry(pydantic.BaseModel, frozen=True):
-    """A self-describing sky map: tracts of patches of cells.
+    """Tracts of patches of cells, readable without the full stack.
 
-    It is stored as a plain dictionary (storage class ``StructuredDataDict``)
-    and so needs no code of the full stack to be read.
+    It is stored as a plain dictionary (``StructuredDataDict``).
 
     Attributes
     ----------
@@ -185,7 +174,7 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
     skymap
         Name of the sky map.
     tracts
-        The tracts of the map.
+        Its tracts.
     """
 
     format: Literal["astroclearnet.skymap_geometry.v1"] = "astroclearnet.skymap_geometry.v1"
@@ -201,27 +190,16 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         content
             The dictionary, as made by `to_dict`.
 
-        Returns
-        -------
-        geometry : `SkyMapGeometry`
-            The checked geometry.
-
         Raises
         ------
         ValueError
-            If a key is missing or has a bad value (a
-            ``pydantic.ValidationError`` that names it).
+            If a key is missing or has a bad value, which a
+            ``pydantic.ValidationError`` names.
         """
         return cls.model_validate(dict(content))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dictionary of plain Python values.
-
-        Returns
-        -------
-        content : `dict`
-            What `from_dict` reads.
-        """
+        """Return a dictionary of plain Python values for `from_dict`."""
         return self.model_dump(mode="json")
 
     def tract(self, tract: int) -> TractGeometry:
@@ -231,11 +209,6 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         ----------
         tract
             Tract ID.
-
-        Returns
-        -------
-        geometry : `TractGeometry`
-            The tract.
 
         Raises
         ------
@@ -248,19 +221,12 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         raise LookupError(f"Sky map {self.skymap!r} has no tract {tract}.")
 
     def patch(self, tract: int, patch: int) -> PatchGeometry:
-        """Return one patch.
+        """Return the geometry of one patch.
 
         Parameters
         ----------
-        tract
-            Tract ID.
-        patch
-            Patch ID.
-
-        Returns
-        -------
-        geometry : `PatchGeometry`
-            Projection and definition of the patch.
+        tract, patch
+            Tract ID and patch ID.
 
         Raises
         ------
@@ -271,8 +237,35 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         return PatchGeometry(projection=geometry.projection(self.skymap), definition=geometry.patch(patch))
 
 
+def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
+    """Return along each side the divisor of its length nearest to a size.
+
+    Parameters
+    ----------
+    bbox
+        Outer box of the patch.
+    cell_size
+        Side in pixels that cells are to have.
+
+    Raises
+    ------
+    ValueError
+        If a side has no divisor between half and twice the size.
+    """
+    sides = []
+    for length in bbox.shape:
+        divisors = [n for n in range(-(-cell_size // 2), 2 * cell_size + 1) if length % n == 0]
+        if not divisors:
+            raise ValueError(
+                f"A patch of {bbox.shape.y}x{bbox.shape.x} pixels cannot be divided into cells of "
+                f"{cell_size} pixels: {length} has no divisor between half and twice that. Change cell_size."
+            )
+        sides.append(min(divisors, key=lambda n: abs(math.log(n / cell_size))))
+    return YX(y=sides[0], x=sides[1])
+
+
 def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice, slice]:
-    """Return where a patch lies in an array with an even border around it.
+    """Return rows and columns of a patch in an array with an even border.
 
     Parameters
     ----------
@@ -280,11 +273,6 @@ def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice
         Shape of the array, (..., H, W).
     geometry
         Geometry of the patch.
-
-    Returns
-    -------
-    rows, columns : `slice`
-        Rows and columns of the outer box of the patch.
     """
     rows, columns = (
         slice((full - part) // 2, (full - part) // 2 + part)
@@ -294,7 +282,7 @@ def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice
 
 
 def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
-    """Cut the outer box of a patch out of an array with an even border.
+    """Return a view of a patch in an array with an even border.
 
     Parameters
     ----------
@@ -302,17 +290,12 @@ def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
         Shape (..., H, W).
     geometry
         Geometry of the patch.
-
-    Returns
-    -------
-    cropped : `numpy.ndarray`
-        A view of the middle, of the shape of the patch.
     """
     return array[..., *patch_slices(array.shape, geometry)]
 
 
 def pixel_scale(projection: SkyProjection[Any], bbox: Box) -> float:
-    """Return the size of the pixels in the middle of a box.
+    """Return the size in arcsec of the pixel in the middle of a box.
 
     Parameters
     ----------
@@ -320,11 +303,6 @@ def pixel_scale(projection: SkyProjection[Any], bbox: Box) -> float:
         Mapping from pixels to the sky.
     bbox
         The box.
-
-    Returns
-    -------
-    scale : `float`
-        Square root of the area of the central pixel in arcsec.
     """
     y, x = bbox.y.center, bbox.x.center
     sky = projection.pixel_to_sky(YX(y=np.array([y, y, y + 1.0]), x=np.array([x, x + 1.0, x])))

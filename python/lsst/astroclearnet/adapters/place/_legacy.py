@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__ = ("LegacyPointSpreadFunction", "patch_geometry_from_skymap")
 
-import math
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +21,7 @@ from lsst.images import YX, Box, Image, SkyProjection, TractFrame
 from lsst.images.cells import CellGrid, PatchDefinition
 from lsst.images.psfs import PointSpreadFunction
 
-from ._geometry import PatchGeometry
+from ._geometry import PatchGeometry, choose_cell_shape
 
 
 def patch_geometry_from_skymap(
@@ -30,8 +29,8 @@ def patch_geometry_from_skymap(
 ) -> PatchGeometry:
     """Take the geometry of a patch from a sky map of the full stack.
 
-    A patch whose tract builder knows cells keeps them, without the border of
-    cells that the outer box adds.  Any other patch is cut into cells.
+    A patch whose tract builder defines cells keeps them, without the border
+    that the outer box adds.
 
     Parameters
     ----------
@@ -39,24 +38,16 @@ def patch_geometry_from_skymap(
         A ``lsst.skymap.BaseSkyMap``.
     name
         Name of the sky map.
-    tract
-        Tract ID.
-    patch
-        Sequential patch ID.
+    tract, patch
+        Tract ID and sequential patch ID.
     cell_size
-        Side in pixels of the cells of a patch without cells, if that divides
-        its outer box; otherwise the nearest size that does.
-
-    Returns
-    -------
-    geometry : `PatchGeometry`
-        The geometry in the types of `lsst.images`.
+        Side in pixels of the cells of a patch without cells; the nearest size
+        that divides its outer box is taken.
 
     Raises
     ------
     ValueError
-        If no size between half and twice that divides the outer box of a
-        patch without cells.
+        If no size between half and twice that divides the outer box.
     """
     tract_info = skymap[tract]
     patch_info = tract_info[patch]
@@ -66,7 +57,7 @@ def patch_geometry_from_skymap(
         cell_shape = YX(y=inner_size.y, x=inner_size.x)
         outer = outer.padded(-patch_info.getCellBorder())
     else:
-        cell_shape = _choose_cell_shape(outer, cell_size)
+        cell_shape = choose_cell_shape(outer, cell_size)
     frame = TractFrame(skymap=name, tract=tract, bbox=Box.from_legacy(tract_info.getBBox()))
     index = patch_info.getIndex()
     return PatchGeometry(
@@ -80,25 +71,11 @@ def patch_geometry_from_skymap(
     )
 
 
-def _choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
-    """Return along each side the divisor of its length nearest to a size."""
-    sides = []
-    for length in bbox.shape:
-        divisors = [n for n in range(-(-cell_size // 2), 2 * cell_size + 1) if length % n == 0]
-        if not divisors:
-            raise ValueError(
-                f"A patch of {bbox.shape.y}x{bbox.shape.x} pixels cannot be divided into cells of "
-                f"{cell_size} pixels: {length} has no divisor between half and twice that. Change cell_size."
-            )
-        sides.append(min(divisors, key=lambda n: abs(math.log(n / cell_size))))
-    return YX(y=sides[0], x=sides[1])
-
-
 class LegacyPointSpreadFunction(PointSpreadFunction):
-    """PSF of a warp or coadd, known only where that has inputs.
+    """PSF of a warp or coadd of the full stack, for all of its box.
 
-    Elsewhere it is that at the average position.  Every kernel has the box of
-    the one there, with a margin for the others.
+    Where it has no inputs the PSF is that at the average position.  Every
+    kernel has the box of that one, with a margin.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""From the pixels of one image to those of another, through the sky."""
+"""Maps from the pixels of one image to those of another, through the sky."""
 
 from __future__ import annotations
 
@@ -92,12 +92,11 @@ def _place_nodes(start: int, stop: int, spacing: float) -> np.ndarray:
 class PixelMap:
     """Positions of the pixels of a box on another image's grid.
 
-    The composition of two sky projections costs far more than a spline, and
-    is smooth: bicubic splines interpolate it between the nodes of a grid,
-    refined until the error midway between nodes, where it is largest, is
-    below a third of a thousandth of a pixel.  A map without a value somewhere
-    in the box, as beyond the horizon of a gnomonic projection, is evaluated
-    pixel by pixel.  A position that does not exist is NaN.
+    The composition of two sky projections is slow and smooth: bicubic splines
+    interpolate it on a grid that is refined until the error midway between
+    the nodes, where it is largest, is below 1/3000 pixel.  A map without a
+    value somewhere in the box, as beyond the horizon of a gnomonic projection,
+    is evaluated pixel by pixel.  A position that does not exist is NaN.
 
     Attributes
     ----------
@@ -121,45 +120,31 @@ class PixelMap:
             Box in pixels of the source.
         target
             Projection of the other image.
-
-        Returns
-        -------
-        pixel_map : `PixelMap`
-            The map.
         """
         mapping = _Composition(source=source, target=target)
         return cls(bbox=bbox, _mapping=mapping, _splines=_fit_splines(mapping, bbox))
 
     def part(self, bbox: Box) -> Self:
-        """Return the map of a part of the box.
+        """Return the map of a smaller box.
 
         Parameters
         ----------
         bbox
-            The part.
-
-        Returns
-        -------
-        pixel_map : `PixelMap`
-            The same map.
+            The smaller box.
 
         Raises
         ------
         ValueError
-            If it is not a part of `bbox`.
+            If it is not inside `bbox`.
         """
         if not self.bbox.contains(bbox):
             raise ValueError(f"The map of {self.bbox} knows nothing of {bbox}, which is not a part of it.")
         return dataclasses.replace(self, bbox=bbox)
 
     def positions(self) -> YX[np.ndarray]:
-        """Return the positions of pixel centres.
+        """Return rows and columns of pixel centres, float64, shape of the box.
 
-        Returns
-        -------
-        positions : `lsst.images.YX`
-            Rows and columns on the target in its own coordinates, each of the
-            shape of the box, float64.
+        They are in the target's own coordinates.
         """
         rows, columns = self._axes()
         if self._splines is None:
@@ -167,19 +152,13 @@ class PixelMap:
         return YX(y=self._splines.y(rows, columns), x=self._splines.x(rows, columns))
 
     def apply(self, *, y: np.ndarray, x: np.ndarray) -> YX[np.ndarray]:
-        """Return the positions of single points.
+        """Return the positions of points as rows and columns on the target.
 
         Parameters
         ----------
-        y
-            Rows in source pixels, within half a pixel of `bbox`.
-        x
-            Columns, of a shape that broadcasts with that of ``y``.
-
-        Returns
-        -------
-        positions : `lsst.images.YX`
-            Rows and columns on the target.
+        y, x
+            Rows and columns in source pixels, which broadcast, within half a
+            pixel of `bbox`.
         """
         if self._splines is None:
             return self._mapping(y, x)
@@ -196,8 +175,8 @@ class PixelMap:
         Returns
         -------
         jacobian : `numpy.ndarray`
-            Shape (..., 2, 2), derivatives of the target's (y, x) with respect
-            to the source's (y, x): entry [0, 1] is that of y by x.
+            Shape (..., 2, 2), derivatives of the target's (y, x) by the
+            source's (y, x): entry [0, 1] is that of y by x.
         """
         if self._splines is None:
             columns = [
@@ -212,14 +191,7 @@ class PixelMap:
         return np.stack(rows, axis=-2)
 
     def area(self) -> np.ndarray:
-        """Return the area of pixels of the source in pixels of the target.
-
-        Returns
-        -------
-        area : `numpy.ndarray`
-            Absolute determinant of the Jacobian at the pixel centres, shape of
-            the box, float64.
-        """
+        """Return the area of the pixels in pixels of the target, float64."""
         rows, columns = self._axes()
         if self._splines is None:
             (yy, yx), (xy, xx) = np.moveaxis(self.jacobian(y=rows[:, None], x=columns), (-2, -1), (0, 1))
@@ -231,7 +203,7 @@ class PixelMap:
         return np.abs(area, out=area)
 
     def overlap(self, target_bbox: Box, padding: int = 0) -> Box | None:
-        """Return the part of an image that the pixels fall into.
+        """Return the box of an image that the pixels fall into.
 
         Parameters
         ----------
@@ -243,8 +215,8 @@ class PixelMap:
         Returns
         -------
         overlap : `lsst.images.Box` or `None`
-            The smallest box in ``target_bbox`` that holds all pixel centres
-            there, with the padding; `None` if it is empty.
+            The smallest box with all pixel centres in ``target_bbox``, and the
+            padding; `None` if there is none.
         """
         # Inside and outside are kept apart by a map without folds.
         y, x = self.positions() if self._splines is None else self.apply(**_outline(self.bbox))
@@ -274,7 +246,7 @@ def _outline(box: Box) -> dict[str, np.ndarray]:
 
 
 class NearestPixel:
-    """Look up planes at the nearest pixel; 0 where there is none.
+    """Look-up of planes at the nearest pixel; 0 where there is none.
 
     Parameters
     ----------

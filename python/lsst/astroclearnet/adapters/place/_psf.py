@@ -51,12 +51,11 @@ the light of a star always falls onto several pixels."""
 def psf_stamps(
     psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box, *, max_cells: int | None = None
 ) -> np.ndarray:
-    """Evaluate a PSF on a regular grid of cells and resample it to the patch.
+    """Evaluate a PSF on a regular grid of cells and resample it to a patch.
 
-    The PSF at the centre of a cell is sampled at the offsets that the pixels
-    of the patch have on the visit image to first order, by the map's Jacobian
-    there.  It still describes light in pixels of the visit image.  Stamps
-    hold the model's own, whichever way it is turned.
+    The PSF at the centre of a cell is sampled at the offsets of the pixels of
+    the patch on the visit image, to first order.  It still describes light in
+    pixels of the visit image.
 
     Parameters
     ----------
@@ -67,23 +66,21 @@ def psf_stamps(
     visit_bbox
         Box of the visit image; beyond it the PSF is that of its edge.
     max_cells
-        Largest number of cells along each side, if their size is not to be
-        about 50 pixels.
+        Largest number of cells along each side; by default they have a side
+        of about 50 pixels.
 
     Returns
     -------
     stamps : `numpy.ndarray`
-        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd; cells of
-        equal size that cover the box of ``pixel_map``; NaN where the visit
-        image has no position.
+        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd, for cells of
+        equal size that cover the box of ``pixel_map``; large enough for the
+        PSF at any rotation; NaN where the visit image has no position.
 
     Raises
     ------
     InputError
-        If the PSF cannot be evaluated, has no positive sum, too much light in
-        negative pixels or in a single one, too many pixels or none in its
-        middle, or its light does not lie where
-        `lsst.astroclearnet.core.find_psf_fault` wants it.
+        If the PSF cannot be evaluated, or is not one: its sum, size, centre or
+        distribution of light is not acceptable.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)

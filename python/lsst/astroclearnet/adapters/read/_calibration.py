@@ -27,17 +27,17 @@ from .._exposure_id import UnusableExposureError
 
 @dataclasses.dataclass(frozen=True)
 class VisitCalibration:
-    """What replaces the calibration of a visit image.
+    """Replacement for the calibration of a visit image; `None` keeps its own.
 
     Attributes
     ----------
     psf
-        PSF on the pixels of the visit image; `None` keeps its own.
+        PSF on the pixels of the visit image.
     projection
-        Projection from these pixels to the sky; `None` keeps its own.
+        Projection from these pixels to the sky.
     scaling
         Factor from the values of uncalibrated pixels to nJy; the denominator
-        of its unit does not count.  `None` keeps the one of the visit image.
+        of its unit does not count.
     """
 
     psf: PointSpreadFunction | None = None
@@ -46,27 +46,22 @@ class VisitCalibration:
 
 
 def recalibrate(visit_image: VisitImage, calibration: VisitCalibration) -> VisitImage:
-    """Replace the calibration of a visit image, and share its pixels.
+    """Return a visit image with another calibration and the same pixels.
 
     A scaling is only noted, and applied by `convert_to_njy`.
 
     Parameters
     ----------
     visit_image
-        The visit image, or a part of it.
+        The visit image, or a cut-out of it.
     calibration
         What to replace.
-
-    Returns
-    -------
-    recalibrated : `lsst.images.VisitImage`
-        The same image with another calibration.
 
     Raises
     ------
     UnusableExposureError
-        If a scaling is given for calibrated pixels (``already_calibrated``),
-        or there is no PSF.
+        If there is a scaling for calibrated pixels (``already_calibrated``),
+        or no PSF (``no_psf``).
     """
     scaling = visit_image.photometric_scaling
     if calibration.scaling is not None:
@@ -105,15 +100,10 @@ def require_psf(visit_image: VisitImage) -> PointSpreadFunction:
     visit_image
         The visit image.
 
-    Returns
-    -------
-    psf : `lsst.images.psfs.PointSpreadFunction`
-        Its PSF.
-
     Raises
     ------
     UnusableExposureError
-        If it has none, or one that cannot be read.
+        If it has none, or one that cannot be read (``no_psf``).
     """
     try:
         psf = visit_image.psf
@@ -125,22 +115,18 @@ def require_psf(visit_image: VisitImage) -> PointSpreadFunction:
 
 
 def convert_to_njy(visit_image: VisitImage) -> VisitImage:
-    """Return a visit image in nJy.
+    """Return a visit image in nJy, the image itself if it already is.
 
     Parameters
     ----------
     visit_image
         The visit image.
 
-    Returns
-    -------
-    calibrated : `lsst.images.VisitImage`
-        The image itself where it is in nJy already.
-
     Raises
     ------
     UnusableExposureError
-        If its unit cannot be converted, not even by its photometric scaling.
+        If its unit cannot be converted, not even by its photometric scaling
+        (``not_calibrated``).
     """
     if visit_image.unit == u.nJy:
         return visit_image
@@ -156,29 +142,23 @@ def convert_to_njy(visit_image: VisitImage) -> VisitImage:
 def adjust_background(
     visit_image: VisitImage, *, restore: bool = False, correction: Image | BaseField | None = None
 ) -> VisitImage:
-    """Undo the background subtraction of a visit image, or improve on it.
+    """Add back or correct the subtracted background, in a copy if needed.
 
     Parameters
     ----------
     visit_image
-        The visit image, or a part of it.
+        The visit image, or a cut-out of it.
     restore
         Whether to add the background that was subtracted.
     correction
         What to subtract, over at least the box of ``visit_image``; without a
         unit it is in that of the pixels.
 
-    Returns
-    -------
-    adjusted : `lsst.images.VisitImage`
-        A copy with other pixels, or the image itself where there is nothing
-        to do.
-
     Raises
     ------
     UnusableExposureError
-        If no background is known to be subtracted, or one of the two has
-        other units than the pixels or does not cover them.
+        If no subtracted background is recorded (``no_background``), or one of
+        the two has the wrong unit or box (``bad_background``).
     """
     if not restore and correction is None:
         return visit_image

@@ -32,8 +32,8 @@ _LOG = logging.getLogger(__name__)
 class VisitComponents:
     """Components of a visit image, read when they are asked for.
 
-    Image pixels are read only where the storage has no components, or where
-    the variance needs a calibration.
+    Image pixels are read only if the storage has no components, or the
+    variance needs a calibration.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class VisitComponents:
         self._name = "The visit image" if isinstance(source, VisitImage) else str(source.dataId)
 
     def read(self, *names: str, bbox: Box | None = None) -> dict[str, Any]:
-        """Read components.
+        """Read components, by name.
 
         Parameters
         ----------
@@ -56,16 +56,10 @@ class VisitComponents:
         bbox
             Box to which planes of pixels are cut; all by default.
 
-        Returns
-        -------
-        components : `dict`
-            Components by name.
-
         Raises
         ------
         UnusableExposureError
-            If the image cannot be read, or has no PSF that can be read while
-            one is asked for.
+            If the image, or a PSF that is asked for, is missing or unreadable.
         """
         components = self._read_parts(names, bbox)
         if components is None:
@@ -98,7 +92,8 @@ class VisitComponents:
         Raises
         ------
         UnusableExposureError
-            If no pixel is usable, or the unit is not calibrated.
+            If no pixel is usable (``no_usable_pixels``), or the unit is not
+            calibrated (``not_calibrated``).
         """
         components = self.read("variance", "mask", bbox=bbox)
         if components["variance"].unit != u.nJy**2:
@@ -144,16 +139,10 @@ def read_visit_psf(source: VisitImageSource) -> VisitPsf:
     source
         The visit image.
 
-    Returns
-    -------
-    visit : `VisitPsf`
-        What was read.
-
     Raises
     ------
     UnusableExposureError
-        If the image cannot be read, has no PSF, no usable pixel or a unit
-        that is not calibrated.
+        As of `VisitComponents`.
     """
     components = VisitComponents(source)
     parts = components.read("psf", "sky_projection", "bbox")

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images, or parts of them, from handles of any storage."""
+"""Visit images, or cut-outs of them, from handles of any storage."""
 
 from __future__ import annotations
 
@@ -44,17 +44,12 @@ class ImageHandle(Protocol):
         Parameters
         ----------
         component
-            Name of a component, ``"components"`` for several at once; all of
-            the dataset by default.
+            Name of a component, or ``"components"`` for several at once; the
+            whole dataset by default.
         parameters
-            ``bbox``, the part to read, and ``components``, their names.
+            ``bbox``, the box to read, and ``components``, their names.
         storageClass
             As what to return it.
-
-        Returns
-        -------
-        dataset : `object`
-            What was read.
         """
 
 
@@ -65,16 +60,12 @@ type VisitImageSource = VisitImage | ImageHandle
 def source_id(source: VisitImageSource) -> ExposureId:
     """Return the identity of a visit image, without reading pixels.
 
+    That of a handle has no filter and observing day.
+
     Parameters
     ----------
     source
         The visit image.
-
-    Returns
-    -------
-    identity : `ExposureId`
-        By which inputs are sorted and named; of a handle's, without filter
-        and observing day.
     """
     if isinstance(source, VisitImage):
         return ExposureId.from_visit_image(source)
@@ -88,9 +79,8 @@ def read_overlap(
 ) -> tuple[VisitImage, PixelMap]:
     """Read the pixels of a visit image that a box of a patch needs.
 
-    Of an image stored in its native format only the overlapping part is
-    read.  An afw exposure is read whole, converted and then cut, because its
-    reader has no notion of a box in this conversion.
+    An image in its native format is read over the overlap alone; an afw
+    exposure is read whole.
 
     Parameters
     ----------
@@ -106,14 +96,15 @@ def read_overlap(
     Returns
     -------
     visit_image : `lsst.images.VisitImage`
-        The overlapping part.
+        The overlap.
     pixel_map : `PixelMap`
         Map from ``bbox`` to the visit image.
 
     Raises
     ------
     UnusableExposureError
-        If the image cannot be read or does not overlap.
+        If the image cannot be read (``unreadable``) or does not overlap
+        (``no_overlap``).
     """
     if not isinstance(source, VisitImage):
         try:
@@ -148,15 +139,10 @@ def read_visit_image(handle: ImageHandle) -> VisitImage:
     handle
         Handle of the image.
 
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        The image.
-
     Raises
     ------
     UnusableExposureError
-        If it can be read as neither.
+        If it can be read as neither (``unreadable``).
     """
     try:
         content = handle.get()
@@ -176,11 +162,10 @@ def read_visit_image(handle: ImageHandle) -> VisitImage:
 
 
 def read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -> dict[str, Any]:
-    """Read components of a visit image without the others.
+    """Read components of a visit image, by name, without the others.
 
-    Any error of the Butler is passed on: a dataset that is stored as an
-    ``ExposureF`` has no such components.  Nothing is read of it, and the
-    warning of the Butler that all of it had to be is not shown.
+    Errors of the Butler are passed on: an ``ExposureF`` has no components.
+    Its warning that all of the file had to be read is not shown.
 
     Parameters
     ----------
@@ -190,11 +175,6 @@ def read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -
         Names of the components.
     bbox
         Box to which planes of pixels are cut; all by default.
-
-    Returns
-    -------
-    components : `dict`
-        Components by name.
     """
     parameters: dict[str, Any] = {"components": list(names)}
     if bbox is not None:

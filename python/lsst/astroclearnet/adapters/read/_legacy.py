@@ -46,18 +46,14 @@ from ._calibration import VisitCalibration
 def visit_image_from_exposure(exposure: Any) -> VisitImage:
     """Convert an exposure of the full stack.
 
+    Mask planes without a counterpart keep their name.  Without a stated unit,
+    pixels with a photometric calibration of one are in nJy, and others in
+    electron, the default of `lsst.images`.
+
     Parameters
     ----------
     exposure
         A ``lsst.afw.image.ExposureF``.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        The same image; mask planes that have no counterpart keep their name.
-        Where the file does not state a unit, pixels with a photometric
-        calibration of one are in nJy, and others in electron, the unit that
-        `lsst.images` supposes of what is not calibrated.
     """
     # Calibrated pixels have unit calibration; BUNIT is not always written.
     unit = None
@@ -84,15 +80,10 @@ def visit_image_from_warp(warp: Any, identity: ExposureId) -> VisitImage:
     Parameters
     ----------
     warp
-        A ``lsst.afw.image.ExposureF`` on pixels of the tract, as
-        ``lsst.drp.tasks.make_direct_warp.MakeDirectWarpTask`` writes it.
+        A ``lsst.afw.image.ExposureF`` on pixels of the tract, as written by
+        ``lsst.drp.tasks.make_direct_warp.MakeDirectWarpTask``.
     identity
         Which visit.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        The same image, as of a detector that covers the patch.
 
     Raises
     ------
@@ -135,32 +126,29 @@ def make_warp_image(
     identity: ExposureId,
     band: str,
 ) -> VisitImage:
-    """Put the planes of a warp together as a visit image.
+    """Put the planes of a warp together as a visit image without a detector.
 
     Parameters
     ----------
-    image, variance
-        Image in nJy and variance in nJy^2, on pixels of the tract.
+    image
+        Image in nJy, on pixels of the tract.
     mask
         Its mask; NO_DATA is set where the visit has no pixel.
+    variance
+        Variance in nJy^2.
     projection
         Projection of the tract.
     psf
         PSF on pixels of the tract.
     identity
-        Which visit, with its physical filter where that is known.
+        Which visit, with its physical filter if that is known.
     band
         Name of the band.
-
-    Returns
-    -------
-    visit_image : `lsst.images.VisitImage`
-        A visit image without a detector, to be read and not to be written.
 
     Raises
     ------
     UnusableExposureError
-        If the image is not in nJy, with reason ``not_calibrated``.
+        If the image is not in nJy (``not_calibrated``).
     """
     if image.unit != u.nJy:
         raise UnusableExposureError(
@@ -192,26 +180,19 @@ def visit_calibration_from_summary(
     Parameters
     ----------
     summary
-        A ``lsst.afw.table.ExposureCatalog`` with a record for each detector,
-        whose ID is that of the detector.
+        A ``lsst.afw.table.ExposureCatalog``, whose IDs are those of detectors.
     identity
         Which exposure.
     psf, wcs, photo_calib
         Whether to take the PSF, the projection to the sky and the photometric
         calibration.
 
-    Returns
-    -------
-    calibration : `VisitCalibration`
-        What was asked for.
-
     Raises
     ------
     UnusableExposureError
-        If there is no record of the detector, with reason
-        ``not_in_visit_summary``, or one of the three is missing there or, of
-        the photometric calibration, not finite: ``no_psf``, ``no_wcs`` and
-        ``no_photo_calib``.
+        If there is no record of the detector (``not_in_visit_summary``), or
+        one of the three is missing or not usable: ``no_psf``, ``no_wcs``,
+        ``no_photo_calib`` or ``already_calibrated``.
     """
     record = summary.find(identity.detector)
     if record is None:
@@ -267,16 +248,11 @@ def _scaling(photo_calib: Any, bbox: Box) -> BaseField:
 def background_image_from_legacy(background: Any) -> Image:
     """Convert a background of the full stack, such as a sky correction.
 
+    The full stack records no unit for it: it is that of the pixels.
+
     Parameters
     ----------
     background
         A ``lsst.afw.math.BackgroundList``.
-
-    Returns
-    -------
-    image : `lsst.images.Image`
-        The background over its whole detector, without a unit, which the
-        full stack does not record: it is that of the pixels it was measured
-        on.
     """
     return Image.from_legacy(background.getImage())

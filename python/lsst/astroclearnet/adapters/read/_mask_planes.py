@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What each mask plane of an exposure means for the coadd."""
+"""Consequences of the mask planes of an exposure for the coadd."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class MaskTable:
     excluded
         Planes whose pixels are not used.
     propagated
-        For each plane that the coadd shows, the fraction of the covering
+        Planes that the coadd shows, with the fraction of the covering
         exposures above which it does.
     """
 
@@ -106,24 +106,18 @@ class MaskTable:
 
     @classmethod
     def from_treatments(cls, treatments: Mapping[str, str] = DEFAULT_MASK_TREATMENTS) -> MaskTable:
-        """Read a table in words.
+        """Parse treatments as in `DEFAULT_MASK_TREATMENTS`.
 
         Parameters
         ----------
         treatments
-            ``"exclude"``, ``"propagate 0.1"`` or both, with a comma, for each
-            plane, as in `DEFAULT_MASK_TREATMENTS`.
-
-        Returns
-        -------
-        table : `MaskTable`
-            The table.
+            ``"exclude"``, ``"propagate 0.1"`` or both, with a comma, by plane.
 
         Raises
         ------
         ValueError
-            If a plane is unknown, a treatment is none, or a plane is to be
-            propagated that coadds do not have.
+            If a plane or a treatment is unknown, or coadds have no plane to
+            propagate to.
         """
         excluded = []
         propagated = {}
@@ -140,7 +134,7 @@ class MaskTable:
         return cls(excluded=tuple(excluded), propagated=MappingProxyType(propagated))
 
     def propagate(self, counts: Mapping[str, np.ndarray], covered: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the planes that the exposures leave in the coadd.
+        """Return the planes of the coadd, shape (H, W), bool, by name.
 
         Parameters
         ----------
@@ -149,11 +143,6 @@ class MaskTable:
             shape (H, W).
         covered
             Shape (H, W), number of exposures that have a pixel.
-
-        Returns
-        -------
-        planes : `dict` [`str`, `numpy.ndarray`]
-            Shape (H, W), bool, by name.
         """
         return {plane: counts[plane] > threshold * covered for plane, threshold in self.propagated.items()}
 
@@ -179,21 +168,15 @@ DEFAULT_EXCLUDED_PLANES = MaskTable.from_treatments().excluded
 
 
 def mask_of_planes(mask: Mask, planes: Iterable[str]) -> np.ndarray:
-    """Return the pixels in which any of some planes is set.
+    """Return the pixels with any of some planes set, shape (H, W), bool.
 
     Parameters
     ----------
     mask
         A mask of `lsst.images`.
     planes
-        Names in the vocabulary of `lsst.images`; a plane that the mask has
-        under its legacy name is found too, one that it does not have is
-        ignored.
-
-    Returns
-    -------
-    flagged : `numpy.ndarray`
-        Shape (H, W), bool.
+        Names in the vocabulary of `lsst.images`; planes with their legacy
+        names are found too, and planes that the mask lacks are ignored.
     """
     flagged = np.zeros(tuple(mask.bbox.shape), dtype=bool)
     for plane in planes:

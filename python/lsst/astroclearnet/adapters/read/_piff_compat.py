@@ -6,10 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Make stored Piff models readable, and their reading harmless.
-
-Piff evaluates strings of a file as Python.
-"""
+"""Readable and harmless Piff models: Piff evaluates strings of a file."""
 
 from __future__ import annotations
 
@@ -65,8 +62,8 @@ _MAX_LENGTH = 2000
 def require_harmless(name: str, struct: Mapping[str, Any]) -> None:
     """Refuse a dictionary of a Piff model that may run code.
 
-    Some of the strings in it may call interpolants, profiles and kernels with
-    plain arguments; all others are single words or numbers.
+    Strings may call known interpolants, profiles and kernels with plain
+    arguments; all others are single words or numbers.
 
     Parameters
     ----------
@@ -141,11 +138,9 @@ def _is_plain(node: ast.expr, calls: frozenset[str]) -> bool:
 def patch_piff_reader() -> None:
     """Mend how `lsst.images` reads Piff models; harmless when repeated.
 
-    Piff evaluates strings of the file as Python, so everything that it is
-    handed is looked at before; it removes keys from the dictionaries that it
-    is handed, so the second read of a model from one cached file fails unless
-    it is handed copies; and Piff 1.7 asks the reader for a bandpass, which
-    none of these models has.
+    Piff evaluates strings, so they are checked before; it removes keys from
+    its dictionaries, so it gets copies, or a second read from a cached file
+    would fail; and Piff 1.7 asks for a bandpass, which no model here has.
     """
     reader: Any = _piff._ArchivePiffReader
     if getattr(reader, "_astroclearnet_patched", False):

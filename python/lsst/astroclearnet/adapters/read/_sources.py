@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Handles of visit images that are not read as they are stored."""
+"""Handles that convert a visit image as it is read."""
 
 from __future__ import annotations
 
@@ -56,19 +56,14 @@ class RecalibratedSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> Any:
-        """Read the visit image or a part of it.
+        """Read the visit image, a cut-out, or components by name.
 
         Parameters
         ----------
         component, parameters
-            As of `ImageHandle.get`, of which no single component is read.
+            As of `ImageHandle.get`, except for a single component.
         storageClass
             Must not be given.
-
-        Returns
-        -------
-        content : `lsst.images.VisitImage` or `dict`
-            The image, or components by name.
 
         Raises
         ------
@@ -141,17 +136,12 @@ class DirectWarpSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> VisitImage:
-        """Read the whole warp.
+        """Read the whole warp, on the pixels of the tract.
 
         Parameters
         ----------
         component, parameters, storageClass
             Must not be given.
-
-        Returns
-        -------
-        visit_image : `lsst.images.VisitImage`
-            The warp, on the pixels of the tract.
 
         Raises
         ------

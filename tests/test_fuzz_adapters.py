@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.adapters import UnusableExposureError, VisitCutout, stack_patch_exposures
+from lsst.astroclearnet.adapters import UnusableExposureError, VisitCutout, stack_exposures
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
@@ -223,7 +223,7 @@ def restore_or_refuse(case: Case) -> None:
     np.testing.assert_allclose(exposure.psfs[known].sum(axis=(-1, -2)), 1.0)
     planes = cutout.planes_on(bbox)
     assert not (planes["usable"] & ~planes["covered"]).any()
-    assert stack_patch_exposures([exposure]).good.sum() == good.sum()
+    assert stack_exposures([exposure])["good"].sum() == good.sum()
 
 
 @settings(max_examples=150, **FUZZ)

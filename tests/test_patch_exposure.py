@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
@@ -27,7 +28,7 @@ from lsst.astroclearnet.adapters import (
     TractGeometry,
     UnusableExposureError,
     VisitCutout,
-    stack_patch_exposures,
+    stack_exposures,
 )
 from lsst.astroclearnet.adapters.read import adjust_background
 from lsst.astroclearnet.tests import (
@@ -275,7 +276,7 @@ def test_stack_pads_pixels_and_psfs(geometry: PatchGeometry) -> None:
         prepare(make_visit_image(np.ones(SHAPE), make_projection(SHAPE, **options)), geometry)
         for options in (PROJECTIONS["dithered"], PROJECTIONS["a corner"], {"scale": 0.8})
     ]
-    arrays = stack_patch_exposures(exposures)
+    arrays = SimpleNamespace(**stack_exposures(exposures))
     shape = tuple(max(e.bbox.shape[axis] for e in exposures) for axis in (0, 1))
     assert arrays.images.shape == arrays.variances.shape == arrays.good.shape == (3, *shape)
     assert arrays.positions.shape == tuple(geometry.bbox.padded(BORDER).shape)

@@ -6,17 +6,12 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The likelihood on the exposures' own pixels, and that on resampled ones.
-
-The one on resampled pixels is the peer of the product's: everything of it is
-imported here.
-"""
+"""The likelihood on the exposures' own pixels, and that on resampled ones."""
 
 from __future__ import annotations
 
 __all__ = ("WAYS", "Way", "prepare")
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +21,7 @@ from lsst.astroclearnet.adapters import (
     PatchGeometry,
     VisitCutout,
     pad_to_common_size,
-    stack_patch_exposures,
+    stack_exposures,
 )
 from lsst.astroclearnet.simulation import DirectWarp, resample, warp_visit_image
 from lsst.images import Box, VisitImage
@@ -47,8 +42,7 @@ def prepare(
     if way == "native":
         cutouts = [VisitCutout.take(v, geometry, bbox=bbox) for v in visit_images]
         placed = [exposure for c in cutouts if (exposure := c.on(bbox)) is not None]
-        native = stack_patch_exposures(placed)
-        return {f.name: getattr(native, f.name) for f in dataclasses.fields(native)}
+        return stack_exposures(placed)
     warps = [warp_visit_image(v, geometry, bbox=bbox) for v in visit_images]
     noise = None
     if num_draws:

@@ -29,13 +29,12 @@ from .coadd import (
     unusable_pixels,
 )
 from .cutout import (
-    PatchArrays,
     PatchExposure,
     PatchSource,
     Scratch,
     VisitCutout,
     pad_to_common_size,
-    stack_patch_exposures,
+    stack_exposures,
 )
 from .place import (
     Overlap,
@@ -75,7 +74,6 @@ __all__ = (
     "ImageHandle",
     "MaskTable",
     "Overlap",
-    "PatchArrays",
     "PatchExposure",
     "PatchGeometry",
     "PatchSource",
@@ -109,7 +107,7 @@ __all__ = (
     "read_visit_psf",
     "require_recordable",
     "source_id",
-    "stack_patch_exposures",
+    "stack_exposures",
     "unusable_pixels",
     "visit_calibration_from_summary",
 )

@@ -74,7 +74,7 @@ def _keeps_names(write: Any, read: Any) -> bool:
 
 
 def mend_provenance_parts() -> bool:
-    """List each input once in a part of a coadd; return whether it was mended."""
+    """List each input once in a part of a coadd; return whether it did."""
     original = CoaddProvenance.subset
     contributions = CoaddProvenance.make_empty_contribution_table(2)
     contributions["instrument"], contributions["cell_j"] = "", [0, 1]

@@ -8,16 +8,15 @@
 
 """The pixels of visit images that a patch needs, as arrays of the core."""
 
-from ._patch_source import PatchArrays, PatchSource, pad_to_common_size, stack_patch_exposures
+from ._patch_source import PatchSource, pad_to_common_size, stack_exposures
 from ._scratch import Scratch
 from ._visit_cutout import PatchExposure, VisitCutout
 
 __all__ = (
-    "PatchArrays",
     "PatchExposure",
     "PatchSource",
     "Scratch",
     "VisitCutout",
     "pad_to_common_size",
-    "stack_patch_exposures",
+    "stack_exposures",
 )

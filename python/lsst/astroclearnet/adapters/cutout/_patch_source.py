@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchArrays", "PatchSource", "pad_to_common_size", "stack_patch_exposures")
+__all__ = ("PatchSource", "pad_to_common_size", "stack_exposures")
 
-import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,9 +133,8 @@ class PatchSource:
                 found[n] = exposure
         if not found:
             return None
-        arrays = stack_patch_exposures(list(found.values()))
         try:
-            stack = ExposureStack.from_arrays(**vars(arrays))
+            stack = ExposureStack.from_arrays(**stack_exposures(list(found.values())))
         except NoUsableDataError:
             return None
         starts = [(e.bbox.start, self.cutouts[n].bbox.start) for n, e in found.items()]
@@ -146,33 +145,10 @@ class PatchSource:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class PatchArrays:
-    """Exposures as arguments of `lsst.astroclearnet.core.restore`.
+def stack_exposures(exposures: Sequence[PatchExposure]) -> dict[str, Any]:
+    """Return exposures as arguments of `lsst.astroclearnet.core.restore`.
 
-    Attributes
-    ----------
-    images
-        Shape (n, h, w), float32, nJy.
-    variances
-        Shape (n, h, w), float32, nJy^2.
-    good
-        Shape (n, h, w), bool.
-    psfs
-        Shape (n, n_cells_y, n_cells_x, P, P), float64.
-    positions
-        Positions of the pixels on the patch.
-    """
-
-    images: np.ndarray
-    variances: np.ndarray
-    good: np.ndarray
-    psfs: np.ndarray
-    positions: PixelPositions
-
-
-def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
-    """Stack exposures, padded at the end of both axes with unusable pixels.
+    They are padded at the end of both axes with unusable pixels.
 
     Parameters
     ----------
@@ -190,16 +166,16 @@ def stack_patch_exposures(exposures: Sequence[PatchExposure]) -> PatchArrays:
         height, width = exposure.bbox.shape
         for name, array in stacked.items():
             array[n, :height, :width] = getattr(exposure, name)
-    patch_height, patch_width = exposures[0].box.shape
-    return PatchArrays(
-        images=stacked["image"],
-        variances=stacked["variance"],
-        good=stacked["good"],
-        psfs=pad_to_common_size([e.psfs for e in exposures]),
-        positions=PixelPositions.from_arrays(
-            (patch_height, patch_width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
+    height, width = exposures[0].box.shape
+    return {
+        "images": stacked["image"],
+        "variances": stacked["variance"],
+        "good": stacked["good"],
+        "psfs": pad_to_common_size([e.psfs for e in exposures]),
+        "positions": PixelPositions.from_arrays(
+            (height, width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
         ),
-    )
+    }
 
 
 def pad_to_common_size(psfs: Sequence[np.ndarray]) -> np.ndarray:

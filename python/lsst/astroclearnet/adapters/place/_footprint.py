@@ -31,8 +31,7 @@ from ._pixel_map import PixelMap
 from ._psf import psf_stamps
 
 _LOCAL_SIZE = 3
-"""Side in pixels of the grid that carries a PSF to other pixels: what central
-differences take."""
+"""Side in pixels of the grid for a PSF: that of central differences."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,11 +29,10 @@ _SPACING = 64.0
 """Largest distance between nodes, in pixels."""
 
 _MIN_SPACING = 4.0
-"""Distance between nodes below which nothing is gained by interpolation."""
+"""Smallest useful distance between nodes, in pixels."""
 
 _NOWHERE = 1e12
-"""Pixels beyond which a position is none: AST marks one by the lowest of all
-numbers."""
+"""Pixels beyond which a position is missing: AST marks it by -1.8e308."""
 
 
 @dataclasses.dataclass(frozen=True)

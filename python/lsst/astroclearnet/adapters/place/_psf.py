@@ -31,21 +31,19 @@ _ORDER = 5
 3 pixels FWHM are met to 8e-4 of the peak, of 4 pixels to 2e-4."""
 
 _SLACK = 0.1
-"""Part of a pixel that a stamp may lack at its edges."""
+"""Fraction of a pixel that a stamp may lack at its edges."""
 
 _LARGEST_SIZE = 255
 """Pixels on a side of the largest PSF; there is a stamp for each cell."""
 
 _LARGEST_AREA = 1e3
-"""Area of a pixel of the patch in pixels of the visit image beyond which, or
-one over which, a sky projection is wrong."""
+"""Ratio of the areas of pixels beyond which a sky projection is wrong."""
 
 _LEAST_NET_LIGHT = 0.5
-"""Sum of a PSF over that of its absolute values, below which it is none."""
+"""Least sum of a PSF over that of its absolute values."""
 
 _MOST_IN_ONE_PIXEL = 0.9
-"""Part of a PSF's light in its brightest pixel beyond which its stamp is cut:
-the light of a star always falls onto several pixels."""
+"""Largest share of a PSF's light in one pixel: a star covers several."""
 
 
 def psf_stamps(

@@ -15,7 +15,6 @@ from ._components import VisitComponents, read_visit_psf
 from ._handles import ImageHandle, VisitImageSource, read_overlap, read_visit_image, source_id
 from ._legacy import (
     background_image_from_legacy,
-    make_warp_image,
     visit_calibration_from_summary,
     visit_image_from_exposure,
     visit_image_from_warp,
@@ -42,7 +41,6 @@ __all__ = (
     "adjust_background",
     "background_image_from_legacy",
     "convert_to_njy",
-    "make_warp_image",
     "mask_of_planes",
     "read_overlap",
     "read_visit_image",

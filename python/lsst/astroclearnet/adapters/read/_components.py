@@ -23,7 +23,7 @@ from lsst.images.serialization import ArchiveReadError
 
 from .._exposure_id import UnusableExposureError
 from ..place import VisitPsf
-from ._handles import VisitImageSource, read_components, read_visit_image
+from ._handles import VisitImageSource, _read_components, read_visit_image
 from ._mask_planes import DEFAULT_EXCLUDED_PLANES, mask_of_planes
 
 _LOG = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class VisitComponents:
         if self._whole is not None or isinstance(self._source, VisitImage):
             return None
         try:
-            return read_components(self._source, *names, bbox=bbox)
+            return _read_components(self._source, *names, bbox=bbox)
         except (MemoryError, UnusableExposureError):
             raise
         except Exception as exc:

@@ -108,7 +108,7 @@ def read_overlap(
     """
     if not isinstance(source, VisitImage):
         try:
-            found = read_components(source, "sky_projection", "bbox")
+            found = _read_components(source, "sky_projection", "bbox")
             pixel_map = PixelMap.from_projections(geometry.projection, bbox, found["sky_projection"])
             overlap = _require_overlap(pixel_map, found["bbox"], padding)
             return cast(VisitImage, source.get(parameters={"bbox": overlap})), pixel_map
@@ -161,20 +161,10 @@ def read_visit_image(handle: ImageHandle) -> VisitImage:
         raise UnusableExposureError("unreadable", message) from native
 
 
-def read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -> dict[str, Any]:
-    """Read components of a visit image, by name, without the others.
+def _read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) -> dict[str, Any]:
+    """Read components without the others, and pass on the Butler's errors.
 
-    Errors of the Butler are passed on: an ``ExposureF`` has no components.
-    Its warning that all of the file had to be read is not shown.
-
-    Parameters
-    ----------
-    handle
-        Handle of the image.
-    *names
-        Names of the components.
-    bbox
-        Box to which planes of pixels are cut; all by default.
+    Its warning that all of a file had to be read is not shown.
     """
     parameters: dict[str, Any] = {"components": list(names)}
     if bbox is not None:

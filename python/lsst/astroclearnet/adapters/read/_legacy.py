@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__ = (
     "background_image_from_legacy",
-    "make_warp_image",
     "visit_calibration_from_summary",
     "visit_image_from_exposure",
     "visit_image_from_warp",
@@ -102,7 +101,7 @@ def visit_image_from_warp(warp: Any, identity: ExposureId) -> VisitImage:
         instrument=identity.instrument, visit=identity.visit, detector=identity.detector, bbox=image.bbox
     )
     label = warp.getFilter()
-    return make_warp_image(
+    return _make_warp_image(
         image,
         mask=Mask.from_legacy(warp.getMask(), plane_map=_plane_map(warp.getMask())),
         variance=Image.from_legacy(warp.getVariance(), unit=None if unit is None else unit**2),
@@ -116,7 +115,7 @@ def visit_image_from_warp(warp: Any, identity: ExposureId) -> VisitImage:
     )
 
 
-def make_warp_image(
+def _make_warp_image(
     image: Image,
     *,
     mask: Mask,
@@ -126,30 +125,7 @@ def make_warp_image(
     identity: ExposureId,
     band: str,
 ) -> VisitImage:
-    """Put the planes of a warp together as a visit image without a detector.
-
-    Parameters
-    ----------
-    image
-        Image in nJy, on pixels of the tract.
-    mask
-        Its mask; NO_DATA is set where the visit has no pixel.
-    variance
-        Variance in nJy^2.
-    projection
-        Projection of the tract.
-    psf
-        PSF on pixels of the tract.
-    identity
-        Which visit, with its physical filter if that is known.
-    band
-        Name of the band.
-
-    Raises
-    ------
-    UnusableExposureError
-        If the image is not in nJy (``not_calibrated``).
-    """
+    """Put the planes of a warp together; a warp has no detector."""
     if image.unit != u.nJy:
         raise UnusableExposureError(
             "not_calibrated",

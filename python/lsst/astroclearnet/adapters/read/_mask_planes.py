@@ -48,23 +48,21 @@ DEFAULT_MASK_TREATMENTS: Mapping[str, str] = MappingProxyType(
         "PARTLY_VIGNETTED": "exclude",
     }
 )
-"""Treatment of the mask planes of an exposure; one that is not named, such as
-DETECTED or CROSSTALK, has no consequence.
+"""Treatment of the mask planes of an exposure; others, such as DETECTED, have
+no consequence.
 
 ``exclude``
-    The pixels carry no information about the sky and are not used.
+    The pixels are not used.
 ``propagate f``
     The plane is set in the coadd where more than the fraction ``f`` of the
     exposures that cover a pixel have it set in their nearest pixel.
 
-Rubin's coaddition excludes BAD, NO_DATA and SATURATED, with the overrides of
-every camera also SUSPECT, for LSSTCam also SPIKE and PARTLY_VIGNETTED, and
-propagates SATURATED from 10 % on and what it does not exclude, such as
-COSMIC_RAY, from the first exposure on (``bad_mask_planes`` and
-``mask_propagation_thresholds`` of its ``AssembleCellCoaddTask``).  It finds
-streaks by comparing warps and clips them; here a pixel that is known to be in
-one is not used.  It uses pixels that were interpolated; here they are not
-data.
+Rubin's ``AssembleCellCoaddTask`` (``bad_mask_planes`` and
+``mask_propagation_thresholds``) excludes BAD, NO_DATA and SATURATED, with the
+overrides of every camera also SUSPECT, for LSSTCam also SPIKE and
+PARTLY_VIGNETTED, and propagates SATURATED from 10 % on and the others from the
+first exposure on.  It clips streaks by comparing warps, and uses interpolated
+pixels; here neither is used.
 """
 
 

@@ -22,12 +22,14 @@ from ._handles import ImageHandle, VisitImageSource, read_visit_image
 from ._legacy import visit_image_from_warp
 
 WARP_DETECTOR = 65535
-"""Detector ID of what comes from all the detectors of a visit: the largest
-that the provenance of a coadd can hold."""
+"""Detector ID of a warp of all detectors of a visit: the largest that the
+provenance of a coadd can hold."""
 
 
 class RecalibratedSource:
     """An `ImageHandle` that reads a visit image with another calibration.
+
+    It reads no single component, and no other storage class.
 
     Parameters
     ----------
@@ -56,22 +58,6 @@ class RecalibratedSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> Any:
-        """Read the visit image, a cut-out, or components by name.
-
-        Parameters
-        ----------
-        component, parameters
-            As of `ImageHandle.get`, except for a single component.
-        storageClass
-            Must not be given.
-
-        Raises
-        ------
-        NotImplementedError
-            If there is no such way to read.
-        UnusableExposureError
-            If the image cannot be read, or is calibrated already.
-        """
         if storageClass is not None:
             raise NotImplementedError(f"It is not read as {storageClass}.")
         arguments = dict(parameters or {})
@@ -110,6 +96,8 @@ class RecalibratedSource:
 class DirectWarpSource:
     """An `ImageHandle` that reads a direct warp as a visit image of the patch.
 
+    It is read whole, without components.
+
     Parameters
     ----------
     handle
@@ -136,20 +124,6 @@ class DirectWarpSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> VisitImage:
-        """Read the whole warp, on the pixels of the tract.
-
-        Parameters
-        ----------
-        component, parameters, storageClass
-            Must not be given.
-
-        Raises
-        ------
-        NotImplementedError
-            If only a part is asked for.
-        UnusableExposureError
-            If it cannot be read, or is not in nJy.
-        """
         if component is not None or parameters or storageClass is not None:
             raise NotImplementedError("A direct warp is read whole.")
         try:

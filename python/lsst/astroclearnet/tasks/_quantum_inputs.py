@@ -38,10 +38,11 @@ from ..adapters import (
     SkyMapGeometry,
     UnusableExposureError,
     VisitCalibration,
+    VisitImageSource,
     patch_geometry_from_skymap,
+    source_id,
     visit_calibration_from_summary,
 )
-from ._reading import VisitImageSource, source_id
 from .prepare_exposures import SkyCorrectionSource
 from .select_exposures import VisitSelections
 

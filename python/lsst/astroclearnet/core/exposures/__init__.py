@@ -16,7 +16,6 @@ from ._local_medians import local_medians
 from ._own_noise import free_plane, is_blank, second_difference
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault
-from ._resampling import ResampledPlanes, resample, resample_kernel
 from ._source import ExposureCut, ExposureSource, StackSource
 from ._stack import ExposureStack
 from ._tiles import OVERLAP, Tile, TileGrid
@@ -29,7 +28,6 @@ __all__ = (
     "ExposureSource",
     "ExposureStack",
     "PixelPositions",
-    "ResampledPlanes",
     "StackSource",
     "Tile",
     "TileGrid",
@@ -47,8 +45,6 @@ __all__ = (
     "masked_medians",
     "model_variances",
     "require_plain",
-    "resample",
-    "resample_kernel",
     "second_difference",
     "smooth",
 )

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a stored Piff model may say: Piff evaluates strings as Python."""
+"""Readable and harmless Piff models: Piff evaluates strings of a file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lsst.images.psfs import _piff
 from lsst.images.serialization import ArchiveReadError
 
 _TYPES = frozenset(
@@ -61,9 +62,8 @@ _MAX_LENGTH = 2000
 def require_harmless(name: str, struct: Mapping[str, Any]) -> None:
     """Refuse a dictionary of a Piff model that may run code.
 
-    Piff calls `eval` on some of the strings that it reads.  Those may call
-    interpolants, profiles and kernels with plain arguments; all other strings
-    are single words or numbers.
+    Strings may call known interpolants, profiles and kernels with plain
+    arguments; all others are single words or numbers.
 
     Parameters
     ----------
@@ -133,3 +133,39 @@ def _is_plain(node: ast.expr, calls: frozenset[str]) -> bool:
             values = [*node.args, *(keyword.value for keyword in node.keywords)]
             return name in calls and all(_is_plain(value, calls) for value in values)
     return False
+
+
+def patch_piff_reader() -> None:
+    """Mend how `lsst.images` reads Piff models; harmless when repeated.
+
+    Piff evaluates strings, so they are checked before; it removes keys from
+    its dictionaries, so it gets copies, or a second read from a cached file
+    would fail; and Piff 1.7 asks for a bandpass, which no model here has.
+    """
+    reader: Any = _piff._ArchivePiffReader
+    if getattr(reader, "_astroclearnet_patched", False):
+        return
+    read_struct, read_table = reader.read_struct, reader.read_table
+
+    def read_harmless(self: Any, name: str) -> dict[str, Any] | None:
+        struct = read_struct(self, name)
+        if struct is None:
+            return None
+        require_harmless(self.get_full_name(name), struct)
+        return dict(struct)
+
+    def read_harmless_table(self: Any, name: str, metadata: dict[str, Any] | None = None) -> Any:
+        found: dict[str, Any] = {}
+        table = read_table(self, name, found)
+        require_harmless(self.get_full_name(name), found)
+        if metadata is not None:
+            metadata.update(found)
+        return table
+
+    reader.read_struct, reader.read_table = read_harmless, read_harmless_table
+    if not hasattr(reader, "read_bandpass"):
+        reader.read_bandpass = lambda self, name: None
+    reader._astroclearnet_patched = True
+
+
+patch_piff_reader()

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Geometry of a patch: where its pixels are on the sky, and its cells."""
+"""Geometry of patches: sky projection, boxes and cells."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = (
     "choose_cell_shape",
     "crop_to_patch",
     "patch_slices",
+    "pixel_scale",
 )
 
 import math
@@ -27,7 +28,6 @@ from typing import Any, Literal
 import astropy.units as u
 import numpy as np
 import pydantic
-from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from lsst.images import YX, Box, SkyProjection, TractFrame
@@ -36,15 +36,15 @@ from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
 
 class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=True):
-    """Everything the restoration needs to know about one patch.
+    """Sky projection, boxes and cells of a patch.
 
     Attributes
     ----------
     projection
         Mapping from patch pixels (tract coordinates) to ICRS.
     definition
-        Identifiers, inner bounding box and cell grid; the outer bounding box
-        of the patch is the box of its cell grid.
+        Identifiers, inner bounding box and cell grid, whose box is the outer
+        bounding box of the patch.
     """
 
     projection: SkyProjection[TractFrame]
@@ -68,12 +68,7 @@ class PatchGeometry(pydantic.BaseModel, frozen=True, arbitrary_types_allowed=Tru
     @property
     def pixel_scale(self) -> float:
         """Pixel scale at the centre of the patch in arcsec (`float`)."""
-        center = (self.bbox.x.center, self.bbox.y.center)
-        x = np.array([center[0], center[0] + 1.0, center[0]])
-        y = np.array([center[1], center[1], center[1] + 1.0])
-        sky = self.projection.pixel_to_sky(YX(y=y, x=x))
-        separation = sky[0].separation(sky[1:]).to_value(u.arcsec)
-        return float(np.sqrt(separation[0] * separation[1]))
+        return pixel_scale(self.projection, self.bbox)
 
 
 class TractGeometry(pydantic.BaseModel, frozen=True):
@@ -92,8 +87,7 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
     patch_cells
         Number of cells along y and x in the inner region of a patch.
     border_cells
-        Number of cells by which a patch extends beyond its inner region on
-        each side, shared with its neighbours.
+        Number of cells on each side that a patch shares with its neighbours.
     num_patches
         Number of patches along y and x.
     """
@@ -118,17 +112,12 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         )
 
     def projection(self, skymap: str) -> SkyProjection[TractFrame]:
-        """Return the sky projection of the tract.
+        """Return the gnomonic projection of the tract, north up, east left.
 
         Parameters
         ----------
         skymap
             Name of the sky map, recorded in the pixel frame.
-
-        Returns
-        -------
-        projection : `lsst.images.SkyProjection`
-            A gnomonic projection with north up and east to the left.
         """
         bbox = self.bbox
         wcs = WCS(naxis=2)
@@ -142,17 +131,12 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
         return SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=bbox)
 
     def patch(self, patch: int) -> PatchDefinition:
-        """Return the definition of one patch.
+        """Return index, inner box and cell grid of a patch.
 
         Parameters
         ----------
         patch
             Patch ID, ``y_index * num_patches[1] + x_index``.
-
-        Returns
-        -------
-        definition : `lsst.images.PatchDefinition`
-            Index, inner box and cell grid of the patch.
 
         Raises
         ------
@@ -179,10 +163,9 @@ class TractGeometry(pydantic.BaseModel, frozen=True):
 
 
 class SkyMapGeometry(pydantic.BaseModel, frozen=True):
-    """A self-describing sky map: tracts of patches of cells.
+    """Tracts of patches of cells, readable without the full stack.
 
-    It is stored as a plain dictionary (storage class ``StructuredDataDict``)
-    and so needs no code of the full stack to be read.
+    It is stored as a plain dictionary (``StructuredDataDict``).
 
     Attributes
     ----------
@@ -191,7 +174,7 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
     skymap
         Name of the sky map.
     tracts
-        The tracts of the map.
+        Its tracts.
     """
 
     format: Literal["astroclearnet.skymap_geometry.v1"] = "astroclearnet.skymap_geometry.v1"
@@ -207,27 +190,16 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         content
             The dictionary, as made by `to_dict`.
 
-        Returns
-        -------
-        geometry : `SkyMapGeometry`
-            The checked geometry.
-
         Raises
         ------
         ValueError
-            If a key is missing or has a bad value (a
-            ``pydantic.ValidationError`` that names it).
+            If a key is missing or has a bad value, which a
+            ``pydantic.ValidationError`` names.
         """
         return cls.model_validate(dict(content))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dictionary of plain Python values.
-
-        Returns
-        -------
-        content : `dict`
-            What `from_dict` reads.
-        """
+        """Return a dictionary of plain Python values for `from_dict`."""
         return self.model_dump(mode="json")
 
     def tract(self, tract: int) -> TractGeometry:
@@ -237,11 +209,6 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         ----------
         tract
             Tract ID.
-
-        Returns
-        -------
-        geometry : `TractGeometry`
-            The tract.
 
         Raises
         ------
@@ -254,19 +221,12 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
         raise LookupError(f"Sky map {self.skymap!r} has no tract {tract}.")
 
     def patch(self, tract: int, patch: int) -> PatchGeometry:
-        """Return one patch.
+        """Return the geometry of one patch.
 
         Parameters
         ----------
-        tract
-            Tract ID.
-        patch
-            Patch ID.
-
-        Returns
-        -------
-        geometry : `PatchGeometry`
-            Projection and definition of the patch.
+        tract, patch
+            Tract ID and patch ID.
 
         Raises
         ------
@@ -278,7 +238,7 @@ class SkyMapGeometry(pydantic.BaseModel, frozen=True):
 
 
 def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
-    """Return the shape of cells for a patch that has none of its own.
+    """Return along each side the divisor of its length nearest to a size.
 
     Parameters
     ----------
@@ -286,12 +246,6 @@ def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
         Outer box of the patch.
     cell_size
         Side in pixels that cells are to have.
-
-    Returns
-    -------
-    cell_shape : `lsst.images.YX` [`int`]
-        Along each side the divisor of its length that is nearest to that, by
-        ratio.
 
     Raises
     ------
@@ -311,7 +265,7 @@ def choose_cell_shape(bbox: Box, cell_size: int) -> YX[int]:
 
 
 def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice, slice]:
-    """Return where a patch lies in an array with an even border around it.
+    """Return rows and columns of a patch in an array with an even border.
 
     Parameters
     ----------
@@ -319,11 +273,6 @@ def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice
         Shape of the array, (..., H, W).
     geometry
         Geometry of the patch.
-
-    Returns
-    -------
-    rows, columns : `slice`
-        Rows and columns of the outer box of the patch.
     """
     rows, columns = (
         slice((full - part) // 2, (full - part) // 2 + part)
@@ -333,7 +282,7 @@ def patch_slices(shape: tuple[int, ...], geometry: PatchGeometry) -> tuple[slice
 
 
 def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
-    """Cut the outer box of a patch out of an array with an even border.
+    """Return a view of a patch in an array with an even border.
 
     Parameters
     ----------
@@ -341,25 +290,35 @@ def crop_to_patch(array: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
         Shape (..., H, W).
     geometry
         Geometry of the patch.
-
-    Returns
-    -------
-    cropped : `numpy.ndarray`
-        A view of the middle, of the shape of the patch.
     """
-    rows, columns = patch_slices(array.shape, geometry)
-    return array[..., rows, columns]
+    return array[..., *patch_slices(array.shape, geometry)]
 
 
-def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
-    """Return the region of sky that the corners of a box span.
+def pixel_scale(projection: SkyProjection[Any], bbox: Box) -> float:
+    """Return the size in arcsec of the pixel in the middle of a box.
 
     Parameters
     ----------
     projection
         Mapping from pixels to the sky.
     bbox
-        Box in the pixels of ``projection``; its outer pixel edges are used.
+        The box.
+    """
+    y, x = bbox.y.center, bbox.x.center
+    sky = projection.pixel_to_sky(YX(y=np.array([y, y, y + 1.0]), x=np.array([x, x + 1.0, x])))
+    east, north = (offset.to_value(u.arcsec) for offset in sky[0].spherical_offsets_to(sky[1:]))
+    return math.sqrt(abs(east[0] * north[1] - east[1] * north[0]))
+
+
+def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
+    """Return the region of sky between the corners of a box.
+
+    Parameters
+    ----------
+    projection
+        Mapping from pixels to the sky.
+    bbox
+        The box, whose outer pixel edges are used.
 
     Returns
     -------
@@ -368,7 +327,7 @@ def box_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
     """
     x = np.array([bbox.x.min, bbox.x.max + 1, bbox.x.max + 1, bbox.x.min]) - 0.5
     y = np.array([bbox.y.min, bbox.y.min, bbox.y.max + 1, bbox.y.max + 1]) - 0.5
-    sky: SkyCoord = projection.pixel_to_sky(YX(y=y, x=x))
+    sky = projection.pixel_to_sky(YX(y=y, x=x))
     return ConvexPolygon(
         [
             UnitVector3d(LonLat.fromDegrees(float(ra), float(dec)))

@@ -8,19 +8,14 @@
 
 """Mend what `lsst.images` (30.2026.4300) does to the provenance of coadds.
 
-It stores instruments and filters of the inputs of a coadd as integers if there
-is more than one.  Writer and reader assign the new column to
-``table.columns[name]``, where the old one still is, which astropy refuses
-(``Cannot replace column``): such a coadd can be neither written nor read.  The
-files that the mended writer makes are as `lsst.images` means them.
-
-In a part of a coadd, ``CoaddProvenance.subset`` joins the contributions of the
-cells to the inputs, and so repeats an input for each cell.
+It can neither write nor read a coadd with inputs of more than one instrument
+or filter: it assigns a column of integers to ``table.columns[name]``, which
+astropy refuses (``Cannot replace column``).  Files of the mended writer are
+as `lsst.images` means them.  ``CoaddProvenance.subset`` repeats an input for
+each cell.
 """
 
 from __future__ import annotations
-
-__all__ = ("mend_provenance_columns", "mend_provenance_parts")
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,13 +29,10 @@ _WRITER, _READER = "_fix_str_for_serialization", "_fix_str_for_deserialization"
 
 
 def mend_provenance_columns() -> bool:
-    """Mend how `lsst.images` stores columns of names, where that fails.
+    """Mend how `lsst.images` stores columns of names; return whether it did.
 
-    Returns
-    -------
-    mended : `bool`
-        Whether there was something to mend; not in a release of `lsst.images`
-        that can store two names, nor when called again.
+    It did not need to in a release that can store two names, or when called
+    again.
     """
     model: Any = CoaddProvenanceSerializationModel
     write, read = getattr(model, _WRITER, None), getattr(model, _READER, None)
@@ -82,13 +74,7 @@ def _keeps_names(write: Any, read: Any) -> bool:
 
 
 def mend_provenance_parts() -> bool:
-    """Have each input once in a part of a coadd.
-
-    Returns
-    -------
-    mended : `bool`
-        As of `mend_provenance_columns`.
-    """
+    """List each input once in a part of a coadd; return whether it did."""
     original = CoaddProvenance.subset
     contributions = CoaddProvenance.make_empty_contribution_table(2)
     contributions["instrument"], contributions["cell_j"] = "", [0, 1]

@@ -34,18 +34,10 @@ DIRECT_ADVICE = "set do_compare_direct=False, or name another with connections.r
 
 @dataclasses.dataclass(frozen=True)
 class _Cells:
-    """Cells that a coadd, which may be a part of a larger one, touches.
+    """Cells that a coadd touches.
 
-    Attributes
-    ----------
-    first
-        Index of the first.
-    shape
-        Number along y and x.
-    cell_shape
-        Height and width of a cell in pixels.
-    offset
-        Rows and columns of the first that the coadd leaves out.
+    ``shape`` is their number along y and x, and ``offset`` the rows and
+    columns of the first that the coadd leaves out.
     """
 
     first: CellIJ
@@ -53,30 +45,19 @@ class _Cells:
     cell_shape: tuple[int, int]
     offset: tuple[int, int]
 
-    @classmethod
-    def of_coadd(cls, coadd: CellCoadd) -> _Cells:
-        """Find the cells of a coadd.
 
-        Parameters
-        ----------
-        coadd
-            The coadd.
-
-        Returns
-        -------
-        cells : `_Cells`
-            The cells that its box touches.
-        """
-        grid, box = coadd.psf.bounds.grid, coadd.bbox
-        first = grid.index_of(y=box.y.min, x=box.x.min)
-        last = grid.index_of(y=box.y.max, x=box.x.max)
-        start = grid.bbox_of(first).start
-        return cls(
-            first,
-            (last.i - first.i + 1, last.j - first.j + 1),
-            (grid.cell_shape.y, grid.cell_shape.x),
-            (box.y.start - start.y, box.x.start - start.x),
-        )
+def _find_cells(coadd: CellCoadd) -> _Cells:
+    """Return the cells that the box of a coadd touches."""
+    grid, box = coadd.psf.bounds.grid, coadd.bbox
+    first = grid.index_of(y=box.y.min, x=box.x.min)
+    last = grid.index_of(y=box.y.max, x=box.x.max)
+    start = grid.bbox_of(first).start
+    return _Cells(
+        first,
+        (last.i - first.i + 1, last.j - first.j + 1),
+        (grid.cell_shape.y, grid.cell_shape.x),
+        (box.y.start - start.y, box.x.start - start.x),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +105,9 @@ class CoaddArrays:
         noise_table
             Correlation of its noise by cell, as in the dataset
             ``restored_coadd_linear_noise``.
-
-        Returns
-        -------
-        arrays : `CoaddArrays`
-            The arrays.
         """
         image, variance = (np.where(bad, np.nan, plane.array) for plane in (coadd.image, coadd.variance))
-        cells = _Cells.of_coadd(coadd)
+        cells = _find_cells(coadd)
         noise = [np.where(bad, np.nan, draw.array) for draw in coadd.noise_realizations]
         return cls(
             image=image,
@@ -149,18 +125,13 @@ class CoaddArrays:
         return np.asarray(self.psfs.mean(axis=(0, 1)))
 
     def cells_of(self, x: Array, y: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the cells of positions.
+        """Return the cells of positions, along y and x.
 
         Parameters
         ----------
         x, y
             Positions in pixels, shape (n,); off the patch the nearest cell
             counts.
-
-        Returns
-        -------
-        i, j : `numpy.ndarray`
-            Indices along y and x, int64, shape (n,).
         """
         height, width = self.cell_shape
         rows, columns, *_ = self.psfs.shape
@@ -170,7 +141,7 @@ class CoaddArrays:
         return i, j
 
     def cell_of(self, plane: Array, i: int, j: int) -> Array:
-        """Return the pixels of a cell.
+        """Return a view of the pixels of a cell.
 
         Parameters
         ----------
@@ -178,11 +149,6 @@ class CoaddArrays:
             Shape (H, W).
         i, j
             Index of the cell along y and x.
-
-        Returns
-        -------
-        pixels : `numpy.ndarray`
-            A view of the part of the cell that the image holds.
         """
         rows, columns = (
             slice(max(0, index * size - offset), (index + 1) * size - offset)
@@ -191,18 +157,12 @@ class CoaddArrays:
         return plane[rows, columns]
 
     def correlation_at(self, x: Array, y: Array) -> Array | None:
-        """Return the correlation of the noise around positions.
+        """Return the correlation of the noise, shape (n, K, K), if known.
 
         Parameters
         ----------
         x, y
-            Positions in pixels, shape (n,); off the patch the nearest cell
-            counts.
-
-        Returns
-        -------
-        correlation : `numpy.ndarray` or `None`
-            Stamps, shape (n, K, K), if they are known.
+            Positions, as of `cells_of`.
         """
         if self.correlation is None:
             return None
@@ -211,17 +171,12 @@ class CoaddArrays:
 
 
 def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
-    """Return the pixels of a coadd that do not count.
+    """Return the pixels without a value, without data or saturated.
 
     Parameters
     ----------
     coadd
         The coadd.
-
-    Returns
-    -------
-    bad : `numpy.ndarray`
-        Shape (H, W); pixels without a value, without data or saturated.
     """
     bad = ~np.isfinite(coadd.image.array)
     for plane in _BAD_PLANES:
@@ -231,7 +186,7 @@ def unusable_pixels(coadd: CellCoadd) -> npt.NDArray[np.bool_]:
 
 
 def crop_to_box(coadd: CellCoadd, bbox: Box) -> CellCoadd:
-    """Cut the box of a patch out of a coadd.
+    """Return a view of a coadd in the box of a patch.
 
     Parameters
     ----------
@@ -239,11 +194,6 @@ def crop_to_box(coadd: CellCoadd, bbox: Box) -> CellCoadd:
         The coadd to cut, in nJy.
     bbox
         The box, in pixels of the tract.
-
-    Returns
-    -------
-    part : `lsst.images.cells.CellCoadd`
-        A view.
 
     Raises
     ------
@@ -265,7 +215,9 @@ def crop_to_box(coadd: CellCoadd, bbox: Box) -> CellCoadd:
 
 
 def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.bool_]) -> CoaddArrays | None:
-    """Take the arrays of a coadd on the grid of another one of its tract.
+    """Return the arrays of a coadd in the box of another one of its tract.
+
+    They are NaN where either has no usable pixel; `None` if none is left.
 
     Parameters
     ----------
@@ -275,12 +227,6 @@ def place_on_patch(coadd: CellCoadd, reference: CellCoadd, bad: npt.NDArray[np.b
         The one whose box the arrays cover.
     bad
         Pixels to blank, shape (H, W) of ``reference``.
-
-    Returns
-    -------
-    arrays : `CoaddArrays` or `None`
-        The arrays, NaN where ``coadd`` has no usable pixel; `None` if there
-        is none.
 
     Raises
     ------
@@ -310,9 +256,7 @@ def _psfs_by_cell(coadd: CellCoadd, cells: _Cells) -> Array:
 
 
 def _by_cell(table: Table, cells: _Cells) -> Array:
-    """Arrange correlation stamps as a grid; white noise in cells without
-    data.
-    """
+    """Arrange correlation stamps as a grid; white noise in empty cells."""
     stamps = np.asarray(table["correlation"])
     middle = stamps.shape[-1] // 2
     correlation = np.zeros((*cells.shape, *stamps.shape[1:]))

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a patch needs of a visit image, to be cut to any part of the patch."""
+"""The cut-out of a visit image on a patch."""
 
 from __future__ import annotations
 
-__all__ = ("VisitCutout",)
+__all__ = ("PatchExposure", "VisitCutout")
 
 import dataclasses
 
@@ -20,17 +20,11 @@ from lsst.images import Box, Image, Polygon, VisitImage
 from lsst.images.fields import BaseField
 from lsst.images.psfs import PointSpreadFunction
 
-from ..core import InputError
-from ._backgrounds import adjust_background
-from ._coverage import NearestPixel, cover_polygon
-from ._exposure_id import ExposureId, UnusableExposureError
-from ._mask_planes import MaskTable, mask_of_planes
-from ._patch_exposure import PatchExposure, PixelLocation
-from ._patch_geometry import PatchGeometry
-from ._pixel_map import PixelMap
-from ._psf import psf_stamps
+from ...core import InputError
+from .._exposure_id import ExposureId, UnusableExposureError
+from ..place import NearestPixel, PatchGeometry, PixelMap, VisitFootprint, psf_stamps
+from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes, require_psf
 from ._scratch import Scratch
-from ._visit_requirements import calibrate, read_psf
 
 _VALID, _USABLE, _GOOD = 1, 2, 4
 """Bits: the visit image has the pixel; that is finite and not excluded; and
@@ -38,21 +32,71 @@ its centre is on the patch.  Planes to be propagated follow."""
 
 _PLANES_FROM = 3
 
+_MEAN_CELLS = 4
+"""Positions along each side of the patch at which the mean PSF is taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Location:
+    """Where the pixels of a box of a visit image lie in a box of a patch.
+
+    The attributes are those of `PatchExposure`.
+    """
+
+    bbox: Box
+    y: np.ndarray
+    x: np.ndarray
+    area: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchExposure:
+    """The pixels of a visit image in a box of a patch.
+
+    Attributes
+    ----------
+    box
+        The box, in tract pixels.
+    bbox
+        Box of the arrays of shape (h, w), in pixels of the visit image: the
+        smallest around the pixels whose centres are in ``box``.
+    image
+        Shape (h, w), float32, nJy; 0 where not ``good``.
+    variance
+        Shape (h, w), float32, nJy^2; 1 where not ``good``.
+    good
+        Shape (h, w), bool, usable pixels in ``box``.
+    y, x
+        Shape (h, w), float64, row and column of each pixel centre, counted
+        from the first of ``box``; NaN outside.
+    area
+        Shape (h, w), float32, area of each pixel in pixels of the patch.
+    psfs
+        Shape (n_cells_y, n_cells_x, P, P), as of `VisitCutout.psfs_on`.
+    """
+
+    box: Box
+    bbox: Box
+    image: np.ndarray
+    variance: np.ndarray
+    good: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    area: np.ndarray
+    psfs: np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class VisitCutout:
-    """The part of a visit image that overlaps a patch, on its own pixels.
+    """The overlap of a visit image with a patch, on its own pixels.
 
-    It is small enough to be kept for every exposure of a patch: positions and
-    PSFs, which take most memory, are made for a part of the patch when that
-    is asked for.
+    It is small enough to be kept for every exposure; positions and PSFs, which
+    take most memory, are computed for a box of the patch at a time.
 
     Attributes
     ----------
     identity
         Which visit image.
-    geometry
-        Geometry of the patch.
     bbox
         Box of the pixels that are kept, in pixels of the visit image.
     image
@@ -60,7 +104,7 @@ class VisitCutout:
     variance
         Shape (h, w), float32, nJy^2.
     bits
-        Shape (h, w), uint16, what is known of each pixel.
+        Shape (h, w), uint16, flags of each pixel.
     planes
         Names of the mask planes to be propagated, in the order of their bits.
     from_patch
@@ -70,21 +114,19 @@ class VisitCutout:
     psf
         PSF of the visit image.
     polygon
-        Part of the patch that the visit image covers, in tract pixels.
+        Overlap with the patch, in tract pixels.
     mean_psf
         Shape (P, P), float64, mean PSF over the patch, on its pixels.
     level
-        Variance of the light in a pixel of the patch: the median, in nJy^2.
+        Median variance of the light in a pixel of the patch, in nJy^2.
     usable_fraction
-        Area of the usable pixels within the outer box of the patch over the
-        area of that box.
+        Area of the usable pixels over that of the outer box of the patch.
     num_not_finite
-        Pixels on the patch that no mask plane excluded and whose value or
-        variance is not usable.
+        Pixels on the patch without a finite value and a positive variance
+        that no mask plane excluded.
     """
 
     identity: ExposureId
-    geometry: PatchGeometry
     bbox: Box
     image: np.ndarray
     variance: np.ndarray
@@ -113,37 +155,29 @@ class VisitCutout:
         sky_correction: Image | BaseField | None = None,
         scratch: Scratch | None = None,
     ) -> VisitCutout:
-        """Take what a patch needs of a visit image.
+        """Cut the pixels that a patch needs out of a visit image.
 
         Parameters
         ----------
         visit_image
-            The visit image, or the part of it that overlaps the patch.
+            The visit image, or its overlap with the patch.
         geometry
             Geometry of the patch.
         identity
-            Which visit image it is, where its data ID is known.
+            Which visit image, if its data ID is known.
         bbox
-            Box to fill, in tract pixels: the outer box of the patch, which is
-            the default, or that with an even border.
+            Box to fill, in tract pixels: the outer box of the patch, by
+            default, or that with an even border.
         pixel_map
-            Map from that box to the visit image, where it is known already.
+            Map from that box to the visit image, if already known.
         mask_table
-            Treatment of the mask planes; by default that of
-            `DEFAULT_MASK_TREATMENTS`.
+            Treatment of the mask planes; `DEFAULT_MASK_TREATMENTS` by default.
         restore_background
-            Whether to add the background that was subtracted from the visit
-            image.
+            Whether to add the background that was subtracted.
         sky_correction
-            What to subtract from the visit image, in a unit like that of its
-            pixels; at least over the part that overlaps the patch.
+            What to subtract, at least over the overlap with the patch.
         scratch
             Where to keep the pixels; in memory by default.
-
-        Returns
-        -------
-        cutout : `VisitCutout`
-            The pixels on the patch.
 
         Raises
         ------
@@ -161,25 +195,28 @@ class VisitCutout:
         visit_image = adjust_background(
             visit_image[overlap], restore=restore_background, correction=sky_correction
         )
-        visit_image = calibrate(visit_image)
-        psf = read_psf(visit_image)
+        visit_image = convert_to_njy(visit_image)
+        psf = require_psf(visit_image)
         excluded = mask_of_planes(visit_image.mask, table.excluded)
         valid = _valid_pixels(visit_image)
-        if not _overlaps(valid, pixel_map, visit_image.bbox, geometry):
+        if not NearestPixel(pixel_map.part(geometry.bbox), visit_image.bbox)(valid).any():
             raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
         image, variance = visit_image.image.array, visit_image.variance.array
         finite = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
         to_patch = PixelMap.from_projections(
             visit_image.sky_projection, visit_image.bbox, geometry.projection
         )
-        location = PixelLocation.find(to_patch, visit_image.bbox, bbox)
+        location = _locate(to_patch, bbox)
+        if location is None:
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel centre on the patch.")
         cut = location.bbox.slice_within(visit_image.bbox)
         on_patch = np.zeros(valid.shape, dtype=bool)
         on_patch[cut] = np.isfinite(location.y)
         usable = finite & ~excluded & valid
         good = usable & on_patch
-        within = location.within(geometry.bbox, bbox)
-        if not (good[cut] & within).any():
+        start = bbox.start
+        within = good[cut] & _inside(location.y + start.y, location.x + start.x, geometry.bbox)
+        if not within.any():
             raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
         try:
             stamps = psf_stamps(psf, pixel_map, visit_image.bbox, max_cells=_MEAN_CELLS)
@@ -193,7 +230,6 @@ class VisitCutout:
         scratch = Scratch() if scratch is None else scratch
         return cls(
             identity=ExposureId.from_visit_image(visit_image) if identity is None else identity,
-            geometry=geometry,
             bbox=visit_image.bbox,
             image=scratch.keep(np.where(good, image, 0.0).astype(np.float32)),
             variance=scratch.keep(np.where(good, variance, 1.0).astype(np.float32)),
@@ -202,10 +238,10 @@ class VisitCutout:
             from_patch=pixel_map,
             to_patch=to_patch,
             psf=psf,
-            polygon=cover_polygon(geometry, visit_image),
+            polygon=_cover_polygon(visit_image, geometry),
             mean_psf=np.nanmean(stamps, axis=(0, 1)),
             level=float(np.median(variance[good] / area)),
-            usable_fraction=float(location.area[good[cut] & within].sum(dtype=float)) / geometry.bbox.area,
+            usable_fraction=float(location.area[within].sum(dtype=float)) / geometry.bbox.area,
             num_not_finite=int((~finite & ~excluded & valid & on_patch).sum()),
         )
 
@@ -216,111 +252,126 @@ class VisitCutout:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the pixels are in memory, and not in files (`bool`)."""
+        """Whether the pixels are in memory, not in files (`bool`)."""
         return not isinstance(self.image, np.memmap)
 
+    @property
+    def good(self) -> np.ndarray:
+        """Usable pixels with centres on the patch, shape (h, w), bool."""
+        return (self.bits & _GOOD) > 0
+
     def touches(self, box: Box) -> bool:
-        """Tell whether pixels may lie in a part of the patch.
+        """Return False if certainly no pixel is in a box of the patch.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
-
-        Returns
-        -------
-        touches : `bool`
-            False if certainly none does.
+            A box in the bordered patch, in tract pixels.
         """
-        return dataclasses.replace(self.from_patch, bbox=box).overlap(self.bbox, padding=1) is not None
+        return self._overlap(box) is not None
 
     def on(self, box: Box) -> PatchExposure | None:
-        """Cut the exposure to a part of the patch.
+        """Return the pixels with centres in a box; `None` if none is usable.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
-
-        Returns
-        -------
-        exposure : `PatchExposure` or `None`
-            Pixels whose centres lie there; `None` if there is none.
-        """
-        overlap = dataclasses.replace(self.from_patch, bbox=box).overlap(self.bbox, padding=1)
-        if overlap is None:
-            return None
-        try:
-            location = PixelLocation.find(self.to_patch, overlap, box)
-        except UnusableExposureError:
-            return None
-        cut = location.bbox.slice_within(self.bbox)
-        good = ((self.bits[cut] & _GOOD) > 0) & np.isfinite(location.y)
-        exposure = PatchExposure(
-            cutout=self,
-            box=box,
-            bbox=location.bbox,
-            image=np.where(good, self.image[cut], np.float32(0.0)),
-            variance=np.where(good, self.variance[cut], np.float32(1.0)),
-            good=good,
-            y=location.y,
-            x=location.x,
-            area=location.area,
-        )
-        Scratch.forget(self.image, self.variance, self.bits)
-        return exposure
-
-    def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
-        """Return PSFs in a part of the patch.
-
-        Parameters
-        ----------
-        box
-            Part of the bordered box of the patch, in tract pixels.
-        max_cells
-            Largest number of cells along each side, if their size is not to
-            be about 50 pixels.
-
-        Returns
-        -------
-        psfs : `numpy.ndarray`
-            Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, PSFs on pixels
-            of the patch in the middles of cells of equal size; NaN where the
-            visit image has no position.
+            A box in the bordered patch, in tract pixels.
 
         Raises
         ------
         lsst.astroclearnet.core.InputError
             If the PSF cannot be evaluated.
         """
-        pixel_map = dataclasses.replace(self.from_patch, bbox=box)
-        return psf_stamps(self.psf, pixel_map, self.bbox, max_cells=max_cells)
+        overlap = self._overlap(box)
+        location = None if overlap is None else _locate(self.to_patch.part(overlap), box)
+        if location is None:
+            return None
+        cut = location.bbox.slice_within(self.bbox)
+        good = ((self.bits[cut] & _GOOD) > 0) & np.isfinite(location.y)
+        image = np.where(good, self.image[cut], np.float32(0.0))
+        variance = np.where(good, self.variance[cut], np.float32(1.0))
+        Scratch.forget(self.image, self.variance, self.bits)
+        if not good.any():
+            return None
+        return PatchExposure(
+            box=box,
+            image=image,
+            variance=variance,
+            good=good,
+            psfs=self.psfs_on(box),
+            **vars(location),
+        )
 
-    def planes_on(self, box: Box) -> dict[str, np.ndarray]:
-        """Return what is known of the nearest pixel in a part of the patch.
+    def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
+        """Return PSFs in the middles of equal cells of a box.
 
         Parameters
         ----------
         box
-            Part of the bordered box of the patch, in tract pixels.
+            A box in the bordered patch, in tract pixels.
+        max_cells
+            Largest number of cells along each side; by default they have
+            sides of about 50 pixels.
 
         Returns
         -------
-        planes : `dict` [`str`, `numpy.ndarray`]
-            Shape (H, W), bool: ``covered``, where there is one; ``usable``,
-            where it is usable; and the mask planes to be propagated, by name.
+        psfs : `numpy.ndarray`
+            Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, on pixels of
+            the patch; NaN where the visit image has no position.
+
+        Raises
+        ------
+        lsst.astroclearnet.core.InputError
+            If the PSF cannot be evaluated.
         """
-        positions = self.from_patch.positions(box)
-        start = self.bbox.start
-        nearest = NearestPixel(positions.y - start.y, positions.x - start.x, self.bits.shape)
-        bits = nearest(self.bits)
+        return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
+
+    def planes_on(self, box: Box) -> dict[str, np.ndarray]:
+        """Return planes of the nearest pixel in a box, shape (H, W), bool.
+
+        They are ``covered``, where there is one, ``usable``, and the mask
+        planes to be propagated, by name.
+
+        Parameters
+        ----------
+        box
+            A box in the bordered patch, in tract pixels.
+        """
+        bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
         Scratch.forget(self.bits)
         names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
         return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
 
+    def _overlap(self, box: Box) -> Box | None:
+        return self.from_patch.part(box).overlap(self.bbox, padding=1)
 
-_MEAN_CELLS = 4
-"""Positions along each side of the patch at which the mean PSF is taken."""
+
+def _locate(to_patch: PixelMap, box: Box) -> _Location | None:
+    """Find the pixels of a visit image whose centres are in a box."""
+    y, x = to_patch.positions()
+    inside = _inside(y, x, box)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    start = to_patch.bbox.start
+    found = Box.factory[
+        start.y + cut[0].start : start.y + cut[0].stop, start.x + cut[1].start : start.x + cut[1].stop
+    ]
+    return _Location(
+        bbox=found,
+        y=np.where(inside[cut], y[cut] - box.y.start, np.nan),
+        x=np.where(inside[cut], x[cut] - box.x.start, np.nan),
+        area=to_patch.part(found).area().astype(np.float32),
+    )
+
+
+def _inside(y: np.ndarray, x: np.ndarray, box: Box) -> np.ndarray:
+    """Tell which positions are in a box; none that is NaN is."""
+    return (
+        (y >= box.y.start - 0.5) & (y < box.y.stop - 0.5) & (x >= box.x.start - 0.5) & (x < box.x.stop - 0.5)
+    )
 
 
 def _valid_pixels(visit_image: VisitImage) -> np.ndarray:
@@ -331,8 +382,9 @@ def _valid_pixels(visit_image: VisitImage) -> np.ndarray:
     return np.asarray(visit_image.bounds.contains(x=grid.x, y=grid.y))
 
 
-def _overlaps(valid: np.ndarray, pixel_map: PixelMap, visit_bbox: Box, geometry: PatchGeometry) -> bool:
-    """Tell whether any pixel of a patch has a pixel of a visit image."""
-    positions = pixel_map.positions(geometry.bbox)
-    start = visit_bbox.start
-    return bool(NearestPixel(positions.y - start.y, positions.x - start.x, valid.shape)(valid).any())
+def _cover_polygon(visit_image: VisitImage, geometry: PatchGeometry) -> Polygon:
+    """Return the part of a patch under a visit image, in tract pixels."""
+    footprint = VisitFootprint(visit_image.sky_projection, visit_image.bbox)
+    outline = footprint.outline(geometry.projection)
+    overlap = outline.intersection(geometry.bbox.to_polygon())
+    return overlap if isinstance(overlap, Polygon) else outline

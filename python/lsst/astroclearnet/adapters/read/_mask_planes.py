@@ -6,14 +6,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What each mask plane of an exposure means for the coadd."""
+"""Consequences of the mask planes of an exposure for the coadd."""
 
 from __future__ import annotations
 
 __all__ = (
     "DEFAULT_EXCLUDED_PLANES",
     "DEFAULT_MASK_TREATMENTS",
-    "KNOWN_PLANES",
     "MaskTable",
     "mask_of_planes",
 )
@@ -49,23 +48,21 @@ DEFAULT_MASK_TREATMENTS: Mapping[str, str] = MappingProxyType(
         "PARTLY_VIGNETTED": "exclude",
     }
 )
-"""Treatment of the mask planes of an exposure; one that is not named, such as
-DETECTED or CROSSTALK, has no consequence.
+"""Treatment of the mask planes of an exposure; others, such as DETECTED, have
+no consequence.
 
 ``exclude``
-    The pixels carry no information about the sky and are not used.
+    The pixels are not used.
 ``propagate f``
     The plane is set in the coadd where more than the fraction ``f`` of the
     exposures that cover a pixel have it set in their nearest pixel.
 
-Rubin's coaddition excludes BAD, NO_DATA and SATURATED, with the overrides of
-every camera also SUSPECT, for LSSTCam also SPIKE and PARTLY_VIGNETTED, and
-propagates SATURATED from 10 % on and what it does not exclude, such as
-COSMIC_RAY, from the first exposure on (``bad_mask_planes`` and
-``mask_propagation_thresholds`` of its ``AssembleCellCoaddTask``).  It finds
-streaks by comparing warps and clips them; here a pixel that is known to be in
-one is not used.  It uses pixels that were interpolated; here they are not
-data.
+Rubin's ``AssembleCellCoaddTask`` (``bad_mask_planes`` and
+``mask_propagation_thresholds``) excludes BAD, NO_DATA and SATURATED, with the
+overrides of every camera also SUSPECT, for LSSTCam also SPIKE and
+PARTLY_VIGNETTED, and propagates SATURATED from 10 % on and the others from the
+first exposure on.  It clips streaks by comparing warps, and uses interpolated
+pixels; here neither is used.
 """
 
 
@@ -84,9 +81,6 @@ def _collect_legacy_names() -> dict[str, frozenset[str]]:
 _LEGACY_NAMES = _collect_legacy_names()
 """Names in `lsst.afw` of each mask plane of `lsst.images`."""
 
-KNOWN_PLANES = frozenset(_LEGACY_NAMES) | frozenset().union(*_LEGACY_NAMES.values())
-"""Names that a mask plane can have, old and new."""
-
 _COADD_PLANES = frozenset(plane.name for plane in get_legacy_deep_coadd_mask_planes().values())
 
 _PROPAGATE = re.compile(r"propagate (\S+)")
@@ -101,7 +95,7 @@ class MaskTable:
     excluded
         Planes whose pixels are not used.
     propagated
-        For each plane that the coadd shows, the fraction of the covering
+        Planes that the coadd shows, with the fraction of the covering
         exposures above which it does.
     """
 
@@ -110,31 +104,25 @@ class MaskTable:
 
     @classmethod
     def from_treatments(cls, treatments: Mapping[str, str] = DEFAULT_MASK_TREATMENTS) -> MaskTable:
-        """Read a table in words.
+        """Parse treatments as in `DEFAULT_MASK_TREATMENTS`.
 
         Parameters
         ----------
         treatments
-            ``"exclude"``, ``"propagate 0.1"`` or both, with a comma, for each
-            plane, as in `DEFAULT_MASK_TREATMENTS`.
-
-        Returns
-        -------
-        table : `MaskTable`
-            The table.
+            ``"exclude"``, ``"propagate 0.1"`` or both, with a comma, by plane.
 
         Raises
         ------
         ValueError
-            If a plane is unknown, a treatment is none, or a plane is to be
-            propagated that coadds do not have.
+            If a plane or a treatment is unknown, or coadds have no plane to
+            propagate to.
         """
         excluded = []
         propagated = {}
         for plane, treatment in treatments.items():
             if plane not in _LEGACY_NAMES:
                 raise ValueError(
-                    f"{plane!r} is no mask plane of a visit image; known are {sorted(_LEGACY_NAMES)}."
+                    f"Unknown visit-image mask plane {plane!r}; known planes: {sorted(_LEGACY_NAMES)}."
                 )
             for word in (part.strip() for part in treatment.split(",")):
                 if word == "exclude":
@@ -144,7 +132,7 @@ class MaskTable:
         return cls(excluded=tuple(excluded), propagated=MappingProxyType(propagated))
 
     def propagate(self, counts: Mapping[str, np.ndarray], covered: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the planes that the exposures leave in the coadd.
+        """Return the planes of the coadd, shape (H, W), bool, by name.
 
         Parameters
         ----------
@@ -153,11 +141,6 @@ class MaskTable:
             shape (H, W).
         covered
             Shape (H, W), number of exposures that have a pixel.
-
-        Returns
-        -------
-        planes : `dict` [`str`, `numpy.ndarray`]
-            Shape (H, W), bool, by name.
         """
         return {plane: counts[plane] > threshold * covered for plane, threshold in self.propagated.items()}
 
@@ -183,21 +166,15 @@ DEFAULT_EXCLUDED_PLANES = MaskTable.from_treatments().excluded
 
 
 def mask_of_planes(mask: Mask, planes: Iterable[str]) -> np.ndarray:
-    """Return the pixels in which any of some planes is set.
+    """Return the pixels with any of some planes set, shape (H, W), bool.
 
     Parameters
     ----------
     mask
         A mask of `lsst.images`.
     planes
-        Names in the vocabulary of `lsst.images`; a plane that the mask has
-        under its legacy name is found too, one that it does not have is
-        ignored.
-
-    Returns
-    -------
-    flagged : `numpy.ndarray`
-        Shape (H, W), bool.
+        Names in the vocabulary of `lsst.images`; planes with their legacy
+        names are found too, and planes that the mask lacks are ignored.
     """
     flagged = np.zeros(tuple(mask.bbox.shape), dtype=bool)
     for plane in planes:

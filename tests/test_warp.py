@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images on the grid of a patch, against analytic stars."""
+"""Visit images resampled to a patch, against analytic stars."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from lsst.astroclearnet.adapters import (
     SkyMapGeometry,
     TractGeometry,
     UnusableExposureError,
-    coregister,
-    mask_of_planes,
-    stack_exposures,
 )
-from lsst.astroclearnet.simulation import make_deep_coadd
+from lsst.astroclearnet.simulation import make_deep_coadd, warp_visit_image
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
-from lsst.images import Box, Image, Mask, MaskPlane, MaskSchema, VisitImage
+from lsst.images import Box, Image, Mask, VisitImage
 from lsst.images.fields import ChebyshevField
 from lsst.images.serialization import ArchiveReadError, read_archive
 
@@ -69,7 +66,7 @@ def test_star_flux_and_centroid(field: StarField, name: str) -> None:
     # Flux or position errors of the warp go straight into every catalogue.
     projection = make_projection(SHAPE, **PROJECTIONS[name])
     visit_image = make_visit_image(field.render(projection, SHAPE, FWHM), projection, fwhm=FWHM)
-    exposure = coregister(visit_image, field.geometry)
+    exposure = warp_visit_image(visit_image, field.geometry)
     origin = field.geometry.bbox.start
     for x, y, flux in zip(field.x, field.y, field.flux, strict=True):
         measured = moments(exposure.image, x - origin.x, y - origin.y, 12)
@@ -87,8 +84,8 @@ def test_psf_describes_the_stars(field: StarField, name: str) -> None:
     geometry = field.geometry
     star = StarField(geometry=geometry, x=np.array([x]), y=np.array([y]), flux=np.array([1.0]))
     visit_image = make_visit_image(star.render(projection, SHAPE, FWHM), projection, fwhm=FWHM)
-    exposure = coregister(visit_image, geometry)
-    stamp = exposure.psfs[0, 0]
+    exposure = warp_visit_image(visit_image, geometry)
+    stamp = exposure.cutout.psfs_on(geometry.bbox)[0, 0]
     half = stamp.shape[0] // 2
     row, column = int(y - geometry.bbox.y.start), int(x - geometry.bbox.x.start)
     cut = exposure.image[row - half : row + half + 1, column - half : column + half + 1]
@@ -105,7 +102,7 @@ def test_flagged_pixels_do_not_leak(field: StarField) -> None:
     flagged[:, 60] = True
     spoilt = np.where(flagged, 1e7, image)
     clean, dirty = (
-        coregister(make_visit_image(pixels, projection, planes={"BAD": flagged}), field.geometry)
+        warp_visit_image(make_visit_image(pixels, projection, planes={"BAD": flagged}), field.geometry)
         for pixels in (image, spoilt)
     )
     np.testing.assert_array_equal(clean.good, dirty.good)
@@ -113,62 +110,22 @@ def test_flagged_pixels_do_not_leak(field: StarField) -> None:
     assert not clean.good.all()
     # ... and what remains is still right to 2 % of the brightest pixel: the
     # kernel next to a flagged pixel is cut off and renormalised.
-    whole = coregister(make_visit_image(image, projection), field.geometry)
+    whole = warp_visit_image(make_visit_image(image, projection), field.geometry)
     error = np.abs(clean.image - whole.image)[clean.good]
     assert error.max() < 0.02 * whole.image.max()
 
 
-def test_noise_realizations_follow_the_pixels(field: StarField) -> None:
-    # Realisations carry the correlations of the warp, which the variance of
-    # single pixels cannot describe.
-    projection = make_projection(SHAPE, offset=(0.5, 0.5))
-    visit_image = make_visit_image(np.zeros(SHAPE), projection, variance=4.0)
-    exposure = coregister(visit_image, field.geometry, num_realizations=2, seed=5)
-    again = coregister(visit_image, field.geometry, num_realizations=2, seed=5)
-    np.testing.assert_array_equal(exposure.noise, again.noise)
-    noise = exposure.noise[:, exposure.good]
-    assert (noise**2).mean() == pytest.approx(exposure.variance[exposure.good].mean(), rel=0.03)
-    neighbours = (exposure.noise[:, :, 1:] * exposure.noise[:, :, :-1]).mean() / (exposure.noise**2).mean()
-    assert neighbours > 0.05
-    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.03
-
-
-def test_pixels_that_are_not_finite_are_masked_and_counted(field: StarField) -> None:
+def test_pixels_that_are_not_finite_are_masked(field: StarField) -> None:
     projection = make_projection(SHAPE)
     image = field.render(projection, SHAPE, FWHM)
     image[120, 110] = np.nan
     variance = np.ones(SHAPE)
     variance[130, 100] = 0.0
     variance[90, 100] = np.inf
-    exposure = coregister(make_visit_image(image, projection, variance=variance), field.geometry)
-    assert exposure.num_not_finite == 3
+    exposure = warp_visit_image(make_visit_image(image, projection, variance=variance), field.geometry)
     assert np.isfinite(exposure.image).all()
     assert np.isfinite(exposure.variance).all()
     assert not exposure.good.all()
-
-
-def test_mask_planes_by_new_and_legacy_names() -> None:
-    box = Box.factory[5:9, 3:8]
-    schema = MaskSchema([MaskPlane("SAT", ""), MaskPlane("COSMIC_RAY", "")])
-    mask = Mask(0, schema=schema, bbox=box)
-    plane = np.zeros((4, 5), dtype=bool)
-    plane[1, 2] = True
-    mask.set("SAT", plane)
-    np.testing.assert_array_equal(mask_of_planes(mask, ["SATURATED", "NOT_THERE"]), plane)
-    assert not mask_of_planes(mask, ["COSMIC_RAY"]).any()
-
-
-def test_saturation_is_carried_over(field: StarField) -> None:
-    projection = make_projection(SHAPE, rotation=90.0)
-    saturated = np.zeros(SHAPE, dtype=bool)
-    middle = field.geometry.projection.pixel_to_sky(x=80.0, y=80.0)
-    position = projection.sky_to_pixel(middle)
-    row, column = round(float(position.y)), round(float(position.x))
-    saturated[row : row + 6, column : column + 4] = True
-    visit_image = make_visit_image(np.ones(SHAPE), projection, planes={"SATURATED": saturated})
-    exposure = coregister(visit_image, field.geometry)
-    assert exposure.saturated.sum() == saturated.sum()
-    assert not (exposure.saturated & exposure.good).any()
 
 
 def test_instrumental_pixels_are_calibrated(field: StarField) -> None:
@@ -186,7 +143,7 @@ def test_instrumental_pixels_are_calibrated(field: StarField) -> None:
         photometric_scaling=scaling,
     )
     calibrated = make_visit_image(image, projection, fwhm=FWHM)
-    from_raw, from_calibrated = (coregister(v, field.geometry) for v in (raw, calibrated))
+    from_raw, from_calibrated = (warp_visit_image(v, field.geometry) for v in (raw, calibrated))
     np.testing.assert_allclose(from_raw.image, from_calibrated.image, atol=1e-3)
     np.testing.assert_allclose(from_raw.variance, from_calibrated.variance, rtol=1e-5)
 
@@ -204,7 +161,7 @@ def test_unusable_exposures_say_why(
 ) -> None:
     visit_image = make_visit_image(np.ones(SHAPE), make_projection(SHAPE), **changes)
     with pytest.raises(UnusableExposureError, match=message) as caught:
-        coregister(visit_image, field.geometry)
+        warp_visit_image(visit_image, field.geometry)
     assert caught.value.reason == reason
 
 
@@ -219,16 +176,30 @@ def test_plain_coadd_leaves_out_what_is_beside_the_patch(field: StarField) -> No
     assert make_deep_coadd([elsewhere], field.geometry, "i") is None
 
 
-def test_stack_pads_psfs_to_a_common_size(field: StarField) -> None:
-    first = coregister(make_visit_image(np.ones(SHAPE), make_projection(SHAPE)), field.geometry)
-    second = coregister(
-        make_visit_image(np.ones(SHAPE), make_projection(SHAPE, scale=0.8, visit=2)), field.geometry
-    )
-    sizes = {e.psfs.shape[-1] for e in (first, second)}
-    assert len(sizes) == 2
-    stacked = stack_exposures([first, second])
-    assert stacked.psfs.shape[-1] == max(sizes)
-    np.testing.assert_allclose(stacked.psfs.sum(axis=(-1, -2)), 1.0)
+def test_plain_coadd_shows_saturation_and_provenance(field: StarField) -> None:
+    # What a user of the simulated repository takes for truth.
+    geometry = field.geometry
+    middle = geometry.projection.pixel_to_sky(x=80.0, y=80.0)
+    visit_images = []
+    for visit, fwhm in ((1, 3.5), (2, 7.0)):
+        projection = make_projection(SHAPE, rotation=90.0 * visit, visit=visit)
+        position = projection.sky_to_pixel(middle)
+        row, column = round(float(position.y)), round(float(position.x))
+        saturated = np.zeros(SHAPE, dtype=bool)
+        if visit == 1:
+            saturated[row : row + 6, column : column + 4] = True
+        planes = {"SATURATED": saturated}
+        visit_images.append(make_visit_image(np.ones(SHAPE), projection, fwhm=fwhm, planes=planes))
+    coadd = make_deep_coadd(visit_images, geometry, "i")
+    assert coadd is not None
+    flagged = coadd.mask.get("SATURATED")
+    assert flagged.sum() == 24
+    assert coadd.mask.get("INEXACT_PSF")[flagged].all()
+    assert not coadd.mask.get("NO_DATA").any()
+    table = coadd.provenance.contributions
+    sharp = [row["weight"] for row in table if row["visit"] == 1 and row["unmasked_fraction"] == 1.0]
+    # The stamps of 25 pixels cut off a part of the wider PSF.
+    np.testing.assert_allclose(sharp, 0.8, atol=0.01)
 
 
 def draw_star(real: VisitImage, x: int, y: int, flux: float) -> VisitImage:
@@ -272,7 +243,7 @@ def test_real_projection_and_psf(shared_data: Path, name: str) -> None:
         num_patches=(1, 1),
     )
     patch = SkyMapGeometry(skymap="star", tracts=(tract,)).patch(3, 0)
-    exposure = coregister(visit_image, patch)
+    exposure = warp_visit_image(visit_image, patch)
     # The centroid of a real PSF is not its origin.
     kernel = real.psf.compute_kernel_image(x=x, y=y)
     grid = kernel.bbox.meshgrid()
@@ -283,7 +254,7 @@ def test_real_projection_and_psf(shared_data: Path, name: str) -> None:
     measured = moments(exposure.image, 40.0, 37.0, 20)
     assert measured[0] == pytest.approx(5000.0, rel=0.003)
     assert measured[1:] == pytest.approx((float(expected.x), float(expected.y)), abs=0.02)
-    stamp = exposure.psfs[0, 0]
+    stamp = exposure.cutout.psfs_on(patch.bbox)[0, 0]
     half = stamp.shape[0] // 2
     cut = exposure.image[37 - half : 38 + half, 40 - half : 41 + half]
     assert np.abs(cut / 5000.0 - stamp).max() < 0.01 * stamp.max()

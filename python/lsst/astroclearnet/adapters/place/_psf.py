@@ -20,7 +20,7 @@ from scipy.ndimage import map_coordinates
 from lsst.images import Box, Interval
 from lsst.images.psfs import PointSpreadFunction
 
-from ..core import InputError, find_psf_fault
+from ...core import InputError, find_psf_fault
 from ._pixel_map import PixelMap
 
 _SPACING = 50
@@ -30,35 +30,30 @@ _ORDER = 5
 """Degree of the splines through the pixels of a PSF.  Those of a Gaussian of
 3 pixels FWHM are met to 8e-4 of the peak, of 4 pixels to 2e-4."""
 
-
 _SLACK = 0.1
-"""Part of a pixel that a stamp may lack at its edges."""
+"""Fraction of a pixel that a stamp may lack at its edges."""
 
 _LARGEST_SIZE = 255
 """Pixels on a side of the largest PSF; there is a stamp for each cell."""
 
 _LARGEST_AREA = 1e3
-"""Area of a pixel of the patch in pixels of the visit image beyond which, or
-one over which, a sky projection is wrong."""
+"""Ratio of the areas of pixels beyond which a sky projection is wrong."""
 
 _LEAST_NET_LIGHT = 0.5
-"""Sum of a PSF over that of its absolute values, below which it is none."""
+"""Least sum of a PSF over that of its absolute values."""
 
 _MOST_IN_ONE_PIXEL = 0.9
-"""Part of a PSF's light in its brightest pixel beyond which its stamp is cut:
-the light of a star always falls onto several pixels."""
+"""Largest share of a PSF's light in one pixel: a star covers several."""
 
 
 def psf_stamps(
     psf: PointSpreadFunction, pixel_map: PixelMap, visit_bbox: Box, *, max_cells: int | None = None
 ) -> np.ndarray:
-    """Evaluate a PSF on a regular grid of cells and resample it to the patch.
+    """Evaluate a PSF on a regular grid of cells and resample it to a patch.
 
-    The PSF at the centre of a cell is sampled at the offsets that the pixels
-    of the patch have on the visit image, to first order: those of the map's
-    Jacobian there.  It still describes light in pixels of the visit image.
-    Stamps are large enough to hold the model's own, whichever way it is
-    turned.
+    The PSF at the centre of a cell is sampled at the offsets of the pixels of
+    the patch on the visit image, to first order.  It still describes light in
+    pixels of the visit image.
 
     Parameters
     ----------
@@ -69,22 +64,21 @@ def psf_stamps(
     visit_bbox
         Box of the visit image; beyond it the PSF is that of its edge.
     max_cells
-        Largest number of cells along each side, if their size is not to be
-        about 50 pixels.
+        Largest number of cells along each side; by default they have a side
+        of about 50 pixels.
 
     Returns
     -------
     stamps : `numpy.ndarray`
-        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd; cells of
-        equal size that cover the box of ``pixel_map``.
+        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd, for cells of
+        equal size that cover the box of ``pixel_map``; large enough for the
+        PSF at any rotation; NaN where the visit image has no position.
 
     Raises
     ------
     InputError
-        If the PSF cannot be evaluated, has no positive sum, too much light in
-        negative pixels or in a single one, too many pixels or none in its
-        middle, or its light does not lie where
-        `lsst.astroclearnet.core.find_psf_fault` wants it.
+        If the PSF cannot be evaluated, or is not one: its sum, size, centre or
+        distribution of light is not acceptable.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)
@@ -114,27 +108,7 @@ def psf_stamps(
 
 
 def _stamp_size(psf: PointSpreadFunction, jacobians: np.ndarray) -> int:
-    """Return the size of stamps that hold a PSF whichever way it is turned.
-
-    Parameters
-    ----------
-    psf
-        PSF of the visit image, on its own pixels.
-    jacobians
-        Shape (n, 2, 2), derivatives of its (y, x) with respect to those of
-        the patch.
-
-    Returns
-    -------
-    size : `int`
-        Odd number of pixels on a side.
-
-    Raises
-    ------
-    InputError
-        If the PSF is not square around a middle pixel or too large, or pixels
-        of the patch and of the visit image have nothing like the same size.
-    """
+    """Return the odd size of stamps that hold a PSF whichever way it turns."""
     try:
         box = psf.kernel_bbox
     except Exception as exc:
@@ -163,28 +137,7 @@ def _cell_centers(side: Interval, max_cells: int | None) -> np.ndarray:
 
 
 def _resample(kernel: np.ndarray, jacobian: np.ndarray, size: int) -> np.ndarray:
-    """Sample a PSF at the offsets that other pixels have from its middle.
-
-    Parameters
-    ----------
-    kernel
-        Shape (p, p), p odd.
-    jacobian
-        Shape (2, 2), derivatives of its (y, x) with respect to the others'.
-    size
-        Odd number of the other pixels on a side.
-
-    Returns
-    -------
-    resampled : `numpy.ndarray`
-        Shape (size, size), float64, sum 1; 0 beyond ``kernel``.
-
-    Raises
-    ------
-    InputError
-        If the kernel has no positive sum, or too much light in negative
-        pixels or in a single one.
-    """
+    """Sample a PSF at the offsets that other pixels have from its middle."""
     if np.sum(kernel, dtype=float) < _LEAST_NET_LIGHT * np.sum(np.abs(kernel), dtype=float):
         raise InputError("A PSF with more than a third as much light below zero as above cannot be used.")
     if np.max(kernel) > _MOST_IN_ONE_PIXEL * np.sum(kernel, dtype=float) > 0:

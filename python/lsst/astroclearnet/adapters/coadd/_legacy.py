@@ -20,20 +20,13 @@ import numpy as np
 from lsst.images import Box, Image
 from lsst.images.cells import CellCoadd
 
+from ..place import LegacyPointSpreadFunction, PatchGeometry
 from ._cell_coadd import make_cell_coadd
 from ._coadd_arrays import DIRECT_ADVICE
-from ._legacy import WarpPointSpreadFunction
-from ._patch_geometry import PatchGeometry
 
 
 def direct_storage_class() -> str:
-    """Return the storage class that any coadd can be read as here.
-
-    Returns
-    -------
-    name : `str`
-        ``ExposureF`` where afw is installed, else ``CellCoadd``.
-    """
+    """Return ``ExposureF`` where afw is installed, else ``CellCoadd``."""
     has_afw = importlib.util.find_spec("lsst.afw") is not None
     return "ExposureF" if has_afw else "CellCoadd"
 
@@ -45,8 +38,7 @@ def pixels_from_exposure(exposure: Any, bbox: Box) -> tuple[np.ndarray, np.ndarr
     ----------
     exposure
         A ``lsst.afw.image.ExposureF`` on the pixels of the tract, such as a
-        ``deep_coadd``, with the photometric calibration by which its pixels
-        come to nJy.
+        ``deep_coadd``, with the photometric calibration of its pixels to nJy.
     bbox
         Box of the patch.
 
@@ -86,18 +78,15 @@ def pixels_from_exposure(exposure: Any, bbox: Box) -> tuple[np.ndarray, np.ndarr
 def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     """Convert a coadd of the full stack that covers a patch.
 
+    It has image, variance, the planes NO_DATA and SATURATED, the PSF in the
+    middle of each cell, and the provenance of ``reference``.
+
     Parameters
     ----------
     exposure
         As of `pixels_from_exposure`, with a PSF.
     reference
         A coadd of the patch, whose cells it gets.
-
-    Returns
-    -------
-    coadd : `lsst.images.cells.CellCoadd`
-        Image, variance, the planes NO_DATA and SATURATED, and the PSF in the
-        middle of each cell; its provenance is that of ``reference``.
 
     Raises
     ------
@@ -108,7 +97,7 @@ def coadd_from_exposure(exposure: Any, reference: CellCoadd) -> CellCoadd:
     if not exposure.hasPsf():
         raise ValueError(f"The direct coadd has no PSF: {DIRECT_ADVICE}")
     image, variance, planes = pixels_from_exposure(exposure, reference.bbox)
-    psf = WarpPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
+    psf = LegacyPointSpreadFunction(exposure.getPsf(), Box.from_legacy(exposure.getBBox()))
     geometry = PatchGeometry(projection=reference.sky_projection, definition=reference.patch)
     grid = geometry.definition.cells
     kernels = np.array(

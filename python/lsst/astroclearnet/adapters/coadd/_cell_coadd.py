@@ -27,7 +27,7 @@ from lsst.images.cells import (
     CoaddProvenance,
 )
 
-from ._patch_geometry import PatchGeometry
+from ..place import PatchGeometry
 
 FEW_EXPOSURES = "FEW_EXPOSURES"
 """Mask plane of coadds of this package that those of Rubin do not have."""
@@ -36,26 +36,6 @@ _FEW_EXPOSURES_PLANE = MaskPlane(
     FEW_EXPOSURES,
     "Fewer exposures than configured have a usable pixel here, too few to tell artefacts from sources.",
 )
-
-
-def cell_blocks(array: np.ndarray, grid: CellGrid) -> np.ndarray:
-    """Return a view of an image as a grid of cells.
-
-    Parameters
-    ----------
-    array
-        Shape (..., H, W), covering the box of the grid.
-    grid
-        The cells.
-
-    Returns
-    -------
-    blocks : `numpy.ndarray`
-        Shape (..., n_cells_y, n_cells_x, cell height, cell width).
-    """
-    size = grid.grid_size
-    blocks = array.reshape(*array.shape[:-2], size.i, grid.cell_shape.y, size.j, grid.cell_shape.x)
-    return np.moveaxis(blocks, -2, -3)
 
 
 def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
@@ -67,13 +47,9 @@ def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
         Shape (H, W), bool, covering the box of the grid.
     grid
         The cells.
-
-    Returns
-    -------
-    missing : `frozenset` [`lsst.images.cells.CellIJ`]
-        Indices of empty cells.
     """
-    empty = ~cell_blocks(valid, grid).any(axis=(-1, -2))
+    size, shape = grid.grid_size, grid.cell_shape
+    empty = ~valid.reshape(size.i, shape.y, size.j, shape.x).any(axis=(1, 3))
     return frozenset(CellIJ(i=int(i), j=int(j)) for i, j in np.argwhere(empty))
 
 
@@ -89,7 +65,7 @@ def make_cell_coadd(
     noise_realizations: np.ndarray | None = None,
     mask_fractions: Mapping[str, np.ndarray] | None = None,
 ) -> CellCoadd:
-    """Assemble a coadd of a whole patch.
+    """Assemble the coadd of a whole patch.
 
     Parameters
     ----------
@@ -112,11 +88,6 @@ def make_cell_coadd(
         Shape (k, H, W), nJy.
     mask_fractions
         Fractions of shape (H, W) by name.
-
-    Returns
-    -------
-    coadd : `lsst.images.cells.CellCoadd`
-        The coadd.
     """
     grid = geometry.definition.cells
     bbox = geometry.bbox

@@ -6,45 +6,42 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images that are not read as they are stored."""
+"""Handles that convert a visit image as it is read."""
 
 from __future__ import annotations
 
-__all__ = ("DirectWarpSource", "RecalibratedSource")
+__all__ = ("WARP_DETECTOR", "DirectWarpSource", "RecalibratedSource")
 
 from typing import Any
 
 from lsst.images import VisitImage
 
-from ._direct_warp import WARP_DETECTOR
-from ._exposure_id import ExposureId, UnusableExposureError
+from .._exposure_id import ExposureId, UnusableExposureError
+from ._calibration import VisitCalibration, recalibrate
+from ._handles import ImageHandle, VisitImageSource, read_visit_image
 from ._legacy import visit_image_from_warp
-from ._recalibration import VisitCalibration, recalibrate
-from ._visit_components import ImageHandle, read_visit_image
 
-
-def _data_id(identity: ExposureId) -> dict[str, Any]:
-    return {"instrument": identity.instrument, "visit": identity.visit, "detector": identity.detector}
+WARP_DETECTOR = 65535
+"""Detector ID of a warp of all detectors of a visit: the largest that the
+provenance of a coadd can hold."""
 
 
 class RecalibratedSource:
-    """A visit image, or a handle of one, that is read with a calibration.
+    """An `ImageHandle` that reads a visit image with another calibration.
 
-    It is read as any other handle of a visit image, in parts too.
+    It reads no single component, and no other storage class.
 
     Parameters
     ----------
     source
-        The visit image or the handle.
+        The visit image.
     identity
         Which exposure.
     calibration
         What replaces its own calibration.
     """
 
-    def __init__(
-        self, source: VisitImage | ImageHandle, identity: ExposureId, calibration: VisitCalibration
-    ) -> None:
+    def __init__(self, source: VisitImageSource, identity: ExposureId, calibration: VisitCalibration) -> None:
         self._source = source
         self._calibration = calibration
         self.identity = identity
@@ -52,7 +49,7 @@ class RecalibratedSource:
     @property
     def dataId(self) -> dict[str, Any]:
         """Instrument, visit and detector (`dict`)."""
-        return _data_id(self.identity)
+        return self.identity.data_id
 
     def get(
         self,
@@ -61,30 +58,6 @@ class RecalibratedSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> Any:
-        """Read the visit image or a part of it.
-
-        Parameters
-        ----------
-        component
-            ``"components"`` for several at once, named by the parameter of
-            this name; all of the image by default.
-        parameters
-            ``bbox``, the part to read, and ``components``.
-        storageClass
-            Must not be given.
-
-        Returns
-        -------
-        content : `lsst.images.VisitImage` or `dict`
-            The image, or components by name.
-
-        Raises
-        ------
-        NotImplementedError
-            If there is no such way to read.
-        UnusableExposureError
-            If the image cannot be read, or is calibrated already.
-        """
         if storageClass is not None:
             raise NotImplementedError(f"It is not read as {storageClass}.")
         arguments = dict(parameters or {})
@@ -95,14 +68,14 @@ class RecalibratedSource:
         return recalibrate(self._read(arguments), self._calibration)
 
     def _read(self, arguments: dict[str, Any]) -> VisitImage:
-        if isinstance(self._source, VisitImage):
-            return self._source[arguments["bbox"]] if "bbox" in arguments else self._source
-        if arguments:
-            image = self._source.get(parameters=arguments)
-            # Readers of other formats need not know boxes.
-            if isinstance(image, VisitImage) and image.bbox == arguments.get("bbox"):
-                return image
-        image = read_visit_image(self._source)
+        image = self._source
+        if not isinstance(image, VisitImage):
+            if arguments:
+                part = image.get(parameters=arguments)
+                # Readers of other formats need not know boxes.
+                if isinstance(part, VisitImage) and part.bbox == arguments.get("bbox"):
+                    return part
+            image = read_visit_image(image)
         return image[arguments["bbox"]] if "bbox" in arguments else image
 
     def _read_parts(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +94,9 @@ class RecalibratedSource:
 
 
 class DirectWarpSource:
-    """A direct warp of the full stack, read as a visit image of the patch.
+    """An `ImageHandle` that reads a direct warp as a visit image of the patch.
+
+    It is read whole, without components.
 
     Parameters
     ----------
@@ -140,7 +115,7 @@ class DirectWarpSource:
     @property
     def dataId(self) -> dict[str, Any]:
         """Instrument, visit and detector (`dict`)."""
-        return _data_id(self.identity)
+        return self.identity.data_id
 
     def get(
         self,
@@ -149,29 +124,6 @@ class DirectWarpSource:
         parameters: dict[str, Any] | None = None,
         storageClass: str | None = None,
     ) -> VisitImage:
-        """Read the whole warp.
-
-        Parameters
-        ----------
-        component
-            Must not be given.
-        parameters
-            Must not be given.
-        storageClass
-            Must not be given.
-
-        Returns
-        -------
-        visit_image : `lsst.images.VisitImage`
-            The warp, on the pixels of the tract.
-
-        Raises
-        ------
-        NotImplementedError
-            If only a part is asked for.
-        UnusableExposureError
-            If it cannot be read, or is not in nJy.
-        """
         if component is not None or parameters or storageClass is not None:
             raise NotImplementedError("A direct warp is read whole.")
         try:

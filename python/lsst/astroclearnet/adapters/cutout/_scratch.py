@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Arrays that need not be in memory."""
+"""Arrays in memory or in temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Scratch:
-    """Keeps arrays in memory up to a limit, and in temporary files beyond it.
+    """Storage of arrays in memory up to a limit, then in temporary files.
 
     The files have no name: they go with the arrays, however the process ends.
 
@@ -28,8 +28,7 @@ class Scratch:
     max_bytes
         Bytes to keep in memory; no limit by default.
     folder
-        Directory for the files; that of the system for temporary files by
-        default.
+        Directory for the files; the system's temporary one by default.
     """
 
     def __init__(self, max_bytes: float = float("inf"), folder: str | None = None) -> None:
@@ -41,17 +40,12 @@ class Scratch:
         """Bytes of the arrays that are in files (`int`)."""
 
     def keep(self, array: np.ndarray) -> np.ndarray:
-        """Return an array that is kept.
+        """Return the same values: the array itself, or read-only from a file.
 
         Parameters
         ----------
         array
             An array, not to be used any more.
-
-        Returns
-        -------
-        kept : `numpy.ndarray`
-            The same values: the array itself, or read-only from a file.
 
         Raises
         ------
@@ -71,7 +65,7 @@ class Scratch:
 
     @staticmethod
     def forget(*arrays: np.ndarray) -> None:
-        """Let the memory go that arrays in files took as they were read.
+        """Free the memory that arrays in files took as they were read.
 
         Parameters
         ----------

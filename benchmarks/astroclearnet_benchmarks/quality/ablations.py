@@ -24,6 +24,7 @@ from lsst.astroclearnet.core import ExposureStack, FitOptions, RejectionOptions,
 from lsst.astroclearnet.core.estimate import (
     Estimator,
     FilterBank,
+    LinearEstimator,
     MixingNetwork,
     TrainingSample,
     fit_network,
@@ -165,7 +166,7 @@ class _Patch:
             images, inverse_sigma = torch.zeros((2, model.num_exposures, *model.shape))
             for fold in folds:
                 images[fold.held_out], inverse_sigma[fold.held_out] = fold.images, fold.inverse_sigma
-            bank = FilterBank.build(model, images, inverse_sigma**2, penalty_weights)
+            bank = _make_bank(model, images, inverse_sigma**2, penalty_weights)
             every = torch.arange(model.num_exposures)
             shown.append(TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation))
         return shown
@@ -174,6 +175,15 @@ class _Patch:
         """Return a latent image as a product."""
         image = self.model.crop(latent).numpy()
         return Product(name, image, self.model.target_fwhm, flagged=~self.stack.good.any(dim=0).numpy())
+
+
+def _make_bank(
+    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, penalty_weights: tuple[float, ...]
+) -> FilterBank:
+    """Return the linear estimates from all exposures."""
+    estimator = LinearEstimator(model, weights)
+    estimates = estimator.solve(estimator.right_side(images), penalty_weights)
+    return FilterBank.build(estimator, estimates, penalty_weights)
 
 
 def _without_hold_out(scene: Scene, target_fwhm: float, seed: int) -> Product:
@@ -192,9 +202,7 @@ def _without_debiasing(scene: Scene, target_fwhm: float, seed: int) -> Product:
     patch = _Patch.prepare(scene, target_fwhm, seed, options)
     network = patch.fit(options, hold_out=True)
     with torch.no_grad():
-        bank = FilterBank.build(
-            patch.model, patch.stack.images, patch.weights, options.network.penalty_weights
-        )
+        bank = _make_bank(patch.model, patch.stack.images, patch.weights, options.network.penalty_weights)
         return patch.product("no debiasing", network(bank))
 
 

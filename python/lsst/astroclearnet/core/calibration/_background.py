@@ -174,7 +174,8 @@ class BackgroundTile:
         # What is left of the last time is solved for: its error stays as it
         # is, and is no difference of backgrounds.
         old, latent = (0.0, 0.0) if self._found is None else self._found
-        latent = latent + self._estimator.solve(images - old, _STRENGTH, precision=_PRECISION)
+        right = self._estimator.right_side(images - old)
+        latent = latent + self._estimator.solve(right, (_STRENGTH,), precision=_PRECISION)[0]
         self._found = images, latent
         prediction = self.model.predict(latent)
         return images - prediction, prediction

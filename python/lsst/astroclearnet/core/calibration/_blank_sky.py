@@ -239,7 +239,7 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
     """Add variances of the blocks of a tile, times pixels, and pixels."""
     stack, model = tile_data.stack, tile_data.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _STRENGTH, precision=_PRECISION)
+    latent = pilot.solve(pilot.right_side(stack.images), (_STRENGTH,), precision=_PRECISION)[0]
     rows, columns = _blocks(tile_data, blocks)
     index = torch.zeros(tile_data.tile.shape)
     # Those that the tile owns; 0 is off the patch.

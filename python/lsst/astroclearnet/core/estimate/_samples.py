@@ -21,6 +21,11 @@ from .._options import FitOptions
 from ..exposures import ExposureStack
 from ..forward import ForwardModel
 from ._bank import FilterBank
+from ._linear import LinearEstimator
+from ._precision import Precision
+
+_PRECISION = Precision(light=2e-2, noise=0.1)
+"""Of estimates that a network is fitted to."""
 
 _VALIDATION_BLOCK = 8
 """Side, in pixels, of the blocks of pixels set aside for validation."""
@@ -194,7 +199,10 @@ def make_samples(
                 continue
             seen, held_out = seen.to(stack.device), held_out.to(stack.device)
             try:
-                bank = FilterBank.build(window_model, images, weight, penalty_weights, seen)
+                estimator = LinearEstimator(window_model, weight, seen)
+                right = estimator.right_side(images)
+                estimates = estimator.solve(right, penalty_weights, precision=_PRECISION)
+                bank = FilterBank.build(estimator, estimates, penalty_weights)
             except NoUsableDataError:
                 # The pixels that are seen are too few to cover one of the
                 # patch.

@@ -19,9 +19,8 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import gaussian_kernel
-from lsst.astroclearnet.core.estimate import (
-    LinearEstimator,
-    Precision,
+from lsst.astroclearnet.core.estimate import LinearEstimator, Precision
+from lsst.astroclearnet.core.estimate._star_image import (
     penalty_weight_for_residual,
     star_image,
     star_psf_residual,

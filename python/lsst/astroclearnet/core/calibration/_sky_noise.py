@@ -233,7 +233,7 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
     """Add the variances of a tile's blocks, times pixels, and pixel counts."""
     stack, model = tile_data.stack, tile_data.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _PENALTY_WEIGHT, precision=_PRECISION)
+    latent = pilot.solve(pilot.right_side(stack.images), (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
     rows, columns = _blocks(tile_data, blocks)
     index = torch.zeros(tile_data.tile.shape)
     # Only pixels that the tile owns; 0 elsewhere.

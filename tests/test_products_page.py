@@ -70,7 +70,7 @@ KEYS = sorted(
 REASONS = sorted(
     {
         argument.value
-        for path in [*(CODE / "adapters").glob("*.py"), *(CODE / "tasks").glob("*.py")]
+        for path in [*(CODE / "adapters").rglob("*.py"), *(CODE / "tasks").glob("*.py")]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "UnusableExposureError"
         for argument in node.args[:1]

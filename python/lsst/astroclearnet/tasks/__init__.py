@@ -16,7 +16,6 @@ from ._progress import *
 from ._quality_limits import *
 from ._quality_metrics import *
 from ._quantum_inputs import *
-from ._reading import *
 from ._restoration_figure import *
 from .make_color_pictures import *
 from .measure_restoration import *

@@ -35,10 +35,11 @@ from ..adapters import (
     SkyMapGeometry,
     UnusableExposureError,
     VisitCalibration,
+    VisitImageSource,
     patch_geometry_from_skymap,
+    source_id,
     visit_calibration_from_summary,
 )
-from ._reading import VisitImageSource, source_id
 
 type VisitSummarySource = Any
 """A visit summary of the full stack, a deferred handle of one, or calibrations

@@ -35,7 +35,14 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, PatchSource, PatchSummary, Scratch, pad_to_common_size
+from ..adapters import (
+    PatchGeometry,
+    PatchSource,
+    PatchSummary,
+    Scratch,
+    VisitImageSource,
+    pad_to_common_size,
+)
 from ..core import (
     MemoryPlan,
     RestorationResult,
@@ -56,7 +63,6 @@ from ._quantum_inputs import (
     gather_inputs,
     read_geometry,
 )
-from ._reading import VisitImageSource
 from ._restoration_figure import make_figure
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig

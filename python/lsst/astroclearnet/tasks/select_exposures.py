@@ -30,10 +30,11 @@ from ..adapters import (
     UnusableExposureError,
     VisitComponents,
     VisitFootprint,
+    VisitImageSource,
     box_region,
+    source_id,
 )
 from ..metrics import seeing_of_kernel
-from ._reading import VisitImageSource, source_id
 
 type VisitSelections = Mapping[str, frozenset[int]]
 """Selected visits by the name of their instrument."""

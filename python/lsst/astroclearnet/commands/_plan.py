@@ -44,19 +44,17 @@ _DIGITS = 2
 
 @dataclasses.dataclass(frozen=True)
 class BandPlan:
-    """Proposed target PSF of a band.
+    """Proposed target PSF of a band, with FWHMs in arcsec.
 
     Attributes
     ----------
-    sample
-        What it was made from.
     target_fwhm
-        Proposed FWHM of the target PSF in arcsec.
+        Proposed FWHM of the target PSF.
     seeing
-        Median full width at half maximum of the PSFs in arcsec.
+        Median full width at half maximum of the PSFs.
     effective_fwhm
-        Median FWHM of the Gaussians with the effective areas of the PSFs in
-        arcsec, up to which targets are looked at.
+        Median FWHM of Gaussians with the effective areas of the PSFs, the
+        upper limit of targets.
     curve
         Cost of each target: ``band``; ``target_fwhm`` in arcsec and
         ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the blank-sky
@@ -88,27 +86,13 @@ class BandPlan:
 
 @dataclasses.dataclass(frozen=True)
 class CampaignPlan:
-    """Targets for all bands.
-
-    Attributes
-    ----------
-    bands
-        The bands in order of wavelength.
-    skymap
-        Name of the sky map, if any.
-    skipped
-        Number of visit images that could not be used, by reason.
-    max_noise
-        Bound on the noise, in sky sigma of the inverse-variance coadd.
-    common
-        Whether all bands have one target.
-    """
+    """Target PSFs of the bands, in order of wavelength."""
 
     bands: tuple[BandPlan, ...]
     skymap: str | None
-    skipped: Mapping[str, int]
-    max_noise: float
-    common: bool
+    skipped: Mapping[str, int]  # number of unusable visit images by reason
+    max_noise: float  # sky sigma of the inverse-variance coadd
+    common: bool  # one target for all bands
 
     def table(self) -> Table:
         """Return the curves of all bands, with the rest as metadata."""

@@ -36,22 +36,7 @@ _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """What the demo made.
-
-    Attributes
-    ----------
-    root
-        Root of the repository.
-    table
-        The comparison.
-    table_path, picture_path, report_path
-        Files of the comparison, of the picture and of the report's first
-        page.
-    command
-        The command that restored the coadds.
-    resume_command
-        The one that takes up a run that was interrupted.
-    """
+    """Files that the demo made, and the commands that restored its coadds."""
 
     root: Path
     table: Table

@@ -30,7 +30,7 @@ from ..core import (
 from ..metrics import seeing_of_kernel
 from ._errors import CommandError
 from ._plan_sample import BandSample, CampaignSample, PatchStack
-from ._tables import ARCSEC, format_number, make_table
+from ._tables import ARCSEC, make_table, number, text
 
 _SHARE = 0.95
 """Share of the patches in which the noise keeps its bound."""
@@ -138,16 +138,16 @@ def plan_table(plan: CampaignPlan) -> RichTable:
     return make_table(
         "Cost of the FWHM of the target PSF",
         [row for band in plan.bands for row in band.curve],
-        {"band": lambda row: str(row["band"])},
+        {"band": text("band")},
         {
-            f"FWHM\n({ARCSEC})": lambda row: format_number(row["target_fwhm"], 3),
-            "\n(pixels)": lambda row: format_number(row["target_fwhm_pixels"], 2),
-            "noise\n(median)": lambda row: format_number(row["noise"], 2),
-            f"\n({100 * _SHARE:.0f} %)": lambda row: format_number(row["noise_high"], 2),
-            "PSF residual\n(% of peak)": lambda row: format_number(100 * row["psf_residual"], 2),
-            "PSF fit\n(/bound)": lambda row: format_number(row["fit_scatter"], 2),
-            "depth lost\n(mag)": lambda row: format_number(row["depth_loss"], 2),
-            f"pairs\n({ARCSEC})": lambda row: format_number(row["pair_limit"], 2),
+            f"FWHM\n({ARCSEC})": number("target_fwhm", 3),
+            "\n(pixels)": number("target_fwhm_pixels", 2),
+            "noise\n(median)": number("noise", 2),
+            f"\n({100 * _SHARE:.0f} %)": number("noise_high", 2),
+            "PSF residual\n(% of peak)": lambda row: f"{100 * row['psf_residual']:.2f}",
+            "PSF fit\n(/bound)": number("fit_scatter", 2),
+            "depth lost\n(mag)": number("depth_loss", 2),
+            f"pairs\n({ARCSEC})": number("pair_limit", 2),
         },
         group=lambda row: row["band"],
         is_bold=lambda row: row["proposed"],

@@ -37,7 +37,7 @@ def status_tables(status: CampaignStatus) -> list[RichTable]:
     """Lay out the number of patches in each state and, if any has a coadd, the
     time and memory used.
     """
-    states: Columns = {str(state): lambda band, state=state: str(band.counts[state]) for state in PatchState}
+    states: Columns = {str(state): _count(state) for state in PatchState}
     counts: Columns = {"expected": lambda band: str(len(band.patches)), **states, "with\nwarnings": _warned}
     metrics: Columns = {
         "exposures": lambda band: format_number(band.median("num_exposures"), 0),
@@ -144,6 +144,10 @@ def follow_campaign(
 def _num_ended(status: CampaignStatus) -> int:
     """Return the number of patches that have ended."""
     return len(status.patches) - status.total.counts[PatchState.UNFINISHED]
+
+
+def _count(state: PatchState) -> Callable[[BandStatus], str]:
+    return lambda band: str(band.counts[state])
 
 
 def _warned(band: BandStatus) -> str:

@@ -18,7 +18,6 @@ from rich.table import Table
 
 ARCSEC = "\N{DOUBLE PRIME}"
 
-
 type Columns = Mapping[str, Callable[[Any], str]]
 """Cells of a row by header; after ``|``, a header of equal words differs."""
 
@@ -49,6 +48,16 @@ def make_table(
             end_section=after is None or group(after) != group(row),
         )
     return table
+
+
+def number(name: str, digits: int) -> Callable[[Any], str]:
+    """Return a function that formats a number of a row."""
+    return lambda row: format_number(row[name], digits)
+
+
+def text(name: str) -> Callable[[Any], str]:
+    """Return a function that takes a text of a row."""
+    return lambda row: str(row[name])
 
 
 def format_number(value: float, digits: int) -> str:

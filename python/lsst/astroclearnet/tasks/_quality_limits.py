@@ -33,7 +33,7 @@ class Verdict(enum.StrEnum):
     """Beyond a second limit: do not use it without knowing why."""
 
 
-class _Limits(ListField):
+class _Limits(ListField[float]):
     """The limits of a metric, beyond which the verdict is check or bad.
 
     Parameters

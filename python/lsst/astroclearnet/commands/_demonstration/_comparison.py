@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from ...simulation import AB_ZERO_POINT_NJY
 from .._butler import find_datasets
 from .._errors import CommandError
 from .._progress import Report
-from .._tables import ARCSEC, Columns, format_number, make_table
+from .._tables import ARCSEC, Columns, format_number, make_table, number, text
 from ._patch import Patch, read_patch
 
 type Array = npt.NDArray[np.float64]
@@ -234,7 +234,7 @@ def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> 
 def comparison_tables(table: Table) -> list[RichTable]:
     """Lay out images and the fluxes of their stars, each in a table."""
     images: Columns = {
-        header: lambda row, name=name, digits=digits: format_number(row[name], digits)
+        header: number(name, digits)
         for header, name, digits in (
             (f"FWHM ({ARCSEC})", "fwhm", 3),
             (f"PSF ({ARCSEC})", "psf_fwhm", 3),
@@ -253,16 +253,16 @@ def comparison_tables(table: Table) -> list[RichTable]:
         name = f"S/N > {low:.0f}" if math.isinf(high) else f"S/N {low:.0f}-{high:.0f}"
         stars = {
             **stars,
-            f"{name}\nstars": lambda row, end=end: format_number(row[f"num_stars{end}"], 0),
-            f"\nbias|{name}": lambda row, end=end: _with_error(row, "bias_percent", end),
-            f"\nscatter|{name}": lambda row, end=end: _with_error(row, "scatter_percent", end),
-            f"\npull|{name}": lambda row, end=end: format_number(row[f"pull_width{end}"], 2),
+            f"{name}\nstars": number(f"num_stars{end}", 0),
+            f"\nbias|{name}": _with_error("bias_percent", end),
+            f"\nscatter|{name}": _with_error("scatter_percent", end),
+            f"\npull|{name}": number(f"pull_width{end}", 2),
         }
     return [
         make_table(
             title,
             table,
-            {name: lambda row, name=name: str(row[name]) for name in ("band", "patch", "image")},
+            {name: text(name) for name in ("band", "patch", "image")},
             columns,
             group=lambda row: (row["band"], row["patch"]),
             is_bold=lambda row: row["patch"] == _ALL,
@@ -288,10 +288,14 @@ def comparison_tables(table: Table) -> list[RichTable]:
     ]
 
 
-def _with_error(row: Row, name: str, end: str) -> str:
-    """Format a number and its error, if any, with the digits it warrants."""
-    value, error = row[f"{name}{end}"], row[f"{name}_error{end}"]
-    if not math.isfinite(error):
-        return format_number(value, 1)
-    digits = 1 if error >= 0.5 else 2
-    return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"
+def _with_error(name: str, end: str) -> Callable[[Row], str]:
+    """Return a function that formats a number with its error, if any."""
+
+    def cell(row: Row) -> str:
+        value, error = row[f"{name}{end}"], row[f"{name}_error{end}"]
+        if not math.isfinite(error):
+            return format_number(value, 1)
+        digits = 1 if error >= 0.5 else 2
+        return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"
+
+    return cell

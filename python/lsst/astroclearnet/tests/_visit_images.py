@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
-__all__ = ("StarField", "make_patch_geometry", "make_projection", "make_visit_image")
+__all__ = ("StarField", "make_patch_geometry", "make_projection", "make_visit_image", "place_cutout")
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
@@ -35,7 +36,7 @@ from lsst.images import (
 )
 from lsst.images.psfs import GaussianPointSpreadFunction
 
-from ..adapters import PatchGeometry, SkyMapGeometry, TractGeometry
+from ..adapters import PatchGeometry, SkyMapGeometry, TractGeometry, VisitCutout
 from ..simulation import DetectorLayout, make_detector
 
 _RA, _DEC = 150.1, 2.2
@@ -248,3 +249,26 @@ def make_visit_image(
     }
     arguments.update(changes)
     return VisitImage(Image(image.astype(np.float32), bbox=bbox, unit=unit), **arguments)
+
+
+def place_cutout(cutout: VisitCutout, box: Box) -> SimpleNamespace:
+    """Return all that is known of an exposure in a box of its patch.
+
+    Parameters
+    ----------
+    cutout
+        The exposure, with a usable pixel there.
+    box
+        The box, in tract pixels.
+
+    Returns
+    -------
+    exposure : `types.SimpleNamespace`
+        Attributes of the cut-out and of its `PatchExposure`, with
+        ``covered``, ``usable`` and the other planes as ``flags``.
+    """
+    exposure = cutout.on(box)
+    assert exposure is not None
+    planes = cutout.planes_on(box)
+    known = {name: planes.pop(name) for name in ("covered", "usable")}
+    return SimpleNamespace(**{**vars(cutout), **vars(exposure), **known, "flags": planes})

@@ -16,7 +16,8 @@ import galsim
 import pytest
 
 from lsst.astroclearnet.adapters.read import _piff_compat
-from lsst.astroclearnet.repository import require_collection, require_name
+from lsst.astroclearnet.repository import require_name
+from lsst.astroclearnet.repository._names import _require_collection
 from lsst.images.serialization import ArchiveReadError
 
 RUN = "__import__('os').abort()"
@@ -147,9 +148,9 @@ def test_names_that_are_none_are_refused(name: Any) -> None:
         require_name("band", name)
     if name != "a/b" and name != "a" * 33:
         with pytest.raises(ValueError, match=r"^The name of the collection is "):
-            require_collection(name)
+            _require_collection(name)
     with pytest.raises(ValueError, match=r"^The name of the collection is "):
-        require_collection(f"u/{name}/../x")
+        _require_collection(f"u/{name}/../x")
 
 
 def test_names_in_use_are_accepted() -> None:
@@ -157,4 +158,4 @@ def test_names_in_use_are_accepted() -> None:
     for name in ("HSC-Sim", "LSSTCam-imSim", "HSC-I2", "N921", "i.MP9702", "1_53", "hsc_rings_v1", "i_06"):
         assert require_name("band", name) == name
     for name in ("u/user.name/run_1", "HSC/runs/RC2/w_2026_40/DM-1", "skymaps"):
-        assert require_collection(name) == name
+        assert _require_collection(name) == name

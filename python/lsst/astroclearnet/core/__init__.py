@@ -10,7 +10,6 @@
 
 from ._errors import InputError, NoUsableDataError, RestorationError
 from ._options import (
-    BACKGROUND_MODELS,
     CalibrationOptions,
     DebiasingOptions,
     FitOptions,
@@ -58,7 +57,6 @@ from .tiles import (
 )
 
 __all__ = (
-    "BACKGROUND_MODELS",
     "CalibrationOptions",
     "CellLayout",
     "CellNoise",

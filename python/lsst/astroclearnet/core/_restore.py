@@ -21,7 +21,7 @@ from ._errors import InputError
 from ._options import NoiseOptions, RestoreOptions
 from .estimate import ProgressCallback
 from .exposures import ArrayLike, ExposureStack, PixelPositions, StackSource, Tile, as_tensor, require_plain
-from .tiles import StackResult, restore_exposures, restore_unit
+from .tiles import StackResult, restore_exposures
 
 
 def restore(  # noqa: PLR0913
@@ -102,34 +102,11 @@ def restore(  # noqa: PLR0913
         maps=maps,
         callback=callback,
     )
-    back = order.argsort().numpy()
     fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-    for name in _BY_EXPOSURE:
-        fields[name] = fields[name][back]
-    dropped = {int(order[t]): reason for t, reason in result.dropped.items()}
-    fields["dropped"] = dict.fromkeys(empty, "no_usable_pixels: None of its pixels is usable.") | dropped
-    fields["suspect"] = {int(order[t]): reason for t, reason in result.suspect.items()}
-    found = StackResult(**fields, weights=maps.weights[back], rejected=maps.rejected[back])
-    return restore_unit(found, stack.unit)
-
-
-_BY_EXPOSURE = (
-    "chi_square",
-    "flux_error",
-    "flux_sigma",
-    "shift",
-    "shift_sigma",
-    "psf_width_error",
-    "psf_width_sigma",
-    "background",
-    "background_sigma",
-    "sky_noise",
-    "sky_noise_sigma",
-    "variance_factor",
-    "weight_bias",
-    "variance_smoothed",
-)
-"""Attributes of a result that have an entry for each exposure."""
+    found = StackResult(**fields, weights=maps.weights, rejected=maps.rejected)
+    found = found.reorder(order.tolist()).in_flux_unit(stack.unit)
+    reasons = dict.fromkeys(empty, "no_usable_pixels: None of its pixels is usable.") | found.dropped
+    return dataclasses.replace(found, dropped=reasons)
 
 
 class _DenseMaps:

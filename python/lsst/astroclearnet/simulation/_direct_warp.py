@@ -16,6 +16,7 @@ import dataclasses
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from lsst.images import Box, VisitImage
 
@@ -185,10 +186,7 @@ def _fill(image: np.ndarray, good: np.ndarray) -> np.ndarray:
     filled, known = image.copy(), good.copy()
     for _ in range(_FILL_RADIUS):
         values, weights = np.pad(filled * known, 1), np.pad(known, 1).astype(float)
-        total, count = (
-            sum(plane[j : j + image.shape[0], i : i + image.shape[1]] for j in range(3) for i in range(3))
-            for plane in (values, weights)
-        )
+        total, count = (sliding_window_view(plane, (3, 3)).sum(axis=(-2, -1)) for plane in (values, weights))
         new = ~known & (count > 0)
         filled[new] = total[new] / count[new]
         known |= new

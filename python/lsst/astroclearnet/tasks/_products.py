@@ -160,9 +160,9 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
     -------
     coadd : `lsst.images.cells.CellCoadd`
         As `make_coadd`, with image, variance and noise realisations of the
-        linear image, and in its metadata also ``linear_penalty_weight``, the
-        strength of its penalty, and ``linear_psf_residual``, the
-        departure of the image of a star from the PSF, relative to the peak.
+        linear image, and in its metadata also ``linear_penalty_weight`` and
+        ``linear_psf_residual``, the residual of the image of a star from the
+        PSF, relative to the peak.
     """
     coadd = _make_coadd(
         result,

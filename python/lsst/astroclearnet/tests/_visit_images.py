@@ -21,6 +21,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astro_metadata_translator import ObservationInfo
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.wcs import WCS
 
 from lsst.images import (
@@ -174,7 +175,7 @@ class StarField:
             Shape (H, W), nJy, the profiles at pixel centres.
         """
         position = projection.sky_to_pixel(self.geometry.projection.pixel_to_sky(x=self.x, y=self.y))
-        sigma = fwhm / math.sqrt(8.0 * math.log(2.0))
+        sigma = fwhm * gaussian_fwhm_to_sigma
         rows, columns = np.mgrid[: shape[0], : shape[1]]
         image = np.zeros(shape)
         for x, y, flux in zip(np.atleast_1d(position.x), np.atleast_1d(position.y), self.flux, strict=True):
@@ -235,7 +236,7 @@ def make_visit_image(
         "mask": mask,
         "variance": Image(np.broadcast_to(variance, bbox.shape).astype(np.float32), bbox=bbox, unit=unit**2),
         "sky_projection": projection,
-        "psf": GaussianPointSpreadFunction(fwhm / math.sqrt(8.0 * math.log(2.0)), bounds=bbox, stamp_size=25),
+        "psf": GaussianPointSpreadFunction(fwhm * gaussian_fwhm_to_sigma, bounds=bbox, stamp_size=25),
         "band": band,
         "detector": make_detector(layout, visit),
         "obs_info": ObservationInfo(

@@ -91,7 +91,10 @@ class PatchSummary:
         self.total_weight = np.zeros(number)
         cells = (number, self._grid.grid_size.i, self._grid.grid_size.j)
         self.contributions = _Contributions(
-            *(np.zeros(cells) for _ in range(3)), center=np.zeros(cells, dtype=bool)
+            information=np.zeros(cells),
+            overlap=np.zeros(cells),
+            unmasked=np.zeros(cells),
+            center=np.zeros(cells, dtype=bool),
         )
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:

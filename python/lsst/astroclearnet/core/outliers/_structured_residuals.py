@@ -18,7 +18,7 @@ from ..exposures import fwhm_to_sigma, smooth
 from ._leave_one_out import TRAIL_FWHM, Prediction
 
 _NUM_REWEIGHTS = 5
-"""Rounds of reweighting of the local fits; they settle in three or four."""
+"""Rounds of reweighting of the local fits; they clean in three or four."""
 
 _CAUCHY_SCALE = 3.0
 """Residual, in sigma, at which a pixel has half of its weight."""

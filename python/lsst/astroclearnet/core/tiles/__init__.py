@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -9,7 +9,6 @@
 """A patch, restored tile by tile within the memory of the device."""
 
 from ._device import is_out_of_memory, limit_device_memory, make_generator, select_device
-from ._flux_unit import restore_unit
 from ._memory_plan import MemoryPlan, plan_memory
 from ._mosaic import ExposureMaps
 from ._restore_exposures import TileCallback, restore_exposures
@@ -31,6 +30,5 @@ __all__ = (
     "make_generator",
     "plan_memory",
     "restore_exposures",
-    "restore_unit",
     "select_device",
 )

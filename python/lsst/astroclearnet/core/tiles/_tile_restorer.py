@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -45,12 +45,9 @@ class TileResult:
     exposures
         Shape (m,), int64, which exposures of the patch it was made from:
         those with pixels in the region that contradict no other.
-    smooth
-        Planes of the region of the tile, of shape (..., h, w), float32, by
-        the name that they have in `RestorationResult`, to be blended; NaN
-        where there is no data.
-    own
-        Planes of the pixels that the tile owns, by name.
+    planes
+        Planes of the tile, of shape (..., h, w), by the name that they have
+        in `RestorationResult`.
     weights
         Shape (m, h, w), float32, inverse variances given to the exposures in
         the pixels that the tile owns; 0 where one was not used.
@@ -64,13 +61,12 @@ class TileResult:
         Correlation of the noise in cells that the tile owns, (31, 31), by the
         indices of the cell.
     scalars
-        ``sky_level``, ``linear_penalty_weight`` and ``linear_psf_residual``.
+        Numbers of the tile, by their name in `RestorationResult`.
     """
 
     tile: Tile
     exposures: np.ndarray
-    smooth: dict[str, np.ndarray]
-    own: dict[str, np.ndarray]
+    planes: dict[str, np.ndarray]
     weights: np.ndarray
     rejected: np.ndarray
     deviations: np.ndarray
@@ -155,13 +151,8 @@ class TileRestorer:
         return TileResult(
             tile=tile_data.tile,
             exposures=tile_data.exposures[used].numpy(),
-            smooth={
-                name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()
-            },
-            own={
-                name: _to_numpy(plane[rows, columns])
-                for name, plane in (("mask", mask), ("coadd", coadd), ("residual", residual))
-            },
+            planes={name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()}
+            | {"mask": _to_numpy(mask), "coadd": _to_numpy(coadd), "residual": _to_numpy(residual)},
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
             deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Figures of the quality of a restored coadd that need no truth."""
+"""Quality metrics of a restored coadd that need no truth."""
 
 from __future__ import annotations
 
-__all__ = ("CoaddImages", "exposure_figures", "image_figures")
+__all__ = ("CoaddImages", "exposure_metrics", "image_metrics")
 
 import dataclasses
 import math
@@ -36,10 +36,10 @@ from ..metrics import (
     psf_flux_error,
     stellar_fwhms,
 )
-from ._metrics import contradicts_others, variance_believed, variance_fits
+from ._metrics import describe_offsets, variances_fit, variances_kept
 
 _MAX_CELLS = 16
-"""Number of cells whose correlation is looked at."""
+"""Number of cells whose correlation is measured, for speed."""
 
 _MIN_SIGNIFICANCE = 3.0
 """Significance below which a difference of fluxes is taken for none."""
@@ -82,8 +82,8 @@ class CoaddImages:
         return self.restored if self.linear is None else self.linear
 
 
-def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str, float]:
-    """Sum up what a restoration says of its exposures and its fit.
+def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str, float]:
+    """Summarize the metrics of the exposures and of the fit.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
 
     Returns
     -------
-    figures : `dict` [`str`, `float`]
+    quality : `dict` [`str`, `float`]
         ``num_exposures``; ``depth_in_exposures``, how many of them a pixel
         with data has in the mean; ``fwhm_in``, median PSF FWHM of the
         exposures, and ``fwhm_in_best``, that of the sharpest, in arcsec;
@@ -123,10 +123,10 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "fwhm_in_best": min(widths, default=math.nan),
         "chi_square": float(image["chi_square"]),
         "held_out_chi_square": 2.0 * float(fit["held_out_loss"]),
-        "chi_square_weight": _weight(e for e in used if not variance_fits(e)),
-        "variance_error_weight": _weight(e for e in used if not variance_believed(e)),
+        "chi_square_weight": _weight(e for e in used if not variances_fit(e)),
+        "variance_error_weight": _weight(e for e in used if not variances_kept(e)),
         "psf_error_weight": _weight(e for e in used if not e["psf_consistent"]),
-        "calibration_error_weight": _weight(e for e in used if contradicts_others(e)),
+        "calibration_error_weight": _weight(e for e in used if describe_offsets(e)),
         "suspect_exposures": float(sum(bool(e["suspect_reason"]) for e in used)),
         "exposure_chi_square": max(
             (float(e["chi_square"]) for e in used if e["weight_share"] >= _LEAST_WEIGHT), default=math.nan
@@ -142,7 +142,7 @@ def exposure_figures(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
     }
 
 
-def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, float]:
+def image_metrics(images: CoaddImages, min_signal_to_noise: float) -> dict[str, float]:
     """Measure the coadds of a patch.
 
     Parameters
@@ -154,7 +154,7 @@ def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, 
 
     Returns
     -------
-    figures : `dict` [`str`, `float`]
+    quality : `dict` [`str`, `float`]
         Depths are AB magnitudes of 5 sigma point sources: ``depth_direct``
         (white noise of its variance plane), ``depth_linear`` (covariance of
         its noise) and ``depth_restored`` (its noise realisations, in which
@@ -175,7 +175,7 @@ def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, 
     fwhm = fwhm_of_kernel(measured.psf)
     blank = blank_sky(measured.image, footprint, _MARGIN_FWHMS * fwhm)
     width = _star_width(measured, stars)
-    figures = {
+    quality = {
         "num_sources": float(len(sources)),
         "fwhm_out": kernel_fwhm(measured.psf) * images.pixel_scale,
         "star_fwhm": width * images.pixel_scale,
@@ -188,17 +188,17 @@ def image_figures(images: CoaddImages, min_signal_to_noise: float) -> dict[str, 
         "star_fwhm_direct": math.nan,
     }
     if images.linear is not None and images.linear.correlation is not None:
-        figures["depth_linear"] = _correlated_depth(images.linear)
+        quality["depth_linear"] = _correlated_depth(images.linear)
     fluxes = _star_fluxes(measured, stars, sources)
     if images.direct is not None:
         direct = images.direct
-        figures["depth_direct"] = point_source_depth(direct.variance, direct.psf)
-        figures["star_fwhm_direct"] = _star_width(direct, stars) * images.pixel_scale
-        figures["noise_correlation_direct"] = noise_correlation(direct.image, ~blank)
-        figures |= _compare("flux", fluxes, _star_fluxes(direct, stars, sources))
+        quality["depth_direct"] = point_source_depth(direct.variance, direct.psf)
+        quality["star_fwhm_direct"] = _star_width(direct, stars) * images.pixel_scale
+        quality["noise_correlation_direct"] = noise_correlation(direct.image, ~blank)
+        quality |= _compare("flux", fluxes, _star_fluxes(direct, stars, sources))
     if images.linear is not None:
-        figures |= _compare("denoised_flux", _star_fluxes(images.restored, stars, sources), fluxes)
-    return figures
+        quality |= _compare("denoised_flux", _star_fluxes(images.restored, stars, sources), fluxes)
+    return quality
 
 
 def _weight(exposures: Any) -> float:

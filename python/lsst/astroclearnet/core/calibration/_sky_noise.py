@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -6,11 +6,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Noise of blank sky, held against the variances that were given."""
+"""Noise of blank sky compared with the given variances."""
 
 from __future__ import annotations
-
-__all__ = ("SkyNoise", "log_sky_noise", "measure_sky_noise")
 
 import dataclasses
 import logging
@@ -20,75 +18,73 @@ from collections.abc import Iterable
 import torch
 
 from ..estimate import LinearEstimator, Precision
-from ..exposures import free_plane, is_blank, model_variances, second_difference
+from ..exposures import decorrelate_variance, is_blank, model_variances, second_difference
 from ..forward import ForwardModel, TileData
 
 _LOG = logging.getLogger(__name__)
 
-_STRENGTH = 1e-3
-"""Strength of the estimate that exposures are compared with."""
+_PENALTY_WEIGHT = 1e-3
+"""Penalty weight of the linear estimate that exposures are compared with."""
 
 _PRECISION = Precision(light=1e-2, noise=0.05)
-"""Of this estimate."""
+"""Its precision."""
 
 _BLOCK = 16
-"""Side in pixels of the blocks of the patch in which noise is measured."""
+"""Side in pixels of the blocks in which noise is measured."""
 
 _LEAST_PIXELS = 64
-"""Number of pixels of blank sky from which a block counts."""
+"""Number of blank-sky pixels that a block needs."""
 
 _LEAST_BLOCKS = 7
-"""Number of blocks from which their median is known."""
+"""Number of blocks that a median needs."""
 
 _CLIP = 2.5
-"""Deviation, in sigma, that larger ones are taken for."""
+"""Huber threshold in sigma."""
 
 _NUM_STEPS = 20
-"""Iterations of the robust variance; each leaves a tenth of the error."""
+"""Iterations of the robust variance; each reduces the error tenfold."""
 
-_REACH = 5
-"""Side, in blocks, of the surroundings whose median is the local noise: a
-trail crosses fewer than half of them."""
+_MEDIAN_SIZE = 5
+"""Side in blocks of the median filter of local noise: a trail crosses fewer
+than half of them."""
 
 _LARGEST_ERROR = 0.1
-"""Relative error of the variance of an exposure that is none of its plane."""
+"""Relative error of the variance of an exposure that is tolerated."""
 
 _LARGEST_LOCAL_ERROR = 0.3
-"""The same for a tile_data of an exposure, where less is known of the sky."""
+"""The same for a box of an exposure, with less blank sky."""
 
 _SIGNIFICANCE = 5.0
-"""Significance, in standard deviations, of an error that is believed."""
+"""Significance in sigma of an error that is corrected."""
 
-_NUM_MEASURES, _LEFT, _FINEST = 3, 1, 2
-"""Number of measures of noise, and which are those of residuals and of their
-second differences."""
+_NUM_MEASURES, _RESIDUALS, _DIFFERENCES = 3, 1, 2
+"""Number of noise measures, and the indices of two of them."""
 
 _CORRELATED = 3.0
-"""Variance of a robust variance, times the number of pixels: 2.4 for white
-noise, and a little more for differences of neighbours."""
+"""Variance of a robust variance times the number of pixels: 2.4 for white
+noise, somewhat more for second differences."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SkyNoise:
-    """What blank sky tells of the variances of exposures.
+    """Variances of exposures measured in blank sky.
 
     Attributes
     ----------
     ratio
-        Shape (n,), measured variance of blank sky over the given one; NaN
-        where there is not enough of it.
+        Shape (n,), measured over given variance; NaN without enough blank
+        sky.
     sigma
-        Shape (n,), its standard deviation.
+        Shape (n,), standard deviations of the ratios.
     factor
-        Shape (n, rows, columns), what variances are to be multiplied with in
-        each block of 16 pixels of the patch; 1 where they are believed.
+        Shape (n, rows, columns), corrections of the variances in blocks of 16
+        pixels of the patch; 1 where they are trusted.
     bias
         Shape (n,), by how much a mean weighted with the given variances would
-        have been too low, in sigma of a pixel: they hold the noise of their
-        own pixels, which is removed.
+        be too low, in sigma of a pixel, because they correlate with the noise
+        of their own pixels; this is removed.
     smoothed
-        Shape (n,), bool, planes that held it in a way that could only be
-        smoothed away.
+        Shape (n,), bool, variances that had to be smoothed for that.
     """
 
     ratio: torch.Tensor
@@ -98,8 +94,8 @@ class SkyNoise:
     smoothed: torch.Tensor
 
     @classmethod
-    def nothing(cls, num_exposures: int) -> SkyNoise:
-        """Return what is known before anything is measured.
+    def unknown(cls, num_exposures: int) -> SkyNoise:
+        """Return factors of 1, before anything is measured.
 
         Parameters
         ----------
@@ -109,7 +105,7 @@ class SkyNoise:
         Returns
         -------
         noise : `SkyNoise`
-            One that believes all variances.
+            The factors.
         """
         return cls(
             ratio=torch.full((num_exposures,), torch.nan),
@@ -120,7 +116,7 @@ class SkyNoise:
         )
 
     def rescale(self, tile_data: TileData) -> TileData:
-        """Rescale the variances that blank sky shows to be wrong.
+        """Correct the variances of a tile.
 
         Parameters
         ----------
@@ -130,7 +126,7 @@ class SkyNoise:
         Returns
         -------
         rescaled : `TileData`
-            The same with other variances, and noise accordingly.
+            The tile with corrected variances.
         """
         factor = self.factor[tile_data.exposures]
         if bool((factor == 1.0).all()):
@@ -148,33 +144,32 @@ class SkyNoise:
 
 
 def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
-    """Compare the noise of blank sky with the variances of the exposures.
+    """Compare the noise of blank sky with the variances.
 
-    The robust variance in blocks of the patch is taken of sums of 3x3 pixels,
-    of what an estimate from all exposures leaves of single ones, and of
-    second differences of that.  Sources, errors of the PSF and the background
-    make the first two too large, and noise that is correlated, as that of
-    resampled pixels, the last two too small, of which it hides in the
-    estimate: a plane is called wrong only as far as all say so.
+    Robust variances in blocks are taken of sums of 3x3 pixels, of residuals
+    from an estimate from all exposures, and of second differences of these.
+    Sources, PSF errors and backgrounds raise the first two; correlated noise,
+    as of resampled pixels, lowers the last two.  A variance is corrected only
+    as far as all three agree.
 
     Parameters
     ----------
-    parts
-        Tiles that cover the patch, rescaled.
+    tiles
+        Tiles covering the patch, rescaled.
     shape
         Height and width of the patch in pixels.
     known
-        What they were rescaled by.
+        What they were rescaled with.
 
     Returns
     -------
     noise : `SkyNoise`
-        What was found, relative to the variances that were given.
+        Measured noise relative to the given variances.
     """
     num_exposures = len(known.ratio)
     blocks = tuple(-(-size // _BLOCK) for size in shape)
     totals = torch.zeros(2, _NUM_MEASURES, num_exposures, math.prod(blocks), dtype=torch.float64)
-    found = SkyNoise.nothing(num_exposures)
+    found = SkyNoise.unknown(num_exposures)
     for tile_data in tiles:
         _measure(tile_data, blocks, totals, found)
     numbers = totals[1]
@@ -192,21 +187,20 @@ def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: 
         spread = (pixels[:, measured] - medians[:, None]).abs().quantile(0.5, dim=1) / medians
         sigma = ratio * 1.2533 * 1.4826 * float(spread.max()) / count**0.5
         found.ratio[t], found.sigma[t] = ratio, sigma
-        whole = (
-            ratio if abs(ratio - 1.0) > max(_LARGEST_ERROR * max(ratio, 1.0), _SIGNIFICANCE * sigma) else 1.0
-        )
-        local = _local_factor((pixels / whole).reshape(-1, *blocks), numbers[:, t].reshape(-1, *blocks))
-        factor[t] = (whole * local).float()
+        tolerance = max(_LARGEST_ERROR * max(ratio, 1.0), _SIGNIFICANCE * sigma)
+        mean = ratio if abs(ratio - 1.0) > tolerance else 1.0
+        local = _local_factor((pixels / mean).reshape(-1, *blocks), numbers[:, t].reshape(-1, *blocks))
+        factor[t] = (mean * local).float()
     return dataclasses.replace(found, factor=factor)
 
 
 def log_sky_noise(noise: SkyNoise) -> None:
-    """Say which variances are not taken as they were given.
+    """Log which variances are corrected.
 
     Parameters
     ----------
     noise
-        What was found.
+        The measured noise.
     """
     for t, factor in enumerate(noise.factor.flatten(1)):
         wrong = factor[factor != 1.0]
@@ -229,44 +223,44 @@ def log_sky_noise(noise: SkyNoise) -> None:
 
 
 def _blocks(tile_data: TileData, number: torch.Size | tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows and columns of blocks in which the pixels of a tile lie."""
-    regions = zip((tile_data.tile.rows, tile_data.tile.columns), number, strict=True)
-    rows, columns = ((torch.arange(r.start, r.stop) // _BLOCK).clamp(max=n - 1) for r, n in regions)
+    """Return block rows and columns of the pixels of a tile."""
+    sides = zip((tile_data.tile.rows, tile_data.tile.columns), number, strict=True)
+    rows, columns = ((torch.arange(r.start, r.stop) // _BLOCK).clamp(max=n - 1) for r, n in sides)
     return rows, columns
 
 
 def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor, found: SkyNoise) -> None:
-    """Add variances of the blocks of a tile, times pixels, and pixels."""
+    """Add the variances of a tile's blocks, times pixels, and pixel counts."""
     stack, model = tile_data.stack, tile_data.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _STRENGTH, precision=_PRECISION)
+    latent = pilot.solve(pilot.right_side(stack.images), (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
     rows, columns = _blocks(tile_data, blocks)
     index = torch.zeros(tile_data.tile.shape)
-    # Those that the tile owns; 0 is off the patch.
+    # Only pixels that the tile owns; 0 elsewhere.
     index[tile_data.tile.within] = (1.0 + rows[:, None] * blocks[1] + columns)[tile_data.tile.within]
     indices = model.sampling.look_up(index.to(stack.device)).expand_as(stack.images).cpu().long()
     planes, predictions = [], []
     for k, t in enumerate(tile_data.exposures.tolist()):
         prediction = model.predict(latent, tile_data.exposures.new_tensor([k]).to(stack.device))[0]
-        freed = free_plane(stack.variances[k], stack.good[k], stack.images[k], prediction)
-        found.bias[t] = max(float(found.bias[t]), freed.bias, key=abs)
-        found.smoothed[t] |= freed.smoothed
-        planes.append(freed.variance)
+        plane = decorrelate_variance(stack.variances[k], stack.good[k], stack.images[k], prediction)
+        found.bias[t] = max(float(found.bias[t]), plane.bias, key=abs)
+        found.smoothed[t] |= plane.smoothed
+        planes.append(plane.variance)
         predictions.append(prediction)
     for k, t in enumerate(tile_data.exposures.tolist()):
-        good, plane, prediction = stack.good[k], planes[k], predictions[k]
+        good, variance, prediction = stack.good[k], planes[k], predictions[k]
         residual = torch.where(good, stack.images[k] - prediction, 0.0)
-        squares = _squares(stack.images[k], residual, plane, good)
-        inner = good & (squares[_FINEST] > 0)
+        squares = _squares(stack.images[k], residual, variance, good)
+        inner = good & (squares[_DIFFERENCES] > 0)
         if not bool(inner.any()):
             continue
-        # Blank by the noise that there is, whatever the plane says.
-        typical = float(squares[_FINEST][inner].median()) / 0.4549
+        # Blank relative to the measured noise, not the given variances.
+        typical = float(squares[_DIFFERENCES][inner].median()) / 0.4549
         for which, square in enumerate(squares):
-            use = (inner & is_blank(prediction, plane * typical)).cpu()
+            use = (inner & is_blank(prediction, variance * typical)).cpu()
             add = _robust_variance(square.cpu()[use], indices[k][use], math.prod(blocks), typical)
             number = torch.bincount(indices[k][use], minlength=math.prod(blocks) + 1)[1:]
-            share = _left_share(model, planes, stack.good, k) if which == _LEFT else 1.0
+            share = _residual_share(model, planes, stack.good, k) if which == _RESIDUALS else 1.0
             totals[0, which, t] += add / share * number
             totals[1, which, t] += number
 
@@ -274,10 +268,7 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
 def _squares(
     image: torch.Tensor, residual: torch.Tensor, plane: torch.Tensor, good: torch.Tensor
 ) -> torch.Tensor:
-    """Return squares of sums, residuals and their second differences.
-
-    Of shape (3, H, W), in units of their variance; 0 where one is not known.
-    """
+    """Return squared normalised sums, residuals and differences, (3, H, W)."""
     if min(image.shape) < 3:
         return torch.zeros(3, *image.shape, device=image.device)
     whole = torch.nn.functional.max_pool2d((~good).float()[None], 3, stride=1)[0] == 0
@@ -290,8 +281,10 @@ def _squares(
     return torch.stack([sums, residual**2 / plane, differences])
 
 
-def _left_share(model: ForwardModel, planes: list[torch.Tensor], good: torch.Tensor, exposure: int) -> float:
-    """Return the share of the noise of an exposure that is left."""
+def _residual_share(
+    model: ForwardModel, planes: list[torch.Tensor], good: torch.Tensor, exposure: int
+) -> float:
+    """Return the share of an exposure's noise that its residuals keep."""
     weights = torch.stack(
         [
             plane[use].median().reciprocal() if bool(use.any()) else plane.new_tensor(0.0)
@@ -299,13 +292,13 @@ def _left_share(model: ForwardModel, planes: list[torch.Tensor], good: torch.Ten
         ]
     )
     power = model.total_power(weights)
-    gain = 1.0 / (power + _STRENGTH * weights.sum() * model.inverse_target_power)
+    gain = 1.0 / (power + _PENALTY_WEIGHT * weights.sum() * model.inverse_target_power)
     own = weights[exposure] * model.power(exposure) * gain
     return float((1.0 - model.fold_transform(own * (2.0 - power * gain))).clamp(min=0.1))
 
 
 def _robust_variance(squares: torch.Tensor, index: torch.Tensor, number: int, start: float) -> torch.Tensor:
-    """Return variances of blocks, (number,), by Huber's second proposal."""
+    """Return variances of blocks, (number,), by Huber's proposal 2."""
     k = _CLIP
     inside = math.erf(k / 2.0**0.5)
     expected = inside - k * (2.0 / math.pi) ** 0.5 * math.exp(-0.5 * k**2) + k**2 * (1.0 - inside)
@@ -320,16 +313,16 @@ def _robust_variance(squares: torch.Tensor, index: torch.Tensor, number: int, st
 
 
 def _nearest_to_one(ratios: torch.Tensor) -> torch.Tensor:
-    """Return what ratios, (k, ...), agree in: 1 where they differ."""
+    """Return the ratio, of (k, ...), nearest to 1; 1 between them."""
     low, high = ratios.amin(dim=0), ratios.amax(dim=0)
     return torch.where(low > 1.0, low, torch.where(high < 1.0, high, 1.0))
 
 
 def _local_factor(ratios: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Return by what factor parts differ from the whole, (rows, columns)."""
-    half = _REACH // 2
+    """Return corrections relative to the whole exposure, (rows, columns)."""
+    half = _MEDIAN_SIZE // 2
     padded = torch.nn.functional.pad(ratios, 4 * (half,), value=torch.nan)
-    around = padded.unfold(1, _REACH, 1).unfold(2, _REACH, 1).flatten(3)
+    around = padded.unfold(1, _MEDIAN_SIZE, 1).unfold(2, _MEDIAN_SIZE, 1).flatten(3)
     medians = around.nanquantile(0.5, dim=3)
     known = torch.isfinite(around).all(dim=0).sum(dim=2)
     pixels = numbers[0][torch.isfinite(ratios[0])].median()

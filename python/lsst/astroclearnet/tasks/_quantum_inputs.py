@@ -6,32 +6,103 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images with the calibration of visit summaries."""
+"""Input datasets of a quantum, as `RestoreCoaddTask.run` takes them."""
 
 from __future__ import annotations
 
-__all__ = ("VisitSummarySource", "apply_visit_summaries", "gather_sources", "gather_visit_summaries")
+__all__ = (
+    "GEOMETRY_CONNECTIONS",
+    "VisitSummarySource",
+    "apply_visit_summaries",
+    "gather_sky_corrections",
+    "gather_sources",
+    "gather_visit_selections",
+    "gather_visit_summaries",
+    "parse_visit_selections",
+    "read_geometry",
+)
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lsst.images import Box
+from lsst.images.cells import CellPointSpreadFunction
 from lsst.pipe.base import InputQuantizedConnection, QuantumContext
 
 from ..adapters import (
     DirectWarpSource,
     ExposureId,
+    PatchGeometry,
     RecalibratedSource,
+    SkyMapGeometry,
     UnusableExposureError,
     VisitCalibration,
     VisitImageSource,
+    patch_geometry_from_skymap,
     source_id,
     visit_calibration_from_summary,
 )
+from .prepare_exposures import SkyCorrectionSource
+from .select_exposures import VisitSelections
 
 type VisitSummarySource = Any
 """A visit summary of the full stack, a deferred handle of one, or calibrations
 (`VisitCalibration`) by detector."""
+
+GEOMETRY_CONNECTIONS = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
+"""Input connection of each source of geometry."""
+
+
+def read_geometry(source: str, dataset: Any, data_id: Mapping[str, Any], *, cell_size: int) -> PatchGeometry:
+    """Return the geometry of a patch.
+
+    Parameters
+    ----------
+    source
+        A key of `GEOMETRY_CONNECTIONS`.
+    dataset
+        What that connection delivers: a sky map of the full stack, a
+        deferred handle of a coadd, or the dictionary of a geometry dataset.
+    data_id
+        With keys skymap, tract and patch.
+    cell_size
+        Side in pixels of the cells of a sky map without cells.
+
+    Returns
+    -------
+    geometry : `lsst.astroclearnet.adapters.PatchGeometry`
+        The geometry.
+
+    Raises
+    ------
+    LookupError
+        If the source does not know the patch.
+    ValueError
+        If the source has another layout than expected.
+    """
+    tract, patch = int(data_id["tract"]), int(data_id["patch"])
+    if source == "skymap":
+        return patch_geometry_from_skymap(
+            dataset, name=str(data_id["skymap"]), tract=tract, patch=patch, cell_size=cell_size
+        )
+    if source == "coadd":
+        return _geometry_from_coadd(dataset)
+    return SkyMapGeometry.from_dict(dataset).patch(tract, patch)
+
+
+def _geometry_from_coadd(handle: Any) -> PatchGeometry:
+    """Take the geometry of a patch from a handle of its coadd."""
+    psf: CellPointSpreadFunction = handle.get(component="psf")
+    grid, missing = psf.bounds.grid, psf.bounds.missing
+    for cell in psf.bounds.cell_indices():
+        if cell not in missing:
+            corner = grid.bbox_of(cell).start
+            # The patch definition is not a component: one pixel carries it.
+            pixel = Box.from_shape((1, 1), start=corner)
+            coadd = handle.get(parameters={"bbox": pixel})
+            return PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch)
+    raise ValueError("The reference coadd has no cell with data, and so no patch geometry.")
 
 
 def gather_sources(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection) -> list[VisitImageSource]:
@@ -79,6 +150,90 @@ def gather_visit_summaries(
         (str(handle.dataId["instrument"]), int(handle.dataId["visit"])): handle
         for handle in butlerQC.get(inputRefs.visit_summaries)
     }
+
+
+def gather_visit_selections(
+    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
+) -> VisitSelections | None:
+    """Return the visits selected for the patch.
+
+    Parameters
+    ----------
+    butlerQC
+        Butler of the quantum.
+    inputRefs
+        Its inputs.
+
+    Returns
+    -------
+    selections : `dict` [`str`, `frozenset` [`int`]] or `None`
+        Selected visits by instrument; `None` where they are no input.
+    """
+    if not hasattr(inputRefs, "visit_selections"):
+        return None
+    refs = inputRefs.visit_selections
+    instruments = (str(ref.dataId["instrument"]) for ref in refs)
+    return parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
+
+
+def gather_sky_corrections(
+    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
+) -> dict[tuple[str, int, int], SkyCorrectionSource] | None:
+    """Return the sky corrections of a quantum.
+
+    Parameters
+    ----------
+    butlerQC
+        Butler of the quantum.
+    inputRefs
+        Its inputs.
+
+    Returns
+    -------
+    sky_corrections : `dict` or `None`
+        Deferred handles by instrument, visit and detector; `None` where they
+        are no input.
+    """
+    if not hasattr(inputRefs, "sky_corrections"):
+        return None
+    return {source_id(handle).detector_key: handle for handle in butlerQC.get(inputRefs.sky_corrections)}
+
+
+def parse_visit_selections(
+    datasets: Iterable[tuple[str, Mapping[Any, Any]]],
+) -> dict[str, frozenset[int]]:
+    """Take the selected visits from datasets.
+
+    Parameters
+    ----------
+    datasets
+        Instrument and content of each dataset, as
+        ``lsst.pipe.tasks.selectImages.BestSeeingSelectVisitsTask`` and
+        ``BestSeeingQuantileSelectVisitsTask`` write them: a dictionary whose
+        keys are the selected visits.  The keys may be numbers or, where a
+        format like JSON knows no others, strings; the values do not count.
+
+    Returns
+    -------
+    selections : `dict` [`str`, `frozenset` [`int`]]
+        Selected visits by instrument.
+
+    Raises
+    ------
+    ValueError
+        If a key is no visit.
+    """
+    selections: dict[str, frozenset[int]] = {}
+    for instrument, content in datasets:
+        try:
+            visits = frozenset(int(key) for key in content)
+        except (TypeError, ValueError) as exc:
+            raise ValueError(
+                f"The visit selection of {instrument} has a key that is no visit ({exc}); "
+                "it must be a dictionary whose keys are visits."
+            ) from exc
+        selections[instrument] = selections.get(instrument, frozenset()) | visits
+    return selections
 
 
 def apply_visit_summaries(

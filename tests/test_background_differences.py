@@ -146,8 +146,13 @@ def test_galaxy_that_fills_the_patch(peak: float, slope: float, masked: bool) ->
     assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1.0, abs=0.5)
     estimator = LinearEstimator(model, weights)
     corrected = stack.images - found.evaluate(model)
-    with_offsets = model.crop(estimator.solve(corrected, 1e-3, precision=EXACT)).numpy() - mean
-    without = model.crop(estimator.solve(torch.from_numpy(clean).float(), 1e-3, precision=EXACT)).numpy()
+    with_offsets = (
+        model.crop(estimator.solve(estimator.right_side(corrected), (1e-3,), precision=EXACT)[0]).numpy()
+        - mean
+    )
+    without = model.crop(
+        estimator.solve(estimator.right_side(torch.from_numpy(clean).float()), (1e-3,), precision=EXACT)[0]
+    ).numpy()
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     inside = (y - CENTER[0]) ** 2 + (x - CENTER[1]) ** 2 < RADIUS**2
     assert with_offsets[inside].sum() == pytest.approx(without[inside].sum(), rel=1e-3)

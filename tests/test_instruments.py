@@ -22,7 +22,11 @@ import numpy as np
 import pytest
 from astropy.table import Column, Table
 
-from lsst.astroclearnet.adapters import VisitCalibration, mend_provenance_columns, mend_provenance_parts
+from lsst.astroclearnet.adapters import VisitCalibration
+from lsst.astroclearnet.adapters.coadd._provenance_compat import (
+    mend_provenance_columns,
+    mend_provenance_parts,
+)
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,

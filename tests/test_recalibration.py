@@ -23,8 +23,8 @@ from lsst.astroclearnet.adapters import (
     ExposureId,
     RecalibratedSource,
     VisitCalibration,
-    recalibrate,
 )
+from lsst.astroclearnet.adapters.read import recalibrate
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import (
     RestoreCoaddConfig,

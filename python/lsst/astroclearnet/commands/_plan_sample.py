@@ -276,11 +276,11 @@ class _VisitReader:
             if overlap is None or overlap.fraction < _MIN_FRACTION:
                 continue
             try:
-                stamps.append(visit.stamp(y=overlap.y, x=overlap.x, pixel_scale=scale))
+                stamps.append(visit.psf_stamp(visit.psf, y=overlap.y, x=overlap.x, pixel_scale=scale))
             except UnusableExposureError as exc:
                 self.skipped[key] = exc.reason
                 continue
-            levels.append(visit.level_at(scale) / overlap.fraction)
+            levels.append(visit.resize_variance(visit.level, scale) / overlap.fraction)
             used.add(key)
         if not stamps:
             return None

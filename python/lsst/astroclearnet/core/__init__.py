@@ -35,14 +35,12 @@ from .exposures import (
     ExposureSource,
     ExposureStack,
     PixelPositions,
-    ResampledPlanes,
     Tile,
     TileGrid,
     find_psf_fault,
     fwhm_to_sigma,
     gaussian_kernel,
     kernel_fwhm,
-    resample,
 )
 from .noise import CellLayout, CellNoise, information_shares, point_source_information
 from .tiles import (
@@ -79,7 +77,6 @@ __all__ = (
     "PixelPositions",
     "ProgressCallback",
     "RejectionOptions",
-    "ResampledPlanes",
     "RestorationError",
     "RestorationResult",
     "RestoreOptions",
@@ -100,7 +97,6 @@ __all__ = (
     "plan_memory",
     "point_source_information",
     "psf_fit_scatter",
-    "resample",
     "restore",
     "restore_exposures",
     "select_device",

@@ -24,18 +24,21 @@ from lsst.pipe.base import Struct, Task
 from ..adapters import (
     DEFAULT_MASK_TREATMENTS,
     ExposureId,
+    ImageHandle,
     MaskTable,
     PatchGeometry,
     PatchSource,
     Scratch,
     UnusableExposureError,
     VisitCutout,
+    VisitImageSource,
     background_image_from_legacy,
+    read_overlap,
     require_recordable,
+    source_id,
 )
-from ._reading import Handle, VisitImageSource, read_overlap, source_id
 
-type SkyCorrectionSource = Image | BaseField | Handle
+type SkyCorrectionSource = Image | BaseField | ImageHandle
 
 
 class PrepareExposuresConfig(Config):

@@ -108,7 +108,8 @@ class BackgroundTile:
         # Starting from the last solution keeps its error the same, so that it
         # does not pass for a background difference.
         old, latent = (0.0, 0.0) if self._found is None else self._found
-        latent = latent + self._estimator.solve(images - old, _PENALTY_WEIGHT, precision=_PRECISION)
+        right = self._estimator.right_side(images - old)
+        latent = latent + self._estimator.solve(right, (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
         self._found = images, latent
         prediction = self.model.predict(latent)
         return images - prediction, prediction

@@ -94,7 +94,8 @@ class PsfMatcher:
         self._inverse = self.model.target_transform * self.model.inverse_target_power
         self.star = self._inverse * self.model.target_transform
         estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
-        self._latent = estimator.solve(self.stack.images, _PILOT_PENALTY_WEIGHT, precision=_PILOT_PRECISION)
+        right = estimator.right_side(self.stack.images)
+        self._latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
         self._transform = self.model.transform(self._latent)
 
     def _gaussian(self, size: float) -> torch.Tensor:

@@ -233,7 +233,7 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
     """Add the variances of a tile's blocks, times pixels, and pixel counts."""
     stack, model = tile_data.stack, tile_data.model
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _PENALTY_WEIGHT, precision=_PRECISION)
+    latent = pilot.solve(pilot.right_side(stack.images), (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
     rows, columns = _blocks(tile_data, blocks)
     index = torch.zeros(tile_data.tile.shape)
     # Only pixels that the tile owns; 0 elsewhere.
@@ -248,16 +248,16 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
         planes.append(plane.variance)
         predictions.append(prediction)
     for k, t in enumerate(tile_data.exposures.tolist()):
-        good, plane, prediction = stack.good[k], planes[k], predictions[k]
+        good, variance, prediction = stack.good[k], planes[k], predictions[k]
         residual = torch.where(good, stack.images[k] - prediction, 0.0)
-        squares = _squares(stack.images[k], residual, plane, good)
+        squares = _squares(stack.images[k], residual, variance, good)
         inner = good & (squares[_DIFFERENCES] > 0)
         if not bool(inner.any()):
             continue
         # Blank relative to the measured noise, not the given variances.
         typical = float(squares[_DIFFERENCES][inner].median()) / 0.4549
         for which, square in enumerate(squares):
-            use = (inner & is_blank(prediction, plane * typical)).cpu()
+            use = (inner & is_blank(prediction, variance * typical)).cpu()
             add = _robust_variance(square.cpu()[use], indices[k][use], math.prod(blocks), typical)
             number = torch.bincount(indices[k][use], minlength=math.prod(blocks) + 1)[1:]
             share = _residual_share(model, planes, stack.good, k) if which == _RESIDUALS else 1.0

@@ -13,7 +13,6 @@ from ._cut_outs import bounding_boxes, cut_out
 from ._filters import fast_length, masked_medians, smooth
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault, fwhm_to_sigma, gaussian_kernel, kernel_fwhm
-from ._resampling import ResampledPlanes, resample, resample_kernel
 from ._source import ExposureCut, ExposureSource, StackSource
 from ._stack import ExposureStack
 from ._tiles import OVERLAP, Tile, TileGrid
@@ -26,7 +25,6 @@ __all__ = (
     "ExposureSource",
     "ExposureStack",
     "PixelPositions",
-    "ResampledPlanes",
     "StackSource",
     "Tile",
     "TileGrid",
@@ -43,8 +41,6 @@ __all__ = (
     "masked_medians",
     "model_variances",
     "require_plain",
-    "resample",
-    "resample_kernel",
     "second_difference",
     "smooth",
 )

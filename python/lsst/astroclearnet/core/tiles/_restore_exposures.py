@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__ = ("restore_exposures",)
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
@@ -28,9 +27,9 @@ from ..estimate import (
     ProgressCallback,
     TrainingSample,
     collect_solves,
-    draw_windows,
     fit_network,
     make_samples,
+    sample_boxes,
 )
 from ..exposures import ExposureSource, Tile, TileGrid
 from ..forward import TileReader
@@ -61,7 +60,7 @@ def restore_exposures(
 ) -> RestorationResult:
     """Restore the sky at a target PSF from exposures that are read in tiles.
 
-    Exposures are calibrated, and the network is fitted to a few boxes, over
+    Exposures are calibrated, and the network is fitted to a few cut-outs, over
     the whole patch, which is then restored tile by tile.
 
     Parameters
@@ -187,7 +186,7 @@ def _fit(
     generator: torch.Generator,
     callback: ProgressCallback | None,
 ) -> FitHistory:
-    """Fit the network to boxes of the patch."""
+    """Fit the network to cut-outs of the patch."""
     options = calibration.options
     with torch.no_grad():
         samples, most = _make_samples(reader, calibration, generator)
@@ -203,13 +202,9 @@ def _make_samples(
 ) -> tuple[list[TrainingSample], int]:
     """Return training samples, and the largest number of exposures in one."""
     options = calibration.options
-    height, width = reader.source.shape
-    fit = dataclasses.replace(options.fit, num_samples=height * width)  # As many as there are.
-    every = draw_windows((height, width), fit, generator)
     samples: list[TrainingSample] = []
     used, most = 0, 0
-    for k in torch.randperm(len(every), generator=generator).tolist():
-        rows, columns = every[k]
+    for rows, columns in sample_boxes(reader.source.shape, options.fit.sample_size, generator):
         try:
             tile_data = reader.read(Tile(rows, columns, rows, columns))
         except InputError:

@@ -69,11 +69,6 @@ def solve_equations(
     judge
         Takes errors, solutions and indices to the size of the errors, shape
         (b,): at most 1 where they are small enough.
-
-    Returns
-    -------
-    solution : `Solution`
-        The solutions, converged or not.
     """
     active = torch.arange(len(right), device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()

@@ -88,17 +88,12 @@ class MixingNetwork(nn.Module):
             self.sky_level.zero_()
 
     def mixture(self, bank: FilterBank) -> torch.Tensor:
-        """Return the weights of the estimates.
+        """Return the weights of the estimates, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         bank
             The bank.
-
-        Returns
-        -------
-        weights : `torch.Tensor`
-            Shape ``(s, *latent_shape)``, positive, sum 1.
         """
         if torch.is_grad_enabled():
             correction = self.layers(bank.features[None])[0]
@@ -117,18 +112,12 @@ class MixingNetwork(nn.Module):
         return torch.cat(strips, dim=1)
 
     def forward(self, bank: FilterBank) -> torch.Tensor:
-        """Return the weighted mean of the estimates.
+        """Return the weighted mean of the estimates, latent_shape.
 
         Parameters
         ----------
         bank
             The bank.
-
-        Returns
-        -------
-        image : `torch.Tensor`
-            Shape latent_shape, nowhere below the sky level where the network
-            is non-negative.
         """
         image = (self.mixture(bank) * bank.estimates).sum(dim=0)
         if not self._non_negative:

@@ -70,7 +70,7 @@ class ErrorMeasure:
         noise: torch.Tensor,
         precision: Precision,
     ) -> torch.Tensor:
-        """Return errors over those that are allowed.
+        """Return errors over those that are allowed, (b,).
 
         Parameters
         ----------
@@ -80,11 +80,6 @@ class ErrorMeasure:
             Shape (b,), standard deviation of each at full depth.
         precision
             What is allowed.
-
-        Returns
-        -------
-        ratios : `torch.Tensor`
-            Shape (b,), at most 1 where a solution is precise enough.
         """
         found, light = (self._mean_square(images) for images in (errors, solutions))
         worst = found / (precision.light**2 * light + precision.noise**2 * noise.square())

@@ -23,10 +23,10 @@ _PENALTY_WEIGHTS = tuple(10.0 ** (-8.0 + 0.5 * k) for k in range(15))
 
 
 def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> torch.Tensor:
-    """Return the transform of the image of a star of unit flux.
+    """Return the transform of the image of a star, (Hl, Wl // 2 + 1), real.
 
     With the target PSF g and the difference kernels k(t) = f(t) / g the
-    estimate of penalty weight s makes of the exposures f(t) of the star::
+    estimate of penalty weight s from the exposures f(t) of the star is::
 
         (1 + s) sum over t of w(t) k*(t) f(t) / (P + s / |g|^2),
         P = sum over t of w(t) |k(t)|^2.
@@ -42,11 +42,6 @@ def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) 
         Shape (Hl, Wl // 2 + 1), P for weights of sum 1.
     penalty_weight
         The penalty weight s.
-
-    Returns
-    -------
-    image : `torch.Tensor`
-        Shape (Hl, Wl // 2 + 1), real; close to the target PSF.
     """
     inverse = model.inverse_target_power
     gain = (1.0 + penalty_weight) * power / (power + penalty_weight * inverse)

@@ -119,7 +119,7 @@ def gaussian_pair_limit(target_fwhm: float) -> float:
     Returns
     -------
     separation : `float`
-        0.849 FWHM, in the units of ``target_fwhm``.
+        0.849 ``target_fwhm``.
     """
     return 2.0 * fwhm_to_sigma(target_fwhm)
 

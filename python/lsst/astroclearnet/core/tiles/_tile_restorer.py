@@ -118,7 +118,7 @@ class TileRestorer:
         tile_data, options = clean.tile_data, self.calibration.options
         model, stack = tile_data.model, tile_data.stack
         weights = stack.good / clean.variances
-        estimator = Estimator.build(self.network, model, weights, options)
+        estimator = Estimator(self.network, model, weights, options)
         estimate = estimator.estimate(stack.images)
         owned = _owned(tile_data)
         errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)

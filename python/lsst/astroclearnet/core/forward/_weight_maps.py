@@ -105,7 +105,7 @@ def iterate_weight_maps(
         area = sampling.area.to(weights)
         # With the variance v a pixel of area A tells the light per pixel of
         # the patch to A^2 / v, and there are 1 / A such pixels.
-        maps = sampling.mean(weight * (area[exposure] if area.ndim else area), exposure)
+        maps = sampling.mean(weight * area[exposure], exposure)
         presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
         typical = masked_medians(maps, presence > _PRESENT, 0.0)
         yield WeightMaps(weights=maps, presence=presence, typical=typical)

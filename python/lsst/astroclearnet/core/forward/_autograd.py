@@ -20,7 +20,15 @@ type _Map = Callable[[torch.Tensor], torch.Tensor]
 
 
 def apply_linear(forward: _Map, adjoint: _Map, argument: torch.Tensor) -> torch.Tensor:
-    """Apply a linear map so that gradients go back through its adjoint."""
+    """Apply a linear map so that gradients go back through its adjoint.
+
+    Parameters
+    ----------
+    forward, adjoint
+        The map and its adjoint.
+    argument
+        Its argument.
+    """
     result: torch.Tensor = _LinearMap.apply(argument, forward, adjoint)
     return result
 

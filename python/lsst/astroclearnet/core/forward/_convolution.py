@@ -43,7 +43,13 @@ class ConvolutionMemory:
     spectrum: torch.Tensor
 
     def narrow(self, number: int) -> ConvolutionMemory:
-        """Return a view of the memory for fewer images."""
+        """Return a view of the memory for fewer images.
+
+        Parameters
+        ----------
+        number
+            Their number.
+        """
         return ConvolutionMemory(
             images=self.images[:number],
             term=self.term[:number],
@@ -77,7 +83,13 @@ class Convolution:
     latent_shape: tuple[int, int]
 
     def allocate(self, number: int) -> ConvolutionMemory:
-        """Return memory for one thread and b images, not initialised."""
+        """Return memory for one thread, not initialised.
+
+        Parameters
+        ----------
+        number
+            Number b of images.
+        """
         device = self.otfs.device
         # A GPU is busy with all of them only; the cache of a CPU holds one.
         at_once = 1 if device.type == "cpu" else number
@@ -90,8 +102,16 @@ class Convolution:
         )
 
     def convolve(self, transform: torch.Tensor, exposure: int, memory: ConvolutionMemory) -> None:
-        """Fill the images of the memory with convolved ones, from the
-        transforms of images, (b, Hl, Wl // 2 + 1).
+        """Fill the images of the memory with convolved ones.
+
+        Parameters
+        ----------
+        transform
+            Shape (b, Hl, Wl // 2 + 1), transforms of images.
+        exposure
+            Index of the exposure.
+        memory
+            Memory for b images.
         """
         otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
         product, term = memory.product, memory.term
@@ -105,8 +125,14 @@ class Convolution:
                 images.addcmul_(coefficient, term)
 
     def correlate(self, exposure: int, memory: ConvolutionMemory) -> torch.Tensor:
-        """Apply the adjoint of `convolve` to the images of the memory; return
-        the transforms of the result, (b, Hl, Wl // 2 + 1), in the memory.
+        """Apply the adjoint of `convolve`; return transforms, in the memory.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        memory
+            Memory that holds b images.
         """
         otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
         product, term = memory.product, memory.term
@@ -121,8 +147,14 @@ class Convolution:
         return memory.spectrum
 
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """Multiply the transforms of images, (b, *latent_shape), with real
-        gains, (b, Hl, Wl // 2 + 1).
+        """Multiply the transforms of images with real gains.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape).
+        gain
+            Shape (b, Hl, Wl // 2 + 1).
         """
         filtered = torch.empty_like(images)
         step = 1 if images.device.type == "cpu" else len(images)
@@ -134,12 +166,24 @@ class Convolution:
         return filtered
 
     def power(self, exposure: int) -> torch.Tensor:
-        """Return the power of the mean kernel, (Hl, Wl // 2 + 1)."""
+        """Return the power of the mean kernel, (Hl, Wl // 2 + 1).
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        """
         otf = torch.view_as_real(self.otfs[exposure, 0])
         return (otf**2).sum(dim=-1)
 
     def total_power(self, weights: torch.Tensor, exposures: Iterable[int]) -> torch.Tensor:
-        """Return the weighted sum of the powers of exposures."""
+        """Return the weighted sum of the powers of exposures.
+
+        Parameters
+        ----------
+        weights, exposures
+            Weights and indices of the exposures.
+        """
         total = torch.zeros(self.otfs.shape[-2:], device=self.otfs.device)
         for weight, exposure in zip(weights, exposures, strict=True):
             total.addcmul_(weight, self.power(exposure))

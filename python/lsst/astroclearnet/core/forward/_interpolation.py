@@ -170,9 +170,12 @@ def _taps(position: np.ndarray, *, whole: bool) -> tuple[np.ndarray, np.ndarray]
 
 def _to_torch(matrix: csr_array, device: torch.device) -> torch.Tensor:
     starts, indices, values = (torch.from_numpy(p) for p in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        # The layout is called beta; products are all that is asked of it.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            starts, indices, values, size=matrix.shape, check_invariants=True, device=device
-        )
+    return torch.sparse_csr_tensor(
+        starts, indices, values, size=matrix.shape, check_invariants=True, device=device
+    )
+
+
+with warnings.catch_warnings():
+    # PyTorch says once that this layout is in beta; only products are needed.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    _to_torch(csr_array((1, 1), dtype=np.float32), torch.device("cpu"))

@@ -175,32 +175,22 @@ class LatentSpace:
         return (2.0 * columns.sum(dim=-1) - columns[..., 0] - columns[..., -1]) / width
 
     def embed(self, maps: torch.Tensor) -> torch.Tensor:
-        """Place maps of the patch on the latent grid, zeros in the margin.
+        """Do what `LatentGrid.embed` does.
 
         Parameters
         ----------
         maps
             Shape (..., H, W).
-
-        Returns
-        -------
-        embedded : `torch.Tensor`
-            Shape (..., *latent_shape).
         """
         return self.grid.embed(maps)
 
     def crop(self, images: torch.Tensor) -> torch.Tensor:
-        """Cut the margin off images on the latent grid.
+        """Do what `LatentGrid.crop` does.
 
         Parameters
         ----------
         images
             Shape (..., *latent_shape).
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (..., H, W).
         """
         return self.grid.crop(images)
 
@@ -216,11 +206,6 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
         Shape (n, n_cells_y, n_cells_x, P, P).
     length
         Smaller side of the patch in pixels.
-
-    Returns
-    -------
-    margin : `int`
-        The distance.
     """
     mean = psfs.mean(dim=(1, 2)).abs()
     radius = psfs.shape[-1] // 2

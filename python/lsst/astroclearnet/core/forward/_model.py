@@ -124,7 +124,7 @@ class ForwardModel(LatentSpace):
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
-        """Construct the model of a stack of exposures.
+        """Construct the model of a stack of exposures, on its device.
 
         Parameters
         ----------
@@ -132,11 +132,6 @@ class ForwardModel(LatentSpace):
             The exposures.
         target_fwhm
             FWHM of the target PSF in pixels.
-
-        Returns
-        -------
-        model : `ForwardModel`
-            The model, on the device of the stack.
         """
         return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
 
@@ -273,22 +268,17 @@ class ForwardModel(LatentSpace):
         return self._sum(one, len(latents), len(chosen))
 
     def power(self, exposure: int) -> torch.Tensor:
-        """Return the power of the patch-averaged difference kernel.
+        """Return the power of the mean difference kernel, (Hl, Wl // 2 + 1).
 
         Parameters
         ----------
         exposure
             Index of the exposure.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
         """
         return self._convolution.power(exposure)
 
     def total_power(self, weights: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Return a weighted sum of the powers of exposures.
+        """Return the weighted sum of the powers of exposures.
 
         Parameters
         ----------
@@ -296,42 +286,27 @@ class ForwardModel(LatentSpace):
             Shape (n,), weights of the exposures.
         exposures
             Their indices; all by default.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
         """
         return self._convolution.total_power(weights, self._list(exposures))
 
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """Multiply the transforms of images.
+        """Multiply the transforms of images with real gains.
 
         Parameters
         ----------
         images
             Shape ``(b, *latent_shape)``.
         gain
-            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1), real.
-
-        Returns
-        -------
-        filtered : `torch.Tensor`
-            Shape ``(b, *latent_shape)``.
+            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1).
         """
         return self._convolution.filter_images(images, gain.expand(len(images), -1, -1))
 
     def filtered(self, transform: torch.Tensor) -> torch.Tensor:
-        """Multiply the transform of an image with what its sampling needs.
+        """Multiply the transform of an image with the prefilter of sampling.
 
         Parameters
         ----------
         transform
-            Shape (..., Hl, Wl // 2 + 1).
-
-        Returns
-        -------
-        filtered : `torch.Tensor`
             Shape (..., Hl, Wl // 2 + 1).
         """
         prefilter = self.sampling.prefilter

@@ -77,7 +77,7 @@ class Sampling:
         return self._positions.y, self._positions.x
 
     def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Sample one image for each exposure on its pixels.
+        """Sample one image for each exposure; return data.
 
         Parameters
         ----------
@@ -86,11 +86,6 @@ class Sampling:
             multiplied with the prefilter.
         exposures
             Indices of the exposures.
-
-        Returns
-        -------
-        data : `torch.Tensor`
-            Shape (n, h, w), light per pixel of the exposures.
         """
         chosen = self._list(exposures)
         data = torch.empty(len(chosen), *self.area.shape[1:], device=self.area.device)
@@ -99,7 +94,7 @@ class Sampling:
         return data
 
     def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Apply the adjoint of `observe`.
+        """Apply the adjoint of `observe`; return images.
 
         Parameters
         ----------
@@ -107,11 +102,6 @@ class Sampling:
             Shape (n, h, w).
         exposures
             Indices of the exposures.
-
-        Returns
-        -------
-        images : `torch.Tensor`
-            Shape ``(n, *latent_shape)``.
         """
         chosen = self._list(exposures)
         images = torch.empty(len(chosen), *self.grid.latent_shape, device=self.area.device)
@@ -138,7 +128,7 @@ class Sampling:
             image.copy_(interpolation.adjoint(interpolation.observe(image).mul_(factors)))
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Return local means of data, 0 where there are none.
+        """Return maps of local means of data, 0 where there are none.
 
         Parameters
         ----------
@@ -146,26 +136,16 @@ class Sampling:
             Shape (n, h, w).
         exposures
             Indices of the exposures.
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (n, H, W).
         """
         return self.grid.crop(self.adjoint(data, exposures)).contiguous()
 
     def total(self, data: torch.Tensor) -> torch.Tensor:
-        """Add all data to the pixels of the patch in which they lie.
+        """Sum up all data in the pixels of the patch, (H, W).
 
         Parameters
         ----------
         data
             Shape (n, h, w).
-
-        Returns
-        -------
-        total : `torch.Tensor`
-            Shape (H, W).
         """
         height, width = self.grid.shape
         sums = torch.zeros(height * width + 1, dtype=data.dtype, device=data.device)
@@ -174,17 +154,12 @@ class Sampling:
         return sums[:-1].reshape(height, width)
 
     def largest(self, data: torch.Tensor) -> torch.Tensor:
-        """Return the largest datum in each pixel of the patch.
+        """Return maps of the largest datum in each pixel, 0 without data.
 
         Parameters
         ----------
         data
             Shape (n, h, w), not negative, or boolean.
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (n, H, W); 0 where there are none.
         """
         height, width = self.grid.shape
         maps = torch.empty(len(data), height, width, dtype=data.dtype, device=data.device)
@@ -195,17 +170,12 @@ class Sampling:
         return maps
 
     def look_up(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the values of maps in the pixels in which the data lie.
+        """Return data: the values of maps there, 0 off the patch.
 
         Parameters
         ----------
         maps
             Shape (n, H, W) or (H, W).
-
-        Returns
-        -------
-        data : `torch.Tensor`
-            Shape (n, h, w); 0 off the patch.
         """
         flat = torch.nn.functional.pad(maps.flatten(-2), (0, 1)).expand(len(self.area), -1)
         found = torch.empty(self.area.shape, dtype=maps.dtype, device=maps.device)

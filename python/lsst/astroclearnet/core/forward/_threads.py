@@ -31,7 +31,13 @@ def one_thread() -> Iterator[None]:
 
 
 def num_workers(device: torch.device) -> int:
-    """Return how many exposures are worked on at once; 1 on a GPU."""
+    """Return how many exposures are worked on at once; 1 on a GPU.
+
+    Parameters
+    ----------
+    device
+        Device of the data.
+    """
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
@@ -41,9 +47,16 @@ def ordered_map[T, S, R](
     """Apply a function in threads; yield results in the order of the items.
 
     One thread works on an item from start to end, without gradients: results
-    do not depend on the number of threads.  Each thread has memory of its
-    own in ``scratch``; that of a result is used again when the next one is
-    asked for.
+    do not depend on the number of threads.
+
+    Parameters
+    ----------
+    function
+        Takes an item and memory of its own.
+    items
+        The items.
+    scratch
+        Memory for each thread; that of a result is used again for the next.
     """
     if len(scratch) == 1:
         for item in items:

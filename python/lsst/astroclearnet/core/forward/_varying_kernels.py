@@ -45,8 +45,14 @@ class VaryingKernels:
 
     @classmethod
     def separate(cls, psfs: torch.Tensor, grid: LatentGrid) -> VaryingKernels:
-        """Split PSFs, (n, n_cells_y, n_cells_x, P, P), in cells that cover the
-        patch into means and components.
+        """Split PSFs into means and components.
+
+        Parameters
+        ----------
+        psfs
+            Shape (n, n_cells_y, n_cells_x, P, P), of cells.
+        grid
+            Grid of the patch.
         """
         n, cells_y, cells_x = psfs.shape[:3]
         mean = psfs.mean(dim=(1, 2))
@@ -67,11 +73,25 @@ class VaryingKernels:
         )
 
     def coefficients(self, exposure: int) -> torch.Tensor:
-        """Return the coefficients of the components, (B, *latent_shape)."""
+        """Return the coefficients of the components, (B, *latent_shape).
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        """
         return self.rows @ self.nodes[exposure] @ self.columns.T
 
     def mean(self, rows: slice, columns: slice, grid: LatentGrid) -> torch.Tensor:
-        """Return the mean kernels over a box of the patch, (n, P, P)."""
+        """Return the mean kernels over a box of the patch, (n, P, P).
+
+        Parameters
+        ----------
+        rows, columns
+            The box.
+        grid
+            Grid of the patch.
+        """
         row, column = (
             hats[grid.margin :][part].mean(dim=0)
             for hats, part in zip((self.rows, self.columns), (rows, columns), strict=True)

@@ -429,7 +429,7 @@ def test_warnings_are_put_in_words() -> None:
         in wrong_psf
     )
     assert "TestCam visit 3, detector 7: flux_scale: It is." in suspect
-    assert "by 2.1 % of their peak, instead of 0.4 %" in residual
+    assert "by 2.1 % of their peak, more than 0.4 %" in residual
     assert "With 2 exposure(s)" in number
 
 

@@ -120,7 +120,7 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
     warnings = _list_offsets(metrics["exposures"])
     suspect = [f"{_name(e)}: {e['suspect_reason']}" for e in metrics["exposures"] if e["suspect_reason"]]
     if suspect:
-        warnings.append(f"Some exposures may be wrong, and are used: {' '.join(suspect)}")
+        warnings.append(f"Some exposures are suspected outliers, but were used: {' '.join(suspect)}")
     wrong = [
         f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
@@ -154,7 +154,7 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
     if residual > max_psf_residual * (1.0 + _ROUNDING):
         warnings.append(
             f"The target PSF is too sharp for these exposures: stars in the linear coadd differ from it by "
-            f"{100.0 * residual:.1f} % of their peak, instead of {100.0 * max_psf_residual:.1f} %."
+            f"{100.0 * residual:.1f} % of their peak, more than {100.0 * max_psf_residual:.1f} %."
         )
     unconverged = [
         f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
@@ -243,7 +243,7 @@ def _list_offsets(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     wrong = [
         f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := describe_offsets(e))
     ]
-    return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
+    return [f"Some exposures are offset from the others: {'; '.join(wrong)}."] if wrong else []
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Verdict(enum.StrEnum):
     """Beyond a second limit: do not use it without knowing why."""
 
 
-class _Limits(ListField):
+class _Limits(ListField[float]):
     """The limits of a metric, beyond which the verdict is check or bad.
 
     Parameters
@@ -138,9 +138,9 @@ class QualityLimitsConfig(Config):
         "fit their stars.",
     )
     calibration_error_weight = _Limits(
-        "Weight of exposures that differ from the others in flux scale or position",
+        "Weight of exposures that are offset from the others in flux scale or position",
         (0.1, 0.5),
-        "Exposures with {value:.0%} of the weight, more than {limit:.0%}, differ from the others in "
+        "Exposures with {value:.0%} of the weight, more than {limit:.0%}, are offset from the others in "
         "flux scale or position.",
     )
     suspect_exposures = _Limits(

@@ -14,10 +14,7 @@ __all__ = (
     "GEOMETRY_CONNECTIONS",
     "VisitSummarySource",
     "apply_visit_summaries",
-    "gather_sky_corrections",
-    "gather_sources",
-    "gather_visit_selections",
-    "gather_visit_summaries",
+    "gather_inputs",
     "parse_visit_selections",
     "read_geometry",
 )
@@ -43,8 +40,6 @@ from ..adapters import (
     source_id,
     visit_calibration_from_summary,
 )
-from .prepare_exposures import SkyCorrectionSource
-from .select_exposures import VisitSelections
 
 type VisitSummarySource = Any
 """A visit summary of the full stack, a deferred handle of one, or calibrations
@@ -105,8 +100,8 @@ def _geometry_from_coadd(handle: Any) -> PatchGeometry:
     raise ValueError("The reference coadd has no cell with data, and so no patch geometry.")
 
 
-def gather_sources(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection) -> list[VisitImageSource]:
-    """Return what a quantum is to be restored from.
+def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection) -> dict[str, Any]:
+    """Return the inputs of a quantum, but for the geometry.
 
     Parameters
     ----------
@@ -117,86 +112,32 @@ def gather_sources(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
 
     Returns
     -------
-    sources : `list`
-        Deferred handles of visit images, or direct warps.
+    inputs : `dict`
+        Arguments of `RestoreCoaddTask.run`: ``visit_images``, deferred
+        handles of visit images or direct warps; and, where they are
+        connected, ``visit_summaries`` by instrument and visit,
+        ``selections``, and ``sky_corrections`` by instrument, visit and
+        detector.
     """
+    inputs: dict[str, Any] = {}
     if hasattr(inputRefs, "direct_warps"):
-        return [DirectWarpSource(handle) for handle in butlerQC.get(inputRefs.direct_warps)]
-    handles: list[VisitImageSource] = butlerQC.get(inputRefs.visit_images)
-    return handles
-
-
-def gather_visit_summaries(
-    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-) -> dict[tuple[str, int], VisitSummarySource] | None:
-    """Return the visit summaries of a quantum.
-
-    Parameters
-    ----------
-    butlerQC
-        Butler of the quantum.
-    inputRefs
-        Its inputs.
-
-    Returns
-    -------
-    visit_summaries : `dict` or `None`
-        Deferred handles by instrument and visit; `None` where they are no
-        input.
-    """
-    if not hasattr(inputRefs, "visit_summaries"):
-        return None
-    return {
-        (str(handle.dataId["instrument"]), int(handle.dataId["visit"])): handle
-        for handle in butlerQC.get(inputRefs.visit_summaries)
-    }
-
-
-def gather_visit_selections(
-    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-) -> VisitSelections | None:
-    """Return the visits selected for the patch.
-
-    Parameters
-    ----------
-    butlerQC
-        Butler of the quantum.
-    inputRefs
-        Its inputs.
-
-    Returns
-    -------
-    selections : `dict` [`str`, `frozenset` [`int`]] or `None`
-        Selected visits by instrument; `None` where they are no input.
-    """
-    if not hasattr(inputRefs, "visit_selections"):
-        return None
-    refs = inputRefs.visit_selections
-    instruments = (str(ref.dataId["instrument"]) for ref in refs)
-    return parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
-
-
-def gather_sky_corrections(
-    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-) -> dict[tuple[str, int, int], SkyCorrectionSource] | None:
-    """Return the sky corrections of a quantum.
-
-    Parameters
-    ----------
-    butlerQC
-        Butler of the quantum.
-    inputRefs
-        Its inputs.
-
-    Returns
-    -------
-    sky_corrections : `dict` or `None`
-        Deferred handles by instrument, visit and detector; `None` where they
-        are no input.
-    """
-    if not hasattr(inputRefs, "sky_corrections"):
-        return None
-    return {source_id(handle).detector_key: handle for handle in butlerQC.get(inputRefs.sky_corrections)}
+        inputs["visit_images"] = [DirectWarpSource(handle) for handle in butlerQC.get(inputRefs.direct_warps)]
+    else:
+        inputs["visit_images"] = butlerQC.get(inputRefs.visit_images)
+    if hasattr(inputRefs, "visit_summaries"):
+        inputs["visit_summaries"] = {
+            (str(handle.dataId["instrument"]), int(handle.dataId["visit"])): handle
+            for handle in butlerQC.get(inputRefs.visit_summaries)
+        }
+    if hasattr(inputRefs, "visit_selections"):
+        refs = inputRefs.visit_selections
+        instruments = (str(ref.dataId["instrument"]) for ref in refs)
+        inputs["selections"] = parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
+    if hasattr(inputRefs, "sky_corrections"):
+        inputs["sky_corrections"] = {
+            source_id(handle).detector_key: handle for handle in butlerQC.get(inputRefs.sky_corrections)
+        }
+    return inputs
 
 
 def parse_visit_selections(

@@ -60,10 +60,7 @@ from ._quantum_inputs import (
     GEOMETRY_CONNECTIONS,
     VisitSummarySource,
     apply_visit_summaries,
-    gather_sky_corrections,
-    gather_sources,
-    gather_visit_selections,
-    gather_visit_summaries,
+    gather_inputs,
     read_geometry,
 )
 from ._restoration_figure import make_figure
@@ -119,7 +116,6 @@ class RestoreCoaddTask(PipelineTask):
         torch.set_num_threads(max(1, butlerQC.resources.num_cores))
         source = self.config.geometry_source
         outputs = self.run(
-            visit_images=gather_sources(butlerQC, inputRefs),
             geometry=read_geometry(
                 source,
                 butlerQC.get(getattr(inputRefs, GEOMETRY_CONNECTIONS[source])),
@@ -127,9 +123,7 @@ class RestoreCoaddTask(PipelineTask):
                 cell_size=self.config.cell_size,
             ),
             band=str(data_id["band"]),
-            visit_summaries=gather_visit_summaries(butlerQC, inputRefs),
-            selections=gather_visit_selections(butlerQC, inputRefs),
-            sky_corrections=gather_sky_corrections(butlerQC, inputRefs),
+            **gather_inputs(butlerQC, inputRefs),
         )
         butlerQC.put(outputs, outputRefs)
         if outputs.partial is not None:

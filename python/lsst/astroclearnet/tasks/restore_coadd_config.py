@@ -84,7 +84,7 @@ class RestoreCoaddConnections(
         dimensions=("skymap",),
     )
     reference_coadd = cT.Input(
-        doc="Existing coadd whose grid is taken over, for geometry_source='coadd'.",
+        doc="Existing coadd that defines the grid, for geometry_source='coadd'.",
         name="{reference_name}",
         storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch", "band"),
@@ -112,13 +112,13 @@ class RestoreCoaddConnections(
         deferLoad=True,
     )
     restored_coadd = cT.Output(
-        doc="Restored coadd at the target PSF, in nJy: to look, detect and classify.",
+        doc="Denoised coadd at the target PSF, in nJy: for display, detection and classification.",
         name="{output_name}",
         storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch", "band"),
     )
     restored_coadd_linear = cT.Output(
-        doc="The same at the same PSF with the noise of the exposures kept, in nJy: to measure.",
+        doc="Linear coadd at the same PSF, with the noise of the exposures, in nJy: for measurement.",
         name="{output_name}_linear",
         storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch", "band"),
@@ -170,13 +170,12 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     """Configuration of `RestoreCoaddTask`."""
 
     input_type = ChoiceField[str](
-        doc="From what to restore.",
+        doc="Input datasets.",
         allowed={
             "visit_image": "Visit images on the pixels of their detectors.",
-            "direct_warp": "Direct warps, which hold a visit resampled to the patch. Resampling has "
-            "smoothed them and correlated their noise, which is taken to be white all the same, so that "
-            "the declared errors are too small; and pixels that were bad in the detector are no longer "
-            "told from their neighbours. Only where no visit images are left.",
+            "direct_warp": "Direct warps, visits resampled to the patch. Their noise is correlated, but "
+            "treated as white, so that the errors are underestimated; and bad pixels of the detector have "
+            "spread into their neighbours. Only where no visit images are left.",
         },
         default="visit_image",
         optional=False,
@@ -190,7 +189,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     )
     use_visit_summary_photo_calib = Field[bool](
         doc="Take the photometric calibration from the visit summary? Only of images whose pixels are not "
-        "calibrated, such as calexp and preliminary_visit_image; an exposure in nJy is left out as "
+        "calibrated, such as calexp and preliminary_visit_image; an exposure in nJy is dropped as "
         "already_calibrated.",
         default=False,
     )
@@ -235,7 +234,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     )
     seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
     do_use_visit_selection = Field[bool](
-        doc="Leave out visits that the visit_selections of the patch do not have?", default=False
+        doc="Exclude visits that are not in the visit_selections of the patch?", default=False
     )
     selection: Any = ConfigurableField(
         doc="Subtask that chooses among the visit images.", target=SelectExposuresTask
@@ -252,17 +251,16 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
     restoration: Any = ConfigField(doc="Settings of the restoration.", dtype=RestorationConfig)
     max_failed_fraction = RangeField(
         dtype=float,
-        doc="Largest share of the patch in tiles that could not be restored with which it is still written, "
-        "with these tiles flagged; the quantum then ends with partial outputs. With 0 one failed tile fails "
-        "the patch.",
+        doc="Largest fraction of the patch in failed tiles with which the coadd is still written, with these "
+        "tiles flagged; the quantum then ends with partial outputs. With 0 one failed tile fails the patch.",
         default=0.5,
         min=0.0,
         max=1.0,
         inclusiveMax=True,
     )
     scratch_folder = Field[str](
-        doc="Directory for the temporary files of exposures that do not fit into the memory; by default that "
-        "of the system (TMPDIR).",
+        doc="Directory for temporary files of exposures that do not fit into memory; by default that of the "
+        "system (TMPDIR).",
         default=None,
         optional=True,
     )
@@ -275,7 +273,7 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
 
     @property
     def uses_visit_summary(self) -> bool:
-        """Whether anything is taken from visit summaries (`bool`)."""
+        """Whether visit summaries are inputs (`bool`)."""
         return self.use_visit_summary_psf or self.use_visit_summary_wcs or self.use_visit_summary_photo_calib
 
     def validate(self) -> None:

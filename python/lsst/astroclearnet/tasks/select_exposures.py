@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Choose which of the overlapping visit images are used."""
+"""Select the visit images that a patch is restored from."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class SelectExposuresConfig(Config):
     """
 
     exclude_detectors = ListField[int](
-        doc="Detectors whose exposures are left out in every visit, whatever the instrument.", default=[]
+        doc="Detectors whose exposures are excluded in every visit, whatever the instrument.", default=[]
     )
     max_psf_fwhm = _upper_limit(
         "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch: its full width at "
@@ -209,7 +209,7 @@ class _Candidate:
 
 
 class SelectExposuresTask(Task):
-    """Choose the visit images from which a patch is restored.
+    """Select the visit images that a patch is restored from.
 
     Limits are on quantities that need no image pixels: projection, PSF,
     summary statistics and, for the depth, variance and mask of the overlap.
@@ -284,7 +284,7 @@ class SelectExposuresTask(Task):
         ):
             candidates = self._keep_best(candidates, limit, groups, rejected)
         for name, reason in rejected.items():
-            self.log.verbose("Left out %s (%s)", name, reason)
+            self.log.verbose("Not selected: %s (%s)", name, reason)
         self.log.info("Selected %d of %d visit images.", len(candidates), len(visit_images))
         selected = [visit_images[index] for index in sorted(candidate.index for candidate in candidates)]
         return Struct(selected=selected, rejected=rejected, summaries=summaries)

@@ -22,7 +22,7 @@ from lsst.daf.butler import Butler
 
 from ...simulation import render_truth, warp_visit_image
 from .._errors import CommandError
-from .._progress import ARCSEC
+from .._tables import ARCSEC
 from ._patch import Patch
 
 if TYPE_CHECKING:

@@ -6,14 +6,20 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Repositories and sky maps that a command is told to use."""
+"""Repositories, datasets and sky maps that a command is told to use."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-from lsst.daf.butler import Butler, MissingCollectionError
+from lsst.daf.butler import (
+    Butler,
+    DatasetRef,
+    EmptyQueryResultError,
+    MissingCollectionError,
+    MissingDatasetTypeError,
+)
 
 from ._errors import CommandError
 
@@ -36,6 +42,18 @@ def require_repository(root: str | os.PathLike[str], hint: str = "") -> None:
     """Refuse a directory that is no repository."""
     if not os.path.isfile(os.path.join(root, "butler.yaml")):
         raise CommandError(f"{os.fspath(root)} is not a Butler repository{hint}.")
+
+
+def find_datasets(
+    butler: Butler, dataset_type: str, collections: str | Sequence[str] | None = None
+) -> list[DatasetRef]:
+    """Return the first dataset for each data ID, by default in the default
+    collections; none if there is no such type or collection.
+    """
+    try:
+        return butler.query_datasets(dataset_type, collections, limit=None, explain=False)
+    except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
+        return []
 
 
 def choose_sky_map(butler: Butler, name: str | None) -> str | None:

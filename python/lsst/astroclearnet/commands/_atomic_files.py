@@ -22,7 +22,7 @@ from ._errors import CommandError
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder to fill, which then takes its place: absent, or an empty
     folder.
 
@@ -45,7 +45,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a file to write, with the same suffix, which then takes its
     place.
     """
@@ -58,7 +58,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_table(table: Table, path: str | os.PathLike[str]) -> None:
     """Write an ECSV file."""
-    with whole_file(path) as made:
+    with atomic_file(path) as made:
         table.write(made, format="ascii.ecsv")
 
 

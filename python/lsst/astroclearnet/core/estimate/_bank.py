@@ -63,11 +63,6 @@ class FilterBank:
             Shape ``(s, *latent_shape)``.
         penalty_weights
             Their penalty weights, rising.
-
-        Returns
-        -------
-        bank : `FilterBank`
-            The bank.
         """
         model = estimator.model
         covariances = estimator.covariances(torch.tensor(penalty_weights))

@@ -128,26 +128,16 @@ class LinearEstimator:
         ----------
         images
             Shape (n, h, w), all exposures of the model.
-
-        Returns
-        -------
-        right : `torch.Tensor`
-            Shape latent_shape: all that estimates need of the exposures.
         """
         some = images if self._exposures is None else images[self._exposures]
         return self.model.adjoint(some, self._exposures, weights=self._weights)
 
     def normal(self, latents: torch.Tensor) -> torch.Tensor:
-        """Apply A'W A: right-hand sides of exposures that images predict.
+        """Return A'W A of images: the right-hand sides of what they predict.
 
         Parameters
         ----------
         latents
-            Shape ``(b, *latent_shape)``.
-
-        Returns
-        -------
-        rights : `torch.Tensor`
             Shape ``(b, *latent_shape)``.
         """
         return self.model.normal(latents, self._weights, self._exposures)
@@ -252,49 +242,33 @@ class LinearEstimator:
         return ErrorMeasure(covered, smooth(self.model.embed(self.depth)[None], _LOCAL_FWHM)[0])
 
     def psf_residual(self, penalty_weight: float) -> float:
-        """Return the residual of the image of a star from the target PSF.
+        """Return `star_psf_residual` at full depth.
 
         Parameters
         ----------
         penalty_weight
             Weight of the penalty.
-
-        Returns
-        -------
-        residual : `float`
-            Largest difference over the peak, at full depth.
         """
         return star_psf_residual(self.model, self._power, penalty_weight)
 
     def penalty_weight_for(self, residual: float) -> float:
-        """Return the penalty weight that keeps stars at the target PSF.
+        """Return `penalty_weight_for_residual` at full depth.
 
         Parameters
         ----------
         residual
             The largest `psf_residual` that is allowed.
-
-        Returns
-        -------
-        penalty_weight : `float`
-            The largest such penalty weight between 1e-8 and 0.1, within a
-            tenth; if there is none, that of the smallest residual.
         """
         return penalty_weight_for_residual(self.model, self._power, residual)
 
     def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
-        """Return the noise covariances of estimates in one pixel.
+        """Return the noise covariances of estimates in one pixel, (s, s), at
+        full depth, for noise that is white in each exposure.
 
         Parameters
         ----------
         penalty_weights
             Shape (s,).
-
-        Returns
-        -------
-        covariances : `torch.Tensor`
-            Shape (s, s), at full depth, for noise that is white in each
-            exposure.
         """
         s = penalty_weights.to(self._power)[:, None, None]
         gain = self._smooth_light.gain

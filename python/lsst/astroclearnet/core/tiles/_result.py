@@ -53,7 +53,7 @@ class FailedTile:
     rows, columns
         Pixels of the patch that have no data for it.
     reason
-        What went wrong, in words.
+        What went wrong.
     """
 
     rows: slice

@@ -30,7 +30,8 @@ _MIN_EXPOSURES = 3
 _SIGNIFICANCE = 5.0
 """Significance, in sigma, of an offset that is reported."""
 
-# Smaller offsets are not reported; those that drop an exposure are options.
+# In half of the exposures these errors change the fluxes of stars by about one
+# per cent.
 _PSF_TOLERANCE = 0.015  # relative error of the PSF width
 _FLUX_TOLERANCE = 0.02  # relative error of the flux scale
 _SHIFT_TOLERANCE = 0.05  # arcsec

@@ -19,7 +19,7 @@ import pytest
 from lsst.astroclearnet.adapters import PatchGeometry
 from lsst.astroclearnet.core import RestorationError
 from lsst.astroclearnet.core.forward import TileData
-from lsst.astroclearnet.core.tiles import TileRestorer, TileResult
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResult
 from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
@@ -123,9 +123,9 @@ def test_plan_is_logged_and_recorded(
     task = make_task()
     with caplog.at_level("INFO"):
         task.run(visit_images=visits, geometry=geometry, band="i")
-    (line,) = [r.getMessage() for r in caplog.records if "The plan" in r.getMessage()]
+    (line,) = [r.getMessage() for r in caplog.records if "Memory plan" in r.getMessage()]
     number = task.metadata["plan_num_tiles"]
-    assert f"The plan: {number} tile(s)" in line
+    assert f"Memory plan: {number} tile(s)" in line
     assert "GiB host" in line
     assert "GiB of coadds on disk" in line
     assert task.metadata["plan_host_memory"] > 2**29

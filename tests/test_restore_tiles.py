@@ -30,7 +30,7 @@ from lsst.astroclearnet.core import (
 )
 from lsst.astroclearnet.core.estimate import Estimator
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
-from lsst.astroclearnet.core.tiles import TileRestorer
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, make_exposure_arrays, psf_flux
 
 SHAPE = (230, 200)

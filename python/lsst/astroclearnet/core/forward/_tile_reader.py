@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.

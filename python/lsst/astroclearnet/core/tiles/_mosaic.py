@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -6,13 +6,14 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The images of tiles put together."""
+"""Tiles assembled into the planes of a patch."""
 
 from __future__ import annotations
 
 __all__ = ("ExposureMaps",)
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,43 +22,40 @@ import torch
 from ..calibration import ExposureCalibration
 from ..exposures import Tile, TileGrid
 from ..noise import CellLayout, CellNoise
-from ._result import MaskBit
+from ._result import Combination, MaskBit, fields_by_tiles
 from ._tile_restorer import TileResult
 
-_SMOOTH = ("image", "variance", "linear_image", "linear_variance")
-_REALIZATIONS = ("noise_realizations", "linear_noise_realizations")
+_REDUCTIONS: dict[Combination, Callable[[list[float]], float]] = {"median": np.median, "max": np.max}
 
 
 class ExposureMaps(Protocol):
-    """Takes what a restoration knows of each exposure in each pixel.
+    """Receives the weights and outliers of exposures, tile by tile.
 
-    That is too much to be kept as a whole for a large patch.
+    For a large patch they are too large to be kept in memory.
     """
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
-        """Take the pixels that a tile owns.
+        """Add the pixels that a tile owns.
 
         Parameters
         ----------
         tile
             The tile.
         exposures
-            Shape (m,), int64, which exposures the maps belong to.
+            Shape (m,), int64, indices of the exposures.
         weights
-            Shape (m, h, w), float32, inverse variances given to them, 0
-            where one was not used.
+            Shape (m, h, w), float32, inverse variances; 0 for unused pixels.
         rejected
-            Shape (m, h, w), bool, pixels that other exposures contradict.
+            Shape (m, h, w), bool, pixels rejected as outliers.
         """
 
 
 class Mosaic:
-    """Planes of a patch, tile by tile.
+    """Planes of a patch, assembled from tiles.
 
-    Images and variances of neighbouring tiles are blended across their
-    border with weights that add up to one.  They are estimates from the same
-    pixels with the same noise, so that a variance is blended like an image,
-    and so are realisations of the noise.
+    Images are blended across the borders of tiles with weights that add up to
+    one.  Variances and noise realisations are blended like images, because
+    neighbouring tiles share the pixels and their noise.
 
     Parameters
     ----------
@@ -66,47 +64,53 @@ class Mosaic:
     num_exposures
         Number n of exposures of the patch.
     num_realizations
-        Number of realisations of the noise that are kept.
+        Number of noise realisations.
     layout
-        Cells for which the correlation of the noise is kept.
+        Cells of the noise correlation.
     """
 
     def __init__(self, grid: TileGrid, num_exposures: int, num_realizations: int, layout: CellLayout) -> None:
         self._shape = grid.shape
-        # Filled, so that their memory is taken now, and not tile by tile.
-        self._planes = {name: np.full(grid.shape, 0.0, dtype=np.float32) for name in _SMOOTH}
-        for name in _REALIZATIONS:
-            self._planes[name] = np.full((num_realizations, *grid.shape), 0.0, dtype=np.float32)
+        realizations = (num_realizations, *grid.shape)
+        # Filled to allocate their memory now and not tile by tile.
         self._share = np.full(grid.shape, 0.0, dtype=np.float32)
-        self._mask = np.full(grid.shape, MaskBit.NO_DATA, dtype=np.uint8)
-        self._own = {name: np.full(grid.shape, np.nan, dtype=np.float32) for name in ("coadd", "residual")}
+        self._blended = {
+            f.name: np.full(
+                realizations if "k" in f.metadata["shape"] else grid.shape, 0.0, f.metadata["dtype"]
+            )
+            for f in fields_by_tiles("blend")
+        }
+        self._own = {
+            f.name: np.full(grid.shape, MaskBit.NO_DATA if f.name == "mask" else np.nan, f.metadata["dtype"])
+            for f in fields_by_tiles("own")
+        }
+        self._scalars: dict[str, list[float]] = {f.name: [] for f in fields_by_tiles(*_REDUCTIONS)}
         self._noise = CellNoise.empty(layout)
         self._deviations = np.zeros(num_exposures)
         self._expected = np.zeros(num_exposures)
-        self._scalars: list[dict[str, float]] = []
 
     def add(self, result: TileResult) -> None:
-        """Enter a tile.
+        """Add a tile.
 
         Parameters
         ----------
         result
-            What was restored.
+            The restored tile.
         """
         tile, exposures = result.tile, result.exposures
-        region, own = (tile.rows, tile.columns), (tile.own_rows, tile.own_columns)
-        share = tile.taper(self._shape) * np.isfinite(result.smooth["image"])
-        self._share[region] += share
-        for name, plane in self._planes.items():
-            plane[..., *region] += share * np.nan_to_num(result.smooth[name])
-        self._mask[own] = result.own["mask"]
+        box, own = (tile.rows, tile.columns), (tile.own_rows, tile.own_columns)
+        share = tile.taper(self._shape) * np.isfinite(result.planes["image"])
+        self._share[box] += share
+        for name, plane in self._blended.items():
+            plane[..., *box] += share * np.nan_to_num(result.planes[name])
         for name, values in self._own.items():
-            values[own] = result.own[name]
+            values[own] = result.planes[name][tile.within]
         for cell, stamp in result.correlations.items():
             self._noise.stamps[cell] = stamp
         self._deviations[exposures] += result.deviations
         self._expected[exposures] += result.expected
-        self._scalars.append(result.scalars)
+        for name, scalars in self._scalars.items():
+            scalars.append(result.scalars[name])
 
     def finish(self, calibration: ExposureCalibration) -> dict[str, Any]:
         """Return the fields of a result.
@@ -114,30 +118,31 @@ class Mosaic:
         Parameters
         ----------
         calibration
-            What made the exposures agree.
+            Relative calibration of the exposures.
 
         Returns
         -------
         fields : `dict`
-            Those attributes of `RestorationResult` that tiles decide on.
+            The fields of `RestorationResult` from tiles and calibration.
         """
-        missing = ((self._mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
-        self._mask[missing] |= np.uint8(MaskBit.NO_DATA)
+        mask = self._own["mask"]
+        missing = ((mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
+        mask[missing] |= np.uint8(MaskBit.NO_DATA)
         share = np.where(missing, 1.0, self._share)
-        for plane in self._planes.values():
+        for plane in self._blended.values():
             plane /= share
             plane[..., missing] = np.nan
         expected = np.where(self._expected > 0, self._expected, np.nan)
         background = calibration.background
         values, sigmas = calibration.offsets.values, calibration.offsets.sigmas
         scalars = {
-            name: [values[name] for values in self._scalars] or [math.nan]
-            for name in ("sky_level", "linear_penalty_weight", "linear_psf_residual")
+            f.name: float(_REDUCTIONS[f.metadata["tiles"]](self._scalars[f.name] or [math.nan]))
+            for f in fields_by_tiles(*_REDUCTIONS)
         }
         return {
-            **self._planes,
+            **self._blended,
             **self._own,
-            "mask": self._mask,
+            **scalars,
             "linear_noise": self._noise,
             "chi_square": (self._deviations / expected).astype(np.float32),
             "psf_width_error": values[3].numpy(),
@@ -157,7 +162,4 @@ class Mosaic:
             "variance_smoothed": calibration.noise.smoothed.numpy(),
             "dropped": dict(calibration.outlier_exposures),
             "suspect": dict(calibration.suspects),
-            "sky_level": float(np.median(scalars["sky_level"])),
-            "linear_penalty_weight": float(np.median(scalars["linear_penalty_weight"])),
-            "linear_psf_residual": float(np.max(scalars["linear_psf_residual"])),
         }

@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -6,7 +6,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restoration gives."""
+"""What a restoration returns: images, errors, state of the exposures.
+
+Each field is described here once.  Its metadata hold ``doc`` and, where they
+apply, ``shape``, of a patch of H by W pixels and n exposures; ``dtype``;
+``flux_power``, the power of the flux unit of the exposures that it has;
+``unit``, if it is another; and ``tiles``, how the mosaic makes it of tiles.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +20,15 @@ __all__ = ("FailedTile", "MaskBit", "RestorationResult", "StackResult")
 
 import dataclasses
 import enum
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from ..estimate import FitHistory, SolveStatus
 from ..noise import CellNoise
+
+type Combination = Literal["blend", "own", "median", "max"]
 
 
 class MaskBit(enum.IntFlag):
@@ -31,7 +41,7 @@ class MaskBit(enum.IntFlag):
     """No exposure has a usable pixel here; the value comes from around."""
 
     CLIPPED = 4
-    """At least one exposure was left out because the others contradict it."""
+    """At least one exposure was rejected here, as an outlier."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +53,7 @@ class FailedTile:
     rows, columns
         Pixels of the patch that have no data for it.
     reason
-        What went wrong, in words.
+        What went wrong.
     """
 
     rows: slice
@@ -51,172 +61,238 @@ class FailedTile:
     reason: str
 
 
+def _field(doc: str, shape: str = "", **about: Any) -> Any:
+    """Return a field with its metadata."""
+    metadata = {"doc": doc, "shape": shape, "dtype": "", "unit": "", "flux_power": 0, "tiles": None}
+    return dataclasses.field(metadata=metadata | about)
+
+
+def _image(doc: str, **about: Any) -> Any:
+    return _field(doc, "H, W", dtype="float32", **about)
+
+
+def _noise(doc: str) -> Any:
+    return _field(doc, "k, H, W", dtype="float32", flux_power=1, tiles="blend")
+
+
 @dataclasses.dataclass(frozen=True)
 class RestorationResult:
-    """A restored image and all that is known about it.
+    """A restored image, its errors, and the state of its exposures.
 
-    Attributes
-    ----------
-    image
-        Shape (H, W), float32, the sky at the target PSF in the unit of the
-        exposures; NaN where there is no data.
-    variance
-        Shape (H, W), float32, expected squared error of ``image``; NaN where
-        there is no data.
-    linear_image
-        Shape (H, W), float32, the same restoration with everything that it
-        left in the exposures, filtered linearly: the image to measure on,
-        with the noise of the exposures; NaN where there is no data.
-    linear_variance
-        Shape (H, W), float32, variance of ``linear_image``.
-    mask
-        Shape (H, W), uint8, `MaskBit` values.
-    coadd
-        Shape (H, W), float32, inverse-variance mean of the exposures at the
-        PSF that this gives, for comparison; NaN where no exposure was used.
-    noise_realizations
-        Shape (k, H, W), float32, errors of ``image`` when the restored sky is
-        observed and restored again.
-    linear_noise_realizations
-        Shape (k, H, W), float32, those of ``linear_image`` for the same
-        noise.
-    linear_noise
-        Correlation of the noise of neighbouring pixels of ``linear_image``,
-        by cell.
-    residual
-        Shape (H, W), float32, mean deviation of the exposures from the
-        restored image convolved to their PSFs, in units of its noise.
-    chi_square
-        Shape (n,), reduced chi-square of the used pixels of each exposure
-        under the restored image convolved to its PSF: the sum of squared
-        deviations over what the same estimator leaves of pure noise, which
-        accounts for the degrees of freedom that the image takes up and for
-        correlated noise.  NaN without pixels.
-    flux_error
-        Shape (n,), by how much the sources of each exposure are brighter than
-        in the others, relative.  As all that follows it is 0, with an
-        infinite standard deviation, where it is not known.
-    flux_sigma
-        Shape (n,), standard deviations of these.
-    shift
-        Shape (n, 2), by how much its sources lie at larger rows (y) and
-        columns (x) than in the others, in pixels.
-    shift_sigma
-        Shape (n, 2), standard deviations of these.
-    psf_width_error
-        Shape (n,), by how much the PSF of each exposure is wider than given,
-        relative to the others.
-    psf_width_sigma
-        Shape (n,), standard deviations of these, from noise and from what
-        sources differ by.
-    background
-        Shape (n, 3), differences of background that were removed from the
-        exposures: level at the centre of the patch, and slopes along rows (y)
-        and columns (x) per pixel, in the unit of the exposures for a pixel of
-        the patch.
-    background_sigma
-        Shape (n, 3), standard deviations of these from noise; infinite where
-        nothing can be known or was to be removed.
-    sky_noise
-        Shape (n,), measured variance of blank sky over that of the given
-        planes; NaN where there is not enough of it.
-    sky_noise_sigma
-        Shape (n,), standard deviations of these; infinite where nothing is
-        known.
-    variance_factor
-        Shape (n, 2), smallest and largest factor that the variances of an
-        exposure were multiplied with because blank sky shows them to be
-        wrong; 1 where they were believed.
-    weight_bias
-        Shape (n,), by how much a mean weighted with the given variances would
-        have been too low, in sigma of a pixel, because they follow the noise
-        of their own pixels, which was removed; 0 where they do not.
-    variance_smoothed
-        Shape (n,), bool, whether they follow it in a way for which medians of
-        neighbours had to take their place.
-    dropped
-        Why exposures were left out that contradict the others, a slug and
-        words, by their index.
-    suspect
-        Why exposures that were used may be as wrong, which neither the others
-        nor the photometry of stars prove, by their index.
-    target_fwhm
-        FWHM in pixels of the circular Gaussian PSF of ``image``.
-    sky_level
-        Level below which the network sees no light, in the unit of the
-        image, the median over tiles.
-    linear_penalty_weight
-        Strength of the penalty of the linear image, the median over tiles.
-    linear_psf_residual
-        Largest departure of the linear image of a star from the target PSF,
-        relative to the peak, at full depth in any tile.
-    num_parameters
-        Number of fitted parameters.
-    history
-        What happened during the fit.
-    device
-        Device that was used.
-    num_tiles
-        Number of tiles that the patch was restored in.
-    failed_tiles
-        Tiles that could not be restored; they have no data.
-    solves
-        What the iterative solves reached, by kind; those of tiles that were
-        done again for want of memory count as well.  The fit of the network
-        is in ``history``.
+    Images are NaN where there is no data.  An offset that could not be
+    measured is 0 with an infinite standard deviation.
     """
 
-    image: np.ndarray
-    variance: np.ndarray
-    mask: np.ndarray
-    coadd: np.ndarray
-    noise_realizations: np.ndarray
-    linear_image: np.ndarray
-    linear_variance: np.ndarray
-    linear_noise_realizations: np.ndarray
-    linear_noise: CellNoise
-    residual: np.ndarray
-    chi_square: np.ndarray
-    flux_error: np.ndarray
-    flux_sigma: np.ndarray
-    shift: np.ndarray
-    shift_sigma: np.ndarray
-    psf_width_error: np.ndarray
-    psf_width_sigma: np.ndarray
-    background: np.ndarray
-    background_sigma: np.ndarray
-    sky_noise: np.ndarray
-    sky_noise_sigma: np.ndarray
-    variance_factor: np.ndarray
-    weight_bias: np.ndarray
-    variance_smoothed: np.ndarray
-    dropped: dict[int, str]
-    suspect: dict[int, str]
-    target_fwhm: float
-    sky_level: float
-    linear_penalty_weight: float
-    linear_psf_residual: float
-    num_parameters: int
-    history: FitHistory
-    device: str
-    num_tiles: int
-    failed_tiles: tuple[FailedTile, ...]
-    solves: dict[str, SolveStatus]
+    image: np.ndarray = _image("The sky at the target PSF.", tiles="blend", flux_power=1)
+    variance: np.ndarray = _image("Expected squared error of ``image``.", tiles="blend", flux_power=2)
+    mask: np.ndarray = _field("`MaskBit` values.", "H, W", dtype="uint8", tiles="own")
+    coadd: np.ndarray = _image(
+        "Inverse-variance mean of the exposures at the PSF that this gives, for comparison; NaN where no "
+        "exposure was used.",
+        tiles="own",
+        flux_power=1,
+    )
+    noise_realizations: np.ndarray = _noise(
+        "Errors of ``image`` when the restored sky is observed and restored again."
+    )
+    linear_image: np.ndarray = _image(
+        "``image`` plus a linear filter of the residuals of the exposures: the image to measure on, with "
+        "the noise of the exposures.",
+        tiles="blend",
+        flux_power=1,
+    )
+    linear_variance: np.ndarray = _image("Variance of ``linear_image``.", tiles="blend", flux_power=2)
+    linear_noise_realizations: np.ndarray = _noise("Errors of ``linear_image``, for the same noise.")
+    linear_noise: CellNoise = _field(
+        "Correlation of the noise of neighbouring pixels of ``linear_image``, by cell."
+    )
+    residual: np.ndarray = _image(
+        "Mean residual of the exposures from the restored image convolved to their PSFs.",
+        tiles="own",
+        unit="its standard deviation",
+    )
+    chi_square: np.ndarray = _field(
+        "Reduced chi-square of each exposure under the restored image convolved to its PSF: the sum of "
+        "squared residuals over that of pure noise after the same estimator, which accounts for the "
+        "degrees of freedom of the image and for correlated noise.  NaN without pixels.",
+        "n",
+    )
+    flux_error: np.ndarray = _field(
+        "Relative offset of the fluxes of each exposure from the others; positive if brighter.", "n"
+    )
+    flux_sigma: np.ndarray = _field("Standard deviation of ``flux_error``.", "n")
+    shift: np.ndarray = _field(
+        "Offset of the sources of each exposure in row (y) and column (x) from the others.",
+        "n, 2",
+        unit="pixels",
+    )
+    shift_sigma: np.ndarray = _field("Standard deviation of ``shift``.", "n, 2", unit="pixels")
+    psf_width_error: np.ndarray = _field(
+        "Relative offset of the PSF width of each exposure from that given, compared with the others; "
+        "positive if wider.",
+        "n",
+    )
+    psf_width_sigma: np.ndarray = _field(
+        "Standard deviation of ``psf_width_error``, from noise and from differences between sources.",
+        "n",
+    )
+    background: np.ndarray = _field(
+        "Background differences that were subtracted: level at the centre of the patch, and slopes per "
+        "pixel along rows (y) and columns (x).",
+        "n, 3",
+        flux_power=1,
+    )
+    background_sigma: np.ndarray = _field(
+        "Standard deviation of ``background`` from noise; infinite where nothing was measured.",
+        "n, 3",
+        flux_power=1,
+    )
+    sky_noise: np.ndarray = _field(
+        "Variance measured on blank sky over the given one; NaN without enough of it.", "n"
+    )
+    sky_noise_sigma: np.ndarray = _field(
+        "Standard deviation of ``sky_noise``; infinite where that is not measured.", "n"
+    )
+    variance_factor: np.ndarray = _field(
+        "Smallest and largest factor applied to the variances of each exposure because blank sky shows "
+        "them to be wrong; 1 where they were kept.",
+        "n, 2",
+    )
+    weight_bias: np.ndarray = _field(
+        "By how much a mean weighted with the given variances would have been too low because they "
+        "follow the noise of their own pixels, which was removed; 0 where they do not.",
+        "n",
+        unit="sigma of a pixel",
+    )
+    variance_smoothed: np.ndarray = _field(
+        "Whether such variances were replaced with medians of their neighbours.", "n", dtype="bool"
+    )
+    dropped: dict[int, str] = _field(
+        "Why exposures were dropped as outliers, a slug and words, by their index."
+    )
+    suspect: dict[int, str] = _field(
+        "Why exposures that were used may be outliers, which neither the others nor the photometry of "
+        "stars prove, by their index."
+    )
+    target_fwhm: float = _field("FWHM of the circular Gaussian PSF of ``image``.", unit="pixels")
+    sky_level: float = _field(
+        "Level below which the network sees no light, the median over tiles.",
+        flux_power=1,
+        tiles="median",
+    )
+    linear_penalty_weight: float = _field(
+        "Penalty weight of the linear image, the median over tiles.", tiles="median"
+    )
+    linear_psf_residual: float = _field(
+        "Largest residual of the linear image of a star from the target PSF, relative to the peak, at "
+        "full depth in any tile.",
+        tiles="max",
+    )
+    num_parameters: int = _field("Number of fitted parameters.")
+    history: FitHistory = _field("Course of the fit.")
+    device: str = _field("Device that was used.")
+    num_tiles: int = _field("Number of tiles that the patch was restored in.")
+    failed_tiles: tuple[FailedTile, ...] = _field("Tiles that could not be restored; they have no data.")
+    solves: dict[str, SolveStatus] = _field(
+        "What the iterative solves reached, by kind, those of tiles repeated for want of memory included."
+        " The fit of the network is in ``history``."
+    )
+
+    def reorder(self, order: Sequence[int] | np.ndarray) -> Self:
+        """Return the same result for exposures in another order.
+
+        Parameters
+        ----------
+        order
+            Index in that order of each exposure of this result.
+
+        Returns
+        -------
+        reordered
+            The same result.
+        """
+        back = np.argsort(order)
+        changes: dict[str, Any] = {
+            f.name: getattr(self, f.name)[back] for f in dataclasses.fields(self) if _is_by_exposure(f)
+        }
+        for name in ("dropped", "suspect"):
+            changes[name] = {int(order[t]): reason for t, reason in getattr(self, name).items()}
+        return dataclasses.replace(self, **changes)
+
+    def in_flux_unit(self, unit: float) -> Self:
+        """Return the same result in another unit of flux.
+
+        Parameters
+        ----------
+        unit
+            The unit of this result in the other one.
+
+        Returns
+        -------
+        converted
+            The same result.
+        """
+        changes: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            if power := f.metadata["flux_power"]:
+                value = np.asarray(getattr(self, f.name))
+                # Squares of extreme units overflow single precision.
+                changed = (value.astype(np.float64) * unit**power).astype(value.dtype)
+                changes[f.name] = changed if value.ndim else float(changed)
+        return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class StackResult(RestorationResult):
-    """The restoration of a stack, with maps of each exposure.
+    """The restoration of a stack, with maps of each exposure."""
 
-    Attributes
+    weights: np.ndarray = _field(
+        "Inverse variances given to the exposures, by pixel of the patch; 0 where one was not used.",
+        "n, H, W",
+        dtype="float32",
+        flux_power=-2,
+    )
+    rejected: np.ndarray = _field(
+        "Pixels of the patch with a usable pixel of the exposure that was rejected as an outlier.",
+        "n, H, W",
+        dtype="bool",
+    )
+
+
+def fields_by_tiles(*combinations: Combination) -> list[dataclasses.Field[Any]]:
+    """Return the fields that the mosaic makes in certain ways.
+
+    Parameters
     ----------
-    weights
-        Shape (n, H, W), float32, inverse variances given to the exposures, by
-        pixel of the patch; 0 where an exposure was not used.
-    rejected
-        Shape (n, H, W), bool, pixels of the patch with a usable pixel of the
-        exposure that the other exposures contradict.
-    """
+    *combinations
+        ``"blend"``, ``"own"``, ``"median"`` or ``"max"``.
 
-    weights: np.ndarray
-    rejected: np.ndarray
+    Returns
+    -------
+    fields : `list` [`dataclasses.Field`]
+        Fields of `RestorationResult`.
+    """
+    return [f for f in dataclasses.fields(RestorationResult) if f.metadata["tiles"] in combinations]
+
+
+def _is_by_exposure(f: dataclasses.Field[Any]) -> bool:
+    return str(f.metadata["shape"]).partition(",")[0] == "n"
+
+
+def _describe(f: dataclasses.Field[Any]) -> str:
+    """Return the entry of a field in the documentation."""
+    about = f.metadata
+    shape = f"Shape ({about['shape']}{'' if ',' in about['shape'] else ','})" if about["shape"] else ""
+    unit = about["unit"]
+    if about["flux_power"]:
+        unit = (
+            "flux of the exposures" + {1: "", 2: " squared", -2: " to the power of -2"}[about["flux_power"]]
+        )
+    facts = ", ".join(fact for fact in (shape, about["dtype"]) if fact)
+    return f"{f.name}\n    {facts and facts + ': '}{about['doc']}{unit and f'  Unit: {unit}.'}"
+
+
+for _class in (RestorationResult, StackResult):
+    # The documentation shows what the fields say of themselves.
+    _entries = [_describe(f) for f in dataclasses.fields(_class)]
+    _class.__doc__ = "\n".join([f"{_class.__doc__}\n\nAttributes\n----------", *_entries])

@@ -1,4 +1,4 @@
-# This file is tile_data of lsst.astroclearnet.
+# This file is part of lsst.astroclearnet.
 #
 # See the COPYRIGHT file at the top-level directory of this distribution
 # for details of code ownership.
@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of one tile with a network that was fitted to the patch."""
+"""Restoration of a tile with a network fitted to the patch."""
 
 from __future__ import annotations
 
@@ -36,41 +36,36 @@ from ._result import MaskBit
 
 @dataclasses.dataclass(frozen=True)
 class TileResult:
-    """What a tile adds to the restoration of its patch.
+    """A restored tile.
 
     Attributes
     ----------
     tile
         The tile.
     exposures
-        Shape (m,), int64, which exposures of the patch it was made from:
-        those with pixels in the region that contradict no other.
-    smooth
-        Planes of the region of the tile, of shape (..., h, w), float32, by
-        the name that they have in `RestorationResult`, to be blended; NaN
-        where there is no data.
-    own
-        Planes of the pixels that the tile owns, by name.
+        Shape (m,), int64, indices of its exposures without outlier exposures.
+    planes
+        Planes of the tile, of shape (..., h, w), by field of
+        `RestorationResult`.
     weights
-        Shape (m, h, w), float32, inverse variances given to the exposures in
-        the pixels that the tile owns; 0 where one was not used.
+        Shape (m, h, w), float32, inverse variances of the exposures in the
+        pixels that the tile owns; 0 for unused pixels.
     rejected
-        Shape (m, h, w), bool, those of them that other exposures contradict.
+        Shape (m, h, w), bool, outliers among them.
     deviations
-        Shape (m,), double, sums of squared weighted deviations.
+        Shape (m,), double, sums of squared weighted residuals.
     expected
-        Shape (m,), double, what they would be for noise alone.
+        Shape (m,), double, their expectations for noise alone.
     correlations
-        Correlation of the noise in cells that the tile owns, (31, 31), by the
+        Noise correlation, (31, 31), of cells that the tile owns, by the
         indices of the cell.
     scalars
-        ``sky_level``, ``linear_penalty_weight`` and ``linear_psf_residual``.
+        Numbers of the tile, by field of `RestorationResult`.
     """
 
     tile: Tile
     exposures: np.ndarray
-    smooth: dict[str, np.ndarray]
-    own: dict[str, np.ndarray]
+    planes: dict[str, np.ndarray]
     weights: np.ndarray
     rejected: np.ndarray
     deviations: np.ndarray
@@ -86,13 +81,13 @@ class TileRestorer:
     Attributes
     ----------
     network
-        The network, fitted.
+        The fitted network.
     calibration
-        What makes the exposures agree, with the settings.
+        Calibration of the exposures, with the settings.
     seed
-        Seed of the noise that is drawn.
+        Seed of the noise draws.
     layout
-        Cells for which the correlation of the noise is wanted.
+        Cells of the noise correlation.
     """
 
     network: MixingNetwork
@@ -112,12 +107,12 @@ class TileRestorer:
         Returns
         -------
         result : `TileResult`
-            Images and what is known about them, on the CPU.
+            The restored tile, on the CPU.
 
         Raises
         ------
         RestorationError
-            If pixels with data get no finite value.
+            If pixels with data are not finite.
         """
         clean = self.calibration.clean(tile_data)
         tile_data, options = clean.tile_data, self.calibration.options
@@ -155,13 +150,8 @@ class TileRestorer:
         return TileResult(
             tile=tile_data.tile,
             exposures=tile_data.exposures[used].numpy(),
-            smooth={
-                name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()
-            },
-            own={
-                name: _to_numpy(plane[rows, columns])
-                for name, plane in (("mask", mask), ("coadd", coadd), ("residual", residual))
-            },
+            planes={name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()}
+            | {"mask": _to_numpy(mask), "coadd": _to_numpy(coadd), "residual": _to_numpy(residual)},
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
             deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
@@ -178,7 +168,7 @@ class TileRestorer:
         )
 
     def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
-        """Draw the noise of the exposures, which does not depend on tiles."""
+        """Draw noise of the exposures, the same for any tiles."""
         tile_data = clean.tile_data
         if tile_data.noise is not None:
             for draw in tile_data.noise:
@@ -217,7 +207,7 @@ def _coadd(
 ) -> torch.Tensor:
     """Return the weighted mean of exposures on the patch."""
     total = model.sampling.adjoint(weights * images).sum(dim=0)
-    # What interpolates values at pixels also brings pixels to the patch.
+    # The interpolation kernel of the model also resamples onto the patch.
     image = model.inverse_transform(model.filtered(model.transform(total)))
     return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
 
@@ -231,8 +221,7 @@ def _sky_unit(estimator: Estimator) -> float:
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:
     """Return the mask.
 
-    A pixel without data is known from around if it lies in a hole that is not
-    wider than twice the widest PSF: in the closing of the pixels with data.
+    Holes up to twice the widest PSF, by morphological closing, are inpainted.
     """
     reach = max(1, round(widest))
     near = ~_dilate(~_dilate(seen, reach), reach)

@@ -121,8 +121,8 @@ def test_imcom_combines_its_block_only() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("Starred", {"strengths": ()}, r"penalty_weights=\(\)"),
-        ("Starred", {"strengths": (1.0, -0.3)}, r"penalty_weights=\(1.0, -0.3\)"),
+        ("Starred", {"strengths": ()}, r"strengths=\(\)"),
+        ("Starred", {"strengths": (1.0, -0.3)}, r"strengths=\(1.0, -0.3\)"),
         ("Starred", {"steps": 0}, "steps=0"),
         ("Jolideco", {"stops": (250, 100)}, r"stops=\(250, 100\)"),
         ("Jolideco", {"learning_rate": 0.0}, "learning_rate=0.0"),

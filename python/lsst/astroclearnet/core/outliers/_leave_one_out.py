@@ -112,12 +112,12 @@ class LeaveOneOut:
         estimator = LinearEstimator(model, good * weights[:, None, None])
         solve = functools.partial(estimator.solve, penalty_weights=(_PENALTY_WEIGHT,), precision=_PRECISION)
         start = None if previous is None else previous._once
-        self._once = solve(estimator.right_side(stack.images), start=start)[0]
+        self._once: torch.Tensor = solve(estimator.right_side(stack.images), start=start)[0]
         # Residuals and light together: alone they are too faint for single
         # precision.
         twice = 2.0 * stack.images - model.predict(self._once)
         start = self._once if previous is None else previous._latent
-        self._latent = solve(estimator.right_side(twice), start=start)[0]
+        self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
         self.variances = model_variances(stack, model.predict(self._latent))
         self._areas = _mean_areas(model, stack)
         shares = weights * self._areas

@@ -24,7 +24,6 @@ from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
     RestorationAlgorithmError,
-    RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
     list_warnings,
@@ -523,7 +522,7 @@ def test_core_errors_become_algorithm_errors(field: StarField, visits: list[Visi
 
 def test_config_mirrors_the_options_of_the_core() -> None:
     # One truth: names and defaults of configuration and core must agree.
-    assert RestorationConfig().make_options() == RestoreOptions()
+    assert RestoreCoaddConfig().restoration.make_options() == RestoreOptions()
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def measure_patches(*, quick: bool, device: str) -> list[Table]:
         )
     legend = (
         f"Two patches of {size}x{size} pixels that share {overlap} columns, each with its own network, seed "
-        f"and agreement, {margin} pixels and more from their edges. They are made from the same pixels, so "
+        f"and calibration, {margin} pixels and more from their edges. They are made from the same pixels, so "
         "that they should agree to better than their declared errors."
     )
     return [Table("Overlap of two patches", legend, rows)]

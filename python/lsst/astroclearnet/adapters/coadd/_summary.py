@@ -36,16 +36,14 @@ _PSF_CELLS = 3
 
 @dataclasses.dataclass(frozen=True)
 class _Contributions:
-    """Contribution of each exposure to each cell.
+    """Contribution of each exposure to each cell, (n, cells_y, cells_x)."""
 
-    Arrays of shape (n, cells_y, cells_x): Fisher information about the flux of
-    a faint point source in 1 / nJy^2, shares of the pixels that are covered
-    and used, and whether the middle is covered.
-    """
-
+    # Fisher information about the flux of a faint point source, 1 / nJy^2.
     information: np.ndarray
+    # Shares of the pixels that are covered and used.
     overlap: np.ndarray
     unmasked: np.ndarray
+    # Whether the central pixel is covered.
     center: np.ndarray
 
 
@@ -180,9 +178,8 @@ class PatchSummary:
     def make_provenance(self, missing: frozenset[CellIJ] = frozenset()) -> CoaddProvenance:
         """Record which exposures made each cell, and with what weight.
 
-        The weight is the share of an exposure in the Fisher information about
-        the flux of a point source limited by the noise of the sky
-        (`lsst.astroclearnet.core.point_source_information`).
+        The weight is the share of the Fisher information about the flux of a
+        sky-limited point source (`point_source_information` of the core).
 
         Parameters
         ----------

@@ -27,8 +27,8 @@ from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes,
 from ._scratch import Scratch
 
 _VALID, _USABLE, _GOOD = 1, 2, 4
-"""Bits: the visit image has the pixel; that is finite and not excluded; and
-its centre is on the patch.  Planes to be propagated follow."""
+"""Bits: the pixel exists; is finite and not excluded; and has its centre on
+the patch.  Planes to be propagated follow."""
 
 _PLANES_FROM = 3
 
@@ -38,10 +38,7 @@ _MEAN_CELLS = 4
 
 @dataclasses.dataclass(frozen=True)
 class _Location:
-    """Where the pixels of a box of a visit image lie in a box of a patch.
-
-    The attributes are those of `PatchExposure`.
-    """
+    """Location of pixels on a patch; attributes as of `PatchExposure`."""
 
     bbox: Box
     y: np.ndarray
@@ -368,7 +365,7 @@ def _locate(to_patch: PixelMap, box: Box) -> _Location | None:
 
 
 def _inside(y: np.ndarray, x: np.ndarray, box: Box) -> np.ndarray:
-    """Tell which positions are in a box; none that is NaN is."""
+    """Return which positions are in a box; NaN is outside."""
     return (
         (y >= box.y.start - 0.5) & (y < box.y.stop - 0.5) & (x >= box.x.start - 0.5) & (x < box.x.stop - 0.5)
     )
@@ -383,7 +380,7 @@ def _valid_pixels(visit_image: VisitImage) -> np.ndarray:
 
 
 def _cover_polygon(visit_image: VisitImage, geometry: PatchGeometry) -> Polygon:
-    """Return the part of a patch under a visit image, in tract pixels."""
+    """Return the overlap of a visit image with a patch, in tract pixels."""
     footprint = VisitFootprint(visit_image.sky_projection, visit_image.bbox)
     outline = footprint.outline(geometry.projection)
     overlap = outline.intersection(geometry.bbox.to_polygon())

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("SmoothLight",)
-
 from collections.abc import Callable
 
 import torch

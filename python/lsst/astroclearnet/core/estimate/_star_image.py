@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("penalty_weight_for_residual", "star_image", "star_psf_residual")
-
 import math
 
 import torch

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("TileRestorer", "TileResult")
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -51,7 +51,8 @@ def pipetask(
     return [
         *("run", "-b", str(repo), "-p", f"{PIPELINES}/{pipeline}"),
         *("-i", "TestCam/defaults", "-d", f"skymap='test_map' AND {where}"),
-        *("-c", "restoreCoadd:target_fwhm=0.55", "-c", "restoreCoadd:restoration.fit.max_epochs=4"),
+        *("-c", "restoreCoadd:target_fwhm=0.55", "-c", "restoreCoadd:restoration.fit.max_epochs=2"),
+        *("-c", "restoreCoadd:restoration.noise.num_draws=2"),
         *arguments,
     ]
 

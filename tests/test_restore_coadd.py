@@ -38,13 +38,13 @@ from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound, Struct, UpstreamFailureNoWorkFound
 from lsst.pipe.base.testUtils import assertValidOutput, lintConnections
 
-SHAPE = (210, 230)
+SHAPE = (158, 172)
 SIGMA = 2.0
 VIEWS: tuple[dict[str, Any], ...] = (
-    {"offset": (3.3, 40.2), "visit": 11},
-    {"offset": (-4.1, 44.9), "rotation": 31.0, "visit": 12},
-    {"offset": (0.4, -51.6), "rotation": 180.0, "visit": 13},
-    {"offset": (6.2, 47.7), "scale": 1.01, "visit": 14},
+    {"offset": (3.3, 28.2), "visit": 11},
+    {"offset": (-4.1, 32.9), "rotation": 31.0, "visit": 12},
+    {"offset": (0.4, -39.6), "rotation": 180.0, "visit": 13},
+    {"offset": (6.2, 35.7), "scale": 1.01, "visit": 14},
 )
 WIDTHS = (3.2, 3.9, 4.6, 5.2)
 
@@ -73,9 +73,9 @@ def make_quick_config(**changes: Any) -> RestoreCoaddConfig:
 @pytest.fixture(scope="module")
 def field() -> StarField:
     """Stars on patch 0."""
-    geometry = make_patch_geometry().patch(3, 0)
+    geometry = make_patch_geometry(cell_shape=(30, 24)).patch(3, 0)
     rng = np.random.default_rng(3)
-    columns, rows = np.meshgrid(np.arange(28.0, 140.0, 26.0), np.arange(28.0, 140.0, 26.0))
+    columns, rows = np.meshgrid(np.arange(16.0, 110.0, 22.0), np.arange(16.0, 110.0, 22.0))
     return StarField(
         geometry=geometry,
         x=columns.ravel() + rng.uniform(-0.5, 0.5, columns.size),
@@ -265,15 +265,18 @@ def test_metrics_are_plain_and_true(outputs: Struct) -> None:
     assert {type(leaf) for leaf in leaves(metrics)} <= {str, int, float, bool}
 
 
-def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage], outputs: Struct) -> None:
+def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage]) -> None:
     # The Butler gives inputs in any order; a rerun must give the same bits.
-    task = RestoreCoaddTask(config=make_config(do_plot=False))
-    again = task.run(visit_images=visits[::-1], geometry=field.geometry, band="i")
-    np.testing.assert_array_equal(again.restored_coadd.image.array, outputs.restored_coadd.image.array)
-    np.testing.assert_array_equal(again.restored_coadd.variance.array, outputs.restored_coadd.variance.array)
-    np.testing.assert_array_equal(
-        again.restored_coadd_linear.image.array, outputs.restored_coadd_linear.image.array
+    first, second = (
+        RestoreCoaddTask(config=make_quick_config()).run(
+            visit_images=images, geometry=field.geometry, band="i"
+        )
+        for images in (visits[:2], visits[1::-1])
     )
+    for name in ("restored_coadd", "restored_coadd_linear"):
+        for plane in ("image", "variance"):
+            one, other = (getattr(getattr(o, name), plane).array for o in (first, second))
+            np.testing.assert_array_equal(other, one, err_msg=f"{name}.{plane}")
 
 
 def test_handles_are_read_as_visit_images(field: StarField, visits: list[VisitImage]) -> None:
@@ -321,7 +324,7 @@ def test_bad_exposures_are_dropped_with_reasons(
 
 def test_nan_pixels_are_masked(field: StarField, visits: list[VisitImage]) -> None:
     image = visits[2].image.array.copy()
-    image[90:96, 100:105] = np.nan
+    image[74:80, 84:89] = np.nan
     holed = observe(field, 2, image=image)
     task = RestoreCoaddTask(config=make_quick_config())
     result = task.run(visit_images=[*visits[:2], holed], geometry=field.geometry, band="i")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import patch_geometry_from_skymap, visit_image_from_exposure
+from lsst.astroclearnet.adapters import patch_geometry_from_skymap
+from lsst.astroclearnet.adapters.read import visit_image_from_exposure
 from lsst.astroclearnet.repository import sky_map_around
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.images import VisitImage

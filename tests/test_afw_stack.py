@@ -18,14 +18,12 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import (
-    WARP_DETECTOR,
     DirectWarpSource,
     ExposureId,
     UnusableExposureError,
-    recalibrate,
     visit_calibration_from_summary,
-    visit_image_from_warp,
 )
+from lsst.astroclearnet.adapters.read import WARP_DETECTOR, recalibrate, visit_image_from_warp
 from lsst.astroclearnet.metrics import flux_error_factor
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
 from lsst.astroclearnet.tasks import (

@@ -20,9 +20,14 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import ExposureStack, InputError, PixelPositions, gaussian_kernel
-from lsst.astroclearnet.core.calibration import BackgroundDifferences, fit_background_differences
-from lsst.astroclearnet.core.calibration._background_blocks import _robust_averages
+from lsst.astroclearnet.core.calibration._background_differences import BackgroundDifferences
+from lsst.astroclearnet.core.calibration._background_fit import (
+    BackgroundTile,
+    _robust_averages,
+    fit_backgrounds,
+)
 from lsst.astroclearnet.core.estimate import LinearEstimator, Precision, collect_solves
+from lsst.astroclearnet.core.exposures import Tile
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
@@ -93,6 +98,16 @@ def prepare(
     return stack, ForwardModel.from_stack(stack, TARGET), stack.good / stack.variances
 
 
+def fit(
+    stack: ExposureStack, model: ForwardModel, weights: torch.Tensor, order: int = 1
+) -> BackgroundDifferences:
+    """Fit backgrounds in a single tile."""
+    rows, columns = (slice(0, size) for size in stack.shape)
+    exposures = torch.arange(stack.num_exposures)
+    tile = BackgroundTile(Tile(rows, columns, rows, columns), exposures, stack.images, model, weights)
+    return fit_backgrounds([tile], stack.shape, stack.num_exposures, order=order)
+
+
 def relative(coefficients: np.ndarray, weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return coefficients less their mean plane, and that plane, (H, W)."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -122,7 +137,7 @@ def test_galaxy_that_fills_the_patch(peak: float, slope: float, masked: bool) ->
     clean = galaxy(peak) + noise(1)
     given = draw(2, slope)
     stack, model, weights = prepare(clean + offsets(given), masks(3) if masked else None)
-    found = fit_background_differences(stack, model, weights)
+    found = fit(stack, model, weights)
     truth, mean = relative(given, weights)
     errors = errors_of_planes(found, truth, stack.good)
     assert errors.max() < 0.025
@@ -131,8 +146,13 @@ def test_galaxy_that_fills_the_patch(peak: float, slope: float, masked: bool) ->
     assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1.0, abs=0.5)
     estimator = LinearEstimator(model, weights)
     corrected = stack.images - found.evaluate(model)
-    with_offsets = model.crop(estimator.solve(corrected, 1e-3, precision=EXACT)).numpy() - mean
-    without = model.crop(estimator.solve(torch.from_numpy(clean).float(), 1e-3, precision=EXACT)).numpy()
+    with_offsets = (
+        model.crop(estimator.solve(estimator.right_side(corrected), (1e-3,), precision=EXACT)[0]).numpy()
+        - mean
+    )
+    without = model.crop(
+        estimator.solve(estimator.right_side(torch.from_numpy(clean).float()), (1e-3,), precision=EXACT)[0]
+    ).numpy()
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     inside = (y - CENTER[0]) ** 2 + (x - CENTER[1]) ** 2 < RADIUS**2
     assert with_offsets[inside].sum() == pytest.approx(without[inside].sum(), rel=1e-3)
@@ -142,7 +162,7 @@ def test_constants() -> None:
     """If it fails, slopes are fitted where only levels were asked for."""
     given = draw(5, 0.0)
     stack, model, weights = prepare(galaxy(20.0) + noise(4) + offsets(given), masks(6))
-    found = fit_background_differences(stack, model, weights, order=0)
+    found = fit(stack, model, weights, order=0)
     assert not found.coefficients[:, 1:].any()
     assert bool(torch.isinf(found.sigma[:, 1:]).all())
     total = weights.sum(dim=(1, 2)).double().numpy()
@@ -161,7 +181,7 @@ def test_common_background_is_light() -> None:
     results = []
     for images in (clean, clean + offsets(common)):
         stack, model, weights = prepare(images, masks(8))
-        results.append(fit_background_differences(stack, model, weights))
+        results.append(fit(stack, model, weights))
     assert errors_of_planes(results[0], np.zeros((len(FWHMS), 3)), stack.good).max() < 0.025
     change = offsets((results[1].coefficients - results[0].coefficients).double().numpy())
     assert np.abs(change / SIGMAS[:, None, None]).max() < 0.01
@@ -181,7 +201,7 @@ def test_contamination() -> None:
             light[t, row, column : column + 5] += rng.uniform(10.0, 100.0)
     light[5, 150:180, 170:200] += 3.0
     stack, model, weights = prepare(light + noise(11) + offsets(given), masks(12))
-    found = fit_background_differences(stack, model, weights)
+    found = fit(stack, model, weights)
     errors = errors_of_planes(found, relative(given, weights)[0], stack.good)
     assert errors.max() < 0.06
 
@@ -196,7 +216,7 @@ def test_exposures_that_do_not_overlap() -> None:
     good[3, :96, :96] = True
     good[:3, :96] = False
     stack, model, weights = prepare(galaxy(5.0) + noise(14) + offsets(given), good)
-    found = fit_background_differences(stack, model, weights)
+    found = fit(stack, model, weights)
     # Number 3 shares nothing with any.
     assert not found.coefficients[3].any()
     assert bool(torch.isinf(found.sigma[3]).all())
@@ -232,7 +252,7 @@ def test_own_pixels() -> None:
         positions=PixelPositions.from_arrays(shape, y, x, area),
     )
     model = ForwardModel.from_stack(stack, TARGET)
-    found = fit_background_differences(stack, model, stack.good / stack.variances)
+    found = fit(stack, model, stack.good / stack.variances)
     difference = (found.coefficients.double().numpy() - given)[:, :, None, None]
     error = difference[:, 0] + difference[:, 1] * (y - 59.5) + difference[:, 2] * (x - 67.5)
     # The same plane in all: the mean of what was given.
@@ -256,7 +276,7 @@ def test_unit_does_not_matter() -> None:
     results = []
     for unit in (1.0, 1e-3, 1e6):
         scaled = stack.replace(images=stack.images * unit, variances=stack.variances * unit**2)
-        found = fit_background_differences(scaled, model, scaled.good / scaled.variances)
+        found = fit(scaled, model, scaled.good / scaled.variances)
         results.append(dataclasses.replace(found, coefficients=found.coefficients / unit))
     for found in results[1:]:
         torch.testing.assert_close(found.coefficients, results[0].coefficients, rtol=0.0, atol=1e-3)
@@ -267,7 +287,7 @@ def test_unknown_order() -> None:
     stack = make_exposure_stack()
     model = ForwardModel.from_stack(stack, TARGET)
     with pytest.raises(InputError, match="order=2 of backgrounds"):
-        fit_background_differences(stack, model, stack.good / stack.variances, order=2)
+        fit(stack, model, stack.good / stack.variances, order=2)
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.0, 0.0), (0.1, 50.0), (0.5, 300.0), (0.95, 1e5)])

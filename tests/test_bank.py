@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lsst.astroclearnet.core.estimate import FilterBank
+from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
@@ -30,7 +30,9 @@ def make_bank(scale: float = 1.0, stars: list[tuple[float, float, float]] | None
     weights = torch.ones(3, *SHAPE)
     weights[:, :, :20] = 0.5
     model = ForwardModel.from_stack(stack, 3.6)
-    return FilterBank.build(model, stack.images * scale, weights / scale**2, STRENGTHS)
+    estimator = LinearEstimator(model, weights / scale**2)
+    estimates = estimator.solve(estimator.right_side(stack.images * scale), STRENGTHS)
+    return FilterBank.build(estimator, estimates, STRENGTHS)
 
 
 def test_shapes() -> None:

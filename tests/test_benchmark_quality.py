@@ -55,7 +55,8 @@ def linear_product(scene: Scene, penalty_weight: float) -> Product:
     stack = ExposureStack.from_arrays(scene.images, variances, scene.good, scene.psfs)
     model = ForwardModel.from_stack(stack, FWHM)
     weights = stack.good / stack.variances
-    image = model.crop(LinearEstimator(model, weights).solve(stack.images, penalty_weight)).numpy()
+    estimator = LinearEstimator(model, weights)
+    image = model.crop(estimator.solve(estimator.right_side(stack.images), (penalty_weight,))[0]).numpy()
     noise = LocalNoise(model, weights, penalty_weight)
     return Product("linear", image, FWHM, noise.variance().numpy(), correlation=noise.correlation)
 

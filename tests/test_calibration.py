@@ -89,14 +89,10 @@ def test_small_departures_stay_as_they_are() -> None:
     torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
 
 
-def test_correction() -> None:
-    """If it fails, corrected exposures still disagree, or more than before."""
-    calibration, clean = agree(make_exposures(shift=(0.25, -0.15), scale=1.05), correct=True)
+def test_offsets_are_measured() -> None:
+    """If it fails, metrics give wrong flux scales and positions."""
+    calibration, _ = agree(make_exposures(shift=(0.25, -0.15), scale=1.05))
     assert calibration.offsets.values[:3, 2].tolist() == pytest.approx([0.05, 0.25, -0.15], abs=0.02)
-    # The corrected exposures are as if nothing had been wrong.
-    again = agree_on(clean.tile_data.stack)[0].offsets.values
-    assert abs(float(again[0, 2])) < 0.02
-    assert float(again[1:3, 2].norm()) < 0.05
 
 
 def test_variable_star_is_no_wrong_exposure() -> None:

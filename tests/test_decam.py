@@ -26,18 +26,10 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from astroclearnet_benchmarks.baselines import coadd_psf, inverse_variance_coadd, psf_matched_coadd
-from lsst.astroclearnet.adapters import (
-    DEFAULT_EXCLUDED_PLANES,
-    CoregisteredExposure,
-    PatchExposure,
-    PatchGeometry,
-    SkyMapGeometry,
-    coregister,
-    mask_of_planes,
-    prepare_exposure,
-    stack_exposures,
-)
+from lsst.astroclearnet.adapters import PatchGeometry, SkyMapGeometry, VisitCutout, pad_to_common_size
+from lsst.astroclearnet.adapters.read import DEFAULT_EXCLUDED_PLANES, mask_of_planes
 from lsst.astroclearnet.core import kernel_fwhm
+from lsst.astroclearnet.simulation import DirectWarp, warp_visit_image
 from lsst.daf.butler import Butler
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
@@ -80,11 +72,18 @@ class Field:
         refs = self.butler.query_datasets("visit_image", where=where, instrument="DECam")
         return [self.butler.get(ref) for ref in sorted(refs, key=lambda r: r.dataId["visit"])]
 
-    def prepared(self, band: str) -> list[PatchExposure]:
-        return [prepare_exposure(v, self.geometry) for v in self.visit_images(band)]
+    def planes(self, band: str) -> dict[str, np.ndarray]:
+        cutouts = [VisitCutout.take(v, self.geometry) for v in self.visit_images(band)]
+        planes = [cutout.planes_on(self.geometry.bbox) for cutout in cutouts]
+        return {name: np.stack([each[name] for each in planes]) for name in planes[0]}
 
-    def warps(self, band: str) -> list[CoregisteredExposure]:
-        return [coregister(v, self.geometry) for v in self.visit_images(band)]
+    def warps(self, band: str) -> list[DirectWarp]:
+        return [warp_visit_image(v, self.geometry) for v in self.visit_images(band)]
+
+    def psfs(self, warps: list[DirectWarp]) -> np.ndarray:
+        """Return the mean PSFs of warps on the patch."""
+        stamps = pad_to_common_size([warp.cutout.psfs_on(self.geometry.bbox) for warp in warps])
+        return np.asarray(np.nanmean(stamps, axis=(1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +150,7 @@ def test_galaxy_keeps_its_flux(galaxy: Field, band: str) -> None:
     # Seeing carries light of the galaxy out of the aperture, so the image is
     # first brought to the PSF of the coadd.
     target = galaxy.metrics(band)["image"]["target_fwhm"] / galaxy.geometry.pixel_scale
-    width = kernel_fwhm(
-        coadd_psf(np.stack([np.nanmean(e.psfs, axis=(0, 1)) for e in exposures]), coadd.weights)
-    )
+    width = kernel_fwhm(coadd_psf(galaxy.psfs(exposures), coadd.weights))
     image = galaxy.coadd(band).image.array
     restored = flux(gaussian_blur(image, np.sqrt(width**2 - target**2)), x, y, APERTURE)
     # The error of the direct flux: its photon noise, and how far the flux
@@ -202,9 +199,8 @@ def test_saturated_star_stays_flagged_and_breaks_nothing(star: Field, band: str)
     no_data = coadd.mask.get("NO_DATA")
     np.testing.assert_array_equal(np.isnan(coadd.image.array), no_data)
     np.testing.assert_array_equal(np.isnan(coadd.variance.array), no_data)
-    exposures = star.prepared(band)
-    usable, covered = (np.stack([getattr(e, name) for e in exposures]) for name in ("usable", "covered"))
-    saturated = np.stack([e.flags["SATURATED"] for e in exposures])
+    planes = star.planes(band)
+    usable, covered, saturated = (planes[name] for name in ("usable", "covered", "SATURATED"))
     # Nobody has a usable pixel there: the product must say so.
     nothing = covered.any(axis=0) & ~usable.any(axis=0)
     assert nothing.sum() > 500
@@ -219,9 +215,10 @@ def test_saturated_star_does_not_ring(star: Field, band: str) -> None:
     # equal it away from the flagged core, within the noise and what the
     # exposures themselves disagree by.
     exposures = star.warps(band)
-    arrays = stack_exposures(exposures)
-    images, variances, good = arrays.images, arrays.variances, arrays.good
-    psfs = np.nanmean(arrays.psfs, axis=(1, 2))
+    images, variances, good = (
+        np.stack([getattr(e, name) for e in exposures]) for name in ("image", "variance", "good")
+    )
+    psfs = star.psfs(exposures)
     width = 1.02 * max(kernel_fwhm(psf) for psf in psfs)
     matched = psf_matched_coadd(images, variances, good, psfs, width)
     coadd = star.coadd(band)
@@ -229,7 +226,7 @@ def test_saturated_star_does_not_ring(star: Field, band: str) -> None:
     blurred = gaussian_blur(coadd.image.array, np.sqrt(width**2 - target**2))
     disagreement = np.where(good.all(axis=0), np.ptp(images, axis=0), np.nan)
     systematic = 0.5 * gaussian_blur(disagreement, 2.0 * width)
-    flagged = np.stack([e.saturated for e in exposures]).any(axis=0)
+    flagged = star.planes(band)["SATURATED"].any(axis=0)
     radius = psfs.shape[-1] // 2
     core = binary_dilation(flagged | ~good.any(axis=0), iterations=radius)
     away = ~core & np.isfinite(blurred) & np.isfinite(matched.image) & np.isfinite(systematic)

@@ -17,13 +17,9 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import (
-    WARP_DETECTOR,
-    DirectWarpSource,
-    ExposureId,
-    UnusableExposureError,
-    make_warp_image,
-)
+from lsst.astroclearnet.adapters import DirectWarpSource, ExposureId, UnusableExposureError
+from lsst.astroclearnet.adapters.read import WARP_DETECTOR
+from lsst.astroclearnet.adapters.read._legacy import _make_warp_image
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import Box, DetectorFrame, Image, SkyProjection, VisitImage
@@ -83,7 +79,7 @@ def make_warp(field: StarField, visit: int, **changes: Any) -> VisitImage:
     unit = changes.get("unit", u.nJy)
     wcs = field.geometry.projection.as_fits_wcs(bbox)
     assert wcs is not None
-    return make_warp_image(
+    return _make_warp_image(
         Image(pixels.astype(np.float32), bbox=bbox, unit=unit),
         mask=mask,
         variance=Image(np.full(rows.shape, 4.0, dtype=np.float32), bbox=bbox, unit=unit**2),

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, gaussian_kernel
-from lsst.astroclearnet.core.calibration import (
+from lsst.astroclearnet.core.calibration._offsets import (
     ExposureOffsets,
     OutlierExposures,
     find_outlier_exposures,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.commands import CommandError, ingest_files
-from lsst.astroclearnet.repository import create_repository, put_visit_image, read_visit_images
+from lsst.astroclearnet.repository import create_repository, put_visit_image, read_visit_image
 from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
@@ -128,7 +128,7 @@ def test_truncated_file_is_not_ingested(tmp_path: Path, share: float) -> None:
         write_archive(observe(visit), str(path))
     files[1].write_bytes(shortened(files[1].read_bytes(), share))
     with pytest.raises(OSError, match=r"2\.fits cannot be read as a visit image"):
-        list(read_visit_images(files))
+        [read_visit_image(path) for path in files]
     repo = tmp_path / "repo"
     with pytest.raises((OSError, CommandError), match=r"2\.fits cannot be read"):
         ingest_files(repo, [str(path) for path in files], skymap="around")

@@ -23,7 +23,8 @@ from astro_metadata_translator import ObservationInfo
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError, ingest_files
 from lsst.astroclearnet.commands._demonstration import _survey
-from lsst.astroclearnet.repository import create_repository, ingest_visit_images, register_visit_detector
+from lsst.astroclearnet.repository import create_repository, ingest_visit_image
+from lsst.astroclearnet.repository._records import _register_visit_detector
 from lsst.astroclearnet.simulation import SurveyOptions
 from lsst.astroclearnet.tests import make_projection, make_visit_image
 from lsst.daf.butler import Butler
@@ -187,17 +188,17 @@ def test_any_change_is_noticed(
     """If it fails, a new sky projection or filter is taken for the old."""
     path, run = tmp_path / "visit.fits", f"visits/{tmp_path.name}"
     name: dict[str, Any] = {"instrument": tmp_path.name[-30:]}
-    ingest_visit_images(butler, [write(path, **name)], run)
+    ingest_visit_image(butler, write(path, **name), run)
     write(path, **name, **changes)
-    (left,) = ingest_visit_images(butler, [path], run)
+    left = ingest_visit_image(butler, path, run).ref
     assert part in caplog.text
-    (taken,) = ingest_visit_images(butler, [path], run, replace=True)
+    taken = ingest_visit_image(butler, path, run, replace=True).ref
     assert taken != left
     assert butler.query_datasets("visit_image", collections=run) == [taken]
     # The records are those of the new file.
-    register_visit_detector(butler, butler.get(taken))
+    _register_visit_detector(butler, butler.get(taken))
     caplog.clear()
-    assert ingest_visit_images(butler, [path], run) == [taken]
+    assert ingest_visit_image(butler, path, run).ref == taken
     assert not caplog.records
 
 
@@ -206,11 +207,11 @@ def test_what_the_repository_lost_is_told(
 ) -> None:
     """If it fails, a lost file of the repository passes for ingested."""
     path = write(tmp_path / "visit.fits")
-    (ref,) = ingest_visit_images(butler, [path], "lost")
+    ref = ingest_visit_image(butler, path, "lost").ref
     Path(butler.getURI(ref).ospath).unlink()
-    ingest_visit_images(butler, [path], "lost")
+    ingest_visit_image(butler, path, "lost")
     assert "cannot be read" in caplog.text
-    (ref,) = ingest_visit_images(butler, [path], "lost", replace=True)
+    ref = ingest_visit_image(butler, path, "lost", replace=True).ref
     assert butler.get(ref).bbox.shape == SHAPE
 
 

@@ -19,7 +19,7 @@ TOP = Path(__file__).parents[1]
 DOCUMENTATION = TOP / "doc" / "lsst.astroclearnet"
 TABLE = DOCUMENTATION / "full-stack-names.csv"
 CODE = (
-    *sorted((TOP / "python" / "lsst" / "astroclearnet" / "adapters").glob("_legacy*.py")),
+    *sorted((TOP / "python" / "lsst" / "astroclearnet" / "adapters").rglob("_legacy.py")),
     *sorted((TOP / "tests").glob("test_afw*.py")),
 )
 PIPELINE = TOP / "pipelines" / "_ingredients" / "MeasureRestoredCoadd.yaml"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.adapters import UnusableExposureError, prepare_exposure, stack_patch_exposures
+from lsst.astroclearnet.adapters import UnusableExposureError, VisitCutout, stack_exposures
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
@@ -205,9 +205,11 @@ def restore_or_refuse(case: Case) -> None:
     visit_image = case.make()
     bbox = GEOMETRY.bbox.padded(5)
     try:
-        exposure = prepare_exposure(visit_image, GEOMETRY, bbox=bbox)
+        cutout = VisitCutout.take(visit_image, GEOMETRY, bbox=bbox)
     except UnusableExposureError:
         return
+    exposure = cutout.on(bbox)
+    assert exposure is not None
     good = exposure.good
     assert good.any()
     assert np.isfinite(exposure.image).all()
@@ -219,8 +221,9 @@ def restore_or_refuse(case: Case) -> None:
     known = np.isfinite(exposure.psfs).all(axis=(-1, -2))
     assert known.any()
     np.testing.assert_allclose(exposure.psfs[known].sum(axis=(-1, -2)), 1.0)
-    assert not (exposure.usable & ~exposure.covered).any()
-    assert stack_patch_exposures([exposure]).good.sum() == good.sum()
+    planes = cutout.planes_on(bbox)
+    assert not (planes["usable"] & ~planes["covered"]).any()
+    assert stack_exposures([exposure])["good"].sum() == good.sum()
 
 
 @settings(max_examples=150, **FUZZ)

@@ -30,7 +30,7 @@ from astropy.io import fits
 
 from lsst.astroclearnet.adapters import UnusableExposureError, read_visit_psf
 from lsst.astroclearnet.commands import CommandError, ingest_files
-from lsst.astroclearnet.repository import create_repository, ingest_visit_images, read_visit_image
+from lsst.astroclearnet.repository import create_repository, ingest_visit_image, read_visit_image
 from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler, DatasetRef, FileDataset
@@ -275,7 +275,7 @@ def test_code_in_a_stored_psf_costs_the_exposure(kitchen: Kitchen) -> None:
     root = kitchen.folder / "stored"
     shutil.copytree(kitchen.template, root)
     butler = Butler.from_config(str(root), writeable=True)
-    (ref,) = ingest_visit_images(butler, [kitchen.folder / "good.fits"], "visits")
+    ref = ingest_visit_image(butler, kitchen.folder / "good.fits", "visits").ref
     path = kitchen.folder / "bad.fits"
     write_tree(path, lambda tree: put(tree, (*MODEL, "model", "interp"), kitchen.hostile()[0]))
     other = DatasetRef(ref.datasetType, ref.dataId, run="others")

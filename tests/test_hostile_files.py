@@ -15,8 +15,9 @@ from typing import Any
 import galsim
 import pytest
 
-from lsst.astroclearnet.adapters import _piff_trust
-from lsst.astroclearnet.repository import require_collection, require_name
+from lsst.astroclearnet.adapters.read import _piff_compat
+from lsst.astroclearnet.repository import require_name
+from lsst.astroclearnet.repository._names import _require_collection
 from lsst.images.serialization import ArchiveReadError
 
 RUN = "__import__('os').abort()"
@@ -68,7 +69,7 @@ def test_strings_that_run_code_are_refused(key: str, text: str) -> None:
     """If it fails, a file of a visit image runs what it likes."""
     for value in (text, [text], [1, [text]]):
         with pytest.raises(ArchiveReadError, match=f"model of its Piff model holds {key} = "):
-            _piff_trust.require_harmless("piff/model", {"type": "PixelGrid", key: value})
+            _piff_compat.require_harmless("piff/model", {"type": "PixelGrid", key: value})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_strings_that_run_code_are_refused(key: str, text: str) -> None:
 def test_unknown_classes_are_refused(struct: dict[str, Any]) -> None:
     """If it fails, a file chooses a class that reads other files."""
     with pytest.raises(ArchiveReadError, match="which is not known"):
-        _piff_trust.require_harmless("piff", struct)
+        _piff_compat.require_harmless("piff", struct)
 
 
 def test_methods_are_not_replaced() -> None:
@@ -93,7 +94,7 @@ def test_methods_are_not_replaced() -> None:
     attributes of what it reads.
     """
     with pytest.raises(ArchiveReadError, match="unknown keys"):
-        _piff_trust.require_harmless("piff/chisq", {"chisq": 1.0, "draw": 3})
+        _piff_compat.require_harmless("piff/chisq", {"chisq": 1.0, "draw": 3})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_methods_are_not_replaced() -> None:
 )
 def test_what_piff_writes_is_read(key: str, value: Any) -> None:
     """If it fails, good PSFs are refused."""
-    _piff_trust.require_harmless("piff", {key: value})
+    _piff_compat.require_harmless("piff", {key: value})
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_names_that_are_none_are_refused(name: Any) -> None:
         require_name("band", name)
     if name != "a/b" and name != "a" * 33:
         with pytest.raises(ValueError, match=r"^The name of the collection is "):
-            require_collection(name)
+            _require_collection(name)
     with pytest.raises(ValueError, match=r"^The name of the collection is "):
-        require_collection(f"u/{name}/../x")
+        _require_collection(f"u/{name}/../x")
 
 
 def test_names_in_use_are_accepted() -> None:
@@ -157,4 +158,4 @@ def test_names_in_use_are_accepted() -> None:
     for name in ("HSC-Sim", "LSSTCam-imSim", "HSC-I2", "N921", "i.MP9702", "1_53", "hsc_rings_v1", "i_06"):
         assert require_name("band", name) == name
     for name in ("u/user.name/run_1", "HSC/runs/RC2/w_2026_40/DM-1", "skymaps"):
-        assert require_collection(name) == name
+        assert _require_collection(name) == name

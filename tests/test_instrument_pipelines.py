@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import choose_cell_shape
+from lsst.astroclearnet.adapters.place import choose_cell_shape
 from lsst.astroclearnet.core import linear_noise
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.daf.butler import DatasetType

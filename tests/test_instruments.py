@@ -22,7 +22,11 @@ import numpy as np
 import pytest
 from astropy.table import Column, Table
 
-from lsst.astroclearnet.adapters import VisitCalibration, mend_provenance_columns, mend_provenance_parts
+from lsst.astroclearnet.adapters import VisitCalibration
+from lsst.astroclearnet.adapters.coadd._provenance_compat import (
+    mend_provenance_columns,
+    mend_provenance_parts,
+)
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -33,7 +37,7 @@ from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
     RestoreCoaddConfig,
     RestoreCoaddTask,
-    gather_visit_summaries,
+    gather_inputs,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
@@ -135,17 +139,15 @@ def outputs() -> Struct:
     # They stand in for what a quantum has.
     butler: Any = SimpleNamespace(get=lambda refs: refs)
     inputs: Any = SimpleNamespace(
-        visit_summaries=[
-            handle({d: VisitCalibration(projection=place(i, v, d))}, i, v) for i, v, d, _ in EXPOSURES
-        ]
-    )
-    return RestoreCoaddTask(config=make_config(use_visit_summary_wcs=True)).run(
         visit_images=[
             handle(observe(i, v, d, f, wrong_wcs=True), i, v, detector=d) for i, v, d, f in EXPOSURES
         ],
-        geometry=GEOMETRY,
-        band="i",
-        visit_summaries=gather_visit_summaries(butler, inputs),
+        visit_summaries=[
+            handle({d: VisitCalibration(projection=place(i, v, d))}, i, v) for i, v, d, _ in EXPOSURES
+        ],
+    )
+    return RestoreCoaddTask(config=make_config(use_visit_summary_wcs=True)).run(
+        geometry=GEOMETRY, band="i", **gather_inputs(butler, inputs)
     )
 
 

@@ -49,6 +49,8 @@ ARRAYS = ("llvmlite", "numba", "numpy", "scipy", "torch")
 # From below: each may import those before it.
 CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles")
 
+ADAPTER_ROOMS = ("place", "read", "cutout", "coadd")
+
 # The key is a room, a room in it, or one file with a rule of its own.
 RULES = {
     "core": Room(ARRAYS),
@@ -63,8 +65,17 @@ RULES = {
     "metrics": Room(("numpy", "scipy", "astropy", "sep")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
-    "adapters/_legacy.py": Room((*IMAGES, "scipy", "torch"), ("core", "adapters"), STACK),
-    "adapters/_legacy_coadd.py": Room((*IMAGES,), ("core", "adapters"), STACK),
+    **{
+        f"adapters/{room}": Room(
+            (*IMAGES, "scipy", "torch"),
+            ("core", "adapters._exposure_id", *(f"adapters.{r}" for r in ADAPTER_ROOMS[:i])),
+        )
+        for i, room in enumerate(ADAPTER_ROOMS)
+    },
+    **{
+        f"adapters/{room}/_legacy.py": Room((*IMAGES, "scipy"), ("core", "adapters"), STACK)
+        for room in ("place", "read", "coadd")
+    },
     "repository": Room(
         (*IMAGES, "lsst.daf.butler", "lsst.resources", "lsst.utils"), ("core", "adapters"), ("yaml",)
     ),
@@ -165,9 +176,10 @@ def test_modules_import_only_what_their_rooms_allow() -> None:
     assert violations == []
 
 
-def test_every_room_of_the_core_has_its_place() -> None:
+def test_every_room_in_a_room_has_its_place() -> None:
     """If this fails, the order of the rooms says nothing of one of them."""
-    assert {path.parent.name for path in (ROOT / "core").glob("*/__init__.py")} == set(CORE_ROOMS)
+    for room, below in (("core", CORE_ROOMS), ("adapters", ADAPTER_ROOMS)):
+        assert {path.parent.name for path in (ROOT / room).glob("*/__init__.py")} == set(below)
 
 
 def test_forbidden_imports_are_found() -> None:
@@ -194,10 +206,11 @@ def test_forbidden_imports_are_found() -> None:
         ("core/estimate/_fit.py", f"from {PACKAGE}.core import restore", f"{PACKAGE}.core.restore"),
         ("core/exposures/__init__.py", f"import {PACKAGE}.core.forward", f"{PACKAGE}.core.forward"),
         ("core/_options.py", "from .exposures import Tile", f"{PACKAGE}.core.exposures.Tile"),
-        ("adapters/_psf.py", "def f():\n    import lsst.afw.image", "lsst.afw.image"),
-        ("adapters/_legacy.py", "import lsst.afw.image", "lsst.afw.image"),
-        ("adapters/_psf.py", "if True:\n    import lsst.daf.butler", "lsst.daf.butler"),
-        ("adapters/_psf.py", "import lsst.imagesque", "lsst.imagesque"),
+        ("adapters/place/_psf.py", "def f():\n    import lsst.afw.image", "lsst.afw.image"),
+        ("adapters/read/_legacy.py", "import lsst.afw.image", "lsst.afw.image"),
+        ("adapters/place/_psf.py", "from ..read import MaskTable", f"{PACKAGE}.adapters.read.MaskTable"),
+        ("adapters/place/_psf.py", "if True:\n    import lsst.daf.butler", "lsst.daf.butler"),
+        ("adapters/place/_psf.py", "import lsst.imagesque", "lsst.imagesque"),
         ("plots/_figure.py", "from ..tasks.restore_coadd import RestoreCoaddTask", f"{PACKAGE}.tasks"),
         ("simulation/_survey.py", "from ..tasks import RestoreCoaddTask", f"{PACKAGE}.tasks"),
         ("tasks/restore_coadd.py", "from ..plots import plot_restoration", f"{PACKAGE}.plots"),
@@ -225,9 +238,9 @@ def test_allowed_imports_are_left_alone() -> None:
             "core/estimate/_fit.py",
             f"from {PACKAGE}.core.forward import ForwardModel\nfrom .._options import FitOptions",
         ),
-        ("adapters/_psf.py", "from lsst import images\nfrom ..core import restore"),
-        ("adapters/_legacy.py", "def f():\n    import lsst.afw.image"),
-        ("adapters/_legacy.py", "if TYPE_CHECKING:\n    from lsst.afw.image import ExposureF"),
+        ("adapters/place/_psf.py", "from lsst import images\nfrom ...core import restore"),
+        ("adapters/read/_legacy.py", "def f():\n    import lsst.afw.image"),
+        ("adapters/read/_legacy.py", "if TYPE_CHECKING:\n    from lsst.afw.image import ExposureF"),
         ("tasks/restore_coadd.py", "def f():\n    from ..plots import plot_restoration"),
     ):
         refused += find_violations(source, Path(module))

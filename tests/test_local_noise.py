@@ -58,7 +58,7 @@ def draws_of(case: str) -> tuple[LocalNoise, torch.Tensor]:
     generator = torch.Generator().manual_seed(8)
     draws = torch.stack(
         [
-            model.crop(estimator.solve(noise * sigmas, penalty_weight))
+            model.crop(estimator.solve(estimator.right_side(noise * sigmas), (penalty_weight,))[0])
             for noise in torch.randn(NUM_DRAWS, *weights.shape, generator=generator)
         ]
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import NetworkOptions
-from lsst.astroclearnet.core.estimate import FilterBank, MixingNetwork
+from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator, MixingNetwork
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
@@ -29,7 +29,9 @@ def make_bank(scale: float = 1.0) -> FilterBank:
     stack = make_exposure_stack((44, 58), (3.2, 4.0, 4.6), stars=[(20.3, 30.8, 800.0)])
     model = ForwardModel.from_stack(stack, 3.6)
     weights = torch.ones_like(stack.images) / scale**2
-    return FilterBank.build(model, stack.images * scale, weights, OPTIONS.penalty_weights)
+    estimator = LinearEstimator(model, weights)
+    estimates = estimator.solve(estimator.right_side(stack.images * scale), OPTIONS.penalty_weights)
+    return FilterBank.build(estimator, estimates, OPTIONS.penalty_weights)
 
 
 def make_network(options: NetworkOptions = OPTIONS, seed: int = 1, spread: float = 0.0) -> MixingNetwork:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
@@ -22,16 +23,21 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from lsst.astroclearnet.adapters import (
     ExposureId,
     MaskTable,
-    PatchExposure,
     PatchGeometry,
     SkyMapGeometry,
     TractGeometry,
     UnusableExposureError,
-    adjust_background,
-    prepare_exposure,
-    stack_patch_exposures,
+    VisitCutout,
+    stack_exposures,
 )
-from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.astroclearnet.adapters.read import adjust_background
+from lsst.astroclearnet.tests import (
+    StarField,
+    make_patch_geometry,
+    make_projection,
+    make_visit_image,
+    place_cutout,
+)
 from lsst.images import BackgroundMap, Box, Image, Mask, VisitImage
 from lsst.images.fields import ChebyshevField
 from lsst.images.serialization import ArchiveReadError, read_archive
@@ -55,9 +61,10 @@ def geometry() -> PatchGeometry:
     return make_patch_geometry(cell_shape=(40, 35)).patch(3, 1)
 
 
-def prepare(visit_image: VisitImage, geometry: PatchGeometry, **options: Any) -> PatchExposure:
+def prepare(visit_image: VisitImage, geometry: PatchGeometry, **options: Any) -> Any:
     """Prepare an exposure for a patch with its border."""
-    return prepare_exposure(visit_image, geometry, bbox=geometry.bbox.padded(BORDER), **options)
+    bbox = geometry.bbox.padded(BORDER)
+    return place_cutout(VisitCutout.take(visit_image, geometry, bbox=bbox, **options), bbox)
 
 
 def patch_position(visit_image: VisitImage, geometry: PatchGeometry) -> tuple[np.ndarray, np.ndarray]:
@@ -259,10 +266,8 @@ def test_usable_fraction_is_that_of_the_patch(geometry: PatchGeometry) -> None:
         left = x < BORDER - 0.5 + width / 4
         exposure = prepare(make_visit_image(np.ones(SHAPE), projection, planes={"BAD": left}), geometry)
         whole = prepare(visit_image, geometry)
-        assert whole.usable_fraction(geometry) - exposure.usable_fraction(geometry) == pytest.approx(
-            0.25, abs=0.01
-        )
-        assert 0.95 < whole.usable_fraction(geometry) < 1.01
+        assert whole.usable_fraction - exposure.usable_fraction == pytest.approx(0.25, abs=0.01)
+        assert 0.95 < whole.usable_fraction < 1.01
 
 
 def test_stack_pads_pixels_and_psfs(geometry: PatchGeometry) -> None:
@@ -271,7 +276,7 @@ def test_stack_pads_pixels_and_psfs(geometry: PatchGeometry) -> None:
         prepare(make_visit_image(np.ones(SHAPE), make_projection(SHAPE, **options)), geometry)
         for options in (PROJECTIONS["dithered"], PROJECTIONS["a corner"], {"scale": 0.8})
     ]
-    arrays = stack_patch_exposures(exposures)
+    arrays = SimpleNamespace(**stack_exposures(exposures))
     shape = tuple(max(e.bbox.shape[axis] for e in exposures) for axis in (0, 1))
     assert arrays.images.shape == arrays.variances.shape == arrays.good.shape == (3, *shape)
     assert arrays.positions.shape == tuple(geometry.bbox.padded(BORDER).shape)
@@ -434,7 +439,7 @@ def test_real_projection_and_psf(shared_data: Path, name: str) -> None:
         num_patches=(1, 1),
     )
     patch = SkyMapGeometry(skymap="star", tracts=(tract,)).patch(3, 0)
-    exposure = prepare_exposure(draw_star(real, x, y, flux=5000.0), patch)
+    exposure = place_cutout(VisitCutout.take(draw_star(real, x, y, flux=5000.0), patch), patch.bbox)
     assert exposure.psfs.shape[:2] == (2, 2)
     np.testing.assert_allclose(exposure.y[exposure.image == exposure.image.max()], 37.0, atol=1e-3)
     np.testing.assert_allclose(exposure.x[exposure.image == exposure.image.max()], 40.0, atol=1e-3)

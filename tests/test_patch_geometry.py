@@ -15,7 +15,8 @@ import json
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry, box_region, choose_cell_shape
+from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry, box_region
+from lsst.astroclearnet.adapters.place import choose_cell_shape
 from lsst.astroclearnet.tests import make_patch_geometry
 from lsst.images import Box
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import PixelMap, SkyMapGeometry, TractGeometry, _pixel_map
+from lsst.astroclearnet.adapters import PixelMap, SkyMapGeometry, TractGeometry
+from lsst.astroclearnet.adapters.place import _pixel_map
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection
 from lsst.images import YX, Box, SkyProjection
 from lsst.images.serialization import read_archive
@@ -42,7 +43,7 @@ def map_directly(source: SkyProjection[Any], box: Box, target: SkyProjection[Any
 def check_map(source: SkyProjection[Any], box: Box, target: SkyProjection[Any]) -> None:
     """Assert the accuracy that positions need, and the order of axes."""
     pixel_map = PixelMap.from_projections(source, box, target)
-    assert pixel_map.is_interpolated
+    assert pixel_map._splines is not None
     positions, expected = pixel_map.positions(), map_directly(source, box, target)
     assert positions.y.shape == tuple(box.shape)
     assert np.hypot(positions.y - expected.y, positions.x - expected.x).max() < 1e-3
@@ -122,7 +123,7 @@ def test_grid_is_refined_until_it_is_good_enough(
         y, x = np.broadcast_arrays(y, x)
         return YX(y=y + displace(x), x=1.1 * x)
 
-    splines = _pixel_map._Splines.fit(shake, BOX)
+    splines = _pixel_map._fit_splines(shake, BOX)
     assert (splines is not None) == smooth
     if splines is not None:
         rows, columns = BOX.y.arange.astype(float), BOX.x.arange.astype(float)
@@ -154,14 +155,14 @@ def test_points_and_boxes_agree() -> None:
     pixel_map = PixelMap.from_projections(make_projection(SHAPE, rotation=12.0), BOX, patch.projection)
     part = Box.factory[70:75, 11:20]
     grid = part.meshgrid()
-    cut, points = pixel_map.positions(part), pixel_map.apply(y=grid.y, x=grid.x)
+    cut, points = pixel_map.part(part).positions(), pixel_map.apply(y=grid.y, x=grid.x)
     rows, columns = part.slice_within(BOX)
     for axis in (0, 1):
         np.testing.assert_allclose(cut[axis], points[axis], rtol=0, atol=1e-9)
         np.testing.assert_array_equal(cut[axis], pixel_map.positions()[axis][rows, columns])
-    np.testing.assert_array_equal(pixel_map.area(part), pixel_map.area()[rows, columns])
+    np.testing.assert_array_equal(pixel_map.part(part).area(), pixel_map.area()[rows, columns])
     with pytest.raises(ValueError, match=r"knows nothing of .*y=280:300"):
-        pixel_map.positions(Box.factory[280:300, 0:5])
+        pixel_map.part(Box.factory[280:300, 0:5])
 
 
 def test_footprint_holds_all_pixels_and_no_more() -> None:
@@ -172,8 +173,9 @@ def test_footprint_holds_all_pixels_and_no_more() -> None:
     expected = map_directly(patch.projection, patch.bbox, visit)
     low = [int(np.floor(axis.min())) for axis in expected]
     high = [int(np.ceil(axis.max())) + 1 for axis in expected]
-    assert pixel_map.footprint() == Box.factory[low[0] : high[0], low[1] : high[1]]
-    assert pixel_map.footprint(3) == Box.factory[low[0] - 3 : high[0] + 3, low[1] - 3 : high[1] + 3]
+    sky = Box.factory[low[0] - 900 : high[0] + 900, low[1] - 900 : high[1] + 900]
+    assert pixel_map.overlap(sky) == Box.factory[low[0] : high[0], low[1] : high[1]]
+    assert pixel_map.overlap(sky, 3) == Box.factory[low[0] - 3 : high[0] + 3, low[1] - 3 : high[1] + 3]
     image = Box.factory[low[0] + 5 : low[0] + 9, low[1] - 50 : low[1] + 2]
     assert pixel_map.overlap(image) == Box.factory[low[0] + 5 : low[0] + 9, low[1] : low[1] + 2]
     beside = Box.factory[low[0] : high[0], low[1] - 50 : low[1]]
@@ -189,7 +191,7 @@ def test_beyond_the_horizon_there_is_nothing() -> None:
     source = make_projection((80, 90), scale=3e4)
     target = make_projection((80, 90), scale=3e4, center=(195.0, 10.0))
     pixel_map = PixelMap.from_projections(source, box, target)
-    assert not pixel_map.is_interpolated
+    assert pixel_map._splines is None
     grid = box.meshgrid()
     angle = source.pixel_to_sky(x=grid.x, y=grid.y).separation(target.pixel_to_sky(x=44.5, y=39.5)).deg
     positions = pixel_map.positions()
@@ -199,12 +201,11 @@ def test_beyond_the_horizon_there_is_nothing() -> None:
     seen = np.isfinite(pixel_map.area())
     assert seen.any()
     assert (angle[seen] < 90.0).all()
-    footprint = pixel_map.footprint()
-    assert footprint is not None
-    assert footprint.y.start == np.floor(np.nanmin(positions.y))
+    seen_box = pixel_map.overlap(Box.factory[-(10**6) : 10**6, -(10**6) : 10**6])
+    assert seen_box is not None
+    assert seen_box.y.start == np.floor(np.nanmin(positions.y))
     # The other half of the sky: nothing at all.
     away = make_projection((80, 90), center=(330.0, -2.0))
     nothing = PixelMap.from_projections(make_projection((80, 90)), box, away)
-    assert nothing.footprint() is None
     assert nothing.overlap(box) is None
     assert np.isnan(nothing.positions().y).all()

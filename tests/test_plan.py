@@ -124,8 +124,8 @@ def test_curve() -> None:
     np.testing.assert_allclose(rows["depth_loss"], 2.5 * np.log10(scatter), atol=3e-3)
     np.testing.assert_allclose(rows["pair_limit"], 2.0 * SCALE * t)
     asked = DebiasingOptions().max_psf_residual
-    np.testing.assert_allclose(rows["departure"], asked, rtol=0.2)
-    assert curve["departure"][0] > 10.0 * asked
+    np.testing.assert_allclose(rows["psf_residual"], asked, rtol=0.2)
+    assert curve["psf_residual"][0] > 10.0 * asked
     (band,) = plan.bands
     assert band.sample.band == "i"
     assert band.seeing == pytest.approx(4.0 * SCALE, rel=1e-3)
@@ -143,19 +143,19 @@ def test_seeing_is_the_width_at_half_maximum() -> None:
     assert band.effective_fwhm > 1.15 * band.seeing
 
 
-def test_departure_limits_the_target() -> None:
+def test_psf_residual_limits_the_target() -> None:
     """If it fails, a target is proposed at which stars have another PSF, or
     the table does not say so.
     """
     sample = CampaignSample((gaussian_band("i", [4.0, 4.0]),), "m", {})
     plan = plan_campaign(sample, max_noise=1e9)
     curve = plan.table()
-    (departure,) = curve["departure"][curve["proposed"]]
-    assert departure <= 1.05 * DebiasingOptions().max_psf_residual
-    assert (curve["departure"][curve["target_fwhm"] < plan.bands[0].target_fwhm - 0.02] > departure).all()
+    (residual,) = curve["psf_residual"][curve["proposed"]]
+    assert residual <= 1.05 * DebiasingOptions().max_psf_residual
+    assert (curve["psf_residual"][curve["target_fwhm"] < plan.bands[0].target_fwhm - 0.02] > residual).all()
     table = plan_table(plan)
-    (cells,) = (column.cells for column in table.columns if "departure" in str(column.header))
-    assert list(cells) == [f"{100 * value:.2f}" for value in curve["departure"]]
+    (cells,) = (column.cells for column in table.columns if "PSF residual" in str(column.header))
+    assert list(cells) == [f"{100 * value:.2f}" for value in curve["psf_residual"]]
     assert "above 0.4 % the target is too sharp" in str(table.caption)
 
 

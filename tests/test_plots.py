@@ -26,15 +26,14 @@ from numpy.typing import NDArray
 from lsst.astroclearnet.plots import (
     ColorStretch,
     GrowthCurve,
-    PatchBox,
     Zoom,
     color_comparison_figure,
     color_picture,
     color_stretch,
     comparison_figure,
     restoration_figure,
-    verdict_map,
 )
+from lsst.astroclearnet.plots._verdict_map import _PatchBox, _verdict_map
 
 SHAPE = (60, 84)
 
@@ -230,10 +229,10 @@ def test_color_comparison_shows_the_same_place_twice() -> None:
 def test_verdict_map() -> None:
     """If it fails, patches are at the wrong place or have the wrong colour."""
     boxes = [
-        PatchBox("3", (100.0, 200.0), (0.0, 80.0), "good", ("0.8",)),
-        PatchBox("4", (200.0, 300.0), (0.0, 80.0), "bad"),
+        _PatchBox("3", (100.0, 200.0), (0.0, 80.0), "good", ("0.8",)),
+        _PatchBox("4", (200.0, 300.0), (0.0, 80.0), "bad"),
     ]
-    figure = verdict_map(boxes, title="Tract")
+    figure = _verdict_map(boxes, title="Tract")
     axes = panel(figure, "Tract")
     first, second = (patch for patch in axes.patches if isinstance(patch, Rectangle))
     assert (first.get_x(), first.get_y(), first.get_width(), first.get_height()) == (99.5, -0.5, 100.0, 80.0)
@@ -242,4 +241,4 @@ def test_verdict_map() -> None:
     assert [text.get_text() for text in axes.texts] == ["3\n0.8", "4"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["good: 1", "check: 0", "bad: 1"]
     with pytest.raises(ValueError, match="at least one patch"):
-        verdict_map([], title="")
+        _verdict_map([], title="")

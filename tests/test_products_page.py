@@ -54,11 +54,11 @@ KEYS = sorted(
     {
         key
         for path, names in {
-            "tasks/_metrics.py": {"make_metrics", "_exposures", "_departures", "_fit", "_image"},
+            "tasks/_metrics.py": {"make_metrics", "_exposures", "_offsets", "_fit", "_image"},
             "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes"},
-            "tasks/restore_coadd.py": {"_restore", "_record"},
+            "tasks/restore_coadd.py": {"_plan_memory", "_record"},
             "tasks/measure_restoration.py": {"run"},
-            "tasks/_quality_figures.py": {"exposure_figures", "image_figures"},
+            "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
         }.items()
         for function in functions(path, names)
@@ -70,7 +70,7 @@ KEYS = sorted(
 REASONS = sorted(
     {
         argument.value
-        for path in [*(CODE / "adapters").glob("*.py"), *(CODE / "tasks").glob("*.py")]
+        for path in [*(CODE / "adapters").rglob("*.py"), *(CODE / "tasks").glob("*.py")]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "UnusableExposureError"
         for argument in node.args[:1]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import coregister, make_provenance
-from lsst.astroclearnet.core import gaussian_kernel, information_shares, point_source_information
+from lsst.astroclearnet.adapters import PatchSource, PatchSummary, VisitCutout
+from lsst.astroclearnet.core import Tile, gaussian_kernel, information_shares, point_source_information
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 
 SHAPE = (160, 120)
@@ -90,15 +90,20 @@ def test_provenance_of_a_coadd() -> None:
     """If it fails, the contributions that are written have other weights."""
     geometry = make_patch_geometry().patch(3, 0)
     shape = (300, 340)
-    exposures = []
+    bbox = geometry.bbox.padded(16)
+    cutouts = []
     for visit, fwhm in ((1, 3.5), (2, 7.0)):
         projection = make_projection(shape, visit=visit)
         image = make_visit_image(np.zeros(shape), projection, fwhm=fwhm, variance=2.0)
-        exposures.append(coregister(image, geometry, bbox=geometry.bbox.padded(16)))
-    weights = np.full((2, *geometry.bbox.shape), 0.5)
+        cutouts.append(VisitCutout.take(image, geometry, bbox=bbox))
     grid = geometry.definition.cells
+    weights = np.full((2, *geometry.bbox.shape), 0.5)
     weights[0, : grid.cell_shape.y, : grid.cell_shape.x] = 0.0
-    table = make_provenance(exposures, weights, geometry).contributions
+    summary = PatchSummary(PatchSource(cutouts, geometry, bbox))
+    rows, columns = (slice(16, 16 + size) for size in geometry.bbox.shape)
+    tile = Tile(slice(0, bbox.shape[0]), slice(0, bbox.shape[1]), rows, columns)
+    summary.add(tile, np.arange(2), weights, np.zeros(weights.shape, dtype=bool))
+    table = summary.make_provenance().contributions
     sharp = {(row["cell_i"], row["cell_j"]): row["weight"] for row in table if row["visit"] == 1}
     assert sharp.pop((0, 0)) == 0.0
     assert len(sharp) == grid.grid_size.i * grid.grid_size.j - 1

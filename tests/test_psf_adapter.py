@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import PatchGeometry, PixelMap, SkyMapGeometry, TractGeometry, psf_stamps
+from lsst.astroclearnet.adapters import PatchGeometry, PixelMap, SkyMapGeometry, TractGeometry
+from lsst.astroclearnet.adapters.place import psf_stamps
 from lsst.astroclearnet.core import InputError, fwhm_to_sigma
 from lsst.astroclearnet.tests import make_projection
 from lsst.images import Box, DetectorFrame, Image, SkyProjection

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry, UnusableExposureError
+from lsst.astroclearnet.adapters.read import _handles
 from lsst.astroclearnet.repository import create_repository, put_visit_image
-from lsst.astroclearnet.tasks import _reading
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
 from lsst.daf.butler.datastores.file_datastore import get
@@ -82,7 +82,7 @@ class Handle:
 
 def read(source: Any, geometry: PatchGeometry) -> VisitImage:
     """Return the part of a source that is on a patch."""
-    part, pixel_map = _reading.read_overlap(source, geometry, geometry.bbox, padding=PADDING)
+    part, pixel_map = _handles.read_overlap(source, geometry, geometry.bbox, padding=PADDING)
     assert pixel_map.bbox == geometry.bbox
     return part
 
@@ -146,7 +146,7 @@ def test_exposure_of_the_full_stack(
         converted.append(argument)
         return visit_image
 
-    monkeypatch.setattr(_reading, "visit_image_from_exposure", convert)
+    monkeypatch.setattr(_handles, "visit_image_from_exposure", convert)
     handle = Handle(native=RuntimeError("no such reader"), legacy=exposure)
     part = read(handle, geometry)
     assert converted == [exposure]

@@ -23,8 +23,8 @@ from lsst.astroclearnet.adapters import (
     ExposureId,
     RecalibratedSource,
     VisitCalibration,
-    recalibrate,
 )
+from lsst.astroclearnet.adapters.read import recalibrate
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import (
     RestoreCoaddConfig,
@@ -32,8 +32,7 @@ from lsst.astroclearnet.tasks import (
     RestoreCoaddTask,
     SelectExposuresTask,
     apply_visit_summaries,
-    gather_sources,
-    gather_visit_summaries,
+    gather_inputs,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler
@@ -326,14 +325,13 @@ def test_quantum_gathers_what_is_connected() -> None:
     names = [("HSC", 7), ("HSC", 9), ("DECam", 7)]
     handles = [SimpleNamespace(dataId={"instrument": name, "visit": visit}) for name, visit in names]
     butler: Any = Quantum()
-    warps = gather_sources(butler, connect(direct_warps=handles))
+    warps = gather_inputs(butler, connect(direct_warps=handles))["visit_images"]
     found = [warp.identity for warp in warps if isinstance(warp, DirectWarpSource)]
     assert [identity.visit_key for identity in found] == names
     images = connect(visit_images=handles)
-    assert gather_sources(butler, images) == handles
-    assert gather_visit_summaries(butler, images) is None
+    assert gather_inputs(butler, images) == {"visit_images": handles}
     both = connect(visit_images=handles, visit_summaries=handles)
-    assert gather_visit_summaries(butler, both) == dict(zip(names, handles, strict=True))
+    assert gather_inputs(butler, both)["visit_summaries"] == dict(zip(names, handles, strict=True))
 
 
 def test_connections_follow_the_configuration() -> None:

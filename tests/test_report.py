@@ -22,7 +22,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lsst.astroclearnet.cli import main
-from lsst.astroclearnet.report import PatchContents, ReportError, read_contents, write_report
+from lsst.astroclearnet.report import ReportError, read_contents, write_report
+from lsst.astroclearnet.report._contents import _PatchContents
 from lsst.astroclearnet.repository import create_repository, register_sky_map
 from lsst.astroclearnet.tests import make_patch_geometry
 from lsst.daf.butler import Butler, DatasetType
@@ -185,7 +186,7 @@ def test_names_are_neither_paths_nor_markup(repository: str, tmp_path: Path) -> 
     contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="T")
     name, band = "../../m'\"><script>alert(1)</script>", "/i #<blink>?"
 
-    def rename(patch: PatchContents) -> PatchContents:
+    def rename(patch: _PatchContents) -> _PatchContents:
         bands = [dataclasses.replace(found, band=band + found.band) for found in patch.bands]
         return dataclasses.replace(patch, skymap=name, bands=bands)
 

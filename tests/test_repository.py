@@ -26,13 +26,13 @@ from lsst.astroclearnet.adapters import SkyMapGeometry, TractGeometry
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
-    ingest_visit_images,
+    ingest_visit_image,
     put_visit_image,
-    read_visit_images,
+    read_visit_image,
     register_sky_map,
-    register_visit_detector,
     sky_map_around,
 )
+from lsst.astroclearnet.repository._records import _register_visit_detector
 from lsst.astroclearnet.simulation import DetectorLayout, make_detector
 from lsst.daf.butler import Butler
 from lsst.daf.butler.registry import ConflictingDefinitionError
@@ -153,11 +153,11 @@ def test_put_visit_image_writes_every_record(butler: Butler) -> None:
 def test_records_of_a_visit_are_idempotent_and_consistent(butler: Butler) -> None:
     # Detectors of a visit share its record; a visit in two filters is a bug.
     for detector in (3, 4, 3):
-        register_visit_detector(butler, make_visit_image(detector=detector))
+        _register_visit_detector(butler, make_visit_image(detector=detector))
     assert len(butler.query_dimension_records("detector", instrument="HSC-Sim")) == 2
     assert len(butler.query_dimension_records("visit", instrument="HSC-Sim")) == 1
     with pytest.raises(ConflictingDefinitionError, match="visit"):
-        register_visit_detector(butler, make_visit_image(physical_filter="HSC-R2"))
+        _register_visit_detector(butler, make_visit_image(physical_filter="HSC-R2"))
 
 
 def test_only_overlapping_patches_join_a_visit(butler: Butler) -> None:
@@ -200,9 +200,9 @@ def test_ingest_reads_files_and_can_be_repeated(butler: Butler, tmp_path: Path) 
     paths = [tmp_path / f"{detector}.fits" for detector in (1, 2)]
     for detector, path in zip((1, 2), paths, strict=True):
         write_archive(make_visit_image(detector=detector), str(path))
-    first = ingest_visit_images(butler, paths[:1], "visits")
-    both = ingest_visit_images(butler, paths, "visits")
-    assert both[0] == first[0]
+    first = ingest_visit_image(butler, paths[0], "visits").ref
+    both = [ingest_visit_image(butler, path, "visits").ref for path in paths]
+    assert both[0] == first
     assert [ref.dataId["detector"] for ref in both] == [1, 2]
 
 
@@ -211,7 +211,7 @@ def test_ingest_refuses_other_files(butler: Butler, tmp_path: Path) -> None:
     path = tmp_path / "image.fits"
     write_archive(Image(0.0, shape=(4, 5)), str(path))
     with pytest.raises(TypeError, match=r"image.fits holds a Image, not a VisitImage"):
-        ingest_visit_images(butler, [path], "visits")
+        ingest_visit_image(butler, path, "visits")
 
 
 def test_chain_keeps_the_order_of_its_members(butler: Butler) -> None:
@@ -256,10 +256,10 @@ def test_sky_map_around_nothing_or_everything_is_refused() -> None:
 def test_real_exposures_are_ingested(butler: Butler, shared_data: Path) -> None:
     # Real headers, filter names, TPV projections and Piff models.
     paths = sorted((shared_data / "decam").glob("galaxy_g_*.fits"))
-    refs = ingest_visit_images(butler, paths, "DECam/visits")
+    refs = [ingest_visit_image(butler, path, "DECam/visits").ref for path in paths]
     assert [ref.dataId["visit"] for ref in refs] == [425859, 763152, 770496]
     assert {ref.dataId["instrument"] for ref in refs} == {"DECam"}
-    geometry = sky_map_around(read_visit_images(paths), skymap="decam", cell_size=25)
+    geometry = sky_map_around(map(read_visit_image, paths), skymap="decam", cell_size=25)
     register_sky_map(butler, geometry, "skymaps")
     assert geometry.tract(0).pixel_scale_arcsec == pytest.approx(0.263, abs=1e-3)
     galaxy = SkyCoord(244.7797, 12.0723, unit="deg")

@@ -35,7 +35,7 @@ from lsst.astroclearnet.tasks import (
     SummarizeRestorationConfig,
     SummarizeRestorationTask,
     Verdict,
-    exposure_figures,
+    exposure_metrics,
     judge,
 )
 from lsst.astroclearnet.tests import make_patch_geometry
@@ -284,7 +284,7 @@ def test_faults_of_exposures_and_fit_are_judged(
     metrics = make_metrics()
     for part, values in changes.items():
         (metrics["exposures"][1] if part == "exposure" else metrics[part]).update(values)
-    worst, checks = judge(exposure_figures(metrics, 3), QualityLimitsConfig())
+    worst, checks = judge(exposure_metrics(metrics, 3), QualityLimitsConfig())
     wrong = [check for check in checks if check["verdict"] != "good"]
     assert [(check["name"], check["verdict"]) for check in wrong] == [(name, verdict)]
     assert wrong[0]["words"]
@@ -300,7 +300,7 @@ def test_few_exposures_are_judged(number: int, fraction: float, verdict: str) ->
     visit whose detectors share the patch.
     """
     used = [exposure(visit, used_fraction=fraction, weight_share=0.0) for visit in range(number)]
-    figures = exposure_figures(make_metrics(exposures=used), 3)
+    figures = exposure_metrics(make_metrics(exposures=used), 3)
     assert figures["depth_in_exposures"] == pytest.approx(number * fraction)
     worst, checks = judge(figures, QualityLimitsConfig())
     assert worst == verdict
@@ -309,7 +309,7 @@ def test_few_exposures_are_judged(number: int, fraction: float, verdict: str) ->
     # Half of the patch without data does not halve the depth.
     metrics = make_metrics(exposures=[exposure(visit, used_fraction=0.5) for visit in range(4)])
     metrics["image"]["no_data_fraction"] = 0.5
-    assert exposure_figures(metrics, 3)["depth_in_exposures"] == pytest.approx(4.0)
+    assert exposure_metrics(metrics, 3)["depth_in_exposures"] == pytest.approx(4.0)
 
 
 def test_a_patch_is_measured_without_linear_and_direct_coadd(coadds: dict[str, Any]) -> None:

@@ -171,9 +171,9 @@ def test_linear_coadd_differs_in_its_pixels_alone(outputs: Struct) -> None:
     penalty_weight = linear.metadata["linear_penalty_weight"]
     assert isinstance(penalty_weight, float)
     assert 0 < penalty_weight < 0.1
-    departure = linear.metadata["linear_psf_residual"]
-    assert isinstance(departure, float)
-    assert 0.0 < departure <= RestoreOptions().debiasing.max_psf_residual
+    residual = linear.metadata["linear_psf_residual"]
+    assert isinstance(residual, float)
+    assert 0.0 < residual <= RestoreOptions().debiasing.max_psf_residual
     # It keeps the noise that the other one smooths away, and says so.
     assert np.median(linear.variance.array) > 4.0 * np.median(coadd.variance.array)
     assert len(linear.noise_realizations) == 2
@@ -423,7 +423,7 @@ def test_warnings_are_put_in_words() -> None:
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
     warnings = list_warnings(metrics, 0.004)
-    doubt, wrong_psf, departure, solves, fit, tiles, number = warnings
+    suspect, wrong_psf, residual, solves, fit, tiles, number = warnings
     assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
     assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
@@ -431,8 +431,8 @@ def test_warnings_are_put_in_words() -> None:
         "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
         in wrong_psf
     )
-    assert "TestCam visit 3, detector 7: flux_scale: It is." in doubt
-    assert "by 2.1 % of their peak, instead of 0.4 %" in departure
+    assert "TestCam visit 3, detector 7: flux_scale: It is." in suspect
+    assert "by 2.1 % of their peak, more than 0.4 %" in residual
     assert "With 2 exposure(s)" in number
 
 

@@ -138,8 +138,8 @@ def test_tiles_make_the_planes_of_the_patch(
 
 def test_plan_is_logged_and_recorded(tiled: Tiled) -> None:
     """If it fails, nobody knows what a patch will take before it has."""
-    (line,) = [message for message in tiled.messages if "The plan" in message]
-    assert f"The plan: {tiled.metadata['plan_num_tiles']} tile(s)" in line
+    (line,) = [message for message in tiled.messages if "Memory plan" in message]
+    assert f"Memory plan: {tiled.metadata['plan_num_tiles']} tile(s)" in line
     assert "GiB host" in line
     assert "GiB of coadds on disk" in line
     assert tiled.metadata["plan_host_memory"] > 2**29

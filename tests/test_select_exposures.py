@@ -19,7 +19,8 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import PatchGeometry, VisitComponents, read_visit_image
+from lsst.astroclearnet.adapters import PatchGeometry, VisitComponents
+from lsst.astroclearnet.adapters.read import read_visit_image
 from lsst.astroclearnet.core import fwhm_to_sigma, gaussian_kernel
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.tasks import SelectExposuresConfig, SelectExposuresTask, parse_visit_selections

@@ -31,7 +31,6 @@ from lsst.astroclearnet.simulation import (
     SimulatedVisit,
     SurveyOptions,
     SurveySummary,
-    bad_column_mask,
     detector_projection,
     focal_plane,
     local_wcs,
@@ -41,8 +40,9 @@ from lsst.astroclearnet.simulation import (
     observe,
     plan_visits,
     render_truth,
-    true_psf,
 )
+from lsst.astroclearnet.simulation._artefacts import _bad_column_mask
+from lsst.astroclearnet.simulation._psf import _true_psf
 from lsst.daf.butler import Butler
 from lsst.images import YX, Box, VisitImage
 
@@ -165,7 +165,7 @@ def test_fitted_psf_is_near_the_truth_and_varies(
         wcs = local_wcs(projection, x=np.array([x]), y=np.array([y]))[0]
         stamp = galsim.ImageD(psf.kernel_bbox.x.size, psf.kernel_bbox.y.size)
         stamp.setCenter(0, 0)
-        true_psf(visit, layout, OPTIONS, x=x, y=y).drawImage(stamp, center=galsim.PositionD(0, 0), wcs=wcs)
+        _true_psf(visit, layout, OPTIONS, x=x, y=y).drawImage(stamp, center=galsim.PositionD(0, 0), wcs=wcs)
         assert stamp.array.sum() > 0.998
         kernel = psf.compute_kernel_image(x=x, y=y).array
         np.testing.assert_allclose(kernel, stamp.array, atol=0.02 * stamp.array.max())
@@ -279,7 +279,7 @@ def test_mask_planes_of_a_simulated_image(
     # Flags are all that the restoration knows about defects.
     images = [observe(visits[0], layout, catalogue, OPTIONS) for layout in detectors]
     for image, layout in zip(images, detectors, strict=True):
-        bad = bad_column_mask(layout, OPTIONS.artefacts.bad_columns, OPTIONS.seed)
+        bad = _bad_column_mask(layout, OPTIONS.artefacts.bad_columns, OPTIONS.seed)
         np.testing.assert_array_equal(image.mask.get("BAD"), bad)
         assert np.flatnonzero(bad.any(axis=0)).size == 1
         flagged = image.mask.get("BAD") | image.mask.get("COSMIC_RAY") | image.mask.get("SATURATED")

@@ -15,7 +15,7 @@ import functools
 import pytest
 import torch
 
-from lsst.astroclearnet.core.estimate import SmoothLight
+from lsst.astroclearnet.core.estimate._smooth_light import SmoothLight
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 

@@ -19,9 +19,8 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import gaussian_kernel
-from lsst.astroclearnet.core.estimate import (
-    LinearEstimator,
-    Precision,
+from lsst.astroclearnet.core.estimate import LinearEstimator, Precision
+from lsst.astroclearnet.core.estimate._star_image import (
     penalty_weight_for_residual,
     star_image,
     star_psf_residual,
@@ -98,7 +97,7 @@ def test_image_is_that_of_the_estimator(target: float, profile: Profile) -> None
     estimator = LinearEstimator(model, torch.ones(3, *SHAPE))
     images = torch.zeros(3, *SHAPE)
     images[:, 14:47, 25:58] = torch.from_numpy(np.stack([profile(fwhm, 33) for fwhm in fwhms]))
-    solved = model.crop(estimator.solve(images, penalty_weight, precision=EXACT))
+    solved = model.crop(estimator.solve(estimator.right_side(images), (penalty_weight,), precision=EXACT)[0])
     predicted = torch.roll(
         model.inverse_transform(star_image(model, power, penalty_weight).to(torch.complex64)),
         (30, 41),

@@ -396,7 +396,6 @@ def graph(inputs: Path, tmp_path: Path) -> tuple[Path, Path]:
     )
     predicted.write_configs(predicted.make_init_qbb(str(root)), compare_existing=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RestoreCoaddTask, "_check_device", lambda self: None)
         for quantum_id, quantum in predicted.build_execution_quanta(task_label="restoreCoadd").items():
             assert quantum.dataId is not None
             if quantum.dataId["patch"] == 0 and quantum.dataId["band"] == "r":

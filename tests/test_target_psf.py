@@ -45,14 +45,11 @@ def restored_noise(target: float) -> torch.Tensor:
     estimator = LinearEstimator(model, (1.0 / levels).expand(3, *shape))
     penalty_weight = estimator.penalty_weight_for(DebiasingOptions().max_psf_residual)
     generator = torch.Generator().manual_seed(4)
-    return torch.stack(
-        [
-            model.crop(
-                estimator.solve(torch.randn((3, *shape), generator=generator) * levels.sqrt(), penalty_weight)
-            )[14:-14, 14:-14]
-            for _ in range(40)
-        ]
-    )
+    draws = []
+    for _ in range(40):
+        right = estimator.right_side(torch.randn((3, *shape), generator=generator) * levels.sqrt())
+        draws.append(model.crop(estimator.solve(right, (penalty_weight,))[0])[14:-14, 14:-14])
+    return torch.stack(draws)
 
 
 @pytest.mark.parametrize(("target", "tolerance"), [(2.9, 0.03), (3.3, 0.03), (4.0, 0.08)])

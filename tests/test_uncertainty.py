@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.noise import (
     LocalNoise,
     RepeatedErrors,
-    draw_noise,
     linear_variance,
     repeat_observations,
     restored_variance,
@@ -44,19 +42,9 @@ def make_estimator(stack: ExposureStack) -> Estimator:
     return Estimator.build(network, model, stack.good / stack.variances, QUICK)
 
 
-def test_drawn_noise_has_the_variance() -> None:
-    """If it fails, realisations are quieter or louder than the data."""
-    variances = torch.tensor([1.0, 4.0, 0.25])[:, None, None] * torch.linspace(1.0, 2.0, 60)[:, None]
-    variances = variances.expand(3, 60, 80)
-    noise = torch.stack(list(draw_noise(variances, 30, make_generator(1))))
-    assert noise.shape == (30, 3, 60, 80)
-    pull = noise.square().mean(dim=(0, 3)) / variances[:, :, 0]
-    # 2400 draws each: a scatter of sqrt(2 / 2400) = 0.029.
-    assert float((pull - 1.0).abs().max()) < 5 * 0.029
-    assert abs(float(noise.mean())) < 5 * math.sqrt(2.6 / noise.numel())
-    again = next(iter(draw_noise(variances, 1, make_generator(1))))
-    assert torch.equal(again, noise[0])
-    assert not list(draw_noise(variances, 0, make_generator(1)))
+def draw_noise(variances: torch.Tensor, number: int, *, seed: int) -> torch.Tensor:
+    """Return draws of the noise of exposures."""
+    return torch.randn((number, *variances.shape), generator=make_generator(seed)) * variances.sqrt()
 
 
 @torch.no_grad()
@@ -70,7 +58,7 @@ def test_nothing_but_noise_is_an_error() -> None:
     assert float(silent.linear.abs().max()) < 0.01 * peak
     assert float(silent.restored.abs().max()) < 0.05 * peak
     unit = torch.ones(3, *SHAPE)
-    noisy = repeat_observations(estimator, estimate, draw_noise(unit, 4, make_generator(2)))
+    noisy = repeat_observations(estimator, estimate, draw_noise(unit, 4, seed=2))
     assert noisy.restored.shape == noisy.linear.shape == (4, *SHAPE)
     # What the image takes up of the noise, most in the sharpest exposure.
     per_pixel = noisy.chi_square / (SHAPE[0] * SHAPE[1])
@@ -84,7 +72,7 @@ def test_masked_pixels_do_not_err() -> None:
     stack.good[1, :, :30] = False
     estimator = make_estimator(stack)
     estimate = estimator.estimate(torch.where(stack.good, stack.images, 0.0))
-    noise = next(iter(draw_noise(stack.variances, 1, make_generator(4))))
+    noise = draw_noise(stack.variances, 1, seed=4)[0]
     clean = repeat_observations(estimator, estimate, [noise])
     dirty = repeat_observations(estimator, estimate, [torch.where(stack.good, noise, 1e6)])
     assert torch.equal(clean.linear, dirty.linear)
@@ -166,7 +154,7 @@ def test_bootstrap_knows_the_error_of_the_linear_image() -> None:
     estimator = make_estimator(stack)
     estimate = estimator.estimate(stack.images)
     truth = dataclasses.replace(estimate, restored=estimate.linear)
-    draws = list(draw_noise(stack.variances, 12, make_generator(6)))
+    draws = draw_noise(stack.variances, 12, seed=6)
     errors = repeat_observations(estimator, truth, draws)
     real = torch.stack([estimator.estimate(stack.images + draw).linear for draw in draws])
     real = estimator.model.crop(real - truth.linear)

@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions, Tile, gaussian_kernel, restore
-from lsst.astroclearnet.core.calibration import SkyNoise, log_sky_noise, measure_sky_noise
-from lsst.astroclearnet.core.exposures import StackSource, free_plane, local_medians
+from lsst.astroclearnet.core.calibration._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
+from lsst.astroclearnet.core.exposures import StackSource, decorrelate_variance
+from lsst.astroclearnet.core.exposures._variances import _local_medians
 from lsst.astroclearnet.core.forward import TileReader
 from lsst.astroclearnet.tests import gaussian_stars
 
@@ -43,7 +44,7 @@ def free(variance: np.ndarray, image: np.ndarray, prediction: np.ndarray) -> tup
     """Return the plane to weight with, the bias, and whether it is smooth."""
     arrays = (torch.from_numpy(a.astype(np.float32)) for a in (variance, image, prediction))
     plane, pixels, light = arrays
-    freed = free_plane(plane, torch.ones(SHAPE, dtype=torch.bool), pixels, light)
+    freed = decorrelate_variance(plane, torch.ones(SHAPE, dtype=torch.bool), pixels, light)
     return freed.variance.numpy(), freed.bias, freed.smoothed
 
 
@@ -109,12 +110,12 @@ def test_what_follows_noise_otherwise_is_smoothed() -> None:
 def test_local_medians_keep_rectangles_and_leave_out_the_pixel() -> None:
     """If it fails, edges of amplifiers are blurred, or noise comes back."""
     image = torch.from_numpy(PATTERNS["patches"])
-    medians = local_medians(image)
+    medians = _local_medians(image)
     # Corners alone belong to no one.
     assert float((medians == image).double().mean()) > 0.9
     single = torch.ones(9, 9)
     single[4, 4] = 1e6
-    torch.testing.assert_close(local_medians(single), torch.ones(9, 9))
+    torch.testing.assert_close(_local_medians(single), torch.ones(9, 9))
 
 
 def draw(seed: int, variances: np.ndarray) -> np.ndarray:
@@ -130,7 +131,7 @@ def measure(images: np.ndarray, variances: np.ndarray) -> SkyNoise:
     tile = Tile(rows, columns, rows, columns)
     reader = TileReader(StackSource(stack, None), (tile,), TARGET, torch.device("cpu"))
     with torch.no_grad():
-        return measure_sky_noise(reader, SHAPE, SkyNoise.nothing(len(images)))
+        return measure_sky_noise(reader, SHAPE, SkyNoise.unknown(len(images)))
 
 
 @pytest.mark.parametrize("name", ["even", "noisy amplifier", "ramp"])
@@ -180,7 +181,7 @@ def test_real_variances_are_believed(shared_data: Path) -> None:
     side = slice(0, 256)
     reader = TileReader(StackSource(stack, None), (Tile(side, side, side, side),), 4.0, torch.device("cpu"))
     with torch.no_grad():
-        noise = measure_sky_noise(reader, (256, 256), SkyNoise.nothing(5))
+        noise = measure_sky_noise(reader, (256, 256), SkyNoise.unknown(5))
     assert bool((noise.factor == 1.0).all())
     assert not bool(noise.smoothed.any())
 

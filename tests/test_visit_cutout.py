@@ -23,11 +23,10 @@ from lsst.astroclearnet.adapters import (
     PatchSummary,
     Scratch,
     VisitCutout,
-    prepare_exposure,
 )
 from lsst.astroclearnet.core import InputError
 from lsst.astroclearnet.core.exposures import TileGrid
-from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
+from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image, place_cutout
 from lsst.images import VisitImage
 
 SHAPE = (300, 340)
@@ -75,11 +74,11 @@ def test_part_is_that_of_the_whole(visits: list[VisitImage], geometry: PatchGeom
     rows, columns = slice(37, 120), slice(20, 95)
     box = source.box(rows, columns)
     for cutout, image in zip(source.cutouts, visits, strict=True):
-        whole = prepare_exposure(image, geometry, bbox=bbox)
-        part = cutout.on(box)
-        if part is None:
+        whole = place_cutout(VisitCutout.take(image, geometry, bbox=bbox), bbox)
+        if cutout.on(box) is None:
             assert not whole.covered[rows, columns].any()
             continue
+        part = place_cutout(cutout, box)
         for plane in ("covered", "usable"):
             np.testing.assert_array_equal(getattr(part, plane), getattr(whole, plane)[rows, columns])
         for name, flags in part.flags.items():
@@ -176,7 +175,7 @@ def test_summary_of_tiles_is_that_of_the_patch(visits: list[VisitImage], geometr
         np.testing.assert_array_equal(getattr(one.contributions, name), getattr(many.contributions, name))
     np.testing.assert_allclose(one.contributions.information, many.contributions.information, rtol=1e-3)
     # The third exposure was not used: wherever it covers, one is missing.
-    covered = prepare_exposure(visits[2], geometry).covered
+    covered = VisitCutout.take(visits[2], geometry).planes_on(geometry.bbox)["covered"]
     assert (one.num_unused[covered] >= 1).all()
     assert not one.contributions.information[2].any()
     assert one.contributions.overlap[2].any()
@@ -209,12 +208,9 @@ def test_planes_have_their_bits(geometry: PatchGeometry) -> None:
     for k, plane in enumerate(planes.values()):
         plane[120 + 10 * k : 122 + 10 * k, 140 : 150 + 10 * k] = True
     image = make_visit_image(np.ones(SHAPE), make_projection(SHAPE), planes=planes)
-    exposure = prepare_exposure(image, geometry, mask_table=table)
-    assert (
-        exposure.good.sum()
-        == prepare_exposure(
-            make_visit_image(np.ones(SHAPE), make_projection(SHAPE)), geometry, mask_table=table
-        ).good.sum()
-    )
+    cutout = VisitCutout.take(image, geometry, mask_table=table)
+    exposure = place_cutout(cutout, geometry.bbox)
+    plain = make_visit_image(np.ones(SHAPE), make_projection(SHAPE))
+    assert cutout.good.sum() == VisitCutout.take(plain, geometry, mask_table=table).good.sum()
     found = {name: int(flags.sum()) for name, flags in exposure.flags.items()}
     assert found == {"SATURATED": 0, "COSMIC_RAY": 20, "INTERPOLATED": 40, "DETECTION_EDGE": 60}

@@ -159,12 +159,23 @@ class WienerFilter(Restorer):
                 if self.max_psf_residual is None
                 else estimator.penalty_weight_for(self.max_psf_residual)
             )
-            latent = estimator.solve(stack.images, penalty_weight, precision=_PRECISION)
+            latent = _solve(estimator, stack.images, penalty_weight)
             for _ in range(_ROBUST_ROUNDS if self.robust else 0):
                 deviation = (stack.images - model.predict(latent)).abs() * weights.sqrt()
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
-                latent = estimator.solve(stack.images, penalty_weight, start=latent, precision=_PRECISION)
+                latent = _solve(estimator, stack.images, penalty_weight, latent)
             image = model.crop(latent)
             full = estimator.covariances(torch.tensor([penalty_weight]))[0, 0]
             variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())
+
+
+def _solve(
+    estimator: LinearEstimator,
+    images: torch.Tensor,
+    penalty_weight: float,
+    start: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the estimate of one penalty weight."""
+    right = estimator.right_side(images)
+    return estimator.solve(right, (penalty_weight,), start=start, precision=_PRECISION)[0]

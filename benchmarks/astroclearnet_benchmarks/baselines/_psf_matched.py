@@ -15,6 +15,7 @@ __all__ = ("matching_kernel", "psf_matched_coadd")
 from typing import Any
 
 import numpy as np
+from astropy.stats import gaussian_fwhm_to_sigma
 from numpy.typing import NDArray
 
 from ._coadd import Coadd, combine, exposure_weights, inverse_variance_coadd, usable_pixels
@@ -67,7 +68,7 @@ def matching_kernel(psf: NDArray[Any], target_fwhm: float, shape: tuple[int, int
     stamp[: psf.shape[0], : psf.shape[1]] = psf / psf.sum()
     middle = psf.shape[0] // 2
     transfer = np.fft.rfft2(np.roll(stamp, (-middle, -middle), axis=(0, 1)))
-    sigma = target_fwhm / np.sqrt(8.0 * np.log(2.0))
+    sigma = target_fwhm * gaussian_fwhm_to_sigma
     square = np.fft.fftfreq(shape[0])[:, None] ** 2 + np.fft.rfftfreq(shape[1])[None, :] ** 2
     target = np.exp(-2.0 * np.pi**2 * sigma**2 * square)
     kernel = np.conj(transfer) * target / (np.abs(transfer) ** 2 + _REGULARIZATION)

@@ -25,7 +25,7 @@ from lsst.astroclearnet.adapters import PixelMap
 from lsst.astroclearnet.core import ExposureStack, RestoreOptions
 from lsst.astroclearnet.core.estimate import LinearEstimator
 from lsst.astroclearnet.core.forward import ForwardModel, weight_maps
-from lsst.astroclearnet.core.noise import LocalNoise, RepeatedErrors, draw_noise, linear_variance
+from lsst.astroclearnet.core.noise import LocalNoise, RepeatedErrors, linear_variance
 from lsst.astroclearnet.core.tiles import make_generator
 from lsst.images import VisitImage
 
@@ -172,12 +172,13 @@ def _errors(way: str, field: Field, images: list[VisitImage], draws: int) -> tup
         penalty_weight = estimator.penalty_weight_for(RestoreOptions().debiasing.max_psf_residual)
         drawn: Iterator[torch.Tensor]
         if noise is None:
-            drawn = draw_noise(stack.variances, total, make_generator(5))
+            generator = make_generator(5)
+            shape = stack.variances.shape
+            drawn = (torch.randn(shape, generator=generator) * stack.variances.sqrt() for _ in range(total))
         else:
             drawn = (torch.from_numpy(draw) for draw in noise)
-        errors = torch.stack(
-            [model.crop(estimator.solve(torch.where(stack.good, d, 0.0), penalty_weight)) for d in drawn]
-        )
+        rights = (estimator.right_side(torch.where(stack.good, draw, 0.0)) for draw in drawn)
+        errors = torch.stack([model.crop(estimator.solve(r, (penalty_weight,))[0]) for r in rights])
         seen = weight_maps(model, weights).used.any(dim=0)
         first = RepeatedErrors(errors[:0], errors[:_NUM_DRAWS], torch.zeros(len(images)))
         plane = linear_variance(first, LocalNoise(model, weights, penalty_weight), seen)

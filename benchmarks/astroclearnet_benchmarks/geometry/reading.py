@@ -12,18 +12,23 @@ from __future__ import annotations
 
 __all__ = ("measure_reading",)
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from lsst.astroclearnet.adapters import PatchExposure, PatchGeometry, PixelMap
-from lsst.astroclearnet.core import resample
+from lsst.astroclearnet.adapters import (
+    PatchExposure,
+    PatchGeometry,
+    PixelMap,
+    VisitCutout,
+    read_overlap,
+    source_id,
+)
 from lsst.astroclearnet.repository import create_repository, put_visit_image
 from lsst.astroclearnet.simulation import (
     ArtefactOptions,
@@ -32,8 +37,9 @@ from lsst.astroclearnet.simulation import (
     make_catalogue,
     observe,
     plan_visits,
+    resample,
 )
-from lsst.astroclearnet.tasks import PrepareExposuresTask, read_overlap, source_id
+from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.daf.butler import Butler, DeferredDatasetHandle
 from lsst.images import Box, VisitImage
 
@@ -124,7 +130,7 @@ def _open(root: str, options: SurveyOptions) -> tuple[list[DeferredDatasetHandle
 def _time_all(root: str, options: SurveyOptions) -> dict[str, float]:
     """Return median times of all steps, and how many exposures are used."""
     handles, geometry = _open(root, options)
-    used = {e.identity for e in _prepare(handles, geometry)}
+    used = {each.cutout.identity for each in _prepare(handles, geometry)}
     handles = [h for h in handles if source_id(h) in used]
     prepare, read = [], []
     for _ in range(_REPEATS):
@@ -144,13 +150,27 @@ def _time_all(root: str, options: SurveyOptions) -> dict[str, float]:
     }
 
 
-def _prepare(handles: Sequence[DeferredDatasetHandle], geometry: PatchGeometry) -> list[PatchExposure]:
-    """Prepare exposures, with all that a tile as large as the patch needs."""
+class _Prepared(NamedTuple):
+    """All that a tile as large as the patch needs of an exposure."""
+
+    cutout: VisitCutout
+    exposure: PatchExposure
+    planes: dict[str, np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the arrays."""
+        arrays = [*vars(self.exposure).values(), *self.planes.values()]
+        return self.cutout.num_bytes + sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+
+
+def _prepare(handles: Sequence[DeferredDatasetHandle], geometry: PatchGeometry) -> list[_Prepared]:
     source = PrepareExposuresTask().run(visit_images=handles, geometry=geometry).source
-    exposures = [cutout.on(source.bbox) for cutout in source.cutouts]
-    for exposure in exposures:
-        _ = exposure.psfs, exposure.covered
-    return exposures
+    return [
+        _Prepared(cutout, exposure, cutout.planes_on(source.bbox))
+        for cutout in source.cutouts
+        if (exposure := cutout.on(source.bbox)) is not None
+    ]
 
 
 def _read(handle: DeferredDatasetHandle, geometry: PatchGeometry) -> tuple[VisitImage, PixelMap]:
@@ -189,14 +209,8 @@ def _grow(root: str, options: SurveyOptions) -> dict[str, float]:
     # What is loaded with the first image stays.
     _prepare(handles[:1], geometry)
     before = current_memory()
-    exposures = _prepare(handles, geometry)
+    prepared = _prepare(handles, geometry)
     grown = peak_memory() - before
-    pixels = sum(e.image.size for e in exposures)
-    return {"grown": grown, "kept": sum(map(_bytes_of, exposures)) / 2**20, "pixels": float(pixels)}
-
-
-def _bytes_of(exposure: Any) -> int:
-    """Return the bytes of an exposure, those of its parts included."""
-    arrays = [getattr(exposure, field.name) for field in dataclasses.fields(exposure)]
-    arrays += [exposure.psfs, exposure.covered, exposure.usable, *exposure.flags.values()]
-    return exposure.cutout.num_bytes + sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+    pixels = sum(each.exposure.image.size for each in prepared)
+    kept = sum(each.num_bytes for each in prepared) / 2**20
+    return {"grown": grown, "kept": kept, "pixels": float(pixels)}

@@ -6,29 +6,25 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The likelihood on the exposures' own pixels, and that on resampled ones.
-
-The one on resampled pixels is the peer of the product's: everything of it is
-imported here.
-"""
+"""The likelihood on the exposures' own pixels, and that on resampled ones."""
 
 from __future__ import annotations
 
 __all__ = ("WAYS", "Way", "prepare")
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lsst.astroclearnet.adapters import (
     PatchGeometry,
-    PixelMap,
-    coregister,
-    prepare_exposure,
+    VisitCutout,
+    pad_to_common_size,
     stack_exposures,
-    stack_patch_exposures,
 )
-from lsst.images import VisitImage
+from lsst.astroclearnet.simulation import DirectWarp, resample, warp_visit_image
+from lsst.images import Box, VisitImage
 
 from .projections import BORDER
 
@@ -44,22 +40,27 @@ def prepare(
     """Make the arguments of `lsst.astroclearnet.core.restore`."""
     bbox = geometry.bbox.padded(BORDER)
     if way == "native":
-        native = stack_patch_exposures([prepare_exposure(v, geometry, bbox=bbox) for v in visit_images])
-        return {f.name: getattr(native, f.name) for f in dataclasses.fields(native)}
-    exposures = []
-    for visit_image in visit_images:
-        pixel_map = PixelMap.from_projections(geometry.projection, bbox, visit_image.sky_projection)
-        # Two pixels more than the half width of the kernel.
-        overlap = pixel_map.overlap(visit_image.bbox, padding=7)
-        exposures.append(
-            coregister(
-                visit_image if overlap is None else visit_image[overlap],
-                geometry,
-                bbox=bbox,
-                pixel_map=pixel_map,
-                num_realizations=num_draws,
-            )
-        )
-    resampled = stack_exposures(exposures)
-    arguments = {f.name: getattr(resampled, f.name) for f in dataclasses.fields(resampled)}
-    return arguments if num_draws else {**arguments, "noise": None}
+        cutouts = [VisitCutout.take(v, geometry, bbox=bbox) for v in visit_images]
+        placed = [exposure for c in cutouts if (exposure := c.on(bbox)) is not None]
+        return stack_exposures(placed)
+    warps = [warp_visit_image(v, geometry, bbox=bbox) for v in visit_images]
+    noise = None
+    if num_draws:
+        noise = np.stack([_draw_noise(w, bbox, num_draws, seed) for seed, w in enumerate(warps)], axis=1)
+    return {
+        "images": np.stack([w.image for w in warps]),
+        "variances": np.stack([w.variance for w in warps]),
+        "good": np.stack([w.good for w in warps]),
+        "psfs": pad_to_common_size([w.cutout.psfs_on(bbox) for w in warps]),
+        "noise": noise,
+    }
+
+
+def _draw_noise(warp: DirectWarp, bbox: Box, number: int, seed: int) -> np.ndarray:
+    """Return realisations of the noise of a warp, of shape (k, H, W)."""
+    cutout, pixel_map = warp.cutout, warp.cutout.from_patch.part(bbox)
+    y, x = (values - start for values, start in zip(pixel_map.positions(), cutout.bbox.start, strict=True))
+    rng = np.random.default_rng(seed)
+    draws = rng.standard_normal((number, *cutout.image.shape)) * np.sqrt(cutout.variance)
+    area = pixel_map.area()
+    return np.stack([resample(d, cutout.variance, cutout.good, y=y, x=x, area=area)[0] for d in draws])

@@ -24,10 +24,12 @@ from lsst.astroclearnet.core import ExposureStack, FitOptions, RejectionOptions,
 from lsst.astroclearnet.core.estimate import (
     Estimator,
     FilterBank,
+    LinearEstimator,
     MixingNetwork,
     TrainingSample,
     fit_network,
     make_samples,
+    sample_boxes,
 )
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.outliers import likelihood_variances, reject_outliers
@@ -143,37 +145,50 @@ class _Patch:
         network = MixingNetwork(options.network)
         network.initialize(self.generator)
         penalty_weights = options.network.penalty_weights
+        boxes = sample_boxes(self.stack.shape, options.fit.sample_size, self.generator)
+        samples: list[TrainingSample] = []
         with torch.no_grad():
-            samples = make_samples(
-                self.stack, self.weights, self.model, penalty_weights, options.fit, self.generator
-            )
-            if not hold_out:
-                samples = self._show_all(samples, penalty_weights)
+            for box in boxes[: options.fit.num_samples]:
+                found = self._make_samples(box, penalty_weights, options.fit)
+                samples += found if hold_out else [_show_all(found, penalty_weights)]
         fit_network(network, samples, options.fit, generator=self.generator)
         return network
 
-    def _show_all(
-        self, samples: Sequence[TrainingSample], penalty_weights: tuple[float, ...]
+    def _make_samples(
+        self, box: tuple[slice, slice], penalty_weights: tuple[float, ...], options: FitOptions
     ) -> list[TrainingSample]:
-        """Return a sample of each window that sees what it has to predict."""
-        windows: dict[int, list[TrainingSample]] = {}
-        for sample in samples:
-            windows.setdefault(id(sample.model), []).append(sample)
-        shown = []
-        for folds in windows.values():
-            model = folds[0].model
-            images, inverse_sigma = torch.zeros((2, model.num_exposures, *model.shape))
-            for fold in folds:
-                images[fold.held_out], inverse_sigma[fold.held_out] = fold.images, fold.inverse_sigma
-            bank = FilterBank.build(model, images, inverse_sigma**2, penalty_weights)
-            every = torch.arange(model.num_exposures)
-            shown.append(TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation))
-        return shown
+        """Return the samples of a box of the patch."""
+        every = (slice(None), *box)
+        stack = self.stack
+        arrays = (stack.images[every], stack.variances[every], stack.good[every], stack.psfs)
+        cut_out = ExposureStack.from_arrays(*arrays)
+        model = ForwardModel.from_stack(cut_out, self.model.target_fwhm)
+        return make_samples(cut_out, self.weights[every], model, penalty_weights, options, self.generator)
 
     def product(self, name: str, latent: torch.Tensor) -> Product:
         """Return a latent image as a product."""
         image = self.model.crop(latent).numpy()
         return Product(name, image, self.model.target_fwhm, flagged=~self.stack.good.any(dim=0).numpy())
+
+
+def _show_all(folds: Sequence[TrainingSample], penalty_weights: tuple[float, ...]) -> TrainingSample:
+    """Return a sample that sees what it has to predict."""
+    model = folds[0].model
+    images, inverse_sigma = torch.zeros((2, model.num_exposures, *model.shape))
+    for fold in folds:
+        images[fold.held_out], inverse_sigma[fold.held_out] = fold.images, fold.inverse_sigma
+    bank = _make_bank(model, images, inverse_sigma**2, penalty_weights)
+    every = torch.arange(model.num_exposures)
+    return TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation)
+
+
+def _make_bank(
+    model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, penalty_weights: tuple[float, ...]
+) -> FilterBank:
+    """Return the linear estimates from all exposures."""
+    estimator = LinearEstimator(model, weights)
+    estimates = estimator.solve(estimator.right_side(images), penalty_weights)
+    return FilterBank.build(estimator, estimates, penalty_weights)
 
 
 def _without_hold_out(scene: Scene, target_fwhm: float, seed: int) -> Product:
@@ -192,9 +207,7 @@ def _without_debiasing(scene: Scene, target_fwhm: float, seed: int) -> Product:
     patch = _Patch.prepare(scene, target_fwhm, seed, options)
     network = patch.fit(options, hold_out=True)
     with torch.no_grad():
-        bank = FilterBank.build(
-            patch.model, patch.stack.images, patch.weights, options.network.penalty_weights
-        )
+        bank = _make_bank(patch.model, patch.stack.images, patch.weights, options.network.penalty_weights)
         return patch.product("no debiasing", network(bank))
 
 

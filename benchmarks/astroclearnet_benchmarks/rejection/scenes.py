@@ -18,6 +18,7 @@ import math
 import galsim
 import numpy as np
 import numpy.typing as npt
+from astropy.stats import gaussian_fwhm_to_sigma
 
 type Array = npt.NDArray[np.float64]
 type Place = tuple[float, float]
@@ -182,7 +183,7 @@ def add_trail(scene: RejectionScene, height: float, rng: np.random.Generator) ->
     y, x = scene.places[int(rng.integers(len(scene.places)))]
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     distance = (rows - y) * math.cos(angle) - (columns - x) * math.sin(angle)
-    sigma = scene.fwhms[exposure] / 2.355
+    sigma = scene.fwhms[exposure] * gaussian_fwhm_to_sigma
     level = float(np.median(scene.sigma[exposure]))
     added[exposure] = height * level * np.exp(-0.5 * (distance / sigma) ** 2)
     return added

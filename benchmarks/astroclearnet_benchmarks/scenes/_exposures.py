@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import galsim
 import numpy as np
 import numpy.typing as npt
+from astropy.stats import gaussian_fwhm_to_sigma, gaussian_sigma_to_fwhm
 
 from lsst.astroclearnet.simulation import (
     AB_ZERO_POINT_NJY,
@@ -42,9 +43,8 @@ from ._sources import SceneSource
 type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]
 
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4)
-_PIXEL_FWHM_SQUARED = FWHM_PER_SIGMA**2 / 12.0
+_PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
 _ELLIPTICITY = 0.02
 _TRAIL_PEAK = 5.0
 
@@ -369,6 +369,6 @@ def _trail(shape: tuple[int, ...], conditions: Conditions, rng: np.random.Genera
         np.arange(height)[:, np.newaxis] - height / 2.0,
         angle=rng.uniform(0.0, math.pi),
         distance=rng.uniform(-0.2, 0.2) * min(shape),
-        sigma=conditions.fwhm / FWHM_PER_SIGMA,
+        sigma=conditions.fwhm * gaussian_fwhm_to_sigma,
     )
     return _TRAIL_PEAK * math.sqrt(conditions.sky) * profile

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from lsst.astroclearnet.core import ExposureStack, RestoreOptions, restore
-from lsst.astroclearnet.core.estimate import FilterBank, MixingNetwork
+from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator, MixingNetwork
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.tiles import make_generator
 
@@ -110,7 +110,9 @@ def _network_row(model: ForwardModel, stack: ExposureStack, weights: torch.Tenso
     network = MixingNetwork(options)
     network.initialize(make_generator(1))
     with torch.no_grad():
-        bank = FilterBank.build(model, stack.images, weights, options.penalty_weights)
+        estimator = LinearEstimator(model, weights)
+        estimates = estimator.solve(estimator.right_side(stack.images), options.penalty_weights)
+        bank = FilterBank.build(estimator, estimates, options.penalty_weights)
     convolutions = [layer for layer in network.layers if isinstance(layer, torch.nn.Conv2d)]
 
     def step() -> None:

@@ -174,10 +174,10 @@ def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
     OUTDIR is the directory to write to; what an earlier demo completed there
     is kept.
     """
+    from .commands._butler import open_butler
     from .commands._demonstration._comparison import comparison_tables
     from .commands._demonstration._demo import demo_hints, run_demo
     from .commands._demonstration._survey import RESTORED, make_options
-    from .commands._opening import open_butler
     from .commands._progress import show_progress
     from .commands._status import CampaignWatch
     from .commands._status_report import show_status
@@ -306,11 +306,11 @@ def plan(
     It follows from the PSFs and variances of the visit images in the
     repository REPO.
     """
-    from .commands._opening import open_butler
+    from .commands._atomic_files import require_place, write_table
+    from .commands._butler import open_butler
     from .commands._plan import plan_campaign, plan_lines, plan_table
     from .commands._plan_sample import sample_campaign
     from .commands._progress import show_progress
-    from .commands._whole import require_place, write_table
 
     require_place(output)
     butler = open_butler(repo, inputs)
@@ -371,13 +371,13 @@ def status(
     Counts patches by state, and tells why some failed and the time and memory
     used. REPO is the repository and COLLECTION that of the outputs.
     """
+    from .commands._atomic_files import require_place, write_table
+    from .commands._butler import open_butler
     from .commands._errors import CommandError
-    from .commands._opening import open_butler
     from .commands._progress import show_progress
     from .commands._status import CampaignWatch
     from .commands._status_report import follow_campaign, show_status
     from .commands._status_sources import ButlerSource, GraphSource, StatusSource
-    from .commands._whole import require_place, write_table
 
     if (collection is None) == (graph is None):
         raise CommandError("Give either a collection or, with --graph, a quantum graph.")
@@ -411,10 +411,10 @@ def compare(repo: str, collection: str, truth: str, output: str | None) -> None:
 
     Measures restored coadds in the repository REPO beside the direct coadds.
     """
+    from .commands._atomic_files import require_place, write_table
+    from .commands._butler import open_butler
     from .commands._demonstration._comparison import compare_patches, comparison_tables
-    from .commands._opening import open_butler
     from .commands._progress import show_progress
-    from .commands._whole import require_place, write_table
 
     require_place(output)
     butler = open_butler(repo, [collection, truth])
@@ -444,7 +444,7 @@ def report(repo: str, collections: tuple[str, ...], output: str, **options: Any)
     They show metrics, verdicts and pictures. REPO is the repository and
     COLLECTION that of the outputs.
     """
-    from .commands._opening import open_butler
+    from .commands._butler import open_butler
     from .commands._progress import show_progress
     from .commands._web_report import write_collection_report
 

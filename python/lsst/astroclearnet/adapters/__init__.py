@@ -6,31 +6,108 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Between `lsst.images` objects and the arrays of the core."""
+"""Between `lsst.images` objects and the arrays of the core.
 
-from ._backgrounds import *
-from ._calibrated_sources import *
-from ._cell_coadd import *
-from ._coadd_arrays import *
-from ._direct_warp import *
-from ._exposure_arrays import *
-from ._exposure_id import *
-from ._exposure_source import *
-from ._legacy import *
-from ._legacy_coadd import *
-from ._mask_planes import *
-from ._patch_arrays import *
-from ._patch_exposure import *
-from ._patch_geometry import *
-from ._patch_summary import *
-from ._piff_compat import *
-from ._pixel_map import *
-from ._provenance import *
-from ._provenance_compat import *
-from ._psf import *
-from ._recalibration import *
-from ._scratch import *
-from ._visit_components import *
-from ._visit_cutout import *
-from ._visit_image import *
-from ._visit_psf import *
+From below, each importing those before it: `place`, where pixels and PSFs lie
+on a patch; `read`, visit images as they are stored; `cutout`, their pixels
+for the core; `coadd`, what is written.
+"""
+
+from ._exposure_id import ExposureId, UnusableExposureError
+from .coadd import (
+    FEW_EXPOSURES,
+    CoaddArrays,
+    PatchSummary,
+    coadd_from_exposure,
+    crop_to_box,
+    direct_storage_class,
+    make_cell_coadd,
+    missing_cells,
+    pixels_from_exposure,
+    place_on_patch,
+    require_recordable,
+    unusable_pixels,
+)
+from .cutout import (
+    PatchExposure,
+    PatchSource,
+    Scratch,
+    VisitCutout,
+    pad_to_common_size,
+    stack_exposures,
+)
+from .place import (
+    Overlap,
+    PatchGeometry,
+    PixelMap,
+    SkyMapGeometry,
+    TractGeometry,
+    VisitFootprint,
+    VisitPsf,
+    box_region,
+    crop_to_patch,
+    patch_geometry_from_skymap,
+    patch_slices,
+)
+from .read import (
+    DEFAULT_MASK_TREATMENTS,
+    DirectWarpSource,
+    ImageHandle,
+    MaskTable,
+    RecalibratedSource,
+    VisitCalibration,
+    VisitComponents,
+    VisitImageSource,
+    background_image_from_legacy,
+    read_overlap,
+    read_visit_psf,
+    source_id,
+    visit_calibration_from_summary,
+)
+
+__all__ = (
+    "DEFAULT_MASK_TREATMENTS",
+    "FEW_EXPOSURES",
+    "CoaddArrays",
+    "DirectWarpSource",
+    "ExposureId",
+    "ImageHandle",
+    "MaskTable",
+    "Overlap",
+    "PatchExposure",
+    "PatchGeometry",
+    "PatchSource",
+    "PatchSummary",
+    "PixelMap",
+    "RecalibratedSource",
+    "Scratch",
+    "SkyMapGeometry",
+    "TractGeometry",
+    "UnusableExposureError",
+    "VisitCalibration",
+    "VisitComponents",
+    "VisitCutout",
+    "VisitFootprint",
+    "VisitImageSource",
+    "VisitPsf",
+    "background_image_from_legacy",
+    "box_region",
+    "coadd_from_exposure",
+    "crop_to_box",
+    "crop_to_patch",
+    "direct_storage_class",
+    "make_cell_coadd",
+    "missing_cells",
+    "pad_to_common_size",
+    "patch_geometry_from_skymap",
+    "patch_slices",
+    "pixels_from_exposure",
+    "place_on_patch",
+    "read_overlap",
+    "read_visit_psf",
+    "require_recordable",
+    "source_id",
+    "stack_exposures",
+    "unusable_pixels",
+    "visit_calibration_from_summary",
+)

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Names of visit images, and why one is left out."""
+"""Identity of visit images, and why one is left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lsst.images import VisitImage
 
 
 class UnusableExposureError(ValueError):
-    """An exposure that must be left out, and why.
+    """An exposure that must be left out.
 
     Parameters
     ----------
@@ -36,22 +36,16 @@ class UnusableExposureError(ValueError):
 
 @dataclasses.dataclass(frozen=True, order=True)
 class ExposureId:
-    """Identity of a visit image.
-
-    Two are equal if visit, detector and instrument are: what a data ID says.
+    """Identity of a visit image; visit, detector and instrument compare.
 
     Attributes
     ----------
-    visit
-        Visit ID.
-    detector
-        Detector ID.
-    instrument
-        Name of the instrument.
-    physical_filter
-        Name of the filter.
+    visit, detector
+        Their IDs.
+    instrument, physical_filter
+        Their names.
     day_obs
-        Observing day as YYYYMMDD, 0 where it is not known.
+        Observing day as YYYYMMDD; 0 if unknown.
     """
 
     visit: int
@@ -62,20 +56,12 @@ class ExposureId:
 
     @classmethod
     def from_visit_image(cls, visit_image: VisitImage) -> ExposureId:
-        """Construct from what a visit image says of itself.
-
-        Where the observation's metadata are silent, the frame of its pixels
-        names instrument and visit.
+        """Construct from observation metadata, or else from the pixel frame.
 
         Parameters
         ----------
         visit_image
             The visit image.
-
-        Returns
-        -------
-        identity : `ExposureId`
-            Its identity.
         """
         info = visit_image.obs_info
         frame = visit_image.sky_projection.pixel_frame
@@ -98,6 +84,11 @@ class ExposureId:
     def detector_key(self) -> tuple[str, int, int]:
         """Instrument, visit and detector (`tuple`)."""
         return self.instrument, self.visit, self.detector
+
+    @property
+    def data_id(self) -> dict[str, str | int]:
+        """Instrument, visit and detector by name (`dict`)."""
+        return {"instrument": self.instrument, "visit": self.visit, "detector": self.detector}
 
     def __str__(self) -> str:
         return f"{self.instrument} visit {self.visit}, detector {self.detector}".lstrip()

@@ -37,9 +37,9 @@ from ..repository import (
     require_sky_map,
     sky_map_around,
 )
+from ._atomic_files import atomic_folder
 from ._errors import CommandError
 from ._pipetask import format_command, restore_command
-from ._whole import whole_folder
 
 _STATES = {
     "new": "new",
@@ -280,7 +280,7 @@ def _open_or_create(root: str | os.PathLike[str], registry: str | None) -> Itera
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"{folder} exists and is not a Butler repository.")
     present = folder.exists()
-    with whole_folder(folder) as made:
+    with atomic_folder(folder) as made:
         create_repository(str(made), registry=registry).close()
     butler = Butler.from_config(str(folder), writeable=True)
     try:

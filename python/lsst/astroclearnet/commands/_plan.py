@@ -30,7 +30,7 @@ from ..core import (
 from ..metrics import seeing_of_kernel
 from ._errors import CommandError
 from ._plan_sample import BandSample, CampaignSample, PatchStack
-from ._progress import ARCSEC
+from ._tables import ARCSEC, make_table, number, text
 
 _SHARE = 0.95
 """Share of the patches in which the noise keeps its bound."""
@@ -44,25 +44,23 @@ _DIGITS = 2
 
 @dataclasses.dataclass(frozen=True)
 class BandPlan:
-    """Proposed target PSF of a band.
+    """Proposed target PSF of a band, with FWHMs in arcsec.
 
     Attributes
     ----------
-    sample
-        What it was made from.
     target_fwhm
-        Proposed FWHM of the target PSF in arcsec.
+        Proposed FWHM of the target PSF.
     seeing
-        Median full width at half maximum of the PSFs in arcsec.
+        Median full width at half maximum of the PSFs.
     effective_fwhm
-        Median FWHM of the Gaussians with the effective areas of the PSFs in
-        arcsec, up to which targets are looked at.
+        Median FWHM of Gaussians with the effective areas of the PSFs, the
+        upper limit of targets.
     curve
         Cost of each target: ``band``; ``target_fwhm`` in arcsec and
         ``target_fwhm_pixels``; ``noise`` and ``noise_high``, the blank-sky
         rms of the linear restored coadd in sky sigma of the inverse-variance
         coadd, as the median of the patches and as their 95 % quantile;
-        ``departure``, of the image of a star from the target over the peak,
+        ``psf_residual``, of the image of a star from the target over the peak,
         95 % quantile; ``fit_scatter``, of fluxes from a plain PSF fit over the
         Cramer-Rao bound, and ``depth_loss``, the same in magnitudes;
         ``pair_limit``, the separation in arcsec at which a Gaussian PSF
@@ -88,27 +86,13 @@ class BandPlan:
 
 @dataclasses.dataclass(frozen=True)
 class CampaignPlan:
-    """Targets for all bands.
-
-    Attributes
-    ----------
-    bands
-        The bands in order of wavelength.
-    skymap
-        Name of the sky map, if any.
-    skipped
-        Number of visit images that could not be used, by reason.
-    max_noise
-        Bound on the noise, in sky sigma of the inverse-variance coadd.
-    common
-        Whether all bands have one target.
-    """
+    """Target PSFs of the bands, in order of wavelength."""
 
     bands: tuple[BandPlan, ...]
     skymap: str | None
-    skipped: Mapping[str, int]
-    max_noise: float
-    common: bool
+    skipped: Mapping[str, int]  # number of unusable visit images by reason
+    max_noise: float  # sky sigma of the inverse-variance coadd
+    common: bool  # one target for all bands
 
     def table(self) -> Table:
         """Return the curves of all bands, with the rest as metadata."""
@@ -151,41 +135,30 @@ def plan_campaign(sample: CampaignSample, *, max_noise: float = 2.0, common: boo
 
 def plan_table(plan: CampaignPlan) -> RichTable:
     """Lay out the curves for a terminal."""
-    table = RichTable(
-        title="Cost of the FWHM of the target PSF",
+    return make_table(
+        "Cost of the FWHM of the target PSF",
+        [row for band in plan.bands for row in band.curve],
+        {"band": text("band")},
+        {
+            f"FWHM\n({ARCSEC})": number("target_fwhm", 3),
+            "\n(pixels)": number("target_fwhm_pixels", 2),
+            "noise\n(median)": number("noise", 2),
+            f"\n({100 * _SHARE:.0f} %)": number("noise_high", 2),
+            "PSF residual\n(% of peak)": lambda row: f"{100 * row['psf_residual']:.2f}",
+            "PSF fit\n(/bound)": number("fit_scatter", 2),
+            "depth lost\n(mag)": number("depth_loss", 2),
+            f"pairs\n({ARCSEC})": number("pair_limit", 2),
+        },
+        group=lambda row: row["band"],
+        is_bold=lambda row: row["proposed"],
         caption="Noise: blank-sky rms of the linear restored coadd in units of the sky sigma of the "
         f"inverse-variance coadd; {100 * _SHARE:.0f} % of the patches are below the second value. "
-        "Departure: of the image of a star from the target, over the peak, at most, in as many patches; "
-        f"above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for the exposures. "
-        "PSF fit: scatter of the fluxes of faint stars from a plain PSF fit on it, over the Cramer-Rao "
-        "bound, and the depth that this loses; a fit with the covariance of the noise loses nothing. Pairs: "
-        "separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
+        "PSF residual: largest difference of the image of a star from the target, over the peak, in as "
+        f"many patches; above {100 * DebiasingOptions().max_psf_residual:g} % the target is too sharp for "
+        "the exposures. PSF fit: scatter of the fluxes of faint stars from a plain PSF fit, over the "
+        "Cramer-Rao bound, and the depth that this loses; a fit with the covariance of the noise loses "
+        "nothing. Pairs: separation from which a Gaussian PSF splits equal stars. Bold: the proposed target.",
     )
-    table.add_column("band")
-    for name in (
-        f"FWHM\n({ARCSEC})",
-        "\n(pixels)",
-        "noise\n(median)",
-        f"\n({100 * _SHARE:.0f} %)",
-        "departure\n(% of peak)",
-        "PSF fit\n(/bound)",
-        "depth lost\n(mag)",
-        f"pairs\n({ARCSEC})",
-    ):
-        table.add_column(name, justify="right")
-    for band in plan.bands:
-        for number, row in enumerate(band.curve):
-            table.add_row(
-                str(row["band"]),
-                f"{row['target_fwhm']:.3f}",
-                f"{row['target_fwhm_pixels']:.2f}",
-                *(f"{row[name]:.2f}" for name in ("noise", "noise_high")),
-                f"{100 * row['departure']:.2f}",
-                *(f"{row[name]:.2f}" for name in ("fit_scatter", "depth_loss", "pair_limit")),
-                style="bold" if row["proposed"] else None,
-                end_section=number + 1 == len(band.curve),
-            )
-    return table
 
 
 def plan_lines(plan: CampaignPlan) -> Iterator[str]:
@@ -240,7 +213,7 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     grid = np.arange(_FIRST_FWHM, effective / scale + 1e-9, _STEP) * scale
     rows = []
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
-        noise, departures, scatters = (
+        noise, residuals, scatters = (
             [cost(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
             for cost in (linear_noise, linear_psf_residual, psf_fit_scatter)
         )
@@ -252,7 +225,7 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
                 "target_fwhm_pixels": fwhm / scale,
                 "noise": float(np.median(noise)),
                 "noise_high": float(np.quantile(noise, _SHARE, method="inverted_cdf")),
-                "departure": float(np.quantile(departures, _SHARE, method="inverted_cdf")),
+                "psf_residual": float(np.quantile(residuals, _SHARE, method="inverted_cdf")),
                 "fit_scatter": scatter,
                 "depth_loss": 2.5 * math.log10(scatter),
                 "pair_limit": gaussian_pair_limit(fwhm),

@@ -28,8 +28,8 @@ from lsst.sphgeom import ConvexPolygon
 
 from ..adapters import SkyMapGeometry, UnusableExposureError, VisitPsf, read_visit_psf
 from ..report import band_order
+from ._butler import choose_sky_map
 from ._errors import CommandError
-from ._opening import choose_sky_map
 from ._progress import Report
 
 type Array = npt.NDArray[np.float64]
@@ -55,64 +55,31 @@ _MIN_FRACTION = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class PatchStack:
-    """PSFs and variances of the exposures of a patch.
+    """PSFs and variances of the n exposures of a patch."""
 
-    Attributes
-    ----------
-    psfs
-        Shape (n, P, P), sum 1, on the pixels of the patch.
-    levels
-        Shape (n,), variance of the blank sky over the fraction of the patch
-        that an exposure covers.
-    pixel_scale
-        In arcsec.
-    """
-
-    psfs: Array
-    levels: Array
-    pixel_scale: float
+    psfs: Array  # (n, P, P), sum 1, on pixels of the patch
+    levels: Array  # (n,), variance of blank sky over the fraction covered
+    pixel_scale: float  # arcsec
 
 
 @dataclasses.dataclass(frozen=True)
 class BandSample:
-    """What was read of a band.
-
-    Attributes
-    ----------
-    band
-        Name of the band.
-    patches
-        At least one patch.
-    num_exposures, num_exposures_found
-        Visit images read with success, and all there are.
-    num_patches_found
-        Patches there are; 0 without a sky map.
-    """
+    """Exposures of a band that were read, by patch."""
 
     band: str
     patches: tuple[PatchStack, ...]
     num_exposures: int
     num_exposures_found: int
-    num_patches_found: int
+    num_patches_found: int  # 0 without a sky map
 
 
 @dataclasses.dataclass(frozen=True)
 class CampaignSample:
-    """What was read of a campaign.
-
-    Attributes
-    ----------
-    bands
-        At least one band, in order of wavelength.
-    skymap
-        Name of the sky map, if any.
-    skipped
-        Number of visit images that could not be used, by reason.
-    """
+    """Exposures of a campaign that were read, by band, bluest first."""
 
     bands: tuple[BandSample, ...]
     skymap: str | None
-    skipped: Mapping[str, int]
+    skipped: Mapping[str, int]  # number of unusable visit images by reason
 
 
 def sample_campaign(
@@ -276,11 +243,11 @@ class _VisitReader:
             if overlap is None or overlap.fraction < _MIN_FRACTION:
                 continue
             try:
-                stamps.append(visit.stamp(y=overlap.y, x=overlap.x, pixel_scale=scale))
+                stamps.append(visit.psf_stamp(visit.psf, y=overlap.y, x=overlap.x, pixel_scale=scale))
             except UnusableExposureError as exc:
                 self.skipped[key] = exc.reason
                 continue
-            levels.append(visit.level_at(scale) / overlap.fraction)
+            levels.append(visit.resize_variance(visit.level, scale) / overlap.fraction)
             used.add(key)
         if not stamps:
             return None

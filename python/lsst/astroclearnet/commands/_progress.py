@@ -6,11 +6,10 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Progress bars and numbers in tables."""
+"""Progress bars."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,8 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 type Report = Callable[[int, int, str], None]
 """Called with the number done, the number to do, and a name."""
-
-ARCSEC = "\N{DOUBLE PRIME}"
 
 
 @contextmanager
@@ -45,8 +42,3 @@ def show_progress(console: Console) -> Iterator[Report]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
-
-
-def format_number(value: float, digits: int) -> str:
-    """Return a number with some digits after the point, or a dash for NaN."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"

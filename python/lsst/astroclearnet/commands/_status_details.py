@@ -49,47 +49,20 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class PatchDetails:
-    """What is known of the restoration of a patch.
-
-    Attributes
-    ----------
-    state
-        How far the patch is.
-    reason
-        Why there is no coadd or only part of one; empty if all is well.
-    warnings
-        Warnings of the task.
-    usage
-        Time of the last attempt.
-    earlier
-        Time of earlier attempts in the same run.
-    device
-        Name of the device that it was restored on, if known.
-    host_memory, device_memory
-        Peak use in bytes; NaN if not known.  Where nothing better is known,
-        the first is that of the process so far.
-    num_failed_tiles
-        Tiles that could not be restored.
-    num_exposures
-        Exposures that were used.
-    seeing
-        Median FWHM of their PSFs in arcsec; NaN if not known.
-    target_fwhm
-        FWHM of the PSF of the coadd in arcsec; NaN if not known.
-    """
+    """Outcome of the restoration of a patch; NaN is not known."""
 
     state: PatchState
-    reason: str = ""
+    reason: str = ""  # why there is no coadd, or only part of one
     warnings: tuple[str, ...] = ()
-    usage: Usage = Usage()
-    earlier: Usage = Usage()
+    usage: Usage = Usage()  # of the last attempt
+    earlier: Usage = Usage()  # of earlier attempts in the same run
     device: str = ""
-    host_memory: float = math.nan
+    host_memory: float = math.nan  # peak in bytes, or that of the process so far
     device_memory: float = math.nan
     num_failed_tiles: int = 0
-    num_exposures: int = 0
-    seeing: float = math.nan
-    target_fwhm: float = math.nan
+    num_exposures: int = 0  # used
+    seeing: float = math.nan  # median FWHM of their PSFs in arcsec
+    target_fwhm: float = math.nan  # arcsec
 
 
 def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label: str) -> PatchDetails:

@@ -20,9 +20,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from ._progress import ARCSEC, format_number
 from ._status import BandStatus, CampaignStatus, Reason
 from ._status_sources import PatchState
+from ._tables import ARCSEC, Columns, format_number, make_table
 
 _GIBIBYTE = 2.0**30
 
@@ -37,38 +37,40 @@ def status_tables(status: CampaignStatus) -> list[RichTable]:
     """Lay out the number of patches in each state and, if any has a coadd, the
     time and memory used.
     """
-    counts = RichTable(title="Patches")
-    metrics = RichTable(
-        title="Restored patches: medians, time and memory",
-        caption="Seeing: FWHM of the PSFs of the exposures; target: FWHM of the PSF of the coadd. Time: "
+    states: Columns = {str(state): _count(state) for state in PatchState}
+    counts: Columns = {"expected": lambda band: str(len(band.patches)), **states, "with\nwarnings": _warned}
+    metrics: Columns = {
+        "exposures": lambda band: format_number(band.median("num_exposures"), 0),
+        f"seeing\n({ARCSEC})": lambda band: format_number(band.median("seeing"), 2),
+        f"target\n({ARCSEC})": lambda band: format_number(band.median("target_fwhm"), 2),
+        "time\n(s)": lambda band: format_number(band.median_time, 1),
+        "host memory\n(GiB)": lambda band: format_number(band.median("host_memory") / _GIBIBYTE, 2),
+        "\nmax": lambda band: format_number(band.maximum("host_memory") / _GIBIBYTE, 2),
+        "device memory\nmax (GiB)": lambda band: format_number(band.maximum("device_memory") / _GIBIBYTE, 2),
+        f"{status.unit}-hours\nspent": lambda band: _hours(band.hours_spent.get(status.unit, 0.0)),
+        f"{status.unit}-hours\nleft": lambda band: _hours(status.hours_left(band)),
+    }
+    caption = (
+        "Seeing: FWHM of the PSFs of the exposures; target: FWHM of the PSF of the coadd. Time: "
         "wall-clock time of a patch. Host memory: peak of a patch or, if that is not known, of its process "
         "so far. Hours spent include failures and earlier attempts; left: failed and unfinished patches at "
-        "the median of their band.",
+        "the median of their band."
     )
-    counts.add_column("band")
-    metrics.add_column("band")
-    for name in ("expected", *PatchState, "with\nwarnings"):
-        counts.add_column(str(name), justify="right")
-    for name in (
-        "exposures",
-        f"seeing\n({ARCSEC})",
-        f"target\n({ARCSEC})",
-        "time\n(s)",
-        "host memory\n(GiB)",
-        "\nmax",
-        "device memory\nmax (GiB)",
-        f"{status.unit}-hours\nspent",
-        f"{status.unit}-hours\nleft",
-    ):
-        metrics.add_column(name, justify="right")
-    bands = [*status.bands, status.total] if len(status.bands) > 1 else list(status.bands)
-    for number, band in enumerate(bands):
-        style = "bold" if band is status.total else None
-        end = number + 2 == len(bands)
-        numbers = [len(band.patches), *(band.counts[state] for state in PatchState)]
-        counts.add_row(band.band, *map(str, numbers), _warned(band), style=style, end_section=end)
-        metrics.add_row(band.band, *_metric_cells(status, band), style=style, end_section=end)
-    return [counts, metrics] if status.total.num_written else [counts]
+    tables: list[tuple[str, Columns, str | None]] = [("Patches", counts, None)]
+    if status.total.num_written:
+        tables.append(("Restored patches: medians, time and memory", metrics, caption))
+    return [
+        make_table(
+            title,
+            [*status.bands, status.total] if len(status.bands) > 1 else list(status.bands),
+            {"band": lambda band: band.band},
+            columns,
+            group=lambda band: band is status.total,
+            is_bold=lambda band: band is status.total,
+            caption=words,
+        )
+        for title, columns, words in tables
+    ]
 
 
 def status_sentence(status: CampaignStatus) -> str:
@@ -144,23 +146,14 @@ def _num_ended(status: CampaignStatus) -> int:
     return len(status.patches) - status.total.counts[PatchState.UNFINISHED]
 
 
+def _count(state: PatchState) -> Callable[[BandStatus], str]:
+    return lambda band: str(band.counts[state])
+
+
 def _warned(band: BandStatus) -> str:
     """Format the number of patches with warnings, among those read."""
     is_all = len(band.read) == band.num_written
     return f"{band.num_warned}" if is_all else f"{band.num_warned} of {len(band.read)}"
-
-
-def _metric_cells(status: CampaignStatus, band: BandStatus) -> Iterator[str]:
-    """Format the metrics of a band."""
-    yield format_number(band.median("num_exposures"), 0)
-    yield format_number(band.median("seeing"), 2)
-    yield format_number(band.median("target_fwhm"), 2)
-    yield format_number(band.median_time, 1)
-    yield format_number(band.median("host_memory") / _GIBIBYTE, 2)
-    yield format_number(band.maximum("host_memory") / _GIBIBYTE, 2)
-    yield format_number(band.maximum("device_memory") / _GIBIBYTE, 2)
-    yield _hours(band.hours_spent.get(status.unit, 0.0))
-    yield _hours(status.hours_left(band))
 
 
 def _hours(hours: float) -> str:

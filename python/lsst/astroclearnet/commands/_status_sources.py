@@ -30,14 +30,13 @@ from lsst.daf.butler import (
     DatasetRef,
     EmptyQueryResultError,
     InvalidQueryError,
-    MissingCollectionError,
     MissingDatasetTypeError,
     QuantumBackedButler,
 )
 from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
 
+from ._butler import choose_sky_map, find_datasets, require_repository
 from ._errors import CommandError
-from ._opening import choose_sky_map, require_repository
 from ._progress import Report
 
 
@@ -150,7 +149,7 @@ class ButlerSource:
         self._inputs = [settings.get("connections.visit_image_name", "visit_image")]
         if settings.get("geometry_source") == "coadd" and "connections.reference_name" in settings:
             self._inputs.append(settings["connections.reference_name"])
-        used = {str(ref.dataId["skymap"]) for ref in self._query(self._names["log"])}
+        used = {str(ref.dataId["skymap"]) for ref in find_datasets(butler, self._names["log"])}
         self._skymap = choose_sky_map(butler, used.pop() if skymap is None and len(used) == 1 else skymap)
 
     def find_expected(self, progress: Report | None = None) -> frozenset[PatchKey]:
@@ -212,7 +211,7 @@ class ButlerSource:
         # In the reverse order of writing, so that the coadd of a patch which
         # is just being finished is not missed.
         for field in ("log", "metadata", "coadd", "metrics"):
-            for ref in self._query(self._names[field]):
+            for ref in find_datasets(self._butler, self._names[field]):
                 if ref.dataId["skymap"] == self._skymap:
                     found.setdefault(PatchKey.from_ref(ref), {})[field] = ref
         return {key: PatchOutputs(**refs) for key, refs in found.items()}
@@ -220,13 +219,6 @@ class ButlerSource:
     def get(self, ref: DatasetRef) -> Any:
         """Read a dataset."""
         return self._butler.get(ref)
-
-    def _query(self, dataset_type: str) -> list[DatasetRef]:
-        """Find the first dataset in the collections for each data ID."""
-        try:
-            return self._butler.query_datasets(dataset_type, limit=None, explain=False)
-        except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
-            return []
 
 
 class GraphSource:

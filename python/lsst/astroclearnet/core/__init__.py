@@ -10,7 +10,6 @@
 
 from ._errors import InputError, NoUsableDataError, RestorationError
 from ._options import (
-    BACKGROUND_MODELS,
     CalibrationOptions,
     DebiasingOptions,
     FitOptions,
@@ -36,14 +35,12 @@ from .exposures import (
     ExposureSource,
     ExposureStack,
     PixelPositions,
-    ResampledPlanes,
     Tile,
     TileGrid,
     find_psf_fault,
     fwhm_to_sigma,
     gaussian_kernel,
     kernel_fwhm,
-    resample,
 )
 from .noise import CellLayout, CellNoise, information_shares, point_source_information
 from .tiles import (
@@ -60,7 +57,6 @@ from .tiles import (
 )
 
 __all__ = (
-    "BACKGROUND_MODELS",
     "CalibrationOptions",
     "CellLayout",
     "CellNoise",
@@ -81,7 +77,6 @@ __all__ = (
     "PixelPositions",
     "ProgressCallback",
     "RejectionOptions",
-    "ResampledPlanes",
     "RestorationError",
     "RestorationResult",
     "RestoreOptions",
@@ -102,7 +97,6 @@ __all__ = (
     "plan_memory",
     "point_source_information",
     "psf_fit_scatter",
-    "resample",
     "restore",
     "restore_exposures",
     "select_device",

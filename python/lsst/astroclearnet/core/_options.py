@@ -18,7 +18,6 @@ numbers.  The configuration of the task is made of the same metadata.
 from __future__ import annotations
 
 __all__ = (
-    "BACKGROUND_MODELS",
     "CalibrationOptions",
     "DebiasingOptions",
     "FitOptions",
@@ -220,12 +219,6 @@ class CalibrationOptions(_Options):
         unit="pixels of the patch",
         above=0.0,
     )
-    correct: bool = _option(False, "Correct flux scale and position of the exposures that stay?")
-
-
-BACKGROUND_MODELS = ("none", "constant", "plane")
-"""Differences of background between exposures that can be removed, in the
-order of their polynomials."""
 
 
 @dataclasses.dataclass(frozen=True)

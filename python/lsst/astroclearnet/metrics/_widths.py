@@ -15,6 +15,7 @@ __all__ = ("fwhm_of_kernel", "seeing_of_kernel", "stellar_fwhms")
 from typing import Any
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import least_squares, minimize
@@ -57,8 +58,8 @@ def seeing_of_kernel(kernel: NDArray[Any]) -> float:
     if np.isfinite(width):
         return width
     stamp = np.asarray(kernel, dtype=float)
-    area = stamp.sum() ** 2 / np.sum(stamp**2)
-    return float(np.sqrt(2.0 * np.log(2.0) * area / np.pi))
+    sigma = stamp.sum() / np.sqrt(4.0 * np.pi * np.sum(stamp**2))
+    return float(sigma * gaussian_sigma_to_fwhm)
 
 
 def fwhm_of_kernel(kernel: NDArray[Any]) -> float:

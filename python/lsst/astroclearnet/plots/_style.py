@@ -75,6 +75,7 @@ def _sky_sigma(image: NDArray[Any]) -> float:
     if values.size == 0:
         return 1.0
     median = np.median(values)
+    # Sigma of a Gaussian over its median absolute deviation.
     sigma = 1.4826 * float(np.median(median - values[values <= median]))
     return sigma if sigma > 0 else 1.0
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchBox", "quality_map", "verdict_map")
+__all__ = ("quality_map",)
 
 import math
 from collections import Counter
@@ -33,21 +33,8 @@ _MAX_LABELS = 150
 
 
 @dataclass(frozen=True)
-class PatchBox:
-    """A patch on the map.
-
-    Attributes
-    ----------
-    label
-        Name of the patch.
-    x, y
-        First pixel and first pixel after it, in tract pixels, of the inner
-        region along x and y.
-    verdict
-        ``good``, ``check`` or ``bad``.
-    lines
-        Further lines to write into the patch, each short.
-    """
+class _PatchBox:
+    """A patch on the map."""
 
     label: str
     x: tuple[float, float]
@@ -56,27 +43,8 @@ class PatchBox:
     lines: tuple[str, ...] = ()
 
 
-def verdict_map(patches: Sequence[PatchBox], *, title: str) -> Figure:
-    """Draw the patches of a tract, coloured by verdict.
-
-    Parameters
-    ----------
-    patches
-        The patches, at least one.
-    title
-        Title of the figure.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Figure with an Agg canvas, at most 9 inches wide and high, x to the
-        right and y upwards as in images of the tract.
-
-    Raises
-    ------
-    ValueError
-        If there is no patch.
-    """
+def _verdict_map(patches: Sequence[_PatchBox], *, title: str) -> Figure:
+    """Draw the patches of a tract, coloured by verdict."""
     if not patches:
         raise ValueError("A map needs at least one patch.")
     left, right = min(p.x[0] for p in patches), max(p.x[1] for p in patches)
@@ -131,7 +99,7 @@ def quality_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        As of `verdict_map`, with the FWHM of the exposures and of the
+        As of `_verdict_map`, with the FWHM of the exposures and of the
         restored coadd in each patch, and the depth of the linear coadd.
     """
     boxes = []
@@ -142,7 +110,7 @@ def quality_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
             lines.append(f"{figures['depth_linear']:.2f} mag")
         (left, right), (bottom, top) = patch["inner_x"], patch["inner_y"]
         boxes.append(
-            PatchBox(str(patch["patch"]), (left, right), (bottom, top), quality["verdict"], tuple(lines))
+            _PatchBox(str(patch["patch"]), (left, right), (bottom, top), quality["verdict"], tuple(lines))
         )
     first = qualities[0]["patch"]
-    return verdict_map(boxes, title=f"{first['skymap']}, tract {first['tract']}, {first['band']}")
+    return _verdict_map(boxes, title=f"{first['skymap']}, tract {first['tract']}, {first['band']}")

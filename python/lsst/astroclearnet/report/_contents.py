@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("BandContents", "PatchContents", "ReportContents", "ReportError", "TractContents", "read_contents")
+__all__ = ("ReportContents", "ReportError", "read_contents")
 
 import dataclasses
 import re
@@ -39,22 +39,8 @@ class ReportError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class BandContents:
-    """A patch in one band.
-
-    Attributes
-    ----------
-    band
-        Name of the band.
-    data_id
-        Required values of the data ID, by dimension.
-    quality
-        The dataset of its quality.
-    plot
-        Its figure, a PNG file, if there is one.
-    datasets
-        Where its datasets are, by dataset type.
-    """
+class _BandContents:
+    """A patch in one band."""
 
     band: str
     data_id: Mapping[str, Any]
@@ -79,23 +65,13 @@ class BandContents:
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchContents:
-    """A patch.
-
-    Attributes
-    ----------
-    skymap, tract, patch
-        Its data ID.
-    bands
-        What there is of it in each band, by wavelength.
-    color_plot
-        Colour pictures of it, a PNG file, if there are any.
-    """
+class _PatchContents:
+    """A patch."""
 
     skymap: str
     tract: int
     patch: int
-    bands: Sequence[BandContents]
+    bands: Sequence[_BandContents]
     color_plot: ResourcePath | None
 
     @property
@@ -105,46 +81,26 @@ class PatchContents:
 
 
 @dataclasses.dataclass(frozen=True)
-class TractContents:
-    """A tract.
-
-    Attributes
-    ----------
-    skymap, tract
-        Its data ID.
-    patches
-        Its patches, in order.
-    """
+class _TractContents:
+    """A tract."""
 
     skymap: str
     tract: int
-    patches: Sequence[PatchContents]
+    patches: Sequence[_PatchContents]
 
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
         return _file_name(self.skymap, self.tract)
 
-    def worst_first(self) -> list[tuple[PatchContents, BandContents]]:
-        """Return every band of every patch, the bad ones first.
-
-        Returns
-        -------
-        rows : `list`
-            The patch and one of its bands.
-        """
+    def worst_first(self) -> list[tuple[_PatchContents, _BandContents]]:
+        """Return every band of every patch, the bad ones first."""
         order = ("bad", "check", "good")
         rows = [(patch, band) for patch in self.patches for band in patch.bands]
         return sorted(rows, key=lambda row: order.index(row[1].verdict))
 
     def qualities(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Return the quality of all patches, by band.
-
-        Returns
-        -------
-        qualities : `dict`
-            Datasets by band, in order of the bands and patches.
-        """
+        """Return the quality of all patches, by band."""
         found: dict[str, list[Mapping[str, Any]]] = {}
         for patch in self.patches:
             for band in patch.bands:
@@ -171,7 +127,7 @@ class ReportContents:
     title: str
     repository: str
     collections: Sequence[str]
-    tracts: Sequence[TractContents]
+    tracts: Sequence[_TractContents]
 
     @cached_property
     def counts(self) -> dict[str, Counter[str]]:
@@ -181,14 +137,14 @@ class ReportContents:
             counts.setdefault(band.band, Counter())[band.verdict] += 1
         return dict(sorted(counts.items(), key=lambda item: band_order(item[0])))
 
-    def rows(self) -> Iterable[tuple[PatchContents, BandContents]]:
+    def rows(self) -> Iterable[tuple[_PatchContents, _BandContents]]:
         """Yield every band of every patch.
 
         Yields
         ------
-        patch : `PatchContents`
+        patch : `_PatchContents`
             The patch.
-        band : `BandContents`
+        band : `_BandContents`
             One of its bands.
         """
         for tract in self.tracts:
@@ -244,7 +200,7 @@ def read_contents(
     plots = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_plot", where)}
     colors = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_color_plot", where)}
     coadds = {suffix: {_key(r): r for r in _find(butler, name + suffix, where)} for suffix in _COADDS}
-    bands: dict[tuple[str, int, int], list[BandContents]] = {}
+    bands: dict[tuple[str, int, int], list[_BandContents]] = {}
     for done, ref in enumerate(qualities):
         key = _key(ref)
         if progress is not None:
@@ -254,7 +210,7 @@ def read_contents(
             for suffix, found in coadds.items()
             if key in found and (uri := _uri(butler, found[key])) is not None
         }
-        contents = BandContents(
+        contents = _BandContents(
             band=str(ref.dataId["band"]),
             data_id=dict(ref.dataId.required),
             quality=butler.get(ref),
@@ -263,11 +219,11 @@ def read_contents(
         )
         bands.setdefault(key[:3], []).append(contents)
     patches = [
-        PatchContents(*key, sorted(found, key=lambda band: band_order(band.band)), colors.get((*key, None)))
+        _PatchContents(*key, sorted(found, key=lambda band: band_order(band.band)), colors.get((*key, None)))
         for key, found in sorted(bands.items())
     ]
     tracts = [
-        TractContents(*key, [patch for patch in patches if (patch.skymap, patch.tract) == key])
+        _TractContents(*key, [patch for patch in patches if (patch.skymap, patch.tract) == key])
         for key in dict.fromkeys((patch.skymap, patch.tract) for patch in patches)
     ]
     return ReportContents(title, repository, list(butler.collections.defaults), tracts)

@@ -26,7 +26,7 @@ import jinja2
 
 from lsst.resources import ResourcePath
 
-from ._contents import BandContents, ReportContents, ReportError, TractContents, _file_name
+from ._contents import ReportContents, ReportError, _BandContents, _file_name, _TractContents
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
@@ -44,7 +44,7 @@ class _Figure:
     unit: str = ""
     error: str = ""
 
-    def show(self, band: BandContents) -> str:
+    def show(self, band: _BandContents) -> str:
         """Return the metric of a patch with its unit.
 
         Parameters
@@ -59,7 +59,7 @@ class _Figure:
         """
         return f"{self.number(band)} {self.unit}".strip()
 
-    def number(self, band: BandContents) -> str:
+    def number(self, band: _BandContents) -> str:
         """Return the metric of a patch without its unit.
 
         Parameters
@@ -242,7 +242,7 @@ def _require_report(root: Path) -> None:
         raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
 
 
-def _draw_maps(tract: TractContents, root: Path) -> dict[str, str]:
+def _draw_maps(tract: _TractContents, root: Path) -> dict[str, str]:
     """Draw the verdicts of a tract in each band, and return the files."""
     from ..plots import quality_map
 
@@ -266,7 +266,7 @@ def _copy(uri: ResourcePath | None, root: Path, name: str) -> str | None:
     return path
 
 
-def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
+def _exposure_rows(band: _BandContents) -> list[dict[str, Any]]:
     """Return what a table says of the exposures of a patch."""
     rows = []
     for exposure in band.quality["exposures"]:
@@ -289,7 +289,7 @@ def _exposure_rows(band: BandContents) -> list[dict[str, Any]]:
     return rows
 
 
-def _why_unchanged(band: BandContents) -> str:
+def _why_unchanged(band: _BandContents) -> str:
     """Say why exposures whose pixels do not fit do not change the verdict."""
     check = next((check for check in band.quality["checks"] if check["name"] == "chi_square_weight"), None)
     unlike = [
@@ -310,7 +310,7 @@ def _measured(value: float, sigma: float, style: str) -> str:
     return format(value, style) if math.isfinite(value) and math.isfinite(sigma) else _DASH
 
 
-def _snippet(band: BandContents, contents: ReportContents) -> str:
+def _snippet(band: _BandContents, contents: ReportContents) -> str:
     """Return the lines of Python that read the coadd to measure on."""
     names = sorted(band.datasets)
     if not names:

@@ -23,7 +23,7 @@ from astropy.coordinates import SkyCoord, SkyOffsetFrame, UnitSphericalRepresent
 
 from lsst.images import YX, Box, SkyProjection
 
-from ..adapters import SkyMapGeometry, TractGeometry
+from ..adapters import SkyMapGeometry, TractGeometry, VisitFootprint
 
 _SCALE_RANGE = 30.0
 """Factor between the sizes of pixels beyond which images are not used."""
@@ -89,7 +89,7 @@ def sky_map_around(
     scales: list[float] = []
     for image in images:
         corners.append(_corners(image))
-        scales.append(_pixel_scale(image))
+        scales.append(VisitFootprint(image.sky_projection, image.bbox).pixel_scale)
     if not corners:
         raise ValueError("A sky map cannot be laid out around no images at all.")
     if pixel_scale is None:
@@ -130,16 +130,6 @@ def _corners(image: HasFootprint) -> SkyCoord:
     x = np.array([bbox.x.min - 0.5, bbox.x.max + 0.5, bbox.x.max + 0.5, bbox.x.min - 0.5])
     y = np.array([bbox.y.min - 0.5, bbox.y.min - 0.5, bbox.y.max + 0.5, bbox.y.max + 0.5])
     return image.sky_projection.pixel_to_sky(YX(y=y, x=x))
-
-
-def _pixel_scale(image: HasFootprint) -> float:
-    """Return the size of the pixel at the centre of an image."""
-    x0, y0 = image.bbox.x.center, image.bbox.y.center
-    sky = image.sky_projection.pixel_to_sky(
-        YX(y=np.array([y0, y0, y0 + 1.0]), x=np.array([x0, x0 + 1.0, x0]))
-    )
-    east, north = (offset.to_value(u.arcsec) for offset in sky[0].spherical_offsets_to(sky[1:]))
-    return float(math.sqrt(abs(east[0] * north[1] - east[1] * north[0])))
 
 
 def _half_extent(corners: list[SkyCoord]) -> tuple[float, float, SkyCoord]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("require_collection", "require_name")
+__all__ = ("require_name",)
 
 import re
 
@@ -68,25 +68,8 @@ def _require_filter(name: object) -> str:
     )
 
 
-def require_collection(name: object) -> str:
-    """Return the name of a collection that can be mapped to folders.
-
-    Parameters
-    ----------
-    name
-        The name.
-
-    Returns
-    -------
-    name : `str`
-        The name.
-
-    Raises
-    ------
-    ValueError
-        If it is too long, or not one or several names (see `require_name`)
-        separated by slashes.
-    """
+def _require_collection(name: object) -> str:
+    """Return the name of a collection that can be mapped to folders."""
     if isinstance(name, str) and len(name) <= _MAX_COLLECTION and _COLLECTION.fullmatch(name):
         return name
     raise ValueError(

@@ -10,13 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "chain_collections",
-    "create_repository",
-    "register_sky_map",
-    "register_visit_detector",
-    "require_sky_map",
-)
+__all__ = ("chain_collections", "create_repository", "register_sky_map", "require_sky_map")
 
 import hashlib
 import json
@@ -29,7 +23,7 @@ from lsst.images import VisitImage
 from lsst.resources import ResourcePathExpression
 
 from ..adapters import SkyMapGeometry, TractGeometry, box_region
-from ._names import require_collection, require_name
+from ._names import _require_collection, require_name
 from ._visit_record import VisitRecord
 
 _GEOMETRY_DATASET = "skymap_geometry"
@@ -82,7 +76,7 @@ def chain_collections(butler: Butler, chain: str, children: Sequence[str]) -> No
     ValueError
         If the name of the chain is none that a repository can keep.
     """
-    require_collection(chain)
+    _require_collection(chain)
     known: tuple[str, ...] = ()
     if not butler.collections.register(chain, CollectionType.CHAINED):
         known = butler.collections.get_info(chain).children
@@ -118,7 +112,7 @@ def register_sky_map(butler: Butler, geometry: SkyMapGeometry, run: str) -> Data
     """
     content = geometry.to_dict()
     require_name("sky map", geometry.skymap, max_length=_MAX_SKYMAP)
-    require_collection(run)
+    _require_collection(run)
     with butler.transaction():
         butler.registry.syncDimensionData(
             "skymap",
@@ -189,37 +183,10 @@ def _digest(geometry: SkyMapGeometry) -> bytes:
     return hashlib.sha1(content.encode(), usedforsecurity=False).digest()
 
 
-def register_visit_detector(
+def _register_visit_detector(
     butler: Butler, visit_image: VisitImage, *, update: bool = False
 ) -> dict[str, Any]:
-    """Write every dimension record that a visit image needs.
-
-    Instrument, physical filter, detector and observing day are written only if
-    the repository has none of the same name, so that the richer records of an
-    ``obs`` package stay; visit and region must be new or the same.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    visit_image
-        The image.
-    update
-        Replace the records of visit and region that differ.
-
-    Returns
-    -------
-    data_id : `dict`
-        Values of ``instrument``, ``visit`` and ``detector``.
-
-    Raises
-    ------
-    ValueError
-        If `VisitRecord` cannot be made of the image.
-    lsst.daf.butler.registry.ConflictingDefinitionError
-        If the repository describes the visit, the filter or the region
-        otherwise.
-    """
+    """Write every dimension record that a visit image needs."""
     found = VisitRecord.from_visit_image(visit_image)
     instrument = found.instrument
     common: dict[str, list[dict[str, Any]]] = {

@@ -13,15 +13,12 @@ from __future__ import annotations
 __all__ = (
     "IngestedImage",
     "ingest_visit_image",
-    "ingest_visit_images",
     "put_visit_image",
     "read_visit_image",
-    "read_visit_images",
 )
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType
@@ -32,8 +29,8 @@ from lsst.resources import ResourcePath, ResourcePathExpression
 
 # The adapters make the Piff models of stored images readable.
 from .. import adapters as adapters
-from ._names import require_collection, require_name
-from ._records import register_visit_detector
+from ._names import _require_collection, require_name
+from ._records import _register_visit_detector
 from ._same_content import _differing_parts
 from ._visit_record import VisitRecord
 
@@ -95,7 +92,7 @@ def put_visit_image(
     VisitRecord.from_visit_image(visit_image)
     definition = _prepare(butler, run, dataset_type)
     with butler.transaction():
-        data_id = register_visit_detector(butler, visit_image)
+        data_id = _register_visit_detector(butler, visit_image)
         return butler.put(visit_image, definition, run=run, **data_id)
 
 
@@ -143,80 +140,6 @@ def _lacks_psf(error: Exception) -> bool:
     return isinstance(error, AttributeError) and error.name == "deserialize"
 
 
-def read_visit_images(paths: Iterable[ResourcePathExpression]) -> Iterator[VisitImage]:
-    """Read visit images from files, one at a time.
-
-    Parameters
-    ----------
-    paths
-        Files that `lsst.images` wrote.
-
-    Yields
-    ------
-    visit_image : `lsst.images.VisitImage`
-        The image in the next file.
-
-    Raises
-    ------
-    OSError
-        If a file or the PSF in it cannot be read.
-    TypeError
-        If a file holds anything else.
-    """
-    for path in paths:
-        yield read_visit_image(path)
-
-
-def ingest_visit_images(
-    butler: Butler,
-    paths: Iterable[ResourcePathExpression],
-    run: str,
-    *,
-    dataset_type: str = "visit_image",
-    replace: bool = False,
-) -> list[DatasetRef]:
-    """Copy visit images from files into a repository.
-
-    An image that the run holds already is left as it is, so that an
-    interrupted ingest can be run again; if its file has changed, the log says
-    so.
-
-    Parameters
-    ----------
-    butler
-        A writeable Butler.
-    paths
-        Files that `lsst.images` wrote.
-    run
-        RUN collection for the datasets, made if absent.
-    dataset_type
-        Name of the dataset type, registered if absent.
-    replace
-        Replace images whose file has changed.
-
-    Returns
-    -------
-    refs : `list` [`lsst.daf.butler.DatasetRef`]
-        References in the order of the files.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
-    TypeError
-        If a file does not hold a visit image.
-    ValueError
-        If an image does not name its instrument and visit, if a name is none
-        that a repository can keep, or if the repository cannot keep the image.
-    lsst.daf.butler.registry.ConflictingDefinitionError
-        If the repository describes a visit otherwise.
-    """
-    return [
-        ingest_visit_image(butler, path, run, dataset_type=dataset_type, replace=replace).ref
-        for path in paths
-    ]
-
-
 def ingest_visit_image(
     butler: Butler,
     path: ResourcePathExpression,
@@ -226,6 +149,10 @@ def ingest_visit_image(
     replace: bool = False,
 ) -> IngestedImage:
     """Copy a visit image from a file into a repository.
+
+    An image that the run already holds is left as it is, so that an
+    interrupted ingestion can be repeated; if its file has changed, a warning
+    is logged.
 
     Parameters
     ----------
@@ -282,7 +209,7 @@ def ingest_visit_image(
         _LOG.info("%s replaces what run %s holds for %s (%s).", path, run, name, ", ".join(parts))
     try:
         with butler.transaction():
-            register_visit_detector(butler, visit_image, update=replace)
+            _register_visit_detector(butler, visit_image, update=replace)
         if held is not None:
             butler.pruneDatasets([held], disassociate=True, unstore=True, purge=True)
         ref = butler.put(visit_image, definition, run=run, **record.data_id)
@@ -305,5 +232,5 @@ def _prepare(butler: Butler, run: str, name: str) -> DatasetType:
         universe=butler.dimensions,
     )
     butler.registry.registerDatasetType(dataset_type)
-    butler.collections.register(require_collection(run))
+    butler.collections.register(_require_collection(run))
     return dataset_type

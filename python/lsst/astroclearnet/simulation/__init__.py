@@ -10,6 +10,7 @@
 
 from ._artefacts import *
 from ._deep_coadd import *
+from ._direct_warp import *
 from ._instrument import *
 from ._observe import *
 from ._options import *

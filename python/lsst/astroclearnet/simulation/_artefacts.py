@@ -10,20 +10,13 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "add_cosmic_rays",
-    "bad_column_mask",
-    "bad_columns",
-    "bleed",
-    "interpolate_rows",
-    "satellite_trail",
-    "trail_profile",
-)
+__all__ = ("add_cosmic_rays", "bad_columns", "bleed", "interpolate_rows", "trail_profile")
 
 import math
 
 import numpy as np
 import numpy.typing as npt
+from astropy.stats import gaussian_fwhm_to_sigma
 from scipy.ndimage import binary_dilation
 
 from ._instrument import FULL_WELL, PIXEL_SCALE, DetectorLayout
@@ -37,27 +30,14 @@ type Mask = npt.NDArray[np.bool_]
 _BAD_COLUMN_STREAM = 999
 
 
-def satellite_trail(visit: SimulatedVisit, layout: DetectorLayout) -> Array:
-    """Return the light of a satellite trail on a detector.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-    layout
-        The detector.
-
-    Returns
-    -------
-    electrons : `numpy.ndarray`
-        Expected electrons, of shape (H, W); zero without a trail.
-    """
+def _satellite_trail(visit: SimulatedVisit, layout: DetectorLayout) -> Array:
+    """Return the light of a satellite trail on a detector."""
     height, width = layout.bbox.shape
     if visit.trail is None:
         return np.zeros((height, width))
     x = np.arange(width)[np.newaxis, :] + layout.x_offset
     y = np.arange(height)[:, np.newaxis] + layout.y_offset
-    sigma = math.hypot(visit.seeing_arcsec / 2.355 / PIXEL_SCALE, 1.0 / math.sqrt(12.0))
+    sigma = math.hypot(visit.seeing_arcsec * gaussian_fwhm_to_sigma / PIXEL_SCALE, 1.0 / math.sqrt(12.0))
     peak = visit.trail.brightness * math.sqrt(_sky_electrons(visit))
     return peak * trail_profile(x, y, angle=visit.trail.angle, distance=visit.trail.distance, sigma=sigma)
 
@@ -161,23 +141,8 @@ def bleed(electrons: Array) -> Mask:
     return np.asarray(binary_dilation(electrons >= FULL_WELL, structure=np.ones((3, 3))))
 
 
-def bad_column_mask(layout: DetectorLayout, number: int, seed: int) -> Mask:
-    """Return the bad columns of a detector, the same in every visit.
-
-    Parameters
-    ----------
-    layout
-        The detector.
-    number
-        How many columns are bad.
-    seed
-        Seed of the survey.
-
-    Returns
-    -------
-    bad : `numpy.ndarray`
-        Bad pixels, of shape (H, W): columns from a random row to the top.
-    """
+def _bad_column_mask(layout: DetectorLayout, number: int, seed: int) -> Mask:
+    """Return the bad columns of a detector, the same in every visit."""
     rng = np.random.default_rng([seed, _BAD_COLUMN_STREAM, layout.detector])
     return bad_columns(layout.bbox.shape, number, rng)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 __all__ = ("make_deep_coadd",)
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,16 @@ from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 
 from ..adapters import (
-    ExposureArrays,
     PatchGeometry,
+    PatchSource,
+    PatchSummary,
     UnusableExposureError,
-    coregister,
     make_cell_coadd,
-    make_provenance,
     missing_cells,
-    stack_exposures,
+    pad_to_common_size,
 )
+from ..core import Tile
+from ._direct_warp import DirectWarp, warp_visit_image
 
 _KERNEL_ORDER = 3
 _SATURATED_FRACTION = 0.1
@@ -60,87 +61,62 @@ def make_deep_coadd(
         The coadd in nJy, or `None` if no image has a usable pixel on the
         patch.
     """
-    exposures = []
+    warps = []
     for visit_image in visit_images:
         try:
-            exposures.append(coregister(visit_image, geometry, kernel_order=_KERNEL_ORDER))
+            warps.append(warp_visit_image(visit_image, geometry, kernel_order=_KERNEL_ORDER))
         except UnusableExposureError as error:
             if error.reason not in ("no_overlap", "no_usable_pixels"):
                 raise
-    if not exposures:
+    if not warps:
         return None
-    arrays = stack_exposures(exposures)
-    weights = _weights(arrays)
-    image = np.sum(weights * np.where(arrays.good, arrays.images, 0.0), axis=0)
-    variance = np.sum(weights**2 * np.where(arrays.good, arrays.variances, 0.0), axis=0)
-    covered = np.stack([exposure.covered for exposure in exposures])
-    saturated = np.stack([exposure.saturated for exposure in exposures]) & covered
-    no_data = ~weights.any(axis=0)
+    good = np.stack([warp.good for warp in warps])
+    # All pixels of an exposure have one weight: with their own variances,
+    # downward fluctuations would count more.
+    inverse_variances = np.stack([warp.good / np.median(warp.variance[warp.good]) for warp in warps])
+    total = inverse_variances.sum(axis=0)
+    weights = np.divide(inverse_variances, total, out=np.zeros_like(inverse_variances), where=total > 0)
+    no_data = ~good.any(axis=0)
+    image = np.sum([w * warp.image for w, warp in zip(weights, warps, strict=True)], axis=0)
+    variance = np.sum([w**2 * warp.variance for w, warp in zip(weights, warps, strict=True)], axis=0)
     image[no_data] = variance[no_data] = np.nan
-    planes = {
-        "NO_DATA": no_data,
-        "SATURATED": saturated.sum(axis=0) > _SATURATED_FRACTION * covered.sum(axis=0),
-        "INEXACT_PSF": (covered & (weights <= 0)).any(axis=0),
-    }
-    missing = missing_cells(~no_data, geometry.definition.cells)
+    summary = PatchSummary(PatchSource([warp.cutout for warp in warps], geometry, geometry.bbox))
+    rows, columns = (slice(0, size) for size in geometry.bbox.shape)
+    summary.add(Tile(rows, columns, rows, columns), np.arange(len(warps)), inverse_variances, ~good)
     return make_cell_coadd(
         geometry=geometry,
         band=band,
-        image=image.astype(np.float32),
-        variance=variance.astype(np.float32),
-        mask_planes=planes,
-        psf=_cell_psfs(arrays, weights, geometry),
-        provenance=make_provenance(exposures, weights, geometry, missing),
+        image=image,
+        variance=variance,
+        mask_planes={
+            "NO_DATA": no_data,
+            "SATURATED": summary.counts["SATURATED"] > _SATURATED_FRACTION * summary.num_covering,
+            "INEXACT_PSF": summary.num_unused > 0,
+        },
+        psf=_cell_psfs(warps, weights, geometry),
+        provenance=summary.make_provenance(missing_cells(~no_data, geometry.definition.cells)),
     )
 
 
-def _weights(arrays: ExposureArrays) -> npt.NDArray[np.float64]:
-    """Return the weights of pixels, with sum 1 where there is an exposure.
-
-    All pixels of an exposure have the inverse of its median variance: with
-    their own, downward fluctuations would count more.
-    """
-    levels = [
-        np.median(v[g]) if g.any() else np.inf for v, g in zip(arrays.variances, arrays.good, strict=True)
-    ]
-    weights = arrays.good / np.array(levels, dtype=float)[:, np.newaxis, np.newaxis]
-    total = weights.sum(axis=0)
-    return np.divide(weights, total, out=weights, where=total > 0)
-
-
 def _cell_psfs(
-    arrays: ExposureArrays, weights: npt.NDArray[np.floating], geometry: PatchGeometry
+    warps: Sequence[DirectWarp], weights: npt.NDArray[np.floating], geometry: PatchGeometry
 ) -> npt.NDArray[np.float64]:
-    """Average the PSFs of exposures in every cell.
-
-    Parameters
-    ----------
-    arrays
-        The exposures, with PSFs on a grid that need not be that of the cells.
-    weights
-        Weights of the exposures, of shape (n, H, W).
-    geometry
-        The patch.
-
-    Returns
-    -------
-    psfs : `numpy.ndarray`
-        Shape (n_cells_y, n_cells_x, P, P), sum 1; NaN for cells without data.
-    """
+    """Average the PSFs of exposures in every cell; NaN for empty cells."""
+    # Their grid need not be that of the cells.
+    stamps = pad_to_common_size([warp.cutout.psfs_on(geometry.bbox) for warp in warps])
     grid = geometry.definition.cells
     size, shape = grid.grid_size, grid.cell_shape
-    psfs = np.full((size.i, size.j, *arrays.psfs.shape[-2:]), np.nan)
-    for i in range(size.i):
-        for j in range(size.j):
-            rows = slice(i * shape.y, (i + 1) * shape.y)
-            columns = slice(j * shape.x, (j + 1) * shape.x)
-            weight = weights[:, rows, columns].mean(axis=(1, 2), dtype=float)
-            nearest = [
-                int((index + 0.5) / cells * stamps)
-                for index, cells, stamps in zip((i, j), (size.i, size.j), arrays.psfs.shape[1:3], strict=True)
-            ]
-            used = weight > 0.0
-            if used.any():
-                psf = np.tensordot(weight[used], arrays.psfs[used, nearest[0], nearest[1]], axes=1)
-                psfs[i, j] = psf / psf.sum()
+    psfs = np.full((size.i, size.j, *stamps.shape[-2:]), np.nan)
+    for i, j in np.ndindex(size.i, size.j):
+        rows = slice(i * shape.y, (i + 1) * shape.y)
+        columns = slice(j * shape.x, (j + 1) * shape.x)
+        weight = weights[:, rows, columns].mean(axis=(1, 2), dtype=float)
+        row, column = (
+            int((index + 0.5) / cells * number)
+            for index, cells, number in zip((i, j), (size.i, size.j), stamps.shape[1:3], strict=True)
+        )
+        used = weight > 0.0
+        if used.any():
+            psf = np.tensordot(weight[used], stamps[used, row, column], axes=1)
+            psfs[i, j] = psf / psf.sum()
     return psfs

@@ -26,13 +26,14 @@ __all__ = (
 )
 
 import dataclasses
+import math
 
 from lsst.images import Box
 from lsst.images._transforms import _ast
 from lsst.images.cameras import CameraFrameSet, Detector, DetectorAttributes, DetectorType, Orientation
 
 AB_ZERO_POINT_NJY = 31.4
-"""AB magnitude of a source of 1 nJy."""
+"""AB magnitude of a source of 1 nJy, rounded as in the Rubin pipelines."""
 
 INSTRUMENT = "HSC-Sim"
 PIXEL_SCALE = 0.168
@@ -166,7 +167,7 @@ def make_detector(layout: DetectorLayout, visit: int) -> Detector:
     """
     bbox = layout.bbox
     frames = _ast.FrameSet(_ast.Frame(2, "Ident=FOCAL_PLANE,Domain=FOCAL_PLANE,Unit(1)=mm,Unit(2)=mm"))
-    radians_per_mm = PIXEL_SCALE / _PIXEL_SIZE_MM / 206264.80624709636
+    radians_per_mm = math.radians(PIXEL_SCALE / 3600.0) / _PIXEL_SIZE_MM
     frames.addFrame(
         1,
         _ast.ZoomMap(2, radians_per_mm),

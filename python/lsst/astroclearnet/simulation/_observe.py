@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("expected_electrons", "observe")
+__all__ = ("observe",)
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ from lsst.images import (
     get_legacy_visit_image_mask_planes,
 )
 
-from ._artefacts import add_cosmic_rays, bad_column_mask, bleed, interpolate_rows, satellite_trail
+from ._artefacts import _bad_column_mask, _satellite_trail, add_cosmic_rays, bleed, interpolate_rows
 from ._instrument import (
     BANDS,
     EXPOSURE_TIME,
@@ -47,7 +47,7 @@ from ._instrument import (
 )
 from ._options import SurveyOptions
 from ._projection import local_wcs
-from ._psf import fit_psf, stamp_radius, true_psf
+from ._psf import _stamp_radius, _true_psf, fit_psf
 from ._rendering import _draw_sources, _select_sources, _source_extent
 from ._visits import SimulatedVisit, _electrons_per_njy, _sky_electrons, detector_projection
 
@@ -94,7 +94,7 @@ def observe(
     rng = np.random.default_rng([options.seed, visit.visit, layout.detector])
     projection = detector_projection(visit, layout, options)
     psf = fit_psf(visit, layout, projection, options, rng)
-    expected = expected_electrons(visit, layout, projection, catalogue, options)
+    expected = _expected_electrons(visit, layout, projection, catalogue, options)
     recorded = _record(expected, visit, layout, options, rng)
     bbox, per_njy = layout.bbox, _electrons_per_njy(visit)
     mask = Mask(0, schema=MaskSchema(get_legacy_visit_image_mask_planes().values()), bbox=bbox)
@@ -114,36 +114,17 @@ def observe(
     )
 
 
-def expected_electrons(
+def _expected_electrons(
     visit: SimulatedVisit,
     layout: DetectorLayout,
     projection: SkyProjection[DetectorFrame],
     catalogue: Table,
     options: SurveyOptions,
 ) -> Array:
-    """Return the light that falls on a detector, without any noise.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-    layout
-        The detector.
-    projection
-        Mapping from its pixels to the sky.
-    catalogue
-        The truth catalogue.
-    options
-        The survey.
-
-    Returns
-    -------
-    electrons : `numpy.ndarray`
-        Expected electrons of sources, sky and satellite, of shape (H, W).
-    """
+    """Return the light that falls on a detector, without any noise."""
     flux = np.asarray(catalogue[f"flux_{visit.band}"], dtype=float) * _electrons_per_njy(visit)
     extent = np.array([_source_extent(source) for source in catalogue]) / PIXEL_SCALE
-    reach = np.hypot(extent, stamp_radius(visit, flux))
+    reach = np.hypot(extent, _stamp_radius(visit, flux))
     sources, touches = _select_sources(catalogue, projection, layout.bbox, reach)
     height, width = layout.bbox.shape
     image = galsim.ImageD(galsim.BoundsI(0, width - 1, 0, height - 1), init_value=0.0)
@@ -152,11 +133,11 @@ def expected_electrons(
         sources,
         local_wcs(projection, x=np.asarray(sources["x"]), y=np.asarray(sources["y"])),
         flux=flux[touches],
-        psf=lambda x, y: true_psf(visit, layout, options, x=x, y=y),
+        psf=lambda x, y: _true_psf(visit, layout, options, x=x, y=y),
         radius=reach[touches],
         method="auto",
     )
-    return np.asarray(image.array + _sky_electrons(visit) + satellite_trail(visit, layout))
+    return np.asarray(image.array + _sky_electrons(visit) + _satellite_trail(visit, layout))
 
 
 def _record(
@@ -175,7 +156,7 @@ def _record(
     planes = {"COSMIC_RAY": add_cosmic_rays(electrons, artefacts, rng)}
     if artefacts.saturation:
         planes["SATURATED"] = bleed(electrons)
-    planes["BAD"] = bad_column_mask(layout, artefacts.bad_columns, options.seed)
+    planes["BAD"] = _bad_column_mask(layout, artefacts.bad_columns, options.seed)
     if artefacts.noise:
         electrons += rng.normal(0.0, READ_NOISE, size=electrons.shape)
         electrons = np.round(electrons / GAIN) * GAIN

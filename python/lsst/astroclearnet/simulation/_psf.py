@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
-__all__ = ("MOFFAT_BETA", "fit_psf", "stamp_radius", "true_psf")
+__all__ = ("MOFFAT_BETA", "fit_psf")
 
 import galsim
 import numpy as np
 import numpy.typing as npt
 import piff
+from astropy.stats import gaussian_fwhm_to_sigma
 
 from lsst.images import DetectorFrame, SkyProjection
 from lsst.images.psfs import PiffWrapper
@@ -35,28 +36,10 @@ _CENTROID_ERROR = 0.02
 _UNIT_MOFFAT = galsim.Moffat(beta=MOFFAT_BETA, fwhm=1.0, gsparams=galsim.GSParams(folding_threshold=1e-3))
 
 
-def true_psf(
+def _true_psf(
     visit: SimulatedVisit, layout: DetectorLayout, options: SurveyOptions, *, x: float, y: float
 ) -> galsim.GSObject:
-    """Return the PSF at a position on a detector.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-    layout
-        The detector.
-    options
-        The survey, for the size of the focal plane.
-    x, y
-        Position in the pixels of the detector.
-
-    Returns
-    -------
-    psf : `galsim.GSObject`
-        An elliptical Moffat profile of unit flux in arcsec towards west and
-        north, before integration over the pixel.
-    """
+    """Return the PSF at a position on a detector."""
     corner = _corner_distance(options)
     u, v = (x + layout.x_offset) / corner, (y + layout.y_offset) / corner
     along_x, along_y, radial = visit.size_gradient
@@ -105,14 +88,14 @@ def fit_psf(
     jacobians = local_wcs(projection, x=positions[:, 0], y=positions[:, 1])
     snr = np.exp(rng.uniform(*np.log(_PSF_STAR_SNR), size=options.num_psf_stars))
     # Area in pixels of the sky that is the noise of a star.
-    area = 4.0 * np.pi * (visit.seeing_arcsec / 2.355 / PIXEL_SCALE) ** 2
+    area = 4.0 * np.pi * (visit.seeing_arcsec * gaussian_fwhm_to_sigma / PIXEL_SCALE) ** 2
     flux = snr * (snr + np.sqrt(snr**2 + 4.0 * area * sky)) / 2.0
     wcs = galsim.PixelScale(PIXEL_SCALE)
     stars = []
     for (x, y), jacobian, electrons in zip(positions, jacobians, flux, strict=True):
         image = galsim.ImageD(_FIT_STAMP_SIZE, _FIT_STAMP_SIZE)
         image.setCenter(round(x), round(y))
-        profile = true_psf(visit, layout, options, x=x, y=y) * electrons
+        profile = _true_psf(visit, layout, options, x=x, y=y) * electrons
         profile.drawImage(image, center=galsim.PositionD(x, y), wcs=jacobian)
         image.wcs = wcs
         variance = image.array + sky + READ_NOISE**2
@@ -128,24 +111,8 @@ def fit_psf(
     return PiffWrapper(psf, bounds=layout.bbox, stamp_size=_STAMP_SIZE)
 
 
-def stamp_radius(visit: SimulatedVisit, flux: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the radius out to which the PSF of a source must be drawn.
-
-    Beyond it lie less than 1/2000 of the flux, and less light per pixel than
-    two hundredths of the noise of the sky.
-
-    Parameters
-    ----------
-    visit
-        The visit.
-    flux
-        Fluxes in electrons, of shape (n,).
-
-    Returns
-    -------
-    radius : `numpy.ndarray`
-        Radii in pixels, of shape (n,).
-    """
+def _stamp_radius(visit: SimulatedVisit, flux: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the radius out to which the PSF of a source must be drawn."""
     # 8 % more than at the boresight, for the variation over the field.
     fwhm = 1.08 * visit.seeing_arcsec / PIXEL_SCALE
     core = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / MOFFAT_BETA) - 1.0))

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("render_truth", "source_profile")
+__all__ = ("render_truth",)
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ import galsim
 import numpy as np
 import numpy.typing as npt
 from astropy.coordinates import SkyCoord
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Row, Table
 
 from lsst.images import Box, SkyProjection
@@ -28,7 +29,6 @@ from lsst.images import Box, SkyProjection
 from ..adapters import PatchGeometry
 from ._projection import _sky_to_pixels, local_wcs
 
-_FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3)
 # The wings of a de Vaucouleurs profile reach far beyond any stamp: cut them.
 _BULGE_TRUNCATION = 6.0
@@ -39,22 +39,8 @@ _UNIT_BULGE = galsim.DeVaucouleurs(
 _UNIT_DISC = galsim.Exponential(half_light_radius=1.0, gsparams=_GSPARAMS)
 
 
-def source_profile(source: Row, flux: float) -> galsim.GSObject | None:
-    """Return the intrinsic profile of a source.
-
-    Parameters
-    ----------
-    source
-        A row of the truth catalogue.
-    flux
-        Total flux.
-
-    Returns
-    -------
-    profile : `galsim.GSObject` or `None`
-        Profile of an extended source in arcsec towards west and north, and
-        `None` for a star.
-    """
+def _source_profile(source: Row, flux: float) -> galsim.GSObject | None:
+    """Return the intrinsic profile of a source."""
     if source["kind"] == "star":
         return None
     # The angle of the major axis from west towards north.
@@ -91,7 +77,7 @@ def _draw_sources(
         overlap = stamp & image.bounds
         if not overlap.isDefined():
             continue
-        profile = source_profile(source, electrons)
+        profile = _source_profile(source, electrons)
         kernel = psf(x, y)
         drawn = (
             kernel * electrons if profile is None else galsim.Convolve(profile, kernel, gsparams=_GSPARAMS)
@@ -152,7 +138,7 @@ def render_truth(
     if f"flux_{band}" not in catalogue.colnames:
         raise ValueError(f"The truth catalogue has no fluxes in band {band!r}.")
     bbox = geometry.bbox
-    sigma = psf_fwhm / _FWHM_PER_SIGMA
+    sigma = psf_fwhm * gaussian_fwhm_to_sigma
     scale = geometry.pixel_scale
     # Six sigma leave less than 2e-8 of a star outside.
     reach = np.array([6.0 * sigma + _source_extent(source) / scale for source in catalogue])

@@ -19,6 +19,7 @@ import astropy.units as u
 import numpy as np
 import numpy.typing as npt
 from astropy.coordinates import SkyCoord
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table, vstack
 
 from ._instrument import AB_ZERO_POINT_NJY, BANDS, FULL_WELL, PIXEL_SCALE
@@ -116,7 +117,7 @@ def _saturated(catalogue: Table, visits: Sequence[SimulatedVisit]) -> npt.NDArra
     saturated = np.zeros(len(catalogue), dtype=bool)
     for visit in visits:
         # A Gaussian that includes the pixel has nearly the peak of the PSF.
-        sigma = math.hypot(visit.seeing_arcsec / 2.355, PIXEL_SCALE / math.sqrt(12.0)) / PIXEL_SCALE
+        sigma = math.hypot(visit.seeing_arcsec * gaussian_fwhm_to_sigma / PIXEL_SCALE, 1.0 / math.sqrt(12.0))
         peak = np.asarray(catalogue[f"flux_{visit.band}"]) * _electrons_per_njy(visit)
         saturated |= peak / (2.0 * math.pi * sigma**2) + _sky_electrons(visit) > FULL_WELL
     return saturated & (catalogue["kind"] == "star")

@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("RestorationAlgorithmError",)
+__all__ = ("RestorationAlgorithmError", "translate_errors")
 
-from typing import Self
+import contextlib
+from collections.abc import Iterator
 
 from lsst.pipe.base import AlgorithmError
 
@@ -34,23 +35,27 @@ class RestorationAlgorithmError(AlgorithmError):
         super().__init__(message)
         self._diagnostics = diagnostics
 
-    @classmethod
-    def from_core(cls, error: RestorationError) -> Self:
-        """Translate an error of the core.
-
-        Parameters
-        ----------
-        error
-            What the core raised.
-
-        Returns
-        -------
-        translated : `RestorationAlgorithmError`
-            The same facts for the executor and the task metadata.
-        """
-        return cls(str(error), {"error": type(error).__name__, **error.diagnostics})
-
     @property
     def metadata(self) -> dict[str, str | int | float | bool]:
         """Facts about the failure, for the task metadata (`dict`)."""
         return self._diagnostics
+
+
+@contextlib.contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise errors of the core as those that the executor knows.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    RestorationAlgorithmError
+        For a `~lsst.astroclearnet.core.RestorationError`, with its facts.
+    """
+    try:
+        yield
+    except RestorationError as exc:
+        raise RestorationAlgorithmError(str(exc), {"error": type(exc).__name__, **exc.diagnostics}) from exc

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Figures about a restoration that need no truth."""
+"""Metrics of a restoration that need no truth, and warnings."""
 
 from __future__ import annotations
 
-__all__ = ("contradicts_others", "list_warnings", "make_metrics", "variance_believed", "variance_fits")
+__all__ = ("describe_offsets", "list_warnings", "make_metrics", "variances_fit", "variances_kept")
 
 import dataclasses
 import math
@@ -24,37 +24,33 @@ from ..core import MaskBit, RestorationResult, kernel_fwhm
 from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
 
-_PSF_TOLERANCE = 0.015
-"""Relative error of the width of a PSF that is no fault."""
-
-_ROUNDING = 1e-3
-"""Relative excess over a limit that is none."""
-
 _MIN_EXPOSURES = 3
-"""Number of exposures from which on outliers can be told."""
-
-_FLUX_TOLERANCE = 0.02
-"""Relative error of the flux scale that is no fault."""
-
-_SHIFT_TOLERANCE = 0.05
-"""Error of the position, in arcsec, that is no fault."""
+"""With two exposures the faulty one cannot be identified."""
 
 _SIGNIFICANCE = 5.0
-"""Significance, in sigma, that a greater one needs to be called so."""
+"""Significance, in sigma, of an offset that is reported."""
 
-_LARGEST_CHI_SQUARE = 2.0
-"""Reduced chi-square beyond which, or one over which, variances do not fit."""
+# Smaller offsets are not reported; those that drop an exposure are options.
+_PSF_TOLERANCE = 0.015  # relative error of the PSF width
+_FLUX_TOLERANCE = 0.02  # relative error of the flux scale
+_SHIFT_TOLERANCE = 0.05  # arcsec
 
-_DISAGREEMENTS = (
+_MAX_CHI_SQUARE = 2.0
+"""Reduced chi-square from which, or one over which, variances are wrong."""
+
+_ROUNDING = 1e-3
+"""Relative excess over a limit that is rounding."""
+
+_OFFSETS = (
     ("flux_error", "flux_sigma", _FLUX_TOLERANCE, "in flux scale by {:+.3f}"),
     ("shift", "shift_sigma", _SHIFT_TOLERANCE, "in position by {:.3f} arcsec"),
 )
-"""Figures of an exposure that may differ, with the names of their standard
-deviations, the size that is no fault, and words."""
+"""Metrics of an exposure that may be offset from the others, with the names of
+their standard deviations, the tolerance, and words."""
 
 
 def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
-    """Return figures about a restoration that need no truth.
+    """Return the metrics of a restoration.
 
     Parameters
     ----------
@@ -69,21 +65,15 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         Plain Python values: ``exposures``, a list with the identity, PSF
         FWHM (arcsec), share of the information about point sources
         (``weight_share``), reduced chi-square and rejected fraction of each;
-        by how much it departs from the others in flux scale
-        (``flux_error``, relative) and position (``shift``, arcsec) and its
-        PSF is wider than given (``psf_width_error``, relative), with standard
-        deviations (``flux_sigma`` and so on); ``psf_consistent``, which is
-        false if that is more than 1.5 % and more than 5 sigma (a single
-        exposure is compared with nothing, and has NaN); ``suspect_reason``,
-        why it may be wrong if that could not be proved; the variance of blank
-        sky over the given one (``sky_noise``, ``sky_noise_sigma``) with the
-        factors that variances were multiplied with
-        (``variance_factor_min``, ``variance_factor_max``, 1 where they were
-        believed), the bias by weights that would have followed noise
-        (``weight_bias``) and whether variances had to be smoothed
-        (``variance_smoothed``); and the ``background`` that was removed:
-        level (nJy a pixel of the patch) and
-        slopes along y and x.  Further ``failed_tiles``, places and reasons;
+        its offsets from the others in flux scale (``flux_error``, relative),
+        position (``shift``, arcsec) and PSF width (``psf_width_error``,
+        relative), with standard deviations (``flux_sigma`` and so on);
+        ``psf_consistent``, false if the last is more than 1.5 % and 5 sigma
+        (NaN for a single exposure); ``suspect_reason``; and
+        ``sky_noise``, ``weight_bias``, ``variance_smoothed``,
+        ``background`` (nJy a pixel of the patch) and so on, as in
+        `~lsst.astroclearnet.core.RestorationResult`.
+        Further ``failed_tiles``, places and reasons;
         ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
         the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
         of solve; ``fit``, ``image`` and ``patch``, flat dictionaries.
@@ -111,26 +101,26 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
     }
 
 
-def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]:
-    """Say in words what a user of the coadds should know.
+def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[str]:
+    """List what a user of the coadds should know.
 
     Parameters
     ----------
     metrics
         What `make_metrics` returned.
-    max_departure
-        Largest departure of the linear image of a star from the target PSF,
-        relative to the peak, that was asked for.
+    max_psf_residual
+        Largest residual of the linear image of a star from the target PSF
+        that was allowed, relative to the peak.
 
     Returns
     -------
     warnings : `list` [`str`]
         Sentences; none if all is well.
     """
-    warnings = _list_disagreements(metrics["exposures"])
+    warnings = _list_offsets(metrics["exposures"])
     suspect = [f"{_name(e)}: {e['suspect_reason']}" for e in metrics["exposures"] if e["suspect_reason"]]
     if suspect:
-        warnings.append(f"Some exposures may be wrong, and are used: {' '.join(suspect)}")
+        warnings.append(f"Some exposures are suspected outliers, but were used: {' '.join(suspect)}")
     wrong = [
         f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
         for e in metrics["exposures"]
@@ -141,7 +131,7 @@ def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     wrong = [
         f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
         for e in metrics["exposures"]
-        if not variance_fits(e)
+        if not variances_fit(e)
     ]
     if wrong:
         warnings.append(
@@ -150,7 +140,7 @@ def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     wrong = [
         f"{_name(e)}: multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
         for e in metrics["exposures"]
-        if not variance_believed(e)
+        if not variances_kept(e)
     ]
     if wrong:
         warnings.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
@@ -160,11 +150,11 @@ def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]
             f"The variances of some exposures follow the noise of their pixels and were smoothed: "
             f"{'; '.join(wrong)}."
         )
-    departure = metrics["image"]["linear_psf_residual"]
-    if departure > max_departure * (1.0 + _ROUNDING):
+    residual = metrics["image"]["linear_psf_residual"]
+    if residual > max_psf_residual * (1.0 + _ROUNDING):
         warnings.append(
-            f"The target PSF is too sharp for these exposures: stars in the linear coadd depart from it by "
-            f"{100.0 * departure:.1f} % of their peak, instead of {100.0 * max_departure:.1f} %."
+            f"The target PSF is too sharp for these exposures: stars in the linear coadd differ from it by "
+            f"{100.0 * residual:.1f} % of their peak, more than {100.0 * max_psf_residual:.1f} %."
         )
     unconverged = [
         f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
@@ -184,7 +174,7 @@ def list_warnings(metrics: Mapping[str, Any], max_departure: float) -> list[str]
     return warnings
 
 
-def variance_fits(exposure: Mapping[str, Any]) -> bool:
+def variances_fit(exposure: Mapping[str, Any]) -> bool:
     """Tell whether the variances of an exposure fit its residuals.
 
     Parameters
@@ -199,11 +189,11 @@ def variance_fits(exposure: Mapping[str, Any]) -> bool:
         known.
     """
     chi_square = exposure["chi_square"]
-    return not (chi_square > _LARGEST_CHI_SQUARE or chi_square < 1.0 / _LARGEST_CHI_SQUARE)
+    return not (chi_square > _MAX_CHI_SQUARE or chi_square < 1.0 / _MAX_CHI_SQUARE)
 
 
-def variance_believed(exposure: Mapping[str, Any]) -> bool:
-    """Tell whether the variances of an exposure were taken as given.
+def variances_kept(exposure: Mapping[str, Any]) -> bool:
+    """Tell whether the variances of an exposure were not rescaled.
 
     Parameters
     ----------
@@ -212,8 +202,8 @@ def variance_believed(exposure: Mapping[str, Any]) -> bool:
 
     Returns
     -------
-    believed : `bool`
-        Whether blank sky called for no other.
+    kept : `bool`
+        Whether blank sky agrees with them.
     """
     return bool(exposure["variance_factor_min"] == exposure["variance_factor_max"] == 1.0)
 
@@ -223,8 +213,8 @@ def _wider_by(error: float) -> str:
     return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
 
 
-def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
-    """Say in what an exposure differs from the others.
+def describe_offsets(exposure: Mapping[str, Any]) -> list[str]:
+    """Describe the significant offsets of an exposure from the others.
 
     Parameters
     ----------
@@ -234,11 +224,11 @@ def contradicts_others(exposure: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     differences : `list` [`str`]
-        By how much, in words; none if it agrees.
+        Size of each, in words.
     """
     return [
         words.format(exposure[key])
-        for key, sigma, least, words in _DISAGREEMENTS
+        for key, sigma, least, words in _OFFSETS
         if abs(exposure[key]) > max(least, _SIGNIFICANCE * exposure[sigma])
     ]
 
@@ -248,12 +238,12 @@ def _name(exposure: Mapping[str, Any]) -> str:
     return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
 
 
-def _list_disagreements(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
+def _list_offsets(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which exposures differ in flux scale or position."""
     wrong = [
-        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := contradicts_others(e))
+        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := describe_offsets(e))
     ]
-    return [f"Some exposures differ from the others: {'; '.join(wrong)}."] if wrong else []
+    return [f"Some exposures are offset from the others: {'; '.join(wrong)}."] if wrong else []
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
@@ -262,7 +252,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
     total = information.sum()
     num_used, num_rejected = summary.num_used, summary.num_rejected
     num_pixels = inputs.geometry.bbox.area
-    # The image follows a single exposure, and is no judge of it.
+    # With a single exposure there is nothing to compare its PSF with.
     is_comparable = int((num_used > 0).sum()) > 1
     exposures = []
     for n, cutout in enumerate(inputs.source.cutouts):
@@ -274,7 +264,7 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
                 "detector": identity.detector,
                 "psf_fwhm": seeing_of_kernel(cutout.mean_psf) * scale,
                 "psf_effective_fwhm": kernel_fwhm(cutout.mean_psf) * scale,
-                **_departures(result, n, scale, is_comparable),
+                **_offsets(result, n, scale, is_comparable),
                 "suspect_reason": result.suspect.get(n, ""),
                 "weight_share": float(information[n] / total) if total else math.nan,
                 "chi_square": float(result.chi_square[n]),
@@ -288,8 +278,8 @@ def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dic
     return exposures
 
 
-def _departures(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:
-    """Return by how much an exposure departs from the others."""
+def _offsets(result: RestorationResult, n: int, scale: float, is_comparable: bool) -> dict[str, Any]:
+    """Return the offsets of an exposure from the others."""
     error, sigma = math.nan, math.inf
     if is_comparable:
         error, sigma = float(result.psf_width_error[n]), float(result.psf_width_sigma[n])
@@ -307,7 +297,7 @@ def _departures(result: RestorationResult, n: int, scale: float, is_comparable: 
 
 
 def _noise(result: RestorationResult, n: int) -> dict[str, Any]:
-    """Return what became of the variances of an exposure."""
+    """Return the metrics of the variances of an exposure."""
     return {
         "sky_noise": float(result.sky_noise[n]),
         "sky_noise_sigma": float(result.sky_noise_sigma[n]),

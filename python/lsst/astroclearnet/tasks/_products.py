@@ -39,7 +39,6 @@ from ..adapters import (
     make_cell_coadd,
     missing_cells,
     patch_slices,
-    record_provenance,
 )
 from ..core import FailedTile, MaskBit, RestorationResult, gaussian_kernel
 
@@ -161,9 +160,9 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
     -------
     coadd : `lsst.images.cells.CellCoadd`
         As `make_coadd`, with image, variance and noise realisations of the
-        linear image, and in its metadata also ``linear_penalty_weight``, the
-        strength of its penalty, and ``linear_psf_residual``, the
-        departure of the image of a star from the PSF, relative to the peak.
+        linear image, and in its metadata also ``linear_penalty_weight`` and
+        ``linear_psf_residual``, the residual of the image of a star from the
+        PSF, relative to the peak.
     """
     coadd = _make_coadd(
         result,
@@ -233,7 +232,7 @@ def _make_coadd(
         variance=crop_to_patch(variance, geometry),
         mask_planes=_mask_planes(result, inputs),
         psf=target_psf(result.target_fwhm),
-        provenance=record_provenance(inputs.source.cutouts, summary.contributions, missing),
+        provenance=summary.make_provenance(missing),
         noise_realizations=np.nan_to_num(crop_to_patch(noise, geometry)),
         mask_fractions={"rejected": summary.num_unused / np.maximum(summary.num_covering, 1)},
     )

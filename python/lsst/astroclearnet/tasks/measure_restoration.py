@@ -41,8 +41,8 @@ from ..adapters import (
     place_on_patch,
     unusable_pixels,
 )
-from ._quality_figures import CoaddImages, exposure_figures, image_figures
 from ._quality_limits import QualityLimitsConfig, judge
+from ._quality_metrics import CoaddImages, exposure_metrics, image_metrics
 
 
 class MeasureRestorationConnections(
@@ -65,7 +65,7 @@ class MeasureRestorationConnections(
         dimensions=("skymap", "tract", "patch", "band"),
     )
     restored_coadd_metrics = cT.Input(
-        doc="Figures about the restoration.",
+        doc="Metrics of the restoration and its exposures.",
         name="{output_name}_metrics",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "tract", "patch", "band"),
@@ -91,7 +91,7 @@ class MeasureRestorationConnections(
         deferGraphConstraint=True,
     )
     restored_coadd_quality = cT.Output(
-        doc="Figures about the quality of the restored coadd, checks and a verdict.",
+        doc="Quality metrics of the restored coadd, checks and a verdict.",
         name="{output_name}_quality",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "tract", "patch", "band"),
@@ -150,10 +150,9 @@ class MeasureRestorationConfig(PipelineTaskConfig, pipelineConnections=MeasureRe
 class MeasureRestorationTask(PipelineTask):
     """Measure the quality of a restored coadd, without a truth.
 
-    Resolution, depth, correlation of the noise, agreement of the exposures
-    with the image and of star fluxes between the restored and the direct
-    coadd are held against limits.  The verdict is ``good``, ``check`` or
-    ``bad``, with the reasons in plain words.
+    Resolution, depth, correlation of the noise, chi-square of the exposures
+    and fluxes of stars, relative to the direct coadd, are compared with
+    limits.  The verdict is ``good``, ``check`` or ``bad``, with reasons.
     """
 
     ConfigClass = MeasureRestorationConfig
@@ -206,7 +205,7 @@ class MeasureRestorationTask(PipelineTask):
         -------
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd_quality`` (`dict`): plain Python values in
-            ``patch``, ``figures``, ``exposures``, ``checks`` (see `judge`),
+            ``patch``, ``metrics``, ``exposures``, ``checks`` (see `judge`),
             ``verdict``, ``warnings`` (words of the checks that are not good)
             and ``details`` (what the restoration warned of).
 
@@ -228,11 +227,10 @@ class MeasureRestorationTask(PipelineTask):
                 projection=restored.sky_projection, definition=restored.patch
             ).pixel_scale,
         )
-        figures = {
-            **exposure_figures(metrics, self.config.min_exposures),
-            **image_figures(images, self.config.min_star_signal_to_noise),
-        }
-        verdict, checks = judge(figures, self.config.limits)
+        found = exposure_metrics(metrics, self.config.min_exposures) | image_metrics(
+            images, self.config.min_star_signal_to_noise
+        )
+        verdict, checks = judge(found, self.config.limits)
         warnings = [str(check["words"]) for check in checks if check["words"]]
         for warning in warnings:
             self.log.warning("%s", warning)
@@ -250,7 +248,7 @@ class MeasureRestorationTask(PipelineTask):
             "verdict": str(verdict),
             "warnings": warnings,
             "details": list(metrics.get("warnings", [])),
-            "metrics": figures,
+            "metrics": found,
             "checks": checks,
             "exposures": list(metrics["exposures"]),
         }

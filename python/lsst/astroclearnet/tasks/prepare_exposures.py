@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Take what a patch needs of visit images, on their own pixels."""
+"""Read the overlap of visit images with a patch, on their own pixels."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ from lsst.pipe.base import Struct, Task
 from ..adapters import (
     DEFAULT_MASK_TREATMENTS,
     ExposureId,
+    ImageHandle,
     MaskTable,
     PatchGeometry,
     PatchSource,
     Scratch,
     UnusableExposureError,
     VisitCutout,
+    VisitImageSource,
     background_image_from_legacy,
+    read_overlap,
     require_recordable,
+    source_id,
 )
-from ._reading import Handle, VisitImageSource, read_overlap, source_id
 
-type SkyCorrectionSource = Image | BaseField | Handle
+type SkyCorrectionSource = Image | BaseField | ImageHandle
 
 
 class PrepareExposuresConfig(Config):
@@ -48,11 +51,11 @@ class PrepareExposuresConfig(Config):
         min=0,
     )
     mask_planes = DictField[str, str](
-        doc="What the mask planes of the visit images mean, by their names in lsst.images, under which "
-        "legacy planes are found too. 'exclude': the pixels are not used. 'propagate F', F from 0 to less "
+        doc="Treatment of the mask planes of visit images, by their names in lsst.images, to which legacy "
+        "planes are mapped. 'exclude': the pixels are not used. 'propagate F', F from 0 to less "
         "than 1: the plane is set in the coadd where more than the fraction F of the exposures that cover "
-        "a pixel have it set in their nearest pixel. Both may be given with a comma. A plane that is not "
-        "named has no consequence.",
+        "a pixel have it set in their nearest pixel. Both may be given with a comma. Other planes are "
+        "ignored.",
         default=dict(DEFAULT_MASK_TREATMENTS),
     )
     min_good_fraction = RangeField(
@@ -64,13 +67,12 @@ class PrepareExposuresConfig(Config):
         inclusiveMax=True,
     )
     do_restore_background = Field[bool](
-        doc="Add the background that was subtracted from each visit image, as it records it? Then the "
-        "light of objects that it holds is not lost, and something else must take the sky out: turn on "
-        "do_apply_sky_correction.",
+        doc="Add back the background that was subtracted from each visit image, with the light of objects "
+        "in it? The sky must then be subtracted otherwise: turn on do_apply_sky_correction.",
         default=False,
     )
     do_apply_sky_correction = Field[bool](
-        doc="Subtract the sky correction of each visit image? An exposure without one is left out.",
+        doc="Subtract the sky correction of each visit image? An exposure without one is dropped.",
         default=False,
     )
 
@@ -83,7 +85,7 @@ class PrepareExposuresConfig(Config):
 
 
 class PrepareExposuresTask(Task):
-    """Cut visit images to a patch and drop those that cannot be used.
+    """Read the overlap of visit images with a patch, and drop unusable ones.
 
     Exposures are read one at a time, and only where they overlap the patch.
     Nothing is resampled: image, variance and mask stay those of the visit
@@ -91,8 +93,8 @@ class PrepareExposuresTask(Task):
     the PSF is brought to the grid of the patch.  An exposure that has no PSF
     or sky projection, whose pixels are not calibrated, that is of another
     band or that cannot be read is dropped with a reason; the others go on.
-    What is kept takes 10 bytes for each pixel in the box around the overlap,
-    in memory or, beyond a limit, in temporary files.
+    It takes 10 bytes for each pixel of the overlap, in memory or, beyond a
+    limit, in temporary files.
     """
 
     ConfigClass = PrepareExposuresConfig

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
+__all__ = ("RestoreCoaddTask",)
 
 import dataclasses
 import hashlib
@@ -40,10 +40,11 @@ from ..adapters import (
     PatchSource,
     PatchSummary,
     Scratch,
+    VisitImageSource,
     pad_to_common_size,
 )
 from ..core import (
-    RestorationError,
+    MemoryPlan,
     RestorationResult,
     RestoreOptions,
     plan_memory,
@@ -51,30 +52,21 @@ from ..core import (
     select_device,
     suggest_target_fwhm,
 )
-from ._errors import RestorationAlgorithmError
+from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import list_warnings, make_metrics
-from ._patch_source import GEOMETRY_CONNECTIONS, read_geometry
-from ._products import (
-    RestorationInputs,
-    make_coadd,
-    make_linear_coadd,
-    make_noise_table,
-    predict_disk_bytes,
-)
+from ._products import RestorationInputs, make_coadd, make_linear_coadd, make_noise_table, predict_disk_bytes
 from ._progress import report_progress
-from ._reading import VisitImageSource, source_id
-from ._restoration_figure import make_figure
-from ._restore_coadd_config import RestoreCoaddConfig
-from ._restore_coadd_connections import RestoreCoaddConnections
-from ._visit_inputs import (
+from ._quantum_inputs import (
+    GEOMETRY_CONNECTIONS,
     VisitSummarySource,
     apply_visit_summaries,
-    gather_sources,
-    gather_visit_summaries,
+    gather_inputs,
+    read_geometry,
 )
-from ._visit_selection import VisitSelections, parse_visit_selections
+from ._restoration_figure import make_figure
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
-from .select_exposures import SelectExposuresTask
+from .restore_coadd_config import RestoreCoaddConfig
+from .select_exposures import SelectExposuresTask, VisitSelections
 
 _GIB = 2.0**30
 
@@ -119,23 +111,19 @@ class RestoreCoaddTask(PipelineTask):
         data_id = butlerQC.quantum.dataId
         if data_id is None:
             raise InvalidQuantumError("A quantum of restoreCoadd needs a data ID.")
-        connection = GEOMETRY_CONNECTIONS[self.config.geometry_source]
-        geometry = read_geometry(
-            self.config.geometry_source,
-            butlerQC.get(getattr(inputRefs, connection)),
-            data_id.required,
-            cell_size=self.config.cell_size,
-        )
         # The executor leaves one thread to a process; it may have been given
         # more cores than that.
         torch.set_num_threads(max(1, butlerQC.resources.num_cores))
+        source = self.config.geometry_source
         outputs = self.run(
-            visit_images=gather_sources(butlerQC, inputRefs),
-            geometry=geometry,
+            geometry=read_geometry(
+                source,
+                butlerQC.get(getattr(inputRefs, GEOMETRY_CONNECTIONS[source])),
+                data_id.required,
+                cell_size=self.config.cell_size,
+            ),
             band=str(data_id["band"]),
-            visit_summaries=gather_visit_summaries(butlerQC, inputRefs),
-            selections=self._read_selections(butlerQC, inputRefs),
-            sky_corrections=self._read_sky_corrections(butlerQC, inputRefs),
+            **gather_inputs(butlerQC, inputRefs),
         )
         butlerQC.put(outputs, outputRefs)
         if outputs.partial is not None:
@@ -198,22 +186,23 @@ class RestoreCoaddTask(PipelineTask):
         RestorationAlgorithmError
             If the restoration cannot succeed.
         """
-        self._check_device()
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
-        seed = self._seed(name)
-        visit_images, refused = self._recalibrate(visit_images, visit_summaries)
-        chosen = self.selection.run(visit_images=visit_images, geometry=geometry, selections=selections)
-        options = self.config.restoration.make_options()
-        scratch = Scratch(_RESIDENT_SHARE * options.tiling.max_host_memory * _GIB, self.config.scratch_folder)
+        # Before anything is read.
+        device = self._select_device()
+        options: RestoreOptions = self.config.restoration.make_options()
+        sources, uncalibrated = self._recalibrate(visit_images, visit_summaries)
+        chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=selections)
         prepared = self.preparation.run(
             visit_images=chosen.selected,
             geometry=geometry,
             band=band,
             sky_corrections=sky_corrections,
-            scratch=scratch,
+            scratch=Scratch(
+                _RESIDENT_SHARE * options.tiling.max_host_memory * _GIB, self.config.scratch_folder
+            ),
         )
-        dropped = {**refused, **prepared.dropped}
-        self._require_exposures(prepared.source, {**chosen.rejected, **dropped}, name)
+        dropped = uncalibrated | prepared.dropped
+        self._require_exposures(prepared.source, chosen.rejected | dropped, name)
         inputs = RestorationInputs(
             source=prepared.source,
             summary=PatchSummary(prepared.source),
@@ -224,14 +213,16 @@ class RestoreCoaddTask(PipelineTask):
             geometry=geometry,
             band=band,
             data_id=name,
-            seed=seed,
+            seed=self._seed(name),
         )
-        result = self._restore(inputs, options)
-        partial = self._judge_failed_tiles(result, inputs)
-        inputs = self._record_left_out(result, inputs)
+        with translate_errors():
+            plan = self._plan_memory(inputs, options, device)
+            result = self._restore(inputs, options, device, plan)
+        partial = self._check_failed_tiles(result, inputs)
+        inputs = self._add_outlier_exposures(result, inputs)
         metrics = make_metrics(result, inputs)
-        metrics["warnings"] = list_warnings(metrics, self.config.restoration.debiasing.max_psf_residual)
-        self._record(metrics)
+        metrics["warnings"] = list_warnings(metrics, options.debiasing.max_psf_residual)
+        self._record(metrics, device)
         outputs = Struct(
             restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics, partial=partial
         )
@@ -242,53 +233,18 @@ class RestoreCoaddTask(PipelineTask):
             outputs.restored_coadd_plot = make_figure(result, inputs)
         return outputs
 
-    @timeMethod
-    def _restore(self, inputs: RestorationInputs, options: RestoreOptions) -> RestorationResult:
-        source = inputs.source
-        target_fwhm = self._target_fwhm(source)
-        self.log.info(
-            "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
-            inputs.data_id,
-            source.num_exposures,
-            target_fwhm * inputs.geometry.pixel_scale,
-        )
-        try:
+    def _select_device(self) -> torch.device:
+        """Return the device, ready to have its memory watched."""
+        with translate_errors():
             device = select_device(self.config.device)
-            plan = plan_memory(source, options, device=device.type, layout=source.layout)
-            disk = predict_disk_bytes(inputs.geometry, options.noise.num_realizations, self.config.do_linear)
-            self.log.info(
-                "The plan: %s, %.2f GiB of temporary files, %.2f GiB of coadds on disk.",
-                plan,
-                source.file_bytes / _GIB,
-                disk / _GIB,
-            )
-            self.metadata["plan_num_tiles"] = len(plan.grid.tiles)
-            self.metadata["plan_host_memory"] = plan.host_memory
-            self.metadata["plan_device_memory"] = plan.device_memory
-            self.metadata["plan_disk"] = disk
-            with report_progress(self.log, inputs.data_id, options.fit.max_epochs) as callbacks:
-                result = restore_exposures(
-                    source,
-                    target_fwhm=target_fwhm,
-                    options=options,
-                    device=device,
-                    seed=inputs.seed,
-                    layout=source.layout,
-                    plan=plan,
-                    maps=inputs.summary,
-                    callback=callbacks.epoch,
-                    tile_callback=callbacks.tile,
-                )
-        except RestorationError as exc:
-            raise RestorationAlgorithmError.from_core(exc) from exc
-        self.log.info(
-            "Fit of %s on %s ended after %d epochs (%s).",
-            inputs.data_id,
-            result.device,
-            result.history.num_epochs,
-            result.history.stop_reason,
-        )
-        return result
+        if device.type == "cuda":
+            torch.cuda.init()
+            torch.cuda.reset_peak_memory_stats(device)
+        return device
+
+    def _seed(self, name: str) -> int:
+        digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest)
 
     def _recalibrate(
         self,
@@ -309,22 +265,69 @@ class RestoreCoaddTask(PipelineTask):
             self.log.warning("Dropped %s (%s)", name, reason)
         return sources, refused
 
-    def _read_selections(
-        self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-    ) -> VisitSelections | None:
-        if not self.config.do_use_visit_selection:
-            return None
-        refs = inputRefs.visit_selections
-        instruments = (str(ref.dataId["instrument"]) for ref in refs)
-        return parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
+    def _require_exposures(self, source: PatchSource, left_out: Mapping[str, str], name: str) -> None:
+        """End the quantum if no exposure is usable."""
+        if source.num_exposures:
+            return
+        bad = {key: reason for key, reason in left_out.items() if not reason.startswith("no_overlap")}
+        if not bad:
+            raise NoWorkFound(f"No visit image has a pixel on {name}.")
+        reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
+        raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
 
-    def _read_sky_corrections(
-        self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-    ) -> dict[tuple[str, int, int], SkyCorrectionSource] | None:
-        if not self.config.preparation.do_apply_sky_correction:
-            return None
-        handles = butlerQC.get(inputRefs.sky_corrections)
-        return {source_id(handle).detector_key: handle for handle in handles}
+    def _plan_memory(
+        self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device
+    ) -> MemoryPlan:
+        """Choose tiles that fit into the memory, and record the plan."""
+        source = inputs.source
+        plan = plan_memory(source, options, device=device.type, layout=source.layout)
+        disk = predict_disk_bytes(inputs.geometry, options.noise.num_realizations, self.config.do_linear)
+        self.log.info(
+            "Memory plan: %s, %.2f GiB of temporary files, %.2f GiB of coadds on disk.",
+            plan,
+            source.file_bytes / _GIB,
+            disk / _GIB,
+        )
+        self.metadata["plan_num_tiles"] = len(plan.grid.tiles)
+        self.metadata["plan_host_memory"] = plan.host_memory
+        self.metadata["plan_device_memory"] = plan.device_memory
+        self.metadata["plan_disk"] = disk
+        return plan
+
+    @timeMethod
+    def _restore(
+        self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device, plan: MemoryPlan
+    ) -> RestorationResult:
+        """Fit the network and restore the patch, tile by tile."""
+        source, name = inputs.source, inputs.data_id
+        target_fwhm = self._target_fwhm(source)
+        self.log.info(
+            "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
+            name,
+            source.num_exposures,
+            target_fwhm * inputs.geometry.pixel_scale,
+        )
+        with report_progress(self.log, name, options.fit.max_epochs) as callbacks:
+            result = restore_exposures(
+                source,
+                target_fwhm=target_fwhm,
+                options=options,
+                device=device,
+                seed=inputs.seed,
+                layout=source.layout,
+                plan=plan,
+                maps=inputs.summary,
+                callback=callbacks.epoch,
+                tile_callback=callbacks.tile,
+            )
+        self.log.info(
+            "Fit of %s on %s ended after %d epochs (%s).",
+            name,
+            result.device,
+            result.history.num_epochs,
+            result.history.stop_reason,
+        )
+        return result
 
     def _target_fwhm(self, source: PatchSource) -> float:
         """Return the FWHM of the target PSF in pixels."""
@@ -336,33 +339,10 @@ class RestoreCoaddTask(PipelineTask):
             max_noise=self.config.max_noise,
         )
 
-    def _check_device(self) -> None:
-        """Fail before anything is read if the device does not exist."""
-        try:
-            device = select_device(self.config.device)
-        except RestorationError as exc:
-            raise RestorationAlgorithmError.from_core(exc) from exc
-        if device.type == "cuda":
-            torch.cuda.init()
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def _seed(self, name: str) -> int:
-        digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()
-        return int.from_bytes(digest)
-
-    def _require_exposures(self, source: PatchSource, dropped: Mapping[str, str], name: str) -> None:
-        if source.num_exposures:
-            return
-        bad = {key: reason for key, reason in dropped.items() if not reason.startswith("no_overlap")}
-        if not bad:
-            raise NoWorkFound(f"No visit image has a pixel on {name}.")
-        reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
-        raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
-
-    def _judge_failed_tiles(
+    def _check_failed_tiles(
         self, result: RestorationResult, inputs: RestorationInputs
     ) -> RestorationAlgorithmError | None:
-        """Return what is missing, or raise if that is too much."""
+        """Return the error of failed tiles, or raise it if they are many."""
         if not result.failed_tiles:
             return None
         lost = sum(
@@ -379,16 +359,17 @@ class RestoreCoaddTask(PipelineTask):
             raise error
         return error
 
-    def _record_left_out(self, result: RestorationResult, inputs: RestorationInputs) -> RestorationInputs:
-        """Add the exposures that contradict the others to the dropped ones."""
-        dropped = dict(inputs.dropped)
-        for n, reason in result.dropped.items():
-            name = str(inputs.source.cutouts[n].identity)
-            dropped[name] = reason
+    def _add_outlier_exposures(
+        self, result: RestorationResult, inputs: RestorationInputs
+    ) -> RestorationInputs:
+        """Add the outlier exposures to the dropped ones."""
+        outliers = {str(inputs.source.cutouts[n].identity): reason for n, reason in result.dropped.items()}
+        for name, reason in outliers.items():
             self.log.warning("Dropped %s (%s)", name, reason)
-        return dataclasses.replace(inputs, dropped=dropped)
+        return dataclasses.replace(inputs, dropped=inputs.dropped | outliers)
 
-    def _record(self, metrics: Mapping[str, Any]) -> None:
+    def _record(self, metrics: Mapping[str, Any], device: torch.device) -> None:
+        """Put metrics, memory and versions into the metadata of the task."""
         for group in ("patch", "fit", "image"):
             for key, value in metrics[group].items():
                 self.metadata[f"{group}_{key}"] = value
@@ -398,7 +379,6 @@ class RestoreCoaddTask(PipelineTask):
         for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
             self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
         self.metadata["peak_host_memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        device = select_device(self.config.device)
         if device.type == "cuda":
             self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated(device))
         self.metadata["torch_version"] = str(torch.__version__)

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Choose which of the overlapping visit images are used."""
+"""Select the visit images that a patch is restored from."""
 
 from __future__ import annotations
 
-__all__ = ("SelectExposuresConfig", "SelectExposuresTask")
+__all__ = ("SelectExposuresConfig", "SelectExposuresTask", "VisitSelections")
 
 import dataclasses
 import math
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import astropy.units as u
 import numpy as np
 
+from lsst.images import ObservationSummaryStats
 from lsst.pex.config import Config, ListField, RangeField
 from lsst.pipe.base import Struct, Task
 from lsst.sphgeom import ConvexPolygon
@@ -29,42 +30,80 @@ from ..adapters import (
     UnusableExposureError,
     VisitComponents,
     VisitFootprint,
+    VisitImageSource,
     box_region,
+    source_id,
 )
 from ..metrics import seeing_of_kernel
-from ._psf_quality import QUALITY_LIMITS, check_psf_quality
-from ._reading import VisitImageSource, source_id
-from ._visit_selection import VisitSelections, require_selected
+
+type VisitSelections = Mapping[str, frozenset[int]]
+"""Selected visits by the name of their instrument."""
 
 _SIGNIFICANCE = 5.0
 """Signal-to-noise ratio of a point source at the depth of an exposure."""
 
 
 def _upper_limit(doc: str) -> RangeField:
-    """Return a field of a limit that is off by default.
+    """Return a field of a limit that is off by default."""
+    return RangeField(doc=doc, dtype=float, default=None, optional=True, min=0.0, inclusiveMin=False)
+
+
+class _StatsLimit(RangeField):
+    """A limit on a number in `lsst.images.ObservationSummaryStats`.
 
     Parameters
     ----------
-    doc
-        What it limits.
-
-    Returns
-    -------
-    field : `lsst.pex.config.RangeField`
-        The field.
+    words
+        What is limited.
+    rubin
+        The limit of Rubin's coadds, as in
+        ``lsst.pipe.tasks.selectImages.PsfWcsSelectImagesTask``.
+    value
+        Function that returns the number.
+    is_minimum
+        Whether this is a lower limit.
     """
-    return RangeField(doc=doc, dtype=float, default=None, optional=True, min=0.0, inclusiveMin=False)
+
+    def __init__(
+        self,
+        words: str,
+        rubin: float,
+        value: Callable[[ObservationSummaryStats], float],
+        is_minimum: bool = False,
+    ) -> None:
+        self.words, self.value, self.is_minimum = words, value, is_minimum
+        super().__init__(
+            doc=f"{'Smallest' if is_minimum else 'Largest'} {words}; Rubin's coadds: {rubin:g}.",
+            dtype=int if is_minimum else float,
+            default=None,
+            optional=True,
+            min=int(is_minimum),
+            inclusiveMin=is_minimum,
+        )
+
+    def enforce(
+        self, name: str, stats: ObservationSummaryStats, limit: float, summary: dict[str, float]
+    ) -> None:
+        """Record the number, and refuse an exposure beyond the limit."""
+        key = name[4:]  # without max_ or min_
+        value = summary[key] = float(self.value(stats))
+        if value < limit if self.is_minimum else value > limit:
+            raise UnusableExposureError(
+                key,
+                f"The {self.words} is {value:.4g}, {'less' if self.is_minimum else 'more'} than "
+                f"{name}={limit:g}.",
+            )
 
 
 class SelectExposuresConfig(Config):
     """Configuration of `SelectExposuresTask`.
 
-    By default there is no limit, and nothing is read.  A figure of the
-    summary statistics that is missing or NaN rejects nothing.
+    By default there is no limit, and nothing is read.  A summary
+    statistic that is missing or NaN rejects nothing.
     """
 
     exclude_detectors = ListField[int](
-        doc="Detectors whose exposures are left out in every visit, whatever the instrument.", default=[]
+        doc="Detectors whose exposures are excluded in every visit, whatever the instrument.", default=[]
     )
     max_psf_fwhm = _upper_limit(
         "Largest FWHM (arcsec) of the PSF in the middle of the overlap with the patch: its full width at "
@@ -86,33 +125,38 @@ class SelectExposuresConfig(Config):
         optional=True,
         min=0.0,
     )
-    max_ellipticity_residual = _upper_limit(
-        "Largest median residual of the ellipticity of the PSF stars; Rubin's coadds: 0.007."
+    max_ellipticity_residual = _StatsLimit(
+        "median ellipticity residual of the PSF stars",
+        0.007,
+        lambda stats: math.hypot(stats.psfStarDeltaE1Median, stats.psfStarDeltaE2Median),
     )
-    max_scaled_size_scatter = _upper_limit(
-        "Largest scatter of the size residuals of the PSF stars, over the size squared; Rubin's coadds: "
-        "0.019."
+    max_scaled_size_scatter = _StatsLimit(
+        "scaled scatter of the size residuals of the PSF stars",
+        0.019,
+        lambda stats: stats.psfStarScaledDeltaSizeScatter,
     )
-    max_psf_trace_radius_delta = _upper_limit(
-        "Largest range (pixels) of the trace radius of the PSF model over the detector; Rubin's coadds: 0.7."
+    max_psf_trace_radius_delta = _StatsLimit(
+        "range (pixels) of the trace radius of the PSF model", 0.7, lambda stats: stats.psfTraceRadiusDelta
     )
-    max_psf_ap_flux_delta = _upper_limit(
-        "Largest range of the aperture flux of the PSF model over the detector; Rubin's coadds: 0.24."
+    max_psf_ap_flux_delta = _StatsLimit(
+        "range of the aperture flux of the PSF model", 0.24, lambda stats: stats.psfApFluxDelta
     )
-    max_psf_ap_corr_sigma_scaled_delta = _upper_limit(
-        "Largest range of the aperture correction of the PSF model over the detector, over the size of the "
-        "PSF; Rubin's coadds: 0.22."
+    max_psf_ap_corr_sigma_scaled_delta = _StatsLimit(
+        "range of the aperture correction of the PSF model over the PSF size",
+        0.22,
+        lambda stats: stats.psfApCorrSigmaScaledDelta,
     )
-    max_star_ellipticity = _upper_limit("Largest median ellipticity of the PSF stars; Rubin's coadds: 0.4.")
-    max_star_unnormalized_ellipticity = _upper_limit(
-        "Largest median unnormalized ellipticity (pixel^2) of the PSF stars; Rubin's coadds: 2.8."
+    max_star_ellipticity = _StatsLimit(
+        "median ellipticity of the PSF stars", 0.4, lambda stats: stats.starEMedian
     )
-    min_psf_stars = RangeField(
-        doc="Smallest number of stars that the PSF model was made from; Rubin's coadds: 6.",
-        dtype=int,
-        default=None,
-        optional=True,
-        min=1,
+    max_star_unnormalized_ellipticity = _StatsLimit(
+        "median unnormalized ellipticity (pixel^2) of the PSF stars",
+        2.8,
+        lambda stats: stats.starUnNormalizedEMedian,
+    )
+    # No model is made of no star: the default 0 means that none was counted.
+    min_psf_stars = _StatsLimit(
+        "number of PSF stars", 6, lambda stats: stats.nPsfStar or math.nan, is_minimum=True
     )
     max_visits = RangeField(
         doc="Largest number of visits, those with the most information about point sources on the patch.",
@@ -141,42 +185,35 @@ class SelectExposuresConfig(Config):
         return self.needs_depth or self.max_psf_fwhm is not None
 
     @property
-    def needs_stats(self) -> bool:
-        """Whether the summary statistics must be known (`bool`)."""
-        return any(getattr(self, limit.field) is not None for limit in QUALITY_LIMITS)
+    def stats_limits(self) -> dict[str, _StatsLimit]:
+        """Limits on summary statistics that are set (`dict`)."""
+        return {
+            name: field
+            for name, field in self._fields.items()
+            if isinstance(field, _StatsLimit) and getattr(self, name) is not None
+        }
 
     @property
     def needs_reading(self) -> bool:
         """Whether anything must be known beside the identity (`bool`)."""
-        return self.min_overlap > 0 or self.needs_psf or self.needs_stats
+        return self.min_overlap > 0 or self.needs_psf or bool(self.stats_limits)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """An exposure that keeps all limits.
-
-    Attributes
-    ----------
-    index
-        Its place among the inputs.
-    identity
-        Which exposure.
-    information
-        What it tells about the flux of point sources on the patch, in 1 /
-        nJy^2; 0 where that does not count.
-    """
+    """An exposure that keeps all limits, with its place among the inputs."""
 
     index: int
     identity: ExposureId
-    information: float
+    information: float  # about point-source fluxes, nJy^-2; 0 if not needed
 
 
 class SelectExposuresTask(Task):
-    """Choose the visit images from which a patch is restored.
+    """Select the visit images that a patch is restored from.
 
-    Limits are on figures that need no image pixels: projection, PSF, summary
-    statistics and, for the depth, variance and mask of the overlap.  They
-    are read only where a limit needs them, and not at all by default: an
+    Limits are on quantities that need no image pixels: projection, PSF,
+    summary statistics and, for the depth, variance and mask of the overlap.
+    They are read only where a limit needs them, and not at all by default: an
     exposure without overlap is then left out by the task that reads it.
 
     The best exposures are those with the most information about the flux of
@@ -217,7 +254,7 @@ class SelectExposuresTask(Task):
             the exposure; and ``summaries`` (`dict` [`str`, `dict`]), what was
             found of each exposure of which something was read: ``overlap``
             (fraction of the patch), ``psf_fwhm`` (arcsec), ``depth`` (AB
-            mag), ``information`` (1 / nJy^2), and figures of the PSF quality
+            mag), ``information`` (1 / nJy^2), and summary statistics
             under the name of their limit.
         """
         region = box_region(geometry.projection, geometry.bbox)
@@ -229,7 +266,7 @@ class SelectExposuresTask(Task):
             summary: dict[str, float] = {}
             try:
                 if selections is not None:
-                    require_selected(identity, selections)
+                    _require_selected(identity, selections)
                 if identity.detector in self.config.exclude_detectors:
                     raise UnusableExposureError(
                         "excluded_detector", f"Detector {identity.detector} is in exclude_detectors."
@@ -247,7 +284,7 @@ class SelectExposuresTask(Task):
         ):
             candidates = self._keep_best(candidates, limit, groups, rejected)
         for name, reason in rejected.items():
-            self.log.verbose("Left out %s (%s)", name, reason)
+            self.log.verbose("Not selected: %s (%s)", name, reason)
         self.log.info("Selected %d of %d visit images.", len(candidates), len(visit_images))
         selected = [visit_images[index] for index in sorted(candidate.index for candidate in candidates)]
         return Struct(selected=selected, rejected=rejected, summaries=summaries)
@@ -259,27 +296,11 @@ class SelectExposuresTask(Task):
         pixel_scale: float,
         summary: dict[str, float],
     ) -> None:
-        """Compare an exposure with the limits.
-
-        Parameters
-        ----------
-        source
-            The exposure.
-        region
-            The patch.
-        pixel_scale
-            Size of its pixels in arcsec.
-        summary
-            Dictionary that takes what is found.
-
-        Raises
-        ------
-        UnusableExposureError
-            If the exposure does not keep a limit or cannot be used.
-        """
+        """Compare an exposure with the limits, and enter what is found."""
         config = self.config
         components = VisitComponents(source)
-        names = ["psf"] * config.needs_psf + ["summary_stats"] * config.needs_stats
+        limits = config.stats_limits
+        names = ["psf"] * config.needs_psf + ["summary_stats"] * bool(limits)
         parts = components.read("sky_projection", "bbox", *names)
         footprint = VisitFootprint(parts["sky_projection"], parts["bbox"])
         overlap = footprint.overlap(region)
@@ -292,8 +313,9 @@ class SelectExposuresTask(Task):
                 f"It covers {overlap.fraction:.4f} of the patch, less than "
                 f"min_overlap={config.min_overlap:g}.",
             )
-        if config.needs_stats:
-            check_psf_quality(parts["summary_stats"], config, summary)
+        for name, field in limits.items():
+            if parts["summary_stats"] is not None:
+                field.enforce(name, parts["summary_stats"], getattr(config, name), summary)
         if not config.needs_psf:
             return
         stamp = footprint.psf_stamp(parts["psf"], y=overlap.y, x=overlap.x, pixel_scale=pixel_scale)
@@ -321,24 +343,7 @@ class SelectExposuresTask(Task):
         group: Callable[[_Candidate], object],
         rejected: dict[str, str],
     ) -> list[_Candidate]:
-        """Keep the groups of exposures with the most information.
-
-        Parameters
-        ----------
-        candidates
-            The exposures.
-        field
-            Name of the configuration field with the largest number.
-        group
-            Function that returns the group of an exposure.
-        rejected
-            Dictionary that takes the reasons for the others.
-
-        Returns
-        -------
-        kept : `list`
-            The best ones.
-        """
+        """Keep the groups of exposures with the most information."""
         limit: int | None = getattr(self.config, field)
         if limit is None:
             return list(candidates)
@@ -356,21 +361,24 @@ class SelectExposuresTask(Task):
         return kept
 
 
+def _require_selected(identity: ExposureId, selections: VisitSelections) -> None:
+    """Refuse an exposure whose visit is not selected."""
+    if identity.instrument not in selections:
+        names = ", ".join(sorted(selections)) or "none"
+        raise UnusableExposureError(
+            "visit_not_selected",
+            f"There is no visit selection of instrument {identity.instrument!r}; there are: {names}.",
+        )
+    visits = selections[identity.instrument]
+    if identity.visit not in visits:
+        raise UnusableExposureError(
+            "visit_not_selected",
+            f"Visit {identity.visit} is not among the {len(visits)} of the visit selection.",
+        )
+
+
 def _rank(candidates: Sequence[_Candidate], group: Callable[[_Candidate], object]) -> Mapping[object, int]:
-    """Return the ranks of groups of exposures, best first.
-
-    Parameters
-    ----------
-    candidates
-        The exposures; where two tell as much, the earlier identity is first.
-    group
-        Function that returns the group of an exposure.
-
-    Returns
-    -------
-    ranks : `dict`
-        Rank by group, from 1.
-    """
+    """Return the ranks, from 1, of groups of exposures by information."""
     total: dict[object, float] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.identity):
         key = group(candidate)
@@ -380,17 +388,6 @@ def _rank(candidates: Sequence[_Candidate], group: Callable[[_Candidate], object
 
 
 def _depth(information: float) -> float:
-    """Return the AB magnitude of a point source of signal to noise 5.
-
-    Parameters
-    ----------
-    information
-        About its flux, in 1 / nJy^2.
-
-    Returns
-    -------
-    depth : `float`
-        Magnitude.
-    """
+    """Return the 5-sigma point-source depth, an AB magnitude."""
     flux = _SIGNIFICANCE / math.sqrt(information) * u.nJy
     return float(flux.to_value(u.ABmag))

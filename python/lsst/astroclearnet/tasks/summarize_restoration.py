@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Sum up the quality of the restored coadds of a tract."""
+"""Summarize the quality of the restored coadds of a tract."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SummarizeRestorationConnections(
         multiple=True,
     )
     restored_coadd_quality_table = cT.Output(
-        doc="Figures and verdicts of the patches of a tract.",
+        doc="Quality metrics and verdicts of the patches of a tract.",
         name="{output_name}_quality_table",
         storageClass="ArrowAstropy",
         dimensions=("skymap", "tract", "band"),
@@ -90,7 +90,7 @@ class SummarizeRestorationConfig(PipelineTaskConfig, pipelineConnections=Summari
 
 
 class SummarizeRestorationTask(PipelineTask):
-    """Sum up the quality of the restored coadds of a tract in one band.
+    """Summarize the quality of the restored coadds of a tract in one band.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class SummarizeRestorationTask(PipelineTask):
         butlerQC.put(self.run(qualities=butlerQC.get(inputRefs.restored_coadd_quality)), outputRefs)
 
     def run(self, *, qualities: Sequence[Mapping[str, Any]]) -> Struct:
-        """Sum up the patches of a tract.
+        """Summarize the patches of a tract.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class SummarizeRestorationTask(PipelineTask):
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd_quality_table`` (`astropy.table.Table`), a row
             for each patch, in order: ``patch``, ``index_x``, ``index_y``,
-            ``verdict``, every figure, NaN where it is not known, and
+            ``verdict``, every metric, NaN where it is not known, and
             ``warnings``, the sentences of the patch; and, if configured,
             ``restored_coadd_quality_map`` (`matplotlib.figure.Figure`).
         """

@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
-__all__ = ("StarField", "make_patch_geometry", "make_projection", "make_visit_image")
+__all__ = ("StarField", "make_patch_geometry", "make_projection", "make_visit_image", "place_cutout")
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
 import numpy as np
 from astro_metadata_translator import ObservationInfo
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.wcs import WCS
 
 from lsst.images import (
@@ -34,7 +36,7 @@ from lsst.images import (
 )
 from lsst.images.psfs import GaussianPointSpreadFunction
 
-from ..adapters import PatchGeometry, SkyMapGeometry, TractGeometry
+from ..adapters import PatchGeometry, SkyMapGeometry, TractGeometry, VisitCutout
 from ..simulation import DetectorLayout, make_detector
 
 _RA, _DEC = 150.1, 2.2
@@ -173,7 +175,7 @@ class StarField:
             Shape (H, W), nJy, the profiles at pixel centres.
         """
         position = projection.sky_to_pixel(self.geometry.projection.pixel_to_sky(x=self.x, y=self.y))
-        sigma = fwhm / math.sqrt(8.0 * math.log(2.0))
+        sigma = fwhm * gaussian_fwhm_to_sigma
         rows, columns = np.mgrid[: shape[0], : shape[1]]
         image = np.zeros(shape)
         for x, y, flux in zip(np.atleast_1d(position.x), np.atleast_1d(position.y), self.flux, strict=True):
@@ -234,7 +236,7 @@ def make_visit_image(
         "mask": mask,
         "variance": Image(np.broadcast_to(variance, bbox.shape).astype(np.float32), bbox=bbox, unit=unit**2),
         "sky_projection": projection,
-        "psf": GaussianPointSpreadFunction(fwhm / math.sqrt(8.0 * math.log(2.0)), bounds=bbox, stamp_size=25),
+        "psf": GaussianPointSpreadFunction(fwhm * gaussian_fwhm_to_sigma, bounds=bbox, stamp_size=25),
         "band": band,
         "detector": make_detector(layout, visit),
         "obs_info": ObservationInfo(
@@ -247,3 +249,26 @@ def make_visit_image(
     }
     arguments.update(changes)
     return VisitImage(Image(image.astype(np.float32), bbox=bbox, unit=unit), **arguments)
+
+
+def place_cutout(cutout: VisitCutout, box: Box) -> SimpleNamespace:
+    """Return all that is known of an exposure in a box of its patch.
+
+    Parameters
+    ----------
+    cutout
+        The exposure, with a usable pixel there.
+    box
+        The box, in tract pixels.
+
+    Returns
+    -------
+    exposure : `types.SimpleNamespace`
+        Attributes of the cut-out and of its `PatchExposure`, with
+        ``covered``, ``usable`` and the other planes as ``flags``.
+    """
+    exposure = cutout.on(box)
+    assert exposure is not None
+    planes = cutout.planes_on(box)
+    known = {name: planes.pop(name) for name in ("covered", "usable")}
+    return SimpleNamespace(**{**vars(cutout), **vars(exposure), **known, "flags": planes})

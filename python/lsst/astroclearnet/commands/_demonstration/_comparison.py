@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from astropy.table import Row, Table
 from rich.table import Table as RichTable
 
-from lsst.daf.butler import Butler, EmptyQueryResultError, MissingDatasetTypeError
+from lsst.daf.butler import Butler, DatasetRef
 
 from ...adapters import CoaddArrays
 from ...metrics import (
@@ -32,8 +32,10 @@ from ...metrics import (
 )
 from ...report import band_order
 from ...simulation import AB_ZERO_POINT_NJY
+from .._butler import find_datasets
 from .._errors import CommandError
-from .._progress import ARCSEC, Report, format_number
+from .._progress import Report
+from .._tables import ARCSEC, Columns, format_number, make_table, number, text
 from ._patch import Patch, read_patch
 
 type Array = npt.NDArray[np.float64]
@@ -53,19 +55,6 @@ _STARS = ("flux", "error", "truth", "signal_to_noise")
 _SUFFIXES = [f"_snr_{low:.0f}_{high:.0f}" for low, high in SIGNAL_TO_NOISE_BINS]
 """Suffixes of columns, for example ``_snr_5_20``."""
 
-_IMAGE_COLUMNS = (
-    (f"FWHM ({ARCSEC})", "fwhm", 3),
-    (f"PSF ({ARCSEC})", "psf_fwhm", 3),
-    ("5\N{GREEK SMALL LETTER SIGMA} claimed", "depth_claimed", 2),
-    ("draws", "depth_noise", 2),
-    ("blank sky", "depth_measured", 2),
-    ("stars", "depth_stars", 2),
-    ("correlation", "noise_correlation", 2),
-    ("red. \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}", "chi_square", 3),
-    ("exposures", "num_exposures", 0),
-    ("dropped", "num_dropped", 0),
-)
-
 
 def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[Table, list[Patch]]:
     """Measure every restored coadd and the direct coadd of the same patch.
@@ -74,16 +63,10 @@ def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[
     of signal-to-noise; galaxies are subtracted as the truth has them.  Fluxes
     on the linear coadd are weighted with the covariance of its noise.
 
-    Parameters
-    ----------
-    butler
-        A Butler whose default collections hold ``restored_coadd``,
-        ``restored_coadd_metrics``, ``deep_coadd`` and ``truth_catalogue``,
-        and ``restored_coadd_linear`` with ``restored_coadd_linear_noise``
-        where they were written.
-    progress
-        Function called before each patch with the number done, the number to
-        do, and its name.
+    The default collections of the Butler hold ``restored_coadd``,
+    ``restored_coadd_metrics``, ``deep_coadd`` and ``truth_catalogue``, and
+    ``restored_coadd_linear`` with ``restored_coadd_linear_noise`` where they
+    were written.
 
     Returns
     -------
@@ -101,14 +84,9 @@ def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[
         columns are those of `lsst.astroclearnet.metrics.measure_patch`.
     patches : `list` [`Patch`]
         What was measured.
-
-    Raises
-    ------
-    CommandError
-        If there is nothing to compare, or no truth to compare it with.
     """
     refs = sorted(
-        _query(butler, "restored_coadd", "Restore coadds first."),
+        _require_datasets(butler, "restored_coadd", "Restore coadds first."),
         key=lambda ref: (
             *(ref.dataId[name] for name in ("skymap", "tract")),
             band_order(str(ref.dataId["band"])),
@@ -117,7 +95,9 @@ def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[
     )
     truth = {
         (ref.dataId["skymap"], ref.dataId["tract"]): ref
-        for ref in _query(butler, "truth_catalogue", "Only simulated surveys can be compared with the truth.")
+        for ref in _require_datasets(
+            butler, "truth_catalogue", "Only simulated surveys can be compared with the truth."
+        )
     }
     patches: list[Patch] = []
     rows: list[dict[str, Any]] = []
@@ -137,13 +117,13 @@ def compare_patches(butler: Butler, *, progress: Report | None = None) -> tuple[
     return table, patches
 
 
-def _query(butler: Butler, dataset_type: str, hint: str) -> list[Any]:
+def _require_datasets(butler: Butler, dataset_type: str, hint: str) -> list[DatasetRef]:
     """Find the datasets of a type, or tell the user what to do without any."""
-    try:
-        return butler.query_datasets(dataset_type)
-    except (EmptyQueryResultError, MissingDatasetTypeError) as exc:
+    refs = find_datasets(butler, dataset_type)
+    if not refs:
         collections = ", ".join(butler.collections.defaults)
-        raise CommandError(f"There is no {dataset_type} in {collections}. {hint}") from exc
+        raise CommandError(f"There is no {dataset_type} in {collections}. {hint}")
+    return refs
 
 
 def _measure(patch: Patch) -> dict[str, tuple[dict[str, Any], Table]]:
@@ -253,50 +233,69 @@ def _pool(rows: Sequence[dict[str, Any]], stars: Sequence[dict[str, Table]]) -> 
 
 def comparison_tables(table: Table) -> list[RichTable]:
     """Lay out images and the fluxes of their stars, each in a table."""
-    images = RichTable(
-        title="Images: width of the stars, depth (AB mag), noise, exposures",
-        caption="5\N{GREEK SMALL LETTER SIGMA} depth for point sources: claimed by the variance plane for "
-        "white noise; shown by the noise realisations (draws); by blank sky, which a restoration smooths "
-        "more than sources; and by the errors, bias and all, of faint stars. Correlation: of the noise of "
-        "adjacent pixels. Row all: medians over the patches.",
-    )
-    stars = RichTable(
-        title="Star fluxes against the truth, in bins of the signal-to-noise ratio in the coadd",
-        caption="Bias and scatter in percent; pull: scatter in units of the claimed error, which is that of "
-        "white noise except for the linear coadd, whose fluxes follow from the covariance of its noise. The "
-        "stars are the same for all images. Row all: the stars of all patches together.",
-    )
-    for tabular in (images, stars):
-        for name in ("band", "patch", "image"):
-            tabular.add_column(name)
-    for name, _, _ in _IMAGE_COLUMNS:
-        images.add_column(name, justify="right")
-    for low, high in SIGNAL_TO_NOISE_BINS:
+    images: Columns = {
+        header: number(name, digits)
+        for header, name, digits in (
+            (f"FWHM ({ARCSEC})", "fwhm", 3),
+            (f"PSF ({ARCSEC})", "psf_fwhm", 3),
+            ("5\N{GREEK SMALL LETTER SIGMA} claimed", "depth_claimed", 2),
+            ("draws", "depth_noise", 2),
+            ("blank sky", "depth_measured", 2),
+            ("stars", "depth_stars", 2),
+            ("correlation", "noise_correlation", 2),
+            ("red. \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}", "chi_square", 3),
+            ("exposures", "num_exposures", 0),
+            ("dropped", "num_dropped", 0),
+        )
+    }
+    stars: Columns = {}
+    for (low, high), end in zip(SIGNAL_TO_NOISE_BINS, _SUFFIXES, strict=True):
         name = f"S/N > {low:.0f}" if math.isinf(high) else f"S/N {low:.0f}-{high:.0f}"
-        for title in (f"{name}\nstars", "\nbias", "\nscatter", "\npull"):
-            stars.add_column(title, justify="right")
-    for number, row in enumerate(table):
-        is_last = number + 1 == len(table) or table["patch"][number + 1] != row["patch"]
-        style = "bold" if row["patch"] == _ALL else None
-        key = (str(row["band"]), str(row["patch"]), str(row["image"]))
-        values = [format_number(row[name], digits) for _, name, digits in _IMAGE_COLUMNS]
-        images.add_row(*key, *values, style=style, end_section=is_last)
-        stars.add_row(*key, *_star_cells(row), style=style, end_section=is_last)
-    return [images, stars]
+        stars = {
+            **stars,
+            f"{name}\nstars": number(f"num_stars{end}", 0),
+            f"\nbias|{name}": _with_error("bias_percent", end),
+            f"\nscatter|{name}": _with_error("scatter_percent", end),
+            f"\npull|{name}": number(f"pull_width{end}", 2),
+        }
+    return [
+        make_table(
+            title,
+            table,
+            {name: text(name) for name in ("band", "patch", "image")},
+            columns,
+            group=lambda row: (row["band"], row["patch"]),
+            is_bold=lambda row: row["patch"] == _ALL,
+            caption=caption,
+        )
+        for title, columns, caption in (
+            (
+                "Images: width of the stars, depth (AB mag), noise, exposures",
+                images,
+                "5\N{GREEK SMALL LETTER SIGMA} depth for point sources: claimed by the variance plane for "
+                "white noise; shown by the noise realisations (draws); by blank sky, which a restoration "
+                "smooths more than sources; and by the errors, bias and all, of faint stars. Correlation: "
+                "of the noise of adjacent pixels. Row all: medians over the patches.",
+            ),
+            (
+                "Star fluxes against the truth, in bins of the signal-to-noise ratio in the coadd",
+                stars,
+                "Bias and scatter in percent; pull: scatter in units of the claimed error, which is that of "
+                "white noise except for the linear coadd, whose fluxes follow from the covariance of its "
+                "noise. The stars are the same for all images. Row all: the stars of all patches together.",
+            ),
+        )
+    ]
 
 
-def _star_cells(row: Row) -> Iterator[str]:
-    """Yield number, bias, scatter and pull of the stars in each bin."""
-    for suffix in _SUFFIXES:
-        yield format_number(row[f"num_stars{suffix}"], 0)
-        for name in ("bias_percent", "scatter_percent"):
-            yield _with_error(row[f"{name}{suffix}"], row[f"{name}_error{suffix}"])
-        yield format_number(row[f"pull_width{suffix}"], 2)
+def _with_error(name: str, end: str) -> Callable[[Row], str]:
+    """Return a function that formats a number with its error, if any."""
 
+    def cell(row: Row) -> str:
+        value, error = row[f"{name}{end}"], row[f"{name}_error{end}"]
+        if not math.isfinite(error):
+            return format_number(value, 1)
+        digits = 1 if error >= 0.5 else 2
+        return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"
 
-def _with_error(value: float, error: float) -> str:
-    """Format a number and its error, if any, with the digits it warrants."""
-    if not math.isfinite(error):
-        return format_number(value, 1)
-    digits = 1 if error >= 0.5 else 2
-    return f"{value:.{digits}f}\N{PLUS-MINUS SIGN}{error:.{digits}f}"
+    return cell

@@ -18,14 +18,15 @@ from pathlib import Path
 
 from astropy.table import Table
 
-from lsst.daf.butler import Butler, EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError
+from lsst.daf.butler import Butler
 
 from ...simulation import SurveyOptions
+from .._atomic_files import atomic_file, write_table
+from .._butler import find_datasets
 from .._errors import CommandError
 from .._pipetask import format_command, program, restore_command, run_command
 from .._progress import Report
 from .._web_report import write_collection_report
-from .._whole import whole_file, write_table
 from ._comparison import compare_patches
 from ._picture import comparison_picture
 from ._survey import DEFAULTS, RESTORED, TARGET_FWHM, TRUTH, remove_repository, simulate_survey
@@ -35,22 +36,7 @@ _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """What the demo made.
-
-    Attributes
-    ----------
-    root
-        Root of the repository.
-    table
-        The comparison.
-    table_path, picture_path, report_path
-        Files of the comparison, of the picture and of the report's first
-        page.
-    command
-        The command that restored the coadds.
-    resume_command
-        The one that takes up a run that was interrupted.
-    """
+    """Files that the demo made, and the commands that restored its coadds."""
 
     root: Path
     table: Table
@@ -93,7 +79,7 @@ def run_demo(
     with progress() as report:
         table, patches = compare_patches(butler, progress=report)
     write_table(table, table_path)
-    with whole_file(picture_path) as made:
+    with atomic_file(picture_path) as made:
         comparison_picture(butler, patches).savefig(made)
     say("Writing the report.")
     with progress() as report:
@@ -180,8 +166,5 @@ def _restore(root: Path, command: list[str], resume_command: list[str], say: Cal
 
 def _patches(butler: Butler, dataset_type: str, collection: str) -> set[tuple[int, int, str]]:
     """Return tract, patch and band of the datasets of a type."""
-    try:
-        refs = butler.query_datasets(dataset_type, collections=collection)
-    except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
-        return set()
+    refs = find_datasets(butler, dataset_type, collection)
     return {(int(ref.dataId["tract"]), int(ref.dataId["patch"]), str(ref.dataId["band"])) for ref in refs}

@@ -20,10 +20,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from lsst.daf.butler import Butler
 
-from ...adapters import coregister
-from ...simulation import render_truth
+from ...simulation import render_truth, warp_visit_image
 from .._errors import CommandError
-from .._progress import ARCSEC
+from .._tables import ARCSEC
 from ._patch import Patch
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
         image = np.full(patch.coadd.image.shape, np.nan)
         for part in visits[visit]:
             keys = {name: part[name] for name in ("instrument", "visit", "detector")}
-            exposure = coregister(butler.get("visit_image", **keys), patch.geometry)
+            exposure = warp_visit_image(butler.get("visit_image", **keys), patch.geometry)
             image[exposure.good] = exposure.image[exposure.good]
         shares = [float(np.isfinite(image).mean()) / _MIN_COVERAGE]
         for zoom in zooms:

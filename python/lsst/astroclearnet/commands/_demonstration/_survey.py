@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...simulation import INSTRUMENT, PIXEL_SCALE, SurveyOptions, SurveySummary, make_survey
-from .._opening import require_repository
+from .._butler import require_repository
 from .._pipetask import format_command, restore_command
 from .._progress import Report
 

@@ -5,7 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""Exposures that agree with each other: what does not is left out."""
+"""Relative calibration of the exposures of a patch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from .._options import BACKGROUND_MODELS, RestoreOptions
+from .._options import RestoreOptions
 from ..exposures import Tile, model_variances
-from ..forward import CleanTile, ForwardModel, TileData, TileReader, is_covered
+from ..forward import CleanTile, TileData, TileReader, is_covered
 from ..outliers import TileOutliers, likelihood_variances, reject_outliers
-from ._alignment import align_exposures
-from ._background import BackgroundDifferences, BackgroundTile, fit_backgrounds
-from ._blank_sky import SkyNoise, log_sky_noise, measure_sky_noise
+from ._background_differences import BackgroundDifferences
+from ._background_fit import BackgroundTile, fit_backgrounds
 from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
+from ._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
 
-_NUM_ROUNDS = 3
-"""How often variances are measured at most: those of the others have a share
-in what is left of an exposure."""
+_MAX_ROUNDS = 3
+"""Limit on measurements of variances, which depend on those of other
+exposures."""
 
-
-_ROUNDING = 0.03
-"""Relative change of a variance that changes nothing."""
+_TOLERANCE = 0.03
+"""Relative change of a variance at which it has converged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExposureCalibration:
-    """What makes the exposures of a patch agree.
+    """Relative calibration of exposures, and their outliers.
 
     Attributes
     ----------
     background
-        Differences of background to be removed.
+        Background differences, to be subtracted.
     offsets
-        By how much exposures departed from the others.
+        Offsets of flux scale, position and PSF width, which are not corrected.
     outlier_exposures
-        Why exposures are left out, by their index.
+        Reasons why exposures are dropped, by index.
     suspects
-        Why exposures that are not left out may be wrong, by their index.
+        Reasons why other exposures may be wrong, by index.
     noise
-        What blank sky tells of the variances.
+        Variances measured in blank sky.
     options
         Settings.
     """
@@ -63,8 +62,8 @@ class ExposureCalibration:
     _rejected: dict[Tile, TileOutliers]
 
     @classmethod
-    def nothing(cls, num_exposures: int, options: RestoreOptions) -> ExposureCalibration:
-        """Return what is known before exposures are compared.
+    def unknown(cls, num_exposures: int, options: RestoreOptions) -> ExposureCalibration:
+        """Return the calibration that changes nothing.
 
         Parameters
         ----------
@@ -76,20 +75,20 @@ class ExposureCalibration:
         Returns
         -------
         calibration : `ExposureCalibration`
-            One that changes nothing.
+            The calibration.
         """
         return cls(
-            background=BackgroundDifferences.none(num_exposures),
-            offsets=ExposureOffsets.nothing(num_exposures),
+            background=BackgroundDifferences.unknown(num_exposures),
+            offsets=ExposureOffsets.unknown(num_exposures),
             outlier_exposures={},
             suspects={},
-            noise=SkyNoise.nothing(num_exposures),
+            noise=SkyNoise.unknown(num_exposures),
             options=options,
             _rejected={},
         )
 
     def correct(self, tile_data: TileData) -> TileData:
-        """Remove what is wrong with whole exposures.
+        """Apply the calibration to a tile.
 
         Parameters
         ----------
@@ -99,28 +98,22 @@ class ExposureCalibration:
         Returns
         -------
         corrected : `TileData`
-            Without the exposures that contradict others and the differences
-            of background, with variances as blank sky has them, and with flux
-            scales and positions corrected if that was asked for.
+            The tile without outlier exposures and background differences, and
+            with variances as measured in blank sky.
         """
-        stack, model = tile_data.stack, tile_data.model
+        stack = tile_data.stack
         out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.outlier_exposures]
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
-        offsets = self.offsets.values[:3, tile_data.exposures].to(stack.device)
-        offsets[:, out] = 0.0
-        if self.options.calibration.correct and bool(offsets.any()):
-            stack = align_exposures(stack, offsets)
-            model = ForwardModel.from_stack(stack, model.target_fwhm)
         background = self.background.within(tile_data.tile, tile_data.exposures)
         if bool(background.coefficients.any()):
-            images = (stack.images - background.evaluate(model)) * stack.good
+            images = (stack.images - background.evaluate(tile_data.model)) * stack.good
             stack = stack.replace(images=images)
-        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack, model=model))
+        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack))
 
     def leaves_data(self, tile_data: TileData) -> bool:
-        """Tell whether a tile has data without the exposures left out.
+        """Return whether a tile has data without the outlier exposures.
 
         Parameters
         ----------
@@ -130,7 +123,7 @@ class ExposureCalibration:
         Returns
         -------
         leaves : `bool`
-            Whether the others cover any of its pixels.
+            Whether the other exposures cover any of its pixels.
         """
         kept = [t not in self.outlier_exposures for t in tile_data.exposures.tolist()]
         if all(kept):
@@ -139,7 +132,7 @@ class ExposureCalibration:
         return is_covered(tile_data.model, good)
 
     def clean(self, tile_data: TileData) -> CleanTile:
-        """Remove from a tile what exposures do not agree in.
+        """Calibrate a tile and reject outliers.
 
         Parameters
         ----------
@@ -149,7 +142,7 @@ class ExposureCalibration:
         Returns
         -------
         clean : `CleanTile`
-            What is left.
+            The clean tile.
         """
         tile_data = self.correct(tile_data)
         rejected = self._find_rejected(tile_data)
@@ -162,13 +155,13 @@ class ExposureCalibration:
 
         Parameters
         ----------
-        parts
+        tiles
             The tiles.
 
         Returns
         -------
         calibration : `ExposureCalibration`
-            The same, with the pixels that others contradict.
+            The calibration with the outliers.
         """
         found = {}
         for tile_data in filter(self.leaves_data, tiles):
@@ -178,7 +171,7 @@ class ExposureCalibration:
         return dataclasses.replace(self, _rejected=found)
 
     def _find_rejected(self, tile_data: TileData) -> torch.Tensor:
-        """Return the pixels of a corrected tile that others contradict."""
+        """Return outliers among the pixels of a corrected tile."""
         exact = self._rejected.get(tile_data.tile)
         known = [exact] if exact else [one for one in self._rejected.values() if one.covers(tile_data.tile)]
         if not known:
@@ -187,95 +180,87 @@ class ExposureCalibration:
 
 
 def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> ExposureCalibration:
-    """Find out what exposures contradict each other in.
+    """Calibrate the exposures of a patch relative to each other.
 
     Parameters
     ----------
     reader
-        Tiles that cover the patch; they are gone through several times.
+        Tiles covering the patch; they are iterated over several times.
     options
         Settings.
 
     Returns
     -------
     calibration : `ExposureCalibration`
-        What makes them agree.
+        The calibration.
     """
     number = reader.source.num_exposures
-    clean = _clean(reader, ExposureCalibration.nothing(number, options))
-    offsets = measure_offsets(map(clean.clean, reader), number)
+    first = _measure(reader, ExposureCalibration.unknown(number, options))
+    offsets = measure_offsets(map(first.clean, reader), number)
     found = find_outlier_exposures(offsets, options.calibration)
     known = dataclasses.replace(
-        ExposureCalibration.nothing(number, options),
+        ExposureCalibration.unknown(number, options),
         offsets=dataclasses.replace(offsets, sources=None),
         outlier_exposures=found.wrong,
         suspects=found.suspect,
     )
-    if found.wrong or options.calibration.correct:
-        # Everything was judged by exposures that were wrong.
-        return _clean(reader, known)
+    if found.wrong:
+        # The outlier exposures had a share in all measurements.
+        return _measure(reader, known)
     return dataclasses.replace(
-        known, background=clean.background, noise=clean.noise, _rejected=clean._rejected
+        known, background=first.background, noise=first.noise, _rejected=first._rejected
     )
 
 
-def _clean(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
-    """Remove differences of background, check variances, and find outliers."""
-    first = _flatten(reader, calibration)
+def _measure(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
+    """Measure background differences, variances and outliers."""
+    first = _measure_backgrounds(reader, calibration)
     calibration = _check_variances(reader, dataclasses.replace(calibration, background=first)).reject(reader)
-    # Artefacts that were not flagged had a share in the first backgrounds.
-    second = _flatten(reader, calibration)
+    # Unflagged artefacts had a share in the first backgrounds.
+    second = _measure_backgrounds(reader, calibration)
     total = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
     return dataclasses.replace(calibration, background=total)
 
 
 def _check_variances(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
-    """Rescale variances until blank sky agrees with them."""
-    for _ in range(_NUM_ROUNDS):
+    """Rescale variances until they fit the noise of blank sky."""
+    for _ in range(_MAX_ROUNDS):
         before = calibration.noise
         tiles = map(calibration.correct, filter(calibration.leaves_data, reader))
         noise = measure_sky_noise(tiles, reader.source.shape, before)
         calibration = dataclasses.replace(calibration, noise=noise)
-        if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_ROUNDING):
+        if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_TOLERANCE):
             break
     log_sky_noise(calibration.noise)
     return calibration
 
 
-def _flatten(reader: TileReader, calibration: ExposureCalibration) -> BackgroundDifferences:
-    """Return the differences of background that are left."""
+def _measure_backgrounds(reader: TileReader, calibration: ExposureCalibration) -> BackgroundDifferences:
+    """Return the remaining background differences."""
     number, options = reader.source.num_exposures, calibration.options.calibration
     if options.background == "none":
-        return BackgroundDifferences.none(number)
-    order = BACKGROUND_MODELS.index(options.background) - 1
+        return BackgroundDifferences.unknown(number)
+    order = {"constant": 0, "plane": 1}[options.background]
     tiles = _BackgroundTiles(reader, calibration)
     return fit_backgrounds(tiles, reader.source.shape, number, order=order)
 
 
 class _BackgroundTiles:
-    """Tiles for the fit of backgrounds; a single one is kept.
-
-    Parameters
-    ----------
-    reader
-        Reads the tiles.
-    calibration
-        What is known already.
-    """
+    """Tiles for the fit of backgrounds; a single one is kept in memory."""
 
     def __init__(self, reader: TileReader, calibration: ExposureCalibration) -> None:
         self._reader = reader
         self._calibration = calibration
-        self._kept: list[BackgroundTile] = []
+        self._only: list[BackgroundTile] = []
 
     def __iter__(self) -> Iterator[BackgroundTile]:
-        if self._kept:
-            yield from self._kept
+        if self._only:
+            yield from self._only
             return
         for tile_data in filter(self._calibration.leaves_data, self._reader):
             made = self._make(tile_data)
             if len(self._reader.tiles) == 1:
-                self._kept = [made]
+                self._only = [made]
             yield made
 
     def _make(self, tile_data: TileData) -> BackgroundTile:

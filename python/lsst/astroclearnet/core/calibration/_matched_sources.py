@@ -5,7 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""Photometry of the sources of a tile in each exposure, at one resolution."""
+"""Photometry of the sources of a tile in each exposure, at a common PSF."""
 
 from __future__ import annotations
 
@@ -19,78 +19,77 @@ from ..forward import CleanTile
 from ._psf_matching import PsfMatcher
 
 _FAINTEST = 1e-6
-"""Transform of a filter, over the largest, that is nothing."""
+"""Relative transform of a filter that counts as zero."""
 
 _SIGNIFICANCE = 10.0
-"""Signal-to-noise ratio, in all exposures, of a source that is compared.
-Noise that helps to select it then makes less than 1 %."""
+"""Least signal-to-noise ratio, of all exposures together: the selection bias
+is then below 1 %."""
 
 _MOST_SOURCES = 500
-"""Number of sources of a tile; more teach nothing new."""
+"""Limit on the number of sources of a tile."""
 
 _SEARCH = 12
-"""Largest shift in pixels that is looked for."""
+"""Search radius for shifts in pixels."""
 
 _REFINEMENTS = 4
-"""Number of times that a shift is refined; the last ones are below 0.05."""
+"""Limit on the refinements of a shift."""
 
 _REFINED = 0.05
-"""Step in pixels that needs no other: what is left is linear."""
+"""Step in pixels below which a shift has converged: the rest is linear."""
 
 _CLEARLY = 1.1
-"""Similarity, over that without a shift, from which on a shift is believed."""
+"""Cross-correlation, over that at zero shift, above which a shift is
+accepted."""
 
 _LEAST_EXPOSURES = 2
-"""Of one there is nothing to compare."""
+"""Number of exposures that must show a source."""
 
 _ROWS = 64
-"""Rows of which a median is taken at a time."""
+"""Rows per chunk of a median."""
 
 _STAR_TOLERANCE = 0.1
-"""Relative error of the ratio of the two fluxes of a star."""
+"""Tolerance of the flux ratio of stars."""
 
 _SHARPEST = 1.6
 """Factor by which a source may be sharper than a star."""
 
 _CROWDED = 4.0
-"""Light around a source over its own from which on it is that of another."""
+"""Surrounding flux, over that of the source, above which it is too blended."""
 
 _ISOLATION = 1.5
-"""Light around a star, as the star would make it, that is still its own."""
+"""The same for a star, in units of the flux around an isolated star."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MatchedSources:
-    """Sources as all exposures show them, brought to one PSF.
+    """Sources measured in all exposures at a common PSF.
 
-    Every figure is the same linear function of the light in all exposures:
-    those that agree have equal expectations, whatever the source is and
-    whatever selected it.
+    Every quantity is the same linear functional of the sky in all exposures,
+    so that expectations agree whatever the shape or selection of the source.
 
     Attributes
     ----------
     fluxes
-        Shape (2, n, N), double, light within a narrow and a wide Gaussian,
-        less that of the surroundings.
+        Shape (2, n, N), double, fluxes in a narrow and a wide Gaussian less
+        the local background.
     gradients
-        Shape (2, n, N), its derivatives along rows and columns, of the
-        narrow one.
+        Shape (2, n, N), derivatives of the narrow flux along rows and columns.
     covariances
         Shape (4, n, N), variances of the two fluxes, their covariance, and
         the variance of a gradient.
     offsets
         Shape (2, n), shifts in pixels at which exposures were measured.
     valid
-        Shape (n, N), bool, whether an exposure shows a source whole.
+        Shape (n, N), bool, whether an exposure shows a source completely.
     curvatures
-        Shape (2, N), Laplacians of the fluxes over the fluxes.
+        Shape (2, N), relative Laplacians of the fluxes.
     hessians
-        Shape (3, N), second derivatives of the narrow flux (along rows,
-        mixed, along columns), over the flux.
+        Shape (3, N), relative second derivatives of the narrow flux (along
+        rows, mixed, along columns).
     crowding
-        Shape (N,), light around a source over its own, at least 1.
+        Shape (N,), surrounding flux over that of the source, at least 1.
     is_star
-        Shape (N,), bool, whether a source is as narrow as a star and alone.
+        Shape (N,), bool, whether a source is point-like and isolated.
     psf_variances
         Shape (n,), variances of the PSFs along an axis, in square pixels.
     """
@@ -107,7 +106,7 @@ class MatchedSources:
     psf_variances: torch.Tensor
 
     def select(self, chosen: torch.Tensor) -> MatchedSources:
-        """Return some of the sources of a tile.
+        """Select sources of a tile.
 
         Parameters
         ----------
@@ -117,7 +116,7 @@ class MatchedSources:
         Returns
         -------
         sources : `MatchedSources`
-            These sources.
+            The selected ones.
         """
         whole = ("offsets", "psf_variances")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -136,7 +135,7 @@ def measure_sources(clean: CleanTile) -> MatchedSources:
     Returns
     -------
     sources : `MatchedSources`
-        Figures on the CPU; there may be none.
+        The sources, if any, on the CPU.
     """
     matcher = PsfMatcher(clean)
     number = matcher.stack.num_exposures
@@ -145,19 +144,19 @@ def measure_sources(clean: CleanTile) -> MatchedSources:
     variances, valid, ratios = zip(*(matcher.noise(t) for t in range(number)), strict=True)
     reference, information = _combine(maps, variances, valid)
     significance = reference * information.sqrt()
-    places = _find(matcher, clean, significance, valid)
-    scene = _Scene._build(matcher, reference, places)
-    known = torch.stack([one[places] for one in valid])
+    positions = _find(matcher, clean, significance, valid)
+    scene = _Scene._build(matcher, reference, positions)
+    known = torch.stack([one[positions] for one in valid])
     measured = []
     for t, spectrum in enumerate(spectra):
         start = _coarse_shift(maps[t] * variances[t].rsqrt() * valid[t], significance)
         measured.append(scene._measure(spectrum, start, known[t]))
     offsets, fluxes, gradients = zip(*measured, strict=True)
-    noise = [ratio[:, None] * one[places].double() for one, ratio in zip(variances, ratios, strict=True)]
-    crowding = (matcher.surroundings(reference)[places].double() / scene.flux).clamp(min=1.0)
+    noise = [ratio[:, None] * one[positions].double() for one, ratio in zip(variances, ratios, strict=True)]
+    crowding = (matcher.surroundings(reference)[positions].double() / scene.flux).clamp(min=1.0)
     ratio, curvature = _star_shape(matcher)
     width = scene.wide / scene.flux / ratio
-    # What is on the flank of a greater source has no light of its own.
+    # Drop peaks on the flank of a brighter source.
     peaked = (scene.curvatures < 0).all(dim=0) & (scene.curvatures[0] > _SHARPEST * curvature)
     peaked &= (scene.hessians[[0, 2]] < 0).all(dim=0) & (width > 1.0 / _SHARPEST) & (crowding < _CROWDED)
     sources = MatchedSources(
@@ -175,12 +174,54 @@ def measure_sources(clean: CleanTile) -> MatchedSources:
     return sources.select(peaked.cpu())
 
 
+def gather_sources(
+    tables: Sequence[tuple[torch.Tensor, MatchedSources]], num_exposures: int
+) -> MatchedSources | None:
+    """Merge the sources of all tiles.
+
+    Parameters
+    ----------
+    tables
+        Indices of the exposures of each tile, and its sources.
+    num_exposures
+        Number of exposures of the patch.
+
+    Returns
+    -------
+    sources : `MatchedSources` or `None`
+        Sources of the patch, with ``psf_variances`` of shape (n, N); `None`
+        without sources.
+    """
+    tables = [(exposures, table) for exposures, table in tables if table.valid.shape[1]]
+    if not tables:
+        return None
+    gathered: dict[str, torch.Tensor] = {}
+    for field in dataclasses.fields(MatchedSources):
+        merged = []
+        for exposures, table in tables:
+            values, number = getattr(table, field.name), table.valid.shape[1]
+            if field.name in ("offsets", "psf_variances"):
+                values = values[..., None].expand(*values.shape, number)
+            if field.name not in ("curvatures", "hessians", "crowding", "is_star"):
+                full = torch.zeros(*values.shape[:-2], num_exposures, number, dtype=values.dtype)
+                full[..., exposures.cpu(), :] = values
+                values = full
+            merged.append(values)
+        gathered[field.name] = torch.cat(merged, dim=-1)
+    # Drop rings around bright sources, and what most exposures do not show.
+    level = torch.where(gathered["valid"], gathered["fluxes"], torch.nan).nanquantile(0.5, dim=1)
+    kept = (level > 0).all(dim=0)
+    if not bool(kept.any()):
+        return None
+    return MatchedSources(**{name: values[..., kept] for name, values in gathered.items()})
+
+
 @dataclasses.dataclass(frozen=True)
 class _Scene:
-    """The sources of all exposures together, at given places."""
+    """The sources in the median of all exposures."""
 
     matcher: PsfMatcher
-    places: tuple[torch.Tensor, torch.Tensor]
+    positions: tuple[torch.Tensor, torch.Tensor]
     flux: torch.Tensor
     wide: torch.Tensor
     slopes: torch.Tensor
@@ -189,9 +230,9 @@ class _Scene:
 
     @classmethod
     def _build(
-        cls, matcher: PsfMatcher, reference: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]
+        cls, matcher: PsfMatcher, reference: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor]
     ) -> _Scene:
-        """Measure the reference, (Hl, Wl), and its derivatives."""
+        """Measure the reference image, (Hl, Wl), and its derivatives."""
         narrow = matcher.model.transform(reference)
         first, second = matcher.filters
         seen = first.abs() > _FAINTEST * first.abs().max()
@@ -199,12 +240,12 @@ class _Scene:
         ky, kx, square = matcher.ky, matcher.kx, -4.0 * math.pi**2
 
         def at(spectrum: torch.Tensor, factor: torch.Tensor | float = 1.0) -> torch.Tensor:
-            return matcher.image(spectrum, factor)[places].double()
+            return matcher.image(spectrum, factor)[positions].double()
 
         flux, wide_flux = at(narrow), at(wide)
         return cls(
             matcher=matcher,
-            places=places,
+            positions=positions,
             flux=flux,
             wide=wide_flux,
             slopes=torch.stack([at(narrow, 2j * math.pi * k) for k in (ky, kx)]) / flux,
@@ -218,10 +259,7 @@ class _Scene:
     def _measure(
         self, spectrum: torch.Tensor, start: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Measure an exposure where it shows the sources.
-
-        Return its shift, (2,), the fluxes, (2, N), and gradients, (2, N).
-        """
+        """Return shift (2,), fluxes and gradients (2, N) of an exposure."""
         matcher, shift = self.matcher, start
         for remaining in reversed(range(_REFINEMENTS)):
             angle = 2.0 * math.pi * (shift[0] * matcher.ky + shift[1] * matcher.kx)
@@ -236,7 +274,9 @@ class _Scene:
         return shift.double(), fluxes, gradients
 
     def _at(self, spectrum: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([self.matcher.image(spectrum, factor)[self.places].double() for factor in factors])
+        return torch.stack(
+            [self.matcher.image(spectrum, factor)[self.positions].double() for factor in factors]
+        )
 
     def _step(self, slopes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the median shift of sources from relative gradients."""
@@ -244,7 +284,7 @@ class _Scene:
         determinant = yy * xx - yx**2
         change = self.slopes - slopes
         shifts = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]]) / determinant
-        # Maxima alone have a place; others are on the flanks of greater ones.
+        # Only maxima have positions; others are on flanks of brighter ones.
         use = valid & (yy < 0) & (determinant > 0)
         if not bool(use.any()):
             return torch.zeros(2, dtype=slopes.dtype, device=slopes.device)
@@ -254,10 +294,7 @@ class _Scene:
 def _combine(
     maps: Sequence[torch.Tensor], variances: Sequence[torch.Tensor], valid: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the median of maps, and the sum of their inverse variances.
-
-    A median, so that what a single exposure shows is no source.
-    """
+    """Return the median of maps, and the sum of their inverse variances."""
     median, information = torch.zeros_like(maps[0]), torch.zeros_like(maps[0])
     for variance, here in zip(variances, valid, strict=True):
         information += here / variance
@@ -289,11 +326,8 @@ def _find(
 
 
 def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Return the shift of an image in units of its noise, in whole pixels.
-
-    It is zero unless another makes them clearly more similar.
-    """
-    # No source counts for more than many others.
+    """Return the shift of an image in noise units, in whole pixels."""
+    # Clipped, so that no bright source dominates.
     one, other = (torch.fft.rfft2(data.clamp(0.0, _SIGNIFICANCE)) for data in (image, reference))
     similarity = torch.fft.irfft2(one * other.conj(), s=image.shape)
     reach = min(_SEARCH, (min(image.shape) - 1) // 2)
@@ -306,7 +340,7 @@ def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
 
 def _star_shape(matcher: PsfMatcher) -> tuple[float, float]:
-    """Return the wide over the narrow flux of a star, and its curvature."""
+    """Return the flux ratio (wide over narrow) and curvature of a star."""
     star, fold = matcher.star, matcher.model.fold_transform
     narrow, wide = (float(fold(psi * star)) for psi in matcher.filters)
     bent = float(fold(-4.0 * math.pi**2 * matcher.power * matcher.filters[0] * star))

@@ -5,11 +5,9 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""By how much exposures depart from the others, and which are wrong."""
+"""Offsets of exposures from the others, and outlier exposures."""
 
 from __future__ import annotations
-
-__all__ = ("ExposureOffsets", "OutlierExposures", "find_outlier_exposures", "measure_offsets")
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,35 +16,34 @@ import torch
 
 from .._options import CalibrationOptions
 from ..forward import CleanTile
-from ._comparison import MIN_SOURCES, compare_positions, compare_scales, gather_sources
-from ._matched_sources import MatchedSources, measure_sources
+from ._matched_sources import MatchedSources, gather_sources, measure_sources
+from ._offset_fit import MIN_SOURCES, compare_positions, compare_scales
 
-_LEAST_AGREEING = 3
-"""Exposures that must agree with each other for another one to be wrong."""
+_LEAST_CONSISTENT = 3
+"""Number of consistent exposures that it takes to call another one wrong."""
 
 _LEAST_STARS = 3
-"""Stars whose photometry can confirm that an exposure is wrong: the median of
-fewer is that of a single one that varies."""
+"""Number of stars that can confirm an offset: the median of fewer is that of a
+variable star."""
 
 _SIGNIFICANCE = 5.0
-"""Departure, in its standard deviations, from which one is believed."""
+"""Significance in sigma of an offset that counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExposureOffsets:
-    """By how much exposures depart from the others.
+    """Offsets of exposures from the others.
 
     Attributes
     ----------
     values
         Shape (4, n): relative flux scale, shifts along rows and columns in
-        pixels of the patch, and relative error of the width of the PSF; 0
-        where nothing is known.
+        pixels of the patch, and relative error of the PSF width; 0 where
+        unknown.
     sigmas
-        Shape (4, n), their standard deviations; infinite where nothing is
-        known.
+        Shape (4, n), standard deviations; infinite where unknown.
     sources
-        What was compared; `None` if there is nothing to compare.
+        The sources compared; `None` if there are none.
     """
 
     values: torch.Tensor
@@ -54,8 +51,8 @@ class ExposureOffsets:
     sources: MatchedSources | None = None
 
     @classmethod
-    def nothing(cls, num_exposures: int) -> ExposureOffsets:
-        """Return that nothing is known.
+    def unknown(cls, num_exposures: int) -> ExposureOffsets:
+        """Return zeros with infinite standard deviations.
 
         Parameters
         ----------
@@ -65,22 +62,22 @@ class ExposureOffsets:
         Returns
         -------
         offsets : `ExposureOffsets`
-            Zeros with infinite standard deviations.
+            The offsets.
         """
         return cls(torch.zeros(4, num_exposures), torch.full((4, num_exposures), torch.inf))
 
 
 @dataclasses.dataclass(frozen=True)
 class OutlierExposures:
-    """Exposures that contradict others by more than is allowed.
+    """Exposures with offsets beyond the limits.
 
     Attributes
     ----------
     wrong
-        Why exposures are wrong, a slug and words with value and limit, by
-        their index.
+        Reasons to drop exposures, a slug and a sentence with value and limit,
+        by index.
     suspect
-        Why others may be, which are not proved to be.
+        Reasons to suspect others, by index.
     """
 
     wrong: dict[int, str]
@@ -92,20 +89,20 @@ def measure_offsets(tiles: Iterable[CleanTile], num_exposures: int) -> ExposureO
 
     Parameters
     ----------
-    parts
-        Tiles that cover the patch.
+    tiles
+        Tiles covering the patch.
     num_exposures
         Number of exposures of the patch.
 
     Returns
     -------
     offsets : `ExposureOffsets`
-        By how much each departs.
+        The offsets.
     """
     tables = [(clean.tile_data.exposures, measure_sources(clean)) for clean in tiles]
     sources = gather_sources(tables, num_exposures)
     if sources is None:
-        return ExposureOffsets.nothing(num_exposures)
+        return ExposureOffsets.unknown(num_exposures)
     scales = compare_scales(sources)
     shifts, shift_sigmas = compare_positions(sources, scales)
     values = torch.stack([scales.scale, *shifts, scales.width])
@@ -114,24 +111,24 @@ def measure_offsets(tiles: Iterable[CleanTile], num_exposures: int) -> ExposureO
 
 
 def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions) -> OutlierExposures:
-    """Say which exposures are off by more than is allowed.
+    """Find exposures with offsets beyond the limits.
 
-    One is wrong only if three others at least, and more than contradict
-    them, agree with each other within half of the limit, if it departs from
-    them by more than the limit and five standard deviations, and if the
-    plain photometry of stars, or their positions, say so too.
+    An exposure is wrong if its offset exceeds the limit and five standard
+    deviations, if at least three others (and more than exceed the limit) are
+    consistent within half of it, and if plain photometry or astrometry of
+    stars confirms it.  Otherwise it is suspect.
 
     Parameters
     ----------
     offsets
-        By how much exposures depart.
+        Offsets of the exposures.
     options
-        Limits.
+        The limits.
 
     Returns
     -------
     outlier_exposures : `OutlierExposures`
-        Which are wrong, and which may be.
+        Wrong and suspect exposures.
     """
     wrong: dict[int, str] = {}
     suspect: dict[int, str] = {}
@@ -141,7 +138,7 @@ def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions
     values, sigmas = offsets.values, offsets.sigmas
     flux, flux_sigma = values[0], sigmas[0]
     shift, shift_sigma = values[1:3].norm(dim=0), sigmas[1:3].amax(dim=0)
-    meeting = sources.valid.double() @ sources.valid.double().T >= MIN_SOURCES
+    overlapping = sources.valid.double() @ sources.valid.double().T >= MIN_SOURCES
     for t in range(flux.numel()):
         for slug, size, sigma, limit in (
             ("flux_scale", flux, flux_sigma, options.max_flux_error),
@@ -150,54 +147,52 @@ def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions
             beyond = size.abs() > torch.maximum(torch.full_like(sigma, limit), _SIGNIFICANCE * sigma)
             if not bool(beyond[t]) or t in wrong:
                 continue
-            agree = (size.abs() < 0.5 * limit) & (sigma < 0.5 * limit) & meeting[t]
-            words = _WORDS[slug](float(size[t]), float(sigma[t]), limit)
-            if int(agree.sum()) < max(_LEAST_AGREEING, int(beyond.sum()) + 1):
-                suspect[t] = f"{words} Too few exposures agree to say which are wrong."
+            consistent = (size.abs() < 0.5 * limit) & (sigma < 0.5 * limit) & overlapping[t]
+            reason = _REASONS[slug](float(size[t]), float(sigma[t]), limit)
+            if int(consistent.sum()) < max(_LEAST_CONSISTENT, int(beyond.sum()) + 1):
+                suspect[t] = f"{reason} Too few exposures agree to say which are wrong."
                 continue
-            found, stars = _STARS[slug](sources, t, agree, values[:, t])
+            found, stars = _CONFIRM[slug](sources, t, consistent, values[:, t])
             if found < limit:
-                suspect[t] = f"{words} The photometry of {stars} stars does not confirm it."
+                suspect[t] = f"{reason} The photometry of {stars} stars does not confirm it."
                 continue
-            wrong[t] = words
+            wrong[t] = reason
             suspect.pop(t, None)
     return OutlierExposures(wrong, suspect)
 
 
-def _say_flux(value: float, sigma: float, limit: float) -> str:
+def _flux_reason(value: float, sigma: float, limit: float) -> str:
     return (
         f"flux_scale: Its sources differ in brightness by {100.0 * value:+.1f} +- {100.0 * sigma:.1f} % from "
         f"the others, more than max_flux_error={100.0 * limit:g} %."
     )
 
 
-def _say_shift(value: float, sigma: float, limit: float) -> str:
+def _shift_reason(value: float, sigma: float, limit: float) -> str:
     return (
         f"astrometry: Its sources are {value:.2f} +- {sigma:.2f} pixels from where the others have them, "
         f"more than max_shift={limit:g}."
     )
 
 
-_WORDS = {"flux_scale": _say_flux, "astrometry": _say_shift}
+_REASONS = {"flux_scale": _flux_reason, "astrometry": _shift_reason}
 
 
 def _flux_of_stars(
-    sources: MatchedSources, t: int, others: torch.Tensor, departure: torch.Tensor
+    sources: MatchedSources, t: int, others: torch.Tensor, offset: torch.Tensor
 ) -> tuple[float, int]:
-    """Return the relative departure of the wide flux of stars, and how many
-    there are; that in the direction of what is to be confirmed is positive.
-    """
+    """Return the relative offset of stars in wide flux, and their number."""
     stars, reference = _common_stars(sources, t, others)
     if len(stars) < _LEAST_STARS:
         return 0.0, len(stars)
     ratio = sources.fluxes[1, t, stars] / reference
-    return float((ratio.quantile(0.5) - 1.0) * departure[0].sign()), len(stars)
+    return float((ratio.quantile(0.5) - 1.0) * offset[0].sign()), len(stars)
 
 
 def _shift_of_stars(
-    sources: MatchedSources, t: int, others: torch.Tensor, departure: torch.Tensor
+    sources: MatchedSources, t: int, others: torch.Tensor, offset: torch.Tensor
 ) -> tuple[float, int]:
-    """Return the same of the position, in pixels."""
+    """Return the same for positions, in pixels."""
     stars, _ = _common_stars(sources, t, others)
     if len(stars) < _LEAST_STARS:
         return 0.0, len(stars)
@@ -207,17 +202,17 @@ def _shift_of_stars(
     )
     yy, yx, xx = sources.hessians[:, stars]
     change = reference - slopes[:, t]
-    places = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]])
-    shifts = sources.offsets[:, t, stars] + places / (yy * xx - yx**2)
-    direction = departure[1:3].double() / departure[1:3].norm()
+    relative = torch.stack([xx * change[0] - yx * change[1], yy * change[1] - yx * change[0]])
+    shifts = sources.offsets[:, t, stars] + relative / (yy * xx - yx**2)
+    direction = offset[1:3].double() / offset[1:3].norm()
     return float(shifts.quantile(0.5, dim=1) @ direction), len(stars)
 
 
-_STARS = {"flux_scale": _flux_of_stars, "astrometry": _shift_of_stars}
+_CONFIRM = {"flux_scale": _flux_of_stars, "astrometry": _shift_of_stars}
 
 
 def _common_stars(sources: MatchedSources, t: int, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return stars that an exposure and others show, with wide fluxes."""
+    """Return common stars, and their wide fluxes in the other exposures."""
     seen = sources.valid & others[:, None]
     stars = (sources.is_star & sources.valid[t] & seen.any(dim=0)).nonzero()[:, 0]
     values = torch.where(seen[:, stars], sources.fluxes[1][:, stars], torch.nan)

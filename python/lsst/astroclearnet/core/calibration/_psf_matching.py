@@ -5,7 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""Exposures brought to one PSF."""
+"""Exposures matched to a common PSF."""
 
 from __future__ import annotations
 
@@ -17,41 +17,39 @@ from ..estimate import LinearEstimator, Precision
 from ..exposures import fwhm_to_sigma, kernel_fwhm
 from ..forward import CleanTile, ForwardModel
 
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate that stands in for pixels that are not good."""
+_PILOT_PENALTY_WEIGHT = 1e-3
+"""Penalty weight of the linear estimate that fills unusable pixels."""
 
 _PILOT_PRECISION = Precision(light=0.03, noise=0.1)
-"""Its precision, which matters where pixels are not good alone."""
+"""Its precision, which matters only where pixels are unusable."""
 
 _SIZES = (1.3, 2.0)
-"""Standard deviations of stars as they are measured, over that of the widest
-PSF.  The first is close to what makes the least noise; the more the second
-differs, the less an error of a PSF passes for one of the flux scale."""
+"""Gaussian sigmas of the narrow and wide flux, over that of the broadest PSF.
+The first is near the least noise; the wider the second, the better PSF errors
+are told from flux scales."""
 
 _SKY_SIZE = 4.0
-"""Standard deviation, over that of the widest PSF, of the surroundings that
-are subtracted."""
+"""The same of the local background."""
 
 _WIDEST = 1.6
-"""Width over the median of all beyond which a PSF does not set the resolution
-at which all are compared."""
+"""Width over the median above which a PSF does not set the common one."""
 
 _FLOOR = 1e-6
-"""Power of a PSF beside the target PSF below which it is not undone."""
+"""Relative power of a PSF below which it is not deconvolved."""
 
 _MISSING = 0.05
-"""Share of the noise of a measurement that may be that of pixels which are not
-good; the light that they lose is then less than a tenth."""
+"""Share of noise from unusable pixels that is allowed; they then lose less
+than a tenth of the flux."""
 
 
 class PsfMatcher:
-    """Brings exposures of a tile to one PSF.
+    """Match exposures of a tile to one PSF.
 
-    With the PSF f(t), a functional psi of the light of the sky is
+    With the PSF f(t), a functional psi of the sky is
 
         psi * R + (psi / f(t)) * (y(t) - k(t) * R)
 
-    for any image R: it cancels but where pixels are not good.
+    for any image R, which cancels except where pixels are unusable.
 
     Parameters
     ----------
@@ -65,21 +63,19 @@ class PsfMatcher:
     model
         Their forward model.
     good
-        Shape (n, h, w), bool, usable pixels, with those that were rejected:
-        there it may be the exposure that is wrong.
+        Shape (n, h, w), bool, usable pixels including rejected ones, since
+        the whole exposure may be the outlier.
     sigma
-        Standard deviation in pixels of the widest PSF that sets the
-        resolution.
+        Standard deviation in pixels of the broadest PSF that is matched.
     psf_sigma
         Shape (n,), standard deviations of the PSFs in pixels.
     ky, kx, power
-        Shape (Hl, Wl // 2 + 1), frequencies and the square of their size.
+        Shape (Hl, Wl // 2 + 1), frequencies and their squared modulus.
     filters
-        Two of shape (Hl, Wl // 2 + 1), transforms of what measures the narrow
-        and the wide flux.
+        Two of shape (Hl, Wl // 2 + 1), transforms of the narrow and wide
+        flux filters.
     star
-        Shape (Hl, Wl // 2 + 1), transform of a star of unit flux as
-        `spectrum` returns it.
+        Shape (Hl, Wl // 2 + 1), transform of a star of unit flux.
     """
 
     def __init__(self, clean: CleanTile) -> None:
@@ -98,19 +94,20 @@ class PsfMatcher:
         self._inverse = self.model.target_transform * self.model.inverse_target_power
         self.star = self._inverse * self.model.target_transform
         estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
-        self._latent = estimator.solve(self.stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
+        right = estimator.right_side(self.stack.images)
+        self._latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
         self._transform = self.model.transform(self._latent)
 
     def _gaussian(self, size: float) -> torch.Tensor:
         return torch.exp(-2.0 * (math.pi * size * self.sigma) ** 2 * self.power)
 
-    def _undo(self, t: int) -> torch.Tensor:
-        """Return what undoes the PSF of an exposure."""
+    def _deconvolution(self, t: int) -> torch.Tensor:
+        """Return the deconvolution filter of the PSF of an exposure."""
         otf = self.model.mean_otfs[t]
         return self._inverse * otf.conj() / (otf.abs() ** 2 + _FLOOR)
 
     def spectrum(self, t: int) -> torch.Tensor:
-        """Return the transform of the sky as one exposure shows it.
+        """Return the transform of the sky seen by an exposure.
 
         Parameters
         ----------
@@ -120,17 +117,17 @@ class PsfMatcher:
         Returns
         -------
         spectrum : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1), complex, without a PSF: of use times one
-            of the filters alone.
+            Shape (Hl, Wl // 2 + 1), complex, deconvolved: meaningful only
+            times a filter.
         """
         index = torch.tensor([t], device=self.good.device)
         residual = self.stack.images[t] - self.model.predict(self._latent, index)[0]
         image = self.model.sampling.adjoint((residual * self.good[t] / self._area(t))[None], index)[0]
-        seen = self.model.filtered(self.model.transform(image))
-        return self._inverse * self._transform + self._undo(t) * seen
+        residual_transform = self.model.filtered(self.model.transform(image))
+        return self._inverse * self._transform + self._deconvolution(t) * residual_transform
 
     def noise(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the noise of what is measured of one exposure.
+        """Return the noise of the fluxes of an exposure.
 
         Parameters
         ----------
@@ -142,17 +139,17 @@ class PsfMatcher:
         variance : `torch.Tensor`
             Shape latent_shape, variance of the narrow flux.
         whole : `torch.Tensor`
-            Shape latent_shape, bool, whether hardly a pixel misses.
+            Shape latent_shape, bool, whether hardly a pixel is missing.
         ratios : `torch.Tensor`
-            Shape (4,), double, variances of both fluxes, their covariance,
-            and the variance of a gradient of the narrow one, over the former.
+            Shape (4,), double, variances of both fluxes, their covariance, and
+            the variance of a gradient, over the variance of the narrow flux.
         """
         index = torch.tensor([t], device=self.good.device)
-        kernels = [self.model.filtered(psi * self._undo(t)) for psi in self.filters]
+        kernels = [self.model.filtered(psi * self._deconvolution(t)) for psi in self.filters]
         area = self._area(t)
         inside = self.good[t]
         presence = self.model.embed(self.model.sampling.mean(inside.float()[None], index)[0].clamp(0, 1))
-        # Noise of pixels that are not good is taken for that of their
+        # Unusable pixels take the noise density of their
         # surroundings.
         density = inside * self._variances[t] / area
         density = self.model.embed(self.model.sampling.mean(density[None], index)[0])
@@ -185,7 +182,7 @@ class PsfMatcher:
         return self.model.inverse_transform(kernel * self.model.transform(image))
 
     def surroundings(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the light around each pixel.
+        """Return the flux around each pixel.
 
         Parameters
         ----------
@@ -195,20 +192,20 @@ class PsfMatcher:
         Returns
         -------
         light : `torch.Tensor`
-            Shape latent_shape, equal to the flux for a star that is alone.
+            Shape latent_shape, equal to the flux for an isolated star.
         """
         transform = self.model.transform(image.clamp(min=0.0))
         return self.image(transform, self._gaussian(_SKY_SIZE)) * (1.0 + (_SKY_SIZE / _SIZES[0]) ** 2)
 
     def image(self, spectrum: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
-        """Return an image from its transform.
+        """Return the image of a filtered transform.
 
         Parameters
         ----------
         spectrum
             Shape (Hl, Wl // 2 + 1).
         factor
-            Shape (Hl, Wl // 2 + 1), what it is multiplied with before.
+            Shape (Hl, Wl // 2 + 1), the filter.
 
         Returns
         -------

@@ -15,10 +15,8 @@ from ._fit import FitHistory, ProgressCallback, fit_network
 from ._linear import LinearEstimator
 from ._network import MixingNetwork
 from ._precision import Precision
-from ._samples import TrainingSample, deal_folds, draw_windows, make_samples
-from ._smooth_light import SmoothLight
+from ._samples import TrainingSample, make_samples, sample_boxes
 from ._solves import SolveStatus, collect_solves, record_solve
-from ._star_image import penalty_weight_for_residual, star_image, star_psf_residual
 from ._target_psf import (
     gaussian_pair_limit,
     linear_noise,
@@ -37,21 +35,16 @@ __all__ = (
     "MixingNetwork",
     "Precision",
     "ProgressCallback",
-    "SmoothLight",
     "SolveStatus",
     "TrainingSample",
     "collect_solves",
-    "deal_folds",
-    "draw_windows",
     "fit_network",
     "gaussian_pair_limit",
     "linear_noise",
     "linear_psf_residual",
     "make_samples",
-    "penalty_weight_for_residual",
     "psf_fit_scatter",
     "record_solve",
-    "star_image",
-    "star_psf_residual",
+    "sample_boxes",
     "suggest_target_fwhm",
 )

@@ -17,24 +17,8 @@ import functools
 
 import torch
 
-from ..forward import DEPTH_FLOOR, ForwardModel
+from ..forward import DEPTH_FLOOR
 from ._linear import LinearEstimator
-from ._precision import Precision
-
-_PRECISION = Precision(light=2e-2, noise=0.1)
-"""Of estimates a network is fitted to."""
-
-_REACH = 9
-"""Side, in pixels, of the square in which missing data count."""
-
-_SIGNIFICANCE = 3.0
-"""Deviation, in sigma, from which a finer estimate is preferred a priori."""
-
-_NEIGHBORHOOD = 5
-"""Side, in pixels, of the square in which it is looked for."""
-
-_PRIOR_FLOOR = 1e-3
-"""A priori weight of an estimate that nothing speaks for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +31,9 @@ class FilterBank:
         Shape ``(s, *latent_shape)``, from the weakest to the strongest
         penalty.
     features
-        Shape ``(2 s, *latent_shape)``, what the network sees: the estimates
+        Shape ``(2 s, *latent_shape)``, input of the network: the estimates
         and their successive differences in units of their noise, compressed by
-        asinh, and the depth.
+        asinh, and the root of the depth.
     significance
         Shape ``(s - 1, *latent_shape)``, absolute successive differences in
         units of their noise, less where data are missing close by.
@@ -67,63 +51,25 @@ class FilterBank:
 
     @classmethod
     def build(
-        cls,
-        model: ForwardModel,
-        images: torch.Tensor,
-        weights: torch.Tensor,
-        penalty_weights: tuple[float, ...],
-        exposures: torch.Tensor | None = None,
+        cls, estimator: LinearEstimator, estimates: torch.Tensor, penalty_weights: tuple[float, ...]
     ) -> FilterBank:
-        """Solve for the estimates.
+        """Build the bank of some estimates.
 
         Parameters
         ----------
-        model
-            Forward model of all exposures.
-        images
-            Shape (n, h, w).
-        weights
-            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-        penalty_weights
-            The penalty weights, rising.
-        exposures
-            Indices of the exposures to use; all by default.
-
-        Returns
-        -------
-        bank : `FilterBank`
-            The bank.
-        """
-        estimator = LinearEstimator(model, weights, exposures)
-        estimates = estimator.solve_all(images, penalty_weights, precision=_PRECISION)
-        return cls.from_estimates(model, estimator, estimates, penalty_weights)
-
-    @classmethod
-    def from_estimates(
-        cls,
-        model: ForwardModel,
-        estimator: LinearEstimator,
-        estimates: torch.Tensor,
-        penalty_weights: tuple[float, ...],
-    ) -> FilterBank:
-        """Put estimates together with what is known of their noise.
-
-        Parameters
-        ----------
-        model
-            Forward model of all exposures.
         estimator
-            Linear estimates from the exposures to use.
+            What they were made with.
         estimates
-            Shape ``(s, *latent_shape)``, the estimates.
+            Shape ``(s, *latent_shape)``.
         penalty_weights
-            The penalty weights, rising.
+            Their penalty weights, rising.
 
         Returns
         -------
         bank : `FilterBank`
             The bank.
         """
+        model = estimator.model
         covariances = estimator.covariances(torch.tensor(penalty_weights))
         depth = model.embed(estimator.depth)
         noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()
@@ -134,10 +80,9 @@ class FilterBank:
         features = torch.cat([torch.asinh(scaled), torch.asinh(differences), depth.sqrt()[None]])
         # The layout in which convolutions are fastest.
         features = features[None].contiguous(memory_format=torch.channels_last)[0]
-        # Close to missing data fine estimates are extrapolations, noisier
-        # than the depth in the pixel itself tells.
-        missing = 1.0 - model.embed(estimator.coverage)
-        near = torch.nn.functional.max_pool2d(missing[None], _REACH, stride=1, padding=_REACH // 2)[0]
+        # Within a few pixels of missing data fine estimates are extrapolations
+        # and noisier than the depth in the pixel itself tells.
+        near = _largest_around(1.0 - model.embed(estimator.coverage)[None], 9)[0]
         return cls(
             estimates=estimates,
             features=features,
@@ -148,11 +93,18 @@ class FilterBank:
 
     @functools.cached_property
     def log_prior(self) -> torch.Tensor:
-        """Logarithm of the weights that are taken a priori.
+        """Logarithm of the prior weights, shape ``(s, *latent_shape)``.
 
-        Shape ``(s, *latent_shape)``.
+        An estimate is preferred to the next smoother one where the two differ
+        by more than 3 sigma in the neighbourhood.
         """
-        return _prior(self.significance).log_()
+        strongest = _largest_around(self.significance, 5)
+        finer = torch.sigmoid(2.0 * (strongest - 3.0))
+        remaining = torch.cumprod(1.0 - finer, dim=0)
+        first = torch.ones_like(remaining[:1])
+        shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
+        # No estimate is excluded: the network corrects logarithms.
+        return shares.clamp(min=1e-3).log_()
 
     @property
     def unit(self) -> float:
@@ -160,17 +112,6 @@ class FilterBank:
         return float(self.covariances[-1, -1].sqrt())
 
 
-def _prior(significance: torch.Tensor) -> torch.Tensor:
-    """Return weights, (s, H, W), for significances, (s - 1, H, W).
-
-    An estimate is preferred to the next smoother one where the two differ
-    significantly in the neighbourhood.
-    """
-    strongest = torch.nn.functional.max_pool2d(
-        significance[None], _NEIGHBORHOOD, stride=1, padding=_NEIGHBORHOOD // 2
-    )[0]
-    finer = torch.sigmoid(2.0 * (strongest - _SIGNIFICANCE))
-    remaining = torch.cumprod(1.0 - finer, dim=0)
-    first = torch.ones_like(remaining[:1])
-    shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
-    return shares.clamp(min=_PRIOR_FLOOR)
+def _largest_around(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the largest value in a square around each pixel."""
+    return torch.nn.functional.max_pool2d(images[None], size, stride=1, padding=size // 2)[0]

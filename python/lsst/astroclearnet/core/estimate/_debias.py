@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the network left in the exposures, given back linearly."""
+"""Debiasing: a linear correction computed from the residuals."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ from ..forward import DEPTH_FLOOR, ForwardModel, iterate_weight_maps
 from ._linear import LinearEstimator
 from ._precision import Precision
 
-_NUM_PENALTY_WEIGHTS = 5
-"""Number of filters between which the debiaser interpolates."""
-
 _PRECISION = Precision(light=5e-3, noise=0.03)
 """Of corrections."""
 
@@ -38,52 +35,33 @@ _DRAWN_PRECISION = Precision(light=0.05, noise=0.03)
 _DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
 """Of the linear image of drawn noise."""
 
-_SHARPEST = 5e-6
-"""Strength, over that on blank sky, below which it never falls: noise rises
-further, but the network's image needs no finer correction."""
-
-_BRIGHTNESS_FWHM = 2.0
-"""FWHM in pixels over which the penalty weight follows the brightness."""
-
-_SURROUNDINGS = 2.0
-"""FWHM, in units of that of the target PSF, of the surroundings above which a
-point source stands out."""
-
-_LARGEST_BRIGHTNESS_GAIN = 30.0
-"""Largest fall of the penalty weight for light that does not stand out."""
-
-_CONTRAST_GAIN = 2.0
-"""How much more it falls for light that does."""
-
 _LEVEL_FWHM = 24.0
-"""FWHM in pixels of the scales on which the sky level is closed entirely."""
-
-_LEVEL_STRENGTH = 0.1
-"""Strength of the filter whose result is smoothed to that scale."""
+"""FWHM in pixels of the scales on which all residual light is added: on larger
+ones the noise no longer matters."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """Linear estimates of what an image leaves of the exposures.
+    """Linear estimates from the residuals of an image.
 
     Attributes
     ----------
-    left
-        Shape latent_shape, right-hand side of what is left.
-    solved
-        Shape ``(s, *latent_shape)``, one estimate for each penalty weight.
+    residual
+        Shape latent_shape, right-hand side of the residuals.
+    estimates
+        Shape ``(s, *latent_shape)``, one for each penalty weight.
     """
 
-    left: torch.Tensor
-    solved: torch.Tensor
+    residual: torch.Tensor
+    estimates: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Debiaser:
-    """A linear filter of what an image leaves of the exposures.
+    """Adds to an image a linear estimate from its residuals.
 
     Read as Bayes, the image of the network is the mean of a prior, and the
-    penalty of the filter the inverse of the variance of its error, which is
+    penalty of the estimate the inverse of the variance of its error, which is
     white for the sky and grows with the brightness: without bound for light
     that stands out from its surroundings, where the network broadens what is
     sharp, and up to a bound for extended light, which it renders well,
@@ -91,8 +69,8 @@ class Debiaser:
         s = s_sky / (1 + min((S / S_0)^2, 30) + 2 (C / S_0)^2),
 
     S being the signal-to-noise ratio of a star with the brightness of the
-    pixel as its peak, and C what of it stands out.  The filter of each pixel
-    is interpolated between those of a few penalty weights.
+    pixel as its peak, and C what of it stands out.  The correction in each
+    pixel is interpolated between those of a few penalty weights.
 
     Attributes
     ----------
@@ -101,10 +79,9 @@ class Debiaser:
     model
         Forward model of the exposures.
     linear_penalty_weight
-        Strength of the filter of the linear image.
+        That of the linear image.
     penalty_weights
-        Strengths of the filters of the restored image, rising to that of
-        blank sky.
+        Those of the corrections, rising to that of blank sky.
     significance
         The ratio S_0.
     star_noise
@@ -121,7 +98,7 @@ class Debiaser:
 
     @classmethod
     def build(cls, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> Debiaser:
-        """Prepare the debiaser of a patch.
+        """Build the debiaser of a tile.
 
         Parameters
         ----------
@@ -139,42 +116,22 @@ class Debiaser:
         """
         estimator = LinearEstimator(model, weights)
         sky = options.sky_penalty_weight
-        ends = (math.log10(_SHARPEST * sky), math.log10(sky))
+        # At 5e-6 of that on blank sky the network's image needs no finer
+        # correction, and the noise would only rise further.
+        ends = (math.log10(5e-6 * sky), math.log10(sky))
         return cls(
             estimator=estimator,
             model=model,
             linear_penalty_weight=estimator.penalty_weight_for(options.max_psf_residual),
-            penalty_weights=tuple(torch.logspace(*ends, _NUM_PENALTY_WEIGHTS, dtype=torch.float64).tolist()),
+            penalty_weights=tuple(torch.logspace(*ends, 5, dtype=torch.float64).tolist()),
             significance=options.star_signal_to_noise,
             star_noise=_star_noise(model, weights, estimator.full_weight),
         )
 
-    def debias(self, images: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give back what an image left in the exposures.
-
-        Parameters
-        ----------
-        images
-            Shape (n, h, w), the exposures.
-        latent
-            Shape latent_shape, the image.
-
-        Returns
-        -------
-        closed : `torch.Tensor`
-            Shape latent_shape, the image with the correction whose penalty
-            weight follows the brightness.
-        linear : `torch.Tensor`
-            Shape latent_shape, the linear image: at the target PSF for every
-            flux.
-        """
-        right = self.estimator.right_side(images)
-        return self.debias_right(right, latent)[0], self.linear_right(right)
-
-    def debias_right(
+    def debias(
         self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
     ) -> tuple[torch.Tensor, Correction]:
-        """Do what `close` does for exposures given as a right-hand side.
+        """Add to an image the linear estimate from its residuals.
 
         Parameters
         ----------
@@ -183,35 +140,30 @@ class Debiaser:
         latent
             Shape latent_shape, the image.
         near
-            Correction for the same light with other noise.  Only what differs
-            is solved for, so that errors of bright light do not.
+            Correction for the same light with other noise.  Only the
+            difference is solved for, so that errors of bright light cancel.
 
         Returns
         -------
-        closed : `torch.Tensor`
-            Shape latent_shape, the image with the correction whose penalty
-            weight follows the brightness.
+        debiased : `torch.Tensor`
+            Shape latent_shape.
         correction : `Correction`
-            The correction before it is mixed.
+            The estimates from the residuals, before they are mixed.
         """
-        left = right - self.estimator.predicted_right_side(latent[None])[0]
-        scale = torch.tensor(self.penalty_weights, dtype=left.dtype, device=left.device)[:, None, None]
+        residual = right - self.estimator.normal(latent[None])[0]
+        scale = torch.tensor(self.penalty_weights, dtype=residual.dtype, device=residual.device)
         precision = _PRECISION if near is None else _DRAWN_PRECISION
-        changed = left if near is None else left - near.left
-        solved = self.estimator.solve_right(changed, self.penalty_weights, precision=precision).div_(
-            1.0 + scale
-        )
-        correction = Correction(left, solved if near is None else solved + near.solved)
-        closed = latent + (self._shares(latent) * correction.solved).sum(dim=0)
-        return closed + self._level(right, closed), correction
+        changed = residual if near is None else residual - near.residual
+        solved = self.estimator.solve(changed, self.penalty_weights, precision=precision)
+        solved.div_(1.0 + scale[:, None, None])
+        correction = Correction(residual, solved if near is None else solved + near.estimates)
+        debiased = latent + (self._shares(latent) * correction.estimates).sum(dim=0)
+        return debiased + self._level(right, debiased), correction
 
-    def linear_right(
+    def linear_image(
         self, right: torch.Tensor, start: torch.Tensor | None = None, *, drawn: bool = False
     ) -> torch.Tensor:
-        """Return the linear image of exposures given as a right-hand side.
-
-        It is that of the exposures alone: what a network makes up where no
-        exposure can tell has no place in it.
+        """Return the linear image, which does not depend on the network.
 
         Parameters
         ----------
@@ -228,20 +180,18 @@ class Debiaser:
             Shape latent_shape, at the target PSF for every flux.
         """
         precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
-        return self.estimator.solve_right(
-            right, (self.linear_penalty_weight,), start=start, precision=precision
-        )[0]
+        return self.estimator.solve(right, (self.linear_penalty_weight,), start=start, precision=precision)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the share of each penalty weight in each pixel."""
         ratio = latent / self.star_noise
-        surroundings = smooth(
-            torch.stack([ratio, torch.ones_like(ratio)]), _SURROUNDINGS * self.model.target_fwhm
-        )
+        # A star stands out from its surroundings over twice the target PSF.
+        surroundings = smooth(torch.stack([ratio, torch.ones_like(ratio)]), 2.0 * self.model.target_fwhm)
         contrast = ratio - surroundings[0] / surroundings[1]
         ratios = torch.stack([ratio, contrast]).clamp(min=0) / self.significance
-        brightness, contrast = smooth(ratios, _BRIGHTNESS_FWHM) ** 2
-        gain = 1.0 + brightness.clamp(max=_LARGEST_BRIGHTNESS_GAIN) + _CONTRAST_GAIN * contrast
+        # Smoothed, lest the penalty weight follow the noise of single pixels.
+        brightness, contrast = smooth(ratios, 2.0) ** 2
+        gain = 1.0 + brightness.clamp(max=30.0) + 2.0 * contrast
         decades = torch.log10(gain)
         span = math.log10(self.penalty_weights[-1] / self.penalty_weights[0])
         # 0 for the brightest, and the number of the last filter on sky.
@@ -249,18 +199,20 @@ class Debiaser:
         index = torch.arange(len(self.penalty_weights), device=latent.device)[:, None, None]
         return (1.0 - (position - index).abs()).clamp(min=0)
 
-    def _level(self, right: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
-        """Return the large scales that are still left, which cost no noise."""
+    def _level(self, right: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
+        """Return the residual light on large scales, which costs no noise."""
         model = self.model
-        # Scaled to conserve flux, so that nothing is left of a constant.
-        left = right - self.estimator.predicted_right_side(closed[None])[0]
-        left = self.estimator.solve_right(left, (_LEVEL_STRENGTH,))[0]
+        # Not divided by 1 + s: of a constant nothing must be left.  A penalty
+        # weight of 0.1 is solved in few steps, and it is smoothed anyway.
+        residual = right - self.estimator.normal(debiased[None])[0]
+        light = self.estimator.solve(residual, (0.1,))[0]
         seen = model.embed(self.estimator.coverage)
-        total = smooth((seen * left)[None], _LEVEL_FWHM)[0]
+        total = smooth((seen * light)[None], _LEVEL_FWHM)[0]
         return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)
 
 
 def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:
+    """Return the peak of a star of signal-to-noise 1, latent_shape."""
     target_power = model.inverse_target_power.reciprocal()
     information = torch.zeros(model.shape, device=weights.device)
     norms = []

@@ -25,14 +25,14 @@ from ._network import MixingNetwork
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What the estimator makes of some exposures.
+    """Restored and linear image of some exposures.
 
     Attributes
     ----------
     restored
         Shape latent_shape, the restored image.
     correction
-        Correction of the image of the network in the restored one.
+        What debiasing added to the image of the network.
     linear
         Shape latent_shape, the linear image.
     bank
@@ -47,14 +47,14 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """The bank of filters, the network that mixes them, and the debiaser.
+    """Linear estimates, the network that mixes them, and the debiaser.
 
     Attributes
     ----------
     network
         The network, fitted.
     debiaser
-        Gives back what the network leaves in the exposures.
+        Adds what the network leaves in the exposures.
     model
         Forward model of the exposures.
     weights
@@ -73,18 +73,12 @@ class Estimator:
     def build(
         cls, network: MixingNetwork, model: ForwardModel, weights: torch.Tensor, options: RestoreOptions
     ) -> Estimator:
-        """Put the estimator of a patch together.
+        """Build the estimator of a tile.
 
         Parameters
         ----------
-        network
-            The network, fitted.
-        model
-            Forward model of the exposures.
-        weights
-            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-        options
-            Settings.
+        network, model, weights, options
+            As in the attributes.
 
         Returns
         -------
@@ -96,71 +90,53 @@ class Estimator:
 
     @property
     def linear_penalty_weight(self) -> float:
-        """Strength of the penalty of the linear image (`float`)."""
+        """Penalty weight of the linear image (`float`)."""
         return self.debiaser.linear_penalty_weight
 
     @property
     def linear_psf_residual(self) -> float:
-        """Residual of the linear image of a star from the target PSF,
-        relative to the peak (`float`).
+        """Residual of a star in the linear image from the target PSF, over
+        the peak (`float`).
         """
         return self.debiaser.estimator.psf_residual(self.linear_penalty_weight)
 
     def estimate(self, images: torch.Tensor) -> Estimate:
-        """Restore exposures of the same pixels, PSFs and variances.
+        """Restore exposures.
 
         Parameters
         ----------
         images
-            Shape (n, h, w).
+            Shape (n, h, w), of the pixels, PSFs and variances of the model.
 
         Returns
         -------
         estimate : `Estimate`
             Restored and linear image.
         """
-        return self.estimate_right(self.debiaser.estimator.right_side(images))
+        right = self.debiaser.estimator.right_side(images)
+        estimates = self.linear_estimates(right)
+        restored, correction = self.debiaser.debias(right, self._mix(estimates))
+        linear = self.debiaser.linear_image(right, estimates[0])
+        return Estimate(restored=restored, correction=correction, linear=linear, bank=estimates)
 
-    def estimate_right(self, right: torch.Tensor) -> Estimate:
-        """Restore exposures given as a right-hand side.
-
-        Parameters
-        ----------
-        right
-            Shape latent_shape, right-hand side of the normal equations.
-
-        Returns
-        -------
-        estimate : `Estimate`
-            Restored and linear image.
-        """
-        bank = self._bank(self.linear_estimates(right))
-        restored, correction = self.debiaser.debias_right(right, self.network(bank))
-        return Estimate(
-            restored=restored,
-            correction=correction,
-            linear=self.debiaser.linear_right(right, bank.estimates[0]),
-            bank=bank.estimates,
-        )
-
-    def restore_right(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
-        """Do so without the linear image, for the same light and other noise.
+    def restore_again(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
+        """Return the restored image of the same light with other noise.
 
         Parameters
         ----------
         right
             Shape latent_shape, right-hand side of the normal equations.
         estimates
-            Shape ``(s, *latent_shape)``, the estimates to be mixed.
+            Shape ``(s, *latent_shape)``, from `linear_estimates`.
         near
             Correction for the first noise.
 
         Returns
         -------
         restored : `torch.Tensor`
-            Shape latent_shape, the restored image.
+            Shape latent_shape.
         """
-        return self.debiaser.debias_right(right, self.network(self._bank(estimates)), near)[0]
+        return self.debiaser.debias(right, self._mix(estimates), near)[0]
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the linear estimates that the network mixes.
@@ -170,16 +146,19 @@ class Estimator:
         right
             Shape latent_shape, right-hand side of the normal equations.
         start
-            Shape ``(s, *latent_shape)``, estimates that are close.
+            Shape ``(s, *latent_shape)``, estimates close to the solution.
 
         Returns
         -------
         estimates : `torch.Tensor`
             Shape ``(s, *latent_shape)``.
         """
-        return self.debiaser.estimator.solve_right(right, self.options.network.penalty_weights, start=start)
+        return self.debiaser.estimator.solve(right, self.options.network.penalty_weights, start=start)
 
-    def _bank(self, estimates: torch.Tensor) -> FilterBank:
-        return FilterBank.from_estimates(
-            self.model, self.debiaser.estimator, estimates, self.options.network.penalty_weights
+    def _mix(self, estimates: torch.Tensor) -> torch.Tensor:
+        """Return the image of the network."""
+        penalty_weights = self.options.network.penalty_weights
+        mixed: torch.Tensor = self.network(
+            FilterBank.build(self.debiaser.estimator, estimates, penalty_weights)
         )
+        return mixed

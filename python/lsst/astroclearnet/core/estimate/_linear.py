@@ -26,26 +26,18 @@ from ._smooth_light import SmoothLight
 from ._solves import record_solve
 from ._star_image import penalty_weight_for_residual, star_psf_residual
 
-_COVERAGE_FWHM = 8.0
-"""FWHM in pixels over which the penalty follows the coverage."""
-
 _STEP_FWHM = 1.5
 """FWHM, in units of that of the target PSF, over which the penalty follows
-noise.  A star of 30 000 sigma on patches of 8 pixels that differ by a factor
-of 25 in variance is then in error by 0.4 % of its peak, instead of 17 %."""
+the noise.  A star of 30 000 sigma on patches of 8 pixels that differ by a
+factor of 25 in variance then has an error of 0.4 % of its peak, instead of
+17 %."""
 
-_PENALTY_FLOOR = 0.02
-"""Penalty, relative to that of full depth, where there is no data."""
+_LOCAL_FWHM = 3.0
+"""FWHM in pixels over which preconditioner and error measure follow the
+weights."""
 
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
-
-_LOCAL_FWHM = 3.0
-"""FWHM in pixels over which the preconditioner follows the weights."""
-
-_LOCAL_FLOOR = 0.3
-"""What the preconditioner takes at least for the ratio of the weights and the
-penalty."""
 
 
 class LinearEstimator:
@@ -59,10 +51,9 @@ class LinearEstimator:
     exposures, and h the filter that undoes the target PSF: the penalty is
     white for the sky itself, so that frequencies are damped where the target
     PSF leaves no signal anyway.  It is scaled by 1 + s, which conserves flux.
-    As a function of the exposures it is a sum of depth-wise convolutions, one
-    filter for each exposure, wherever the weights do not vary; solving the
-    normal equations by preconditioned conjugate gradients makes it exact for
-    masks, edges and PSFs that vary.
+    Where the weights do not vary it is a sum of depth-wise convolutions, one
+    filter for each exposure; solving the normal equations by preconditioned
+    conjugate gradients makes it exact for masks, edges and PSFs that vary.
 
     Parameters
     ----------
@@ -73,6 +64,15 @@ class LinearEstimator:
     exposures
         Indices of the exposures to use; all by default.
 
+    Attributes
+    ----------
+    depth
+        Shape (H, W), sum of weights over its value at full depth.
+    coverage
+        Shape (H, W), share of the exposures that are used, by weight.
+    full_weight
+        Sum of the weights at full depth.
+
     Raises
     ------
     NoUsableDataError
@@ -82,7 +82,7 @@ class LinearEstimator:
     def __init__(
         self, model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
     ) -> None:
-        self._model = model
+        self.model = model
         self._exposures = exposures
         self._weights = weights if exposures is None else weights[exposures]
         total, present, typical = self._total_maps()
@@ -90,95 +90,39 @@ class LinearEstimator:
         if not self.full_weight > 0:
             raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
         self.depth = total / self.full_weight
-        """Sum of weights over its value at full depth, shape (H, W)."""
         self.coverage = present / self.full_weight
-        """Share of the exposures that are used, by weight, shape (H, W)."""
         self._power = model.total_power(typical / self.full_weight, self._exposures)
         self._whitening = model.inverse_target_power
         self._root_penalty = self._penalty().sqrt()
 
     def _total_maps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return sums of weights and of typical weights of the exposures.
-
-        Of shape (H, W) both, and the typical weights, (n,).
+        """Return sums of weights and of typical weights, (H, W), and the
+        typical weights of the exposures, (n,).
         """
-        total = present = torch.zeros(self._model.shape, device=self._weights.device)
+        total = present = torch.zeros(self.model.shape, device=self._weights.device)
         typical = []
-        for maps in iterate_weight_maps(self._model, self._weights, self._exposures):
+        for maps in iterate_weight_maps(self.model, self._weights, self._exposures):
             total = total + maps.weights[0]
             present = present + maps.typical * maps.presence[0]
             typical.append(maps.typical)
         return total, present, torch.cat(typical)
 
     def _penalty(self) -> torch.Tensor:
-        """Return the square of the factor q of the penalty.
-
-        It follows the noise only as smoothly as photon noise follows sources,
-        and the coverage more smoothly still: a step of q, at the edge of a
-        mask or of an amplifier, would make q R smooth across it, and not R.
+        """Return q^2 of the penalty, which varies more slowly than the target
+        PSF: a step would make q R smooth across it, and not R.
         """
         noise = torch.where(self.coverage > DEPTH_FLOOR, self.depth / self.coverage, 1.0)
         logs = torch.stack([noise.clamp(min=1e-30).log(), torch.ones_like(noise)])
-        logs, share = smooth(logs, _STEP_FWHM * self._model.target_fwhm)
+        logs, share = smooth(logs, _STEP_FWHM * self.model.target_fwhm)
         noise = (logs / share).exp()
-        coverage = smooth(self._model.embed(self.coverage)[None], _COVERAGE_FWHM)[0]
-        outside = 1.0 - self._model.embed(torch.ones_like(noise))
-        return self.full_weight * coverage.clamp(min=_PENALTY_FLOOR) * (self._model.embed(noise) + outside)
-
-    def solve_all(
-        self, images: torch.Tensor, penalty_weights: Sequence[float], *, precision: Precision = _PRECISION
-    ) -> torch.Tensor:
-        """Return the estimates of several penalty weights.
-
-        Parameters
-        ----------
-        images
-            Shape (n, h, w), all exposures of the model.
-        penalty_weights
-            Strengths of the penalty.
-        precision
-            Errors at which to stop.
-
-        Returns
-        -------
-        latents : `torch.Tensor`
-            Shape ``(s, *latent_shape)``.
-        """
-        return self.solve_right(self.right_side(images), penalty_weights, precision=precision)
-
-    def solve(
-        self,
-        images: torch.Tensor,
-        penalty_weight: float,
-        *,
-        start: torch.Tensor | None = None,
-        precision: Precision = _PRECISION,
-    ) -> torch.Tensor:
-        """Return the estimate of one penalty weight.
-
-        Parameters
-        ----------
-        images
-            Shape (n, h, w), all exposures of the model.
-        penalty_weight
-            Strength of the penalty relative to the weights.
-        start
-            Shape latent_shape, where to start.
-        precision
-            Errors at which to stop.
-
-        Returns
-        -------
-        latent : `torch.Tensor`
-            Shape latent_shape.
-        """
-        right = self.right_side(images)
-        return self.solve_right(right, (penalty_weight,), start=start, precision=precision)[0]
+        # The coverage has steps at masks and is smoothed over more pixels.
+        coverage = smooth(self.model.embed(self.coverage)[None], 8.0)[0]
+        outside = 1.0 - self.model.embed(torch.ones_like(noise))
+        # Without a floor the equations would be singular far from all data.
+        return self.full_weight * coverage.clamp(min=0.02) * (self.model.embed(noise) + outside)
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the right-hand side of the normal equations.
-
-        It is all that an estimate needs of the exposures.
+        """Return the right-hand side A'W y of the normal equations.
 
         Parameters
         ----------
@@ -188,13 +132,13 @@ class LinearEstimator:
         Returns
         -------
         right : `torch.Tensor`
-            Shape latent_shape.
+            Shape latent_shape: all that estimates need of the exposures.
         """
         some = images if self._exposures is None else images[self._exposures]
-        return self._model.adjoint(some, self._exposures, weights=self._weights)
+        return self.model.adjoint(some, self._exposures, weights=self._weights)
 
-    def predicted_right_side(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the right-hand sides for exposures that images predict.
+    def normal(self, latents: torch.Tensor) -> torch.Tensor:
+        """Apply A'W A: right-hand sides of exposures that images predict.
 
         Parameters
         ----------
@@ -206,9 +150,9 @@ class LinearEstimator:
         rights : `torch.Tensor`
             Shape ``(b, *latent_shape)``.
         """
-        return self._model.normal(latents, self._weights, self._exposures)
+        return self.model.normal(latents, self._weights, self._exposures)
 
-    def solve_right(
+    def solve(
         self,
         right: torch.Tensor,
         penalty_weights: Sequence[float],
@@ -216,17 +160,18 @@ class LinearEstimator:
         start: torch.Tensor | None = None,
         precision: Precision = _PRECISION,
     ) -> torch.Tensor:
-        """Return the estimates of several penalty weights, found together.
+        """Return the estimates of one or more penalty weights.
 
         Parameters
         ----------
         right
-            Shape latent_shape, the right-hand side, or ``(s, *latent_shape)``,
+            Shape latent_shape, from `right_side`, or ``(s, *latent_shape)``,
             one for each penalty weight.
         penalty_weights
-            Strengths of the penalty relative to the weights.
+            Weights of the penalty, relative to those of the exposures.
         start
-            Shape ``(s, *latent_shape)`` or latent_shape, where to start.
+            Shape latent_shape or ``(s, *latent_shape)``, estimates close to
+            the solution.
         precision
             Errors at which to stop.
 
@@ -238,19 +183,19 @@ class LinearEstimator:
         number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
         gain, local = self._preconditioner(number)
         root = self._root_penalty.reciprocal()
-        transforms = self._model.filter_images
+        filter_images = self.model.filter_images
 
         def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            found = self.predicted_right_side(latents)
-            penalty = transforms(latents * self._root_penalty, self._whitening)
+            found = self.normal(latents)
+            penalty = filter_images(latents * self._root_penalty, self._whitening)
             return found.addcmul_(penalty.mul_(self._root_penalty), number[active])
 
         def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            inner = transforms(residual * root, gain[active]).mul_(local[active])
-            return transforms(inner, gain[active]).mul_(root)
+            inner = filter_images(residual * root, gain[active]).mul_(local[active])
+            return filter_images(inner, gain[active]).mul_(root)
 
         scale = 1.0 + number
-        light, left = self._smooth_light.fit(right if right.ndim == 3 else right[None])
+        light, residual = self._smooth_light.fit(right if right.ndim == 3 else right[None])
         noise = self.covariances(number.flatten()).diagonal().sqrt() / scale.flatten()
 
         def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
@@ -259,7 +204,7 @@ class LinearEstimator:
         solution = solve_equations(
             apply,
             precondition,
-            left.expand(len(penalty_weights), -1, -1),
+            residual.expand(len(penalty_weights), -1, -1),
             None if start is None else (start - light) / scale,
             judge=judge,
         )
@@ -269,30 +214,28 @@ class LinearEstimator:
 
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
-        power = None if self._model.psf_varies else self._power
-        return SmoothLight(
-            self._model, power, self.predicted_right_side, self.full_weight, self._weights.device
-        )
+        power = None if self.model.psf_varies else self._power
+        return SmoothLight(self.model, power, self.normal, self.full_weight, self._weights.device)
 
     def _preconditioner(self, penalty_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a gain of frequencies, and a factor of pixels within it.
 
-        Divided by q and then multiplied with the gain, on either side, the
-        matrix is close to one where the penalty decides, and follows the
-        local weights where the exposures do.
+        Divided by q and multiplied with the gain, on either side, the matrix
+        is close to one where the penalty decides, and follows the local
+        weights where the exposures do.
         """
         gain = 1.0 / (self._power + penalty_weight * self._whitening)
         share = (self._power * gain).mean(dim=(1, 2), keepdim=True)
         local = share * (self._local_depth / self._root_penalty**2) + (1.0 - share)
-        return gain.sqrt_(), local.clamp_(min=_LOCAL_FLOOR).reciprocal_()
+        # Where there are no data the inverse must not grow without bound.
+        return gain.sqrt_(), local.clamp_(min=0.3).reciprocal_()
 
     @functools.cached_property
     def _local_depth(self) -> torch.Tensor:
-        """Weights by the share of an exposure in the power at a frequency.
-
-        Sharp exposures decide about most frequencies.  Shape latent_shape.
+        """Weights by the share of an exposure in the power at a frequency:
+        sharp ones decide about most frequencies.  Shape latent_shape.
         """
-        model = self._model
+        model = self.model
         chosen = range(len(self._weights)) if self._exposures is None else self._exposures.tolist()
         # Wide targets leave no power at high frequencies, nor shares of it.
         known = self._power > torch.finfo(self._power.dtype).tiny
@@ -305,23 +248,23 @@ class LinearEstimator:
 
     @functools.cached_property
     def _measure(self) -> ErrorMeasure:
-        covered = self._model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
-        return ErrorMeasure(covered, smooth(self._model.embed(self.depth)[None], _LOCAL_FWHM)[0])
+        covered = self.model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
+        return ErrorMeasure(covered, smooth(self.model.embed(self.depth)[None], _LOCAL_FWHM)[0])
 
     def psf_residual(self, penalty_weight: float) -> float:
-        """Return how far the image of a star is from the target PSF.
+        """Return the residual of the image of a star from the target PSF.
 
         Parameters
         ----------
         penalty_weight
-            Strength of the penalty relative to the weights.
+            Weight of the penalty.
 
         Returns
         -------
         residual : `float`
             Largest difference over the peak, at full depth.
         """
-        return star_psf_residual(self._model, self._power, penalty_weight)
+        return star_psf_residual(self.model, self._power, penalty_weight)
 
     def penalty_weight_for(self, residual: float) -> float:
         """Return the penalty weight that keeps stars at the target PSF.
@@ -329,8 +272,7 @@ class LinearEstimator:
         Parameters
         ----------
         residual
-            Largest difference between the image of a star and the target PSF,
-            over the peak.
+            The largest `psf_residual` that is allowed.
 
         Returns
         -------
@@ -338,10 +280,10 @@ class LinearEstimator:
             The largest such penalty weight between 1e-8 and 0.1, within a
             tenth; if there is none, that of the smallest residual.
         """
-        return penalty_weight_for_residual(self._model, self._power, residual)
+        return penalty_weight_for_residual(self.model, self._power, residual)
 
     def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
-        """Return the covariance of estimates of several penalty weights.
+        """Return the noise covariances of estimates in one pixel.
 
         Parameters
         ----------
@@ -351,12 +293,12 @@ class LinearEstimator:
         Returns
         -------
         covariances : `torch.Tensor`
-            Shape (s, s), covariance of two estimates in one pixel at full
-            depth, for noise that is white in each exposure.
+            Shape (s, s), at full depth, for noise that is white in each
+            exposure.
         """
         s = penalty_weights.to(self._power)[:, None, None]
         gain = self._smooth_light.gain
         rest = 1.0 - gain * self._power
         response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
-        full = self._model.fold_transform(self._power * response[:, None] * response[None, :])
+        full = self.model.fold_transform(self._power * response[:, None] * response[None, :])
         return full / self.full_weight

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the network is fitted to: parts of the patch, exposures held out."""
+"""Training samples: cut-outs of the patch with some exposures held out."""
 
 from __future__ import annotations
 
-__all__ = ("TrainingSample", "deal_folds", "draw_windows", "make_samples")
+__all__ = ("TrainingSample", "make_samples", "sample_boxes")
 
 import dataclasses
 
@@ -21,26 +21,23 @@ from .._options import FitOptions
 from ..exposures import ExposureStack
 from ..forward import ForwardModel
 from ._bank import FilterBank
+from ._linear import LinearEstimator
+from ._precision import Precision
 
-_VALIDATION_BLOCK = 8
-"""Side, in pixels, of the blocks of pixels set aside for validation."""
-
-_VALIDATION_FRACTION = 0.2
-
-_WHOLE_PATCH = 1.4
-"""A patch up to this many times the area of a window is fitted whole."""
+_PRECISION = Precision(light=2e-2, noise=0.1)
+"""Of estimates that a network is fitted to."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSample:
-    """What the network sees and what it has to predict.
+    """A cut-out: what the network sees, and what it has to predict.
 
     Attributes
     ----------
     bank
         Estimates from the exposures that the network sees.
     model
-        Forward model of all exposures in the window.
+        Forward model of all exposures of the cut-out.
     held_out
         Shape (k,), indices of the exposures that it does not see.
     images
@@ -59,7 +56,7 @@ class TrainingSample:
     validation: torch.Tensor
 
     def draw(self, number: int, generator: torch.Generator) -> TrainingSample:
-        """Return the sample with some of the held-out exposures.
+        """Draw some of the held-out exposures.
 
         Parameters
         ----------
@@ -87,56 +84,26 @@ class TrainingSample:
         )
 
 
-def deal_folds(
-    num_exposures: int, num_folds: int, generator: torch.Generator
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Deal exposures into groups, each in turn held out.
-
-    Parameters
-    ----------
-    num_exposures
-        Number of exposures, at least 2.
-    num_folds
-        Number of groups; no more than exposures are made.
-    generator
-        Source of random numbers.
-
-    Returns
-    -------
-    folds : `list` [`tuple` [`torch.Tensor`, `torch.Tensor`]]
-        Sorted indices seen and held out.  Each exposure is held out once.
-    """
-    order = torch.randperm(num_exposures, generator=generator)
-    folds = []
-    for k in range(min(num_folds, num_exposures)):
-        held_out = torch.zeros(num_exposures, dtype=torch.bool)
-        held_out[order[k::num_folds]] = True
-        folds.append(((~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]))
-    return folds
-
-
-def draw_windows(
-    shape: tuple[int, int], options: FitOptions, generator: torch.Generator
-) -> list[tuple[slice, slice]]:
-    """Draw the windows of the patch that the network is fitted to.
+def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) -> list[tuple[slice, slice]]:
+    """Return boxes of a regular grid that covers a patch, in random order.
 
     Parameters
     ----------
     shape
         Height and width of the patch in pixels.
-    options
-        Size and number of windows.
+    size
+        Side of a box in pixels.
     generator
         Source of random numbers.
 
     Returns
     -------
-    windows : `list` [`tuple` [`slice`, `slice`]]
-        Rows and columns of each window, drawn from a regular grid of windows
-        that covers the patch.
+    boxes : `list` [`tuple` [`slice`, `slice`]]
+        Rows and columns of each box: the whole of a patch that is hardly
+        larger than one.
     """
-    size = options.sample_size
-    if shape[0] * shape[1] <= _WHOLE_PATCH * size**2:
+    # Up to 1.4 times the area, two boxes would overlap by half.
+    if shape[0] * shape[1] <= 1.4 * size**2:
         return [(slice(0, shape[0]), slice(0, shape[1]))]
     starts = []
     for length in shape:
@@ -148,8 +115,9 @@ def draw_windows(
         for y in starts[0]
         for x in starts[1]
     ]
-    chosen = torch.randperm(len(grid), generator=generator)[: options.num_samples]
-    return [grid[k] for k in chosen.sort().values.tolist()]
+    # The first permutation is not used: with it a seed keeps its image.
+    torch.randperm(len(grid), generator=generator)
+    return [grid[k] for k in torch.randperm(len(grid), generator=generator).tolist()]
 
 
 def make_samples(
@@ -160,7 +128,7 @@ def make_samples(
     options: FitOptions,
     generator: torch.Generator,
 ) -> list[TrainingSample]:
-    """Prepare all samples of a fit.
+    """Make the samples of a cut-out: each exposure is held out of one.
 
     Parameters
     ----------
@@ -169,9 +137,9 @@ def make_samples(
     weights
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     model
-        Forward model of the whole patch.
+        Their forward model.
     penalty_weights
-        Strengths of the filter bank.
+        Those of the filter bank.
     options
         Settings of the fit.
     generator
@@ -180,40 +148,51 @@ def make_samples(
     Returns
     -------
     samples : `list` [`TrainingSample`]
-        One for each window and fold in which the exposures seen and those
-        held out both have data.
+        One for each fold in which the exposures seen and those held out both
+        have data.
     """
     samples = []
-    for rows, columns in draw_windows(stack.shape, options, generator):
-        window_model = model.window(rows, columns)
-        images, weight = (window_model.sampling.cut(data) for data in (stack.images, weights))
-        blocks = _validation_blocks(window_model.shape, generator).to(stack.device)
-        validation = window_model.sampling.look_up(blocks).expand_as(images)
-        for seen, held_out in deal_folds(stack.num_exposures, options.num_folds, generator):
-            if not (bool(weight[seen].any()) and bool(weight[held_out].any())):
-                continue
-            seen, held_out = seen.to(stack.device), held_out.to(stack.device)
-            try:
-                bank = FilterBank.build(window_model, images, weight, penalty_weights, seen)
-            except NoUsableDataError:
-                # The pixels that are seen are too few to cover one of the
-                # patch.
-                continue
-            samples.append(
-                TrainingSample(
-                    bank=bank,
-                    model=window_model,
-                    held_out=held_out,
-                    images=images[held_out],
-                    inverse_sigma=weight[held_out].sqrt(),
-                    validation=validation[held_out],
-                )
+    validation = model.sampling.look_up(_validation_blocks(model.shape, generator).to(stack.device))
+    for seen, held_out in _deal_folds(stack.num_exposures, options.num_folds, generator):
+        if not (bool(weights[seen].any()) and bool(weights[held_out].any())):
+            continue
+        seen, held_out = seen.to(stack.device), held_out.to(stack.device)
+        try:
+            estimator = LinearEstimator(model, weights, seen)
+        except NoUsableDataError:
+            # The pixels that are seen are too few to cover one of the patch.
+            continue
+        right = estimator.right_side(stack.images)
+        estimates = estimator.solve(right, penalty_weights, precision=_PRECISION)
+        samples.append(
+            TrainingSample(
+                bank=FilterBank.build(estimator, estimates, penalty_weights),
+                model=model,
+                held_out=held_out,
+                images=stack.images[held_out],
+                inverse_sigma=weights[held_out].sqrt(),
+                validation=validation.expand_as(stack.images)[held_out],
             )
+        )
     return samples
 
 
+def _deal_folds(
+    num_exposures: int, num_folds: int, generator: torch.Generator
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return sorted indices of the exposures seen and held out, by fold."""
+    order = torch.randperm(num_exposures, generator=generator)
+    folds = []
+    for k in range(min(num_folds, num_exposures)):
+        held_out = torch.zeros(num_exposures, dtype=torch.bool)
+        held_out[order[k::num_folds]] = True
+        folds.append(((~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]))
+    return folds
+
+
 def _validation_blocks(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    rows, columns = (-(-s // _VALIDATION_BLOCK) for s in shape)
-    chosen = torch.rand(rows, columns, generator=generator) < _VALIDATION_FRACTION
-    full = chosen.repeat_interleave(_VALIDATION_BLOCK, 0).repeat_interleave(_VALIDATION_BLOCK, 1)
+    """Choose a fifth of the blocks of 8 x 8 pixels, (H, W), bool."""
+    rows, columns = (-(-s // 8) for s in shape)
+    chosen = torch.rand(rows, columns, generator=generator) < 0.2
+    full = chosen.repeat_interleave(8, 0).repeat_interleave(8, 1)
     return full[: shape[0], : shape[1]]

@@ -12,15 +12,12 @@ from ._arrays import ArrayLike, as_tensor, require_plain
 from ._cut_outs import bounding_boxes, cut_out
 from ._filters import fast_length, masked_medians, smooth
 from ._kernels import fwhm_to_sigma, gaussian_kernel, kernel_fwhm
-from ._local_medians import local_medians
-from ._own_noise import free_plane, is_blank, second_difference
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault
-from ._resampling import ResampledPlanes, resample, resample_kernel
 from ._source import ExposureCut, ExposureSource, StackSource
 from ._stack import ExposureStack
 from ._tiles import OVERLAP, Tile, TileGrid
-from ._variances import model_variances
+from ._variances import decorrelate_variance, is_blank, model_variances, second_difference
 
 __all__ = (
     "OVERLAP",
@@ -29,26 +26,22 @@ __all__ = (
     "ExposureSource",
     "ExposureStack",
     "PixelPositions",
-    "ResampledPlanes",
     "StackSource",
     "Tile",
     "TileGrid",
     "as_tensor",
     "bounding_boxes",
     "cut_out",
+    "decorrelate_variance",
     "fast_length",
     "find_psf_fault",
-    "free_plane",
     "fwhm_to_sigma",
     "gaussian_kernel",
     "is_blank",
     "kernel_fwhm",
-    "local_medians",
     "masked_medians",
     "model_variances",
     "require_plain",
-    "resample",
-    "resample_kernel",
     "second_difference",
     "smooth",
 )

@@ -8,7 +8,7 @@
 
 """Variance and correlation of the noise of the images."""
 
-from ._bootstrap import RepeatedErrors, draw_noise, linear_variance, repeat_observations, restored_variance
+from ._bootstrap import RepeatedErrors, linear_variance, repeat_observations, restored_variance
 from ._cell_noise import CellLayout, CellNoise
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information
@@ -19,7 +19,6 @@ __all__ = (
     "CellNoise",
     "LocalNoise",
     "RepeatedErrors",
-    "draw_noise",
     "information_shares",
     "linear_variance",
     "point_source_information",

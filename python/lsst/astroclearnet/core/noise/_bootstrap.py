@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("RepeatedErrors", "draw_noise", "linear_variance", "repeat_observations", "restored_variance")
+__all__ = ("RepeatedErrors", "linear_variance", "repeat_observations", "restored_variance")
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 
@@ -65,31 +65,6 @@ class RepeatedErrors:
     chi_square: torch.Tensor
 
 
-def draw_noise(variances: torch.Tensor, number: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Draw white Gaussian noise of the exposures.
-
-    Parameters
-    ----------
-    variances
-        Shape (n, h, w).
-    number
-        Number of draws.
-    generator
-        Source of random numbers, on the CPU.
-
-    Yields
-    ------
-    noise : `torch.Tensor`
-        Shape (n, h, w).
-    """
-    for _ in range(number):
-        noise = torch.empty_like(variances)
-        for one, variance in zip(noise, variances, strict=True):
-            one.copy_(torch.randn(one.shape, generator=generator))
-            one.mul_(variance.sqrt())
-        yield noise
-
-
 def repeat_observations(
     estimator: Estimator,
     estimate: Estimate,
@@ -124,7 +99,7 @@ def repeat_observations(
         One error image for each draw.
     """
     model, solver = estimator.model, estimator.debiaser.estimator
-    expected = solver.predicted_right_side(estimate.restored[None])[0]
+    expected = solver.normal(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
     estimates = estimator.linear_estimates(expected, estimate.bank)
     restored, linear = [], []
@@ -135,7 +110,7 @@ def repeat_observations(
         noise_right = solver.right_side(draw)
         # Apart from the light, beside which an error of the noise is small.
         noise_estimates = estimator.linear_estimates(noise_right)
-        again = estimator.restore_right(
+        again = estimator.restore_again(
             expected + noise_right, estimates + noise_estimates, estimate.correction
         )
         error = again - estimate.restored
@@ -145,8 +120,8 @@ def repeat_observations(
         structure = (light - 2.0 * noise_of_light).clamp(min=0.0).sqrt()
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
-        change = solver.predicted_right_side(unseen)[0]
-        found = estimator.debiaser.linear_right(noise_right + change, noise_estimates[0], drawn=True)
+        change = solver.normal(unseen)[0]
+        found = estimator.debiaser.linear_image(noise_right + change, noise_estimates[0], drawn=True)
         linear.append(model.crop(found - unseen[0]))
         chi_square += _chi_square(model, weights, draw, error)
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))

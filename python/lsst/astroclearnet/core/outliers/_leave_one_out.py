@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -154,13 +155,13 @@ class LeaveOneOut:
         weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
         starts = (None, None) if previous is None else (previous.once, previous.latent)
-        once = estimator.solve(stack.images, _STRENGTH, start=starts[0], precision=_PRECISION)
+        solve = functools.partial(estimator.solve, penalty_weights=(_STRENGTH,), precision=_PRECISION)
+        once = solve(estimator.right_side(stack.images), start=starts[0])[0]
         # What was withheld and the rest together: alone it is too faint for
         # single precision.
         twice = 2.0 * stack.images - model.predict(once)
-        latent = estimator.solve(
-            twice, _STRENGTH, start=once if starts[1] is None else starts[1], precision=_PRECISION
-        )
+        start = once if starts[1] is None else starts[1]
+        latent = solve(estimator.right_side(twice), start=start)[0]
         areas = _mean_areas(model, stack)
         variances = model_variances(stack, model.predict(latent))
         shape = model.inverse_target_power.shape

@@ -41,5 +41,5 @@ def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Ten
         Shape (n, H, W), positive everywhere.
     """
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(stack.images, _PILOT_STRENGTH, precision=_PILOT_PRECISION)
+    latent = pilot.solve(pilot.right_side(stack.images), (_PILOT_STRENGTH,), precision=_PILOT_PRECISION)[0]
     return model_variances(stack, model.predict(latent))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__ = ("restore_exposures",)
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
@@ -28,9 +27,9 @@ from ..estimate import (
     ProgressCallback,
     TrainingSample,
     collect_solves,
-    draw_windows,
     fit_network,
     make_samples,
+    sample_boxes,
 )
 from ..exposures import ExposureSource, Tile, TileGrid
 from ..forward import TileReader
@@ -42,9 +41,6 @@ from ._result import FailedTile, RestorationResult
 from ._tile_restorer import TileRestorer, TileResult
 
 _LOG = logging.getLogger(__name__)
-
-_ALL_WINDOWS = 1 << 30
-"""Number of windows that no patch has."""
 
 type TileCallback = Callable[[int, int], None]
 
@@ -66,7 +62,7 @@ def restore_exposures(
 
     What belongs to whole exposures, backgrounds, flux scales and positions,
     is found over the whole patch, and so is the network, which is fitted to
-    a few windows of it.  Then the patch is restored tile by tile.
+    a few cut-outs of it.  Then the patch is restored tile by tile.
 
     Parameters
     ----------
@@ -195,7 +191,7 @@ def _fit(
     generator: torch.Generator,
     callback: ProgressCallback | None,
 ) -> FitHistory:
-    """Fit the network to windows of the patch."""
+    """Fit the network to cut-outs of the patch."""
     options = calibration.options
     with torch.no_grad():
         samples, most = _make_samples(reader, calibration, generator)
@@ -209,15 +205,13 @@ def _fit(
 def _make_samples(
     reader: TileReader, calibration: ExposureCalibration, generator: torch.Generator
 ) -> tuple[list[TrainingSample], int]:
-    """Prepare windows; return also how many exposures one has at most."""
+    """Make training samples; return also how many exposures a cut-out has at
+    most.
+    """
     options = calibration.options
-    every = draw_windows(
-        reader.source.shape, dataclasses.replace(options.fit, num_samples=_ALL_WINDOWS), generator
-    )
     samples: list[TrainingSample] = []
     used, most = 0, 0
-    for k in torch.randperm(len(every), generator=generator).tolist():
-        rows, columns = every[k]
+    for rows, columns in sample_boxes(reader.source.shape, options.fit.sample_size, generator):
         try:
             tile_data = reader.read(Tile(rows, columns, rows, columns))
         except InputError:

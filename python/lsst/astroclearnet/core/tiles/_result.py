@@ -16,7 +16,7 @@ apply, ``shape``, of a patch of H by W pixels and n exposures; ``dtype``;
 
 from __future__ import annotations
 
-__all__ = ("Combination", "FailedTile", "MaskBit", "RestorationResult", "StackResult", "fields_by_tiles")
+__all__ = ("FailedTile", "MaskBit", "RestorationResult", "StackResult")
 
 import dataclasses
 import enum

@@ -97,7 +97,6 @@ def restored(repo: Path) -> Path:
     arguments = ("-o", RUN, "--register-dataset-types", "-j", "2")
     output = command("pipetask", *pipetask(repo, "tract=3 AND patch=0", *arguments))
     assert "Executed 2 quanta successfully, 0 failed" in output
-    # One truncated file must not cost the patch.
     assert "Dropped TestCam visit 5, detector 0 (unreadable)" in output
     return repo
 
@@ -165,11 +164,18 @@ def test_products_read_whole_and_by_parts(restored: Path) -> None:
     assert len(butler.get("restored_coadd.provenance", data_id).inputs) == 3
     metrics = butler.get("restored_coadd_metrics", data_id)
     assert metrics["patch"]["num_exposures"] == 3
-    assert metrics["dropped"].keys() == {"TestCam visit 5, detector 0"}
-    assert metrics["dropped"]["TestCam visit 5, detector 0"].startswith("unreadable")
     metadata = butler.get("restoreCoadd_metadata", data_id)
     assert metadata["restoreCoadd"]["fit_num_epochs"] >= 1
     assert butler.getURI("restored_coadd_plot", data_id).exists()
+
+
+def test_unreadable_image_is_dropped(restored: Path) -> None:
+    # One truncated file must not cost the patch.
+    butler = Butler.from_config(str(restored), collections=[RUN])
+    metrics = butler.get("restored_coadd_metrics", skymap="test_map", tract=3, patch=0, band="i")
+    assert metrics["dropped"].keys() == {"TestCam visit 5, detector 0"}
+    assert metrics["dropped"]["TestCam visit 5, detector 0"].startswith("unreadable")
+    assert metrics["patch"]["num_exposures"] == 3
 
 
 def test_linear_coadd_and_its_noise_are_stored(restored: Path) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from astroclearnet_benchmarks.scaling.command import main
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed
-from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore_exposures
+from astroclearnet_benchmarks.speed import start, whole
+from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore, restore_exposures
+from lsst.astroclearnet.tests import QUICK
 
 
 def test_part_of_a_synthetic_exposure_is_that_of_the_whole() -> None:
@@ -67,8 +70,13 @@ def test_all_sections_run(tmp_path: Path) -> None:
     assert (tmp_path / "scaling.png").stat().st_size > 5000
 
 
-def test_speed_runs(tmp_path: Path) -> None:
+def test_speed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the record of speed cannot be made again."""
+    for module in (speed, whole):
+        monkeypatch.setattr(module, "restore", functools.partial(restore, options=QUICK))
+    # One process instead of two, with what is compiled already.
+    run = functools.cache(start._run)
+    monkeypatch.setattr(start, "_run", lambda _: run(""))  # type: ignore[arg-type]
     page = tmp_path / "speed.md"
     assert speed.main(["--quick", "--output", str(page)]) == 0
     text = page.read_text()

@@ -105,7 +105,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = TileRestorer.restore
 
     def fail(self: TileRestorer, part: TileData) -> TileResult:
-        if part.tile.own_columns.start > 0:
+        if part.tile.inner_columns.start > 0:
             raise RestorationError("the sky fell down")
         return original(self, part)
 

@@ -72,8 +72,8 @@ def measure_case(case: Case) -> dict[str, Any]:
         "truth": case.truth.tolist(),
         "values": calibration.offsets.values.tolist(),
         "sigmas": calibration.offsets.sigmas.tolist(),
-        "dropped": {str(t): words for t, words in calibration.outlier_exposures.items()},
-        "suspect": {str(t): words for t, words in calibration.suspects.items()},
+        "dropped": {str(t): words for t, words in calibration.dropped.items()},
+        "suspect": {str(t): words for t, words in calibration.suspect.items()},
         "seconds": time.monotonic() - start,
     }
 

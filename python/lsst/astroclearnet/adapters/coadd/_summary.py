@@ -110,7 +110,7 @@ class PatchSummary:
             Shape (m, h, w), bool, pixels that are rejected.
         """
         outer = self._source.geometry.bbox
-        own = self._source.box(tile.own_rows, tile.own_columns)
+        own = self._source.box(tile.inner_rows, tile.inner_columns)
         box = outer.intersection(own)
         inside = box.slice_within(own)
         place = box.slice_within(outer)
@@ -118,7 +118,7 @@ class PatchSummary:
         for n, cutout in enumerate(self._source.cutouts):
             if not cutout.touches(box):
                 continue
-            planes = cutout.planes_on(box)
+            planes = cutout.planes_within(box)
             covered = planes["covered"]
             if not covered.any():
                 continue
@@ -144,7 +144,7 @@ class PatchSummary:
     def _psfs(self, cutout: VisitCutout, tile: Tile) -> np.ndarray:
         """Return PSFs over all pixels of a tile."""
         try:
-            return cutout.psfs_on(self._source.box(tile.rows, tile.columns), max_cells=_PSF_CELLS)
+            return cutout.psfs_within(self._source.box(tile.rows, tile.columns), max_cells=_PSF_CELLS)
         except InputError:
             # It could be evaluated where the restoration asked for it.
             return cutout.mean_psf[None, None]

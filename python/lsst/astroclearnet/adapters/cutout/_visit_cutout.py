@@ -69,7 +69,7 @@ class PatchExposure:
     area
         Shape (h, w), float32, area of each pixel in pixels of the patch.
     psfs
-        Shape (n_cells_y, n_cells_x, P, P), as of `VisitCutout.psfs_on`.
+        Shape (n_cells_y, n_cells_x, P, P), as of `VisitCutout.psfs_within`.
     """
 
     box: Box
@@ -228,9 +228,9 @@ class VisitCutout:
         return cls(
             identity=ExposureId.from_visit_image(visit_image) if identity is None else identity,
             bbox=visit_image.bbox,
-            image=scratch.keep(np.where(good, image, 0.0).astype(np.float32)),
-            variance=scratch.keep(np.where(good, variance, 1.0).astype(np.float32)),
-            bits=scratch.keep(bits),
+            image=scratch.store(np.where(good, image, 0.0).astype(np.float32)),
+            variance=scratch.store(np.where(good, variance, 1.0).astype(np.float32)),
+            bits=scratch.store(bits),
             planes=tuple(table.propagated),
             from_patch=pixel_map,
             to_patch=to_patch,
@@ -267,7 +267,7 @@ class VisitCutout:
         """
         return self._overlap(box) is not None
 
-    def on(self, box: Box) -> PatchExposure | None:
+    def within(self, box: Box) -> PatchExposure | None:
         """Return the pixels with centres in a box; `None` if none is usable.
 
         Parameters
@@ -288,7 +288,7 @@ class VisitCutout:
         good = ((self.bits[cut] & _GOOD) > 0) & np.isfinite(location.y)
         image = np.where(good, self.image[cut], np.float32(0.0))
         variance = np.where(good, self.variance[cut], np.float32(1.0))
-        Scratch.forget(self.image, self.variance, self.bits)
+        Scratch.release(self.image, self.variance, self.bits)
         if not good.any():
             return None
         return PatchExposure(
@@ -296,11 +296,11 @@ class VisitCutout:
             image=image,
             variance=variance,
             good=good,
-            psfs=self.psfs_on(box),
+            psfs=self.psfs_within(box),
             **vars(location),
         )
 
-    def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
+    def psfs_within(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
         """Return PSFs in the middles of equal cells of a box.
 
         Parameters
@@ -324,7 +324,7 @@ class VisitCutout:
         """
         return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
 
-    def planes_on(self, box: Box) -> dict[str, np.ndarray]:
+    def planes_within(self, box: Box) -> dict[str, np.ndarray]:
         """Return planes of the nearest pixel in a box, shape (H, W), bool.
 
         They are ``covered``, where there is one, ``usable``, and the mask
@@ -336,7 +336,7 @@ class VisitCutout:
             A box in the bordered patch, in tract pixels.
         """
         bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
-        Scratch.forget(self.bits)
+        Scratch.release(self.bits)
         names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
         return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
 

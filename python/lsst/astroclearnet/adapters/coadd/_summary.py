@@ -179,7 +179,8 @@ class PatchSummary:
         """Record which exposures made each cell, and with what weight.
 
         The weight is the share of the Fisher information about the flux of a
-        sky-limited point source (`point_source_information` of the core).
+        sky-limited point source
+        (`lsst.astroclearnet.core.point_source_information`).
 
         Parameters
         ----------

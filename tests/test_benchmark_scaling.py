@@ -29,8 +29,8 @@ from lsst.astroclearnet.tests import QUICK
 def test_part_of_a_synthetic_exposure_is_that_of_the_whole() -> None:
     """If it fails, tiles see different skies, and seams are their fault."""
     source = SyntheticSource((300, 280), 3, seed=2)
-    whole = source.cut(slice(0, 300), slice(0, 280))
-    part = source.cut(slice(90, 190), slice(100, 230))
+    whole = source.read(slice(0, 300), slice(0, 280))
+    part = source.read(slice(90, 190), slice(100, 230))
     for t in range(3):
         start = [a - b for a, b in zip(part.origins[t], whole.origins[t], strict=True)]
         height, width = (

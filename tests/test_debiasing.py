@@ -37,7 +37,7 @@ def make_model() -> ForwardModel:
 def make_debiaser(weights: torch.Tensor | None = None, **changes: float) -> Debiaser:
     """Return the debiaser of four exposures of unit noise."""
     weights = torch.ones(4, *SHAPE) if weights is None else weights
-    return Debiaser.build(make_model(), weights, dataclasses.replace(OPTIONS, **changes))
+    return Debiaser(make_model(), weights, dataclasses.replace(OPTIONS, **changes))
 
 
 def star_images(stars: list[tuple[float, float, float]]) -> torch.Tensor:

@@ -74,7 +74,7 @@ class Field:
 
     def planes(self, band: str) -> dict[str, np.ndarray]:
         cutouts = [VisitCutout.take(v, self.geometry) for v in self.visit_images(band)]
-        planes = [cutout.planes_on(self.geometry.bbox) for cutout in cutouts]
+        planes = [cutout.planes_within(self.geometry.bbox) for cutout in cutouts]
         return {name: np.stack([each[name] for each in planes]) for name in planes[0]}
 
     def warps(self, band: str) -> list[DirectWarp]:
@@ -82,7 +82,7 @@ class Field:
 
     def psfs(self, warps: list[DirectWarp]) -> np.ndarray:
         """Return the mean PSFs of warps on the patch."""
-        stamps = pad_to_common_size([warp.cutout.psfs_on(self.geometry.bbox) for warp in warps])
+        stamps = pad_to_common_size([warp.cutout.psfs_within(self.geometry.bbox) for warp in warps])
         return np.asarray(np.nanmean(stamps, axis=(1, 2)))
 
 

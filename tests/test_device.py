@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import InputError, select_device
-from lsst.astroclearnet.core.tiles import is_out_of_memory, limit_device_memory, make_generator
+from lsst.astroclearnet.core.tiles import make_generator
+from lsst.astroclearnet.core.tiles._device import is_out_of_memory, limit_device_memory
 
 
 def test_known_devices() -> None:

@@ -35,7 +35,7 @@ def make_estimator(seed: int = 3) -> tuple[Estimator, torch.Tensor]:
     network = MixingNetwork(QUICK.network)
     network.initialize(make_generator(seed))
     model = ForwardModel.from_stack(stack, 3.8)
-    return Estimator.build(network, model, stack.good / stack.variances, QUICK), stack.images
+    return Estimator(network, model, stack.good / stack.variances, QUICK), stack.images
 
 
 @torch.no_grad()

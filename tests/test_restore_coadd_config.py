@@ -16,7 +16,6 @@ import pytest
 
 from lsst.astroclearnet.core import RestoreOptions
 from lsst.astroclearnet.tasks import (
-    RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
     list_warnings,
@@ -139,7 +138,7 @@ def test_connections_follow_the_geometry_source(source: str) -> None:
 
 def test_config_mirrors_the_options_of_the_core() -> None:
     # One truth: names and defaults of configuration and core must agree.
-    assert RestorationConfig().make_options() == RestoreOptions()
+    assert RestoreCoaddConfig().restoration.make_options() == RestoreOptions()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import pytest
 from lsst.astroclearnet.adapters import PatchGeometry
 from lsst.astroclearnet.core import RestorationError
 from lsst.astroclearnet.core.forward import TileData
-from lsst.astroclearnet.core.tiles import TileRestorer, TileResult
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResult
 from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
@@ -105,7 +105,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = TileRestorer.restore
 
     def fail(self: TileRestorer, part: TileData) -> TileResult:
-        if part.tile.own_columns.start > 0:
+        if part.tile.inner_columns.start > 0:
             raise RestorationError("the sky fell down")
         return original(self, part)
 

@@ -30,7 +30,7 @@ from lsst.astroclearnet.core import (
 )
 from lsst.astroclearnet.core.estimate import Estimator
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
-from lsst.astroclearnet.core.tiles import TileRestorer
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
 from lsst.astroclearnet.tests import (
     QUICK,
     ExposureArrays,
@@ -85,7 +85,7 @@ def test_tiles_are_used(whole: StackResult, tiled: StackResult) -> None:
     assert whole.num_tiles == 1
     assert tiled.num_tiles == 2
     assert whole.failed_tiles == tiled.failed_tiles == ()
-    assert [t.own_rows.start for t in TileGrid.cover(SHAPE, 196).tiles] == [0, BORDER]
+    assert [t.inner_rows.start for t in TileGrid.cover(SHAPE, 196).tiles] == [0, BORDER]
 
 
 @pytest.mark.parametrize("product", ["image", "linear_image"])
@@ -215,11 +215,11 @@ def test_failed_tile_leaves_the_others(
     with caplog.at_level(logging.ERROR):
         result = run(scene())
     (failed,) = result.failed_tiles
-    assert (failed.rows, failed.columns) == (bad.own_rows, bad.own_columns)
+    assert (failed.rows, failed.columns) == (bad.inner_rows, bad.inner_columns)
     assert "no way" in failed.reason
     assert "no way" in caplog.text
     lost = np.zeros(SHAPE, dtype=bool)
-    lost[bad.own_rows, bad.own_columns] = True
+    lost[bad.inner_rows, bad.inner_columns] = True
     np.testing.assert_array_equal((result.mask & MaskBit.NO_DATA) > 0, lost)
     for name in ("image", "variance", "linear_image", "linear_variance"):
         np.testing.assert_array_equal(np.isnan(getattr(result, name)), lost)

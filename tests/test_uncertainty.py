@@ -39,7 +39,7 @@ def make_estimator(stack: ExposureStack) -> Estimator:
     network = MixingNetwork(QUICK.network)
     network.initialize(make_generator(3))
     model = ForwardModel.from_stack(stack, TARGET)
-    return Estimator.build(network, model, stack.good / stack.variances, QUICK)
+    return Estimator(network, model, stack.good / stack.variances, QUICK)
 
 
 def draw_noise(variances: torch.Tensor, number: int, *, seed: int) -> torch.Tensor:

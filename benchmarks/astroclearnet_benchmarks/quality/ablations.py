@@ -197,7 +197,7 @@ def _without_hold_out(scene: Scene, target_fwhm: float, seed: int) -> Product:
     patch = _Patch.prepare(scene, target_fwhm, seed, options)
     network = patch.fit(options, hold_out=False)
     with torch.no_grad():
-        estimator = Estimator.build(network, patch.model, patch.weights, options)
+        estimator = Estimator(network, patch.model, patch.weights, options)
         return patch.product("no held-out exposures", estimator.estimate(patch.stack.images).restored)
 
 

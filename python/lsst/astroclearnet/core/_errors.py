@@ -14,14 +14,14 @@ __all__ = ("InputError", "NoUsableDataError", "RestorationError")
 
 
 class RestorationError(RuntimeError):
-    """Base class of what the restoration raises on purpose.
+    """Base class of the errors that the restoration raises.
 
     Parameters
     ----------
     message
         What is wrong, with the offending value, and what to do.
     **diagnostics
-        Flat facts about the failure, kept in ``diagnostics``.
+        Facts about the failure, kept in ``diagnostics``.
     """
 
     def __init__(self, message: str, **diagnostics: str | int | float | bool) -> None:

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of one patch from plain arrays."""
+"""Restoration of a patch from plain arrays."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def restore(  # noqa: PLR0913
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of the result.
     positions
-        Where the pixels of the exposures lie on the patch, for exposures on
-        their own grids.  Without it they are co-registered: their pixels are
-        those of the patch.
+        Positions of the pixels on the patch, for exposures on their own
+        grids.  Without it exposures are co-registered: their pixels are those
+        of the patch.
     options
         Settings; the defaults suit survey exposures.
     device
@@ -65,9 +65,8 @@ def restore(  # noqa: PLR0913
     seed
         Seed of everything random; the same seed gives the same image.
     noise
-        Shape (k, n, h, w), pure noise of exposures that were resampled, with
-        the correlations which that gave it, k being at least
-        ``options.noise.num_realizations``.  By default
+        Shape (k, n, h, w), noise of resampled exposures with its correlations,
+        k being at least ``options.noise.num_realizations``.  By default
         ``options.noise.num_draws`` of white noise are drawn.
     callback
         Called after each epoch with its number, loss and validation loss.
@@ -75,12 +74,12 @@ def restore(  # noqa: PLR0913
     Returns
     -------
     result : `StackResult`
-        The restored image and what is known about it, on the CPU.
+        The restored image with its errors, on the CPU.
 
     Raises
     ------
     InputError
-        If the arrays or options do not fit.
+        If the arrays or options are inconsistent.
     NoUsableDataError
         If no pixel is usable.
     RestorationError
@@ -110,23 +109,15 @@ def restore(  # noqa: PLR0913
 
 
 class _DenseMaps:
-    """Maps of each exposure as a whole.
-
-    Parameters
-    ----------
-    num_exposures
-        Number of exposures.
-    shape
-        Height and width of the patch in pixels.
-    """
+    """Weights and outliers of whole exposures."""
 
     def __init__(self, num_exposures: int, shape: tuple[int, int]) -> None:
         self.weights = np.zeros((num_exposures, *shape), dtype=np.float32)
         self.rejected = np.zeros((num_exposures, *shape), dtype=bool)
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
-        self.weights[exposures, tile.own_rows, tile.own_columns] = weights
-        self.rejected[exposures, tile.own_rows, tile.own_columns] = rejected
+        self.weights[exposures, tile.inner_rows, tile.inner_columns] = weights
+        self.rejected[exposures, tile.inner_rows, tile.inner_columns] = rejected
 
 
 def _canonical_order(stack: ExposureStack) -> torch.Tensor:

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Map of the patches of a tract, by what is to be thought of them."""
+"""Map of the patches of a tract by verdict."""
 
 from __future__ import annotations
 
@@ -99,8 +99,10 @@ def quality_map(qualities: Sequence[Mapping[str, Any]]) -> Figure:
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        As of `_verdict_map`, with the FWHM of the exposures and of the
-        restored coadd in each patch, and the depth of the linear coadd.
+        Figure with an Agg canvas, at most 9 inches wide and high: the inner
+        boxes of the patches, coloured by verdict, with the FWHM of the
+        exposures and of the restored coadd, and the depth of the linear
+        coadd.
     """
     boxes = []
     for quality in qualities:

@@ -15,7 +15,7 @@ __all__ = ("ReportContents", "ReportError", "read_contents")
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -110,12 +110,12 @@ class _TractContents:
 
 @dataclasses.dataclass(frozen=True)
 class ReportContents:
-    """All that a report shows.
+    """Contents of a report.
 
     Attributes
     ----------
     title
-        What it is about.
+        Title of the report.
     repository
         Where the repository is.
     collections
@@ -133,24 +133,10 @@ class ReportContents:
     def counts(self) -> dict[str, Counter[str]]:
         """Numbers of patches by band and verdict (`dict`)."""
         counts: dict[str, Counter[str]] = {}
-        for _, band in self.rows():
-            counts.setdefault(band.band, Counter())[band.verdict] += 1
-        return dict(sorted(counts.items(), key=lambda item: band_order(item[0])))
-
-    def rows(self) -> Iterable[tuple[_PatchContents, _BandContents]]:
-        """Yield every band of every patch.
-
-        Yields
-        ------
-        patch : `_PatchContents`
-            The patch.
-        band : `_BandContents`
-            One of its bands.
-        """
         for tract in self.tracts:
-            for patch in tract.patches:
-                for band in patch.bands:
-                    yield patch, band
+            for _, band in tract.worst_first():
+                counts.setdefault(band.band, Counter())[band.verdict] += 1
+        return dict(sorted(counts.items(), key=lambda item: band_order(item[0])))
 
 
 def read_contents(

@@ -77,7 +77,7 @@ def warp_visit_image(
     Raises
     ------
     UnusableExposureError
-        As of `VisitCutout.take`, or if no pixel of the patch is usable.
+        If the image cannot be used, or no pixel of the patch is usable.
     """
     bbox = geometry.bbox if bbox is None else bbox
     scale = VisitFootprint(visit_image.sky_projection, visit_image.bbox).pixel_scale / geometry.pixel_scale

@@ -10,7 +10,6 @@
 
 from ._errors import *
 from ._metrics import *
-from ._options_config import *
 from ._products import *
 from ._progress import *
 from ._quality_limits import *

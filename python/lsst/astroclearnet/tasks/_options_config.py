@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("RestorationConfig",)
+__all__ = ()
 
 import dataclasses
 import types

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Several systems of linear equations, solved at the same time."""
+"""Conjugate gradients for several systems at the same time."""
 
 from __future__ import annotations
 
@@ -16,28 +16,17 @@ from collections.abc import Callable
 import torch
 
 _MAX_ITERATIONS = 200
-"""Bound on conjugate-gradient steps."""
-
 _PATIENCE = 50
-"""Steps without progress after which single precision gains no more: the
-error then grows again."""
+"""Steps without progress after which rounding errors win: in single precision
+the error then grows again."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """Solutions of systems of equations, and how close they are.
-
-    Attributes
-    ----------
-    values
-        Shape (s, Hl, Wl), the solutions, with the smallest error on the way.
-    steps
-        Shape (s,), int64, number of steps that each took.
-    errors
-        Shape (s,), size of the error of each: at most 1 where it converged,
-        more where the bound on steps was reached or rounding errors were.
+    """Solutions, (s, Hl, Wl), with the number of steps and the size of the
+    error of each, (s,): at most 1 where it converged.
     """
 
     values: torch.Tensor
@@ -53,31 +42,25 @@ def solve_equations(
     *,
     judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Solution:
-    """Solve systems by conjugate gradients, each with steps of its own.
+    """Solve systems by preconditioned conjugate gradients.
 
-    A system is left alone as soon as its error is small, as what
-    preconditions its residual tells.
+    Each makes steps until the preconditioned residual, an estimate of its
+    error, is small.
 
     Parameters
     ----------
     apply
-        Matrix of the systems: takes images, shape (b, Hl, Wl), and the
-        indices of their systems.
+        Matrix: takes images, shape (b, Hl, Wl), and the indices of their
+        systems.
     precondition
-        Approximate inverse of the matrix, the same.
+        Approximate inverse of the matrix, of the same arguments.
     right
         Shape (s, Hl, Wl), right-hand sides.
     start
-        Shape (s, Hl, Wl), where to start; zero by default.
+        Shape (s, Hl, Wl); zero by default.
     judge
-        Takes errors and solutions, shape (b, Hl, Wl), and the indices of
-        their systems, to the size of the errors, shape (b,): at most 1 where
-        they are good enough.
-
-    Returns
-    -------
-    solution : `Solution`
-        What was reached.
+        Takes errors, solutions and indices to the size of the errors, shape
+        (b,): at most 1 where they are small enough.
     """
     active = torch.arange(len(right), device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()

@@ -36,27 +36,19 @@ _DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
 """Of the linear image of drawn noise."""
 
 _LEVEL_FWHM = 24.0
-"""FWHM in pixels of the scales on which all residual light is added: on larger
-ones the noise no longer matters."""
+"""FWHM in pixels of the scales on which all residual light is added."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """Linear estimates from the residuals of an image.
-
-    Attributes
-    ----------
-    residual
-        Shape latent_shape, right-hand side of the residuals.
-    estimates
-        Shape ``(s, *latent_shape)``, one for each penalty weight.
+    """Right-hand side of the residuals of an image, shape latent_shape, and
+    the estimates from it, ``(s, *latent_shape)``.
     """
 
     residual: torch.Tensor
     estimates: torch.Tensor
 
 
-@dataclasses.dataclass(frozen=True)
 class Debiaser:
     """Adds to an image a linear estimate from its residuals.
 
@@ -72,61 +64,36 @@ class Debiaser:
     pixel as its peak, and C what of it stands out.  The correction in each
     pixel is interpolated between those of a few penalty weights.
 
-    Attributes
+    Parameters
     ----------
-    estimator
-        Linear estimates from the exposures.
     model
         Forward model of the exposures.
+    weights
+        Shape (n, h, w), inverse variances, 0 where a pixel is not used.
+    options
+        Settings.
+
+    Attributes
+    ----------
     linear_penalty_weight
         That of the linear image.
     penalty_weights
         Those of the corrections, rising to that of blank sky.
-    significance
-        The ratio S_0.
     star_noise
-        Shape latent_shape, brightness of the peak of a star of
-        signal-to-noise 1.
+        Shape latent_shape, peak of a star of signal-to-noise 1.
     """
 
-    estimator: LinearEstimator
-    model: ForwardModel
-    linear_penalty_weight: float
-    penalty_weights: tuple[float, ...]
-    significance: float
-    star_noise: torch.Tensor
-
-    @classmethod
-    def build(cls, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> Debiaser:
-        """Build the debiaser of a tile.
-
-        Parameters
-        ----------
-        model
-            Forward model of the exposures.
-        weights
-            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
-        options
-            Settings.
-
-        Returns
-        -------
-        debiaser : `Debiaser`
-            The debiaser.
-        """
-        estimator = LinearEstimator(model, weights)
+    def __init__(self, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> None:
+        self.model = model
+        self.estimator = LinearEstimator(model, weights)
+        self.linear_penalty_weight = self.estimator.penalty_weight_for(options.max_psf_residual)
         sky = options.sky_penalty_weight
         # At 5e-6 of that on blank sky the network's image needs no finer
         # correction, and the noise would only rise further.
         ends = (math.log10(5e-6 * sky), math.log10(sky))
-        return cls(
-            estimator=estimator,
-            model=model,
-            linear_penalty_weight=estimator.penalty_weight_for(options.max_psf_residual),
-            penalty_weights=tuple(torch.logspace(*ends, 5, dtype=torch.float64).tolist()),
-            significance=options.star_signal_to_noise,
-            star_noise=_star_noise(model, weights, estimator.full_weight),
-        )
+        self.penalty_weights = tuple(torch.logspace(*ends, 5, dtype=torch.float64).tolist())
+        self._significance = options.star_signal_to_noise
+        self.star_noise = _star_noise(model, weights, self.estimator.full_weight)
 
     def debias(
         self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
@@ -148,7 +115,7 @@ class Debiaser:
         debiased : `torch.Tensor`
             Shape latent_shape.
         correction : `Correction`
-            The estimates from the residuals, before they are mixed.
+            What was added, before it is mixed.
         """
         residual = right - self.estimator.normal(latent[None])[0]
         scale = torch.tensor(self.penalty_weights, dtype=residual.dtype, device=residual.device)
@@ -163,7 +130,7 @@ class Debiaser:
     def linear_image(
         self, right: torch.Tensor, start: torch.Tensor | None = None, *, drawn: bool = False
     ) -> torch.Tensor:
-        """Return the linear image, which does not depend on the network.
+        """Return the linear image: at the target PSF for every flux.
 
         Parameters
         ----------
@@ -173,11 +140,6 @@ class Debiaser:
             Shape latent_shape, a linear estimate that is close.
         drawn
             Whether the exposures are drawn noise.
-
-        Returns
-        -------
-        linear : `torch.Tensor`
-            Shape latent_shape, at the target PSF for every flux.
         """
         precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
         return self.estimator.solve(right, (self.linear_penalty_weight,), start=start, precision=precision)[0]
@@ -188,7 +150,7 @@ class Debiaser:
         # A star stands out from its surroundings over twice the target PSF.
         surroundings = smooth(torch.stack([ratio, torch.ones_like(ratio)]), 2.0 * self.model.target_fwhm)
         contrast = ratio - surroundings[0] / surroundings[1]
-        ratios = torch.stack([ratio, contrast]).clamp(min=0) / self.significance
+        ratios = torch.stack([ratio, contrast]).clamp(min=0) / self._significance
         # Smoothed, lest the penalty weight follow the noise of single pixels.
         brightness, contrast = smooth(ratios, 2.0) ** 2
         gain = 1.0 + brightness.clamp(max=30.0) + 2.0 * contrast

@@ -35,26 +35,23 @@ class Estimate:
         What debiasing added to the image of the network.
     linear
         Shape latent_shape, the linear image.
-    bank
+    estimates
         Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
     """
 
     restored: torch.Tensor
     correction: Correction
     linear: torch.Tensor
-    bank: torch.Tensor
+    estimates: torch.Tensor
 
 
-@dataclasses.dataclass(frozen=True)
 class Estimator:
     """Linear estimates, the network that mixes them, and the debiaser.
 
-    Attributes
+    Parameters
     ----------
     network
         The network, fitted.
-    debiaser
-        Adds what the network leaves in the exposures.
     model
         Forward model of the exposures.
     weights
@@ -63,30 +60,14 @@ class Estimator:
         Settings.
     """
 
-    network: MixingNetwork
-    debiaser: Debiaser
-    model: ForwardModel
-    weights: torch.Tensor
-    options: RestoreOptions
-
-    @classmethod
-    def build(
-        cls, network: MixingNetwork, model: ForwardModel, weights: torch.Tensor, options: RestoreOptions
-    ) -> Estimator:
-        """Build the estimator of a tile.
-
-        Parameters
-        ----------
-        network, model, weights, options
-            As in the attributes.
-
-        Returns
-        -------
-        estimator : `Estimator`
-            The estimator.
-        """
-        debiaser = Debiaser.build(model, weights, options.debiasing)
-        return cls(network=network, debiaser=debiaser, model=model, weights=weights, options=options)
+    def __init__(
+        self, network: MixingNetwork, model: ForwardModel, weights: torch.Tensor, options: RestoreOptions
+    ) -> None:
+        self.network = network
+        self.debiaser = Debiaser(model, weights, options.debiasing)
+        self.model = model
+        self.weights = weights
+        self.options = options
 
     @property
     def linear_penalty_weight(self) -> float:
@@ -107,17 +88,12 @@ class Estimator:
         ----------
         images
             Shape (n, h, w), of the pixels, PSFs and variances of the model.
-
-        Returns
-        -------
-        estimate : `Estimate`
-            Restored and linear image.
         """
         right = self.debiaser.estimator.right_side(images)
         estimates = self.linear_estimates(right)
         restored, correction = self.debiaser.debias(right, self._mix(estimates))
         linear = self.debiaser.linear_image(right, estimates[0])
-        return Estimate(restored=restored, correction=correction, linear=linear, bank=estimates)
+        return Estimate(restored=restored, correction=correction, linear=linear, estimates=estimates)
 
     def restore_again(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
         """Return the restored image of the same light with other noise.
@@ -127,31 +103,21 @@ class Estimator:
         right
             Shape latent_shape, right-hand side of the normal equations.
         estimates
-            Shape ``(s, *latent_shape)``, from `linear_estimates`.
+            Its `linear_estimates`.
         near
             Correction for the first noise.
-
-        Returns
-        -------
-        restored : `torch.Tensor`
-            Shape latent_shape.
         """
         return self.debiaser.debias(right, self._mix(estimates), near)[0]
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the linear estimates that the network mixes.
+        """Return the estimates that are mixed, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         right
             Shape latent_shape, right-hand side of the normal equations.
         start
-            Shape ``(s, *latent_shape)``, estimates close to the solution.
-
-        Returns
-        -------
-        estimates : `torch.Tensor`
-            Shape ``(s, *latent_shape)``.
+            Estimates close to the solution.
         """
         return self.debiaser.estimator.solve(right, self.options.network.penalty_weights, start=start)
 

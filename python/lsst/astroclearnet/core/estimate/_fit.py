@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Fit of the network to one patch, on exposures that it does not see."""
+"""Fit of the network to a patch, on exposures that it does not see."""
 
 from __future__ import annotations
 
@@ -25,45 +25,30 @@ from ._samples import TrainingSample
 
 _LOG = logging.getLogger(__name__)
 
-_SIGNIFICANT_GAIN = 1.0
-"""Gain of validation log-likelihood that counts as progress."""
-
-_RELATIVE_GAIN = 5e-5
-"""The same relative to the loss, which decides for many pixels."""
-
 _NUM_DECAYS = 4
-"""How often the step size is cut, at a stand-still, before the fit ends."""
-
-_DECAY = 0.5
+"""Learning-rate reductions on plateau before the fit stops."""
 
 _MIN_STEPS = 12
 """Least number of steps in an epoch."""
 
-_ADAM_EPSILON = 1e-4
-"""Gradients below it count little: with less, rounding errors of parameters
-that hardly matter grow until they show in the image."""
-
-_LARGEST_GRADIENT = 0.05
-"""Norm to which gradients are cut: single bright stars make larger ones."""
-
 _MAX_PREDICTED = 16
-"""Largest number of held-out exposures that a step predicts."""
+"""Largest number of held-out exposures that a step predicts: its cost does not
+grow with the number of exposures."""
 
 type ProgressCallback = Callable[[int, float, float], None]
 
 
 @dataclasses.dataclass
 class FitHistory:
-    """What happened during a fit.
+    """Losses of a fit.
 
     Attributes
     ----------
     loss
-        After each epoch, mean Huber loss a pixel on the exposures held out of
-        what the network sees, over the pixels it is fitted to; the first
-        entry is that of the initial parameters.
+        Mean Huber loss a pixel on the held-out exposures, after each epoch,
+        over the pixels that are fitted; first that of the initial parameters.
     validation_loss
-        The same over the pixels it is not fitted to.
+        The same over the pixels that are not fitted.
     best_epoch
         Epoch whose parameters were kept, 0 for the initial ones, -1 without a
         fit.
@@ -78,7 +63,7 @@ class FitHistory:
 
     @property
     def num_epochs(self) -> int:
-        """Number of epochs that were made (`int`)."""
+        """Number of epochs (`int`)."""
         return max(0, len(self.loss) - 1)
 
     @property
@@ -95,23 +80,22 @@ def fit_network(
     generator: torch.Generator,
     callback: ProgressCallback | None = None,
 ) -> FitHistory:
-    """Minimise the masked Huber likelihood of the held-out exposures.
+    """Minimise the masked Huber loss of the held-out exposures.
 
     The network sees some exposures and predicts the others.  Their noise is
     independent of what it saw, so the expected minimum is the best predictor
     of the noiseless sky in its class, and there is no iteration at which the
-    fit starts to copy noise (Lehtinen et al. 2018, arXiv 1803.04189).  That
-    the parameters do not follow the pixels of a small patch is watched on
-    blocks of pixels that are left out of the fit.  Adam runs until the
-    log-likelihood of those blocks stands still; the step size is then cut,
-    and in the end the best parameters seen are restored.
+    fit starts to copy noise (Lehtinen et al. 2018, arXiv 1803.04189).
+    Overfitting of a small patch is watched on blocks of pixels that are left
+    out of the fit: the learning rate is reduced when their loss reaches a
+    plateau, and in the end the best parameters are restored.
 
     Parameters
     ----------
     network
         The network, changed in place.
     samples
-        What it sees and what it has to predict, at least one.
+        At least one.
     options
         Settings of the fit.
     generator
@@ -122,10 +106,12 @@ def fit_network(
     Returns
     -------
     history : `FitHistory`
-        Losses and the reason of the stop.
+        Losses, and why the fit stopped.
     """
     history = FitHistory()
-    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, eps=_ADAM_EPSILON)
+    # With a smaller epsilon rounding errors of parameters that hardly matter
+    # grow until they show in the image.
+    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, eps=1e-4)
     best = _evaluate(network, samples, options.huber_delta, history)
     best_state, history.best_epoch = copy.deepcopy(network.state_dict()), 0
     waited = decays = 0
@@ -135,7 +121,9 @@ def fit_network(
         total = _evaluate(network, samples, options.huber_delta, history)
         if callback is not None:
             callback(epoch, history.loss[-1], history.validation_loss[-1])
-        gained = best - total > max(_SIGNIFICANT_GAIN, _RELATIVE_GAIN * best)
+        # A gain of 1 in log-likelihood is significant; of many pixels the
+        # relative gain decides.
+        gained = best - total > max(1.0, 5e-5 * best)
         waited = 0 if gained else waited + 1
         if total < best:
             best, best_state, history.best_epoch = total, copy.deepcopy(network.state_dict()), epoch
@@ -146,7 +134,7 @@ def fit_network(
             decays, waited = decays + 1, 0
             network.load_state_dict(best_state)
             for group in optimizer.param_groups:
-                group["lr"] *= _DECAY
+                group["lr"] *= 0.5
     else:
         history.stop_reason = f"reached max_epochs={options.max_epochs}"
         _LOG.warning("The fit %s before it converged.", history.stop_reason)
@@ -163,7 +151,7 @@ def _epoch_order(number: int, generator: torch.Generator) -> list[int]:
 def _losses(
     network: MixingNetwork, sample: TrainingSample, delta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the loss of each pixel, and which are fitted and set aside."""
+    """Return the loss of each pixel, and which are fitted and validated."""
     predicted = sample.model.predict(network(sample.bank), sample.held_out)
     deviation = (sample.images - predicted) * sample.inverse_sigma
     zero = torch.zeros_like(deviation)
@@ -175,10 +163,12 @@ def _losses(
 def _step(
     network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
 ) -> None:
+    """Make a step of the optimiser."""
     loss, fitted, _ = _losses(network, sample, delta)
     optimizer.zero_grad()
     ((loss * fitted).sum() / fitted.sum().clamp(min=1)).backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+    # Single bright stars make larger gradients.
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 0.05)
     optimizer.step()
 
 
@@ -186,7 +176,7 @@ def _step(
 def _evaluate(
     network: MixingNetwork, samples: Sequence[TrainingSample], delta: float, history: FitHistory
 ) -> float:
-    """Add an entry to the history; return the loss that decides."""
+    """Add an entry to the history; return the validation loss."""
     sums = []
     for sample in samples:
         loss, fitted, aside = _losses(network, sample, delta)

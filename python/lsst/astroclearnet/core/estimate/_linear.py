@@ -51,9 +51,7 @@ class LinearEstimator:
     exposures, and h the filter that undoes the target PSF: the penalty is
     white for the sky itself, so that frequencies are damped where the target
     PSF leaves no signal anyway.  It is scaled by 1 + s, which conserves flux.
-    Where the weights do not vary it is a sum of depth-wise convolutions, one
-    filter for each exposure; solving the normal equations by preconditioned
-    conjugate gradients makes it exact for masks, edges and PSFs that vary.
+    The normal equations are solved by preconditioned conjugate gradients.
 
     Parameters
     ----------
@@ -128,26 +126,16 @@ class LinearEstimator:
         ----------
         images
             Shape (n, h, w), all exposures of the model.
-
-        Returns
-        -------
-        right : `torch.Tensor`
-            Shape latent_shape: all that estimates need of the exposures.
         """
         some = images if self._exposures is None else images[self._exposures]
         return self.model.adjoint(some, self._exposures, weights=self._weights)
 
     def normal(self, latents: torch.Tensor) -> torch.Tensor:
-        """Apply A'W A: right-hand sides of exposures that images predict.
+        """Return A'W A of images: the right-hand sides of what they predict.
 
         Parameters
         ----------
         latents
-            Shape ``(b, *latent_shape)``.
-
-        Returns
-        -------
-        rights : `torch.Tensor`
             Shape ``(b, *latent_shape)``.
         """
         return self.model.normal(latents, self._weights, self._exposures)
@@ -160,25 +148,18 @@ class LinearEstimator:
         start: torch.Tensor | None = None,
         precision: Precision = _PRECISION,
     ) -> torch.Tensor:
-        """Return the estimates of one or more penalty weights.
+        """Return the estimates of penalty weights, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         right
-            Shape latent_shape, from `right_side`, or ``(s, *latent_shape)``,
-            one for each penalty weight.
+            Right-hand side, shape latent_shape, or one for each estimate.
         penalty_weights
             Weights of the penalty, relative to those of the exposures.
         start
-            Shape latent_shape or ``(s, *latent_shape)``, estimates close to
-            the solution.
+            Estimates that are close, shape latent_shape, or one for each.
         precision
             Errors at which to stop.
-
-        Returns
-        -------
-        latents : `torch.Tensor`
-            Shape ``(s, *latent_shape)``.
         """
         number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
         gain, local = self._preconditioner(number)
@@ -252,49 +233,33 @@ class LinearEstimator:
         return ErrorMeasure(covered, smooth(self.model.embed(self.depth)[None], _LOCAL_FWHM)[0])
 
     def psf_residual(self, penalty_weight: float) -> float:
-        """Return the residual of the image of a star from the target PSF.
+        """Return `star_psf_residual` at full depth.
 
         Parameters
         ----------
         penalty_weight
             Weight of the penalty.
-
-        Returns
-        -------
-        residual : `float`
-            Largest difference over the peak, at full depth.
         """
         return star_psf_residual(self.model, self._power, penalty_weight)
 
     def penalty_weight_for(self, residual: float) -> float:
-        """Return the penalty weight that keeps stars at the target PSF.
+        """Return `penalty_weight_for_residual` at full depth.
 
         Parameters
         ----------
         residual
             The largest `psf_residual` that is allowed.
-
-        Returns
-        -------
-        penalty_weight : `float`
-            The largest such penalty weight between 1e-8 and 0.1, within a
-            tenth; if there is none, that of the smallest residual.
         """
         return penalty_weight_for_residual(self.model, self._power, residual)
 
     def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
-        """Return the noise covariances of estimates in one pixel.
+        """Return the noise covariances of estimates in one pixel, (s, s), at
+        full depth, for noise that is white in each exposure.
 
         Parameters
         ----------
         penalty_weights
             Shape (s,).
-
-        Returns
-        -------
-        covariances : `torch.Tensor`
-            Shape (s, s), at full depth, for noise that is white in each
-            exposure.
         """
         s = penalty_weights.to(self._power)[:, None, None]
         gain = self._smooth_light.gain

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The network: a function from the exposures to the restored image."""
+"""The network, which mixes the estimates of the filter bank."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from .._options import NetworkOptions
 from ._bank import FilterBank
 
 _REACH = 3
-"""Pixels from which the weights of a pixel follow, in either direction."""
+"""Radius in pixels of the receptive field of the layers."""
 
 _STRIP = 64
-"""Rows that are worked on at once where no gradients are asked for."""
+"""Rows that are worked on at once where no gradients are needed."""
 
 
 class MixingNetwork(nn.Module):
-    """Mix, pixel by pixel, linear estimates of several penalty weights.
+    """Pixel-wise weighted mean of the estimates of a filter bank.
 
     The first layer of AstroClearNet (Sukurdeep, Navarro & Budavari 2025,
     arXiv 2504.06463), parallel depth-wise convolutions over the exposures,
     is here a bank of depth-wise filters that the PSFs and variances fix: the
-    regularised estimates of `LinearEstimator`.  What is learned is how to
-    combine them: three small convolutional layers turn the bank, in units of
-    its noise, into weights that are positive and sum to 1 in every pixel.
-    The image is the bank weighted with them, so flux is conserved, and the
-    result follows a common scale of exposures and errors exactly.
-
-    The layers correct a starting point: an estimate is preferred to the next
-    smoother one where the two differ significantly in the neighbourhood.
+    regularised estimates of `LinearEstimator`.  Three small convolutional
+    layers learn the weights of the mean from the bank in units of its noise,
+    as corrections to `FilterBank.log_prior`.  The weights are positive with
+    sum 1, so flux is conserved, and the image scales with its unit.
 
     Parameters
     ----------
     options
         Size of the network.
+
+    Attributes
+    ----------
+    sky_level
+        Level below which there is no light, in units of the noise of the
+        smoothest estimate.
     """
 
     def __init__(self, options: NetworkOptions) -> None:
@@ -59,8 +61,6 @@ class MixingNetwork(nn.Module):
             _convolution(hidden, num_penalty_weights, 1),
         )
         self.sky_level = nn.Parameter(torch.zeros(()))
-        """Level below which there is no light, in units of the noise of the
-        smoothest estimate."""
 
     @property
     def num_parameters(self) -> int:
@@ -88,17 +88,12 @@ class MixingNetwork(nn.Module):
             self.sky_level.zero_()
 
     def mixture(self, bank: FilterBank) -> torch.Tensor:
-        """Return the weights of the estimates of a bank.
+        """Return the weights of the estimates, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         bank
-            The bank, with s estimates.
-
-        Returns
-        -------
-        weights : `torch.Tensor`
-            Shape ``(s, *latent_shape)``, positive, sum 1.
+            The bank.
         """
         if torch.is_grad_enabled():
             correction = self.layers(bank.features[None])[0]
@@ -116,46 +111,23 @@ class MixingNetwork(nn.Module):
             strips.append(self.layers(features[None, :, first:last])[0, :, start - first : stop - first])
         return torch.cat(strips, dim=1)
 
-    def combine(self, weights: torch.Tensor, bank: FilterBank) -> torch.Tensor:
-        """Return the image that weights make of a bank.
+    def forward(self, bank: FilterBank) -> torch.Tensor:
+        """Return the weighted mean of the estimates, latent_shape.
 
         Parameters
         ----------
-        weights
-            Shape ``(s, *latent_shape)``, from `mixture`.
         bank
             The bank.
-
-        Returns
-        -------
-        image : `torch.Tensor`
-            Shape latent_shape, nowhere below the sky level where the network
-            is non-negative.
         """
-        image = (weights * bank.estimates).sum(dim=0)
+        image = (self.mixture(bank) * bank.estimates).sum(dim=0)
         if not self._non_negative:
             return image
         level = self.sky_level * bank.unit
         return torch.relu(image - level) + level
 
-    def forward(self, bank: FilterBank) -> torch.Tensor:
-        """Return the restored image.
-
-        Parameters
-        ----------
-        bank
-            The bank.
-
-        Returns
-        -------
-        image : `torch.Tensor`
-            Shape latent_shape.
-        """
-        return self.combine(self.mixture(bank), bank)
-
 
 def _convolution(inputs: int, outputs: int, size: int, **options: int) -> nn.Conv2d:
-    """Return a layer without parameters: they are drawn from a generator."""
+    """Return a layer without initial parameters."""
     layer: nn.Conv2d = nn.utils.skip_init(
         nn.Conv2d, inputs, outputs, size, padding_mode="replicate", **options
     )

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""How far errors of a solution are from being small, wherever one looks."""
+"""Errors at which an iterative solve stops."""
 
 from __future__ import annotations
 
@@ -16,35 +16,25 @@ import dataclasses
 
 import torch
 
-_BLOCK = 8
-"""Side in pixels of the blocks in which errors at the edge are judged."""
-
 _EDGE = 4
 """Distance in pixels from missing data up to which errors converge slowly."""
-
-_EDGE_LIGHT = 1e-3
-"""Error that is allowed there in each block, relative to the light."""
-
-_DEPTH_FLOOR = 0.02
-"""Least depth from which noise is told."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Errors that are allowed.
+    """Tolerances of a solution; those of light and noise add in quadrature.
 
     Attributes
     ----------
     light
-        Root mean square of the error where data surround a pixel, over that of
-        the light there.
+        Rms error over the rms light, among pixels that data surround.
     noise
-        The same in units of the noise, which adds in quadrature.  Steps that
-        are left out take noise away: up to twice as much of its variance.
+        Rms error over the rms noise among them.  Stopping early takes noise
+        away: up to twice this share of its variance.
     edge_noise
-        The same in each block at the edge of the data, where one waits long
-        for it; 1e-3 of the light is allowed besides.  `None` if the edge does
-        not count.
+        Rms error over the rms noise in each block of 8 x 8 pixels at the edge
+        of the data, where convergence is slow; 1e-3 of the light is allowed
+        besides.  `None` if the edge does not count.
     """
 
     light: float = 3e-3
@@ -53,7 +43,7 @@ class Precision:
 
 
 class ErrorMeasure:
-    """Errors of solutions, relative to the noise and the light around.
+    """Compares errors of solutions with a precision.
 
     Parameters
     ----------
@@ -70,7 +60,7 @@ class ErrorMeasure:
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))
         self._edge = covered - inner
-        variance = depth.clamp(min=_DEPTH_FLOOR).reciprocal()
+        variance = depth.clamp(min=0.02).reciprocal()
         self._edge_share, self._variance = _block_means(torch.stack([self._edge, variance]))
 
     def ratios(
@@ -80,23 +70,16 @@ class ErrorMeasure:
         noise: torch.Tensor,
         precision: Precision,
     ) -> torch.Tensor:
-        """Return errors over those that are allowed.
+        """Return errors over those that are allowed, (b,).
 
         Parameters
         ----------
-        errors
-            Shape ``(b, *latent_shape)``, errors of solutions.
-        solutions
-            Shape ``(b, *latent_shape)``, the solutions.
+        errors, solutions
+            Shape ``(b, *latent_shape)``.
         noise
             Shape (b,), standard deviation of each at full depth.
         precision
             What is allowed.
-
-        Returns
-        -------
-        ratios : `torch.Tensor`
-            Shape (b,), at most 1 where a solution is good enough.
         """
         found, light = (self._mean_square(images) for images in (errors, solutions))
         worst = found / (precision.light**2 * light + precision.noise**2 * noise.square())
@@ -104,7 +87,7 @@ class ErrorMeasure:
         if precision.edge_noise is not None and bool(used.any()):
             light = _block_means(solutions.square())
             variance = self._variance * noise.square()[:, None, None]
-            allowed = precision.edge_noise**2 * variance + _EDGE_LIGHT**2 * light
+            allowed = precision.edge_noise**2 * variance + 1e-3**2 * light
             found = (_block_means(errors.square() * self._edge) / allowed)[:, used] / self._edge_share[used]
             worst = torch.maximum(worst, found.amax(dim=1))
         return worst.sqrt()
@@ -115,5 +98,5 @@ class ErrorMeasure:
 
 
 def _block_means(images: torch.Tensor) -> torch.Tensor:
-    """Return means over blocks of images, shape (b, Hl, Wl)."""
-    return torch.nn.functional.avg_pool2d(images, _BLOCK, ceil_mode=True)
+    """Return means over blocks of 8 x 8 pixels."""
+    return torch.nn.functional.avg_pool2d(images, 8, ceil_mode=True)

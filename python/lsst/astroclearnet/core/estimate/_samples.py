@@ -63,13 +63,7 @@ class TrainingSample:
         number
             Largest number of exposures.
         generator
-            Source of random numbers, on the CPU; drawn from only where there
-            are more.
-
-        Returns
-        -------
-        sample : `TrainingSample`
-            The sample, this one where it has no more.
+            Source of random numbers, on the CPU.
         """
         if len(self.held_out) <= number:
             return self
@@ -87,6 +81,8 @@ class TrainingSample:
 def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) -> list[tuple[slice, slice]]:
     """Return boxes of a regular grid that covers a patch, in random order.
 
+    A patch that is hardly larger than a box is one.
+
     Parameters
     ----------
     shape
@@ -95,14 +91,8 @@ def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) 
         Side of a box in pixels.
     generator
         Source of random numbers.
-
-    Returns
-    -------
-    boxes : `list` [`tuple` [`slice`, `slice`]]
-        Rows and columns of each box: the whole of a patch that is hardly
-        larger than one.
     """
-    # Up to 1.4 times the area, two boxes would overlap by half.
+    # Up to 1.4 times the area, two boxes would overlap by more than half.
     if shape[0] * shape[1] <= 1.4 * size**2:
         return [(slice(0, shape[0]), slice(0, shape[1]))]
     starts = []
@@ -130,6 +120,8 @@ def make_samples(
 ) -> list[TrainingSample]:
     """Make the samples of a cut-out: each exposure is held out of one.
 
+    There is none where the exposures seen or those held out have no data.
+
     Parameters
     ----------
     stack
@@ -144,12 +136,6 @@ def make_samples(
         Settings of the fit.
     generator
         Source of random numbers.
-
-    Returns
-    -------
-    samples : `list` [`TrainingSample`]
-        One for each fold in which the exposures seen and those held out both
-        have data.
     """
     samples = []
     validation = model.sampling.look_up(_validation_blocks(model.shape, generator).to(stack.device))

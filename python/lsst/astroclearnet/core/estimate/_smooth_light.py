@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("SmoothLight",)
-
 from collections.abc import Callable
 
 import torch
@@ -24,45 +22,36 @@ _FWHM = 12.0
 to leave the noise of smooth estimates as it is."""
 
 _EDGE_FWHM = 4.0
-"""The same at the edge of the data, for what the first fit left: what bends
-over fewer pixels is not continued by a plane."""
+"""The same at the edge of the data, for the residuals of the first fit: what
+bends over fewer pixels is not continued by a plane."""
 
 _FAR_WIDTH = 2.5
-"""Width of a second neighbourhood, over that of the first."""
-
-_FAR_WEIGHT = 0.01
-"""Its weight where the first has no data.  Elsewhere it would take the light
-of stars to edges far away."""
-
-_FEW_DATA = 0.1
-"""Share of the first with data up to which the second counts."""
+"""Width of a second neighbourhood, over that of the first, for pixels with few
+data in the first.  Elsewhere it would take the light of stars to edges far
+away."""
 
 _RIDGE = 0.1
-"""What is added to the variance of positions, in units of the width of the
+"""Added to the variance of positions, in units of the width of the
 neighbourhood: far from the data planes turn into constants."""
 
 _LEAST_WEIGHT = 1e-3
 """Weight of the data in a neighbourhood, relative to that of full depth, below
-which it knows no light."""
-
-_MOST_GAIN = 2.0
-"""Gain of a fit times power of the exposures at any frequency, up to which it
-leaves no more than there was."""
+which its light is unknown."""
 
 
 class SmoothLight:
-    """Smooth light of some data, and how it continues beyond them.
+    """Smooth light of the data, continued beyond them.
 
     The right-hand side of the normal equations is A'W y, that of light of 1
     everywhere a = A'W A 1.  A plane is fitted to their ratio around each
     pixel, weighted by a and the distance (normalised convolution of first
     order, Knutsson & Westin 1993, CVPR 515), and at the edge of the data
-    another to what it left, in a smaller neighbourhood.  This is linear in
+    another to the residuals, in a smaller neighbourhood.  This is linear in
     the data, and exact for light that is constant up to the edge.
 
     For a target PSF wider than those of the exposures A'W A sharpens.  The
-    second fit is left out where it would amplify what the first left, and
-    where PSFs vary, so that one cannot tell.
+    second fit is left out where it would amplify the residuals of the first,
+    and where PSFs vary, so that this is not known.
 
     Parameters
     ----------
@@ -72,7 +61,7 @@ class SmoothLight:
         Shape (Hl, Wl // 2 + 1), power of A for weights of sum 1; `None` if it
         varies.
     normal
-        Takes images, shape ``(b, *latent_shape)``, to A'W A of them.
+        Multiplies images, shape ``(b, *latent_shape)``, with A'W A.
     full_weight
         Sum of the weights at full depth.
     device
@@ -91,44 +80,38 @@ class SmoothLight:
         self._normal = normal
         self._full_weight = full_weight
         self._fit, edge_fit = (_PlaneFit(space, response, fwhm) for fwhm in (_FWHM, _EDGE_FWHM))
-        # Target PSFs too wide for the first fit are refused.
-        safe = power is not None and float((edge_fit.gain * power).max()) <= _MOST_GAIN
+        # Up to a gain of 2 residuals do not grow; target PSFs too wide for
+        # the first fit are refused.
+        safe = power is not None and float((edge_fit.gain * power).max()) <= 2.0
         self._edge_fit = edge_fit if safe else None
         # 1 at the edge of the data and beyond, 0 where they surround a pixel.
         self._edge = (2.0 * (1.0 - self._fit.total)).clamp(0.0, 1.0)
 
     @property
     def gain(self) -> torch.Tensor:
-        """Fourier transform of the filter that it is among data of full
-        depth, shape (Hl, Wl // 2 + 1), real.
+        """Transfer function among data of full depth, shape
+        (Hl, Wl // 2 + 1), real.
         """
         return self._fit.gain
 
     def fit(self, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fit the smooth light.
+        """Return the smooth light, 0 far from all data, and A'W of the rest.
 
         Parameters
         ----------
         right
-            Shape ``(b, *latent_shape)``, right-hand sides A'W y.
-
-        Returns
-        -------
-        light : `torch.Tensor`
-            Shape ``(b, *latent_shape)``; 0 far from all data.
-        left : `torch.Tensor`
-            Shape ``(b, *latent_shape)``, right-hand sides of what it leaves.
+            Shape ``(b, *latent_shape)``, A'W y.
         """
         light = self._fit(right / self._full_weight)
-        left = right - self._normal(light)
+        residual = right - self._normal(light)
         if self._edge_fit is None:
-            return light, left
-        change = self._edge_fit(left / self._full_weight).mul_(self._edge)
-        return light.add_(change), left.sub_(self._normal(change))
+            return light, residual
+        change = self._edge_fit(residual / self._full_weight).mul_(self._edge)
+        return light.add_(change), residual.sub_(self._normal(change))
 
 
 class _PlaneFit:
-    """Fits of a plane around each pixel, evaluated there."""
+    """Fits a plane around each pixel and evaluates it there."""
 
     def __init__(self, space: LatentSpace, response: torch.Tensor, fwhm: float) -> None:
         self._space = space
@@ -146,7 +129,8 @@ class _PlaneFit:
         self._transfers = torch.stack(transfers)
         self._far = torch.zeros(())
         near = self._moments(response, 1)[0, 0]
-        self._far = _FAR_WEIGHT * (1.0 - near / _FEW_DATA).clamp(min=0.0)
+        # The second counts where the first has less than a tenth of its data.
+        self._far = 0.01 * (1.0 - near / 0.1).clamp(min=0.0)
         share, y_sum, x_sum, yy, yx, xx = self._moments(response, 6)[0]
         self._known = share > _LEAST_WEIGHT
         self.total = share.clamp(min=_LEAST_WEIGHT)

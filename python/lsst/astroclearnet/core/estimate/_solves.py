@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What iterative solves reached."""
+"""Convergence of iterative solves."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SolveStatus:
-    """What iterative solves of one kind reached.
+    """Convergence of the iterative solves of one kind.
 
     Attributes
     ----------
     num_solves
         Number of solves.
     num_unconverged
-        Number of those that stopped at their bound on steps.
+        Number of those that did not reach their tolerance.
     max_steps
-        Largest number of steps that one of them made.
+        Largest number of steps.
     max_residual
-        Largest residual at the end, in units of the tolerance: at most 1
-        where all converged, and NaN where one of them is.
+        Largest final residual in units of the tolerance, NaN if any is.
     """
 
     num_solves: int = 0
@@ -66,13 +65,13 @@ _RECORD: contextvars.ContextVar[_Record | None] = contextvars.ContextVar("solves
 
 @contextlib.contextmanager
 def collect_solves() -> Iterator[dict[str, SolveStatus]]:
-    """Collect what the iterative solves of a block of code reach.
+    """Collect the status of the solves in a block of code.
 
     Yields
     ------
     solves : `dict` [`str`, `SolveStatus`]
-        What was reached so far, by the kind of solve.  Those that did not
-        converge are warned of at the end of the block.
+        Status by the kind of solve.  Those that did not converge are warned
+        of at the end of the block.
     """
     solves: dict[str, SolveStatus] = {}
     token = _RECORD.set(solves)
@@ -85,7 +84,7 @@ def collect_solves() -> Iterator[dict[str, SolveStatus]]:
 
 
 def record_solve(kind: str, *, steps: int, residual: float) -> SolveStatus:
-    """Record what an iterative solve reached.
+    """Record an iterative solve.
 
     Outside of `collect_solves` one that did not converge is warned of at
     once.
@@ -93,17 +92,16 @@ def record_solve(kind: str, *, steps: int, residual: float) -> SolveStatus:
     Parameters
     ----------
     kind
-        What was solved for, one of the keys that `collect_solves` gives.
+        What was solved for, a key of what `collect_solves` yields.
     steps
-        Number of steps that were made.
+        Number of steps.
     residual
-        What was left at the end, in units of the tolerance; the solve
-        converged if it is at most 1.
+        Final residual in units of the tolerance: at most 1 if it converged.
 
     Returns
     -------
     status : `SolveStatus`
-        The same of this solve.
+        Status of this solve.
     """
     status = SolveStatus(1, int(not residual <= 1.0), steps, residual)
     solves = _RECORD.get()

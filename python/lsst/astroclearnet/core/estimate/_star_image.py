@@ -6,11 +6,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a linear estimate makes of a star, and how strong it may be."""
+"""Image of a star in a linear estimate, and the penalty that it allows."""
 
 from __future__ import annotations
-
-__all__ = ("penalty_weight_for_residual", "star_image", "star_psf_residual")
 
 import math
 
@@ -19,20 +17,14 @@ import torch
 from ..forward import ForwardModel
 
 _PENALTY_WEIGHTS = tuple(10.0 ** (-8.0 + 0.5 * k) for k in range(15))
-"""Penalty weights among which a penalty weight is looked for at first."""
-
-_STRENGTH_STEP = 1.1
-"""Ratio of penalty weights at which the search stops."""
-
-_TARGET_FLOOR = 1e-30
-"""Transform of the target PSF below which a star has no image."""
+"""Brackets of the search for a penalty weight."""
 
 
 def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> torch.Tensor:
-    """Return the transform of what becomes of a star of unit flux.
+    """Return the transform of the image of a star, (Hl, Wl // 2 + 1), real.
 
     With the target PSF g and the difference kernels k(t) = f(t) / g the
-    estimate of penalty weight s makes of the exposures f(t) of the star::
+    estimate of penalty weight s from the exposures f(t) of the star is::
 
         (1 + s) sum over t of w(t) k*(t) f(t) / (P + s / |g|^2),
         P = sum over t of w(t) |k(t)|^2.
@@ -47,38 +39,25 @@ def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) 
     power
         Shape (Hl, Wl // 2 + 1), P for weights of sum 1.
     penalty_weight
-        Strength of the penalty.
-
-    Returns
-    -------
-    image : `torch.Tensor`
-        Shape (Hl, Wl // 2 + 1), real; close to the target PSF.
+        The penalty weight s.
     """
     inverse = model.inverse_target_power
     gain = (1.0 + penalty_weight) * power / (power + penalty_weight * inverse)
-    return gain / (inverse * model.target_transform.clamp(min=_TARGET_FLOOR))
+    # The floor keeps out 0 / 0, where the target PSF leaves no signal.
+    return gain / (inverse * model.target_transform.clamp(min=1e-30))
 
 
 def star_psf_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:
-    """Return how far the image of a star is from the target PSF.
+    """Return the largest residual of a star on a pixel from the target PSF,
+    over the peak.
 
     Parameters
     ----------
-    model
-        Forward model of the exposures.
-    power
-        Shape (Hl, Wl // 2 + 1), power of the difference kernels for weights
-        of sum 1.
-    penalty_weight
-        Strength of the penalty.
-
-    Returns
-    -------
-    residual : `float`
-        Largest difference, for a star on a pixel, over the peak.
+    model, power, penalty_weight
+        As for `star_image`.
     """
-    lost = model.target_transform - star_image(model, power, penalty_weight)
-    difference = model.inverse_transform(lost.to(torch.complex64))
+    residual = model.target_transform - star_image(model, power, penalty_weight)
+    difference = model.inverse_transform(residual.to(torch.complex64))
     return float(difference.abs().max() / model.fold_transform(model.target_transform))
 
 
@@ -90,14 +69,10 @@ def penalty_weight_for_residual(model: ForwardModel, power: torch.Tensor, residu
 
     Parameters
     ----------
-    model
-        Forward model of the exposures.
-    power
-        Shape (Hl, Wl // 2 + 1), power of the difference kernels for weights
-        of sum 1.
+    model, power
+        As for `star_image`.
     residual
-        Largest difference between the image of a star and the target PSF,
-        over the peak.
+        The largest `star_psf_residual` that is allowed.
 
     Returns
     -------
@@ -105,15 +80,13 @@ def penalty_weight_for_residual(model: ForwardModel, power: torch.Tensor, residu
         The largest such penalty weight between 1e-8 and 0.1, within a
         tenth; if there is none, that of the smallest residual.
     """
-    residuals = {
-        penalty_weight: star_psf_residual(model, power, penalty_weight) for penalty_weight in _PENALTY_WEIGHTS
-    }
+    residuals = {s: star_psf_residual(model, power, s) for s in _PENALTY_WEIGHTS}
     kept = [s for s, value in residuals.items() if value <= residual]
     if not kept:
         return min(residuals, key=lambda s: residuals[s])
     low = max(kept)
     high = min((s for s in _PENALTY_WEIGHTS if s > low), default=low)
-    while high / low > _STRENGTH_STEP:
+    while high / low > 1.1:
         middle = math.sqrt(low * high)
         fits = star_psf_residual(model, power, middle) <= residual
         low, high = (middle, high) if fits else (low, middle)

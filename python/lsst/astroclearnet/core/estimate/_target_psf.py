@@ -29,22 +29,14 @@ from ..exposures import fwhm_to_sigma, kernel_fwhm
 from ..forward import ForwardModel
 from ._star_image import penalty_weight_for_residual, star_image, star_psf_residual
 
-_GRID = 96
-"""Side, in pixels, of the grid of spatial frequencies; larger for large
-PSFs."""
-
 _MIN_FWHM = 2.5
 """A narrower Gaussian is not well sampled."""
-
-_RESIDUAL_MARGIN = 1.05
-"""Departure that a suggested target may reach, over the one asked for."""
 
 
 def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
     """Return the noise of the linear image at a target PSF.
 
-    Its penalty is the one that `restore` chooses by default: the strongest
-    that keeps stars at the target PSF within 0.4 % of their peak.
+    The penalty weight is that of `restore` with default options.
 
     Parameters
     ----------
@@ -65,54 +57,43 @@ def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> fl
 
 
 def linear_psf_residual(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
-    """Return how far stars in the linear image are from a target PSF.
+    """Return the residual of stars in the linear image from a target PSF.
 
     Parameters
     ----------
-    psfs
-        Shape (n, P, P), sum 1.
-    levels
-        Shape (n,), variance of the blank sky in each exposure.
-    target_fwhm
-        FWHM of the target PSF in pixels.
+    psfs, levels, target_fwhm
+        As for `linear_noise`.
 
     Returns
     -------
     residual : `float`
-        Largest difference between the image of a star and the target PSF,
-        over the peak: that of `DebiasingOptions`, or more where the target is
+        Over the peak: that of `DebiasingOptions`, or more where the target is
         too sharp for the exposures.
     """
     return star_psf_residual(*_linear_estimate(psfs, levels, target_fwhm))
 
 
 def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
-    """Return how much worse a plain PSF fit is than the best possible one.
+    """Return the scatter of a plain PSF fit over its Cramer-Rao bound.
 
     The flux of a faint star is fitted on the linear image with the target PSF
-    and equal weights, as if the noise were white there.  With G the transform
-    of the target PSF, S the spectrum of the noise, R the transform of the
-    image of a star and w the inverse of the variances, the flux has a
-    variance of int(G^2 S) / (int(G R))^2; the Cramer-Rao bound of all
-    exposures together is 1 / sum(w f^2) over exposures and pixels (Zackay and
-    Ofek 2017, ApJ 836, 187).
+    and equal weights.  With G the transform of the target PSF, S the spectrum
+    of the noise, R the transform of the image of a star and w the inverse of
+    the variances, the flux has a variance of int(G^2 S) / (int(G R))^2; the
+    Cramer-Rao bound of all exposures is 1 / sum(w f^2) over exposures and
+    pixels (Zackay and Ofek 2017, ApJ 836, 187).
 
     Parameters
     ----------
-    psfs
-        Shape (n, P, P), sum 1.
-    levels
-        Shape (n,), variance of the blank sky in each exposure.
-    target_fwhm
-        FWHM of the target PSF in pixels.
+    psfs, levels, target_fwhm
+        As for `linear_noise`.
 
     Returns
     -------
     scatter : `float`
-        Standard deviation of the flux over its Cramer-Rao bound, at least 1.
-        For a Gaussian PSF of standard deviation s common to all exposures
-        and a target of t it is t^2 / (s sqrt(2 t^2 - s^2)), where 2 t^2 > s^2
-        by so much that the penalty does not matter.
+        At least 1.  For a common Gaussian PSF of standard deviation s and a
+        target of t it is t^2 / (s sqrt(2 t^2 - s^2)), where 2 t^2 > s^2 by so
+        much that the penalty does not matter.
     """
     model, power, penalty_weight = _linear_estimate(psfs, levels, target_fwhm)
     target = model.target_transform
@@ -137,26 +118,22 @@ def gaussian_pair_limit(target_fwhm: float) -> float:
     Returns
     -------
     separation : `float`
-        0.849 FWHM, in the units of ``target_fwhm``.
+        0.849 ``target_fwhm``.
     """
     return 2.0 * fwhm_to_sigma(target_fwhm)
 
 
 def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0) -> float:
-    """Return the sharpest target PSF that keeps noise and stars in bounds.
+    """Return the sharpest target PSF within limits on noise and residuals.
 
-    The image of a star departs from it by what `DebiasingOptions` asks for, or
-    at most 5 % more.
+    The residual of stars is that of `DebiasingOptions`, or at most 5 % more.
 
     Parameters
     ----------
-    psfs
-        Shape (n, P, P), sum 1.
-    levels
-        Shape (n,), variance of the blank sky in each exposure.
+    psfs, levels
+        As for `linear_noise`.
     max_noise
-        Largest blank-sky rms of the linear image, over that of the
-        inverse-variance coadd.
+        The largest `linear_noise` that is allowed.
 
     Returns
     -------
@@ -170,7 +147,7 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
     """
     if not max_noise > 0:
         raise InputError(f"max_noise={max_noise} must be positive.")
-    max_residual = _RESIDUAL_MARGIN * DebiasingOptions().max_psf_residual
+    max_residual = 1.05 * DebiasingOptions().max_psf_residual
     widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
     for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
         estimate = _linear_estimate(psfs, levels, float(fwhm))
@@ -183,7 +160,8 @@ def _linear_estimate(
     psfs: np.ndarray, levels: np.ndarray, target_fwhm: float
 ) -> tuple[ForwardModel, torch.Tensor, float]:
     """Return model, power and penalty weight of the linear image."""
-    size = max(_GRID - psfs.shape[-1] + 1, 2)
+    # With its margin the grid has at least 96 pixels.
+    size = max(96 - psfs.shape[-1] + 1, 2)
     model = ForwardModel(torch.from_numpy(psfs).double()[:, None, None], (size, size), target_fwhm)
     shares = torch.from_numpy(_shares(levels)).float()
     power = torch.tensordot(shares, model.mean_otfs.abs() ** 2, dims=1)

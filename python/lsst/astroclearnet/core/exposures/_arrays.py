@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Arrays from outside, which may carry what a tensor cannot."""
+"""Conversion of input arrays to tensors."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ type ArrayLike = np.ndarray | torch.Tensor
 
 
 def as_tensor(name: str, array: Any, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
-    """Return plain numbers as a tensor.
+    """Convert an array to a tensor.
 
     Parameters
     ----------
     name
-        What to call the array in errors.
+        Name of the array in errors.
     array
         An array, a tensor or nested lists.
     dtype
-        Type of the tensor; by default that of the array if it is float32 or
-        float64, else float64, which holds the values of all others.
+        Type of the tensor; by default that of float32 and float64 arrays, and
+        float64 for all others.
     device
-        Where to put it.
+        Device of the tensor.
 
     Returns
     -------
     tensor : `torch.Tensor`
-        The numbers, without gradients.
+        The tensor, without gradients.
 
     Raises
     ------
     InputError
-        If these are no real numbers, or truth values where another type is
-        asked for, or they have a mask or a unit.
+        If the array is not real, is boolean where numbers are expected, is
+        sparse, or has a mask or a unit.
     """
     require_plain(name, array)
     try:
@@ -70,14 +70,14 @@ def require_plain(name: str, array: Any) -> None:
     Parameters
     ----------
     name
-        What to call the array in errors.
+        Name of the array in errors.
     array
         Anything; lists and tuples are searched.
 
     Raises
     ------
     InputError
-        If there is a mask or a unit, also one that is dimensionless.
+        If there is a mask or a unit, even a dimensionless one.
     """
     if isinstance(array, list | tuple):
         for item in array:
@@ -94,9 +94,8 @@ def require_plain(name: str, array: Any) -> None:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    # FITS arrays are big-endian, which torch does not take; and a negative
-    # stride it does not take either.
+    # torch takes neither big-endian arrays, as of FITS files, nor negative
+    # strides, nor read-only arrays such as memory maps.
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    # Memory-mapped files cannot be written to, which torch minds as well.
     return np.require(array, requirements=["C", "W"])

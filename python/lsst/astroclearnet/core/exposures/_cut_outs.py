@@ -14,7 +14,7 @@ import torch
 
 
 def bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Return boxes of equal size that hold what is inside of each image.
+    """Return boxes of equal size that bound the pixels inside of each image.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def bounding_boxes(inside: torch.Tensor) -> list[tuple[slice, slice]]:
     Returns
     -------
     boxes : `list` [`tuple` [`slice`, `slice`]]
-        Rows and columns, of two pixels at least.
+        Rows and columns, two pixels at least.
     """
     corners: list[list[int]] = []
     # Two pixels are the least that has a gradient.

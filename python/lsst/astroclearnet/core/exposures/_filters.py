@@ -15,14 +15,14 @@ __all__ = ("fast_length", "masked_medians", "smooth")
 import scipy.fft
 import torch
 
-from ._kernels import fwhm_to_sigma
+from ._psf_stamps import fwhm_to_sigma
 
 _DIRECT_RADIUS = 6
-"""Radius of a kernel in pixels above which Fourier space is faster."""
+"""Kernel radius in pixels above which Fourier space is faster."""
 
 
 def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
-    """Convolve images with a circular Gaussian, with zeros beyond the edge.
+    """Convolve images with a circular Gaussian, zero beyond the edge.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
 
 
 def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
-    """Convolve along one axis in Fourier space, with zeros beyond the edge."""
+    """Convolve along one axis in Fourier space, zero beyond the edge."""
     length, radius = images.shape[dim], len(profile) // 2
     size = fast_length(max(length, radius + 1) + radius)
     # Periodic, with the middle of the profile at zero.
@@ -86,12 +86,12 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
 
 
 def fast_length(length: int) -> int:
-    """Return the next even length that Fourier transforms are fast for.
+    """Return the next even length with a fast Fourier transform.
 
     Parameters
     ----------
     length
-        Length that is needed.
+        Minimum length.
 
     Returns
     -------

@@ -5,7 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""Where the pixels of exposures lie on the grid of a patch."""
+"""Positions of the pixels of exposures on the patch."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ from .._errors import InputError
 from ._arrays import require_plain
 
 _LARGEST_AREA = 1e4
-"""Area of a pixel of an exposure beyond which, or one over which, it is that
-of no detector."""
+"""Pixel area beyond which (or its inverse) it is not in pixels of the
+patch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelPositions:
-    """Positions of the pixels of exposures on the grid of a patch.
+    """Positions of the pixels of exposures on the patch.
 
     Attributes
     ----------
     shape
         Height and width of the patch in pixels.
-    y
-        Shape (n, h, w), float64, row of the centre of each pixel in the array
-        of the patch; NaN for a pixel that has none.
-    x
-        Shape (n, h, w), float64, column.
+    y, x
+        Shape (n, h, w), float64, row and column of pixel centres in the array
+        of the patch; NaN off the patch.
     area
         Shape (n, h, w), float32, area of each pixel in pixels of the patch.
     """
@@ -50,19 +48,15 @@ class PixelPositions:
     def from_arrays(
         cls, shape: tuple[int, int], y: np.ndarray, x: np.ndarray, area: np.ndarray
     ) -> PixelPositions:
-        """Check arrays; a pixel that is not on the patch has no position.
+        """Validate arrays.
 
         Parameters
         ----------
         shape
             Height and width of the patch in pixels.
-        y
-            Shape (n, h, w), row of the centre of each pixel in the array of
-            the patch.
-        x
-            Shape (n, h, w), column.
-        area
-            Shape (n, h, w), area of each pixel in pixels of the patch.
+        y, x, area
+            As the attributes, of any real type; positions off the patch become
+            NaN.
 
         Returns
         -------
@@ -72,8 +66,8 @@ class PixelPositions:
         Raises
         ------
         InputError
-            If the arrays are none of real numbers, the shapes do not fit or a
-            pixel with a position has no area.
+            If arrays are not real, shapes differ or a pixel on the patch has
+            no positive area.
         """
         y, x, area = (_as_real(name, array) for name, array in (("y", y), ("x", x), ("area", area)))
         if not (y.shape == x.shape == area.shape and y.ndim == 3):
@@ -109,33 +103,33 @@ class PixelPositions:
         Parameters
         ----------
         device
-            Where to put the tensors.
+            The device.
 
         Returns
         -------
         positions : `PixelPositions`
-            The same positions.
+            The positions.
         """
         return PixelPositions(self.shape, self.y.to(device), self.x.to(device), self.area.to(device))
 
     def select(self, exposures: torch.Tensor) -> PixelPositions:
-        """Return the positions of some of the exposures.
+        """Return the positions of a selection of exposures.
 
         Parameters
         ----------
         exposures
-            Shape (k,), their indices.
+            Shape (k,), indices.
 
         Returns
         -------
         positions : `PixelPositions`
-            Their positions.
+            The selection.
         """
         return PixelPositions(self.shape, self.y[exposures], self.x[exposures], self.area[exposures])
 
 
 def _as_real(name: str, array: np.ndarray) -> np.ndarray:
-    """Return an array of numbers whose values are all meant."""
+    """Return a real array without mask or unit."""
     if isinstance(array, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array; give plain values, and NaN where there is no position.")
     require_plain(name, array)

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Where the exposures of a patch come from, part by part."""
+"""Exposures of a patch, cut out tile by tile."""
 
 from __future__ import annotations
 
-__all__ = ("ExposureCut", "ExposureSource", "StackSource")
+__all__ = ("ExposureCutouts", "ExposureSource", "StackSource")
 
 import dataclasses
 from typing import Protocol
@@ -23,19 +23,18 @@ from ._stack import ExposureStack
 
 
 @dataclasses.dataclass(frozen=True)
-class ExposureCut:
-    """Exposures cut to a region of the patch.
+class ExposureCutouts:
+    """Cut-outs of exposures in a box of the patch.
 
     Attributes
     ----------
     exposures
-        Shape (m,), int64, which of the exposures of the source have a usable
-        pixel in the region, rising.
+        Shape (m,), int64, indices, in ascending order, of exposures with a
+        usable pixel in the box.
     stack
-        These exposures, on the CPU, as those of a patch that is the region.
+        These exposures, on the CPU, with the box for a patch.
     origins
-        Row and column, in its own pixels, of the first pixel that the arrays
-        hold of each exposure.
+        Row and column of the first pixel of each cut-out in its exposure.
     noise
         Shape (k, m, h, w), noise of these pixels, where the source knows it.
     """
@@ -47,10 +46,7 @@ class ExposureCut:
 
 
 class ExposureSource(Protocol):
-    """Exposures of a patch that can be had part by part.
-
-    They need not be in memory as a whole.
-    """
+    """Exposures of a patch that are read in boxes."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,43 +58,39 @@ class ExposureSource(Protocol):
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the exposures take as a whole (`int`)."""
+        """Memory that the whole exposures take (`int`)."""
 
     def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures may have pixels in a region.
+        """Return an upper bound of the number of exposures in a box.
 
         Parameters
         ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
+        rows, columns
+            The box; no pixels are read.
 
         Returns
         -------
         number : `int`
-            An upper bound that needs no pixels.
+            The bound.
         """
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
-        """Return the exposures in a region.
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
+        """Return the exposures in a box.
 
         Parameters
         ----------
-        rows
-            Rows of the region, with a start and a stop.
-        columns
-            Columns of the region, with a start and a stop.
+        rows, columns
+            The box, with start and stop.
 
         Returns
         -------
-        cut : `ExposureCut` or `None`
-            The exposures with a usable pixel there; `None` if none has.
+        cut : `ExposureCutouts` or `None`
+            The cut-outs; `None` without usable pixels.
         """
 
 
 class StackSource:
-    """Exposures that are in memory.
+    """Exposures in memory.
 
     Parameters
     ----------
@@ -114,59 +106,28 @@ class StackSource:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the patch in pixels."""
         return self._stack.shape
 
     @property
     def num_exposures(self) -> int:
-        """Number of exposures (`int`)."""
         return self._stack.num_exposures
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the exposures take as a whole (`int`)."""
         tensors = [self._stack.images, self._stack.variances, self._stack.good]
         if self._stack.positions is not None:
             tensors += [self._stack.positions.y, self._stack.positions.x, self._stack.positions.area]
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures may have pixels in a region.
-
-        Parameters
-        ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
-
-        Returns
-        -------
-        number : `int`
-            All of them.
-        """
         return self.num_exposures
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
-        """Return the exposures in a region.
-
-        Parameters
-        ----------
-        rows
-            Rows of the region, with a start and a stop.
-        columns
-            Columns of the region, with a start and a stop.
-
-        Returns
-        -------
-        cut : `ExposureCut` or `None`
-            The exposures with a usable pixel there; `None` if none has.
-        """
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         stack = self._stack
         if (rows.stop - rows.start, columns.stop - columns.start) == stack.shape:
             good, boxes = stack.good, None
         else:
-            inside, boxes = self._find(rows, columns)
+            inside, boxes = self._locate(rows, columns)
             good = cut_out(stack.good, boxes) & inside
         used = good.any(dim=(1, 2)).nonzero()[:, 0]
         if not len(used):
@@ -174,7 +135,7 @@ class StackSource:
         if boxes is None:
             boxes = [(slice(0, good.shape[1]), slice(0, good.shape[2]))] * len(good)
 
-        def part(data: torch.Tensor) -> torch.Tensor:
+        def take(data: torch.Tensor) -> torch.Tensor:
             return cut_out(data, boxes)[used]
 
         positions = None
@@ -182,10 +143,10 @@ class StackSource:
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             p = stack.positions
             positions = PixelPositions.from_arrays(
-                shape, *(c.numpy() for c in (part(p.y) - rows.start, part(p.x) - columns.start, part(p.area)))
+                shape, *(c.numpy() for c in (take(p.y) - rows.start, take(p.x) - columns.start, take(p.area)))
             )
-        images, variances, good = part(stack.images), part(stack.variances), good[used]
-        return ExposureCut(
+        images, variances, good = take(stack.images), take(stack.variances), good[used]
+        return ExposureCutouts(
             exposures=used,
             stack=ExposureStack(
                 images=torch.where(good, images, 0.0),
@@ -195,11 +156,11 @@ class StackSource:
                 positions=positions,
             ),
             origins=tuple((boxes[t][0].start, boxes[t][1].start) for t in used.tolist()),
-            noise=None if self._noise is None else torch.stack([part(draw) for draw in self._noise]),
+            noise=None if self._noise is None else torch.stack([take(draw) for draw in self._noise]),
         )
 
-    def _find(self, rows: slice, columns: slice) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
-        """Return which pixels of boxes are in a region, and the boxes."""
+    def _locate(self, rows: slice, columns: slice) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
+        """Return which pixels of cut-outs are in the box, and their slices."""
         stack = self._stack
         if stack.positions is None:
             boxes = [(rows, columns)] * stack.num_exposures
@@ -212,22 +173,18 @@ class StackSource:
 
 
 def _psfs_within(psfs: torch.Tensor, shape: tuple[int, int], rows: slice, columns: slice) -> torch.Tensor:
-    """Return PSFs at the middles of equal cells of a region.
-
-    They are interpolated linearly between those of the patch, which are at
-    the middles of its own cells, (n, cells_y, cells_x, P, P).
-    """
-    for dim, region in ((1, rows), (2, columns)):
+    """Interpolate PSFs linearly to the middles of equal cells of a box."""
+    for dim, side in ((1, rows), (2, columns)):
         number, size = psfs.shape[dim], shape[dim - 1]
-        length = region.stop - region.start
+        length = side.stop - side.start
         if number == 1 or length == size:
             continue
-        parts = max(1, round(number * length / size))
-        middles = region.start - 0.5 + (torch.arange(parts, dtype=psfs.dtype) + 0.5) * length / parts
+        count = max(1, round(number * length / size))
+        middles = side.start - 0.5 + (torch.arange(count, dtype=psfs.dtype) + 0.5) * length / count
         place = (middles + 0.5) * number / size - 0.5
-        # Beyond the outermost middles they are continued, as everywhere.
+        # Extrapolated beyond the outermost cells.
         first = place.floor().long().clamp(0, number - 2)
-        share = (place - first).reshape([-1 if d == dim else 1 for d in range(5)])
+        fraction = (place - first).reshape([-1 if d == dim else 1 for d in range(5)])
         lower, upper = psfs.index_select(dim, first), psfs.index_select(dim, first + 1)
-        psfs = (1.0 - share) * lower + share * upper
+        psfs = (1.0 - fraction) * lower + fraction * upper
     return psfs

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Exposures of one patch, checked and ready to compute on."""
+"""A validated stack of exposures."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ._psf_stamps import find_psf_fault
 
 _LOG = logging.getLogger(__name__)
 
-_LARGEST_RATIO = 2.0**24
-"""What single precision can add: of two numbers with a greater ratio it loses
-the smaller one."""
+_MAX_RATIO = 2.0**24
+"""Precision of float32: the smaller of two numbers with a larger ratio is lost
+in their sum."""
 
-_LARGEST_VARIANCE = 2.0**100
-"""Variance beyond which, or one over which, squares and inverses leave single
-precision."""
+_MAX_VARIANCE = 2.0**100
+"""Variance above which (or below whose inverse) squares and inverses overflow
+float32."""
 
 _MEDIAN_SIZE = 100_000
 """Number of pixels that a median of variances is taken from."""
 
-_LEAST_NET_LIGHT = 0.5
-"""Sum of a PSF over that of its absolute values, below which it is none."""
+_MIN_NET_FLUX = 0.5
+"""Smallest sum of a PSF over that of its absolute values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,10 @@ class ExposureStack:
         exposure at the centres of a regular grid of cells that covers the
         patch, on pixels of the patch; sum 1, P odd.
     positions
-        Where the pixels lie on the patch; `None` for exposures that are
-        co-registered, whose pixels are those of the patch.
+        Positions of the pixels on the patch; `None` for co-registered
+        exposures, whose pixels are those of the patch.
     unit
-        Unit of flux, in the one that the exposures were given in.
+        Flux unit in terms of that of the input.
     """
 
     images: torch.Tensor
@@ -85,13 +85,12 @@ class ExposureStack:
         device: torch.device | None = None,
         in_noise_units: bool = False,
     ) -> ExposureStack:
-        """Check arrays and put them on a device.
+        """Validate arrays and put them on a device.
 
-        A pixel with a value that is not finite, or a variance that is not
-        between 1e-30 and 1e30, is not used, whatever ``good`` says.  Nor is
-        one that would leave nothing of the others in single precision: with
-        more than 2^24 times the noise of its exposure, or a variance that
-        differs by more than that factor from those of most exposures; this is
+        Pixels that are not finite, or whose variance is not between 1e-30 and
+        1e30, are not used.  Nor are pixels that exceed float32 precision:
+        above 2^24 times the noise of the exposure, or with a variance that
+        differs from the typical one by more than that factor; their number is
         logged.
 
         Parameters
@@ -103,22 +102,19 @@ class ExposureStack:
         good
             Shape (n, h, w), boolean, `True` = usable.
         psfs
-            Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P); they are
-            normalised to sum 1.  A cell without a PSF (NaN) takes the mean of
-            the others of its exposure.  Negative pixels must not hold more
-            than a third of the light of the positive ones, and the light must
-            lie where `find_psf_fault` wants it.
+            Shape (n, P, P), or (n, n_cells_y, n_cells_x, P, P), any
+            normalisation.  A cell with NaN takes the mean of the others of its
+            exposure.  The flux of negative pixels may not exceed a third of
+            that of positive ones; see also `find_psf_fault`.
         positions
-            Where the pixels lie on the patch, for exposures on their own
-            grids; a pixel that is not on the patch is not used.
+            Positions of the pixels, for exposures on their own grids; pixels
+            off the patch are not used.
         device
-            Where to put the tensors; the CPU by default.
+            Device of the tensors, by default the CPU.
         in_noise_units
-            Whether to take the noise of half the exposures for the unit of
-            flux, in which sums over many pixels stay within single precision.
-            The arrays are divided by it in double precision: the same
-            exposures in another unit give the same stack, but for what single
-            precision has rounded before.
+            Whether to divide by the median noise of the exposures, in double
+            precision, so that sums stay within single precision and the stack
+            does not depend on the flux unit.
 
         Returns
         -------
@@ -128,7 +124,7 @@ class ExposureStack:
         Raises
         ------
         InputError
-            If shapes or dtypes do not fit, or a PSF is not usable.
+            If shapes or dtypes are wrong, or a PSF is not usable.
         NoUsableDataError
             If there is no usable pixel.
         """
@@ -161,7 +157,7 @@ class ExposureStack:
                 )
             usable = usable & positions.inside
         usable = usable & torch.isfinite(image)
-        usable = usable & (variance >= 1.0 / _LARGEST_VARIANCE) & (variance <= _LARGEST_VARIANCE)
+        usable = usable & (variance >= 1.0 / _MAX_VARIANCE) & (variance <= _MAX_VARIANCE)
         unit = _noise_unit(variance, usable) if in_noise_units else 1.0
         image, variance = _rescale(image, unit), _rescale(variance, unit**2)
         usable = _keep_measurable(image, variance, usable)
@@ -196,7 +192,7 @@ class ExposureStack:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are (`torch.device`)."""
+        """Device of the tensors (`torch.device`)."""
         return self.images.device
 
     def to(self, device: torch.device) -> ExposureStack:
@@ -205,12 +201,12 @@ class ExposureStack:
         Parameters
         ----------
         device
-            Where to put the tensors.
+            The device.
 
         Returns
         -------
         stack : `ExposureStack`
-            The same exposures.
+            The exposures.
         """
         return self.replace(
             images=self.images.to(device),
@@ -221,17 +217,17 @@ class ExposureStack:
         )
 
     def select(self, exposures: torch.Tensor) -> ExposureStack:
-        """Return some of the exposures, in any order.
+        """Return a selection of exposures.
 
         Parameters
         ----------
         exposures
-            Shape (k,), their indices.
+            Shape (k,), indices in any order.
 
         Returns
         -------
         stack : `ExposureStack`
-            These exposures.
+            The selection.
         """
         return self.replace(
             images=self.images[exposures],
@@ -247,19 +243,19 @@ class ExposureStack:
         Parameters
         ----------
         **changes
-            New values of attributes; they are not checked again.
+            New attributes, which are not validated.
 
         Returns
         -------
         stack : `ExposureStack`
-            The changed copy.
+            The copy.
         """
         return dataclasses.replace(self, **changes)
 
 
 def _noise_unit(variance: torch.Tensor, usable: torch.Tensor) -> float:
-    """Return the noise of half the exposures, 1 without usable pixels."""
-    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    """Return the median noise of the exposures, 1 without usable pixels."""
+    medians = torch.stack([_sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
     median = float(medians.nanmedian())
     return math.sqrt(median) if median > 0 else 1.0
 
@@ -270,11 +266,11 @@ def _rescale(values: torch.Tensor, unit: float) -> torch.Tensor:
 
 
 def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Return the usable pixels that single precision can hold together."""
-    medians = torch.stack([sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
+    """Return the usable pixels within float32 precision of each other."""
+    medians = torch.stack([_sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
     reference = medians[medians.isfinite()].median() if bool(usable.any()) else medians[0]
-    kept = usable & (variance >= reference / _LARGEST_RATIO) & (variance <= reference * _LARGEST_RATIO)
-    kept &= image.abs() <= _LARGEST_RATIO * medians.sqrt()[:, None, None]
+    kept = usable & (variance >= reference / _MAX_RATIO) & (variance <= reference * _MAX_RATIO)
+    kept &= image.abs() <= _MAX_RATIO * medians.sqrt()[:, None, None]
     number = int((usable & ~kept).sum())
     if number:
         _LOG.warning(
@@ -285,19 +281,8 @@ def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.
     return kept
 
 
-def sample_median(values: torch.Tensor) -> torch.Tensor:
-    """Return the median of an even sample of values.
-
-    Parameters
-    ----------
-    values
-        Shape (N,), of floating point.
-
-    Returns
-    -------
-    median : `torch.Tensor`
-        Shape (), NaN without values.
-    """
+def _sample_median(values: torch.Tensor) -> torch.Tensor:
+    """Return the median of a regular sample, NaN without values."""
     step = max(1, values.numel() // _MEDIAN_SIZE)
     return values[::step].median() if values.numel() else values.new_tensor(torch.nan)
 
@@ -322,7 +307,7 @@ def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:
         total = checked[t].sum(dim=(-1, -2), keepdim=True)
         if not bool(((total > 0) & total.isfinite()).all()):
             raise InputError(f"The PSF of exposure {t} does not have a positive sum.", exposure=t)
-        if not bool((total >= _LEAST_NET_LIGHT * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
+        if not bool((total >= _MIN_NET_FLUX * checked[t].abs().sum(dim=(-1, -2), keepdim=True)).all()):
             raise InputError(f"The PSF of exposure {t} has too much light in negative pixels.", exposure=t)
         checked[t] /= total
         if fault := find_psf_fault(checked[t][finite].cpu().numpy()):

@@ -18,69 +18,71 @@ import math
 import numpy as np
 
 OVERLAP = 48
-"""Pixels by which a tile reaches into its neighbours: what a pixel of the
-restored image depends on, to the precision of a seam that cannot be seen."""
+"""Pixels by which a tile overlaps its neighbours: a restored pixel does not
+depend visibly on pixels further away."""
 
-_RAMP = OVERLAP // 2
-"""Distance from the border between two tiles at which blending ends."""
+_BLENDING = OVERLAP // 2
+"""Distance from the border between tiles at which blending ends."""
 
 _LEAST_SIDE = 32
-"""Side in pixels of a tile below which it is not split further."""
+"""Side in pixels below which a tile is not split."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A part of the patch that is restored as a whole.
+    """A tile of the patch.
 
-    A tile owns its pixels: each pixel of the patch belongs to one tile, which
-    decides on its mask.  It computes on a larger region, and its images are
-    blended with those of its neighbours across the border.
+    A tile is computed on a box, and owns its inner part: each pixel of the
+    patch has one owner, which sets its mask.  Images of neighbouring tiles are
+    blended across the border of the pixels that they own.
 
     Attributes
     ----------
     rows, columns
-        The region that it computes on, in pixels of the patch.
-    own_rows, own_columns
+        The box, in pixels of the patch.
+    inner_rows, inner_columns
         The pixels that it owns.
     """
 
     rows: slice
     columns: slice
-    own_rows: slice
-    own_columns: slice
+    inner_rows: slice
+    inner_columns: slice
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the region in pixels."""
+        """Height and width of the box in pixels."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     @property
     def within(self) -> tuple[slice, slice]:
-        """Rows and columns of its own pixels in arrays of the region."""
+        """Rows and columns of the owned pixels in arrays of the box."""
         return (
-            slice(self.own_rows.start - self.rows.start, self.own_rows.stop - self.rows.start),
-            slice(self.own_columns.start - self.columns.start, self.own_columns.stop - self.columns.start),
+            slice(self.inner_rows.start - self.rows.start, self.inner_rows.stop - self.rows.start),
+            slice(
+                self.inner_columns.start - self.columns.start, self.inner_columns.stop - self.columns.start
+            ),
         )
 
     def taper(self, patch_shape: tuple[int, int]) -> np.ndarray:
-        """Return the weight of the tile in the blended image.
+        """Return the blending weights of the tile.
 
-        Weights of neighbours add up to 1 across their border.
+        The weights of neighbours add up to 1.
 
         Parameters
         ----------
         patch_shape
-            Height and width of the patch: at its edges nothing is tapered.
+            Height and width of the patch, at whose edges nothing is tapered.
 
         Returns
         -------
         weight : `numpy.ndarray`
-            Shape of the region, float32, from 0 to 1.
+            Shape of the box, float32, from 0 to 1.
         """
         sides = (
-            _ramp(region, own, size)
-            for region, own, size in zip(
-                (self.rows, self.columns), (self.own_rows, self.own_columns), patch_shape, strict=True
+            _ramp(box, own, size)
+            for box, own, size in zip(
+                (self.rows, self.columns), (self.inner_rows, self.inner_columns), patch_shape, strict=True
             )
         )
         rows, columns = sides
@@ -100,25 +102,25 @@ class Tile:
         patch_shape
             Height and width of the patch.
         cell_shape
-            Height and width in pixels of cells that are not to be divided.
+            Height and width in pixels of cells, which are not divided.
         border
-            Rows and columns of the patch before the first cell, and beyond
-            the last.
+            Rows and columns of the patch before the first cell, and beyond the
+            last.
 
         Returns
         -------
         tiles : `list` [`Tile`]
-            Two or four; none if the tile is too small to be split.
+            Two or four; none if the tile is too small.
         """
         halves = [
             _halve(own, *sides)
             for own, *sides in zip(
-                (self.own_rows, self.own_columns), patch_shape, cell_shape, border, strict=True
+                (self.inner_rows, self.inner_columns), patch_shape, cell_shape, border, strict=True
             )
         ]
         if all(len(half) == 1 for half in halves):
             return []
-        return [_reach(rows, columns, patch_shape) for rows in halves[0] for columns in halves[1]]
+        return [_padded(rows, columns, patch_shape) for rows in halves[0] for columns in halves[1]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,19 +154,19 @@ class TileGrid:
         shape
             Height and width of the patch in pixels.
         side
-            Largest side of the regions that tiles compute on, in pixels.
+            Largest side of a box in pixels.
         cell_shape
-            Height and width in pixels of cells that are not to be divided.
+            Height and width in pixels of cells, which are not divided.
         border
             Rows and columns of the patch before the first cell.
 
         Returns
         -------
         grid : `TileGrid`
-            Tiles that own whole cells, as small as one cell if need be.
+            Tiles that own whole cells, at least one each.
         """
         rows, columns = (_divide(*sides, side) for sides in zip(shape, cell_shape, border, strict=True))
-        return cls(shape, tuple(_reach(r, c, shape) for r in rows for c in columns))
+        return cls(shape, tuple(_padded(r, c, shape) for r in rows for c in columns))
 
 
 def _divide(length: int, cell: int, border: int, side: int) -> list[slice]:
@@ -173,8 +175,8 @@ def _divide(length: int, cell: int, border: int, side: int) -> list[slice]:
         return [slice(0, length)]
     number_of_cells = max(1, (length - 2 * border) // cell)
     longest = max(side - 2 * OVERLAP, 1)
-    for parts in range(math.ceil(length / longest), number_of_cells + 1):
-        edges = [border + cell * round(k * number_of_cells / parts) for k in range(1, parts)]
+    for count in range(math.ceil(length / longest), number_of_cells + 1):
+        edges = [border + cell * round(k * number_of_cells / count) for k in range(1, count)]
         own = [slice(a, b) for a, b in zip([0, *edges], [*edges, length], strict=True)]
         if max(s.stop - s.start for s in own) <= longest:
             return own
@@ -183,7 +185,7 @@ def _divide(length: int, cell: int, border: int, side: int) -> list[slice]:
 
 
 def _halve(own: slice, size: int, cell: int, border: int) -> list[slice]:
-    """Divide pixels at the edge of a cell that is next to their middle."""
+    """Divide owned pixels at the cell edge nearest to their middle."""
     middle = border + cell * round(((own.start + own.stop) / 2 - border) / cell)
     least, greatest = max(own.start, border), min(own.stop, size - border)
     if own.stop - own.start < 2 * _LEAST_SIDE or not least < middle < greatest:
@@ -191,22 +193,22 @@ def _halve(own: slice, size: int, cell: int, border: int) -> list[slice]:
     return [slice(own.start, middle), slice(middle, own.stop)]
 
 
-def _reach(rows: slice, columns: slice, shape: tuple[int, int]) -> Tile:
+def _padded(rows: slice, columns: slice, shape: tuple[int, int]) -> Tile:
     """Return the tile that owns some pixels."""
-    region = [
+    sides = [
         slice(max(own.start - OVERLAP, 0), min(own.stop + OVERLAP, size))
         for own, size in zip((rows, columns), shape, strict=True)
     ]
-    return Tile(region[0], region[1], rows, columns)
+    return Tile(sides[0], sides[1], rows, columns)
 
 
-def _ramp(region: slice, own: slice, size: int) -> np.ndarray:
-    """Return the weight along one axis: half at a border, with a sine."""
-    pixels = np.arange(region.start, region.stop) + 0.5
+def _ramp(box: slice, own: slice, size: int) -> np.ndarray:
+    """Return the blending weight along an axis: a sine, 1/2 at a border."""
+    pixels = np.arange(box.start, box.stop) + 0.5
     weight = np.ones(len(pixels))
     for border, inward in ((own.start, 1.0), (own.stop, -1.0)):
         if border in (0, size):
             continue
-        distance = np.clip(inward * (pixels - border) / _RAMP, -1.0, 1.0)
+        distance = np.clip(inward * (pixels - border) / _BLENDING, -1.0, 1.0)
         weight *= 0.5 * (1.0 + np.sin(0.5 * np.pi * distance))
     return weight

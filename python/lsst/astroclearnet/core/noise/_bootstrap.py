@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Errors of the estimator, from observing what it found again."""
+"""Parametric-bootstrap errors of the estimator."""
 
 from __future__ import annotations
 
@@ -22,18 +22,12 @@ from ..exposures import smooth
 from ..forward import DEPTH_FLOOR, ForwardModel
 from ._local_noise import LocalNoise
 
-_ERROR_FWHM = 2.0
-"""FWHM in pixels over which squared errors are averaged."""
-
 _STRUCTURE_FWHM = 4.0
-"""FWHM in pixels over which light is smooth that continues beyond the data."""
-
-_SURROUNDINGS_FWHM = 12.0
-"""FWHM in pixels of the surroundings whose structure light beyond has."""
+"""FWHM in pixels above which light is smooth and continued beyond the data."""
 
 _RATIO_FWHM = 32.0
-"""The same for the ratio of measured and predicted variance of the linear
-image, among pixels as far from missing data: what is missing beside a bad
+"""FWHM in pixels over which ratios of measured and predicted variance are
+averaged, among pixels as far from missing data: what is missing beside a bad
 column is not what is missing at a border."""
 
 _NEAR = 8
@@ -42,7 +36,7 @@ _NEAR = 8
 _LARGEST_RATIO = 4.0
 """Local over typical ratio above which a pixel stands for itself: between the
 scatter of a few draws and the cores of saturated stars, where squared errors
-were 20 to 60 times the declared variance."""
+were measured to be 20 to 60 times the declared variance."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +45,10 @@ class RepeatedErrors:
 
     Attributes
     ----------
-    restored
-        Shape (k, H, W), errors of the restored image.
-    linear
-        Shape (k, H, W), errors of the linear image.
+    restored, linear
+        Shape (k, H, W), errors of the restored and the linear image.
     chi_square
-        Shape (n,), mean sum of squared weighted deviations of each exposure
-        from the image restored from it.
+        Shape (n,), mean chi-square of each exposure.
     """
 
     restored: torch.Tensor
@@ -71,44 +62,38 @@ def repeat_observations(
     noise: Iterable[torch.Tensor],
     counted: torch.Tensor | None = None,
 ) -> RepeatedErrors:
-    """Observe the restored sky again and restore that (parametric bootstrap).
+    """Observe the restored sky again and restore it (parametric bootstrap).
 
-    The restored image is taken for the sky, seen through each exposure with
-    new noise, and restored by the same estimator.  What comes out differs
-    from what went in by the error of the estimator, the light that it smooths
-    away included (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-    section 6.5).  The linear image being linear, its error is what it makes of
-    the noise, and of light where there are no data, which nobody knows: it is
-    drawn with the structure of the light around.
+    The restored image is taken for the sky, observed with new noise, and
+    restored by the same estimator; the difference is an error of the
+    estimator, including the light that it smooths away (Efron & Tibshirani
+    1993, An Introduction to the Bootstrap, section 6.5).  The error of the
+    linear image is that of the noise alone, and of light where there are no
+    data, which is drawn with the structure of the light around.
 
     Parameters
     ----------
     estimator
         The fitted estimator.
     estimate
-        What it made of the exposures.
+        Its estimate from the exposures.
     noise
         Draws of the noise of the exposures, each of shape (n, h, w).
     counted
-        Shape (n, h, w), or what broadcasts to it: 1 for the pixels that
-        chi-square counts, which by default are all, and 0 for others.
-
-    Returns
-    -------
-    errors : `RepeatedErrors`
-        One error image for each draw.
+        Shape (n, h, w) or broadcastable, 1 for the pixels that chi-square
+        counts, 0 for others; all by default.
     """
     model, solver = estimator.model, estimator.debiaser.estimator
     expected = solver.normal(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
-    estimates = estimator.linear_estimates(expected, estimate.bank)
+    estimates = estimator.linear_estimates(expected, estimate.estimates)
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     light = _unseen_structure(model, solver.coverage, estimate.restored)
     noise_of_light = torch.zeros_like(light)
     for number, draw in enumerate(noise):
         noise_right = solver.right_side(draw)
-        # Apart from the light, beside which an error of the noise is small.
+        # Apart from the light: errors of the noise would be small beside it.
         noise_estimates = estimator.linear_estimates(noise_right)
         again = estimator.restore_again(
             expected + noise_right, estimates + noise_estimates, estimate.correction
@@ -116,7 +101,7 @@ def repeat_observations(
         error = again - estimate.restored
         restored.append(model.crop(error))
         noise_of_light += (_unseen_structure(model, solver.coverage, error) - noise_of_light) / (number + 1)
-        # Of blank sky nothing is left.
+        # That of blank sky is zero.
         structure = (light - 2.0 * noise_of_light).clamp(min=0.0).sqrt()
         white = torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(number))
         unseen = model.filter_images((structure * white.to(structure))[None], model.target_transform)
@@ -128,14 +113,15 @@ def repeat_observations(
 
 
 def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Return the mean square, pixel by pixel, of a sky that is as structured
-    as the light around, where there are no data; shape latent_shape.
+    """Return, where there are no data, the variance of white pixels that at
+    the target PSF are as structured as the light around, latent_shape.
     """
     seen = model.embed((coverage > DEPTH_FLOOR).to(image.dtype))
     total, share = smooth(torch.stack([seen * image, seen]), _STRUCTURE_FWHM)
     squares = seen * (image - total / share.clamp(min=1e-6)) ** 2
-    total, share = smooth(torch.stack([squares, seen]), _SURROUNDINGS_FWHM)
-    # The same of a sky of independent pixels of unit variance.
+    # The surroundings, three times as wide.
+    total, share = smooth(torch.stack([squares, seen]), 12.0)
+    # The structure of white pixels of unit variance.
     impulse = torch.zeros_like(image)
     impulse[tuple(n // 2 for n in impulse.shape)] = 1.0
     star = model.filter_images(impulse[None], model.target_transform)
@@ -146,22 +132,22 @@ def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.
 def _chi_square(
     model: ForwardModel, weights: torch.Tensor, draw: torch.Tensor, error: torch.Tensor
 ) -> torch.Tensor:
-    """Return what an image leaves of each exposure, (n,)."""
+    """Return the chi-square of the residuals of each exposure, (n,)."""
     totals = []
     exposures = torch.arange(len(draw), device=draw.device)
     for exposure, one, weight in zip(exposures.split(1), draw.split(1), weights.split(1), strict=True):
-        left = one - model.predict(error, exposure)
-        totals.append((weight * left**2).sum())
+        residual = one - model.predict(error, exposure)
+        totals.append((weight * residual**2).sum())
     return torch.stack(totals)
 
 
 def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tensor) -> torch.Tensor:
-    """Return the variance of the linear image.
+    """Return the variance of the linear image, (H, W).
 
-    The variance that the spectra of the noise predict for white noise in each
-    exposure, scaled by what repeated observations show among pixels around
-    that are as far from missing data: correlated noise of resampled
-    exposures, a PSF that varies, and at the edge of the data light beyond it.
+    The variance predicted for white noise in each exposure is scaled by the
+    mean ratio of squared errors to it, among pixels around that are as far
+    from missing data.  This adds correlated noise of resampled exposures,
+    variation of the PSF, and light beyond the edge of the data.
 
     Parameters
     ----------
@@ -171,64 +157,52 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
         Noise of the linear image.
     seen
         Shape (H, W), bool, pixels with data.
-
-    Returns
-    -------
-    variance : `torch.Tensor`
-        Shape (H, W).
     """
     predicted = noise.variance()
     found = _mean_square(errors.linear, seen)
     distance = _distance_to_missing(seen, _NEAR)
     ratio = _pooled(torch.where(seen, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
-    # In the core of a star the error follows its light, not that of its
-    # surroundings, and the other way round.
+    # In the core of a star the error follows its own light, and must not count
+    # for its surroundings.
     special = seen & (found > _LARGEST_RATIO * ratio * predicted)
     if bool(special.any()):
         distance = torch.where(special, 0, distance)
         ratio = _pooled(torch.where(distance > 0, (errors.linear**2).mean(dim=0) / predicted, 0.0), distance)
     variance = torch.where(special, torch.maximum(found, ratio * predicted), ratio * predicted)
-    # Where there are no data the estimate is an extrapolation, whose noise no
-    # spectrum tells.
+    # Without data the estimate is an extrapolation, whose noise has no
+    # spectrum.
     return torch.where(seen, variance, torch.maximum(variance, _mean_square(errors.linear, ~seen)))
 
 
 def restored_variance(errors: RepeatedErrors, linear: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Return the expected squared error of the restored image.
+    """Return the expected squared error of the restored image, (H, W).
 
     Parameters
     ----------
     errors
         Errors of repeated observations.
     linear
-        Shape (H, W), variance of the linear image.  It takes nothing for
-        granted, and is a lower bound where there are no data: repeated
-        observations know there only what the first made up.
+        Shape (H, W), variance of the linear image: a lower bound where there
+        are no data, since the repeated observations are of what the first
+        made up there.
     seen
         Shape (H, W), bool, pixels with data.
-
-    Returns
-    -------
-    variance : `torch.Tensor`
-        Shape (H, W).
     """
     found = _mean_square(errors.restored)
     return torch.where(seen, found, torch.maximum(found, linear))
 
 
 def _mean_square(errors: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean square of errors, averaged over a few pixels that are
-    known.
-    """
+    """Return mean squares of errors, averaged over a few known pixels."""
     squares = (errors**2).mean(dim=0)
     share = torch.ones_like(squares) if known is None else known.to(squares.dtype)
-    total, share = smooth(torch.stack([squares * share, share]), _ERROR_FWHM)
+    total, share = smooth(torch.stack([squares * share, share]), 2.0)
     return total / share.clamp(min=1e-6)
 
 
 def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-    """Average a ratio around each pixel over pixels of the same distance, or
-    of any where there are none; those of distance 0 do not count.
+    """Average a ratio over pixels around of the same distance to missing
+    data, leaving out distance 0.
     """
     far = distance == _NEAR
     known = (far if bool(far.any()) else distance > 0).to(ratio.dtype)
@@ -244,9 +218,7 @@ def _pooled(ratio: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
 
 
 def _distance_to_missing(seen: torch.Tensor, largest: int) -> torch.Tensor:
-    """Return how far missing data are, at most so many pixels: 0 in them, 1
-    beside them and beside the border.
-    """
+    """Return the distance to missing data or the border, 0 in missing data."""
     inside = torch.nn.functional.pad(seen.to(torch.float32)[None], 4 * [largest])
     distance = inside.clone()
     for _ in range(largest - 1):

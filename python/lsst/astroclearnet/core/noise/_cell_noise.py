@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Correlation of the noise of the linear image, cell by cell."""
+"""Correlation of the noise of the linear image by cell."""
 
 from __future__ import annotations
 
@@ -47,52 +47,45 @@ class CellLayout:
 
     @classmethod
     def of_shape(cls, shape: tuple[int, int]) -> CellLayout:
-        """Return cells that cover a patch which has none of its own.
+        """Return cells of 50 pixels that cover a patch, and may reach beyond.
 
         Parameters
         ----------
         shape
             Height and width of the patch in pixels.
-
-        Returns
-        -------
-        layout : `CellLayout`
-            Cells of 50 pixels, the last of which may reach beyond the patch.
         """
         rows, columns = (math.ceil(size / _DEFAULT_CELL) for size in shape)
         return cls((_DEFAULT_CELL, _DEFAULT_CELL), (0, 0), (rows, columns))
 
     def cells_of(self, tile: Tile) -> Iterator[tuple[int, int, slice, slice]]:
-        """Find the cells that a tile owns.
+        """Yield the cells whose first pixel a tile owns.
 
         Parameters
         ----------
         tile
-            A tile; a cell belongs to the one that owns its first pixel.
+            The tile.
 
         Yields
         ------
         i, j : `int`
             Indices of the cell along y and x.
         rows, columns : `slice`
-            Its pixels in arrays of the tile, as far as it reaches.
+            Its pixels in arrays of the tile.
         """
         axes = []
-        for size, border, number, region, own in zip(
+        for size, border, number, box, own in zip(
             self.cell_shape,
             self.border,
             self.number,
             (tile.rows, tile.columns),
-            (tile.own_rows, tile.own_columns),
+            (tile.inner_rows, tile.inner_columns),
             strict=True,
         ):
             found = []
             for k in range(number):
                 start = border + k * size
                 if own.start <= start < own.stop:
-                    found.append(
-                        (k, slice(start - region.start, min(start + size, region.stop) - region.start))
-                    )
+                    found.append((k, slice(start - box.start, min(start + size, box.stop) - box.start)))
             axes.append(found)
         for i, rows in axes[0]:
             for j, columns in axes[1]:
@@ -108,9 +101,9 @@ class CellNoise:
     layout
         The cells.
     stamps
-        Shape (cells_y, cells_x, 31, 31), float32, coefficients of the noise
-        of two pixels by their separation, with 1 in the middle; 0 for a cell
-        without data.
+        Shape (cells_y, cells_x, 31, 31), float32, correlation coefficients by
+        the separation of two pixels, 1 in the middle; 0 for a cell without
+        data.
     """
 
     layout: CellLayout
@@ -118,45 +111,33 @@ class CellNoise:
 
     @classmethod
     def empty(cls, layout: CellLayout) -> CellNoise:
-        """Return cells without data.
+        """Return stamps of 0, to be filled.
 
         Parameters
         ----------
         layout
             The cells.
-
-        Returns
-        -------
-        noise : `CellNoise`
-            Stamps to be filled.
         """
         size = 2 * STAMP_RADIUS + 1
         return cls(layout, np.zeros((*layout.number, size, size), dtype=np.float32))
 
     def correlation(self, rows: slice, columns: slice) -> np.ndarray:
-        """Return the correlation in a region of the patch.
+        """Return the correlation in a box, (31, 31), float32.
+
+        It is the mean of its cells, by the area it has in them, and 0 without
+        data.
 
         Parameters
         ----------
-        rows
-            Rows of the region, with a start and a stop.
-        columns
-            Columns of the region, with a start and a stop.
-
-        Returns
-        -------
-        correlation : `numpy.ndarray`
-            Shape (31, 31), float32, mean of the cells that the region
-            touches, by the area that it has in them; 0 without data.
+        rows, columns
+            The box, slices with a start and a stop.
         """
         shares = []
-        for region, size, border, number in zip(
+        for box, size, border, number in zip(
             (rows, columns), self.layout.cell_shape, self.layout.border, self.layout.number, strict=True
         ):
             start = border + size * np.arange(number)
-            shares.append(
-                np.clip(np.minimum(start + size, region.stop) - np.maximum(start, region.start), 0, None)
-            )
+            shares.append(np.clip(np.minimum(start + size, box.stop) - np.maximum(start, box.start), 0, None))
         weight = np.outer(*shares) * (self.stamps[:, :, STAMP_RADIUS, STAMP_RADIUS] > 0)
         total = float(weight.sum())
         if not total:

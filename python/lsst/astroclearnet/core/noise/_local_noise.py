@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Noise of the linear image, pixel by pixel and its correlation."""
+"""Variance and correlation of the noise of a linear estimate."""
 
 from __future__ import annotations
 
@@ -17,38 +17,32 @@ import torch
 
 from ..exposures import smooth
 from ..forward import DEPTH_FLOOR, ForwardModel, WeightMaps, iterate_weight_maps
+from ._cell_noise import STAMP_RADIUS
 
 _NUM_BINS = 32
-"""Number of bins of the power of the PSFs in which frequencies are pooled."""
+"""Bins of the power of the PSFs in which frequencies are pooled."""
 
 _LOWEST_POWER = 1e-8
 """Power of the PSFs below which frequencies are pooled into one bin."""
 
-_COVERAGE_FWHM = 4.0
-"""FWHM in pixels over which the filters mix the coverage of neighbours."""
-
 _NOISE_FWHM = 0.6
 """FWHM, in units of that of the target PSF, of the geometric mean that stands
 for the noise around a pixel: measured at edges of a factor of 25, in patches
-of 8 pixels and on stars, whose variance is then right within 15 %."""
-
-_STAMP_RADIUS = 15
-"""Largest separation, in pixels, of correlated noise."""
+of 8 pixels and on stars, where the variance is then right within 15 %."""
 
 
 class LocalNoise:
     """Noise of a linear estimate where weights vary slowly.
 
-    Where the weights do not vary, the estimate of penalty weight s has the
-    noise power spectrum::
+    For constant weights the estimate of penalty weight s has the noise power
+    spectrum::
 
         N = (1 + s)^2 P / (P + s W / |g|^2)^2,
         P = sum over t of w(t) |k(t)|^2,  W = sum over t of w(t),
 
-    in which each exposure counts with its weight in the neighbourhood, so
-    that a missing or noisy one costs what its seeing and depth gave.  The
-    variance of a pixel is the mean of its spectrum, with the spectra of all
-    pixels computed at once for frequencies pooled by the power of the PSFs.
+    in which each exposure here counts with its weight in the neighbourhood.
+    The variance of a pixel is the mean of its spectrum, over frequencies that
+    are pooled by the power of the PSFs.
 
     Parameters
     ----------
@@ -57,7 +51,7 @@ class LocalNoise:
     weights
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     penalty_weight
-        Strength of the penalty of the estimate.
+        Penalty weight s of the estimate.
     """
 
     def __init__(self, model: ForwardModel, weights: torch.Tensor, penalty_weight: float) -> None:
@@ -69,20 +63,14 @@ class LocalNoise:
             typical.append(maps.typical)
             ratio = _geometric_mean(maps, _NOISE_FWHM * model.target_fwhm) / maps.typical.clamp(min=1e-30)
             nominal = nominal + (maps.typical * ratio)[0]
-            # Beyond the edge there are no data either.
-            ratios.append(ratio * smooth(maps.presence, _COVERAGE_FWHM))
+            # The filters mix neighbours; beyond the edge there are no data.
+            ratios.append(ratio * smooth(maps.presence, 4.0))
         self._typical = torch.cat(typical)
         self._ratios = torch.cat(ratios)
         self._floor = DEPTH_FLOOR * torch.where(nominal > 0, nominal, self._typical.sum())
 
     def variance(self) -> torch.Tensor:
-        """Return the variance of each pixel.
-
-        Returns
-        -------
-        variance : `torch.Tensor`
-            Shape (H, W), 0 where there are no data around.
-        """
+        """Return the variance, (H, W), 0 where there are no data around."""
         shares, powers, inverse_target = self._pool()
         variance = torch.zeros_like(self._floor)
         for row, ratio in enumerate(self._ratios.transpose(0, 1)):
@@ -93,23 +81,18 @@ class LocalNoise:
         return variance
 
     def correlation(self, rows: slice, columns: slice) -> np.ndarray:
-        """Return the correlation of the noise of neighbouring pixels.
+        """Return the correlation of the noise in a box, (31, 31), float32.
+
+        Coefficients by the separation of two pixels, 1 in the middle; 0
+        without data.
 
         Parameters
         ----------
-        rows
-            Rows of the region.
-        columns
-            Columns of the region.
-
-        Returns
-        -------
-        correlation : `numpy.ndarray`
-            Shape (31, 31), float32, coefficient of the noise of two pixels by
-            their separation, with 1 in the middle; 0 without data.
+        rows, columns
+            The box.
         """
         weights = self._typical * self._ratios[:, rows, columns].mean(dim=(1, 2))
-        size = 2 * _STAMP_RADIUS + 1
+        size = 2 * STAMP_RADIUS + 1
         if not bool(weights.sum() > 0):
             return np.zeros((size, size), dtype=np.float32)
         model = self._model.window(
@@ -119,15 +102,16 @@ class LocalNoise:
         spectrum = self._spectrum(power, weights.sum(), model.inverse_target_power)
         covariance = torch.fft.fftshift(model.inverse_transform(spectrum.to(torch.complex64)))
         row, column = (length // 2 for length in covariance.shape)
-        # A tiny patch knows of small separations only.
-        reach = min(_STAMP_RADIUS, row - 1, column - 1)
+        # A tiny patch has small separations only.
+        reach = min(STAMP_RADIUS, row - 1, column - 1)
         rows, columns = (slice(c - reach, c + reach + 1) for c in (row, column))
-        stamp = torch.nn.functional.pad(covariance[rows, columns], 4 * [_STAMP_RADIUS - reach])
+        stamp = torch.nn.functional.pad(covariance[rows, columns], 4 * [STAMP_RADIUS - reach])
         return (stamp / covariance[row, column]).cpu().numpy().astype(np.float32)
 
     def _spectrum(
         self, information: torch.Tensor, total: torch.Tensor, inverse_target: torch.Tensor
     ) -> torch.Tensor:
+        """Return the noise power spectrum N."""
         s = self._penalty_weight
         return (1.0 + s) ** 2 * information / (information + s * total * inverse_target) ** 2
 
@@ -160,12 +144,12 @@ def _geometric_mean(maps: WeightMaps, fwhm: float) -> torch.Tensor:
     known = maps.presence > 0
     logs = torch.where(known, torch.log((maps.weights / maps.presence).clamp(min=1e-30)), 0.0)
     share = smooth(known.to(logs.dtype), fwhm)
-    # Where there are no data nobody asks.
+    # Without data it is not used.
     return torch.where(share > 1e-3, torch.exp(smooth(logs, fwhm) / share.clamp(min=1e-3)), 0.0)
 
 
-def _clip(region: slice, length: int) -> slice:
-    """Return the middle of a region: a window just large enough."""
-    middle = (region.start + region.stop) // 2
-    start = min(max(middle - _STAMP_RADIUS, 0), max(length - 2 * _STAMP_RADIUS, 0))
-    return slice(start, min(start + 2 * _STAMP_RADIUS, length))
+def _clip(box: slice, length: int) -> slice:
+    """Return a range just large enough for a stamp, around the same centre."""
+    middle = (box.start + box.stop) // 2
+    start = min(max(middle - STAMP_RADIUS, 0), max(length - 2 * STAMP_RADIUS, 0))
+    return slice(start, min(start + 2 * STAMP_RADIUS, length))

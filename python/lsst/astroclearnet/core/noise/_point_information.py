@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What exposures tell about the flux of a faint star."""
+"""Fisher information of exposures about the flux of a faint star."""
 
 from __future__ import annotations
 
@@ -25,32 +25,28 @@ def point_source_information(
 ) -> np.ndarray:
     """Return the Fisher information of each exposure in each cell.
 
-    It is that about the flux of a point source so faint that the noise of
-    the sky dominates, at a known position and with known PSFs f: pixels p of
-    weight w have sum_p w(p) f(p)^2, the inverse of the variance of the flux.
-    A cell has the sum over the positions of its pixels: the sum of their
-    weights times the mean of sum f^2 over the cell.  That takes the PSF as
-    constant, and light that falls into a neighbouring cell as made up for by
-    light that comes from there.
+    For a point source so faint that the noise of the sky dominates, at a
+    known position and with known PSF f, it is sum_p w(p) f(p)^2 over pixels p
+    of weight w: the inverse of the variance of the flux.  A cell has the sum
+    over the positions of its pixels, taken as the sum of their weights times
+    the mean of sum f^2 over the cell.
 
     Parameters
     ----------
     weights
-        Shape (..., H, W), inverse variances of pixels of the patch, 0 where
-        an exposure is not used.  The noise is white: exposures with pixels
-        of another size have the weights that pixels of the patch would have.
+        Shape (..., H, W), inverse variances, for white noise in pixels of the
+        patch; 0 where an exposure is not used.
     psfs
-        Shape (..., n_cells_y, n_cells_x, P, P), sum 1, at the centres of the
-        equal cells of a regular grid over a region that holds the patch, on
-        its pixels; NaN where an exposure has none.  Their squared norms are
-        interpolated bilinearly.
+        Shape (..., n_cells_y, n_cells_x, P, P), sum 1, on pixels of the
+        patch, at the centres of the cells of a regular grid over a box that
+        holds the patch; NaN where an exposure has none.  Their squared norms
+        are interpolated bilinearly.
     cell_shape
-        Height and width in pixels of the cells of the result, a divisor of
-        H and W.
+        Height and width in pixels of the cells of the result.
     offset
-        Row and column of the first pixel of the patch in that region.
+        Row and column of the first pixel of the patch in that box.
     full_shape
-        Height and width in pixels of that region; the patch by default.
+        Height and width in pixels of that box; the patch by default.
 
     Returns
     -------
@@ -98,33 +94,15 @@ def information_shares(information: np.ndarray) -> np.ndarray:
     Returns
     -------
     shares : `numpy.ndarray`
-        The same shape; over the first axis the sum is 1, or 0 where there is
-        no information.
+        Shape (n, ...), sum 1 over the exposures, or 0 without information.
     """
     total = information.sum(axis=0)
     return np.divide(information, total, out=np.zeros_like(information), where=total > 0)
 
 
 def _mean_hats(number: int, size: int, cell: int, offset: int, full: int) -> np.ndarray:
-    """Return the mean over each cell of the weights of linear interpolation.
-
-    Parameters
-    ----------
-    number
-        Nodes, at the centres of equal parts of the region.
-    size
-        Pixels of the patch.
-    cell
-        Pixels of a cell.
-    offset
-        First pixel of the patch in the region.
-    full
-        Pixels of the region.
-
-    Returns
-    -------
-    weights : `numpy.ndarray`
-        Shape (size / cell, number), of sum 1 over the nodes.
+    """Return weights of linear interpolation averaged over cells, (size /
+    cell, number), from nodes at the centres of equal parts of ``full`` pixels.
     """
     pixels = np.arange(size) + offset + 0.5
     place = np.clip(pixels * number / full - 0.5, 0.0, number - 1.0)

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""White noise that is a function of the place."""
+"""White noise that is a function of the pixel."""
 
 from __future__ import annotations
 
@@ -24,30 +24,27 @@ _MASK = (1 << 64) - 1
 def white_noise(
     seed: int, draw: int, exposure: int, origin: tuple[int, int], shape: tuple[int, int]
 ) -> torch.Tensor:
-    """Draw noise of unit variance for a part of an exposure.
+    """Draw normal noise of unit variance for a box of an exposure.
 
-    A pixel has the same noise whatever part of its exposure is asked for, so
-    that tiles which overlap see the same noise where they do, in any order.
-    Blocks of pixels take their numbers from a counter-based generator (Salmon
-    et al. 2011, SC'11, Philox), keyed by what is drawn for what.
+    A pixel has the same noise in every box that holds it, so that overlapping
+    tiles share theirs.  Blocks of pixels take their numbers from a
+    counter-based generator (Philox, Salmon et al. 2011, SC'11).
 
     Parameters
     ----------
     seed
         Any non-negative integer below 2**64.
-    draw
-        Number of the draw.
-    exposure
-        Number of the exposure.
+    draw, exposure
+        Number of the draw and of the exposure.
     origin
         Row and column of the first pixel in the exposure, not negative.
     shape
-        Height and width of the part in pixels.
+        Height and width of the box in pixels.
 
     Returns
     -------
     noise : `torch.Tensor`
-        Shape ``shape``, float32, on the CPU, normally distributed.
+        Shape ``shape``, float32, on the CPU.
     """
     first = [start // _BLOCK for start in origin]
     last = [-(-(start + size) // _BLOCK) for start, size in zip(origin, shape, strict=True)]

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Pixels of exposures that the other exposures contradict."""
+"""Pixels of exposures that are outliers among the exposures."""
 
 from ._likelihood import likelihood_variances
 from ._rejection import reject_outliers

@@ -18,15 +18,14 @@ from ..estimate import LinearEstimator, Precision
 from ..exposures import ExposureStack, model_variances
 from ..forward import ForwardModel
 
-_PILOT_STRENGTH = 1e-3
-"""Strength of the estimate from which photon noise is predicted."""
+_PILOT_PENALTY_WEIGHT = 1e-3
 
 _PILOT_PRECISION = Precision(light=0.03, noise=0.1)
-"""Its precision: photon noise goes with the root of the light."""
+"""Photon noise goes with the root of the light."""
 
 
 def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
-    """Return variances with the photon noise of the light that is expected.
+    """Return variances with the photon noise of the expected light.
 
     Parameters
     ----------
@@ -38,8 +37,10 @@ def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Ten
     Returns
     -------
     variances : `torch.Tensor`
-        Shape (n, H, W), positive everywhere.
+        Shape (n, h, w), positive everywhere.
     """
     pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(pilot.right_side(stack.images), (_PILOT_STRENGTH,), precision=_PILOT_PRECISION)[0]
+    latent = pilot.solve(
+        pilot.right_side(stack.images), (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION
+    )[0]
     return model_variances(stack, model.predict(latent))

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Rejection of pixels that the other exposures contradict."""
+"""Rejection of pixels that are outliers among the exposures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,11 @@ _FREE_ROUNDS = 2
 """Rounds after which pixels are only added, as a few would come and go without
 end: 4 to 5 % of those rejected in scenes with trails and cosmic rays."""
 
-_SETTLED = 1e-4
+_CONVERGED = 1e-4
 """Share of the pixels that may still change in the last round."""
 
-_MIN_EXPOSURES = 3
-"""With two exposures one cannot tell which of them is wrong."""
-
 _OBJECTION_RATIO = 1.3
-"""How much further than any other exposure an outlier must lie."""
+"""Least deviation of an outlier over that of any other exposure."""
 
 _BRIDGE = 1.25
 """Half of the gap, in FWHM of the target PSF, over which a trail is followed
@@ -40,16 +37,15 @@ through a star that hides it."""
 
 
 def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> torch.Tensor:
-    """Find pixels in which one exposure contradicts all others.
+    """Find pixels in which one exposure deviates from all others.
 
-    Each exposure is predicted from the others.  A pixel deviates when data
-    minus prediction, without what a variable source, a small error of the PSF
-    or one of the position would make of the structure of the light there, is
-    significant, alone or smoothed over a few pixels.  Smooth light has no
-    structure, and hides nothing.  A region grows from pixels above the high
-    threshold into connected ones above the low threshold, and through a star
-    that lies on a trail.  Where another exposure deviates about as much, the
-    model is wrong there and nothing is rejected.
+    Each exposure is predicted from the others.  A pixel deviates when its
+    residual is significant, alone or smoothed over a few pixels, beyond what
+    a variable source or a small error of the PSF or the position would cause.
+    A group grows from pixels above the high threshold into connected ones
+    above the low threshold, and through a star that lies on a trail.  Where
+    another exposure deviates about as much, the model is wrong there and
+    nothing is rejected.
 
     Parameters
     ----------
@@ -63,22 +59,23 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     Returns
     -------
     rejected : `torch.Tensor`
-        Shape (n, h, w), bool; always `False` where a pixel was not good.
-        With fewer than three exposures nothing is rejected.
+        Shape (n, h, w), bool, good pixels only.
     """
     rejected = torch.zeros_like(stack.good)
-    if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < _MIN_EXPOSURES:
+    # With two exposures the faulty one cannot be identified.
+    if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < 3:
         return rejected
     predictor = None
     for number in range(1, options.max_rounds + 1):
-        predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options, predictor)
+        predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
         deviations, plain = _deviations(predictor, stack.good)
-        # What was rejected before objects to others with all of its light: a
-        # change of the sky must not go from one exposure after the other.
+        # Pixels that were rejected before object with all of their residual: a
+        # change of the sky must not be rejected from one exposure after the
+        # other.
         objections = torch.where(rejected, plain, deviations)
-        found = _regions(deviations, objections, stack.good, model.sampling, options)
+        found = _groups(deviations, objections, stack.good, model.sampling, options)
         reach = max(1, round(_BRIDGE * model.target_fwhm))
-        # What several exposures show is a change of the sky.
+        # Seen in several exposures it is a change of the sky.
         bridges = (plain > options.low_threshold) & ~_shared(plain > options.high_threshold, model.sampling)
         for one, limits in zip(found, bridges, strict=True):
             one |= limits & _closing(one, reach)
@@ -86,16 +83,15 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
             found |= rejected
         changed = float((found != rejected).sum()) / float(stack.good.sum())
         rejected = found
-        if changed <= _SETTLED:
+        if changed <= _CONVERGED:
             break
-    record_solve("outliers", steps=number, residual=changed / _SETTLED)
+    record_solve("outliers", steps=number, residual=changed / _CONVERGED)
     return rejected
 
 
 def _deviations(predictor: LeaveOneOut, good: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return deviations from what the others predict, in units of its error.
-
-    Shape (n, h, w) both, not negative: without what may differ, and all.
+    """Return absolute residuals in units of their error, (n, h, w): those
+    beyond what may differ between exposures, and all.
     """
     stack = predictor.stack
     deviations, plain = torch.empty_like(stack.images), torch.empty_like(stack.images)
@@ -107,14 +103,14 @@ def _deviations(predictor: LeaveOneOut, good: torch.Tensor) -> tuple[torch.Tenso
     return deviations.abs_(), plain.abs_()
 
 
-def _regions(
+def _groups(
     size: torch.Tensor,
     objections: torch.Tensor,
     good: torch.Tensor,
     sampling: Sampling,
     options: RejectionOptions,
 ) -> torch.Tensor:
-    """Return the pixels to whose deviation no other objects, (n, h, w)."""
+    """Return the deviating pixels to which no other exposure objects."""
     # Exposures are compared where they meet: on the patch.
     near, objecting = (_with_neighbours(sampling.largest(maps)) for maps in (size, objections))
     first = second = torch.zeros_like(near[0])

@@ -18,21 +18,14 @@ from ..exposures import fwhm_to_sigma, smooth
 from ._leave_one_out import TRAIL_FWHM, Prediction
 
 _NUM_REWEIGHTS = 5
-"""Rounds of reweighting of the local fits; they clean in three or four."""
-
-_CAUCHY_SCALE = 3.0
-"""Residual, in sigma, at which a pixel has half of its weight."""
-
-_NEGLIGIBLE = 0.25
-"""Variance of what may differ over that of the noise, up to which it is added
-to the noise instead of being fitted."""
+"""Rounds of reweighting of the local fits; they converge in three or four."""
 
 _LACK_OF_FIT = 0.25
-"""Share of what local fits remove that they may have failed to remove."""
+"""Error of local fits, relative to what they remove."""
 
 _LEAST_LACK = 0.003
-"""Share of structure that they may fail to remove in any case: the median
-error of fitted PSFs over their peak."""
+"""Their least error, relative to structure: the median error of fitted PSFs
+over their peak."""
 
 _FLAT_FIELD = 0.02
 """Standard deviation of the relative flux scale of smooth light."""
@@ -40,19 +33,9 @@ _FLAT_FIELD = 0.02
 _FLAT_FIELD_FWHM = 24.0
 """FWHM, in pixels, over which the flux scale of smooth light is fitted."""
 
-_CLIP = 10.0
-"""Residual, in sigma, at which pixels are clipped before smoothing."""
-
-_ROUNDING = 2.0**-46
-"""Error of the equations of a local fit, relative to the largest, that double
-precision may make: what they tell beyond it is not believed."""
-
-_CHUNK = 1 << 17
-"""Number of neighbours that are gathered at once, which the cache of a CPU
-holds."""
-
-_GPU_CHUNK = 1 << 21
-"""Number of them that keeps a GPU busy."""
+_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 21
+"""Numbers of neighbours that the cache of a CPU holds, and that keep a GPU
+busy."""
 
 
 def significance(
@@ -60,11 +43,11 @@ def significance(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return residuals of an exposure in units of their error.
 
-    A residual is what the local mixture of templates does not explain, fitted
-    to the neighbours of each pixel, with weights that fall with their own
-    residuals (Cauchy) so that an artefact does not explain itself.  Its error
-    holds the noise of the exposure and the prediction, that of the fit, and a
-    share of what was fitted, which the templates may describe badly.
+    The templates of the prediction are fitted to the neighbours of each pixel,
+    with weights that fall with their residuals (Cauchy), so that an artefact
+    does not explain itself.  The error of the residual of the fit holds the
+    noise of exposure and prediction, that of the fit, and a share of what was
+    fitted, for templates are not exact.
 
     Parameters
     ----------
@@ -75,53 +58,56 @@ def significance(
     good
         Shape (1, h, w), bool, pixels to judge and to fit to.
     prediction
-        What the others say.
+        The exposure, predicted from the others.
 
     Returns
     -------
     significance : `torch.Tensor`
         Shape (1, h, w), signed, of the pixel or of its neighbourhood
         (smoothed for faint trails), whichever is larger; 0 where not good.
-    plain
-        Shape (1, h, w), the same of pixels if nothing may differ.
+    plain : `torch.Tensor`
+        Shape (1, h, w), that of pixels without a fit.
     """
     noise = variances + prediction.variance
-    # Aliases of what lies at the Nyquist frequency are in no model.
+    # The model has no aliases of the power at the Nyquist frequency.
     aliases = math.exp(-0.5 * (math.pi * fwhm_to_sigma(prediction.fwhm)) ** 2)
     least = ((_LEAST_LACK + aliases) * prediction.structure) ** 2 + prediction.border**2
     lack = least
     allowed = prediction.templates.square().sum(dim=0, keepdim=True) + lack
-    fit = _LocalFit.build(prediction.templates, (allowed > _NEGLIGIBLE * noise) & good, prediction.fwhm)
+    # Where little may differ it is added to the noise instead of being fitted.
+    fit = _LocalFit(prediction.templates, (allowed > 0.25 * noise) & good, prediction.fwhm)
     residual = (image - prediction.light) * good
     base = (prediction.light - prediction.structure).clamp(min=0.0)
     systematic, error = allowed, torch.zeros_like(noise)
     fitted = torch.zeros_like(residual)
-    left = residual
+    rest = residual
     for _ in range(_NUM_REWEIGHTS):
-        robust = good / (1.0 + left.square() / (noise + error + systematic) / _CAUCHY_SCALE**2)
+        # Half the weight at 3 sigma.
+        robust = good / (1.0 + rest.square() / (noise + error + systematic) / 9.0)
         scale = _flat_field(residual - fitted, base, robust / (noise + allowed))
         fitted, error = fit.solve(residual - scale, robust / (noise + lack))
         lack = least + torch.nn.functional.max_pool2d((_LACK_OF_FIT * fitted) ** 2, 3, stride=1, padding=1)
         systematic = torch.where(fit.pixels, lack, allowed)
-        left = (residual - scale - fitted) * good
-    single = left * (noise + error + systematic).rsqrt()
+        rest = (residual - scale - fitted) * good
+    single = rest * (noise + error + systematic).rsqrt()
     plain = (residual - scale) * good * noise.rsqrt()
-    return _stronger(single, _smoothed(left, variances, prediction, error + systematic, good)), plain
+    return _stronger(single, _smoothed(rest, variances, prediction, error + systematic, good)), plain
 
 
 def _stronger(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the value of larger size."""
     return torch.where(other.abs() > one.abs(), other, one)
 
 
 def _flat_field(residual: torch.Tensor, base: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return what a flux scale that varies slowly makes of smooth light."""
+    """Return the residual light of a flux scale that varies slowly."""
     number = 4.0 * torch.pi * fwhm_to_sigma(_FLAT_FIELD_FWHM) ** 2
     information = number * smooth(weights * base**2, _FLAT_FIELD_FWHM) + _FLAT_FIELD**-2
     return base * (number * smooth(weights * base * residual, _FLAT_FIELD_FWHM)) / information
 
 
 def _smoothed(
-    left: torch.Tensor,
+    residual: torch.Tensor,
     variances: torch.Tensor,
     prediction: Prediction,
     systematic: torch.Tensor,
@@ -129,8 +115,9 @@ def _smoothed(
 ) -> torch.Tensor:
     """Return the significance of residuals smoothed for faint trails."""
     weights = good / (variances + prediction.variance)
-    limit = _CLIP * (variances + prediction.variance + systematic).sqrt()
-    total = smooth(weights * torch.minimum(torch.maximum(left, -limit), limit), TRAIL_FWHM)
+    # Clipped at 10 sigma, lest single pixels look like trails.
+    limit = 10.0 * (variances + prediction.variance + systematic).sqrt()
+    total = smooth(weights * torch.minimum(torch.maximum(residual, -limit), limit), TRAIL_FWHM)
     # The squared profile is narrower by the root of two.
     white = smooth(weights**2 * variances, TRAIL_FWHM / 2.0**0.5)
     white = white / (4.0 * torch.pi * fwhm_to_sigma(TRAIL_FWHM) ** 2)
@@ -141,22 +128,18 @@ def _smoothed(
 
 
 class _LocalFit:
-    """Fits templates around each of some pixels.
+    """Fits templates, (k, h, w), around some pixels, (1, h, w), bool.
 
-    Parameters
-    ----------
-    templates
-        Shape (k, h, w), with coefficients of zero mean and unit variance.
-    pixels
-        Shape (1, h, w), bool, where to fit.
-    profile
-        Shape (2 r + 1,), Gaussian weights of rows and columns around a pixel.
+    Their coefficients have zero mean and unit variance a priori.
     """
 
-    def __init__(self, templates: torch.Tensor, pixels: torch.Tensor, profile: torch.Tensor) -> None:
+    def __init__(self, templates: torch.Tensor, pixels: torch.Tensor, fwhm: float) -> None:
         self.pixels = pixels
-        self._profile = profile
-        radius = len(profile) // 2
+        # Gaussian weights, 1.5 times as wide as the PSF.
+        sigma = fwhm_to_sigma(max(fwhm, 2.0)) * 1.5
+        radius = max(2, round(2.0 * sigma))
+        r = torch.arange(-radius, radius + 1, dtype=templates.dtype, device=templates.device)
+        self._profile = torch.exp(-0.5 * (r / sigma) ** 2)
         padded = torch.nn.functional.pad(templates, (radius,) * 4)
         self._width = padded.shape[-1]
         self._templates = padded.flatten(1).T.contiguous()
@@ -165,45 +148,9 @@ class _LocalFit:
         rows, columns = pixels[0].nonzero(as_tuple=True)
         self._corners = rows * self._width + columns
 
-    @classmethod
-    def build(cls, templates: torch.Tensor, pixels: torch.Tensor, fwhm: float) -> _LocalFit:
-        """Make the windows as wide as a PSF.
-
-        Parameters
-        ----------
-        templates
-            Shape (k, h, w), with coefficients of zero mean and unit variance.
-        pixels
-            Shape (1, h, w), bool, where to fit.
-        fwhm
-            FWHM of the PSF in pixels.
-
-        Returns
-        -------
-        fit : `_LocalFit`
-            The fit.
-        """
-        sigma = fwhm_to_sigma(max(fwhm, 2.0)) * 1.5
-        radius = max(2, round(2.0 * sigma))
-        r = torch.arange(-radius, radius + 1, dtype=templates.dtype, device=templates.device)
-        return cls(templates, pixels, torch.exp(-0.5 * (r / sigma) ** 2))
-
     def solve(self, residual: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fit the neighbours of each pixel, without itself.
-
-        Parameters
-        ----------
-        residual
-            Shape (1, h, w).
-        weights
-            Shape (1, h, w), their inverse variances.
-
-        Returns
-        -------
-        fitted : `torch.Tensor`
-            Shape (1, h, w), the fit in the pixel; 0 where none was made.
-        variance : `torch.Tensor`
-            Shape (1, h, w), its variance.
+        """Fit the neighbours of each pixel, without itself; return the fit in
+        the pixel, 0 where there is none, and its variance, (1, h, w) both.
         """
         fitted, variance = torch.zeros_like(residual), torch.zeros_like(residual)
         if not len(self._corners):
@@ -212,20 +159,21 @@ class _LocalFit:
         flat_residual, flat_weights = (
             torch.nn.functional.pad(x, (radius,) * 4).flatten() for x in (residual, weights)
         )
-        window = (self._profile[:, None] * self._profile).flatten()
-        middle = len(window) // 2
-        window[middle] = 0.0
+        profile = (self._profile[:, None] * self._profile).flatten()
+        middle = len(profile) // 2
+        profile[middle] = 0.0
         values, errors = [], []
-        chunk = _CHUNK if window.device.type == "cpu" else _GPU_CHUNK
-        for corners in self._corners.split(max(1, chunk // len(window))):
+        chunk = _CHUNK if profile.device.type == "cpu" else _GPU_CHUNK
+        for corners in self._corners.split(max(1, chunk // len(profile))):
             index = corners[:, None] + self._offsets
             # A star of high S/N is known to more digits than single precision
             # has, and its templates resemble each other.
-            inverse_sigma = (window * flat_weights[index]).double().sqrt_()[..., None]
+            inverse_sigma = (profile * flat_weights[index]).double().sqrt_()[..., None]
             templates = self._templates[index] * inverse_sigma
             normal = templates.mT @ templates
             diagonal = normal.diagonal(dim1=-2, dim2=-1)
-            diagonal.add_(1.0 + _ROUNDING * diagonal.sum(dim=-1, keepdim=True))
+            # With a ridge above the rounding errors of double precision.
+            diagonal.add_(1.0 + 2.0**-46 * diagonal.sum(dim=-1, keepdim=True))
             right = templates.mT @ (inverse_sigma * flat_residual[index][..., None])
             own = self._templates[index[:, middle], :, None].double()
             factor = torch.linalg.cholesky(normal)

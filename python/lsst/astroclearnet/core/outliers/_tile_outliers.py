@@ -28,12 +28,12 @@ class TileOutliers:
     tile
         The tile.
     origins
-        Row and column, in its own pixels, of the first pixel of each
-        exposure, by its number in the patch.
+        First row and column of the cut-out of each exposure, by its number in
+        the patch.
     shape
-        Height and width of the arrays of an exposure.
+        Height and width of the cut-outs.
     packed
-        Rejected pixels of the exposures, as `numpy.packbits` packs them.
+        Rejected pixels, as `numpy.packbits` packs them.
     """
 
     tile: Tile
@@ -43,7 +43,7 @@ class TileOutliers:
 
     @classmethod
     def from_tile(cls, tile_data: TileData, rejected: torch.Tensor) -> TileOutliers:
-        """Keep the rejected pixels of a tile.
+        """Pack the rejected pixels of a tile.
 
         Parameters
         ----------
@@ -51,44 +51,29 @@ class TileOutliers:
             The tile.
         rejected
             Shape (m, h, w), bool.
-
-        Returns
-        -------
-        outliers : `TileOutliers`
-            The same.
         """
         origins = dict(zip(tile_data.exposures.tolist(), tile_data.origins, strict=True))
         height, width = rejected.shape[1:]
         return cls(tile_data.tile, origins, (height, width), np.packbits(rejected.cpu().numpy()))
 
     def covers(self, tile: Tile) -> bool:
-        """Tell whether another tile lies within this one.
+        """Return whether another tile lies within this one.
 
         Parameters
         ----------
         tile
             The other.
-
-        Returns
-        -------
-        covers : `bool`
-            Whether all of its pixels do.
         """
         pairs = ((tile.rows, self.tile.rows), (tile.columns, self.tile.columns))
         return all(outer.start <= inner.start and inner.stop <= outer.stop for inner, outer in pairs)
 
     def within(self, tile_data: TileData) -> torch.Tensor:
-        """Return the rejected pixels of a tile that lies within this one.
+        """Return the rejected pixels of a tile within this one, (m, h, w).
 
         Parameters
         ----------
         tile_data
-            The other.
-
-        Returns
-        -------
-        rejected : `torch.Tensor`
-            Shape (m, h, w), bool, of the exposures of the other.
+            The other tile.
         """
         count = len(self.origins) * self.shape[0] * self.shape[1]
         bits = np.unpackbits(self.packed, count=count).astype(bool)

@@ -6,14 +6,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A patch, restored tile by tile within the memory of the device."""
+"""Restoration of a patch tile by tile, within the memory limits."""
 
-from ._device import is_out_of_memory, limit_device_memory, make_generator, select_device
+from ._device import make_generator, select_device
 from ._memory_plan import MemoryPlan, plan_memory
 from ._mosaic import ExposureMaps
 from ._restore_exposures import TileCallback, restore_exposures
 from ._result import FailedTile, MaskBit, RestorationResult, StackResult
-from ._tile_restorer import TileRestorer, TileResult
 
 __all__ = (
     "ExposureMaps",
@@ -23,10 +22,6 @@ __all__ = (
     "RestorationResult",
     "StackResult",
     "TileCallback",
-    "TileRestorer",
-    "TileResult",
-    "is_out_of_memory",
-    "limit_device_memory",
     "make_generator",
     "plan_memory",
     "restore_exposures",

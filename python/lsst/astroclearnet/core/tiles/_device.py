@@ -6,11 +6,14 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Choice of the device, and seeded random numbers."""
+"""Choice and memory of the device, and seeded random numbers."""
 
 from __future__ import annotations
 
-__all__ = ("is_out_of_memory", "limit_device_memory", "make_generator", "select_device")
+__all__ = (
+    "make_generator",
+    "select_device",
+)
 
 import gc
 
@@ -25,8 +28,8 @@ def select_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device
-        ``"auto"`` for the GPU when there is one, or anything that
-        `torch.device` takes.
+        ``"auto"`` for the GPU if there is one, or anything that `torch.device`
+        takes.
 
     Returns
     -------
@@ -36,8 +39,7 @@ def select_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     InputError
-        If the device is unknown, or a GPU is asked for and there is none:
-        there is no silent fall-back.
+        If the device is unknown or absent; there is no silent fall-back.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,10 +56,7 @@ def select_device(device: str | torch.device) -> torch.device:
 
 
 def make_generator(seed: int) -> torch.Generator:
-    """Return a seeded generator on the CPU.
-
-    Random numbers are always drawn on the CPU, so that a seed means the same
-    on every device.
+    """Return a seeded generator on the CPU, the same for any device.
 
     Parameters
     ----------
@@ -73,10 +72,7 @@ def make_generator(seed: int) -> torch.Generator:
 
 
 def limit_device_memory(device: torch.device, limit: float) -> None:
-    """Keep this process from taking more of a GPU than its share.
-
-    Several processes on one GPU then do not run out of memory as long as
-    their limits fit together.
+    """Limit the GPU memory of this process.
 
     Parameters
     ----------
@@ -92,18 +88,17 @@ def limit_device_memory(device: torch.device, limit: float) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out.
+    """Return whether an error means that memory ran out.
 
     Parameters
     ----------
     error
-        What was raised.
+        The error.
 
     Returns
     -------
     out_of_memory : `bool`
-        True for the errors of Python, of the CPU allocator of PyTorch and of
-        GPUs.
+        `True` for such errors of Python, of PyTorch on the CPU and of GPUs.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -112,12 +107,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back memory that is kept for later.
+    """Return cached memory to the system.
 
     Parameters
     ----------
     device
-        Whose memory.
+        Device of the memory.
     """
     gc.collect()
     if device.type == "cuda":

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restoration will take, known before it starts."""
+"""Predicted memory use, and the tiles that keep it below the limits."""
 
 from __future__ import annotations
 
@@ -27,33 +27,34 @@ _LEAST_TILE = 2 * OVERLAP + 32
 _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
-
+# Measured: peaks of memory are 0.84 to 0.98 of the prediction from these
+# numbers (benchmarks/scaling.md).
 _LIBRARIES = 0.9 * _GIB
-"""Memory of the interpreter and the libraries."""
+"""Bytes of the interpreter and the libraries."""
 
 _CUDA_LIBRARIES = 2.5 * _GIB
-"""What CUDA adds to that on the host."""
+"""Bytes that CUDA adds to that on the host."""
 
 _PLANES = 44.0
-"""Bytes for a pixel of the patch, in planes of the result."""
+"""Bytes per pixel of the patch for the planes of the result."""
 
 _REALIZATION = 8.0
-"""Bytes for a pixel of the patch and each realisation of the noise."""
+"""Bytes per pixel of the patch and noise realisation."""
 
-_CUT = 40.0
-"""Bytes for a pixel of a tile and each of its exposures, as they are read."""
+_CUTOUT = 40.0
+"""Bytes per pixel of a tile and exposure, for reading."""
 
 _MARGIN = 20
-"""Pixels by which the latent image of a tile extends beyond it."""
+"""Pixels by which the latent image extends beyond the tile."""
 
 _LATENT = 1050.0
-"""Bytes for a pixel of the latent image of a tile."""
+"""Bytes per pixel of the latent image of a tile."""
 
 _LATENT_DRAW = 8.0
-"""Bytes for such a pixel and each draw of the noise."""
+"""Bytes per such pixel and noise draw."""
 
 _LATENT_EXPOSURE = 37.0
-"""Bytes for such a pixel and each exposure of the tile, on the CPU."""
+"""Bytes per such pixel and exposure, on the CPU."""
 
 _LATENT_EXPOSURE_CUDA = 500.0
 """The same on a GPU, where the interpolation is a sparse matrix with 25 taps
@@ -62,7 +63,7 @@ and its transpose; 4 bytes an index and 4 a tap."""
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """Tiles of a patch and the memory that they take.
+    """Tiles of a patch and their memory use.
 
     Attributes
     ----------
@@ -71,9 +72,9 @@ class MemoryPlan:
     max_exposures
         Largest number of exposures in a tile.
     host_memory
-        Peak of the memory of the process in bytes.
+        Peak memory of the process in bytes.
     device_memory
-        Peak of the memory on the GPU in bytes; 0 without one.
+        Peak memory on the GPU in bytes; 0 without one.
     cells
         Cells that are not divided, if there are any.
     """
@@ -85,7 +86,7 @@ class MemoryPlan:
     cells: CellLayout | None = None
 
     def split(self, tile: Tile) -> list[Tile]:
-        """Return smaller tiles in place of one.
+        """Return smaller tiles that own the pixels of a tile.
 
         Parameters
         ----------
@@ -95,7 +96,7 @@ class MemoryPlan:
         Returns
         -------
         tiles : `list` [`Tile`]
-            Those that own its pixels; the tile itself if it cannot be split.
+            The tiles; the given one if it cannot be split.
         """
         cells = self.cells
         limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
@@ -113,26 +114,26 @@ class MemoryPlan:
 def plan_memory(
     source: ExposureSource, options: RestoreOptions, *, device: str, layout: CellLayout | None = None
 ) -> MemoryPlan:
-    """Choose tiles that fit into the memory that a patch may take.
+    """Choose the largest tiles that fit into the memory limits.
 
-    The choice depends on the exposures and the options alone, so that the
-    same inputs give the same tiles wherever and beside whatever they run.
+    The choice depends on exposures and options alone, so that the same inputs
+    give the same tiles on any machine.
 
     Parameters
     ----------
     source
         The exposures.
     options
-        Settings, among them the limits.
+        Settings with the limits.
     device
         Kind of the device, ``"cpu"`` or ``"cuda"``.
     layout
-        Cells that are not to be divided.
+        Cells that are not divided.
 
     Returns
     -------
     plan : `MemoryPlan`
-        The largest tiles that fit.
+        The tiles.
 
     Raises
     ------
@@ -169,24 +170,24 @@ def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, de
     working = max(
         _working_bytes(tile, count, options, device) for tile, count in zip(grid.tiles, counts, strict=True)
     )
-    cut = max(_cut_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
+    cutouts = max(_cutout_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
     height, width = grid.shape
     planes = height * width * (_PLANES + _REALIZATION * options.noise.num_realizations)
-    host = _LIBRARIES + source.resident_bytes + planes + cut
+    host = _LIBRARIES + source.resident_bytes + planes + cutouts
     if device == "cpu":
         return MemoryPlan(grid, max(counts), host + working, 0.0)
     return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
 
 
 def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions, device: str) -> float:
-    """Return what the computation of a tile takes on its device."""
+    """Return the memory of a tile's computation on its device."""
     height, width = (size + 2 * _MARGIN for size in tile.shape)
     per_exposure = _LATENT_EXPOSURE if device == "cpu" else _LATENT_EXPOSURE_CUDA
     per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + per_exposure * num_exposures
     return height * width * per_pixel
 
 
-def _cut_bytes(tile: Tile, num_exposures: int) -> float:
-    """Return what the exposures of a tile take on the host."""
+def _cutout_bytes(tile: Tile, num_exposures: int) -> float:
+    """Return the memory of a tile's exposures on the host."""
     height, width = tile.shape
-    return _CUT * height * width * num_exposures
+    return _CUTOUT * height * width * num_exposures

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The images of tiles put together."""
+"""Tiles assembled into the planes of a patch."""
 
 from __future__ import annotations
 
@@ -29,35 +29,33 @@ _REDUCTIONS: dict[Combination, Callable[[list[float]], float]] = {"median": np.m
 
 
 class ExposureMaps(Protocol):
-    """Takes what a restoration knows of each exposure in each pixel.
+    """Receives the weights and outliers of exposures, tile by tile.
 
-    That is too much to be kept as a whole for a large patch.
+    For a large patch they are too large to be kept in memory.
     """
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
-        """Take the pixels that a tile owns.
+        """Add the pixels that a tile owns.
 
         Parameters
         ----------
         tile
             The tile.
         exposures
-            Shape (m,), int64, which exposures the maps belong to.
+            Shape (m,), int64, indices of the exposures.
         weights
-            Shape (m, h, w), float32, inverse variances given to them, 0
-            where one was not used.
+            Shape (m, h, w), float32, inverse variances; 0 for unused pixels.
         rejected
-            Shape (m, h, w), bool, pixels that other exposures contradict.
+            Shape (m, h, w), bool, pixels rejected as outliers.
         """
 
 
 class Mosaic:
-    """Planes of a patch, tile by tile.
+    """Planes of a patch, assembled from tiles.
 
-    Images and variances of neighbouring tiles are blended across their
-    border with weights that add up to one.  They are estimates from the same
-    pixels with the same noise, so that a variance is blended like an image,
-    and so are realisations of the noise.
+    Images are blended across the borders of tiles with weights that add up to
+    one.  Variances and noise realisations are blended like images, because
+    neighbouring tiles share the pixels and their noise.
 
     Parameters
     ----------
@@ -66,15 +64,15 @@ class Mosaic:
     num_exposures
         Number n of exposures of the patch.
     num_realizations
-        Number of realisations of the noise that are kept.
+        Number of noise realisations.
     layout
-        Cells for which the correlation of the noise is kept.
+        Cells of the noise correlation.
     """
 
     def __init__(self, grid: TileGrid, num_exposures: int, num_realizations: int, layout: CellLayout) -> None:
         self._shape = grid.shape
         realizations = (num_realizations, *grid.shape)
-        # Filled, so that their memory is taken now, and not tile by tile.
+        # Filled to allocate their memory now and not tile by tile.
         self._share = np.full(grid.shape, 0.0, dtype=np.float32)
         self._blended = {
             f.name: np.full(
@@ -92,19 +90,19 @@ class Mosaic:
         self._expected = np.zeros(num_exposures)
 
     def add(self, result: TileResult) -> None:
-        """Enter a tile.
+        """Add a tile.
 
         Parameters
         ----------
         result
-            What was restored.
+            The restored tile.
         """
         tile, exposures = result.tile, result.exposures
-        region, own = (tile.rows, tile.columns), (tile.own_rows, tile.own_columns)
+        box, own = (tile.rows, tile.columns), (tile.inner_rows, tile.inner_columns)
         share = tile.taper(self._shape) * np.isfinite(result.planes["image"])
-        self._share[region] += share
+        self._share[box] += share
         for name, plane in self._blended.items():
-            plane[..., *region] += share * np.nan_to_num(result.planes[name])
+            plane[..., *box] += share * np.nan_to_num(result.planes[name])
         for name, values in self._own.items():
             values[own] = result.planes[name][tile.within]
         for cell, stamp in result.correlations.items():
@@ -120,12 +118,12 @@ class Mosaic:
         Parameters
         ----------
         calibration
-            What made the exposures agree.
+            Relative calibration of the exposures.
 
         Returns
         -------
         fields : `dict`
-            Those attributes of `RestorationResult` that tiles decide on.
+            The fields of `RestorationResult` from tiles and calibration.
         """
         mask = self._own["mask"]
         missing = ((mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
@@ -162,6 +160,6 @@ class Mosaic:
             ).numpy(),
             "weight_bias": calibration.noise.bias.numpy(),
             "variance_smoothed": calibration.noise.smoothed.numpy(),
-            "dropped": dict(calibration.outlier_exposures),
-            "suspect": dict(calibration.suspects),
+            "dropped": dict(calibration.dropped),
+            "suspect": dict(calibration.suspect),
         }

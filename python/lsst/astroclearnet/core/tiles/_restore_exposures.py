@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of one patch from exposures that are read in parts."""
+"""Restoration of a patch from exposures that are read in tiles."""
 
 from __future__ import annotations
 
@@ -58,16 +58,15 @@ def restore_exposures(
     callback: ProgressCallback | None = None,
     tile_callback: TileCallback | None = None,
 ) -> RestorationResult:
-    """Restore the sky at a target PSF from exposures that are read in parts.
+    """Restore the sky at a target PSF from exposures that are read in tiles.
 
-    What belongs to whole exposures, backgrounds, flux scales and positions,
-    is found over the whole patch, and so is the network, which is fitted to
-    a few cut-outs of it.  Then the patch is restored tile by tile.
+    Exposures are calibrated, and the network is fitted to a few cut-outs, over
+    the whole patch, which is then restored tile by tile.
 
     Parameters
     ----------
     source
-        The exposures, in an order that does not depend on chance.
+        The exposures, in a reproducible order.
     target_fwhm
         FWHM in pixels of the circular Gaussian PSF of the result.
     options
@@ -78,26 +77,26 @@ def restore_exposures(
         Seed of everything random; the same seed gives the same image.
     layout
         Cells of the patch, which are not divided between tiles; by default
-        tiles are free, and the correlation of noise is in cells of 50 pixels.
+        tiles are free, and noise correlations are in cells of 50 pixels.
     plan
         Tiles; by default those of `plan_memory`.
     maps
-        Takes what is known of each exposure in each pixel.
+        Receives weights and outliers of each exposure.
     callback
         Called after each epoch with its number, loss and validation loss.
     tile_callback
-        Called with the number of tiles done, and the number of all: at first
-        with 0, when the network is fitted.
+        Called with the numbers of finished and of all tiles, first with 0
+        after the fit.
 
     Returns
     -------
     result : `RestorationResult`
-        The restored image and what is known about it, on the CPU.
+        The restored image with its errors, on the CPU.
 
     Raises
     ------
     InputError
-        If the options do not fit.
+        If the options are inconsistent.
     NoUsableDataError
         If no pixel is usable.
     RestorationError
@@ -107,7 +106,6 @@ def restore_exposures(
     if chosen.type == "cuda":
         limit_device_memory(chosen, options.tiling.max_device_memory)
     plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
-    cells = layout
     layout = layout if layout is not None else CellLayout.of_shape(source.shape)
     with collect_solves() as solves:
         reader, calibration, network, history = _prepare(
@@ -120,7 +118,7 @@ def restore_exposures(
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))
         for number, tile in enumerate(grid.tiles, 1):
-            for tile_data, outcome in _restore_tile(tile, reader, restorer, cells):
+            for tile_data, outcome in _restore_tile(tile, reader, restorer, plan):
                 if isinstance(outcome, TileResult):
                     done += 1
                     mosaic.add(outcome)
@@ -134,7 +132,7 @@ def restore_exposures(
         if failed:
             raise RestorationError(f"No tile of the patch could be restored: {failed[0].reason}")
         raise NoUsableDataError(
-            "No pixel of the patch is covered by usable ones that the other exposures do not contradict."
+            "No pixel of the patch is covered by usable pixels of exposures that are not outliers."
         )
     return RestorationResult(
         **mosaic.finish(calibration),
@@ -157,10 +155,7 @@ def _prepare(
     seed: int,
     callback: ProgressCallback | None,
 ) -> tuple[TileReader, ExposureCalibration, MixingNetwork, FitHistory]:
-    """Find what belongs to the patch as a whole, and fit the network.
-
-    Where memory runs out it is all done again with smaller tiles.
-    """
+    """Calibrate exposures and fit the network, with smaller tiles on OOM."""
     tiles = plan.grid.tiles
     while True:
         reader = TileReader(source, tiles, target_fwhm, device)
@@ -205,9 +200,7 @@ def _fit(
 def _make_samples(
     reader: TileReader, calibration: ExposureCalibration, generator: torch.Generator
 ) -> tuple[list[TrainingSample], int]:
-    """Make training samples; return also how many exposures a cut-out has at
-    most.
-    """
+    """Return training samples, and the largest number of exposures in one."""
     options = calibration.options
     samples: list[TrainingSample] = []
     used, most = 0, 0
@@ -215,8 +208,8 @@ def _make_samples(
         try:
             tile_data = reader.read(Tile(rows, columns, rows, columns))
         except InputError:
-            continue  # Tiles there will say why.
-        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.leaves_data(tile_data):
+            continue  # Its tile logs why.
+        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.has_data(tile_data):
             most = max(most, 0 if tile_data is None else len(tile_data.exposures))
             continue
         clean = calibration.clean(tile_data)
@@ -234,15 +227,12 @@ def _make_samples(
 
 
 def _restore_tile(
-    tile: Tile, reader: TileReader, restorer: TileRestorer, cells: CellLayout | None
+    tile: Tile, reader: TileReader, restorer: TileRestorer, plan: MemoryPlan
 ) -> Iterator[tuple[Tile, TileResult | FailedTile | None]]:
-    """Restore a tile, in smaller ones if memory runs out.
-
-    Yields tiles with what comes of them: nothing where there are no data.
-    """
+    """Restore a tile, in smaller ones on OOM; yield `None` without data."""
     try:
         tile_data = reader.read(tile)
-        if tile_data is None or not restorer.calibration.leaves_data(tile_data):
+        if tile_data is None or not restorer.calibration.has_data(tile_data):
             yield tile, None
         else:
             yield tile, restorer.restore(tile_data)
@@ -253,22 +243,21 @@ def _restore_tile(
         return
     except (RestorationError, torch.linalg.LinAlgError) as exc:
         _LOG.error("%s failed: %s", _name(tile), exc)
-        yield tile, FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
+        yield tile, FailedTile(tile.inner_rows, tile.inner_columns, f"{type(exc).__name__}: {exc}")
         return
     except (MemoryError, RuntimeError) as exc:
-        limits = {} if cells is None else {"cell_shape": cells.cell_shape, "border": cells.border}
-        smaller = tile.split(reader.source.shape, **limits)
-        if not is_out_of_memory(exc) or not smaller:
+        smaller = plan.split(tile)
+        if not is_out_of_memory(exc) or len(smaller) == 1:
             raise
         _LOG.warning(
             "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
         )
-    # Out of the handler, where the error no longer holds on to tensors.
+    # Outside the handler, where the exception no longer references tensors.
     tile_data = None
     reader.release()
     release_memory(reader.device)
     for piece in smaller:
-        yield from _restore_tile(piece, reader, restorer, cells)
+        yield from _restore_tile(piece, reader, restorer, plan)
 
 
 def _exposure_maps(
@@ -277,11 +266,11 @@ def _exposure_maps(
     """Return exposures, weights and rejected pixels of a tile."""
     if isinstance(outcome, TileResult):
         return outcome.exposures, outcome.weights, outcome.rejected
-    shape = [own.stop - own.start for own in (tile.own_rows, tile.own_columns)]
+    shape = [own.stop - own.start for own in (tile.inner_rows, tile.inner_columns)]
     weights = np.zeros((0, *shape), dtype=np.float32)
     return np.zeros(0, dtype=np.int64), weights, weights > 0
 
 
 def _name(tile: Tile) -> str:
-    rows, columns = tile.own_rows, tile.own_columns
+    rows, columns = tile.inner_rows, tile.inner_columns
     return f"The tile of rows {rows.start} to {rows.stop} and columns {columns.start} to {columns.stop}"

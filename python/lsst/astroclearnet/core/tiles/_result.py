@@ -53,7 +53,7 @@ class FailedTile:
     rows, columns
         Pixels of the patch that have no data for it.
     reason
-        What went wrong, in words.
+        What went wrong.
     """
 
     rows: slice
@@ -185,7 +185,7 @@ class RestorationResult:
     )
     linear_psf_residual: float = _field(
         "Largest residual of the linear image of a star from the target PSF, relative to the peak, at "
-        "full depth in any tile.",
+        "full weight in any tile.",
         tiles="max",
     )
     num_parameters: int = _field("Number of fitted parameters.")

@@ -6,11 +6,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of one tile with a network that was fitted to the patch."""
+"""Restoration of a tile with a network fitted to the patch."""
 
 from __future__ import annotations
-
-__all__ = ("TileRestorer", "TileResult")
 
 import dataclasses
 from collections.abc import Iterator
@@ -36,32 +34,31 @@ from ._result import MaskBit
 
 @dataclasses.dataclass(frozen=True)
 class TileResult:
-    """What a tile adds to the restoration of its patch.
+    """A restored tile.
 
     Attributes
     ----------
     tile
         The tile.
     exposures
-        Shape (m,), int64, which exposures of the patch it was made from:
-        those with pixels in the region that contradict no other.
+        Shape (m,), int64, indices of its exposures without outlier exposures.
     planes
-        Planes of the tile, of shape (..., h, w), by the name that they have
-        in `RestorationResult`.
+        Planes of the tile, of shape (..., h, w), by field of
+        `RestorationResult`.
     weights
-        Shape (m, h, w), float32, inverse variances given to the exposures in
-        the pixels that the tile owns; 0 where one was not used.
+        Shape (m, h, w), float32, inverse variances of the exposures in the
+        pixels that the tile owns; 0 for unused pixels.
     rejected
-        Shape (m, h, w), bool, those of them that other exposures contradict.
+        Shape (m, h, w), bool, outliers among them.
     deviations
-        Shape (m,), double, sums of squared weighted deviations.
+        Shape (m,), double, sums of squared weighted residuals.
     expected
-        Shape (m,), double, what they would be for noise alone.
+        Shape (m,), double, their expectations for noise alone.
     correlations
-        Correlation of the noise in cells that the tile owns, (31, 31), by the
+        Noise correlation, (31, 31), of cells that the tile owns, by the
         indices of the cell.
     scalars
-        Numbers of the tile, by their name in `RestorationResult`.
+        Numbers of the tile, by field of `RestorationResult`.
     """
 
     tile: Tile
@@ -82,13 +79,13 @@ class TileRestorer:
     Attributes
     ----------
     network
-        The network, fitted.
+        The fitted network.
     calibration
-        What makes the exposures agree, with the settings.
+        Calibration of the exposures, with the settings.
     seed
-        Seed of the noise that is drawn.
+        Seed of the noise draws.
     layout
-        Cells for which the correlation of the noise is wanted.
+        Cells of the noise correlation.
     """
 
     network: MixingNetwork
@@ -108,18 +105,18 @@ class TileRestorer:
         Returns
         -------
         result : `TileResult`
-            Images and what is known about them, on the CPU.
+            The restored tile, on the CPU.
 
         Raises
         ------
         RestorationError
-            If pixels with data get no finite value.
+            If pixels with data are not finite.
         """
         clean = self.calibration.clean(tile_data)
         tile_data, options = clean.tile_data, self.calibration.options
         model, stack = tile_data.model, tile_data.stack
         weights = stack.good / clean.variances
-        estimator = Estimator.build(self.network, model, weights, options)
+        estimator = Estimator(self.network, model, weights, options)
         estimate = estimator.estimate(stack.images)
         owned = _owned(tile_data)
         errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)
@@ -146,7 +143,7 @@ class TileRestorer:
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
         rows, columns = tile_data.tile.within
-        outlier_exposures = self.calibration.outlier_exposures
+        outlier_exposures = self.calibration.dropped
         used = [k for k, t in enumerate(tile_data.exposures.tolist()) if t not in outlier_exposures]
         return TileResult(
             tile=tile_data.tile,
@@ -169,7 +166,7 @@ class TileRestorer:
         )
 
     def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
-        """Draw the noise of the exposures, which does not depend on tiles."""
+        """Draw noise of the exposures, the same for any tiles."""
         tile_data = clean.tile_data
         if tile_data.noise is not None:
             for draw in tile_data.noise:
@@ -208,7 +205,7 @@ def _coadd(
 ) -> torch.Tensor:
     """Return the weighted mean of exposures on the patch."""
     total = model.sampling.adjoint(weights * images).sum(dim=0)
-    # What interpolates values at pixels also brings pixels to the patch.
+    # The interpolation kernel of the model also resamples onto the patch.
     image = model.inverse_transform(model.filtered(model.transform(total)))
     return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
 
@@ -222,8 +219,7 @@ def _sky_unit(estimator: Estimator) -> float:
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:
     """Return the mask.
 
-    A pixel without data is known from around if it lies in a hole that is not
-    wider than twice the widest PSF: in the closing of the pixels with data.
+    Holes up to twice the widest PSF, by morphological closing, are inpainted.
     """
     reach = max(1, round(widest))
     near = ~_dilate(~_dilate(seen, reach), reach)

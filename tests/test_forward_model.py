@@ -179,32 +179,21 @@ def test_psf_changes_without_a_step() -> None:
     torch.testing.assert_close(steps, slope.expand(23), rtol=0.05, atol=0.0)
 
 
-@pytest.mark.parametrize("varying", [False, True])
-def test_window_is_a_crop(varying: bool) -> None:
-    """If it fails, the fit sees another model than the restoration."""
-    model = varying_model() if varying else constant_model()
-    rows, columns = slice(5, 61), slice(2, 49)
-    window = model.window(rows, columns)
-    assert window.shape == (56, 47)
-    assert window.num_exposures == 2
-    stars = [(42.3, 38.8, 100.0), (52.0, 31.2, 30.0)]
-    latent = torch.from_numpy(gaussian_stars(model.latent_shape, stars, TARGET)).float()
-    small = torch.zeros(window.latent_shape)
-    part = latent[rows.start :, columns.start :][: small.shape[0], : small.shape[1]]
-    small[: part.shape[0], : part.shape[1]] = part
-    full, cut = model.predict(latent)[:, rows, columns], window.predict(small)
-    torch.testing.assert_close(cut, full, rtol=0.0, atol=1e-3 * float(full.max()))
-
-
-def test_window_leaves_the_model_alone() -> None:
-    """If it fails, the restoration runs on the last window's model."""
+def test_local_kernels() -> None:
+    """If it fails, the noise is correlated as elsewhere on the patch."""
     model = varying_model()
-    before = model.predict(star(model, 30, 20))
-    whole = model.window(slice(0, SHAPE[0]), slice(0, SHAPE[1]))
-    model.window(slice(3, 40), slice(4, 44))
-    assert model.shape == SHAPE
-    assert torch.equal(model.predict(star(model, 30, 20)), before)
-    assert torch.equal(whole.predict(star(model, 30, 20)), before)
+    for row, column in ((0, 0), (1, 0)):
+        # Around the centre of a cell.
+        rows, columns = slice(21 * row + 7, 21 * row + 14), slice(25 * column + 9, 25 * column + 16)
+        local = model.local(rows, columns)
+        assert local.space.shape == (7, 7)
+        target = local.inverse_target_power.rsqrt()
+        for t in range(2):
+            psf = varying_psfs()[t, row, column].float()
+            found = local.space.inverse_transform(local.otfs[t] * target)
+            middle = tuple(n // 2 for n in found.shape)
+            found = torch.roll(found, middle, (0, 1))[tuple(slice(m - 12, m + 13) for m in middle)]
+            torch.testing.assert_close(found, psf, rtol=0.0, atol=0.02 * float(psf.max()))
 
 
 def test_fold_transform_is_the_mean_of_the_plane() -> None:

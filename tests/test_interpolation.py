@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Interpolation by compiled functions and by sparse matrices."""
+"""Interpolation at any position, and its adjoint."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core.forward import CompiledInterpolation, LatentGrid, SparseInterpolation
-from lsst.astroclearnet.core.forward._interpolation_kernels import axis_weights
-from lsst.astroclearnet.core.forward._interpolation_lanes import BLOCK
-from lsst.astroclearnet.core.forward._interpolation_profile import LANES, WIDTH, kernel_profile
+from lsst.astroclearnet.core.forward import Interpolation, LatentGrid, transfer_function
+from lsst.astroclearnet.tests import assert_adjoint
 
 SHAPE = (41, 34)
 
 
 def make_pixels() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return positions on a patch, up to its border, some unknown, and areas.
-
-    Their number is no multiple of that of a block.
+    """Return positions on a patch, up to its border, some unknown, and
+    areas.
     """
     rows, columns = np.mgrid[-3:44, -3:37].astype(float)
     y = math.cos(0.3) * (rows - 20) - math.sin(0.3) * (columns - 17) + 20.3
@@ -35,65 +32,72 @@ def make_pixels() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     y, x = (np.append(c.ravel(), ends) for c, ends in ((y, (-0.5, 40.49)), (x, (33.49, -0.5))))
     known = (y >= -0.5) & (y < SHAPE[0] - 0.5) & (x >= -0.5) & (x < SHAPE[1] - 0.5)
     assert 0 < known.sum() < len(known)
-    assert len(y) % BLOCK
     area = np.where(known, 0.8 + 0.01 * rows[0, 0] + 0.001 * np.arange(len(y)), 0.0)
     y, x = np.where(known, y, np.nan), np.where(known, x, np.nan)
     return torch.from_numpy(y), torch.from_numpy(x), torch.from_numpy(area.astype(np.float32))
 
 
 @pytest.mark.parametrize("margin", [0, 2, 9])
-def test_compiled_is_sparse(margin: int) -> None:
-    """If it fails, CPU and GPU see other pixels; with a margin narrower than
-    the kernel, where an image wraps around.
+def test_waves_are_interpolated(margin: int) -> None:
+    """If it fails, pixels are taken from elsewhere or weighted wrongly; with
+    a margin narrower than the kernel, where an image wraps around.
     """
     grid = LatentGrid(SHAPE, margin)
-    compiled, sparse = CompiledInterpolation(*make_pixels(), grid), SparseInterpolation(*make_pixels(), grid)
-    generator = torch.Generator().manual_seed(margin)
-    image = torch.randn(grid.latent_shape, generator=generator)
-    torch.testing.assert_close(compiled.observe(image), sparse.observe(image), rtol=0.0, atol=2e-6)
-    values = torch.randn(len(make_pixels()[0]), generator=generator)
-    torch.testing.assert_close(compiled.adjoint(values), sparse.adjoint(values), rtol=0.0, atol=4e-6)
+    y, x, area = make_pixels()
+    rows, columns = (torch.arange(n, dtype=torch.float64) - margin for n in grid.latent_shape)
+    for cycles in ((0, 0), (3, 2), (-5, 8)):
+        ky, kx = (c / n for c, n in zip(cycles, grid.latent_shape, strict=True))
+        wave = torch.cos(2.0 * math.pi * (ky * rows[:, None] + kx * columns) + 0.4)
+        wave /= float(np.prod(transfer_function(np.array([ky, kx]))))
+        expected = torch.nan_to_num(area * torch.cos(2.0 * math.pi * (ky * y + kx * x) + 0.4))
+        found = Interpolation(y, x, area, grid).observe(wave.float())
+        # The aliases.
+        torch.testing.assert_close(found, expected.float(), rtol=0.0, atol=1e-3 * float(area.max()))
 
 
-@pytest.mark.parametrize("number", [1, 3, LANES, LANES + 3])
-@pytest.mark.parametrize("margin", [1, 8])
-def test_normal_is_made_of_its_parts(number: int, margin: int) -> None:
-    """If it fails, images that are solved for together mix, or weights are
-    those of other pixels.
-    """
+@pytest.mark.parametrize("margin", [0, 2, 9])
+@pytest.mark.parametrize("whole", [False, True])
+def test_adjoint(margin: int, whole: bool) -> None:
+    """If it fails, the normal equations are not those of the problem."""
     grid = LatentGrid(SHAPE, margin)
-    generator = torch.Generator().manual_seed(number)
-    pixels = make_pixels()
-    images = torch.randn((number, *grid.latent_shape), generator=generator)
-    weights = torch.rand(len(pixels[0]), generator=generator)
-    weights[5:9] = 0.0
-    for kind in (CompiledInterpolation, SparseInterpolation):
-        operator = kind(*pixels, grid)
-        found = images.clone()
-        operator.normal(found, weights, torch.full((operator.scratch_size(number, grid),), torch.nan))
-        for image, result in zip(images, found, strict=True):
-            expected = operator.adjoint(weights * operator.observe(image))
-            torch.testing.assert_close(result, expected, rtol=0.0, atol=4e-6)
+    y, x, area = make_pixels()
+    if whole:
+        y, x = (c.round().clamp(0, n - 1) for c, n in zip((y, x), SHAPE, strict=True))
+    operator = Interpolation(y, x, area, grid, whole=whole)
+    assert_adjoint(operator.observe, operator.adjoint, grid.latent_shape, (len(y),))
 
 
-def test_an_image_does_not_depend_on_those_beside_it() -> None:
-    """If it fails, a draw of the noise changes with the number of draws."""
+def test_whole_pixels_are_taken_as_they_are() -> None:
+    """If it fails, a co-registered stack is smoothed."""
+    grid = LatentGrid(SHAPE, 9)
+    y, x = torch.tensor([0.0, 7.0, np.nan, 40.0]), torch.tensor([0.0, 30.0, np.nan, 33.0])
+    image = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1))
+    found = Interpolation(y, x, torch.tensor([1.0, 1.0, 0.0, 2.0]), grid, whole=True).observe(image)
+    assert found.tolist() == [image[9, 9], image[16, 39], 0.0, 2.0 * image[49, 42]]
+
+
+def test_the_same_bits_with_any_number_of_threads() -> None:
+    """If it fails, a restoration depends on the machine's load."""
     grid = LatentGrid(SHAPE, 7)
-    operator = CompiledInterpolation(*make_pixels(), grid)
-    images = torch.randn((5, *grid.latent_shape), generator=torch.Generator().manual_seed(1))
-    weights = torch.ones(len(make_pixels()[0]))
-    together, alone = images.clone(), images[3:4].clone()
-    operator.normal(together, weights, torch.empty(operator.scratch_size(5, grid)))
-    operator.normal(alone, weights, torch.empty(operator.scratch_size(1, grid)))
-    assert torch.equal(together[3], alone[0])
+    operator = Interpolation(*make_pixels(), grid)
+    image = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1))
+    number = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            values = operator.observe(image)
+            found.append((values, operator.adjoint(values)))
+    finally:
+        torch.set_num_threads(number)
+    for values, back in found[1:]:
+        assert torch.equal(values, found[0][0])
+        assert torch.equal(back, found[0][1])
 
 
-def test_weights_are_those_of_the_kernel() -> None:
-    """If it fails, the prefilter does not undo the interpolation."""
-    position = np.linspace(3.0, 5.0, BLOCK)
-    first, s = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.float32)
-    weights = np.empty((WIDTH, BLOCK), np.float32)
-    axis_weights(position, 6, first, s, weights)
-    taps = first + np.arange(WIDTH)[:, None]
-    np.testing.assert_allclose(weights, kernel_profile(taps - (position + 6.0)), rtol=0.0, atol=1e-7)
-    assert abs(taps - (position + 6.0)).max() <= 0.5 * WIDTH
+def test_transfer_function() -> None:
+    """If it fails, the prefilter changes fluxes or widths."""
+    assert transfer_function(np.array([0.0]))[0] == pytest.approx(1.0, abs=1e-12)
+    frequency = np.linspace(0.0, 0.3, 7)
+    aliases = np.abs(transfer_function(1.0 - frequency)) / transfer_function(frequency)
+    assert aliases.max() < 2e-3

@@ -44,7 +44,7 @@ class Room:
 IMAGES = ("numpy", "astropy", "astro_metadata_translator", "pydantic", "lsst.images", "lsst.sphgeom")
 STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap")
 
-ARRAYS = ("llvmlite", "numba", "numpy", "scipy", "torch")
+ARRAYS = ("numpy", "scipy", "torch")
 
 # From below: each may import those before it.
 CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles")

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Tests of `lsst.astroclearnet.core.NativeSampling` and what it is made of."""
+"""Sampling of exposures on their own pixels, and models made of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core import ExposureStack, InputError, PixelPositions, fwhm_to_sigma, gaussian_kernel
-from lsst.astroclearnet.core.forward import (
-    ForwardModel,
-    LatentGrid,
-    NativeSampling,
-    transfer_function,
-    weight_maps,
-)
+from lsst.astroclearnet.core.forward import ForwardModel, LatentGrid, Sampling, weight_maps
 from lsst.astroclearnet.tests import assert_adjoint
 
 SHAPE = (60, 72)
@@ -121,28 +115,38 @@ def test_weight_maps() -> None:
     torch.testing.assert_close(maps.typical, 2.0 * torch.tensor(SCALES) ** 2, rtol=1e-2, atol=0.0)
 
 
-def test_window() -> None:
-    """If it fails, parts of the patch are fitted to other pixels."""
-    model = native_model()
-    rows, columns = slice(8, 41), slice(30, 66)
-    window = model.window(rows, columns)
-    data = torch.arange(3.0 * 56 * 56).reshape(3, 56, 56) + 1.0
-    cut = window.sampling.cut(data)
-    y, x = model.sampling.positions()
-    inside = (y >= 7.5) & (y < 40.5) & (x >= 29.5) & (x < 65.5)
-    for t in range(3):
-        assert torch.equal(cut[t][cut[t] > 0], data[t][inside[t]])
-    # A star in the middle of the window is seen by the same pixels.
-    m = model.sampling.grid.margin
-    whole, part = torch.zeros(model.latent_shape), torch.zeros(window.latent_shape)
-    whole[m + 24, m + 48] = part[m + 16, m + 18] = 1.0
-    expected = window.sampling.cut(model.predict(whole))
-    torch.testing.assert_close(window.predict(part), expected, rtol=0.0, atol=1e-4)
+def test_normal_is_made_of_its_parts() -> None:
+    """If it fails, images that are solved for together mix, or weights are
+    those of other pixels.
+    """
+    sampling = Sampling(rotated_positions(), LatentGrid(SHAPE, 12))
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn((3, *sampling.grid.latent_shape), generator=generator)
+    weights = torch.rand((56, 56), generator=generator)
+    weights[5:9] = 0.0
+    found = images.clone()
+    sampling.normal(found, weights, 1)
+    exposure = torch.tensor([1])
+    for image, result in zip(images, found, strict=True):
+        expected = sampling.adjoint(weights * sampling.observe(image[None], exposure), exposure)[0]
+        assert torch.equal(result, expected)
+
+
+def test_whole_pixels() -> None:
+    """If it fails, a stack on the pixels of the patch is one of its own."""
+    rows, columns = (c[None].astype(float) for c in np.mgrid[: SHAPE[0], : SHAPE[1]])
+    positions = PixelPositions.from_arrays(SHAPE, rows, columns, np.ones_like(rows))
+    psfs = torch.from_numpy(gaussian_kernel(3.5, 31))[None, None, None]
+    given, default = ForwardModel(psfs, SHAPE, TARGET, positions), ForwardModel(psfs, SHAPE, TARGET)
+    latent = torch.randn(given.latent_shape, generator=torch.Generator().manual_seed(4))
+    assert given.sampling.prefilter is None
+    assert torch.equal(given.predict(latent), default.predict(latent))
+    assert torch.equal(default.sampling.observe(latent[None])[0], default.crop(latent))
 
 
 def test_maps_and_data() -> None:
     """If it fails, exposures are compared in the wrong pixels."""
-    sampling = NativeSampling(rotated_positions(), LatentGrid(SHAPE, 12))
+    sampling = Sampling(rotated_positions(), LatentGrid(SHAPE, 12))
     y, x = sampling.positions()
     inside = torch.isfinite(y)
     rows = torch.arange(SHAPE[0])[:, None].expand(SHAPE).double()
@@ -159,14 +163,6 @@ def test_maps_and_data() -> None:
     flags = sampling.largest(data > 6.0)
     assert flags.dtype == torch.bool
     assert flags.nonzero().tolist() == [[1, *where]]
-
-
-def test_transfer_function() -> None:
-    """If it fails, the prefilter changes fluxes or widths."""
-    assert transfer_function(np.array([0.0]))[0] == pytest.approx(1.0, abs=1e-12)
-    frequency = np.linspace(0.0, 0.3, 7)
-    aliases = np.abs(transfer_function(1.0 - frequency)) / transfer_function(frequency)
-    assert aliases.max() < 2e-3
 
 
 def test_refusals() -> None:

@@ -23,7 +23,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lsst.astroclearnet.core import ExposureStack, restore
-from lsst.astroclearnet.core.forward import NativeSampling
+from lsst.astroclearnet.core.forward import Sampling
 
 from ..record import Table
 from ..scaling.source import SyntheticSource
@@ -166,7 +166,7 @@ def _bare_convolution(
 def _timed_sampling(spent: list[float]) -> Iterator[None]:
     """Add up the time of the interpolation of exposures on their own grids."""
     names = ("observe", "adjoint", "normal", "mean")
-    kept = {name: getattr(NativeSampling, name) for name in names}
+    kept = {name: getattr(Sampling, name) for name in names}
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
@@ -179,9 +179,9 @@ def _timed_sampling(spent: list[float]) -> Iterator[None]:
         return run
 
     for name, function in kept.items():
-        setattr(NativeSampling, name, timed(function))
+        setattr(Sampling, name, timed(function))
     try:
         yield
     finally:
         for name, function in kept.items():
-            setattr(NativeSampling, name, function)
+            setattr(Sampling, name, function)

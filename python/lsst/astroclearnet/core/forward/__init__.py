@@ -8,12 +8,9 @@
 
 """What exposures look like, given the sky at the target PSF."""
 
-from ._interpolation import CompiledInterpolation, SparseInterpolation
-from ._interpolation_profile import transfer_function
-from ._latent_grid import LatentGrid
-from ._latent_space import LatentSpace
+from ._interpolation import Interpolation, transfer_function
+from ._latent_grid import LatentGrid, LatentSpace
 from ._model import ForwardModel
-from ._native_sampling import NativeSampling
 from ._sampling import Sampling
 from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
 from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
@@ -21,13 +18,11 @@ from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_m
 __all__ = (
     "DEPTH_FLOOR",
     "CleanTile",
-    "CompiledInterpolation",
     "ForwardModel",
+    "Interpolation",
     "LatentGrid",
     "LatentSpace",
-    "NativeSampling",
     "Sampling",
-    "SparseInterpolation",
     "TileData",
     "TileReader",
     "WeightMaps",

@@ -24,17 +24,10 @@ def apply_linear(forward: _Map, adjoint: _Map, argument: torch.Tensor) -> torch.
 
     Parameters
     ----------
-    forward
-        The map.
-    adjoint
-        Its adjoint.
+    forward, adjoint
+        The map and its adjoint.
     argument
-        What to apply it to.
-
-    Returns
-    -------
-    result : `torch.Tensor`
-        Result of the map; nothing in between is kept.
+        Its argument.
     """
     result: torch.Tensor = _LinearMap.apply(argument, forward, adjoint)
     return result
@@ -45,41 +38,9 @@ class _LinearMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, argument: torch.Tensor, forward: _Map, adjoint: _Map) -> torch.Tensor:
-        """Apply the map.
-
-        Parameters
-        ----------
-        ctx
-            What `backward` needs.
-        argument
-            What to apply it to.
-        forward
-            The map.
-        adjoint
-            Its adjoint.
-
-        Returns
-        -------
-        result : `torch.Tensor`
-            The result.
-        """
         ctx.adjoint = adjoint  # type: ignore[attr-defined]
         return forward(argument)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Apply the adjoint to the gradient.
-
-        Parameters
-        ----------
-        ctx
-            What `forward` left.
-        *gradients
-            Gradient of the result.
-
-        Returns
-        -------
-        gradients : `tuple`
-            Gradients of the arguments of `forward`.
-        """
         return ctx.adjoint(gradients[0]), None, None

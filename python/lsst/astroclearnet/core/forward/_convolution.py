@@ -35,45 +35,30 @@ class ConvolutionMemory:
         Shape (k, Hl, Wl // 2 + 1), complex64.
     spectrum
         Shape (b, Hl, Wl // 2 + 1), complex64, the result of a correlation.
-    scratch
-        Shape (m,), what the sampling needs.
     """
 
     images: torch.Tensor
     term: torch.Tensor
     product: torch.Tensor
     spectrum: torch.Tensor
-    scratch: torch.Tensor
 
     def narrow(self, number: int) -> ConvolutionMemory:
-        """Return a part of the memory.
+        """Return a view of the memory for fewer images.
 
         Parameters
         ----------
         number
-            Number of images, at most that of the memory.
-
-        Returns
-        -------
-        memory : `ConvolutionMemory`
-            Views of this one.
+            Their number.
         """
         return ConvolutionMemory(
             images=self.images[:number],
             term=self.term[:number],
             product=self.product[:number],
             spectrum=self.spectrum[:number],
-            scratch=self.scratch,
         )
 
     def parts(self) -> Iterator[slice]:
-        """Yield the images that are transformed at once.
-
-        Yields
-        ------
-        part : `slice`
-            Their indices.
-        """
+        """Yield the indices of images that are transformed at once."""
         step = len(self.product)
         return (slice(start, start + step) for start in range(0, len(self.images), step))
 
@@ -97,20 +82,13 @@ class Convolution:
     otfs: torch.Tensor
     latent_shape: tuple[int, int]
 
-    def allocate(self, number: int, scratch_size: int) -> ConvolutionMemory:
-        """Return memory for one thread.
+    def allocate(self, number: int) -> ConvolutionMemory:
+        """Return memory for one thread, not initialised.
 
         Parameters
         ----------
         number
             Number b of images.
-        scratch_size
-            Number of elements that the sampling needs.
-
-        Returns
-        -------
-        memory : `ConvolutionMemory`
-            Memory, not initialised.
         """
         device = self.otfs.device
         # A GPU is busy with all of them only; the cache of a CPU holds one.
@@ -121,7 +99,6 @@ class Convolution:
             term=torch.empty(at_once, *self.latent_shape, device=device),
             product=torch.empty(at_once, *transformed, dtype=self.otfs.dtype, device=device),
             spectrum=torch.empty(number, *transformed, dtype=self.otfs.dtype, device=device),
-            scratch=torch.empty(scratch_size, device=device),
         )
 
     def convolve(self, transform: torch.Tensor, exposure: int, memory: ConvolutionMemory) -> None:
@@ -148,7 +125,7 @@ class Convolution:
                 images.addcmul_(coefficient, term)
 
     def correlate(self, exposure: int, memory: ConvolutionMemory) -> torch.Tensor:
-        """Apply the adjoint of `convolve` to the images of the memory.
+        """Apply the adjoint of `convolve`; return transforms, in the memory.
 
         Parameters
         ----------
@@ -156,12 +133,6 @@ class Convolution:
             Index of the exposure.
         memory
             Memory that holds b images.
-
-        Returns
-        -------
-        spectrum : `torch.Tensor`
-            Shape (b, Hl, Wl // 2 + 1), transforms of the result, in the
-            memory.
         """
         otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
         product, term = memory.product, memory.term
@@ -176,19 +147,14 @@ class Convolution:
         return memory.spectrum
 
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """Multiply the transforms of images.
+        """Multiply the transforms of images with real gains.
 
         Parameters
         ----------
         images
             Shape (b, *latent_shape).
         gain
-            Shape (b, Hl, Wl // 2 + 1), real.
-
-        Returns
-        -------
-        filtered : `torch.Tensor`
-            Shape (b, *latent_shape).
+            Shape (b, Hl, Wl // 2 + 1).
         """
         filtered = torch.empty_like(images)
         step = 1 if images.device.type == "cpu" else len(images)
@@ -200,17 +166,12 @@ class Convolution:
         return filtered
 
     def power(self, exposure: int) -> torch.Tensor:
-        """Return the power of the mean kernel of an exposure.
+        """Return the power of the mean kernel, (Hl, Wl // 2 + 1).
 
         Parameters
         ----------
         exposure
             Index of the exposure.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
         """
         otf = torch.view_as_real(self.otfs[exposure, 0])
         return (otf**2).sum(dim=-1)
@@ -220,15 +181,8 @@ class Convolution:
 
         Parameters
         ----------
-        weights
-            Shape (k,), weights of the exposures.
-        exposures
-            Their indices.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
+        weights, exposures
+            Weights and indices of the exposures.
         """
         total = torch.zeros(self.otfs.shape[-2:], device=self.otfs.device)
         for weight, exposure in zip(weights, exposures, strict=True):

@@ -5,50 +5,121 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""Interpolation of well-sampled images at any position."""
+
+"""Interpolation of the latent image at the pixels of an exposure."""
 
 from __future__ import annotations
 
-__all__ = ("CompiledInterpolation", "SparseInterpolation")
+__all__ = ("Interpolation", "transfer_function")
 
+import math
 import warnings
-from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from ._interpolation_profile import LANES, WIDTH, kernel_profile
 from ._latent_grid import LatentGrid
+from ._threads import one_thread
+
+_WIDTH = 5
+"""Width of the interpolation kernel in pixels."""
+
+_BANDWIDTH = 0.33
+"""Frequency, in cycles per pixel, up to which images have power."""
+
+_SHAPE = 0.97 * math.pi * _WIDTH * (1.0 - _BANDWIDTH)
+"""Exponent of the kernel that suits the bandwidth (Barnett, Magland & af
+Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, section 4)."""
 
 
-class Interpolation(ABC):
-    """Interpolates images at given positions; a sparse matrix.
+def _profile(offset: np.ndarray) -> np.ndarray:
+    """Return the kernel, not normalised, at distances in pixels."""
+    square = 1.0 - (2.0 * offset / _WIDTH) ** 2
+    return np.where(square >= 0.0, np.exp(_SHAPE * (np.sqrt(square.clip(0.0)) - 1.0)), 0.0)
 
-    An image is first multiplied with the inverse of `transfer_function` along
-    both axes, in Fourier space, where that costs nothing.  What is left
-    wrong are the aliases of the highest frequencies, which an image with a
-    PSF of 3 pixels FWHM hardly has.
+
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Return points of the kernel and their weights in an integral of it."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    # The kernel has a vertical tangent at its ends; in this variable not.
+    angle = 0.5 * np.pi * nodes
+    points = 0.5 * _WIDTH * np.sin(angle)
+    return points, weights * 0.25 * np.pi * _WIDTH * np.cos(angle) * _profile(points)
+
+
+_POINTS, _POINT_WEIGHTS = _quadrature()
+
+
+def transfer_function(frequency: np.ndarray) -> np.ndarray:
+    """Return the Fourier transform of the interpolation kernel.
+
+    Parameters
+    ----------
+    frequency
+        Cycles per pixel.
+
+    Returns
+    -------
+    transfer : `numpy.ndarray`
+        Its transform, 1 at frequency 0.
+    """
+    return np.cos(2.0 * np.pi * frequency[..., None] * _POINTS) @ _POINT_WEIGHTS / _POINT_WEIGHTS.sum()
+
+
+class Interpolation:
+    """Interpolation of one image at given positions, as a sparse matrix.
+
+    A value is the sum of 5x5 pixels, weighted with the kernel along both
+    axes, of an image whose transform was divided by `transfer_function`
+    along both axes.  What remains are aliases of the highest frequencies, of
+    which an image with a PSF of 3 pixels FWHM has hardly any.  At whole
+    pixels no interpolation is needed, and a value is that of one pixel.
+
+    The matrix and its transpose are both stored by rows, so that no two
+    threads add to one element of a product.
+
+    Parameters
+    ----------
+    y
+        Shape (p,), float64, rows on the patch; NaN for a pixel that has no
+        position.
+    x
+        Shape (p,), float64, columns.
+    scale
+        Shape (p,), float32, factor of each interpolated value.
+    grid
+        Grid of the patch and the image, which is periodic.
+    whole
+        Whether all positions are whole pixels.
     """
 
-    @abstractmethod
+    def __init__(
+        self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid, *, whole: bool = False
+    ) -> None:
+        matrix = _matrix(*(c.cpu().numpy() for c in (y, x, scale)), grid, whole=whole)
+        self._latent_shape = grid.latent_shape
+        self._forward = _to_torch(matrix, y.device)
+        self._transposed = _to_torch(matrix.T.tocsr(), y.device)
+
     def observe(self, image: torch.Tensor) -> torch.Tensor:
         """Interpolate an image.
 
         Parameters
         ----------
         image
-            Shape latent_shape.
+            Shape latent_shape, divided by the transfer function unless the
+            positions are whole.
 
         Returns
         -------
         values : `torch.Tensor`
-            Shape (p,).
+            Shape (p,), float32; 0 for a pixel that has no position.
         """
+        return _product(self._forward, image.flatten())
 
-    @abstractmethod
     def adjoint(self, values: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose of the matrix.
+        """Apply the adjoint of `observe`.
 
         Parameters
         ----------
@@ -58,174 +129,53 @@ class Interpolation(ABC):
         Returns
         -------
         image : `torch.Tensor`
-            Shape latent_shape.
+            Shape latent_shape, float32.
         """
-
-    @abstractmethod
-    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Interpolate images, weight the values and apply the transpose.
-
-        Parameters
-        ----------
-        images
-            Shape ``(b, *latent_shape)``, contiguous, replaced by the result.
-        weights
-            Shape (p,).
-        scratch
-            Shape (m,), float32, with m at least the `scratch_size` of b
-            images; overwritten.
-        """
-
-    @staticmethod
-    @abstractmethod
-    def scratch_size(number: int, grid: LatentGrid) -> int:
-        """Return how much memory `normal` needs.
-
-        Parameters
-        ----------
-        number
-            Number b of images.
-        grid
-            Grid of the images.
-
-        Returns
-        -------
-        size : `int`
-            Number of float32 elements.
-        """
+        return _product(self._transposed, values).reshape(self._latent_shape)
 
 
-class CompiledInterpolation(Interpolation):
-    """Computes the elements of the matrix whenever they are needed.
+def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Multiply a matrix with float32 values.
 
-    It holds nothing but the positions, and runs on the CPU, in one thread.
-
-    Parameters
-    ----------
-    y
-        Shape (p,), float64, rows on the grid of the patch; NaN for a pixel
-        that has no position.
-    x
-        Shape (p,), float64, columns.
-    scale
-        Shape (p,), float32, what the interpolated values are multiplied with;
-        0 for a pixel that has no position.
-    grid
-        Grid of the images.
+    The order of its sums would depend on the number of threads.
     """
-
-    def __init__(self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid) -> None:
-        # The compiler takes half a second to load: only where it is needed.
-        from . import _interpolation_kernels
-
-        self._kernels = _interpolation_kernels
-        self._latent_shape = grid.latent_shape
-        self._margin = grid.margin
-        self._pixels = (y.contiguous().numpy(), x.contiguous().numpy(), scale.contiguous().numpy())
-
-    def observe(self, image: torch.Tensor) -> torch.Tensor:
-        values = torch.empty(len(self._pixels[0]))
-        self._kernels.observe_one(_as_array(image)[..., None], *self._pixels, self._margin, values.numpy())
-        return values
-
-    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
-        image = torch.zeros(self._latent_shape)
-        self._kernels.adjoint_one(_as_array(values), *self._pixels, self._margin, image.numpy()[..., None])
-        return image
-
-    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
-        pixels, factors = self._pixels, _as_array(weights)
-        height, width = self._latent_shape
-        memory = scratch.numpy()
-        if len(images) == 1:
-            image = images.numpy()[0, ..., None]
-            source = memory[: height * width].reshape(height, width, 1)
-            source[...] = image
-            image[...] = 0.0
-            self._kernels.normal_one(source, *pixels, factors, self._margin, image)
-            return
-        before, after = memory[: 2 * height * width * LANES].reshape(2, height, width, LANES)
-        for start in range(0, len(images), LANES):
-            some = images.numpy()[start : start + LANES]
-            self._kernels.interleave(some, before)
-            after[...] = 0.0
-            self._kernels.normal_lanes(before, *pixels, factors, self._margin, after)
-            self._kernels.separate(after, some)
-
-    @staticmethod
-    def scratch_size(number: int, grid: LatentGrid) -> int:
-        height, width = grid.latent_shape
-        return height * width * (1 if number == 1 else 2 * LANES)
+    with one_thread():
+        return matrix @ values.float()
 
 
-class SparseInterpolation(Interpolation):
-    """Holds the matrix and its transpose, and runs on any device.
-
-    Parameters
-    ----------
-    y
-        Shape (p,), float64, rows on the grid of the patch; NaN for a pixel
-        that has no position.
-    x
-        Shape (p,), float64, columns.
-    scale
-        Shape (p,), float32, what the interpolated values are multiplied with;
-        0 for a pixel that has no position.
-    grid
-        Grid of the images.
-    """
-
-    def __init__(self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid) -> None:
-        matrix = _weights(y.cpu().numpy(), x.cpu().numpy(), scale.cpu().numpy(), grid)
-        self._latent_shape = grid.latent_shape
-        self._forward = _to_torch(matrix, y.device)
-        self._transposed = _to_torch(matrix.T.tocsr(), y.device)
-
-    def observe(self, image: torch.Tensor) -> torch.Tensor:
-        return self._forward @ image.reshape(-1)
-
-    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
-        return (self._transposed @ values).reshape(self._latent_shape)
-
-    def normal(self, images: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> None:
-        values = self._forward @ images.flatten(1).T
-        images.copy_((self._transposed @ (weights[:, None] * values)).T.reshape(images.shape))
-
-    @staticmethod
-    def scratch_size(number: int, grid: LatentGrid) -> int:
-        return 0
-
-
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor as the compiled functions take it."""
-    array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()
-    return array
-
-
-def _weights(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid) -> csr_array:
-    rows, columns = grid.latent_shape
+def _matrix(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid, *, whole: bool) -> csr_array:
+    """Return the matrix, of shape (p, Hl Wl)."""
     known = np.isfinite(y)
-    y, x = y[known] + grid.margin, x[known] + grid.margin
-    first_y, first_x = (np.ceil(c - 0.5 * WIDTH).astype(np.int32) for c in (y, x))
-    taps = np.arange(WIDTH, dtype=np.int32)
-    weight_y = kernel_profile(first_y[:, None] + taps - y[:, None]) * scale[known, None]
-    weight_x = kernel_profile(first_x[:, None] + taps - x[:, None])
-    # The latent image is periodic, and so is a margin narrower than the
-    # kernel.
-    index_y, index_x = (first_y[:, None] + taps) % rows, (first_x[:, None] + taps) % columns
-    values = (weight_y[:, :, None] * weight_x[:, None, :]).astype(np.float32)
-    indices = index_y[:, :, None] * np.int32(columns) + index_x[:, None, :]
-    starts = np.concatenate([[0], np.cumsum(known * WIDTH**2)]).astype(np.int32)
-    matrix = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(known), rows * columns))
+    row, row_weights = _taps(y[known] + grid.margin, whole=whole)
+    column, column_weights = _taps(x[known] + grid.margin, whole=whole)
+    row_weights = row_weights * scale[known, None]
+    height, width = grid.latent_shape
+    indices = (row % height)[:, :, None] * np.int32(width) + (column % width)[:, None, :]
+    values = (row_weights[:, :, None] * column_weights[:, None, :]).astype(np.float32)
+    starts = np.concatenate([[0], np.cumsum(known * row.shape[1] ** 2)]).astype(np.int32)
+    matrix = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(known), height * width))
+    # An image smaller than the kernel has taps that wrap to one pixel.
     matrix.sum_duplicates()
     return matrix
 
 
+def _taps(position: np.ndarray, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels along one axis, int32, and weights, each (p, taps)."""
+    if whole:
+        return position.astype(np.int32)[:, None], np.ones((len(position), 1))
+    first = np.ceil(position - 0.5 * _WIDTH).astype(np.int32)
+    taps = first[:, None] + np.arange(_WIDTH, dtype=np.int32)
+    return taps, _profile(taps - position[:, None]) / _POINT_WEIGHTS.sum()
+
+
 def _to_torch(matrix: csr_array, device: torch.device) -> torch.Tensor:
     starts, indices, values = (torch.from_numpy(p) for p in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        # The layout is called beta; products are all that is asked of it.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            starts, indices, values, size=matrix.shape, check_invariants=True, device=device
-        )
+    return torch.sparse_csr_tensor(
+        starts, indices, values, size=matrix.shape, check_invariants=True, device=device
+    )
+
+
+with warnings.catch_warnings():
+    # PyTorch says once that this layout is in beta; only products are needed.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    _to_torch(csr_array((1, 1), dtype=np.float32), torch.device("cpu"))

@@ -5,11 +5,11 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""The grid of the latent image: the patch and a margin around it."""
+"""The grid of the latent image, and Fourier transforms on it."""
 
 from __future__ import annotations
 
-__all__ = ("LatentGrid",)
+__all__ = ("LatentGrid", "LatentSpace")
 
 import dataclasses
 
@@ -23,7 +23,7 @@ _LIGHT_BEYOND = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class LatentGrid:
-    """Grid of the latent image of a patch.
+    """Grid of the latent image: the patch and a margin around it.
 
     The latent image is periodic: the margin keeps what wraps around away from
     the data.
@@ -45,23 +45,6 @@ class LatentGrid:
         """Height and width of the latent image in pixels."""
         rows, columns = (fast_length(s + 2 * self.margin) for s in self.shape)
         return rows, columns
-
-    def window(self, rows: slice, columns: slice) -> LatentGrid:
-        """Return the grid of a window of the patch.
-
-        Parameters
-        ----------
-        rows
-            Rows of the window, with a start and a stop.
-        columns
-            Columns of the window, with a start and a stop.
-
-        Returns
-        -------
-        grid : `LatentGrid`
-            Its grid, with the same margin.
-        """
-        return LatentGrid((rows.stop - rows.start, columns.stop - columns.start), self.margin)
 
     def embed(self, maps: torch.Tensor) -> torch.Tensor:
         """Place maps of the patch on the latent grid, zeros in the margin.
@@ -97,8 +80,123 @@ class LatentGrid:
         return images[..., m : m + self.shape[0], m : m + self.shape[1]]
 
 
+class LatentSpace:
+    """Images on the latent grid, and their Fourier transforms.
+
+    Transforms are real ones, of shape (..., Hl, Wl // 2 + 1).
+
+    Parameters
+    ----------
+    grid
+        Grid of the patch and the latent image.
+
+    Attributes
+    ----------
+    grid
+        Grid of the patch and the latent image.
+    """
+
+    def __init__(self, grid: LatentGrid) -> None:
+        self.grid = grid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the patch in pixels."""
+        return self.grid.shape
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Height and width of the latent image in pixels."""
+        return self.grid.latent_shape
+
+    def transfer(self, kernels: torch.Tensor) -> torch.Tensor:
+        """Return the transforms of kernels with their centre at the origin.
+
+        Parameters
+        ----------
+        kernels
+            Shape (..., K, K), K odd, at most the size of the latent image.
+
+        Returns
+        -------
+        otfs : `torch.Tensor`
+            Complex, of the precision of the kernels.
+        """
+        size = kernels.shape[-1]
+        rows, columns = self.latent_shape
+        padded = torch.nn.functional.pad(kernels, (0, columns - size, 0, rows - size))
+        return torch.fft.rfft2(torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1)))
+
+    def transform(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return the transforms of latent images.
+
+        Parameters
+        ----------
+        latent
+            Shape (..., *latent_shape).
+
+        Returns
+        -------
+        transform : `torch.Tensor`
+            Complex.
+        """
+        return torch.fft.rfft2(latent)
+
+    def inverse_transform(self, transform: torch.Tensor) -> torch.Tensor:
+        """Return latent images from their transforms.
+
+        Parameters
+        ----------
+        transform
+            Complex.
+
+        Returns
+        -------
+        latent : `torch.Tensor`
+            Shape (..., *latent_shape).
+        """
+        return torch.fft.irfft2(transform, s=self.latent_shape)
+
+    def fold_transform(self, transform: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a symmetric array over the frequency plane.
+
+        Parameters
+        ----------
+        transform
+            Real, of an array that is symmetric in frequency.
+
+        Returns
+        -------
+        mean : `torch.Tensor`
+            Shape (...); of a power spectrum, the variance of one pixel.
+        """
+        columns = transform.mean(dim=-2)
+        width = self.latent_shape[1]
+        return (2.0 * columns.sum(dim=-1) - columns[..., 0] - columns[..., -1]) / width
+
+    def embed(self, maps: torch.Tensor) -> torch.Tensor:
+        """Do what `LatentGrid.embed` does.
+
+        Parameters
+        ----------
+        maps
+            Shape (..., H, W).
+        """
+        return self.grid.embed(maps)
+
+    def crop(self, images: torch.Tensor) -> torch.Tensor:
+        """Do what `LatentGrid.crop` does.
+
+        Parameters
+        ----------
+        images
+            Shape (..., *latent_shape).
+        """
+        return self.grid.crop(images)
+
+
 def psf_margin(psfs: torch.Tensor, length: int) -> int:
-    """Return the distance beyond which PSFs have hardly any light.
+    """Return the distance in pixels beyond which PSFs have hardly any light.
 
     What lies further wraps around; the latent image holds a whole PSF.
 
@@ -108,11 +206,6 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
         Shape (n, n_cells_y, n_cells_x, P, P).
     length
         Smaller side of the patch in pixels.
-
-    Returns
-    -------
-    margin : `int`
-        The distance in pixels.
     """
     mean = psfs.mean(dim=(1, 2)).abs()
     radius = psfs.shape[-1] // 2

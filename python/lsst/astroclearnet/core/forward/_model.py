@@ -12,8 +12,7 @@ from __future__ import annotations
 
 __all__ = ("ForwardModel",)
 
-import copy
-import functools
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -23,10 +22,8 @@ from .._errors import InputError
 from ..exposures import ExposureStack, PixelPositions, fwhm_to_sigma
 from ._autograd import apply_linear
 from ._convolution import Convolution, ConvolutionMemory
-from ._latent_grid import LatentGrid, psf_margin
-from ._latent_space import LatentSpace
-from ._native_sampling import NativeSampling
-from ._sampling import CropSampling, Sampling
+from ._latent_grid import LatentGrid, LatentSpace, psf_margin
+from ._sampling import Sampling
 from ._threads import num_workers, ordered_map
 from ._varying_kernels import VaryingKernels
 
@@ -35,6 +32,25 @@ _DECONVOLUTION_FLOOR = 1e-6
 
 _LARGEST_FWHM = 100.0
 """FWHM in pixels of the widest target PSF; memory goes with its square."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalKernels:
+    """Mean difference kernels in a box of the patch, as transforms.
+
+    Attributes
+    ----------
+    space
+        Grid of the box.
+    otfs
+        Shape (n, Hl, Wl // 2 + 1), complex64, transforms of the kernels.
+    inverse_target_power
+        Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
+    """
+
+    space: LatentSpace
+    otfs: torch.Tensor
+    inverse_target_power: torch.Tensor
 
 
 class ForwardModel(LatentSpace):
@@ -46,9 +62,7 @@ class ForwardModel(LatentSpace):
     deconvolved by g (Magain, Courbin & Sohy 1998, ApJ 494, 472), and sampling
     at the centres of the pixels of the exposure, times their area.  Exposures
     stay on their own grids, so that their pixels are compared as they were
-    measured, with noise that is independent from pixel to pixel; of a
-    co-registered stack the sampling is a crop of the margin that R has around
-    the data.
+    measured, with noise that is independent from pixel to pixel.
 
     A PSF that varies over the patch is a sum of a few kernels with
     coefficients that change smoothly from cell centre to cell centre, so that
@@ -69,6 +83,8 @@ class ForwardModel(LatentSpace):
 
     Attributes
     ----------
+    sampling
+        From the latent image to the pixels of the exposures.
     inverse_target_power
         Shape (Hl, Wl // 2 + 1), one over the power of the target PSF.
     target_transform
@@ -92,16 +108,23 @@ class ForwardModel(LatentSpace):
             )
         self.target_fwhm = target_fwhm
         super().__init__(LatentGrid(shape, psf_margin(psfs, min(shape))))
-        self._make_sampling: Callable[[], Sampling] = (
-            functools.partial(CropSampling, self.grid, psfs.device)
-            if positions is None
-            else functools.partial(NativeSampling, positions, self.grid)
-        )
-        self._prepare(VaryingKernels.separate(psfs, self.grid))
+        positions = positions if positions is not None else _patch_positions(shape, psfs)
+        self.sampling = Sampling(positions, self.grid)
+        varying = VaryingKernels.separate(psfs, self.grid)
+        kernels, target = varying.kernels, _target_transform(self, target_fwhm, psfs)
+        inverse = self._inverse(target)
+        otfs = torch.empty((*kernels.shape[:2], *target.shape), dtype=torch.complex64, device=psfs.device)
+        # One kernel at a time: double precision takes twice the memory.
+        for t in range(len(kernels)):
+            for b in range(kernels.shape[1]):
+                otfs[t, b] = self.transfer(kernels[t, b]) * inverse
+        self._convolution = Convolution(varying, otfs, self.latent_shape)
+        self._memory: list[ConvolutionMemory] = []
+        self.inverse_target_power, self.target_transform = _inverse_power(target).float(), target.float()
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
-        """Construct the model of a stack of exposures.
+        """Construct the model of a stack of exposures, on its device.
 
         Parameters
         ----------
@@ -109,45 +132,30 @@ class ForwardModel(LatentSpace):
             The exposures.
         target_fwhm
             FWHM of the target PSF in pixels.
-
-        Returns
-        -------
-        model : `ForwardModel`
-            The model, on the device of the stack.
         """
         return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
 
-    def window(self, rows: slice, columns: slice) -> ForwardModel:
-        """Return the model of a window of the patch.
+    def local(self, rows: slice, columns: slice) -> LocalKernels:
+        """Return the difference kernels in a box of the patch.
 
         Parameters
         ----------
         rows
-            Rows of the window, with a start and a stop.
+            Rows of the box, with a start and a stop.
         columns
-            Columns of the window, with a start and a stop.
+            Columns of the box, with a start and a stop.
 
         Returns
         -------
-        model : `ForwardModel`
-            Model of the exposures cut to the window; its sampling cuts their
-            data.
+        kernels : `LocalKernels`
+            Their means over the box.
         """
-        cut = copy.copy(self)
-        cut.__dict__.pop("sampling", None)
-        cut.grid = self.grid.window(rows, columns)
-        cut._make_sampling = lambda: self.sampling.window(rows, columns)
-        if cut.shape != self.shape:
-            cut._prepare(self._convolution.kernels.window(rows, columns, self.grid, cut.grid))
-        return cut
-
-    @functools.cached_property
-    def sampling(self) -> Sampling:
-        """From the latent image to the pixels of the exposures.
-
-        That of a window is cut out when it is first asked for.
-        """
-        return self._make_sampling()
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        space = LatentSpace(LatentGrid(shape, self.grid.margin))
+        kernels = self._convolution.kernels.mean(rows, columns, self.grid)
+        target = _target_transform(space, self.target_fwhm, kernels)
+        otfs = space.transfer(kernels) * self._inverse(target)
+        return LocalKernels(space, otfs.to(torch.complex64), _inverse_power(target).float())
 
     @property
     def num_exposures(self) -> int:
@@ -163,42 +171,13 @@ class ForwardModel(LatentSpace):
         return self._convolution.otfs[:, 0]
 
     @property
-    def local_otfs(self) -> torch.Tensor:
-        """Transforms of the difference kernels averaged over the patch.
-
-        They differ from `mean_otfs` in a window.  Shape (n, Hl, Wl // 2 + 1),
-        complex64.
-        """
-        means = self._convolution.kernels.mean_coefficients(self.grid)
-        return self.mean_otfs + (means[:, :, None, None] * self._convolution.otfs[:, 1:]).sum(dim=1)
-
-    @property
     def psf_varies(self) -> bool:
         """Whether the PSF of an exposure varies over the patch (`bool`)."""
         return self._convolution.otfs.shape[1] > 1
 
-    def _prepare(self, varying: VaryingKernels) -> None:
-        """Set what follows from the PSFs and the latent grid."""
-        kernels = varying.kernels
-        height, width = self.latent_shape
-        ky = torch.fft.fftfreq(height, dtype=kernels.dtype, device=kernels.device)[:, None]
-        kx = torch.fft.rfftfreq(width, dtype=kernels.dtype, device=kernels.device)[None, :]
-        sigma = fwhm_to_sigma(self.target_fwhm)
-        target = torch.exp(-2.0 * (math.pi * sigma) ** 2 * (ky**2 + kx**2))
-        inverse = self._inverse(target)
-        otfs = torch.empty((*kernels.shape[:2], *inverse.shape), dtype=torch.complex64, device=kernels.device)
-        # One kernel at a time: double precision takes twice the memory.
-        for t in range(len(kernels)):
-            for b in range(kernels.shape[1]):
-                otfs[t, b] = self.transfer(kernels[t, b]) * inverse
-        self._convolution = Convolution(varying, otfs, self.latent_shape)
-        self._memory: list[ConvolutionMemory] = []
-        power = (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
-        self.inverse_target_power, self.target_transform = power.float(), target.float()
-
     def _inverse(self, target: torch.Tensor) -> torch.Tensor:
         """Return what makes difference kernels of PSFs."""
-        return target * (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)
+        return target * _inverse_power(target)
 
     def predict(self, latent: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         """Predict exposures from the latent image.
@@ -236,7 +215,7 @@ class ForwardModel(LatentSpace):
         data
             Shape (n, h, w).
         exposures
-            Indices of the exposures that ``data`` belong to; all by default.
+            Their indices; all by default.
         weights
             Shape (n, h, w), what data are multiplied with before; 1 by
             default.
@@ -271,8 +250,7 @@ class ForwardModel(LatentSpace):
         weights
             Shape (n, h, w), in the pixels of the exposures.
         exposures
-            Indices of the exposures that ``weights`` belong to; all by
-            default.
+            Their indices; all by default.
 
         Returns
         -------
@@ -284,72 +262,51 @@ class ForwardModel(LatentSpace):
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
             self._convolution.convolve(transform, chosen[index], memory)
-            self.sampling.normal(memory.images, weights[index], chosen[index], memory.scratch)
+            self.sampling.normal(memory.images, weights[index], chosen[index])
             return self._convolution.correlate(chosen[index], memory)
 
         return self._sum(one, len(latents), len(chosen))
 
     def power(self, exposure: int) -> torch.Tensor:
-        """Return the power of the patch-averaged difference kernel.
+        """Return the power of the mean difference kernel, (Hl, Wl // 2 + 1).
 
         Parameters
         ----------
         exposure
             Index of the exposure.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
         """
         return self._convolution.power(exposure)
 
     def total_power(self, weights: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Return a weighted sum of the powers of exposures.
+        """Return the weighted sum of the powers of exposures.
 
         Parameters
         ----------
         weights
             Shape (n,), weights of the exposures.
         exposures
-            Indices of the exposures that ``weights`` belong to; all by
-            default.
-
-        Returns
-        -------
-        power : `torch.Tensor`
-            Shape (Hl, Wl // 2 + 1).
+            Their indices; all by default.
         """
         return self._convolution.total_power(weights, self._list(exposures))
 
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """Multiply the transforms of images.
+        """Multiply the transforms of images with real gains.
 
         Parameters
         ----------
         images
             Shape ``(b, *latent_shape)``.
         gain
-            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1), real.
-
-        Returns
-        -------
-        filtered : `torch.Tensor`
-            Shape ``(b, *latent_shape)``.
+            Shape (Hl, Wl // 2 + 1) or (b, Hl, Wl // 2 + 1).
         """
         return self._convolution.filter_images(images, gain.expand(len(images), -1, -1))
 
     def filtered(self, transform: torch.Tensor) -> torch.Tensor:
-        """Multiply the transform of an image with what its sampling needs.
+        """Multiply the transform of an image with the prefilter of sampling.
 
         Parameters
         ----------
         transform
-            Shape (..., Hl, Wl // 2 + 1).
-
-        Returns
-        -------
-        filtered : `torch.Tensor`
             Shape (..., Hl, Wl // 2 + 1).
         """
         prefilter = self.sampling.prefilter
@@ -384,9 +341,8 @@ class ForwardModel(LatentSpace):
     def _sum(
         self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, num_exposures: int
     ) -> torch.Tensor:
-        """Return the sum of latent images whose transforms a function gives.
-
-        One term for each exposure, of shape (number, Hl, Wl // 2 + 1).
+        """Return the sum over exposures of latent images, given by their
+        transforms.
         """
         memories = self._memories(number, num_exposures)
         total = torch.zeros_like(memories[0].spectrum)
@@ -398,14 +354,30 @@ class ForwardModel(LatentSpace):
         return list(range(self.num_exposures)) if exposures is None else exposures.tolist()
 
     def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
-        """Return memory for some latent images, for each thread.
-
-        It is kept for the next time.
-        """
+        """Return memory for each thread; it is kept for the next time."""
         threads = max(1, min(num_workers(self._convolution.otfs.device), num_exposures))
         kept = self._memory
         if len(kept) < threads or len(kept[0].images) < number:
-            size = self.sampling.scratch_size(number)
             kept.clear()
-            kept.extend(self._convolution.allocate(number, size) for _ in range(threads))
+            kept.extend(self._convolution.allocate(number) for _ in range(threads))
         return [memory.narrow(number) for memory in kept[:threads]]
+
+
+def _patch_positions(shape: tuple[int, int], psfs: torch.Tensor) -> PixelPositions:
+    """Return the positions of exposures on the pixels of the patch."""
+    whole = (len(psfs), *shape)
+    y, x = (torch.arange(length, dtype=torch.float64, device=psfs.device) for length in shape)
+    area = torch.ones((), device=psfs.device)
+    return PixelPositions(shape, y[:, None].expand(whole), x.expand(whole), area.expand(whole))
+
+
+def _target_transform(space: LatentSpace, fwhm: float, like: torch.Tensor) -> torch.Tensor:
+    """Return the transform of the target PSF, (Hl, Wl // 2 + 1), real."""
+    height, width = space.latent_shape
+    ky = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)[:, None]
+    kx = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)[None, :]
+    return torch.exp(-2.0 * (math.pi * fwhm_to_sigma(fwhm)) ** 2 * (ky**2 + kx**2))
+
+
+def _inverse_power(target: torch.Tensor) -> torch.Tensor:
+    return (1.0 + _DECONVOLUTION_FLOOR) / (target**2 + _DECONVOLUTION_FLOOR)

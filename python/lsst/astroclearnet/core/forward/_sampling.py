@@ -6,58 +6,78 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""From the grid of the patch to the pixels of the exposures, and back."""
+"""Sampling of images on the latent grid at the pixels of the exposures."""
 
 from __future__ import annotations
 
 __all__ = ("Sampling",)
 
-from abc import ABC, abstractmethod
+import functools
 
+import numpy as np
 import torch
 
+from ..exposures import PixelPositions
+from ._interpolation import Interpolation, transfer_function
 from ._latent_grid import LatentGrid
 
 
-class Sampling(ABC):
-    """Takes images on the latent grid to the pixels of the exposures.
+class Sampling:
+    """Sampling of images on the latent grid at the pixels of the exposures.
 
     "Data" are arrays of shape (n, h, w) on the pixels of the exposures,
     "maps" have shape (n, H, W) on the grid of the patch, and "images" the
-    shape of the latent image, which has a margin around the patch.
+    shape of the latent image, which has a margin around the patch.  All
+    methods that take ``exposures`` take all of them by default.
+
+    Parameters
+    ----------
+    positions
+        Positions of the pixels of the exposures on the patch; where all are
+        whole pixels nothing is interpolated.
+    grid
+        Grid of the patch and the latent image.
     """
 
-    grid: LatentGrid
-    """Grid of the patch and the latent image."""
+    def __init__(self, positions: PixelPositions, grid: LatentGrid) -> None:
+        self.grid = grid
+        self._positions = positions
+        self._interpolations: dict[int, Interpolation] = {}
 
-    @property
-    @abstractmethod
+    @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:
-        """What the transform of an image is to be multiplied with before it
-        is observed, shape (Hl, Wl // 2 + 1); `None` for one.
+        """Factor of the transform of an image before it is observed.
+
+        Shape (Hl, Wl // 2 + 1); `None` for 1.
         """
+        if self._whole:
+            return None
+        height, width = self.grid.latent_shape
+        ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
+        product = transfer_function(ky)[:, None] * transfer_function(kx)[None, :]
+        return torch.from_numpy((1.0 / product).astype(np.float32)).to(self.area.device)
 
     @property
-    @abstractmethod
     def area(self) -> torch.Tensor:
-        """Area of the pixels of the exposures in pixels of the patch, of
-        shape (n, h, w) or one that broadcasts to it.
-        """
+        """Area of the pixels of the exposures in pixels of the patch.
 
-    @abstractmethod
+        Shape (n, h, w).
+        """
+        return self._positions.area
+
     def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return where the pixels of the exposures lie on the patch.
+        """Return the positions of the pixels of the exposures on the patch.
 
         Returns
         -------
         y, x : `torch.Tensor`
-            Rows and columns of the patch, of shapes that broadcast to
-            (n, h, w); NaN for a pixel that is not on the patch.
+            Shape (n, h, w), rows and columns; NaN for a pixel that is not on
+            the patch.
         """
+        return self._positions.y, self._positions.x
 
-    @abstractmethod
     def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Sample one image for each exposure on its pixels.
+        """Sample one image for each exposure; return data.
 
         Parameters
         ----------
@@ -65,227 +85,124 @@ class Sampling(ABC):
             Shape ``(n, *latent_shape)``, light per pixel of the patch,
             multiplied with the prefilter.
         exposures
-            Indices of the exposures that ``images`` belong to; all by
-            default.
-
-        Returns
-        -------
-        data : `torch.Tensor`
-            Shape (n, h, w), light per pixel of the exposures.
+            Indices of the exposures.
         """
+        chosen = self._list(exposures)
+        data = torch.empty(len(chosen), *self.area.shape[1:], device=self.area.device)
+        for one, t, image in zip(data, chosen, images, strict=True):
+            one.copy_(self._interpolation(t).observe(image).reshape(one.shape))
+        return data
 
-    @abstractmethod
     def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Apply the adjoint of `observe`.
+        """Apply the adjoint of `observe`; return images.
 
         Parameters
         ----------
         data
             Shape (n, h, w).
         exposures
-            Indices of the exposures that ``data`` belong to; all by default.
-
-        Returns
-        -------
-        images : `torch.Tensor`
-            Shape ``(n, *latent_shape)``.
+            Indices of the exposures.
         """
+        chosen = self._list(exposures)
+        images = torch.empty(len(chosen), *self.grid.latent_shape, device=self.area.device)
+        for image, t, one in zip(images, chosen, data, strict=True):
+            image.copy_(self._interpolation(t).adjoint(one.flatten()))
+        return images
 
-    @abstractmethod
-    def normal(
-        self, images: torch.Tensor, weights: torch.Tensor, exposure: int, scratch: torch.Tensor
-    ) -> None:
+    def normal(self, images: torch.Tensor, weights: torch.Tensor, exposure: int) -> None:
         """Sample images on one exposure, weight the data and go back.
 
         Parameters
         ----------
         images
-            Shape ``(b, *latent_shape)``, contiguous, replaced by the adjoint
-            of their weighted data.
+            Shape ``(b, *latent_shape)``, replaced by the adjoint of their
+            weighted data.
         weights
             Shape (h, w).
         exposure
             Index of the exposure.
-        scratch
-            Shape (m,), float32, with m at least the `scratch_size` of b
-            images; overwritten.
         """
+        interpolation, factors = self._interpolation(exposure), weights.flatten()
+        # One after the other: an image does not depend on those beside it.
+        for image in images:
+            image.copy_(interpolation.adjoint(interpolation.observe(image).mul_(factors)))
 
-    @abstractmethod
-    def scratch_size(self, number: int) -> int:
-        """Return how much memory `normal` needs.
-
-        Parameters
-        ----------
-        number
-            Number of images at once.
-
-        Returns
-        -------
-        size : `int`
-            Number of float32 elements.
-        """
-
-    @abstractmethod
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        """Return local means of data, 0 where there are none.
+        """Return maps of local means of data, 0 where there are none.
 
         Parameters
         ----------
         data
             Shape (n, h, w).
         exposures
-            Indices of the exposures that ``data`` belong to; all by default.
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (n, H, W).
+            Indices of the exposures.
         """
+        return self.grid.crop(self.adjoint(data, exposures)).contiguous()
 
-    @abstractmethod
     def total(self, data: torch.Tensor) -> torch.Tensor:
-        """Add all data to the pixels of the patch in which they lie.
+        """Sum up all data in the pixels of the patch, (H, W).
 
         Parameters
         ----------
         data
             Shape (n, h, w).
-
-        Returns
-        -------
-        total : `torch.Tensor`
-            Shape (H, W).
         """
+        height, width = self.grid.shape
+        sums = torch.zeros(height * width + 1, dtype=data.dtype, device=data.device)
+        for t, one in enumerate(data):
+            sums.index_add_(0, self._nearest(t), one.flatten())
+        return sums[:-1].reshape(height, width)
 
-    @abstractmethod
     def largest(self, data: torch.Tensor) -> torch.Tensor:
-        """Return the largest datum in each pixel of the patch.
+        """Return maps of the largest datum in each pixel, 0 without data.
 
         Parameters
         ----------
         data
             Shape (n, h, w), not negative, or boolean.
-
-        Returns
-        -------
-        maps : `torch.Tensor`
-            Shape (n, H, W), new; 0 where there are none.
         """
+        height, width = self.grid.shape
+        maps = torch.empty(len(data), height, width, dtype=data.dtype, device=data.device)
+        for t, one in enumerate(data):
+            peaks = torch.zeros(height * width + 1, device=data.device)
+            peaks.scatter_reduce_(0, self._nearest(t), one.flatten().to(peaks.dtype), "amax")
+            maps[t] = peaks[:-1].reshape(height, width)
+        return maps
 
-    @abstractmethod
     def look_up(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the values of maps in the pixels in which the data lie.
+        """Return data: the values of maps there, 0 off the patch.
 
         Parameters
         ----------
         maps
             Shape (n, H, W) or (H, W).
-
-        Returns
-        -------
-        data : `torch.Tensor`
-            Shape (n, h, w), or one that broadcasts to it; 0 off the patch.
         """
+        flat = torch.nn.functional.pad(maps.flatten(-2), (0, 1)).expand(len(self.area), -1)
+        found = torch.empty(self.area.shape, dtype=maps.dtype, device=maps.device)
+        for t, values in enumerate(flat):
+            found[t] = values[self._nearest(t)].reshape(found[t].shape)
+        return found
 
-    @abstractmethod
-    def window(self, rows: slice, columns: slice) -> Sampling:
-        """Return the sampling of a window of the patch.
+    def _list(self, exposures: torch.Tensor | None) -> list[int]:
+        return list(range(len(self.area))) if exposures is None else exposures.tolist()
 
-        Parameters
-        ----------
-        rows
-            Rows of the window, with a start and a stop.
-        columns
-            Columns of the window, with a start and a stop.
+    @functools.cached_property
+    def _whole(self) -> bool:
+        """Whether all positions are whole pixels."""
+        return all(bool(((c == c.round()) | c.isnan()).all()) for c in (self._positions.y, self._positions.x))
 
-        Returns
-        -------
-        sampling : `Sampling`
-            Sampling on the pixels that lie in the window.
-        """
+    def _interpolation(self, exposure: int) -> Interpolation:
+        if exposure not in self._interpolations:
+            p = self._positions
+            y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
+            self._interpolations[exposure] = Interpolation(y, x, area, self.grid, whole=self._whole)
+        return self._interpolations[exposure]
 
-    @abstractmethod
-    def cut(self, data: torch.Tensor) -> torch.Tensor:
-        """Cut data of the whole patch to those of this window.
-
-        Parameters
-        ----------
-        data
-            Shape (n, h, w), on the pixels of the sampling that this is a
-            window of.
-
-        Returns
-        -------
-        cut : `torch.Tensor`
-            Shape (n, h', w'); 0 for pixels that do not lie in the window.
-        """
-
-
-class CropSampling(Sampling):
-    """Sampling of exposures that lie on the grid of the patch.
-
-    Parameters
-    ----------
-    grid
-        Grid of the patch and the latent image.
-    device
-        Where the data are.
-    window
-        Rows and columns of a window of the patch, where it is one.
-    """
-
-    prefilter = None
-
-    def __init__(
-        self, grid: LatentGrid, device: torch.device, window: tuple[slice, slice] | None = None
-    ) -> None:
-        self.grid = grid
-        self._device = device
-        self._window = window if window is not None else (slice(None), slice(None))
-
-    @property
-    def area(self) -> torch.Tensor:
-        return torch.ones((), device=self._device)
-
-    def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _nearest(self, exposure: int) -> torch.Tensor:
+        """Return numbers of patch pixels, shape (p,); the last for off it."""
         height, width = self.grid.shape
-        rows, columns = (torch.arange(n, dtype=torch.float64, device=self._device) for n in (height, width))
-        return rows[:, None], columns[None, :]
-
-    def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        return self.grid.crop(images)
-
-    def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        return self.grid.embed(data)
-
-    def normal(
-        self, images: torch.Tensor, weights: torch.Tensor, exposure: int, scratch: torch.Tensor
-    ) -> None:
-        m, (height, width) = self.grid.margin, self.grid.shape
-        self.grid.crop(images).mul_(weights)
-        for rows in (slice(None, m), slice(m + height, None)):
-            images[:, rows].zero_()
-        for columns in (slice(None, m), slice(m + width, None)):
-            images[:, m : m + height, columns].zero_()
-
-    def scratch_size(self, number: int) -> int:
-        return 0
-
-    def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
-        return data
-
-    def total(self, data: torch.Tensor) -> torch.Tensor:
-        return data.sum(dim=0)
-
-    def largest(self, data: torch.Tensor) -> torch.Tensor:
-        return data.clone()
-
-    def look_up(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps
-
-    def window(self, rows: slice, columns: slice) -> CropSampling:
-        return CropSampling(self.grid.window(rows, columns), self._device, (rows, columns))
-
-    def cut(self, data: torch.Tensor) -> torch.Tensor:
-        return data[..., self._window[0], self._window[1]]
+        y, x = (c[exposure].flatten() for c in (self._positions.y, self._positions.x))
+        # A position on the very border may round to beyond it.
+        row = torch.round(torch.nan_to_num(y)).long().clamp_(0, height - 1)
+        column = torch.round(torch.nan_to_num(x)).long().clamp_(0, width - 1)
+        return torch.where(torch.isfinite(y), row * width + column, height * width)

@@ -19,19 +19,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch from threads of its own."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
+
+
 def num_workers(device: torch.device) -> int:
-    """Return how many exposures are worked on at once.
+    """Return how many exposures are worked on at once; 1 on a GPU.
 
     Parameters
     ----------
     device
-        Where the data are.
-
-    Returns
-    -------
-    number : `int`
-        The number of threads of PyTorch; 1 on a GPU, which one thread keeps
-        busy.
+        Device of the data.
     """
     return torch.get_num_threads() if device.type == "cpu" else 1
 
@@ -41,23 +46,17 @@ def ordered_map[T, S, R](
 ) -> Iterator[R]:
     """Apply a function in threads; yield results in the order of the items.
 
-    Each item is worked on by one thread from start to end, so that results do
-    not depend on the number of threads.
+    One thread works on an item from start to end, without gradients: results
+    do not depend on the number of threads.
 
     Parameters
     ----------
     function
-        Takes an item and memory of its own.  It records no gradients.
+        Takes an item and memory of its own.
     items
         The items.
     scratch
-        Memory for each of the threads, at least one.  That of a result is
-        used again as soon as the next one is asked for.
-
-    Yields
-    ------
-    result
-        What the function returns.
+        Memory for each thread; that of a result is used again for the next.
     """
     if len(scratch) == 1:
         for item in items:
@@ -65,7 +64,7 @@ def ordered_map[T, S, R](
         return
     pool = _pool(os.getpid(), len(scratch))
     free, running = list(scratch), deque[tuple[Future[R], S]]()
-    with _one_thread_each():
+    with one_thread():
         for item in items:
             if not free:
                 future, memory = running.popleft()
@@ -75,17 +74,6 @@ def ordered_map[T, S, R](
             running.append((pool.submit(function, item, memory), memory))
         while running:
             yield running.popleft()[0].result()
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep PyTorch from threads of its own below those of the pool."""
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(number)
 
 
 @functools.lru_cache(maxsize=1)

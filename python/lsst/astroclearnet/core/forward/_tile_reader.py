@@ -195,11 +195,7 @@ def psf_fwhms(stack: ExposureStack) -> torch.Tensor:
 
 
 def _require_resolution(tile_data: TileData) -> None:
-    """Refuse a target PSF that is much wider than those of the exposures.
-
-    Its image would hold next to nothing of what they measured, and errors
-    that the penalty does not know of.
-    """
+    """Refuse a target PSF that is much wider than those of the exposures."""
     sharpest, target = float(psf_fwhms(tile_data.stack).min()), tile_data.model.target_fwhm
     if target > _WIDEST_TARGET * sharpest:
         raise InputError(

@@ -32,8 +32,8 @@ class VaryingKernels:
         Shape (n, B, n_cells_y, n_cells_x), float32, coefficients of the
         components at the centres of cells.
     rows
-        Shape (Hl, n_cells_y), float32, what makes rows of the latent image of
-        those of cells.
+        Shape (Hl, n_cells_y), float32, linear interpolation from rows of cells
+        to those of the latent image.
     columns
         Shape (Wl, n_cells_x), float32, the same for columns.
     """
@@ -50,15 +50,9 @@ class VaryingKernels:
         Parameters
         ----------
         psfs
-            Shape (n, n_cells_y, n_cells_x, P, P), PSFs in cells that cover
-            the patch.
+            Shape (n, n_cells_y, n_cells_x, P, P), of cells.
         grid
-            Grid of the patch and the latent image.
-
-        Returns
-        -------
-        kernels : `VaryingKernels`
-            The kernels.
+            Grid of the patch.
         """
         n, cells_y, cells_x = psfs.shape[:3]
         mean = psfs.mean(dim=(1, 2))
@@ -78,79 +72,36 @@ class VaryingKernels:
             *hats,
         )
 
-    @property
-    def num_components(self) -> int:
-        """Number of components of a kernel beside its mean (`int`)."""
-        return self.nodes.shape[1]
-
-    def window(self, rows: slice, columns: slice, grid: LatentGrid, window: LatentGrid) -> VaryingKernels:
-        """Return the kernels of a window of the patch.
-
-        Parameters
-        ----------
-        rows
-            Rows of the window, with a start and a stop.
-        columns
-            Columns of the window, with a start and a stop.
-        grid
-            Grid of the patch.
-        window
-            Grid of the window.
-
-        Returns
-        -------
-        kernels : `VaryingKernels`
-            The kernels there.
-        """
-        cut = (
-            _extend(hats[grid.margin :][part], window.margin, full)
-            for hats, part, full in zip(
-                (self.rows, self.columns), (rows, columns), window.latent_shape, strict=True
-            )
-        )
-        return VaryingKernels(self.kernels, self.nodes, *cut)
-
     def coefficients(self, exposure: int) -> torch.Tensor:
-        """Return the coefficients of the components.
+        """Return the coefficients of the components, (B, *latent_shape).
 
         Parameters
         ----------
         exposure
             Index of the exposure.
-
-        Returns
-        -------
-        coefficients : `torch.Tensor`
-            Shape (B, *latent_shape).
         """
         return self.rows @ self.nodes[exposure] @ self.columns.T
 
-    def mean_coefficients(self, grid: LatentGrid) -> torch.Tensor:
-        """Return the means of the coefficients over the patch.
+    def mean(self, rows: slice, columns: slice, grid: LatentGrid) -> torch.Tensor:
+        """Return the mean kernels over a box of the patch, (n, P, P).
 
         Parameters
         ----------
+        rows, columns
+            The box.
         grid
-            Grid of the patch and the latent image.
-
-        Returns
-        -------
-        means : `torch.Tensor`
-            Shape (n, B).
+            Grid of the patch.
         """
-        m = grid.margin
         row, column = (
-            hats[m : m + size].mean(dim=0)
-            for hats, size in zip((self.rows, self.columns), grid.shape, strict=True)
+            hats[grid.margin :][part].mean(dim=0)
+            for hats, part in zip((self.rows, self.columns), (rows, columns), strict=True)
         )
-        return self.nodes @ column @ row
+        means = self.nodes @ column @ row
+        return self.kernels[:, 0] + (means[:, :, None, None] * self.kernels[:, 1:]).sum(dim=1)
 
 
 def _hats(length: int, number: int, like: torch.Tensor) -> torch.Tensor:
-    """Return what interpolates between the centres of cells, and beyond.
-
-    Shape (length, number); linear.
-    """
+    """Return linear interpolation between cell centres, (length, number)."""
     if number == 1:
         return torch.ones(length, 1, device=like.device)
     pixels = torch.arange(length, dtype=torch.float64, device=like.device)
@@ -164,5 +115,5 @@ def _hats(length: int, number: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _extend(hats: torch.Tensor, margin: int, length: int) -> torch.Tensor:
-    """Continue what interpolates into the margin with its edges."""
+    """Continue interpolation into the margin with the values at the edges."""
     return hats[torch.arange(-margin, length - margin, device=hats.device).clamp(0, len(hats) - 1)]

@@ -5,7 +5,7 @@
 #
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
-"""How deep the exposures are, pixel by pixel of the patch."""
+"""Inverse-variance weights of the exposures on the patch."""
 
 from __future__ import annotations
 
@@ -82,22 +82,14 @@ def weight_maps(
 def iterate_weight_maps(
     model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
 ) -> Iterator[WeightMaps]:
-    """Do what `weight_maps` does for one exposure after the other.
+    """Yield what `weight_maps` returns for one exposure after the other.
+
+    The first axis has length 1.
 
     Parameters
     ----------
-    model
-        Forward model of all exposures.
-    weights
-        Shape (n, h, w), inverse variances in the pixels of the exposures, 0
-        where one is not used.
-    exposures
-        Indices of the exposures that ``weights`` belong to; all by default.
-
-    Yields
-    ------
-    maps : `WeightMaps`
-        Maps of one exposure, with a first axis of length 1.
+    model, weights, exposures
+        As for `weight_maps`.
     """
     sampling = model.sampling
     chosen = torch.arange(len(weights), device=weights.device) if exposures is None else exposures
@@ -105,7 +97,7 @@ def iterate_weight_maps(
         area = sampling.area.to(weights)
         # With the variance v a pixel of area A tells the light per pixel of
         # the patch to A^2 / v, and there are 1 / A such pixels.
-        maps = sampling.mean(weight * (area[exposure] if area.ndim else area), exposure)
+        maps = sampling.mean(weight * area[exposure], exposure)
         presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
         typical = masked_medians(maps, presence > _PRESENT, 0.0)
         yield WeightMaps(weights=maps, presence=presence, typical=typical)

@@ -95,12 +95,12 @@ class LocalNoise:
         size = 2 * STAMP_RADIUS + 1
         if not bool(weights.sum() > 0):
             return np.zeros((size, size), dtype=np.float32)
-        model = self._model.window(
+        local = self._model.local(
             *(_clip(s, n) for s, n in zip((rows, columns), self._model.shape, strict=True))
         )
-        power = (weights[:, None, None] * model.local_otfs.abs() ** 2).sum(dim=0)
-        spectrum = self._spectrum(power, weights.sum(), model.inverse_target_power)
-        covariance = torch.fft.fftshift(model.inverse_transform(spectrum.to(torch.complex64)))
+        power = (weights[:, None, None] * local.otfs.abs() ** 2).sum(dim=0)
+        spectrum = self._spectrum(power, weights.sum(), local.inverse_target_power)
+        covariance = torch.fft.fftshift(local.space.inverse_transform(spectrum.to(torch.complex64)))
         row, column = (length // 2 for length in covariance.shape)
         # A tiny patch has small separations only.
         reach = min(STAMP_RADIUS, row - 1, column - 1)

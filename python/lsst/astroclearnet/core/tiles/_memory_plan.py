@@ -53,12 +53,9 @@ _LATENT = 1050.0
 _LATENT_DRAW = 8.0
 """Bytes per such pixel and noise draw."""
 
-_LATENT_EXPOSURE = 37.0
-"""Bytes per such pixel and exposure, on the CPU."""
-
-_LATENT_EXPOSURE_CUDA = 500.0
-"""The same on a GPU, where the interpolation is a sparse matrix with 25 taps
-and its transpose; 4 bytes an index and 4 a tap."""
+_LATENT_EXPOSURE = 500.0
+"""Bytes per such pixel and exposure: 4 for the index and 4 for the weight of
+each of 25 taps of the interpolation and of its transpose, 37 for the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +165,7 @@ def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
 def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
     counts = [source.count(tile.rows, tile.columns) for tile in grid.tiles]
     working = max(
-        _working_bytes(tile, count, options, device) for tile, count in zip(grid.tiles, counts, strict=True)
+        _working_bytes(tile, count, options) for tile, count in zip(grid.tiles, counts, strict=True)
     )
     cutouts = max(_cutout_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
     height, width = grid.shape
@@ -179,11 +176,10 @@ def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, de
     return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
 
 
-def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions, device: str) -> float:
+def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions) -> float:
     """Return the memory of a tile's computation on its device."""
     height, width = (size + 2 * _MARGIN for size in tile.shape)
-    per_exposure = _LATENT_EXPOSURE if device == "cpu" else _LATENT_EXPOSURE_CUDA
-    per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + per_exposure * num_exposures
+    per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws + _LATENT_EXPOSURE * num_exposures
     return height * width * per_pixel
 
 

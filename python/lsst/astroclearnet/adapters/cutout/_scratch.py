@@ -70,7 +70,7 @@ class Scratch:
         Parameters
         ----------
         *arrays
-            Arrays from `keep`; those in memory stay as they are.
+            Arrays from `store`; those in memory stay as they are.
         """
         for array in arrays:
             if isinstance(array, np.memmap):

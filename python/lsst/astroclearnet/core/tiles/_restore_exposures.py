@@ -118,14 +118,14 @@ def restore_exposures(
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))
         for number, tile in enumerate(grid.tiles, 1):
-            for tile_data, outcome in _restore_tile(tile, reader, restorer, plan):
+            for piece, outcome in _restore_tile(tile, reader, restorer, plan):
                 if isinstance(outcome, TileResult):
                     done += 1
                     mosaic.add(outcome)
                 elif outcome is not None:
                     failed.append(outcome)
                 if maps is not None:
-                    maps.add(tile_data, *_exposure_maps(tile_data, outcome))
+                    maps.add(piece, *_exposure_maps(piece, outcome))
             if tile_callback is not None:
                 tile_callback(number, len(grid.tiles))
     if not done:

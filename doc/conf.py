@@ -86,7 +86,9 @@ _OTHERS = (
 # what is inherited from them with short names of their own.
 _INHERITED = (
     r"LsstLogAdapter|connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
-    "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task"
+    "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task|"
+    # Made from the options; its fields are on the page of the configuration.
+    "RestorationConfig"
 )
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})(\..*)?"),

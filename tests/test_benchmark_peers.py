@@ -25,7 +25,7 @@ FLUX = 3000.0
 SKY_SIGMA = 0.5
 TARGET = 3.0
 FAST: dict[str, dict[str, Any]] = {
-    "Starred": {"penalty_weights": (0.1,), "steps": 600},
+    "Starred": {"strengths": (0.1,), "steps": 600},
     "Jolideco": {"stops": (300,)},
     "PyImcom": {"kappas": (1e-4,), "padding": 7},
 }
@@ -121,8 +121,8 @@ def test_imcom_combines_its_block_only() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("Starred", {"penalty_weights": ()}, r"penalty_weights=\(\)"),
-        ("Starred", {"penalty_weights": (1.0, -0.3)}, r"penalty_weights=\(1.0, -0.3\)"),
+        ("Starred", {"strengths": ()}, r"strengths=\(\)"),
+        ("Starred", {"strengths": (1.0, -0.3)}, r"strengths=\(1.0, -0.3\)"),
         ("Starred", {"steps": 0}, "steps=0"),
         ("Jolideco", {"stops": (250, 100)}, r"stops=\(250, 100\)"),
         ("Jolideco", {"learning_rate": 0.0}, "learning_rate=0.0"),

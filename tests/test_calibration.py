@@ -59,7 +59,7 @@ def agree(arrays: ExposureArrays, **options: object) -> tuple[ExposureCalibratio
 def test_exposures_that_agree_stay() -> None:
     """If it fails, good exposures are thrown away."""
     calibration, clean = agree(make_exposures())
-    assert calibration.outlier_exposures == {}
+    assert calibration.dropped == {}
     assert bool(clean.tile_data.stack.good.any(dim=(1, 2)).all())
     known = torch.isfinite(calibration.offsets.sigmas)
     assert bool(known.all())
@@ -73,8 +73,8 @@ def test_exposures_that_agree_stay() -> None:
 def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) -> None:
     """If it fails, an exposure with a wrong calibration stays in the coadd."""
     calibration, clean = agree(make_exposures(**wrong))  # type: ignore[arg-type]
-    assert list(calibration.outlier_exposures) == [2]
-    assert re.match(reason, calibration.outlier_exposures[2])
+    assert list(calibration.dropped) == [2]
+    assert re.match(reason, calibration.dropped[2])
     assert not bool(clean.tile_data.stack.good[2].any())
     assert bool(clean.tile_data.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
 
@@ -83,7 +83,7 @@ def test_small_departures_stay_as_they_are() -> None:
     """If it fails, exposures are changed that should not be."""
     arrays = make_exposures(shift=(0.1, -0.06), scale=1.04)
     calibration, clean = agree(arrays, background="none")
-    assert calibration.outlier_exposures == {}
+    assert calibration.dropped == {}
     psfs = torch.from_numpy(arrays.psfs)
     torch.testing.assert_close(clean.tile_data.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
     torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
@@ -101,7 +101,7 @@ def test_variable_star_is_no_wrong_exposure() -> None:
     many = make_exposures()
     for arrays in (few, many):
         arrays.images[1] += gaussian_stars(SHAPE, [(80.4, 90.2, 8000.0)], FWHMS[1])
-        assert agree(arrays)[0].outlier_exposures == {}
+        assert agree(arrays)[0].dropped == {}
 
 
 def test_trail_is_no_wrong_exposure() -> None:
@@ -110,7 +110,7 @@ def test_trail_is_no_wrong_exposure() -> None:
     trail = [(1.0 * k, 14.0 + 0.5 * k, 150.0) for k in range(SHAPE[0])]
     arrays.images[4] += gaussian_stars(SHAPE, trail, FWHMS[4])
     calibration, clean = agree(arrays)
-    assert calibration.outlier_exposures == {}
+    assert calibration.dropped == {}
     assert int(clean.rejected[4].sum()) > 200
 
 
@@ -156,7 +156,7 @@ def test_tiles_agree_as_the_patch_does() -> None:
     whole, _ = agree_on(stack)
     tiled, parts = agree_on(stack, side=170)
     assert len(parts) == 9
-    assert list(tiled.outlier_exposures) == list(whole.outlier_exposures) == [2]
+    assert list(tiled.dropped) == list(whole.dropped) == [2]
     np.testing.assert_allclose(tiled.background.coefficients, whole.background.coefficients, atol=0.01)
     np.testing.assert_allclose(tiled.offsets.values, whole.offsets.values, atol=0.02)
     for clean in parts:

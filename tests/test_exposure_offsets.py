@@ -89,7 +89,7 @@ def test_one_of_four_with_half_the_flux_is_named_and_no_other() -> None:
         arrays.images[culprit] *= factor
         arrays.variances[culprit] *= factor**2
         offsets = compare_arrays(arrays)
-        assert list(judge(offsets).wrong) == [culprit]
+        assert list(judge(offsets).dropped) == [culprit]
         assert judge(offsets).suspect == {}
         assert float(offsets.values[0, culprit]) == pytest.approx(factor - 1.0, abs=0.05 * factor)
 
@@ -99,7 +99,7 @@ def test_of_three_exposures_none_is_dropped() -> None:
     arrays = make_exposure_arrays(SHAPE, FWHMS, stars=draw_stars(1), sigmas=30.0, seed=1)
     arrays.images[1] *= 0.5
     found = judge(compare_arrays(arrays))
-    assert found.wrong == {}
+    assert found.dropped == {}
     assert list(found.suspect) == [1]
     assert "Too few exposures agree" in found.suspect[1]
 
@@ -109,7 +109,7 @@ def test_two_against_two_are_not_dropped() -> None:
     arrays = make_exposure_arrays(SHAPE, FOUR, stars=draw_stars(1), sigmas=30.0, seed=1)
     arrays.images[:2] *= 0.5
     found = judge(compare_arrays(arrays))
-    assert found.wrong == {}
+    assert found.dropped == {}
     assert set(found.suspect) == {0, 1, 2, 3}
 
 
@@ -121,7 +121,7 @@ def test_without_stars_nothing_is_dropped() -> None:
         image += gaussian_stars(SHAPE, galaxies, math.hypot(fwhm, 7.0))
     arrays.images[3] *= 0.5
     found = judge(compare_arrays(arrays))
-    assert found.wrong == {}
+    assert found.dropped == {}
     assert "does not confirm it" in found.suspect[3]
 
 
@@ -137,7 +137,7 @@ def test_shifts_of_any_size(shift: tuple[float, float]) -> None:
     errors = found - torch.tensor([0.0, *shift])
     assert bool((errors.abs() < 5.0 * sigmas).all())
     assert float(sigmas.max()) < 0.02
-    assert list(judge(offsets).wrong) == ([1] if math.hypot(*shift) > 1.0 else [])
+    assert list(judge(offsets).dropped) == ([1] if math.hypot(*shift) > 1.0 else [])
 
 
 def test_wrong_width_is_no_wrong_brightness() -> None:
@@ -231,4 +231,4 @@ def test_sharpest_exposure_of_a_real_night(shared_data: Path) -> None:
     half = stack.replace(images=stack.images.clone(), variances=stack.variances.clone())
     half.images[4] *= 0.5
     half.variances[4] *= 0.25
-    assert list(judge(compare(half, 3.7)).wrong) == [4]
+    assert list(judge(compare(half, 3.7)).dropped) == [4]

@@ -100,7 +100,7 @@ def test_blocks_that_are_lost_are_noticed_or_do_not_matter(butler: Butler) -> No
         task = PrepareExposuresTask()
         result = task.run(visit_images=[butler.getDeferred(ref)], geometry=GEOMETRY)
         names = "image", "variance", "y", "x", "psfs"
-        exposures = [cutout.on(result.source.bbox) for cutout in result.source.cutouts]
+        exposures = [cutout.within(result.source.bbox) for cutout in result.source.cutouts]
         return [getattr(exposure, name) for exposure in exposures for name in names]
 
     whole = prepare()

@@ -208,7 +208,7 @@ def restore_or_refuse(case: Case) -> None:
         cutout = VisitCutout.take(visit_image, GEOMETRY, bbox=bbox)
     except UnusableExposureError:
         return
-    exposure = cutout.on(bbox)
+    exposure = cutout.within(bbox)
     assert exposure is not None
     good = exposure.good
     assert good.any()
@@ -221,7 +221,7 @@ def restore_or_refuse(case: Case) -> None:
     known = np.isfinite(exposure.psfs).all(axis=(-1, -2))
     assert known.any()
     np.testing.assert_allclose(exposure.psfs[known].sum(axis=(-1, -2)), 1.0)
-    planes = cutout.planes_on(bbox)
+    planes = cutout.planes_within(bbox)
     assert not (planes["usable"] & ~planes["covered"]).any()
     assert stack_exposures([exposure])["good"].sum() == good.sum()
 

@@ -313,7 +313,8 @@ def test_two_instruments_in_one_repository(tmp_path: Path) -> None:
         ref = put_visit_image(butler, observe(instrument, 3, 0, "i"), "visits")
         Path(butler.getURI(ref).ospath).write_bytes(b"nothing")
     chain_collections(butler, "defaults", ["visits", "skymaps"])
-    changes = ["target_fwhm=0.6", "do_plot=False", "restoration.fit.max_epochs=2"]
+    quick = ["restoration.fit.max_epochs=2", "restoration.noise.num_draws=2"]
+    changes = ["target_fwhm=0.6", "do_plot=False", *quick]
     command = [
         *(str(Path(sys.executable).with_name("pipetask")), "run", "-b", root, "-i", "defaults", "-o", "out"),
         *("-p", "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"),

@@ -41,7 +41,7 @@ from lsst.images.fields import ChebyshevField
 from lsst.images.psfs import GaussianPointSpreadFunction
 from lsst.pipe.base import InputQuantizedConnection, Struct, UpstreamFailureNoWorkFound
 
-SHAPE = (210, 230)
+SHAPE = (130, 140)
 NJY_PER_ELECTRON = 3.7
 SIGMA_PIXELS = 2.0
 VISITS = (11, 12, 13)
@@ -50,14 +50,14 @@ VISITS = (11, 12, 13)
 @pytest.fixture(scope="module")
 def field() -> StarField:
     """Stars on patch 0."""
-    geometry = make_patch_geometry().patch(3, 0)
-    columns, rows = np.meshgrid(np.arange(30.0, 140.0, 26.0), np.arange(30.0, 140.0, 26.0))
+    geometry = make_patch_geometry(cell_shape=(24, 20)).patch(3, 0)
+    columns, rows = np.meshgrid(np.arange(16.0, 90.0, 22.0), np.arange(14.0, 90.0, 22.0))
     return StarField(geometry=geometry, x=columns.ravel(), y=rows.ravel(), flux=np.full(columns.size, 6000.0))
 
 
 def true_projection(visit: int) -> SkyProjection[DetectorFrame]:
     """Return the projection that the visit summary knows."""
-    return make_projection(SHAPE, offset=(3.0 * (visit - 12), 42.0), visit=visit, detector=5)
+    return make_projection(SHAPE, offset=(3.0 * (visit - 12), 25.0), visit=visit, detector=5)
 
 
 def observe(field: StarField, visit: int) -> VisitImage:
@@ -65,7 +65,7 @@ def observe(field: StarField, visit: int) -> VisitImage:
     projection = true_projection(visit)
     image = field.render(projection, SHAPE, 2.3548 * SIGMA_PIXELS)
     image += np.random.default_rng(visit).normal(0.0, 2.0, SHAPE)
-    wrong = make_projection(SHAPE, offset=(3.0 * (visit - 12) + 4.0, 40.0), visit=visit, detector=5)
+    wrong = make_projection(SHAPE, offset=(3.0 * (visit - 12) + 4.0, 23.0), visit=visit, detector=5)
     return make_visit_image(
         image / NJY_PER_ELECTRON,
         wrong,

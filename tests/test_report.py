@@ -252,7 +252,8 @@ def test_counts_are_those_of_the_verdicts(repository: str) -> None:
     part = read_contents(
         Butler.from_config(repository, collections=COLLECTION), title="", where="band = 'i' AND patch = 1"
     )
-    assert [(patch.patch, band.band) for patch, band in part.rows()] == [(1, "i")]
+    shown = [(p.patch, b.band) for tract in part.tracts for p in tract.patches for b in p.bands]
+    assert shown == [(1, "i")]
 
 
 def test_only_reports_are_replaced(repository: str, report: Path) -> None:

@@ -37,7 +37,7 @@ def test_missing_stack_is_an_error_that_names_packages() -> None:
 
 def test_nothing_to_run_is_an_error() -> None:
     """If it fails, a run of no test counts as one of all."""
-    result = run_pytest("--require-afw", "tests/test_mask_planes.py")
+    result = run_pytest("--require-afw", "tests/test_find_python.py")
     assert result.returncode == 1
     assert "no test of the full stack is among those selected" in result.stdout
 
@@ -49,6 +49,15 @@ def test_timeouts_are_optional() -> None:
         "util.find_spec = lambda name, *rest: None if name == 'pytest_timeout' else find(name, *rest)\n"
         "import pytest; sys.exit(pytest.main())"
     )
-    command = [sys.executable, "-c", hide, "-p", "no:timeout", "--collect-only", "-q", "tests/test_fit.py"]
+    command = [
+        sys.executable,
+        "-c",
+        hide,
+        "-p",
+        "no:timeout",
+        "--collect-only",
+        "-q",
+        "tests/test_find_python.py",
+    ]
     result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -247,23 +247,6 @@ def test_order_of_exposures_does_not_matter() -> None:
         np.testing.assert_array_equal(getattr(permuted, name), getattr(straight, name)[order], err_msg=name)
 
 
-@pytest.mark.parametrize("scale", [2.0**-10, 2.0**10])
-def test_unit_does_not_matter(quick: StackResult, scale: float) -> None:
-    """If it fails, the coadd depends on the photometric zero point."""
-    # A power of 2 leaves rounding as it is, so that only units can matter.
-    arrays = make_scene()
-    scaled = restore_on_cpu(
-        arrays._replace(images=arrays.images * scale, variances=arrays.variances * scale**2), QUICK
-    )
-    np.testing.assert_allclose(scaled.image / scale, quick.image, atol=1e-3 * COADD_SIGMA)
-    np.testing.assert_allclose(scaled.variance / scale**2, quick.variance, rtol=1e-3)
-    np.testing.assert_allclose(scaled.linear_image / scale, quick.linear_image, atol=1e-3 * COADD_SIGMA)
-    np.testing.assert_allclose(scaled.linear_variance / scale**2, quick.linear_variance, rtol=1e-3)
-    np.testing.assert_allclose(scaled.chi_square, quick.chi_square, rtol=1e-3)
-    np.testing.assert_allclose(scaled.residual, quick.residual, atol=1e-3)
-    assert scaled.sky_level / scale == pytest.approx(quick.sky_level, abs=1e-3 * COADD_SIGMA)
-
-
 def test_rounding_does_not_matter(result: StackResult) -> None:
     """If it fails, rounding decides what is seen."""
     arrays = make_scene()

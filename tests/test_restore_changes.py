@@ -51,7 +51,7 @@ def undisturbed() -> StackResult:
     return restore_on_cpu(make_exposures(), QUICK)
 
 
-@pytest.mark.parametrize("flux", [60.0, 200.0, 1000.0, 5000.0])
+@pytest.mark.parametrize("flux", [60.0, 1000.0, 5000.0])
 def test_supernova_is_not_erased_in_silence(flux: float) -> None:
     """If it fails, real changes of the sky are removed without a trace."""
     arrays = make_exposures()

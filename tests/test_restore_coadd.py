@@ -24,27 +24,24 @@ from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
     RestorationAlgorithmError,
-    RestorationConfig,
     RestoreCoaddConfig,
     RestoreCoaddTask,
-    list_warnings,
     make_noise_table,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 from lsst.images.serialization import ArchiveReadError
-from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound, Struct, UpstreamFailureNoWorkFound
-from lsst.pipe.base.testUtils import assertValidOutput, lintConnections
+from lsst.pipe.base.testUtils import assertValidOutput
 
-SHAPE = (210, 230)
+SHAPE = (158, 172)
 SIGMA = 2.0
 VIEWS: tuple[dict[str, Any], ...] = (
-    {"offset": (3.3, 40.2), "visit": 11},
-    {"offset": (-4.1, 44.9), "rotation": 31.0, "visit": 12},
-    {"offset": (0.4, -51.6), "rotation": 180.0, "visit": 13},
-    {"offset": (6.2, 47.7), "scale": 1.01, "visit": 14},
+    {"offset": (3.3, 28.2), "visit": 11},
+    {"offset": (-4.1, 32.9), "rotation": 31.0, "visit": 12},
+    {"offset": (0.4, -39.6), "rotation": 180.0, "visit": 13},
+    {"offset": (6.2, 35.7), "scale": 1.01, "visit": 14},
 )
 WIDTHS = (3.2, 3.9, 4.6, 5.2)
 
@@ -73,9 +70,9 @@ def make_quick_config(**changes: Any) -> RestoreCoaddConfig:
 @pytest.fixture(scope="module")
 def field() -> StarField:
     """Stars on patch 0."""
-    geometry = make_patch_geometry().patch(3, 0)
+    geometry = make_patch_geometry(cell_shape=(30, 24)).patch(3, 0)
     rng = np.random.default_rng(3)
-    columns, rows = np.meshgrid(np.arange(28.0, 140.0, 26.0), np.arange(28.0, 140.0, 26.0))
+    columns, rows = np.meshgrid(np.arange(16.0, 110.0, 22.0), np.arange(16.0, 110.0, 22.0))
     return StarField(
         geometry=geometry,
         x=columns.ravel() + rng.uniform(-0.5, 0.5, columns.size),
@@ -265,15 +262,18 @@ def test_metrics_are_plain_and_true(outputs: Struct) -> None:
     assert {type(leaf) for leaf in leaves(metrics)} <= {str, int, float, bool}
 
 
-def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage], outputs: Struct) -> None:
+def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage]) -> None:
     # The Butler gives inputs in any order; a rerun must give the same bits.
-    task = RestoreCoaddTask(config=make_config(do_plot=False))
-    again = task.run(visit_images=visits[::-1], geometry=field.geometry, band="i")
-    np.testing.assert_array_equal(again.restored_coadd.image.array, outputs.restored_coadd.image.array)
-    np.testing.assert_array_equal(again.restored_coadd.variance.array, outputs.restored_coadd.variance.array)
-    np.testing.assert_array_equal(
-        again.restored_coadd_linear.image.array, outputs.restored_coadd_linear.image.array
+    first, second = (
+        RestoreCoaddTask(config=make_quick_config()).run(
+            visit_images=images, geometry=field.geometry, band="i"
+        )
+        for images in (visits[:2], visits[1::-1])
     )
+    for name in ("restored_coadd", "restored_coadd_linear"):
+        for plane in ("image", "variance"):
+            one, other = (getattr(getattr(o, name), plane).array for o in (first, second))
+            np.testing.assert_array_equal(other, one, err_msg=f"{name}.{plane}")
 
 
 def test_handles_are_read_as_visit_images(field: StarField, visits: list[VisitImage]) -> None:
@@ -321,7 +321,7 @@ def test_bad_exposures_are_dropped_with_reasons(
 
 def test_nan_pixels_are_masked(field: StarField, visits: list[VisitImage]) -> None:
     image = visits[2].image.array.copy()
-    image[90:96, 100:105] = np.nan
+    image[74:80, 84:89] = np.nan
     holed = observe(field, 2, image=image)
     task = RestoreCoaddTask(config=make_quick_config())
     result = task.run(visit_images=[*visits[:2], holed], geometry=field.geometry, band="i")
@@ -375,81 +375,6 @@ def test_wrong_psf_is_named(
     assert not hasattr(result, "restored_coadd_linear_noise")
 
 
-GOOD_EXPOSURE = {
-    "instrument": "TestCam",
-    "visit": 3,
-    "detector": 7,
-    "psf_width_error": 0.001,
-    "psf_consistent": True,
-    "used_fraction": 0.9,
-    "chi_square": 1.1,
-    "variance_factor_min": 1.0,
-    "variance_factor_max": 1.0,
-    "variance_smoothed": False,
-    "flux_error": 0.001,
-    "flux_sigma": 0.002,
-    "shift": 0.001,
-    "shift_sigma": 0.002,
-    "weight_share": 0.3,
-    "suspect_reason": "",
-}
-
-
-def test_warnings_are_put_in_words() -> None:
-    metrics = {
-        "failed_tiles": [],
-        "exposures": [GOOD_EXPOSURE] * 3,
-        "image": {"linear_psf_residual": 0.004},
-        "fit": {"converged": True, "num_epochs": 9, "stop_reason": "converged"},
-        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
-    }
-    assert list_warnings(metrics, 0.004) == []
-    bad = {
-        **GOOD_EXPOSURE,
-        "psf_width_error": 0.03,
-        "psf_consistent": False,
-        "suspect_reason": "flux_scale: It is.",
-    }
-    narrow = {**GOOD_EXPOSURE, "psf_width_error": -0.02, "psf_consistent": False}
-    unused = {**GOOD_EXPOSURE, "used_fraction": 0.0}
-    metrics = {
-        "failed_tiles": ["y 0 to 9: no"],
-        "exposures": [bad, narrow, unused],
-        "image": {"linear_psf_residual": 0.021},
-        "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
-        "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
-    }
-    warnings = list_warnings(metrics, 0.004)
-    suspect, wrong_psf, residual, solves, fit, tiles, number = warnings
-    assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
-    assert "reached max_epochs=60" in fit
-    assert "could not be restored: y 0 to 9: no" in tiles
-    assert (
-        "TestCam visit 3, detector 7: wider by 3.0 %; TestCam visit 3, detector 7: narrower by 2.0 %."
-        in wrong_psf
-    )
-    assert "TestCam visit 3, detector 7: flux_scale: It is." in suspect
-    assert "by 2.1 % of their peak, more than 0.4 %" in residual
-    assert "With 2 exposure(s)" in number
-
-
-def test_warnings_name_variances() -> None:
-    """If it fails, nobody learns that variances are not those given."""
-    rescaled = {**GOOD_EXPOSURE, "visit": 8, "variance_factor_max": 25.0}
-    smoothed = {**GOOD_EXPOSURE, "visit": 9, "variance_smoothed": True}
-    metrics = {
-        "failed_tiles": [],
-        "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
-        "image": {"linear_psf_residual": 0.004},
-        "fit": {"converged": True},
-        "solves": {},
-    }
-    wrong, followed = list_warnings(metrics, 0.004)
-    assert "visit 8, detector 7: multiplied by 1.00 to 25.00" in wrong
-    assert "visit 9" not in wrong
-    assert "visit 9, detector 7" in followed
-
-
 def test_exposure_on_the_border_alone_is_left_out(field: StarField, visits: list[VisitImage]) -> None:
     # It reaches what is read around the patch, but not the patch: that must
     # not stop the others.
@@ -485,107 +410,9 @@ def test_identity_comes_from_the_data_id(field: StarField) -> None:
     assert [(e.identity.instrument, e.identity.visit) for e in (first, second)] == [("Cam", 71), ("Cam", 72)]
 
 
-def test_seed_follows_from_the_patch_and_the_offset() -> None:
-    # Two patches must not share their random numbers; a rerun must.
-    seeds = {
-        RestoreCoaddTask(config=make_config(seed_offset=offset))._seed(name)
-        for offset in (0, 1)
-        for name in ("a", "b", "a")
-    }
-    assert len(seeds) == 4
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-@pytest.mark.parametrize("source", ["skymap", "coadd", "dict"])
-def test_connections_follow_the_geometry_source(source: str) -> None:
-    config = make_config(geometry_source=source)
-    connections = config.connections.ConnectionsClass(config=config)
-    names = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
-    assert connections.inputs == {"visit_images", names[source]}
-    linear = {"restored_coadd_linear", "restored_coadd_linear_noise"}
-    others = {"restored_coadd", "restored_coadd_metrics", "restored_coadd_plot"}
-    assert connections.outputs == linear | others
-    lintConnections(config.connections.ConnectionsClass)
-    config.do_plot = False
-    without = config.connections.ConnectionsClass(config=config)
-    assert "restored_coadd_plot" not in without.outputs
-    config.do_linear = False
-    assert not linear & config.connections.ConnectionsClass(config=config).outputs
-
-
 def test_core_errors_become_algorithm_errors(field: StarField, visits: list[VisitImage]) -> None:
     # The executor keeps the metadata of an AlgorithmError with the quantum.
     task = RestoreCoaddTask(config=make_config(target_fwhm=0.05))
     with pytest.raises(RestorationAlgorithmError, match="cannot be sampled") as caught:
         task.run(visit_images=visits[:2], geometry=field.geometry, band="i")
     assert caught.value.metadata["error"] == "InputError"
-
-
-def test_config_mirrors_the_options_of_the_core() -> None:
-    # One truth: names and defaults of configuration and core must agree.
-    assert RestorationConfig().make_options() == RestoreOptions()
-
-
-@pytest.mark.parametrize(
-    ("field_name", "value"),
-    [
-        ("geometry_source", "guess"),
-        ("target_fwhm", -0.5),
-        ("device", "abacus"),
-        ("device", "cuda:first"),
-        ("cell_size", 1),
-        ("max_noise", 0.0),
-    ],
-)
-def test_bad_configuration_names_the_field(field_name: str, value: object) -> None:
-    config = RestoreCoaddConfig()
-    with pytest.raises(FieldValidationError, match=field_name):
-        setattr(config, field_name, value)
-
-
-def test_unknown_mask_plane_is_refused() -> None:
-    # A misspelt plane would let its pixels in.
-    config = RestoreCoaddConfig()
-    config.preparation.mask_planes["SATURTED"] = "exclude"
-    with pytest.raises(FieldValidationError, match="SATURTED"):
-        config.validate()
-
-
-@pytest.mark.parametrize(
-    ("part", "name", "value"),
-    [
-        ("fit", "num_folds", 1),
-        ("fit", "learning_rate", 0.0),
-        ("noise", "num_draws", 0),
-        ("noise", "num_realizations", -1),
-        ("debiasing", "sky_penalty_weight", 0.0),
-        ("debiasing", "star_signal_to_noise", -1.0),
-        ("debiasing", "max_psf_residual", 1.0),
-        ("network", "hidden_channels", 0),
-        ("network", "penalty_weights", [1e-2, 1e-3]),
-        ("rejection", "max_rounds", 0),
-    ],
-)
-def test_bad_restoration_configuration_names_the_field(part: str, name: str, value: object) -> None:
-    config = RestoreCoaddConfig()
-
-    def configure() -> None:
-        setattr(getattr(config.restoration, part), name, value)
-        config.validate()
-
-    with pytest.raises(FieldValidationError, match=name):
-        configure()
-
-
-def test_thresholds_are_checked_together() -> None:
-    config = RestoreCoaddConfig()
-    config.restoration.rejection.low_threshold = 9.0
-    with pytest.raises(ValueError, match="rejection.low_threshold=9.0"):
-        config.validate()
-
-
-def test_realizations_are_some_of_the_draws() -> None:
-    config = RestoreCoaddConfig()
-    config.restoration.noise.num_draws = 1
-    with pytest.raises(ValueError, match="noise.num_realizations=2 must not exceed noise.num_draws=1"):
-        config.validate()

@@ -31,24 +31,29 @@ from lsst.astroclearnet.core import (
 from lsst.astroclearnet.core.estimate import Estimator
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
 from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
-from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, make_exposure_arrays, psf_flux
+from lsst.astroclearnet.tests import (
+    QUICK,
+    ExposureArrays,
+    gaussian_stars,
+    make_exposure_arrays,
+    make_scene,
+    psf_flux,
+    restore_on_cpu,
+)
 
-SHAPE = (230, 200)
+SHAPE = (200, 96)
 FWHMS = (3.4, 4.4, 3.8, 4.0)
 TARGET = 3.6
-STARS = [(y + 0.3, x - 0.4, 300.0 + 30.0 * y) for y in range(18, 220, 29) for x in range(17, 190, 29)]
+STARS = [(y + 0.3, x - 0.4, 300.0 + 30.0 * y) for y in range(13, 190, 29) for x in range(17, 90, 20)]
 TILES = dataclasses.replace(QUICK, tiling=TilingOptions(max_tile_size=196))
-BORDERS = {
-    axis: {t.own_rows.start if axis == 0 else t.own_columns.start for t in grid.tiles} - {0}
-    for grid in [TileGrid.cover(SHAPE, 196)]
-    for axis in (0, 1)
-}
+BORDER = 100
+"""First row of the second of two tiles."""
 
 
 def scene(**changes: object) -> ExposureArrays:
     """Return exposures with photon noise, one of which sees a part."""
     arrays = make_exposure_arrays(SHAPE, FWHMS, stars=STARS, gain=4.0, seed=8, **changes)  # type: ignore[arg-type]
-    arrays.good[1, 150:, :90] = False
+    arrays.good[1, 130:, :45] = False
     return arrays
 
 
@@ -69,53 +74,48 @@ def tiled() -> StackResult:
     return run(scene())
 
 
-def near_borders(reach: float) -> np.ndarray:
-    """Return the pixels close to a border between tiles."""
+def near_border(reach: int) -> np.ndarray:
+    """Return the pixels close to the border between the tiles."""
     near = np.zeros(SHAPE, dtype=bool)
-    for row in BORDERS[0]:
-        near[int(row - reach) : int(row + reach)] = True
-    for column in BORDERS[1]:
-        near[:, int(column - reach) : int(column + reach)] = True
+    near[BORDER - reach : BORDER + reach] = True
     return near
 
 
 def test_tiles_are_used(whole: StackResult, tiled: StackResult) -> None:
     assert whole.num_tiles == 1
-    assert tiled.num_tiles == 6
+    assert tiled.num_tiles == 2
     assert whole.failed_tiles == tiled.failed_tiles == ()
-    assert [len(BORDERS[axis]) for axis in (0, 1)] == [2, 1]
+    assert [t.inner_rows.start for t in TileGrid.cover(SHAPE, 196).tiles] == [0, BORDER]
 
 
 @pytest.mark.parametrize("product", ["image", "linear_image"])
-def test_seams_are_no_worse_than_the_interior(whole: StackResult, tiled: StackResult, product: str) -> None:
+def test_seams_are_invisible(whole: StackResult, tiled: StackResult, product: str) -> None:
     """If it fails, one sees where the tiles meet."""
     truth = gaussian_stars(SHAPE, STARS, TARGET)
     sigma = float(np.sqrt(np.median(whole.linear_variance)))
-    error = (getattr(tiled, product) - truth) / sigma
+    error, reference = ((getattr(result, product) - truth) / sigma for result in (tiled, whole))
     sky = truth < 0.05 * sigma
-    seam, middle = near_borders(6) & sky, ~near_borders(30) & sky
-    assert np.std(error[seam]) < 1.1 * np.std(error[middle])
-    assert abs(np.mean(error[seam]) - np.mean(error[middle])) < 0.05
-    # The patch as a whole gives the same, seam or not.
-    change = (getattr(tiled, product) - getattr(whole, product)) / sigma
-    assert np.sqrt(np.mean(change[near_borders(6)] ** 2)) < 0.15
-    # No step: neighbours across a border differ as others do.
-    steps = np.abs(np.diff(error, axis=0))
-    across = np.concatenate([steps[row - 1][sky[row]] for row in BORDERS[0]])
-    assert np.mean(across) < 1.15 * np.mean(steps[sky[1:]])
+    seam = near_border(6) & sky
+    # The same pixels of the patch as a whole have the same noise.
+    assert np.std(error[seam]) < 1.05 * np.std(reference[seam])
+    assert abs(np.mean(error[seam]) - np.mean(reference[seam])) < 0.03
+    assert np.sqrt(np.mean((error - reference)[near_border(6)] ** 2)) < 0.15
+    # No step: neighbours across the border differ as they do there.
+    across, expected = (np.abs(e[BORDER] - e[BORDER - 1])[sky[BORDER]] for e in (error, reference))
+    assert np.mean(across) < 1.1 * np.mean(expected)
 
 
 def test_fluxes_across_seams(whole: StackResult, tiled: StackResult) -> None:
     """If it fails, stars on a border lose or gain light."""
-    near = near_borders(8)
+    near = near_border(8)
     flux = np.array(
         [
             [psf_flux(result.linear_image, y, x, TARGET) for result in (whole, tiled)]
             for y, x, _ in STARS
-            if near[round(y), round(x)] and 20 < y < SHAPE[0] - 20 and 20 < x < SHAPE[1] - 20
+            if near[round(y), round(x)] and 15 < x < SHAPE[1] - 15
         ]
     )
-    assert len(flux) >= 5
+    assert len(flux) >= 3
     np.testing.assert_allclose(flux[:, 1], flux[:, 0], rtol=0.005)
 
 
@@ -128,7 +128,7 @@ def test_noise_does_not_fade_at_seams(tiled: StackResult, whole: StackResult) ->
         ("linear_noise_realizations", "linear_variance"),
     ):
         here, there = getattr(tiled, name)[0], getattr(whole, name)[0]
-        near = near_borders(6)
+        near = near_border(6)
         assert np.corrcoef(here[near], there[near])[0, 1] > 0.9
         assert np.std(here[near]) == pytest.approx(np.std(there[near]), rel=0.05)
         assert np.median(getattr(tiled, variance)[near]) == pytest.approx(
@@ -144,7 +144,7 @@ def test_what_belongs_to_exposures_is_that_of_the_patch(tiled: StackResult, whol
     used = [result.weights > 0 for result in (tiled, whole)]
     # Rejection is a decision: a few pixels on its brink differ.
     assert np.mean(used[0] != used[1]) < 1e-3
-    assert not used[0][1, 150:, :90].any()
+    assert not used[0][1, 130:, :45].any()
     np.testing.assert_array_equal(tiled.mask & MaskBit.NO_DATA, whole.mask & MaskBit.NO_DATA)
 
 
@@ -160,7 +160,7 @@ def test_same_bits_again(tiled: StackResult) -> None:
 def test_exposures_on_their_own_pixels_in_tiles() -> None:
     """If it fails, tiles of turned exposures do not fit together."""
     shape = (170, 190)
-    stars = [(y, x, 4000.0) for y, x, _ in STARS if y < 160 and x < 180]
+    stars = [(y + 0.3, x - 0.4, 4000.0) for y in range(18, 160, 29) for x in range(17, 180, 29)]
     rows, columns = np.mgrid[:260, :260] - 130.0
     images, y, x = [], [], []
     for angle, fwhm in ((0.3, 3.4), (-0.4, 3.8), (0.1, 4.2)):
@@ -204,7 +204,7 @@ def test_failed_tile_leaves_the_others(
 ) -> None:
     """If it fails, one tile costs the patch, or is filled with nonsense."""
     original = TileRestorer.restore
-    bad = TileGrid.cover(SHAPE, 196).tiles[3]
+    bad = TileGrid.cover(SHAPE, 196).tiles[1]
 
     def fail_once(self: TileRestorer, part: object) -> object:
         if part.tile == bad:  # type: ignore[attr-defined]
@@ -215,15 +215,15 @@ def test_failed_tile_leaves_the_others(
     with caplog.at_level(logging.ERROR):
         result = run(scene())
     (failed,) = result.failed_tiles
-    assert (failed.rows, failed.columns) == (bad.own_rows, bad.own_columns)
+    assert (failed.rows, failed.columns) == (bad.inner_rows, bad.inner_columns)
     assert "no way" in failed.reason
     assert "no way" in caplog.text
     lost = np.zeros(SHAPE, dtype=bool)
-    lost[bad.own_rows, bad.own_columns] = True
+    lost[bad.inner_rows, bad.inner_columns] = True
     np.testing.assert_array_equal((result.mask & MaskBit.NO_DATA) > 0, lost)
     for name in ("image", "variance", "linear_image", "linear_variance"):
         np.testing.assert_array_equal(np.isnan(getattr(result, name)), lost)
-    far = ~near_borders(25) & ~lost
+    far = ~near_border(25) & ~lost
     np.testing.assert_array_equal(result.image[far], tiled.image[far])
 
 
@@ -238,7 +238,7 @@ def test_values_that_are_not_finite_fail_a_tile(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Estimator, "estimate", spoil)
     with pytest.raises(RestorationError, match="No tile of the patch could be restored: .*not finite"):
-        run(scene(), QUICK)
+        restore_on_cpu(make_scene(), QUICK)
 
 
 def test_memory_that_runs_out_gives_smaller_tiles(
@@ -270,17 +270,17 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(TileRestorer, "restore", vanish)
     with pytest.raises(RuntimeError, match="CUDA error"):
-        run(scene(), QUICK)
+        restore_on_cpu(make_scene(), QUICK)
 
 
 def test_tile_without_data_is_no_failure() -> None:
     """If it fails, the edge of a survey counts as a fault."""
     arrays = scene()
-    arrays.good[:, :, 60:] = False
+    arrays.good[:, 60:] = False
     result = run(arrays)
     assert result.failed_tiles == ()
-    assert ((result.mask[:, 75:] & MaskBit.NO_DATA) > 0).all()
-    assert np.isfinite(result.image[:, :55]).all()
+    assert ((result.mask[75:] & MaskBit.NO_DATA) > 0).all()
+    assert np.isfinite(result.image[:55]).all()
 
 
 def source(shape: tuple[int, int], number: int) -> StackSource:

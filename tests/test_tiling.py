@@ -26,7 +26,7 @@ def test_tiles_cover_the_patch_once(side: int) -> None:
     owners = np.zeros(SHAPE, dtype=int)
     weight = np.zeros(SHAPE)
     for tile in grid.tiles:
-        owners[tile.own_rows, tile.own_columns] += 1
+        owners[tile.inner_rows, tile.inner_columns] += 1
         weight[tile.rows, tile.columns] += tile.taper(SHAPE)
         assert max(tile.shape) <= side
     assert (owners == 1).all()
@@ -39,12 +39,12 @@ def test_cells_are_not_divided() -> None:
     grid = TileGrid.cover((532, 432), 300, cell_shape=(100, 50), border=(16, 16))
     assert len(grid.tiles) > 4
     for tile in grid.tiles:
-        for own, cell, size in ((tile.own_rows, 100, 532), (tile.own_columns, 50, 432)):
+        for own, cell, size in ((tile.inner_rows, 100, 532), (tile.inner_columns, 50, 432)):
             assert own.start == 0 or (own.start - 16) % cell == 0
             assert own.stop == size or (own.stop - 16) % cell == 0
     # One cell is the least that a tile can own.
     smallest = TileGrid.cover((532, 432), 128, cell_shape=(100, 50), border=(16, 16))
-    assert {(t.own_rows.start, t.own_columns.start) for t in smallest.tiles} == {
+    assert {(t.inner_rows.start, t.inner_columns.start) for t in smallest.tiles} == {
         (i, j) for i in (0, 116, 216, 316, 416) for j in (0, *range(66, 400, 50))
     }
 
@@ -52,10 +52,10 @@ def test_cells_are_not_divided() -> None:
 def test_arrays_of_a_tile_and_what_it_owns() -> None:
     """If it fails, results are put beside their place."""
     tile = TileGrid.cover(SHAPE, 300).tiles[4]
-    assert tile.rows.start < tile.own_rows.start < tile.own_rows.stop < tile.rows.stop
+    assert tile.rows.start < tile.inner_rows.start < tile.inner_rows.stop < tile.rows.stop
     patch = np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE)
     np.testing.assert_array_equal(
-        patch[tile.rows, tile.columns][tile.within], patch[tile.own_rows, tile.own_columns]
+        patch[tile.rows, tile.columns][tile.within], patch[tile.inner_rows, tile.inner_columns]
     )
 
 
@@ -68,7 +68,7 @@ def test_split_tile_owns_the_same_and_blends_with_its_neighbours() -> None:
     owners = np.zeros(SHAPE, dtype=int)
     weight = np.zeros(SHAPE)
     for tile in tiles:
-        owners[tile.own_rows, tile.own_columns] += 1
+        owners[tile.inner_rows, tile.inner_columns] += 1
         weight[tile.rows, tile.columns] += tile.taper(SHAPE)
     assert (owners == 1).all()
     np.testing.assert_allclose(weight, 1.0, atol=1e-6)
@@ -83,7 +83,7 @@ def test_split_tile_owns_whole_cells() -> None:
     assert len(pieces) > len(grid.tiles)
     while pieces:
         for piece in pieces:
-            for own, cell, size in ((piece.own_rows, 40, 432), (piece.own_columns, 50, 632)):
+            for own, cell, size in ((piece.inner_rows, 40, 432), (piece.inner_columns, 50, 632)):
                 assert own.start == 0 or (own.start - 16) % cell == 0
                 assert own.stop == size or (own.stop - 16) % cell == 0
                 assert own.stop > 16

@@ -129,7 +129,7 @@ def measure(images: np.ndarray, variances: np.ndarray) -> SkyNoise:
     stack = ExposureStack.from_arrays(images, variances, np.ones(images.shape, bool), PSFS)
     rows, columns = (slice(0, size) for size in SHAPE)
     tile = Tile(rows, columns, rows, columns)
-    reader = TileReader(StackSource(stack, None), (tile,), TARGET, torch.device("cpu"))
+    reader = TileReader(StackSource(stack), (tile,), TARGET, torch.device("cpu"))
     with torch.no_grad():
         return measure_sky_noise(reader, SHAPE, SkyNoise.unknown(len(images)))
 
@@ -179,7 +179,7 @@ def test_real_variances_are_believed(shared_data: Path) -> None:
     night = np.load(shared_data / "decam_night" / "night.npz")
     stack = ExposureStack.from_arrays(night["images"], night["variances"], night["good"] > 0, night["psfs"])
     side = slice(0, 256)
-    reader = TileReader(StackSource(stack, None), (Tile(side, side, side, side),), 4.0, torch.device("cpu"))
+    reader = TileReader(StackSource(stack), (Tile(side, side, side, side),), 4.0, torch.device("cpu"))
     with torch.no_grad():
         noise = measure_sky_noise(reader, (256, 256), SkyNoise.unknown(5))
     assert bool((noise.factor == 1.0).all())

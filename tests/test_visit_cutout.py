@@ -75,7 +75,7 @@ def test_part_is_that_of_the_whole(visits: list[VisitImage], geometry: PatchGeom
     box = source.box(rows, columns)
     for cutout, image in zip(source.cutouts, visits, strict=True):
         whole = place_cutout(VisitCutout.take(image, geometry, bbox=bbox), bbox)
-        if cutout.on(box) is None:
+        if cutout.within(box) is None:
             assert not whole.covered[rows, columns].any()
             continue
         part = place_cutout(cutout, box)
@@ -101,7 +101,7 @@ def test_cut_has_the_exposures_that_are_there(visits: list[VisitImage], geometry
     grid = TileGrid.cover(source.shape, 130)
     seen = set()
     for tile in grid.tiles:
-        cut = source.cut(tile.rows, tile.columns)
+        cut = source.read(tile.rows, tile.columns)
         if cut is None:
             continue
         assert len(cut.exposures) <= source.count(tile.rows, tile.columns)
@@ -133,7 +133,7 @@ def test_exposures_in_files_are_the_same(
     assert in_files.resident_bytes == in_memory.file_bytes == 0
     assert in_files.file_bytes == in_memory.resident_bytes == scratch.file_bytes > 0
     region = slice(10, 150), slice(5, 160)
-    cuts = [source.cut(*region) for source in (in_files, in_memory)]
+    cuts = [source.read(*region) for source in (in_files, in_memory)]
     assert cuts[0] is not None
     assert cuts[1] is not None
     for name in ("images", "variances", "good", "psfs"):
@@ -155,14 +155,14 @@ def test_summary_of_tiles_is_that_of_the_patch(visits: list[VisitImage], geometr
     layout = source.layout
     rng = np.random.default_rng(3)
     weights = np.where(rng.random((4, *source.shape)) < 0.9, 1.0, 0.0).astype(np.float32)
-    weights *= np.stack([c.planes_on(source.bbox)["covered"] for c in source.cutouts])
+    weights *= np.stack([c.planes_within(source.bbox)["covered"] for c in source.cutouts])
     rejected = (rng.random(weights.shape) < 0.01) & (weights > 0)
     summaries = []
     for side in (1000, 130):
         summary = PatchSummary(source)
         grid = TileGrid.cover(source.shape, side, cell_shape=layout.cell_shape, border=layout.border)
         for tile in grid.tiles:
-            own = tile.own_rows, tile.own_columns
+            own = tile.inner_rows, tile.inner_columns
             used = np.array([0, 1, 3])
             summary.add(tile, used, weights[used][:, *own], rejected[used][:, *own])
         summaries.append(summary)
@@ -175,7 +175,7 @@ def test_summary_of_tiles_is_that_of_the_patch(visits: list[VisitImage], geometr
         np.testing.assert_array_equal(getattr(one.contributions, name), getattr(many.contributions, name))
     np.testing.assert_allclose(one.contributions.information, many.contributions.information, rtol=1e-3)
     # The third exposure was not used: wherever it covers, one is missing.
-    covered = VisitCutout.take(visits[2], geometry).planes_on(geometry.bbox)["covered"]
+    covered = VisitCutout.take(visits[2], geometry).planes_within(geometry.bbox)["covered"]
     assert (one.num_unused[covered] >= 1).all()
     assert not one.contributions.information[2].any()
     assert one.contributions.overlap[2].any()
@@ -186,15 +186,15 @@ def test_psf_that_fails_somewhere_costs_an_exposure_there(
 ) -> None:
     """If it fails, a PSF model ends the patch, or its failure is not told."""
     source = take(visits, geometry)
-    original = VisitCutout.psfs_on
+    original = VisitCutout.psfs_within
 
     def fail(self: VisitCutout, box: object, **options: object) -> np.ndarray:
         if self is source.cutouts[1]:
             raise InputError("The PSF cannot be evaluated.")
         return original(self, box, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(VisitCutout, "psfs_on", fail)
-    cut = source.cut(slice(30, 120), slice(30, 120))
+    monkeypatch.setattr(VisitCutout, "psfs_within", fail)
+    cut = source.read(slice(30, 120), slice(30, 120))
     assert cut is not None
     assert 1 not in cut.exposures.tolist()
     assert source.problems == {1: "bad_psf: Left out where its PSF fails: The PSF cannot be evaluated."}

@@ -85,7 +85,7 @@ def test_psf_describes_the_stars(field: StarField, name: str) -> None:
     star = StarField(geometry=geometry, x=np.array([x]), y=np.array([y]), flux=np.array([1.0]))
     visit_image = make_visit_image(star.render(projection, SHAPE, FWHM), projection, fwhm=FWHM)
     exposure = warp_visit_image(visit_image, geometry)
-    stamp = exposure.cutout.psfs_on(geometry.bbox)[0, 0]
+    stamp = exposure.cutout.psfs_within(geometry.bbox)[0, 0]
     half = stamp.shape[0] // 2
     row, column = int(y - geometry.bbox.y.start), int(x - geometry.bbox.x.start)
     cut = exposure.image[row - half : row + half + 1, column - half : column + half + 1]
@@ -254,7 +254,7 @@ def test_real_projection_and_psf(shared_data: Path, name: str) -> None:
     measured = moments(exposure.image, 40.0, 37.0, 20)
     assert measured[0] == pytest.approx(5000.0, rel=0.003)
     assert measured[1:] == pytest.approx((float(expected.x), float(expected.y)), abs=0.02)
-    stamp = exposure.cutout.psfs_on(patch.bbox)[0, 0]
+    stamp = exposure.cutout.psfs_within(patch.bbox)[0, 0]
     half = stamp.shape[0] // 2
     cut = exposure.image[37 - half : 38 + half, 40 - half : 41 + half]
     assert np.abs(cut / 5000.0 - stamp).max() < 0.01 * stamp.max()

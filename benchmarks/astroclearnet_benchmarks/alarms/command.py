@@ -53,7 +53,7 @@ _INTRODUCTION = (
     "of which 5 % vary by 30 %, up to 15 galaxies, up to 2 saturated stars, up to 25 cosmic rays in each, of "
     "which 60 % are flagged) have flux scales that scatter by 1 %, positions by 0.05 pixels and, in half of "
     "the cases, widths of PSFs by 0.7 %; one may have half or twice the flux, be shifted by 1.5 to 8 pixels, "
-    "or have a PSF that is wrong by 5 to 10 %. Real ones are windows of five exposures of a night."
+    "or have a PSF that is wrong by 5 to 10 %. Real ones are cut-outs of five exposures of a night."
 )
 
 
@@ -72,8 +72,8 @@ def measure_case(case: Case) -> dict[str, Any]:
         "truth": case.truth.tolist(),
         "values": calibration.offsets.values.tolist(),
         "sigmas": calibration.offsets.sigmas.tolist(),
-        "dropped": {str(t): words for t, words in calibration.outlier_exposures.items()},
-        "suspect": {str(t): words for t, words in calibration.suspects.items()},
+        "dropped": {str(t): words for t, words in calibration.dropped.items()},
+        "suspect": {str(t): words for t, words in calibration.suspect.items()},
         "seconds": time.monotonic() - start,
     }
 
@@ -176,7 +176,7 @@ def _count(records: Sequence[dict[str, Any]]) -> dict[str, str]:
         (
             "good",
             "good, dropped",
-            "good, doubted",
+            "good, suspect",
             "good, named",
             "wrong",
             "dropped",
@@ -193,7 +193,7 @@ def _count(records: Sequence[dict[str, Any]]) -> dict[str, str]:
             if t != record["culprit"]:
                 counts["good"] += 1
                 counts["good, dropped"] += is_dropped
-                counts["good, doubted"] += str(t) in record["suspect"]
+                counts["good, suspect"] += str(t) in record["suspect"]
                 counts["good, named"] += t in _falsely_named(record)
             else:
                 known = np.isfinite(record["sigmas"][0][t])

@@ -40,7 +40,7 @@ _LEGEND = (
     "Stars of S/N 1000 to 5000 (optimal photometry of all exposures together) on jittered grids, restored "
     "from native pixels. Centroids and fluxes are of fits of the declared PSF to single stars: rms of the "
     "distance from the truth, length of the mean shift, rms and mean of the relative error of the flux. "
-    "Profile: largest departure of the stack of all stars from the declared PSF, over its peak, and that of "
+    "Profile: largest residual of the stack of all stars from the declared PSF, over its peak, and that of "
     "the worst of the four stacks of the quarters of the patch. Limits hold with the true PSF: 5 mas rms, 1 "
     "mas mean, 0.1 % of flux (rms without noise, mean with it) and 1 % of the peak in any quarter. "
 )

@@ -167,9 +167,9 @@ class _Prepared(NamedTuple):
 def _prepare(handles: Sequence[DeferredDatasetHandle], geometry: PatchGeometry) -> list[_Prepared]:
     source = PrepareExposuresTask().run(visit_images=handles, geometry=geometry).source
     return [
-        _Prepared(cutout, exposure, cutout.planes_on(source.bbox))
+        _Prepared(cutout, exposure, cutout.planes_within(source.bbox))
         for cutout in source.cutouts
-        if (exposure := cutout.on(source.bbox)) is not None
+        if (exposure := cutout.within(source.bbox)) is not None
     ]
 
 

@@ -41,7 +41,7 @@ def prepare(
     bbox = geometry.bbox.padded(BORDER)
     if way == "native":
         cutouts = [VisitCutout.take(v, geometry, bbox=bbox) for v in visit_images]
-        placed = [exposure for c in cutouts if (exposure := c.on(bbox)) is not None]
+        placed = [exposure for c in cutouts if (exposure := c.within(bbox)) is not None]
         return stack_exposures(placed)
     warps = [warp_visit_image(v, geometry, bbox=bbox) for v in visit_images]
     noise = None
@@ -51,7 +51,7 @@ def prepare(
         "images": np.stack([w.image for w in warps]),
         "variances": np.stack([w.variance for w in warps]),
         "good": np.stack([w.good for w in warps]),
-        "psfs": pad_to_common_size([w.cutout.psfs_on(bbox) for w in warps]),
+        "psfs": pad_to_common_size([w.cutout.psfs_within(bbox) for w in warps]),
         "noise": noise,
     }
 

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from lsst.astroclearnet.core import (
-    ExposureCut,
+    ExposureCutouts,
     FitOptions,
     NoiseOptions,
     RestoreOptions,
@@ -116,7 +116,7 @@ def measure_patches(*, quick: bool, device: str) -> list[Table]:
         )
     legend = (
         f"Two patches of {size}x{size} pixels that share {overlap} columns, each with its own network, seed "
-        f"and agreement, {margin} pixels and more from their edges. They are made from the same pixels, so "
+        f"and calibration, {margin} pixels and more from their edges. They are made from the same pixels, so "
         "that they should agree to better than their declared errors."
     )
     return [Table("Overlap of two patches", legend, rows)]
@@ -142,9 +142,9 @@ class _Window:
         self.num_exposures = source.num_exposures
         self.count = source.count
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut:
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts:
         y, x = self._start
-        return self._source.cut(
+        return self._source.read(
             slice(rows.start + y, rows.stop + y), slice(columns.start + x, columns.stop + x)
         )
 
@@ -164,7 +164,7 @@ def _distance_to_borders(grid: TileGrid) -> np.ndarray:
     """Return the distance of each pixel from the next border of tiles."""
     sides = []
     for axis, size in enumerate(grid.shape):
-        starts = {(t.own_rows, t.own_columns)[axis].start for t in grid.tiles} - {0}
+        starts = {(t.inner_rows, t.inner_columns)[axis].start for t in grid.tiles} - {0}
         pixels = np.arange(size) + 0.5
         sides.append(np.min([np.abs(pixels - start) for start in starts] or [np.full(size, np.inf)], axis=0))
     return np.asarray(np.minimum.outer(sides[0], sides[1]))

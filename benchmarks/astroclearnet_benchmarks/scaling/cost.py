@@ -102,7 +102,7 @@ def measure_time(*, quick: bool, device: str) -> list[Table]:
                 "patch": f"{size} x {size}",
                 "exposures": str(exposures),
                 "pixels x exposures (1e6)": f"{points[-1][0]:.2f}",
-                "agreement and fit (s)": f"{run['fit']:.1f}",
+                "calibration and fit (s)": f"{run['fit']:.1f}",
                 "tiles (s)": f"{run['tiles']:.1f}",
             }
         )
@@ -112,8 +112,8 @@ def measure_time(*, quick: bool, device: str) -> list[Table]:
     scatter = ((seconds - terms @ values) ** 2).sum() / max(1, len(seconds) - len(values))
     errors = np.sqrt(scatter * np.diag(np.linalg.pinv(terms.T @ terms)))
     legend = (
-        "Whole patches in one tile. The fit has two windows, whatever the patch, and the agreement takes the "
-        "rest of the column before the last. The time of the tiles is, by least squares, "
+        "Whole patches in one tile. The fit has two samples, whatever the patch, and the calibration takes "
+        "the rest of the column before the last. The time of the tiles is, by least squares, "
         f"{format_value((values[0], errors[0]))} s for each 1e6 pixels x exposures, "
         f"{format_value((values[1], errors[1]))} s for each 1e6 pixels of the patch, whatever the number of "
         f"exposures, and {format_value((values[2], errors[2]))} s."

@@ -18,7 +18,13 @@ import math
 import numpy as np
 import torch
 
-from lsst.astroclearnet.core import ExposureCut, ExposureStack, PixelPositions, fwhm_to_sigma, gaussian_kernel
+from lsst.astroclearnet.core import (
+    ExposureCutouts,
+    ExposureStack,
+    PixelPositions,
+    fwhm_to_sigma,
+    gaussian_kernel,
+)
 from lsst.astroclearnet.core.noise import white_noise
 
 _FWHMS = (3.2, 5.2)
@@ -83,7 +89,7 @@ class SyntheticSource:
         """Return how many exposures have pixels in a region."""
         return self.num_exposures
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut:
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts:
         """Return the exposures in a region."""
         stars = star_catalogue(self.shape, rows, columns, self.seed)
         region = (rows.stop - rows.start, columns.stop - columns.start)
@@ -99,7 +105,7 @@ class SyntheticSource:
             y[t] -= rows.start
             x[t] -= columns.start
         positions = PixelPositions.from_arrays(region, y, x, np.ones(shape, dtype=np.float32))
-        return ExposureCut(
+        return ExposureCutouts(
             exposures=torch.arange(self.num_exposures),
             stack=ExposureStack.from_arrays(
                 images,

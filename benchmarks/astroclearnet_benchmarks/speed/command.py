@@ -73,7 +73,7 @@ def _measure_floor(quick: bool) -> Table:
     """Compare steps with the bare transforms and convolutions they need."""
     rows = []
     size, number = (96, 3) if quick else (256, 12)
-    native = SyntheticSource((size, size), number).cut(slice(0, size), slice(0, size)).stack
+    native = SyntheticSource((size, size), number).read(slice(0, size), slice(0, size)).stack
     grid = on_patch_grid(native, size)
     for name, stack in (("co-registered, one PSF", grid), ("own pixels, varying PSF", native)):
         model = ForwardModel.from_stack(stack, _TARGET)

@@ -30,7 +30,7 @@ marks.append(time.process_time())
 from lsst.astroclearnet.core import FitOptions, RestoreOptions, restore
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 marks.append(time.process_time())
-stack = SyntheticSource((64, 64), 3).cut(slice(0, 64), slice(0, 64)).stack
+stack = SyntheticSource((64, 64), 3).read(slice(0, 64), slice(0, 64)).stack
 for _ in range(2):
     marks.append(time.process_time())
     restore(stack.images, stack.variances, stack.good, stack.psfs, positions=stack.positions,

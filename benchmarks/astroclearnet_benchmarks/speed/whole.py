@@ -40,7 +40,7 @@ weights and images are asked for."""
 def measure_whole(*, quick: bool) -> Table:
     """Compare restorations with what they cannot do without."""
     size, number = (96, 3) if quick else (256, 12)
-    stack = SyntheticSource((size, size), number).cut(slice(0, size), slice(0, size)).stack
+    stack = SyntheticSource((size, size), number).read(slice(0, size), slice(0, size)).stack
     rows = [
         _measure("co-registered, one PSF", on_patch_grid(stack, size), quick),
         _measure("own pixels, varying PSF", stack, quick),

@@ -31,7 +31,7 @@ from .estimate import (
     suggest_target_fwhm,
 )
 from .exposures import (
-    ExposureCut,
+    ExposureCutouts,
     ExposureSource,
     ExposureStack,
     PixelPositions,
@@ -61,7 +61,7 @@ __all__ = (
     "CellLayout",
     "CellNoise",
     "DebiasingOptions",
-    "ExposureCut",
+    "ExposureCutouts",
     "ExposureMaps",
     "ExposureSource",
     "ExposureStack",

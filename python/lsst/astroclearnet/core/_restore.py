@@ -116,8 +116,8 @@ class _DenseMaps:
         self.rejected = np.zeros((num_exposures, *shape), dtype=bool)
 
     def add(self, tile: Tile, exposures: np.ndarray, weights: np.ndarray, rejected: np.ndarray) -> None:
-        self.weights[exposures, tile.own_rows, tile.own_columns] = weights
-        self.rejected[exposures, tile.own_rows, tile.own_columns] = rejected
+        self.weights[exposures, tile.inner_rows, tile.inner_columns] = weights
+        self.rejected[exposures, tile.inner_rows, tile.inner_columns] = rejected
 
 
 def _canonical_order(stack: ExposureStack) -> torch.Tensor:

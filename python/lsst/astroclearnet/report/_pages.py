@@ -35,8 +35,8 @@ _DASH = "\N{EN DASH}"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Figure:
-    """A figure of the quality, as a table shows it."""
+class _Metric:
+    """A metric of the quality, as a table shows it."""
 
     name: str
     label: str
@@ -72,70 +72,70 @@ class _Figure:
         text : `str`
             Formatted value with its error; a dash if unknown.
         """
-        figures = band.quality["metrics"]
-        value = figures.get(self.name, math.nan)
+        metrics = band.quality["metrics"]
+        value = metrics.get(self.name, math.nan)
         if not math.isfinite(value):
             return _DASH
         text = format(value, self.style)
-        error = figures.get(self.error, math.nan)
+        error = metrics.get(self.error, math.nan)
         if math.isfinite(error):
             text += f" \N{PLUS-MINUS SIGN} {format(error, self.style.lstrip('+'))}"
         return text
 
 
-_FIGURES = (
-    _Figure("num_exposures", "Exposures with pixels on the patch", ".0f"),
-    _Figure("depth_in_exposures", "Exposures on a pixel, in the mean", ".1f"),
-    _Figure("dropped_fraction", "Exposures left out for faults", ".0%"),
-    _Figure("fwhm_in", "FWHM of the exposures, median", ".3f", "arcsec"),
-    _Figure("fwhm_in_best", "FWHM of the sharpest exposure", ".3f", "arcsec"),
-    _Figure("fwhm_out", "FWHM declared for the restored coadds", ".3f", "arcsec"),
-    _Figure("star_fwhm", "FWHM of their stars", ".3f", "arcsec"),
-    _Figure("star_fwhm_direct", "FWHM of the stars of the direct coadd", ".3f", "arcsec"),
-    _Figure("depth_direct", "5\N{GREEK SMALL LETTER SIGMA} depth of the direct coadd", ".2f", "mag"),
-    _Figure("depth_linear", "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd", ".2f", "mag"),
-    _Figure(
+_METRICS = (
+    _Metric("num_exposures", "Exposures with pixels on the patch", ".0f"),
+    _Metric("depth_in_exposures", "Exposures per pixel, mean", ".1f"),
+    _Metric("dropped_fraction", "Exposures dropped", ".0%"),
+    _Metric("fwhm_in", "FWHM of the exposures, median", ".3f", "arcsec"),
+    _Metric("fwhm_in_best", "FWHM of the sharpest exposure", ".3f", "arcsec"),
+    _Metric("fwhm_out", "FWHM declared for the restored coadds", ".3f", "arcsec"),
+    _Metric("star_fwhm", "FWHM of their stars", ".3f", "arcsec"),
+    _Metric("star_fwhm_direct", "FWHM of the stars of the direct coadd", ".3f", "arcsec"),
+    _Metric("depth_direct", "5\N{GREEK SMALL LETTER SIGMA} depth of the direct coadd", ".2f", "mag"),
+    _Metric("depth_linear", "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd", ".2f", "mag"),
+    _Metric(
         "depth_restored",
         "5\N{GREEK SMALL LETTER SIGMA} of the noise left in the denoised coadd",
         ".2f",
         "mag",
     ),
-    _Figure("noise_correlation", "Correlation of adjacent pixels, linear coadd"),
-    _Figure("noise_correlation_direct", "Correlation of adjacent pixels, direct coadd"),
-    _Figure("chi_square", "Reduced chi-square of the exposures"),
-    _Figure("held_out_chi_square", "The same of exposures held out"),
-    _Figure("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
-    _Figure("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
-    _Figure("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
-    _Figure("calibration_error_weight", "Weight of exposures that differ in flux or position", ".0%"),
-    _Figure("exposure_chi_square", "Largest chi-square of an exposure"),
-    _Figure("suspect_exposures", "Exposures that may be wrong", ".0f"),
-    _Figure("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
-    _Figure("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
-    _Figure("no_data_fraction", "Pixels of the patch without data", ".1%"),
-    _Figure("failed_fraction", "Tiles that failed", ".0%"),
-    _Figure("linear_psf_residual", "Departure of stars from the declared PSF", ".2%"),
-    _Figure(
+    _Metric("noise_correlation", "Correlation of adjacent pixels, linear coadd"),
+    _Metric("noise_correlation_direct", "Correlation of adjacent pixels, direct coadd"),
+    _Metric("chi_square", "Reduced chi-square of the exposures"),
+    _Metric("held_out_chi_square", "The same of exposures held out"),
+    _Metric("chi_square_weight", "Weight of exposures with a chi-square beyond 2", ".0%"),
+    _Metric("variance_error_weight", "Weight of exposures with rescaled variances", ".0%"),
+    _Metric("psf_error_weight", "Weight of exposures with a wrong PSF", ".0%"),
+    _Metric("calibration_error_weight", "Weight of exposures that differ in flux or position", ".0%"),
+    _Metric("exposure_chi_square", "Largest chi-square of an exposure"),
+    _Metric("suspect_exposures", "Suspect exposures", ".0f"),
+    _Metric("background_offset", "Largest background removed", ".1f", "\N{GREEK SMALL LETTER SIGMA} a pixel"),
+    _Metric("rejected_fraction", "Pixels rejected as artefacts", ".2%"),
+    _Metric("no_data_fraction", "Pixels of the patch without data", ".1%"),
+    _Metric("failed_fraction", "Tiles that failed", ".0%"),
+    _Metric("linear_psf_residual", "Residual of stars from the declared PSF", ".2%"),
+    _Metric(
         "flux_offset_measured",
         "Star fluxes, linear over direct coadd, less 1",
         "+.2%",
         error="flux_offset_error",
     ),
-    _Figure("flux_num_stars", "Stars compared", ".0f"),
-    _Figure(
+    _Metric("flux_num_stars", "Stars compared", ".0f"),
+    _Metric(
         "denoised_flux_offset_measured",
         "Star fluxes, denoised over linear coadd, less 1",
         "+.2%",
         error="denoised_flux_offset_error",
     ),
-    _Figure("num_sources", "Sources detected", ".0f"),
+    _Metric("num_sources", "Sources detected", ".0f"),
 )
-"""Figures of a patch, in the order of its table."""
+"""Metrics of a patch, in the order of its table."""
 
 _OVERVIEW = tuple(
-    figure
-    for figure in _FIGURES
-    if figure.name
+    metric
+    for metric in _METRICS
+    if metric.name
     in ("num_exposures", "fwhm_in", "fwhm_out", "depth_direct", "depth_linear", "chi_square")
     + ("rejected_fraction", "flux_offset_measured")
 )
@@ -218,7 +218,7 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 **common,
                 root="../",
                 patch=patch,
-                figures=_FIGURES,
+                metrics=_METRICS,
                 color=_copy(patch.color_plot, root, f"{patch.name}-color"),
                 plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},

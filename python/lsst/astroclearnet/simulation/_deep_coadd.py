@@ -103,7 +103,7 @@ def _cell_psfs(
 ) -> npt.NDArray[np.float64]:
     """Average the PSFs of exposures in every cell; NaN for empty cells."""
     # Their grid need not be that of the cells.
-    stamps = pad_to_common_size([warp.cutout.psfs_on(geometry.bbox) for warp in warps])
+    stamps = pad_to_common_size([warp.cutout.psfs_within(geometry.bbox) for warp in warps])
     grid = geometry.definition.cells
     size, shape = grid.grid_size, grid.cell_shape
     psfs = np.full((size.i, size.j, *stamps.shape[-2:]), np.nan)

@@ -14,7 +14,7 @@ __all__ = ("describe_offsets", "list_warnings", "make_metrics", "variances_fit",
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ _MIN_EXPOSURES = 3
 _SIGNIFICANCE = 5.0
 """Significance, in sigma, of an offset that is reported."""
 
-# Smaller offsets are not reported; those that drop an exposure are options.
+# In half of the exposures these errors change the fluxes of stars by about one
+# per cent.
 _PSF_TOLERANCE = 0.015  # relative error of the PSF width
 _FLUX_TOLERANCE = 0.02  # relative error of the flux scale
 _SHIFT_TOLERANCE = 0.05  # arcsec
@@ -117,39 +118,15 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
     warnings : `list` [`str`]
         Sentences; none if all is well.
     """
-    warnings = _list_offsets(metrics["exposures"])
-    suspect = [f"{_name(e)}: {e['suspect_reason']}" for e in metrics["exposures"] if e["suspect_reason"]]
-    if suspect:
-        warnings.append(f"Some exposures are suspected outliers, but were used: {' '.join(suspect)}")
-    wrong = [
-        f"{_name(e)}: {_wider_by(e['psf_width_error'])}"
-        for e in metrics["exposures"]
-        if not e["psf_consistent"]
-    ]
-    if wrong:
-        warnings.append(f"The PSFs of some exposures do not fit their stars: {'; '.join(wrong)}.")
-    wrong = [
-        f"{_name(e)}: {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
-        for e in metrics["exposures"]
-        if not variances_fit(e)
-    ]
-    if wrong:
-        warnings.append(
-            f"The variances of some exposures do not fit their residuals, by chi-square: {'; '.join(wrong)}."
-        )
-    wrong = [
-        f"{_name(e)}: multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
-        for e in metrics["exposures"]
-        if not variances_kept(e)
-    ]
-    if wrong:
-        warnings.append(f"The variances of some exposures do not fit their blank sky: {'; '.join(wrong)}.")
-    wrong = [_name(e) for e in metrics["exposures"] if e["variance_smoothed"]]
-    if wrong:
-        warnings.append(
-            f"The variances of some exposures follow the noise of their pixels and were smoothed: "
-            f"{'; '.join(wrong)}."
-        )
+    warnings = []
+    for title, describe in _EXPOSURE_WARNINGS.items():
+        found = [
+            f"{_name(e)}{words.removesuffix('.')}"
+            for e in metrics["exposures"]
+            if (words := describe(e)) is not None
+        ]
+        if found:
+            warnings.append(f"{title}: {'; '.join(found)}.")
     residual = metrics["image"]["linear_psf_residual"]
     if residual > max_psf_residual * (1.0 + _ROUNDING):
         warnings.append(
@@ -167,7 +144,7 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
     if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
         warnings.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
     if metrics["failed_tiles"]:
-        warnings.append(f"Parts of the patch could not be restored: {'; '.join(metrics['failed_tiles'])}.")
+        warnings.append(f"Some tiles could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
     if number < _MIN_EXPOSURES:
         warnings.append(f"With {number} exposure(s) no pixel can be rejected as an outlier.")
@@ -238,12 +215,29 @@ def _name(exposure: Mapping[str, Any]) -> str:
     return str(ExposureId(exposure["visit"], exposure["detector"], exposure["instrument"]))
 
 
-def _list_offsets(exposures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which exposures differ in flux scale or position."""
-    wrong = [
-        f"{_name(e)} {' and '.join(differences)}" for e in exposures if (differences := describe_offsets(e))
-    ]
-    return [f"Some exposures are offset from the others: {'; '.join(wrong)}."] if wrong else []
+_EXPOSURE_WARNINGS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "Some exposures are offset from the others": lambda e: (
+        f" {' and '.join(offsets)}" if (offsets := describe_offsets(e)) else None
+    ),
+    "Some exposures are suspected outliers, but were used": lambda e: (
+        f": {e['suspect_reason']}" if e["suspect_reason"] else None
+    ),
+    "The PSFs of some exposures do not fit their stars": lambda e: (
+        None if e["psf_consistent"] else f": {_wider_by(e['psf_width_error'])}"
+    ),
+    "The variances of some exposures do not fit their residuals, by chi-square": lambda e: (
+        None if variances_fit(e) else f": {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
+    ),
+    "The variances of some exposures do not fit their blank sky": lambda e: (
+        None
+        if variances_kept(e)
+        else f": multiplied by {e['variance_factor_min']:.2f} to {e['variance_factor_max']:.2f}"
+    ),
+    "The variances of some exposures follow the noise of their pixels and were smoothed": lambda e: (
+        "" if e["variance_smoothed"] else None
+    ),
+}
+"""Warnings, with a function that describes what is wrong with an exposure."""
 
 
 def _exposures(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:

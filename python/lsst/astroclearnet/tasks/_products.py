@@ -79,7 +79,7 @@ class RestorationInputs:
         Geometry of the patch.
     band
         Name of the band.
-    data_id
+    patch_name
         Words that name the patch.
     seed
         Seed of everything random.
@@ -93,7 +93,7 @@ class RestorationInputs:
     min_exposures: int
     geometry: PatchGeometry
     band: str
-    data_id: str
+    patch_name: str
     seed: int
 
     @property

@@ -78,7 +78,7 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
             "loss": history.loss,
             "held_out_loss": history.validation_loss,
         },
-        title=f"{inputs.data_id}: {len(cutouts)} exposures",
+        title=f"{inputs.patch_name}: {len(cutouts)} exposures",
         pixel_scale=geometry.pixel_scale,
     )
 

@@ -212,7 +212,7 @@ class RestoreCoaddTask(PipelineTask):
             min_exposures=self.config.min_exposures,
             geometry=geometry,
             band=band,
-            data_id=name,
+            patch_name=name,
             seed=self._seed(name),
         )
         with translate_errors():
@@ -299,7 +299,7 @@ class RestoreCoaddTask(PipelineTask):
         self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device, plan: MemoryPlan
     ) -> RestorationResult:
         """Fit the network and restore the patch, tile by tile."""
-        source, name = inputs.source, inputs.data_id
+        source, name = inputs.source, inputs.patch_name
         target_fwhm = self._target_fwhm(source)
         self.log.info(
             "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
@@ -351,8 +351,8 @@ class RestoreCoaddTask(PipelineTask):
         )
         fraction = lost / float(np.prod(inputs.source.shape))
         error = RestorationAlgorithmError(
-            f"{len(result.failed_tiles)} tile(s), {100.0 * fraction:.1f} % of {inputs.data_id}, could not be "
-            f"restored: {result.failed_tiles[0].reason}",
+            f"{len(result.failed_tiles)} tile(s), {100.0 * fraction:.1f} % of {inputs.patch_name}, could not "
+            f"be restored: {result.failed_tiles[0].reason}",
             {"num_failed_tiles": len(result.failed_tiles), "failed_fraction": fraction},
         )
         if fraction > self.config.max_failed_fraction:

@@ -267,8 +267,8 @@ def place_cutout(cutout: VisitCutout, box: Box) -> SimpleNamespace:
         Attributes of the cut-out and of its `PatchExposure`, with
         ``covered``, ``usable`` and the other planes as ``flags``.
     """
-    exposure = cutout.on(box)
+    exposure = cutout.within(box)
     assert exposure is not None
-    planes = cutout.planes_on(box)
+    planes = cutout.planes_within(box)
     known = {name: planes.pop(name) for name in ("covered", "usable")}
     return SimpleNamespace(**{**vars(cutout), **vars(exposure), **known, "flags": planes})

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Coadds of `lsst.images`, and what is recorded of their exposures."""
+"""Coadds of `lsst.images` and their provenance."""
 
 # Provenance of several instruments and filters is made storable on import.
 from . import _provenance_compat as _provenance_compat

@@ -29,20 +29,17 @@ type Array = npt.NDArray[np.float64]
 _BAD_PLANES = ("NO_DATA", "SATURATED")
 
 DIRECT_ADVICE = "set do_compare_direct=False, or name another with connections.reference_name."
-"""What to do about a direct coadd that does not serve."""
+"""Advice on a direct coadd that cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cells:
-    """Cells that a coadd touches.
-
-    ``shape`` is their number along y and x, and ``offset`` the rows and
-    columns of the first that the coadd leaves out.
-    """
+    """Cells that a coadd touches: first index, number, shape in pixels."""
 
     first: CellIJ
     shape: tuple[int, int]
     cell_shape: tuple[int, int]
+    # Rows and columns of the first cell that the coadd leaves out.
     offset: tuple[int, int]
 
 

@@ -64,7 +64,7 @@ def mend_provenance_columns() -> bool:
 
 
 def _keeps_names(write: Any, read: Any) -> bool:
-    """Tell whether two names of one column survive being stored."""
+    """Check whether two names of one column survive being stored."""
     table = Table([Column(["one", "other"], "name", object)])
     try:
         read("name", write("name", table), table)

@@ -36,16 +36,14 @@ _PSF_CELLS = 3
 
 @dataclasses.dataclass(frozen=True)
 class _Contributions:
-    """Contribution of each exposure to each cell.
+    """Contribution of each exposure to each cell, (n, cells_y, cells_x)."""
 
-    Arrays of shape (n, cells_y, cells_x): Fisher information about the flux of
-    a faint point source in 1 / nJy^2, shares of the pixels that are covered
-    and used, and whether the middle is covered.
-    """
-
+    # Fisher information about the flux of a faint point source, 1 / nJy^2.
     information: np.ndarray
+    # Shares of the pixels that are covered and used.
     overlap: np.ndarray
     unmasked: np.ndarray
+    # Whether the central pixel is covered.
     center: np.ndarray
 
 
@@ -112,7 +110,7 @@ class PatchSummary:
             Shape (m, h, w), bool, pixels that are rejected.
         """
         outer = self._source.geometry.bbox
-        own = self._source.box(tile.own_rows, tile.own_columns)
+        own = self._source.box(tile.inner_rows, tile.inner_columns)
         box = outer.intersection(own)
         inside = box.slice_within(own)
         place = box.slice_within(outer)
@@ -120,7 +118,7 @@ class PatchSummary:
         for n, cutout in enumerate(self._source.cutouts):
             if not cutout.touches(box):
                 continue
-            planes = cutout.planes_on(box)
+            planes = cutout.planes_within(box)
             covered = planes["covered"]
             if not covered.any():
                 continue
@@ -146,7 +144,7 @@ class PatchSummary:
     def _psfs(self, cutout: VisitCutout, tile: Tile) -> np.ndarray:
         """Return PSFs over all pixels of a tile."""
         try:
-            return cutout.psfs_on(self._source.box(tile.rows, tile.columns), max_cells=_PSF_CELLS)
+            return cutout.psfs_within(self._source.box(tile.rows, tile.columns), max_cells=_PSF_CELLS)
         except InputError:
             # It could be evaluated where the restoration asked for it.
             return cutout.mean_psf[None, None]
@@ -180,8 +178,8 @@ class PatchSummary:
     def make_provenance(self, missing: frozenset[CellIJ] = frozenset()) -> CoaddProvenance:
         """Record which exposures made each cell, and with what weight.
 
-        The weight is the share of an exposure in the Fisher information about
-        the flux of a point source limited by the noise of the sky
+        The weight is the share of the Fisher information about the flux of a
+        sky-limited point source
         (`lsst.astroclearnet.core.point_source_information`).
 
         Parameters

@@ -21,7 +21,7 @@ import torch
 
 from lsst.images import Box
 
-from ...core import CellLayout, ExposureCut, ExposureStack, InputError, NoUsableDataError, PixelPositions
+from ...core import CellLayout, ExposureCutouts, ExposureStack, InputError, NoUsableDataError, PixelPositions
 from ..place import PatchGeometry
 from ._visit_cutout import PatchExposure, VisitCutout
 
@@ -108,7 +108,7 @@ class PatchSource:
         box = self.box(rows, columns)
         return sum(cutout.touches(box) for cutout in self.cutouts)
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         """Return the exposures with a usable pixel in a box, or `None`.
 
         An exposure whose PSF cannot be evaluated there is left out, which is
@@ -123,7 +123,7 @@ class PatchSource:
         found: dict[int, PatchExposure] = {}
         for n, cutout in enumerate(self.cutouts):
             try:
-                exposure = cutout.on(box)
+                exposure = cutout.within(box)
             except InputError as exc:
                 if n not in self.problems:
                     _LOG.warning("Left %s out where its PSF fails: %s", cutout.identity, exc)
@@ -138,7 +138,7 @@ class PatchSource:
         except NoUsableDataError:
             return None
         starts = [(e.bbox.start, self.cutouts[n].bbox.start) for n, e in found.items()]
-        return ExposureCut(
+        return ExposureCutouts(
             exposures=torch.tensor(list(found)),
             stack=stack,
             origins=tuple((start.y - whole.y, start.x - whole.x) for start, whole in starts),

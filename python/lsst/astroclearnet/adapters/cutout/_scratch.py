@@ -39,7 +39,7 @@ class Scratch:
         self.file_bytes = 0
         """Bytes of the arrays that are in files (`int`)."""
 
-    def keep(self, array: np.ndarray) -> np.ndarray:
+    def store(self, array: np.ndarray) -> np.ndarray:
         """Return the same values: the array itself, or read-only from a file.
 
         Parameters
@@ -64,13 +64,13 @@ class Scratch:
             return np.memmap(file, dtype=array.dtype, mode="r", shape=array.shape)
 
     @staticmethod
-    def forget(*arrays: np.ndarray) -> None:
+    def release(*arrays: np.ndarray) -> None:
         """Free the memory that arrays in files took as they were read.
 
         Parameters
         ----------
         *arrays
-            Arrays from `keep`; those in memory stay as they are.
+            Arrays from `store`; those in memory stay as they are.
         """
         for array in arrays:
             if isinstance(array, np.memmap):

@@ -27,8 +27,8 @@ from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes,
 from ._scratch import Scratch
 
 _VALID, _USABLE, _GOOD = 1, 2, 4
-"""Bits: the visit image has the pixel; that is finite and not excluded; and
-its centre is on the patch.  Planes to be propagated follow."""
+"""Bits: the pixel exists; is finite and not excluded; and has its centre on
+the patch.  Planes to be propagated follow."""
 
 _PLANES_FROM = 3
 
@@ -38,10 +38,7 @@ _MEAN_CELLS = 4
 
 @dataclasses.dataclass(frozen=True)
 class _Location:
-    """Where the pixels of a box of a visit image lie in a box of a patch.
-
-    The attributes are those of `PatchExposure`.
-    """
+    """Location of pixels on a patch; attributes as of `PatchExposure`."""
 
     bbox: Box
     y: np.ndarray
@@ -72,7 +69,7 @@ class PatchExposure:
     area
         Shape (h, w), float32, area of each pixel in pixels of the patch.
     psfs
-        Shape (n_cells_y, n_cells_x, P, P), as of `VisitCutout.psfs_on`.
+        Shape (n_cells_y, n_cells_x, P, P), as of `VisitCutout.psfs_within`.
     """
 
     box: Box
@@ -231,9 +228,9 @@ class VisitCutout:
         return cls(
             identity=ExposureId.from_visit_image(visit_image) if identity is None else identity,
             bbox=visit_image.bbox,
-            image=scratch.keep(np.where(good, image, 0.0).astype(np.float32)),
-            variance=scratch.keep(np.where(good, variance, 1.0).astype(np.float32)),
-            bits=scratch.keep(bits),
+            image=scratch.store(np.where(good, image, 0.0).astype(np.float32)),
+            variance=scratch.store(np.where(good, variance, 1.0).astype(np.float32)),
+            bits=scratch.store(bits),
             planes=tuple(table.propagated),
             from_patch=pixel_map,
             to_patch=to_patch,
@@ -270,7 +267,7 @@ class VisitCutout:
         """
         return self._overlap(box) is not None
 
-    def on(self, box: Box) -> PatchExposure | None:
+    def within(self, box: Box) -> PatchExposure | None:
         """Return the pixels with centres in a box; `None` if none is usable.
 
         Parameters
@@ -291,7 +288,7 @@ class VisitCutout:
         good = ((self.bits[cut] & _GOOD) > 0) & np.isfinite(location.y)
         image = np.where(good, self.image[cut], np.float32(0.0))
         variance = np.where(good, self.variance[cut], np.float32(1.0))
-        Scratch.forget(self.image, self.variance, self.bits)
+        Scratch.release(self.image, self.variance, self.bits)
         if not good.any():
             return None
         return PatchExposure(
@@ -299,11 +296,11 @@ class VisitCutout:
             image=image,
             variance=variance,
             good=good,
-            psfs=self.psfs_on(box),
+            psfs=self.psfs_within(box),
             **vars(location),
         )
 
-    def psfs_on(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
+    def psfs_within(self, box: Box, *, max_cells: int | None = None) -> np.ndarray:
         """Return PSFs in the middles of equal cells of a box.
 
         Parameters
@@ -327,7 +324,7 @@ class VisitCutout:
         """
         return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
 
-    def planes_on(self, box: Box) -> dict[str, np.ndarray]:
+    def planes_within(self, box: Box) -> dict[str, np.ndarray]:
         """Return planes of the nearest pixel in a box, shape (H, W), bool.
 
         They are ``covered``, where there is one, ``usable``, and the mask
@@ -339,7 +336,7 @@ class VisitCutout:
             A box in the bordered patch, in tract pixels.
         """
         bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
-        Scratch.forget(self.bits)
+        Scratch.release(self.bits)
         names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
         return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
 
@@ -368,7 +365,7 @@ def _locate(to_patch: PixelMap, box: Box) -> _Location | None:
 
 
 def _inside(y: np.ndarray, x: np.ndarray, box: Box) -> np.ndarray:
-    """Tell which positions are in a box; none that is NaN is."""
+    """Return which positions are in a box; NaN is outside."""
     return (
         (y >= box.y.start - 0.5) & (y < box.y.stop - 0.5) & (x >= box.x.start - 0.5) & (x < box.x.stop - 0.5)
     )
@@ -383,7 +380,7 @@ def _valid_pixels(visit_image: VisitImage) -> np.ndarray:
 
 
 def _cover_polygon(visit_image: VisitImage, geometry: PatchGeometry) -> Polygon:
-    """Return the part of a patch under a visit image, in tract pixels."""
+    """Return the overlap of a visit image with a patch, in tract pixels."""
     footprint = VisitFootprint(visit_image.sky_projection, visit_image.bbox)
     outline = footprint.outline(geometry.projection)
     overlap = outline.intersection(geometry.bbox.to_polygon())

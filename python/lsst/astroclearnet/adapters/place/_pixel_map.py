@@ -59,15 +59,13 @@ class _Splines:
 
 
 def _fit_splines(mapping: Callable[[np.ndarray, np.ndarray], YX[np.ndarray]], box: Box) -> _Splines | None:
-    """Refine the grid until splines meet the map midway between its nodes.
-
-    `None` if the map has no value somewhere in the box, or is not smooth.
-    """
+    """Refine the grid until splines meet the map midway between its nodes."""
     spacing = _SPACING
     while spacing >= _MIN_SPACING:
         rows, columns = (_place_nodes(side.start, side.stop, spacing) for side in (box.y, box.x))
         value = mapping(rows[:, None], columns)
         if not (np.isfinite(value.y).all() and np.isfinite(value.x).all()):
+            # Evaluated pixel by pixel.
             return None
         splines = _Splines(
             y=RectBivariateSpline(rows, columns, value.y), x=RectBivariateSpline(rows, columns, value.x)
@@ -91,11 +89,10 @@ def _place_nodes(start: int, stop: int, spacing: float) -> np.ndarray:
 class PixelMap:
     """Positions of the pixels of a box on another image's grid.
 
-    The composition of two sky projections is slow and smooth: bicubic splines
-    interpolate it on a grid that is refined until the error midway between
-    the nodes, where it is largest, is below 1/3000 pixel.  A map without a
-    value somewhere in the box, as beyond the horizon of a gnomonic projection,
-    is evaluated pixel by pixel.  A position that does not exist is NaN.
+    Two sky projections in a row are slow and smooth: bicubic splines
+    interpolate them to 1/3000 pixel, or, without a value somewhere in the box,
+    as beyond the horizon of a gnomonic projection, they are evaluated pixel by
+    pixel.  A position that does not exist is NaN.
 
     Attributes
     ----------

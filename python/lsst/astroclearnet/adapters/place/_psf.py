@@ -51,9 +51,8 @@ def psf_stamps(
 ) -> np.ndarray:
     """Evaluate a PSF on a regular grid of cells and resample it to a patch.
 
-    The PSF at the centre of a cell is sampled at the offsets of the pixels of
-    the patch on the visit image, to first order.  It still describes light in
-    pixels of the visit image.
+    It is sampled at the offsets of the pixels of the patch on the visit image,
+    to first order, and still describes light in pixels of the visit image.
 
     Parameters
     ----------
@@ -70,15 +69,15 @@ def psf_stamps(
     Returns
     -------
     stamps : `numpy.ndarray`
-        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd, for cells of
-        equal size that cover the box of ``pixel_map``; large enough for the
-        PSF at any rotation; NaN where the visit image has no position.
+        Shape (n_cells_y, n_cells_x, P, P), float64, sum 1, P odd, in cells of
+        equal size that cover the box of ``pixel_map``; NaN where the visit
+        image has no position.
 
     Raises
     ------
     InputError
-        If the PSF cannot be evaluated, or is not one: its sum, size, centre or
-        distribution of light is not acceptable.
+        If the PSF cannot be evaluated, or its sum, size, centre or
+        distribution of light is not that of a PSF.
     """
     rows, columns = (_cell_centers(side, max_cells) for side in (pixel_map.bbox.y, pixel_map.bbox.x))
     jacobians = pixel_map.jacobian(y=rows[:, None], x=columns)

@@ -177,5 +177,5 @@ def _read_components(handle: ImageHandle, *names: str, bbox: Box | None = None) 
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
-    """Tell a message from the warning of a component that is not stored."""
+    """Filter out the warning of a component that is not stored."""
     return not str(record.msg).startswith("Component %r was requested from dataset")

@@ -43,7 +43,7 @@ _CALLS = {
         + ("array",)
     ),
 }
-"""What the strings that Piff evaluates may call, by the key in the model:
+"""Allowed calls in strings that Piff evaluates, by the key in the model:
 interpolants and profiles of GalSim, kernels of scikit-learn and treegp."""
 
 _CHISQ = frozenset(("chisq", "last_delta_chisq", "dof", "nremoved", "niter"))
@@ -90,7 +90,7 @@ def require_harmless(name: str, struct: Mapping[str, Any]) -> None:
 
 
 def _is_known(name: str) -> bool:
-    """Tell whether a class of Piff may be made, by its present or old name."""
+    """Check whether Piff may make a class, by its present or old name."""
     return name in _TYPES or any(
         name.endswith(suffix) and name.removesuffix(suffix) in _TYPES for suffix in _OLD_SUFFIXES
     )
@@ -106,7 +106,7 @@ def _strings(value: Any) -> list[str]:
 
 
 def _is_harmless(text: str, calls: frozenset[str]) -> bool:
-    """Tell whether a string is numbers, and calls of given names with them."""
+    """Check for numbers, and calls of given names with them."""
     if len(text) > _MAX_LENGTH:
         return False
     try:
@@ -116,7 +116,7 @@ def _is_harmless(text: str, calls: frozenset[str]) -> bool:
 
 
 def _is_plain(node: ast.expr, calls: frozenset[str]) -> bool:
-    """Tell the same of a node of the syntax tree."""
+    """Check a node of the syntax tree in the same way."""
     match node:
         case ast.Constant(value=bool() | None):
             return True

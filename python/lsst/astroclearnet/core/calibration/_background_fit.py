@@ -217,7 +217,7 @@ class _BlockGrid:
         """Return which blocks, (K,), have centres that a tile owns."""
         inside = []
         for number, size, own in zip(
-            (self.rows, self.columns), self.shape, (tile.own_rows, tile.own_columns), strict=True
+            (self.rows, self.columns), self.shape, (tile.inner_rows, tile.inner_columns), strict=True
         ):
             center = (torch.arange(number) + 0.5) * size / number
             inside.append((center >= own.start) & (center < own.stop))

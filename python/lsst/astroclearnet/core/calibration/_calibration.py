@@ -43,9 +43,9 @@ class ExposureCalibration:
         Background differences, to be subtracted.
     offsets
         Offsets of flux scale, position and PSF width, which are not corrected.
-    outlier_exposures
+    dropped
         Reasons why exposures are dropped, by index.
-    suspects
+    suspect
         Reasons why other exposures may be wrong, by index.
     noise
         Variances measured in blank sky.
@@ -55,8 +55,8 @@ class ExposureCalibration:
 
     background: BackgroundDifferences
     offsets: ExposureOffsets
-    outlier_exposures: dict[int, str]
-    suspects: dict[int, str]
+    dropped: dict[int, str]
+    suspect: dict[int, str]
     noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
@@ -80,14 +80,14 @@ class ExposureCalibration:
         return cls(
             background=BackgroundDifferences.unknown(num_exposures),
             offsets=ExposureOffsets.unknown(num_exposures),
-            outlier_exposures={},
-            suspects={},
+            dropped={},
+            suspect={},
             noise=SkyNoise.unknown(num_exposures),
             options=options,
             _rejected={},
         )
 
-    def correct(self, tile_data: TileData) -> TileData:
+    def apply(self, tile_data: TileData) -> TileData:
         """Apply the calibration to a tile.
 
         Parameters
@@ -102,7 +102,7 @@ class ExposureCalibration:
             with variances as measured in blank sky.
         """
         stack = tile_data.stack
-        out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.outlier_exposures]
+        out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.dropped]
         if out:
             stack = stack.replace(good=stack.good.clone())
             stack.good[out] = False
@@ -112,7 +112,7 @@ class ExposureCalibration:
             stack = stack.replace(images=images)
         return self.noise.rescale(dataclasses.replace(tile_data, stack=stack))
 
-    def leaves_data(self, tile_data: TileData) -> bool:
+    def has_data(self, tile_data: TileData) -> bool:
         """Return whether a tile has data without the outlier exposures.
 
         Parameters
@@ -125,7 +125,7 @@ class ExposureCalibration:
         leaves : `bool`
             Whether the other exposures cover any of its pixels.
         """
-        kept = [t not in self.outlier_exposures for t in tile_data.exposures.tolist()]
+        kept = [t not in self.dropped for t in tile_data.exposures.tolist()]
         if all(kept):
             return True
         good = tile_data.stack.good & torch.tensor(kept, device=tile_data.stack.device)[:, None, None]
@@ -144,7 +144,7 @@ class ExposureCalibration:
         clean : `CleanTile`
             The clean tile.
         """
-        tile_data = self.correct(tile_data)
+        tile_data = self.apply(tile_data)
         rejected = self._find_rejected(tile_data)
         cleaned = tile_data.stack.replace(good=tile_data.stack.good & ~rejected)
         variances = likelihood_variances(cleaned, tile_data.model)
@@ -164,8 +164,8 @@ class ExposureCalibration:
             The calibration with the outliers.
         """
         found = {}
-        for tile_data in filter(self.leaves_data, tiles):
-            corrected = self.correct(tile_data)
+        for tile_data in filter(self.has_data, tiles):
+            corrected = self.apply(tile_data)
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
             found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers)
         return dataclasses.replace(self, _rejected=found)
@@ -201,10 +201,10 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
     known = dataclasses.replace(
         ExposureCalibration.unknown(number, options),
         offsets=dataclasses.replace(offsets, sources=None),
-        outlier_exposures=found.wrong,
-        suspects=found.suspect,
+        dropped=found.dropped,
+        suspect=found.suspect,
     )
-    if found.wrong:
+    if found.dropped:
         # The outlier exposures had a share in all measurements.
         return _measure(reader, known)
     return dataclasses.replace(
@@ -226,7 +226,7 @@ def _check_variances(reader: TileReader, calibration: ExposureCalibration) -> Ex
     """Rescale variances until they fit the noise of blank sky."""
     for _ in range(_MAX_ROUNDS):
         before = calibration.noise
-        tiles = map(calibration.correct, filter(calibration.leaves_data, reader))
+        tiles = map(calibration.apply, filter(calibration.has_data, reader))
         noise = measure_sky_noise(tiles, reader.source.shape, before)
         calibration = dataclasses.replace(calibration, noise=noise)
         if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_TOLERANCE):
@@ -257,14 +257,14 @@ class _BackgroundTiles:
         if self._only:
             yield from self._only
             return
-        for tile_data in filter(self._calibration.leaves_data, self._reader):
+        for tile_data in filter(self._calibration.has_data, self._reader):
             made = self._make(tile_data)
             if len(self._reader.tiles) == 1:
                 self._only = [made]
             yield made
 
     def _make(self, tile_data: TileData) -> BackgroundTile:
-        corrected = self._calibration.correct(tile_data)
+        corrected = self._calibration.apply(tile_data)
         stack = corrected.stack
         if tile_data.tile in self._calibration._rejected:
             stack = stack.replace(good=stack.good & ~self._calibration._find_rejected(corrected))

@@ -73,14 +73,14 @@ class OutlierExposures:
 
     Attributes
     ----------
-    wrong
+    dropped
         Reasons to drop exposures, a slug and a sentence with value and limit,
         by index.
     suspect
         Reasons to suspect others, by index.
     """
 
-    wrong: dict[int, str]
+    dropped: dict[int, str]
     suspect: dict[int, str]
 
 
@@ -130,11 +130,11 @@ def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions
     outlier_exposures : `OutlierExposures`
         Wrong and suspect exposures.
     """
-    wrong: dict[int, str] = {}
+    dropped: dict[int, str] = {}
     suspect: dict[int, str] = {}
     sources = offsets.sources
     if sources is None:
-        return OutlierExposures(wrong, suspect)
+        return OutlierExposures(dropped, suspect)
     values, sigmas = offsets.values, offsets.sigmas
     flux, flux_sigma = values[0], sigmas[0]
     shift, shift_sigma = values[1:3].norm(dim=0), sigmas[1:3].amax(dim=0)
@@ -145,7 +145,7 @@ def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions
             ("astrometry", shift, shift_sigma, options.max_shift),
         ):
             beyond = size.abs() > torch.maximum(torch.full_like(sigma, limit), _SIGNIFICANCE * sigma)
-            if not bool(beyond[t]) or t in wrong:
+            if not bool(beyond[t]) or t in dropped:
                 continue
             consistent = (size.abs() < 0.5 * limit) & (sigma < 0.5 * limit) & overlapping[t]
             reason = _REASONS[slug](float(size[t]), float(sigma[t]), limit)
@@ -156,9 +156,9 @@ def find_outlier_exposures(offsets: ExposureOffsets, options: CalibrationOptions
             if found < limit:
                 suspect[t] = f"{reason} The photometry of {stars} stars does not confirm it."
                 continue
-            wrong[t] = reason
+            dropped[t] = reason
             suspect.pop(t, None)
-    return OutlierExposures(wrong, suspect)
+    return OutlierExposures(dropped, suspect)
 
 
 def _flux_reason(value: float, sigma: float, limit: float) -> str:

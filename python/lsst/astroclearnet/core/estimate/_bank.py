@@ -39,15 +39,12 @@ class FilterBank:
         units of their noise, less where data are missing close by.
     covariances
         Shape (s, s), noise covariance of the estimates at full depth.
-    depth
-        Shape latent_shape, weight of the data over its value at full depth.
     """
 
     estimates: torch.Tensor
     features: torch.Tensor
     significance: torch.Tensor
     covariances: torch.Tensor
-    depth: torch.Tensor
 
     @classmethod
     def build(
@@ -83,7 +80,6 @@ class FilterBank:
             features=features,
             significance=differences.abs() * (1.0 - near),
             covariances=covariances,
-            depth=depth,
         )
 
     @functools.cached_property

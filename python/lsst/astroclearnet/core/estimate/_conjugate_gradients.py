@@ -25,16 +25,8 @@ type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """Solutions, with the smallest error on the way.
-
-    Attributes
-    ----------
-    values
-        Shape (s, Hl, Wl).
-    steps
-        Shape (s,), int64, number of steps of each.
-    errors
-        Shape (s,), size of the error of each: at most 1 where it converged.
+    """Solutions, (s, Hl, Wl), with the number of steps and the size of the
+    error of each, (s,): at most 1 where it converged.
     """
 
     values: torch.Tensor

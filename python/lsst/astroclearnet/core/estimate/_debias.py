@@ -36,20 +36,13 @@ _DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
 """Of the linear image of drawn noise."""
 
 _LEVEL_FWHM = 24.0
-"""FWHM in pixels of the scales on which all residual light is added: on larger
-ones the noise no longer matters."""
+"""FWHM in pixels of the scales on which all residual light is added."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """Linear estimates from the residuals of an image.
-
-    Attributes
-    ----------
-    residual
-        Shape latent_shape, right-hand side of the residuals.
-    estimates
-        Shape ``(s, *latent_shape)``, one for each penalty weight.
+    """Right-hand side of the residuals of an image, shape latent_shape, and
+    the estimates from it, ``(s, *latent_shape)``.
     """
 
     residual: torch.Tensor
@@ -122,7 +115,7 @@ class Debiaser:
         debiased : `torch.Tensor`
             Shape latent_shape.
         correction : `Correction`
-            The estimates from the residuals, before they are mixed.
+            What was added, before it is mixed.
         """
         residual = right - self.estimator.normal(latent[None])[0]
         scale = torch.tensor(self.penalty_weights, dtype=residual.dtype, device=residual.device)

@@ -35,14 +35,14 @@ class Estimate:
         What debiasing added to the image of the network.
     linear
         Shape latent_shape, the linear image.
-    bank
+    estimates
         Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
     """
 
     restored: torch.Tensor
     correction: Correction
     linear: torch.Tensor
-    bank: torch.Tensor
+    estimates: torch.Tensor
 
 
 class Estimator:
@@ -93,7 +93,7 @@ class Estimator:
         estimates = self.linear_estimates(right)
         restored, correction = self.debiaser.debias(right, self._mix(estimates))
         linear = self.debiaser.linear_image(right, estimates[0])
-        return Estimate(restored=restored, correction=correction, linear=linear, bank=estimates)
+        return Estimate(restored=restored, correction=correction, linear=linear, estimates=estimates)
 
     def restore_again(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
         """Return the restored image of the same light with other noise.

@@ -121,8 +121,8 @@ def fit_network(
         total = _evaluate(network, samples, options.huber_delta, history)
         if callback is not None:
             callback(epoch, history.loss[-1], history.validation_loss[-1])
-        # The loss is a log-likelihood: a gain of 1 is significant, but of many
-        # pixels it would take steps without end.
+        # A gain of 1 in log-likelihood is significant; of many pixels the
+        # relative gain decides.
         gained = best - total > max(1.0, 5e-5 * best)
         waited = 0 if gained else waited + 1
         if total < best:

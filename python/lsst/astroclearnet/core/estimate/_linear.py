@@ -51,9 +51,7 @@ class LinearEstimator:
     exposures, and h the filter that undoes the target PSF: the penalty is
     white for the sky itself, so that frequencies are damped where the target
     PSF leaves no signal anyway.  It is scaled by 1 + s, which conserves flux.
-    Where the weights do not vary it is a sum of depth-wise convolutions, one
-    filter for each exposure; solving the normal equations by preconditioned
-    conjugate gradients makes it exact for masks, edges and PSFs that vary.
+    The normal equations are solved by preconditioned conjugate gradients.
 
     Parameters
     ----------
@@ -150,25 +148,18 @@ class LinearEstimator:
         start: torch.Tensor | None = None,
         precision: Precision = _PRECISION,
     ) -> torch.Tensor:
-        """Return the estimates of one or more penalty weights.
+        """Return the estimates of penalty weights, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         right
-            Shape latent_shape, from `right_side`, or ``(s, *latent_shape)``,
-            one for each penalty weight.
+            Right-hand side, shape latent_shape, or one for each estimate.
         penalty_weights
             Weights of the penalty, relative to those of the exposures.
         start
-            Shape latent_shape or ``(s, *latent_shape)``, estimates close to
-            the solution.
+            Estimates that are close, shape latent_shape, or one for each.
         precision
             Errors at which to stop.
-
-        Returns
-        -------
-        latents : `torch.Tensor`
-            Shape ``(s, *latent_shape)``.
         """
         number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
         gain, local = self._preconditioner(number)

@@ -92,7 +92,7 @@ def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) 
     generator
         Source of random numbers.
     """
-    # Up to 1.4 times the area, two boxes would overlap by half.
+    # Up to 1.4 times the area, two boxes would overlap by more than half.
     if shape[0] * shape[1] <= 1.4 * size**2:
         return [(slice(0, shape[0]), slice(0, shape[1]))]
     starts = []

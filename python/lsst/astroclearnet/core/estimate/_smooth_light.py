@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("SmoothLight",)
-
 from collections.abc import Callable
 
 import torch
@@ -97,19 +95,12 @@ class SmoothLight:
         return self._fit.gain
 
     def fit(self, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fit the smooth light.
+        """Return the smooth light, 0 far from all data, and A'W of the rest.
 
         Parameters
         ----------
         right
             Shape ``(b, *latent_shape)``, A'W y.
-
-        Returns
-        -------
-        light : `torch.Tensor`
-            Shape ``(b, *latent_shape)``; 0 far from all data.
-        residual : `torch.Tensor`
-            Shape ``(b, *latent_shape)``, A'W of its residuals.
         """
         light = self._fit(right / self._full_weight)
         residual = right - self._normal(light)

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("penalty_weight_for_residual", "star_image", "star_psf_residual")
-
 import math
 
 import torch
@@ -50,17 +48,13 @@ def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) 
 
 
 def star_psf_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:
-    """Return the residual of the image of a star from the target PSF.
+    """Return the largest residual of a star on a pixel from the target PSF,
+    over the peak.
 
     Parameters
     ----------
     model, power, penalty_weight
         As for `star_image`.
-
-    Returns
-    -------
-    residual : `float`
-        Largest difference, for a star on a pixel, over the peak.
     """
     residual = model.target_transform - star_image(model, power, penalty_weight)
     difference = model.inverse_transform(residual.to(torch.complex64))

@@ -67,8 +67,8 @@ def linear_psf_residual(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float
     Returns
     -------
     residual : `float`
-        Largest difference over the peak: that of `DebiasingOptions`, or more
-        where the target is too sharp for the exposures.
+        Over the peak: that of `DebiasingOptions`, or more where the target is
+        too sharp for the exposures.
     """
     return star_psf_residual(*_linear_estimate(psfs, levels, target_fwhm))
 
@@ -77,12 +77,11 @@ def psf_fit_scatter(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) ->
     """Return the scatter of a plain PSF fit over its Cramer-Rao bound.
 
     The flux of a faint star is fitted on the linear image with the target PSF
-    and equal weights, as if the noise were white there.  With G the transform
-    of the target PSF, S the spectrum of the noise, R the transform of the
-    image of a star and w the inverse of the variances, the flux has a
-    variance of int(G^2 S) / (int(G R))^2; the Cramer-Rao bound of all
-    exposures together is 1 / sum(w f^2) over exposures and pixels (Zackay and
-    Ofek 2017, ApJ 836, 187).
+    and equal weights.  With G the transform of the target PSF, S the spectrum
+    of the noise, R the transform of the image of a star and w the inverse of
+    the variances, the flux has a variance of int(G^2 S) / (int(G R))^2; the
+    Cramer-Rao bound of all exposures is 1 / sum(w f^2) over exposures and
+    pixels (Zackay and Ofek 2017, ApJ 836, 187).
 
     Parameters
     ----------

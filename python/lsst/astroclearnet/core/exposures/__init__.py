@@ -13,7 +13,7 @@ from ._cut_outs import bounding_boxes, cut_out
 from ._filters import fast_length, masked_medians, smooth
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault, fwhm_to_sigma, gaussian_kernel, kernel_fwhm
-from ._source import ExposureCut, ExposureSource, StackSource
+from ._source import ExposureCutouts, ExposureSource, StackSource
 from ._stack import ExposureStack
 from ._tiles import OVERLAP, Tile, TileGrid
 from ._variances import decorrelate_variance, is_blank, model_variances, second_difference
@@ -21,7 +21,7 @@ from ._variances import decorrelate_variance, is_blank, model_variances, second_
 __all__ = (
     "OVERLAP",
     "ArrayLike",
-    "ExposureCut",
+    "ExposureCutouts",
     "ExposureSource",
     "ExposureStack",
     "PixelPositions",

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("ExposureCut", "ExposureSource", "StackSource")
+__all__ = ("ExposureCutouts", "ExposureSource", "StackSource")
 
 import dataclasses
 from typing import Protocol
@@ -23,7 +23,7 @@ from ._stack import ExposureStack
 
 
 @dataclasses.dataclass(frozen=True)
-class ExposureCut:
+class ExposureCutouts:
     """Cut-outs of exposures in a box of the patch.
 
     Attributes
@@ -74,7 +74,7 @@ class ExposureSource(Protocol):
             The bound.
         """
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         """Return the exposures in a box.
 
         Parameters
@@ -84,7 +84,7 @@ class ExposureSource(Protocol):
 
         Returns
         -------
-        cut : `ExposureCut` or `None`
+        cut : `ExposureCutouts` or `None`
             The cut-outs; `None` without usable pixels.
         """
 
@@ -122,7 +122,7 @@ class StackSource:
     def count(self, rows: slice, columns: slice) -> int:
         return self.num_exposures
 
-    def cut(self, rows: slice, columns: slice) -> ExposureCut | None:
+    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         stack = self._stack
         if (rows.stop - rows.start, columns.stop - columns.start) == stack.shape:
             good, boxes = stack.good, None
@@ -146,7 +146,7 @@ class StackSource:
                 shape, *(c.numpy() for c in (take(p.y) - rows.start, take(p.x) - columns.start, take(p.area)))
             )
         images, variances, good = take(stack.images), take(stack.variances), good[used]
-        return ExposureCut(
+        return ExposureCutouts(
             exposures=used,
             stack=ExposureStack(
                 images=torch.where(good, images, 0.0),

@@ -40,14 +40,14 @@ class Tile:
     ----------
     rows, columns
         The box, in pixels of the patch.
-    own_rows, own_columns
+    inner_rows, inner_columns
         The pixels that it owns.
     """
 
     rows: slice
     columns: slice
-    own_rows: slice
-    own_columns: slice
+    inner_rows: slice
+    inner_columns: slice
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,8 +58,10 @@ class Tile:
     def within(self) -> tuple[slice, slice]:
         """Rows and columns of the owned pixels in arrays of the box."""
         return (
-            slice(self.own_rows.start - self.rows.start, self.own_rows.stop - self.rows.start),
-            slice(self.own_columns.start - self.columns.start, self.own_columns.stop - self.columns.start),
+            slice(self.inner_rows.start - self.rows.start, self.inner_rows.stop - self.rows.start),
+            slice(
+                self.inner_columns.start - self.columns.start, self.inner_columns.stop - self.columns.start
+            ),
         )
 
     def taper(self, patch_shape: tuple[int, int]) -> np.ndarray:
@@ -80,7 +82,7 @@ class Tile:
         sides = (
             _ramp(box, own, size)
             for box, own, size in zip(
-                (self.rows, self.columns), (self.own_rows, self.own_columns), patch_shape, strict=True
+                (self.rows, self.columns), (self.inner_rows, self.inner_columns), patch_shape, strict=True
             )
         )
         rows, columns = sides
@@ -113,7 +115,7 @@ class Tile:
         halves = [
             _halve(own, *sides)
             for own, *sides in zip(
-                (self.own_rows, self.own_columns), patch_shape, cell_shape, border, strict=True
+                (self.inner_rows, self.inner_columns), patch_shape, cell_shape, border, strict=True
             )
         ]
         if all(len(half) == 1 for half in halves):

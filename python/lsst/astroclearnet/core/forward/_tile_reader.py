@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from .._errors import InputError
-from ..exposures import ExposureCut, ExposureSource, ExposureStack, Tile, kernel_fwhm
+from ..exposures import ExposureCutouts, ExposureSource, ExposureStack, Tile, kernel_fwhm
 from ._model import ForwardModel
 from ._weight_maps import iterate_weight_maps
 
@@ -142,7 +142,7 @@ class TileReader:
         """
         if self._kept is not None and self._kept.tile == tile:
             return self._kept
-        cut = self.source.cut(tile.rows, tile.columns)
+        cut = self.source.read(tile.rows, tile.columns)
         tile_data = None if cut is None else self._make(tile, cut)
         if tile_data is not None and not is_covered(tile_data.model, tile_data.stack.good):
             tile_data = None
@@ -152,7 +152,7 @@ class TileReader:
             self._kept = tile_data
         return tile_data
 
-    def _make(self, tile: Tile, cut: ExposureCut) -> TileData:
+    def _make(self, tile: Tile, cut: ExposureCutouts) -> TileData:
         stack = cut.stack.to(self.device)
         model = ForwardModel.from_stack(stack, self.target_fwhm)
         return TileData(tile, cut.exposures, stack, model, cut.origins, cut.noise)

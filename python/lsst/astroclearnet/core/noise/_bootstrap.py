@@ -86,7 +86,7 @@ def repeat_observations(
     model, solver = estimator.model, estimator.debiaser.estimator
     expected = solver.normal(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
-    estimates = estimator.linear_estimates(expected, estimate.bank)
+    estimates = estimator.linear_estimates(expected, estimate.estimates)
     restored, linear = [], []
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     light = _unseen_structure(model, solver.coverage, estimate.restored)

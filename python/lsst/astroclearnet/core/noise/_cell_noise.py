@@ -78,7 +78,7 @@ class CellLayout:
             self.border,
             self.number,
             (tile.rows, tile.columns),
-            (tile.own_rows, tile.own_columns),
+            (tile.inner_rows, tile.inner_columns),
             strict=True,
         ):
             found = []

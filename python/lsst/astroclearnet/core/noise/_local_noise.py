@@ -51,7 +51,7 @@ class LocalNoise:
     weights
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     penalty_weight
-        Strength of the penalty of the estimate.
+        Penalty weight s of the estimate.
     """
 
     def __init__(self, model: ForwardModel, weights: torch.Tensor, penalty_weight: float) -> None:

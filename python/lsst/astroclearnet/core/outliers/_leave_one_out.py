@@ -68,7 +68,6 @@ class Prediction:
     fwhm: float
 
 
-@dataclasses.dataclass(frozen=True)
 class LeaveOneOut:
     """Predicts each exposure from the others.
 
@@ -83,85 +82,54 @@ class LeaveOneOut:
 
     Pixels without data count as having no residual, so that D is divided by
     the share of the others that have data.
+
+    Parameters
+    ----------
+    stack
+        The exposures.
+    model
+        Their forward model.
+    good
+        Shape (n, h, w), bool, pixels to use.
+    options
+        Tolerances.
+    previous
+        Predictor from nearly the same pixels, to start from.
     """
 
-    stack: ExposureStack
-    model: ForwardModel
-    good: torch.Tensor
-    options: RejectionOptions
-    once: torch.Tensor
-    latent: torch.Tensor
-    variances: torch.Tensor
-    data_weights: torch.Tensor
-    areas: torch.Tensor
-    numerator: torch.Tensor
-    power: torch.Tensor
-    covered: torch.Tensor
-    noise_ratios: torch.Tensor
-    borders: torch.Tensor
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         stack: ExposureStack,
         model: ForwardModel,
         good: torch.Tensor,
         options: RejectionOptions,
         previous: LeaveOneOut | None = None,
-    ) -> LeaveOneOut:
-        """Solve for the estimate from all exposures.
-
-        Parameters
-        ----------
-        stack
-            The exposures.
-        model
-            Their forward model.
-        good
-            Shape (n, h, w), bool, pixels to use.
-        options
-            Tolerances.
-        previous
-            That of nearly the same pixels, to start from.
-        """
-        stack = stack.replace(good=good)
+    ) -> None:
+        self.stack = stack = stack.replace(good=good)
+        self._model, self._options = model, options
         # Constant weights: the sums are diagonal in Fourier space.
-        weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+        self._weights = weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        starts = (None, None) if previous is None else (previous.once, previous.latent)
         solve = functools.partial(estimator.solve, penalty_weights=(_PENALTY_WEIGHT,), precision=_PRECISION)
-        once = solve(estimator.right_side(stack.images), start=starts[0])[0]
+        start = None if previous is None else previous._once
+        self._once: torch.Tensor = solve(estimator.right_side(stack.images), start=start)[0]
         # Residuals and light together: alone they are too faint for single
         # precision.
-        twice = 2.0 * stack.images - model.predict(once)
-        start = once if starts[1] is None else starts[1]
-        latent = solve(estimator.right_side(twice), start=start)[0]
-        areas = _mean_areas(model, stack)
-        variances = model_variances(stack, model.predict(latent))
-        shape = model.inverse_target_power.shape
-        covered = _covered_by_others(model, good, weights * areas)
-        predictor = cls(
-            stack=stack,
-            model=model,
-            good=good,
-            options=options,
-            once=once,
-            latent=latent,
-            variances=variances,
-            data_weights=weights,
-            areas=areas,
-            numerator=torch.zeros(shape, dtype=torch.complex64, device=good.device),
-            # The adjoint of the sampling holds one factor of the area.
-            power=model.total_power(weights * areas),
-            borders=_near_borders(model, good),
-            covered=covered,
-            noise_ratios=_noise_ratios(
-                model, good * variances * weights[:, None, None], weights * areas, covered
-            ),
-        )
+        twice = 2.0 * stack.images - model.predict(self._once)
+        start = self._once if previous is None else previous._latent
+        self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
+        self.variances = model_variances(stack, model.predict(self._latent))
+        self._areas = _mean_areas(model, stack)
+        shares = weights * self._areas
+        self._covered = _covered_by_others(model, good, shares)
+        weighted = good * self.variances * weights[:, None, None]
+        self._noise_ratios = _noise_ratios(model, weighted, shares, self._covered)
+        self._borders = _near_borders(model, good)
+        # The adjoint of the sampling holds one factor of the area.
+        self._power = model.total_power(shares)
+        self._numerator = torch.zeros(self._power.shape, dtype=torch.complex64, device=good.device)
         for t in range(stack.num_exposures):
-            predictor.numerator.add_(predictor._own(t, predictor._predict(t)))
-        return predictor
+            self._numerator.add_(self._own(t, self._predict(t)))
 
     def predict(self, exposure: int) -> Prediction:
         """Predict an exposure from the others.
@@ -171,40 +139,40 @@ class LeaveOneOut:
         exposure
             Its index.
         """
-        model, weights = self.model, self.data_weights * self.areas
+        model, weights = self._model, self._weights * self._areas
         everything = self._predict(exposure)
         otf, total = model.mean_otfs[exposure], weights.sum()
         inverse, others = model.inverse_target_power, total - weights[exposure]
-        rest = self.power - weights[exposure] * model.power(exposure)
+        rest = self._power - weights[exposure] * model.power(exposure)
         gain = 1.0 / (rest + _PENALTY_WEIGHT * others * inverse)
         withheld = 1.0 - gain * rest
-        penalised = self.power + _PENALTY_WEIGHT * total * inverse
-        change = gain * (1.0 + withheld) * (self.numerator - self._own(exposure, everything))
-        change -= (others / total * gain) ** 2 * (2.0 * penalised - self.power) * self.numerator
-        fewer = 1.0 + model.embed(1.0 / self.covered[exposure] - 1.0)
+        penalised = self._power + _PENALTY_WEIGHT * total * inverse
+        change = gain * (1.0 + withheld) * (self._numerator - self._own(exposure, everything))
+        change -= (others / total * gain) ** 2 * (2.0 * penalised - self._power) * self._numerator
+        fewer = 1.0 + model.embed(1.0 / self._covered[exposure] - 1.0)
         change = model.transform(model.inverse_transform(change) * fewer)
         correction = self._observe((change * otf)[None], exposure)
         light = everything + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
-        variance = model.fold_transform(noise) * self.areas[exposure] ** 2
+        variance = model.fold_transform(noise) * self._areas[exposure] ** 2
         share = model.fold_transform(noise * self._smoothing()) / model.fold_transform(noise)
         psf = self.stack.psfs[exposure].mean(dim=(0, 1))
         moment = 1.0 / (4.0 * math.pi * float(psf.square().sum()))
-        seen = (model.transform(self.latent) + change) * otf
+        seen = (model.transform(self._latent) + change) * otf
         structure, templates = self._templates(seen, withheld**2, exposure, moment, float(variance.sqrt()))
-        fwhm = math.sqrt(moment / float(self.areas[exposure])) / fwhm_to_sigma(1.0)
-        variances = variance * self.noise_ratios[exposure][None]
+        fwhm = math.sqrt(moment / float(self._areas[exposure])) / fwhm_to_sigma(1.0)
+        variances = variance * self._noise_ratios[exposure][None]
         # The largest errors that were measured at the border.
         most = 0.03 * light.abs() + 3.0 * variances.sqrt()
         correction = torch.nn.functional.max_pool2d(correction.abs(), 3, stride=1, padding=1)
-        border = self.borders[exposure] * torch.minimum(correction, most)
+        border = self._borders[exposure] * torch.minimum(correction, most)
         return Prediction(light, structure, templates, border, variances, float(share), fwhm)
 
     def _templates(
         self, spectrum: torch.Tensor, withheld: torch.Tensor, exposure: int, moment: float, sigma: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return structure, (1, h, w), and templates, (k, h, w)."""
-        model, options = self.model, self.options
+        model, options = self._model, self._options
         light = model.inverse_transform(spectrum)
         # At 1.5 FWHM a Gaussian star has 0.2 % of its peak.
         radius = max(1, round(1.5 * math.sqrt(moment) / fwhm_to_sigma(1.0)))
@@ -229,31 +197,31 @@ class LeaveOneOut:
 
     def _smoothing(self) -> torch.Tensor:
         """Return the power of the smoothing of trails."""
-        height, width = self.model.latent_shape
-        device = self.good.device
+        height, width = self._model.latent_shape
+        device = self.stack.good.device
         ky = 2.0 * math.pi * torch.fft.fftfreq(height, device=device)[:, None]
         kx = 2.0 * math.pi * torch.fft.rfftfreq(width, device=device)
         return torch.exp(-(fwhm_to_sigma(TRAIL_FWHM) ** 2) * (ky**2 + kx**2))
 
     def _predict(self, exposure: int) -> torch.Tensor:
         """Predict an exposure from all, (1, h, w)."""
-        return self.model.predict(self.latent, self._index(exposure))
+        return self._model.predict(self._latent, self._index(exposure))
 
     def _observe(self, spectra: torch.Tensor, exposure: int) -> torch.Tensor:
         """Sample transforms of images on an exposure, (1, h, w)."""
-        images = self.model.inverse_transform(self.model.filtered(spectra))
-        return self.model.sampling.observe(images, self._index(exposure))
+        images = self._model.inverse_transform(self._model.filtered(spectra))
+        return self._model.sampling.observe(images, self._index(exposure))
 
     def _own(self, exposure: int, prediction: torch.Tensor) -> torch.Tensor:
         """Return what the residuals of an exposure add to the numerator."""
         # Pixels without data, margins included, then have no residual.
-        residual = torch.where(self.good[exposure], self.stack.images[exposure] - prediction, 0.0)
-        image = self.model.sampling.adjoint(residual, self._index(exposure))[0]
-        seen = self.model.filtered(self.model.transform(image))
-        return self.data_weights[exposure] * self.model.mean_otfs[exposure].conj() * seen
+        residual = torch.where(self.stack.good[exposure], self.stack.images[exposure] - prediction, 0.0)
+        image = self._model.sampling.adjoint(residual, self._index(exposure))[0]
+        seen = self._model.filtered(self._model.transform(image))
+        return self._weights[exposure] * self._model.mean_otfs[exposure].conj() * seen
 
     def _index(self, exposure: int) -> torch.Tensor:
-        return torch.tensor([exposure], device=self.good.device)
+        return torch.tensor([exposure], device=self.stack.good.device)
 
 
 def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         return rejected
     predictor = None
     for number in range(1, options.max_rounds + 1):
-        predictor = LeaveOneOut.build(stack, model, stack.good & ~rejected, options, predictor)
+        predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
         deviations, plain = _deviations(predictor, stack.good)
         # Pixels that were rejected before object with all of their residual: a
         # change of the sky must not be rejected from one exposure after the

@@ -159,16 +159,16 @@ class _LocalFit:
         flat_residual, flat_weights = (
             torch.nn.functional.pad(x, (radius,) * 4).flatten() for x in (residual, weights)
         )
-        window = (self._profile[:, None] * self._profile).flatten()
-        middle = len(window) // 2
-        window[middle] = 0.0
+        profile = (self._profile[:, None] * self._profile).flatten()
+        middle = len(profile) // 2
+        profile[middle] = 0.0
         values, errors = [], []
-        chunk = _CHUNK if window.device.type == "cpu" else _GPU_CHUNK
-        for corners in self._corners.split(max(1, chunk // len(window))):
+        chunk = _CHUNK if profile.device.type == "cpu" else _GPU_CHUNK
+        for corners in self._corners.split(max(1, chunk // len(profile))):
             index = corners[:, None] + self._offsets
             # A star of high S/N is known to more digits than single precision
             # has, and its templates resemble each other.
-            inverse_sigma = (window * flat_weights[index]).double().sqrt_()[..., None]
+            inverse_sigma = (profile * flat_weights[index]).double().sqrt_()[..., None]
             templates = self._templates[index] * inverse_sigma
             normal = templates.mT @ templates
             diagonal = normal.diagonal(dim1=-2, dim2=-1)

@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("is_out_of_memory", "limit_device_memory", "make_generator", "select_device")
+__all__ = (
+    "make_generator",
+    "select_device",
+)
 
 import gc
 

@@ -98,7 +98,7 @@ class Mosaic:
             The restored tile.
         """
         tile, exposures = result.tile, result.exposures
-        box, own = (tile.rows, tile.columns), (tile.own_rows, tile.own_columns)
+        box, own = (tile.rows, tile.columns), (tile.inner_rows, tile.inner_columns)
         share = tile.taper(self._shape) * np.isfinite(result.planes["image"])
         self._share[box] += share
         for name, plane in self._blended.items():
@@ -160,6 +160,6 @@ class Mosaic:
             ).numpy(),
             "weight_bias": calibration.noise.bias.numpy(),
             "variance_smoothed": calibration.noise.smoothed.numpy(),
-            "dropped": dict(calibration.outlier_exposures),
-            "suspect": dict(calibration.suspects),
+            "dropped": dict(calibration.dropped),
+            "suspect": dict(calibration.suspect),
         }

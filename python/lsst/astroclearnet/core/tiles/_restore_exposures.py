@@ -118,14 +118,14 @@ def restore_exposures(
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))
         for number, tile in enumerate(grid.tiles, 1):
-            for tile_data, outcome in _restore_tile(tile, reader, restorer, plan):
+            for piece, outcome in _restore_tile(tile, reader, restorer, plan):
                 if isinstance(outcome, TileResult):
                     done += 1
                     mosaic.add(outcome)
                 elif outcome is not None:
                     failed.append(outcome)
                 if maps is not None:
-                    maps.add(tile_data, *_exposure_maps(tile_data, outcome))
+                    maps.add(piece, *_exposure_maps(piece, outcome))
             if tile_callback is not None:
                 tile_callback(number, len(grid.tiles))
     if not done:
@@ -209,7 +209,7 @@ def _make_samples(
             tile_data = reader.read(Tile(rows, columns, rows, columns))
         except InputError:
             continue  # Its tile logs why.
-        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.leaves_data(tile_data):
+        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.has_data(tile_data):
             most = max(most, 0 if tile_data is None else len(tile_data.exposures))
             continue
         clean = calibration.clean(tile_data)
@@ -232,7 +232,7 @@ def _restore_tile(
     """Restore a tile, in smaller ones on OOM; yield `None` without data."""
     try:
         tile_data = reader.read(tile)
-        if tile_data is None or not restorer.calibration.leaves_data(tile_data):
+        if tile_data is None or not restorer.calibration.has_data(tile_data):
             yield tile, None
         else:
             yield tile, restorer.restore(tile_data)
@@ -243,7 +243,7 @@ def _restore_tile(
         return
     except (RestorationError, torch.linalg.LinAlgError) as exc:
         _LOG.error("%s failed: %s", _name(tile), exc)
-        yield tile, FailedTile(tile.own_rows, tile.own_columns, f"{type(exc).__name__}: {exc}")
+        yield tile, FailedTile(tile.inner_rows, tile.inner_columns, f"{type(exc).__name__}: {exc}")
         return
     except (MemoryError, RuntimeError) as exc:
         smaller = plan.split(tile)
@@ -266,11 +266,11 @@ def _exposure_maps(
     """Return exposures, weights and rejected pixels of a tile."""
     if isinstance(outcome, TileResult):
         return outcome.exposures, outcome.weights, outcome.rejected
-    shape = [own.stop - own.start for own in (tile.own_rows, tile.own_columns)]
+    shape = [own.stop - own.start for own in (tile.inner_rows, tile.inner_columns)]
     weights = np.zeros((0, *shape), dtype=np.float32)
     return np.zeros(0, dtype=np.int64), weights, weights > 0
 
 
 def _name(tile: Tile) -> str:
-    rows, columns = tile.own_rows, tile.own_columns
+    rows, columns = tile.inner_rows, tile.inner_columns
     return f"The tile of rows {rows.start} to {rows.stop} and columns {columns.start} to {columns.stop}"

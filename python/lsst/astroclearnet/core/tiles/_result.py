@@ -185,7 +185,7 @@ class RestorationResult:
     )
     linear_psf_residual: float = _field(
         "Largest residual of the linear image of a star from the target PSF, relative to the peak, at "
-        "full depth in any tile.",
+        "full weight in any tile.",
         tiles="max",
     )
     num_parameters: int = _field("Number of fitted parameters.")

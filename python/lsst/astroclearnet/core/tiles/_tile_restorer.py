@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("TileRestorer", "TileResult")
-
 import dataclasses
 from collections.abc import Iterator
 
@@ -145,7 +143,7 @@ class TileRestorer:
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
         rows, columns = tile_data.tile.within
-        outlier_exposures = self.calibration.outlier_exposures
+        outlier_exposures = self.calibration.dropped
         used = [k for k, t in enumerate(tile_data.exposures.tolist()) if t not in outlier_exposures]
         return TileResult(
             tile=tile_data.tile,

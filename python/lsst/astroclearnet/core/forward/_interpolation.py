@@ -97,7 +97,7 @@ class Interpolation:
     def __init__(
         self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid, *, whole: bool = False
     ) -> None:
-        matrix = _matrix(*(c.cpu().numpy() for c in (y, x, scale)), grid, whole=whole)
+        matrix = _matrix(y.cpu().numpy(), x.cpu().numpy(), scale.cpu().numpy(), grid, whole=whole)
         self._latent_shape = grid.latent_shape
         self._forward = _to_torch(matrix, y.device)
         self._transposed = _to_torch(matrix.T.tocsr(), y.device)

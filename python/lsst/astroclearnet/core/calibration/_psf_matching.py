@@ -174,8 +174,7 @@ class PsfMatcher:
         return variance.clamp(min=float(floor)), share < _MISSING, (energies / energies[0]).double()
 
     def _area(self, t: int) -> torch.Tensor:
-        area = self.model.sampling.area
-        area = area[t] if area.ndim else area
+        area = self.model.sampling.area[t]
         return torch.where(area > 0, area, 1.0)
 
     def _convolve(self, kernel: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

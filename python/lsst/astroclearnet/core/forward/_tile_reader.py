@@ -63,11 +63,11 @@ class CleanTile:
     Attributes
     ----------
     tile_data
-        The tile; pixels that others contradict are not good.
+        The tile; outliers are not good.
     variances
         Shape (m, h, w), variances of the likelihood.
     rejected
-        Shape (m, h, w), bool, pixels that others contradict.
+        Shape (m, h, w), bool, outliers.
     """
 
     tile_data: TileData

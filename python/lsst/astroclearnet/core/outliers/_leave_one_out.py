@@ -119,7 +119,7 @@ class LeaveOneOut:
         start = self._once if previous is None else previous._latent
         self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
         self.variances = model_variances(stack, model.predict(self._latent))
-        self._areas = _mean_areas(model, stack)
+        self._areas = _mean_areas(model)
         shares = weights * self._areas
         self._covered = _covered_by_others(model, good, shares)
         weighted = good * self.variances * weights[:, None, None]
@@ -258,10 +258,8 @@ def _dilate(image: torch.Tensor, radius: int) -> torch.Tensor:
     return torch.nn.functional.max_pool2d(rows, (1, size), stride=1, padding=(0, radius))[0]
 
 
-def _mean_areas(model: ForwardModel, stack: ExposureStack) -> torch.Tensor:
+def _mean_areas(model: ForwardModel) -> torch.Tensor:
     """Return the mean area of the pixels of each exposure, (n,)."""
     area = model.sampling.area
-    if not area.ndim:
-        return area.expand(stack.num_exposures)
     number = (area > 0).sum(dim=(1, 2)).clamp(min=1)
     return area.sum(dim=(1, 2)) / number

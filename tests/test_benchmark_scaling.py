@@ -21,7 +21,7 @@ from astroclearnet_benchmarks.scaling.command import main
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed
-from astroclearnet_benchmarks.speed import start, whole
+from astroclearnet_benchmarks.speed import whole
 from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore, restore_exposures
 from lsst.astroclearnet.tests import QUICK
 
@@ -74,9 +74,6 @@ def test_speed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the record of speed cannot be made again."""
     for module in (speed, whole):
         monkeypatch.setattr(module, "restore", functools.partial(restore, options=QUICK))
-    # One process instead of two, with what is compiled already.
-    run = functools.cache(start._run)
-    monkeypatch.setattr(start, "_run", lambda _: run(""))  # type: ignore[arg-type]
     page = tmp_path / "speed.md"
     assert speed.main(["--quick", "--output", str(page)]) == 0
     text = page.read_text()

@@ -368,7 +368,7 @@ def test_limits_of_lsstcam_are_those_of_its_warps() -> None:
     """If it fails, restored and deep coadds are made of other exposures."""
     selection = config_of("LSSTCam/RestoreCoadd-visit_image").selection
     assert (selection.max_scaled_size_scatter, selection.max_psf_trace_radius_delta) == (0.07, 4.4)
-    assert selection.needs_stats
+    assert selection.needs_reading
     assert list(selection.exclude_detectors) == [0, 20, 27, 65, 123, 161, 168, 188]
     comcam = config_of("LSSTComCam/RestoreCoadd-visit_image").selection
     assert (comcam.max_ellipticity_residual, comcam.min_psf_stars) == (0.0055, 6)

@@ -30,7 +30,7 @@ test: lint
 
 # Exit status 5 of pytest means that no test was selected.
 test-slow: .venv/.done
-	@$(TEST_ENV) pytest --run-slow -m slow || \
+	@$(TEST_ENV) pytest --run-slow -m slow -n $(JOBS) --dist loadfile || \
 	{ status=$$?; [ $$status -eq 5 ] && echo "no slow tests"; } || exit $$status
 
 # With the interpreter of the stack and not that of .venv.

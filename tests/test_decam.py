@@ -34,7 +34,7 @@ from lsst.daf.butler import Butler
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BANDS = ("g", "r", "z")
 # In g and r the exposures of the star differ the least and the most.

@@ -67,6 +67,19 @@ def test_star() -> None:
         assert (predicted[t] * truth).sum() / (truth**2).sum() == pytest.approx(1.0, abs=3e-4)
 
 
+def test_interpolations_need_not_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, patches of many exposures differ by what fits in memory."""
+    model = native_model()
+    latent = torch.rand(model.latent_shape)
+    data = torch.rand(3, 56, 56)
+    stored = model.predict(latent), model.adjoint(data)
+    monkeypatch.setattr("lsst.astroclearnet.core.forward._sampling.MAX_STORED", 1)
+    model = native_model()
+    for ours, theirs in zip((model.predict(latent), model.adjoint(data)), stored, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert len(model.sampling._interpolations) == 1
+
+
 def test_adjoint() -> None:
     """If it fails, the normal equations are not those of the problem."""
     model = native_model()

@@ -11,12 +11,13 @@
 from ._interpolation import Interpolation, transfer_function
 from ._latent_grid import LatentGrid, LatentSpace
 from ._model import ForwardModel
-from ._sampling import Sampling
+from ._sampling import MAX_STORED, Sampling
 from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
 from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
 
 __all__ = (
     "DEPTH_FLOOR",
+    "MAX_STORED",
     "CleanTile",
     "ForwardModel",
     "Interpolation",

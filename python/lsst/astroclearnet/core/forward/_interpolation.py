@@ -14,13 +14,13 @@ __all__ = ("Interpolation", "transfer_function")
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
 from ._latent_grid import LatentGrid
-from ._threads import one_thread
 
 _WIDTH = 5
 """Width of the interpolation kernel in pixels."""
@@ -76,8 +76,9 @@ class Interpolation:
     which an image with a PSF of 3 pixels FWHM has hardly any.  At whole
     pixels no interpolation is needed, and a value is that of one pixel.
 
-    The matrix and its transpose are both stored by rows, so that no two
-    threads add to one element of a product.
+    On a CPU one thread multiplies with it, by SciPy.  On a GPU PyTorch does,
+    with a transpose that is also stored by rows, so that no two threads add to
+    one element of a product.
 
     Parameters
     ----------
@@ -99,8 +100,9 @@ class Interpolation:
     ) -> None:
         matrix = _matrix(y.cpu().numpy(), x.cpu().numpy(), scale.cpu().numpy(), grid, whole=whole)
         self._latent_shape = grid.latent_shape
-        self._forward = _to_torch(matrix, y.device)
-        self._transposed = _to_torch(matrix.T.tocsr(), y.device)
+        self._forward, self._transposed = matrix, matrix.T
+        if y.device.type != "cpu":
+            self._forward, self._transposed = (_to_torch(m, y.device) for m in (matrix, matrix.T.tocsr()))
 
     def observe(self, image: torch.Tensor) -> torch.Tensor:
         """Interpolate an image.
@@ -134,13 +136,11 @@ class Interpolation:
         return _product(self._transposed, values).reshape(self._latent_shape)
 
 
-def _product(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Multiply a matrix with float32 values.
-
-    The order of its sums would depend on the number of threads.
-    """
-    with one_thread():
+def _product(matrix: Any, values: torch.Tensor) -> torch.Tensor:
+    """Multiply a matrix of SciPy or PyTorch with float32 values."""
+    if isinstance(matrix, torch.Tensor):
         return matrix @ values.float()
+    return torch.from_numpy(matrix @ values.float().numpy())
 
 
 def _matrix(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid, *, whole: bool) -> csr_array:

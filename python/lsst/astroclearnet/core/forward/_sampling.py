@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Sampling",)
+__all__ = ("MAX_STORED", "Sampling")
 
 import functools
 
@@ -20,6 +20,11 @@ import torch
 from ..exposures import PixelPositions
 from ._interpolation import Interpolation, transfer_function
 from ._latent_grid import LatentGrid
+
+MAX_STORED = 64
+"""Exposures whose interpolation is kept on a CPU: more than patches of wide
+surveys have.  Those of further ones are made whenever they are needed, so that
+memory allows tiles that are not mostly overlap."""
 
 
 class Sampling:
@@ -192,11 +197,14 @@ class Sampling:
         return all(bool(((c == c.round()) | c.isnan()).all()) for c in (self._positions.y, self._positions.x))
 
     def _interpolation(self, exposure: int) -> Interpolation:
-        if exposure not in self._interpolations:
-            p = self._positions
-            y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
-            self._interpolations[exposure] = Interpolation(y, x, area, self.grid, whole=self._whole)
-        return self._interpolations[exposure]
+        if exposure in self._interpolations:
+            return self._interpolations[exposure]
+        p = self._positions
+        y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
+        interpolation = Interpolation(y, x, area, self.grid, whole=self._whole)
+        if exposure < MAX_STORED or y.device.type != "cpu":
+            self._interpolations[exposure] = interpolation
+        return interpolation
 
     def _nearest(self, exposure: int) -> torch.Tensor:
         """Return numbers of patch pixels, shape (p,); the last for off it."""

@@ -8,7 +8,7 @@
 
 # Overrides of RestoreCoaddConfig for a first look in a fraction of the time:
 #   -C restoreCoadd:$ASTROCLEARNET_DIR/config/quick_look.py
-# The fit stops early, on one window of each patch, and the variances follow
+# The fit stops early, on one sample of each patch, and the variances follow
 # from a single draw of the noise: do not publish what comes out.
 
 config.restoration.fit.num_samples = 1

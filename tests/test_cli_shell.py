@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
@@ -145,3 +146,13 @@ def test_quick_look_configuration() -> None:
     default = RestoreCoaddConfig()
     assert config.restoration.fit.max_epochs < default.restoration.fit.max_epochs
     assert config.restoration.noise.num_draws < default.restoration.noise.num_draws
+
+
+def test_values_with_commas_or_repeated() -> None:
+    """If it fails, collections are lost that options of the Butler take."""
+    plan = cli.commands["plan"]
+    for words in (["--input", "a, b"], ["--input", "a", "--input", "b"]):
+        assert plan.make_context("plan", ["repo", *words]).params["inputs"] == ("a", "b")
+    for words in (["--input", ""], ["--input", "a", "--bands", "g,"]):
+        with pytest.raises(click.BadParameter, match="empty name"):
+            plan.make_context("plan", ["repo", *words])

@@ -218,6 +218,19 @@ def test_time_of_failures() -> None:
     assert details.usage == Usage(60.0, 120.0)
 
 
+def test_records_of_other_versions() -> None:
+    """If it fails, a patch has no reason because the executor writes more or
+    less beside the records.
+    """
+    source = Source(1)
+    log = log_of("start", "task failed. Exception OSError: full", seconds=90.0, level=logging.ERROR)
+    log.extra = {"exception": {"unheard_of": 1}}
+    source.put(source.keys[0], log=log)
+    details = read_details(source.get, source.outputs[source.keys[0]], "restoreCoadd")
+    assert (details.state, details.reason) == (PatchState.FAILED, "OSError: full")
+    assert details.usage.wall == 90.0
+
+
 def test_figures_of_other_versions() -> None:
     """If it fails, what another version of the task writes ends the command,
     or peaks of memory are not those of the patch.

@@ -145,7 +145,7 @@ def measure_image(image: npt.NDArray[Any], stars: Stars, fwhm: float) -> dict[st
         ``stars``, rows of signal-to-noise ratio, flux error over flux and
         over the Cramer-Rao bound, shifts along y and x in pixels, relative
         error of the FWHM, and position (y, x); ``pairs``, as of
-        `benchmarks.quality`; ``stacks``, sums of what is left around bright
+        the quality benchmark; ``stacks``, sums of what is left around bright
         stars and of their fluxes, for each quarter of the patch.
     """
     truth = draw_truth(stars, fwhm)

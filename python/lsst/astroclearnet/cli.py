@@ -107,9 +107,17 @@ def cli(debug: bool) -> None:
     logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
 
 
-def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return values with commas between them, as in options of the Butler."""
-    return tuple(value.split(",")) if value else ()
+def _split(
+    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """Return values with commas between them, or of an option that is given
+    several times, as in options of the Butler.
+    """
+    texts = (value,) if isinstance(value, str) else value or ()
+    words = tuple(word.strip() for text in texts for word in text.split(","))
+    if not all(words):
+        raise click.BadParameter(f"{','.join(texts)!r} has an empty name.")
+    return words
 
 
 def _parse_pair(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -155,7 +163,12 @@ def _survey_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--visits", type=_POSITIVE, default=5, metavar="N", help="Visits in each band."),
         click.option(
-            "--bands", default="g,r,i", callback=_split, metavar="BAND,...", help="Bands to observe."
+            "--bands",
+            default=["g,r,i"],
+            multiple=True,
+            callback=_split,
+            metavar="BAND,...",
+            help="Bands to observe.",
         ),
         click.option("--seed", default=1, metavar="N", help="Seed of all random numbers."),
     ):
@@ -273,6 +286,7 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
     "--input",
     "inputs",
     required=True,
+    multiple=True,
     callback=_split,
     metavar="COLLECTION,...",
     help="Collections of the visit images.",
@@ -282,7 +296,9 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
 )
 @_skymap_option
 @_where_option
-@click.option("--bands", callback=_split, metavar="BAND,...", help="Bands to plan for; all if not given.")
+@click.option(
+    "--bands", multiple=True, callback=_split, metavar="BAND,...", help="Bands to plan for; all if not given."
+)
 @click.option(
     "--max-noise",
     default=2.0,
@@ -331,6 +347,7 @@ def plan(
 @click.option(
     "--input",
     "inputs",
+    multiple=True,
     callback=_split,
     metavar="COLLECTION,...",
     help="Collections of the inputs, where COLLECTION has none.",

@@ -18,8 +18,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from lsst.daf.butler import DatasetRef
-from lsst.daf.butler.logging import ButlerLogRecord
+from lsst.daf.butler.logging import ButlerLogRecord, ButlerLogRecords
 from lsst.pipe.base import QuantumSuccessCaveats
 from lsst.pipe.base import automatic_connection_constants as acc
 from lsst.pipe.base.quantum_graph import (
@@ -76,9 +78,13 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
     records = None
     if outputs.log is not None and (own is None or outputs.log.run == own.run):
         records = get(outputs.log)
-    scan = ProvenanceQuantumScanModels.from_metadata_and_logs(
-        _any_quantum(label), None if own is None else get(own), records
-    )
+    written = None if own is None else get(own)
+    try:
+        scan = ProvenanceQuantumScanModels.from_metadata_and_logs(_any_quantum(label), written, records)
+    except ValidationError:
+        # What the executor adds to the records is not as here expected.
+        records = ButlerLogRecords.from_records(records or ())
+        scan = ProvenanceQuantumScanModels.from_metadata_and_logs(_any_quantum(label), written, records)
     last = scan.attempts[-1]
     metadata = scan.metadata.attempts[-1]
     content = {} if metadata is None else metadata.to_dict()

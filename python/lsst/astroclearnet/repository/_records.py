@@ -27,7 +27,6 @@ from ._names import _require_collection, require_name
 from ._visit_record import VisitRecord
 
 _GEOMETRY_DATASET = "skymap_geometry"
-_INSTRUMENT_LIMITS = ("visit_max", "exposure_max", "detector_max")
 _MAX_ID = 2**31 - 1
 _MAX_SKYMAP = 64
 """Characters that the registry has for the name of a sky map."""

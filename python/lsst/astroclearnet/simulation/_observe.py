@@ -95,7 +95,7 @@ def observe(
     projection = detector_projection(visit, layout, options)
     psf = fit_psf(visit, layout, projection, options, rng)
     expected = _expected_electrons(visit, layout, projection, catalogue, options)
-    recorded = _record(expected, visit, layout, options, rng)
+    recorded = _record(expected, layout, options, rng)
     bbox, per_njy = layout.bbox, _electrons_per_njy(visit)
     mask = Mask(0, schema=MaskSchema(get_legacy_visit_image_mask_planes().values()), bbox=bbox)
     for plane, pixels in recorded.planes.items():
@@ -141,11 +141,7 @@ def _expected_electrons(
 
 
 def _record(
-    expected: Array,
-    visit: SimulatedVisit,
-    layout: DetectorLayout,
-    options: SurveyOptions,
-    rng: np.random.Generator,
+    expected: Array, layout: DetectorLayout, options: SurveyOptions, rng: np.random.Generator
 ) -> _Recorded:
     """Turn expected into recorded electrons, flag and interpolate defects."""
     artefacts = options.artefacts

@@ -85,7 +85,9 @@ def _make_field(field: dataclasses.Field[Any], dtype: Any) -> Field[Any]:
             listCheck=lambda items: list(items) == sorted(set(items)),
         )
     if "choices" in limits:
-        return ChoiceField(doc=doc, dtype=dtype, default=default, allowed=dict(limits["choices"]))
+        return ChoiceField(
+            doc=doc, dtype=dtype, default=default, allowed=dict(limits["choices"]), optional=False
+        )
     if "minimum" in limits or "above" in limits:
         return RangeField(
             doc=doc,

@@ -78,8 +78,8 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
         bar = progress.add_task(description, total=max_epochs, state="")
 
         def report_epoch(epoch: int, loss: float, validation_loss: float) -> None:
-            state = f"epoch {epoch + 1}, held-out loss {validation_loss:.5f}"
-            progress.update(bar, completed=epoch + 1, state=state)
+            state = f"epoch {epoch}, held-out loss {validation_loss:.5f}"
+            progress.update(bar, completed=epoch, state=state)
             periodic.log("Fit of %s: %s.", description, state)
 
         def report_tile(done: int, number: int) -> None:

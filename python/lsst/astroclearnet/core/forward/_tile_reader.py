@@ -58,7 +58,7 @@ class TileData:
 
 @dataclasses.dataclass(frozen=True)
 class CleanTile:
-    """A tile whose exposures agree.
+    """A calibrated tile without outliers, with variances for the likelihood.
 
     Attributes
     ----------

@@ -106,7 +106,7 @@ def restore_exposures(
     if chosen.type == "cuda":
         limit_device_memory(chosen, options.tiling.max_device_memory)
     plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
-    layout = layout if layout is not None else CellLayout.of_shape(source.shape)
+    layout = layout or plan.cells or CellLayout.of_shape(source.shape)
     with collect_solves() as solves:
         reader, calibration, network, history = _prepare(
             source, plan, target_fwhm, options, chosen, seed, callback

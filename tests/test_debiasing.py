@@ -61,7 +61,7 @@ def debias(
     debiaser: Debiaser, images: torch.Tensor, latent: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the debiased and the linear image."""
-    right = debiaser.estimator.right_side(images)
+    right = debiaser.linear.right_side(images)
     return debiaser.debias(right, latent)[0], debiaser.linear_image(right)
 
 
@@ -100,7 +100,7 @@ def test_strengths() -> None:
     """If it fails, the options of the debiaser do nothing."""
     debiaser = make_debiaser(sky_penalty_weight=0.7, max_psf_residual=2e-3)
     assert debiaser.penalty_weights[-1] == pytest.approx(0.7)
-    assert debiaser.linear_penalty_weight == debiaser.estimator.penalty_weight_for(2e-3)
+    assert debiaser.linear_penalty_weight == debiaser.linear.penalty_weight_for(2e-3)
     assert all(a < b for a, b in zip(debiaser.penalty_weights, debiaser.penalty_weights[1:], strict=False))
     assert make_debiaser(max_psf_residual=4e-3).linear_penalty_weight > debiaser.linear_penalty_weight
 
@@ -121,7 +121,7 @@ def test_closing_nothing_is_the_linear_estimate() -> None:
     debiaser = make_debiaser()
     images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(1))
     _, linear = debias(debiaser, images, torch.zeros(debiaser.model.latent_shape))
-    estimator, exact = debiaser.estimator, Precision(light=1e-5, noise=1e-4)
+    estimator, exact = debiaser.linear, Precision(light=1e-5, noise=1e-4)
     right = estimator.right_side(images)
     direct = estimator.solve(right, (debiaser.linear_penalty_weight,), precision=exact)[0]
     inner = np.s_[10:-10, 10:-10]

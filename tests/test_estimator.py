@@ -50,7 +50,7 @@ def test_linear_image_does_not_depend_on_the_network() -> None:
 def test_strength_of_the_linear_image() -> None:
     """If it fails, the departure of stars is not the one asked for."""
     estimator, _ = make_estimator()
-    departure = estimator.debiaser.estimator.psf_residual(estimator.linear_penalty_weight)
+    departure = estimator.linear.psf_residual(estimator.linear_penalty_weight)
     assert 0.8 * QUICK.debiasing.max_psf_residual < departure <= QUICK.debiasing.max_psf_residual
 
 

@@ -233,8 +233,8 @@ def test_depth() -> None:
     weights[2, :20] = 0.0
     estimator = make_estimator(weights)
     assert estimator.full_weight == pytest.approx(3.5)
-    torch.testing.assert_close(estimator.depth[:20], torch.full((20, SHAPE[1]), 1.5 / 3.5))
-    torch.testing.assert_close(estimator.depth[20:], torch.ones(40, SHAPE[1]))
+    torch.testing.assert_close(estimator.relative_weight[:20], torch.full((20, SHAPE[1]), 1.5 / 3.5))
+    torch.testing.assert_close(estimator.relative_weight[20:], torch.ones(40, SHAPE[1]))
 
 
 def test_start_does_not_matter() -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lsst.astroclearnet.core import ExposureStack, kernel_fwhm
 from lsst.astroclearnet.core.estimate import LinearEstimator, Precision
-from lsst.astroclearnet.core.forward import DEPTH_FLOOR, ForwardModel
+from lsst.astroclearnet.core.forward import WEIGHT_FLOOR, ForwardModel
 from lsst.astroclearnet.core.outliers import likelihood_variances
 
 from ._coadd import coadd_psf, inverse_variance_coadd
@@ -166,7 +166,7 @@ class WienerFilter(Restorer):
                 latent = _solve(estimator, stack.images, penalty_weight, latent)
             image = model.crop(latent)
             full = estimator.covariances(torch.tensor([penalty_weight]))[0, 0]
-            variance = full / estimator.depth.clamp(min=DEPTH_FLOOR)
+            variance = full / estimator.relative_weight.clamp(min=WEIGHT_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())
 
 

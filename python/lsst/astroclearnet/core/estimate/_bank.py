@@ -17,7 +17,7 @@ import functools
 
 import torch
 
-from ..forward import DEPTH_FLOOR
+from ..forward import WEIGHT_FLOOR
 from ._linear import LinearEstimator
 
 
@@ -33,12 +33,12 @@ class FilterBank:
     features
         Shape ``(2 s, *latent_shape)``, input of the network: the estimates
         and their successive differences in units of their noise, compressed by
-        asinh, and the root of the depth.
+        asinh, and the root of the relative weight.
     significance
         Shape ``(s - 1, *latent_shape)``, absolute successive differences in
         units of their noise, less where data are missing close by.
     covariances
-        Shape (s, s), noise covariance of the estimates at full depth.
+        Shape (s, s), noise covariance of the estimates at full weight.
     """
 
     estimates: torch.Tensor
@@ -63,17 +63,17 @@ class FilterBank:
         """
         model = estimator.model
         covariances = estimator.covariances(torch.tensor(penalty_weights))
-        depth = model.embed(estimator.depth)
-        noise = depth.clamp(min=DEPTH_FLOOR).rsqrt()
+        relative_weight = model.embed(estimator.relative_weight)
+        noise = relative_weight.clamp(min=WEIGHT_FLOOR).rsqrt()
         variances = covariances.diagonal()
         steps = variances[:-1] + variances[1:] - 2.0 * covariances.diagonal(offset=1)
         scaled = estimates / (variances.sqrt()[:, None, None] * noise)
         differences = (estimates[:-1] - estimates[1:]) / (steps.clamp(min=0).sqrt()[:, None, None] * noise)
-        features = torch.cat([torch.asinh(scaled), torch.asinh(differences), depth.sqrt()[None]])
+        features = torch.cat([torch.asinh(scaled), torch.asinh(differences), relative_weight.sqrt()[None]])
         # The layout in which convolutions are fastest.
         features = features[None].contiguous(memory_format=torch.channels_last)[0]
         # Within a few pixels of missing data fine estimates are extrapolations
-        # and noisier than the depth in the pixel itself tells.
+        # and noisier than the weight in the pixel itself tells.
         near = _largest_around(1.0 - model.embed(estimator.coverage)[None], 9)[0]
         return cls(
             estimates=estimates,
@@ -99,7 +99,7 @@ class FilterBank:
 
     @property
     def unit(self) -> float:
-        """Noise of the smoothest estimate at full depth (`float`)."""
+        """Noise of the smoothest estimate at full weight (`float`)."""
         return float(self.covariances[-1, -1].sqrt())
 
 

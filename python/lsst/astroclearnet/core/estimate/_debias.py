@@ -19,7 +19,7 @@ import torch
 
 from .._options import DebiasingOptions
 from ..exposures import smooth
-from ..forward import DEPTH_FLOOR, ForwardModel, iterate_weight_maps
+from ..forward import WEIGHT_FLOOR, ForwardModel, iterate_weight_maps
 from ._linear import LinearEstimator
 from ._precision import Precision
 
@@ -85,15 +85,15 @@ class Debiaser:
 
     def __init__(self, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> None:
         self.model = model
-        self.estimator = LinearEstimator(model, weights)
-        self.linear_penalty_weight = self.estimator.penalty_weight_for(options.max_psf_residual)
+        self.linear = LinearEstimator(model, weights)
+        self.linear_penalty_weight = self.linear.penalty_weight_for(options.max_psf_residual)
         sky = options.sky_penalty_weight
         # At 5e-6 of that on blank sky the network's image needs no finer
         # correction, and the noise would only rise further.
         ends = (math.log10(5e-6 * sky), math.log10(sky))
         self.penalty_weights = tuple(torch.logspace(*ends, 5, dtype=torch.float64).tolist())
         self._significance = options.star_signal_to_noise
-        self.star_noise = _star_noise(model, weights, self.estimator.full_weight)
+        self.star_noise = _star_noise(model, weights, self.linear.full_weight)
 
     def debias(
         self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
@@ -117,11 +117,11 @@ class Debiaser:
         correction : `Correction`
             What was added, before it is mixed.
         """
-        residual = right - self.estimator.normal(latent[None])[0]
+        residual = right - self.linear.normal(latent[None])[0]
         scale = torch.tensor(self.penalty_weights, dtype=residual.dtype, device=residual.device)
         precision = _PRECISION if near is None else _DRAWN_PRECISION
         changed = residual if near is None else residual - near.residual
-        solved = self.estimator.solve(changed, self.penalty_weights, precision=precision)
+        solved = self.linear.solve(changed, self.penalty_weights, precision=precision)
         solved.div_(1.0 + scale[:, None, None])
         correction = Correction(residual, solved if near is None else solved + near.estimates)
         debiased = latent + (self._shares(latent) * correction.estimates).sum(dim=0)
@@ -142,7 +142,7 @@ class Debiaser:
             Whether the exposures are drawn noise.
         """
         precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
-        return self.estimator.solve(right, (self.linear_penalty_weight,), start=start, precision=precision)[0]
+        return self.linear.solve(right, (self.linear_penalty_weight,), start=start, precision=precision)[0]
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the share of each penalty weight in each pixel."""
@@ -166,11 +166,11 @@ class Debiaser:
         model = self.model
         # Not divided by 1 + s: of a constant nothing must be left.  A penalty
         # weight of 0.1 is solved in few steps, and it is smoothed anyway.
-        residual = right - self.estimator.normal(debiased[None])[0]
-        light = self.estimator.solve(residual, (0.1,))[0]
-        seen = model.embed(self.estimator.coverage)
+        residual = right - self.linear.normal(debiased[None])[0]
+        light = self.linear.solve(residual, (0.1,))[0]
+        seen = model.embed(self.linear.coverage)
         total = smooth((seen * light)[None], _LEVEL_FWHM)[0]
-        return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=DEPTH_FLOOR)
+        return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=WEIGHT_FLOOR)
 
 
 def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:
@@ -181,6 +181,6 @@ def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) 
     for t, maps in enumerate(iterate_weight_maps(model, weights)):
         norms.append(model.fold_transform(model.power(t) * target_power))
         information.addcmul_(maps.weights[0], norms[-1])
-    floor = DEPTH_FLOOR * full_weight * float(torch.stack(norms).mean())
+    floor = WEIGHT_FLOOR * full_weight * float(torch.stack(norms).mean())
     peak = model.fold_transform(model.target_transform)
     return peak * model.embed(information).clamp(min=floor).rsqrt()

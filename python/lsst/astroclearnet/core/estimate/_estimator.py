@@ -65,6 +65,7 @@ class Estimator:
     ) -> None:
         self.network = network
         self.debiaser = Debiaser(model, weights, options.debiasing)
+        self.linear = self.debiaser.linear
         self.model = model
         self.weights = weights
         self.options = options
@@ -79,7 +80,7 @@ class Estimator:
         """Residual of a star in the linear image from the target PSF, over
         the peak (`float`).
         """
-        return self.debiaser.estimator.psf_residual(self.linear_penalty_weight)
+        return self.linear.psf_residual(self.linear_penalty_weight)
 
     def estimate(self, images: torch.Tensor) -> Estimate:
         """Restore exposures.
@@ -89,7 +90,7 @@ class Estimator:
         images
             Shape (n, h, w), of the pixels, PSFs and variances of the model.
         """
-        right = self.debiaser.estimator.right_side(images)
+        right = self.linear.right_side(images)
         estimates = self.linear_estimates(right)
         restored, correction = self.debiaser.debias(right, self._mix(estimates))
         linear = self.debiaser.linear_image(right, estimates[0])
@@ -119,12 +120,10 @@ class Estimator:
         start
             Estimates close to the solution.
         """
-        return self.debiaser.estimator.solve(right, self.options.network.penalty_weights, start=start)
+        return self.linear.solve(right, self.options.network.penalty_weights, start=start)
 
     def _mix(self, estimates: torch.Tensor) -> torch.Tensor:
         """Return the image of the network."""
         penalty_weights = self.options.network.penalty_weights
-        mixed: torch.Tensor = self.network(
-            FilterBank.build(self.debiaser.estimator, estimates, penalty_weights)
-        )
+        mixed: torch.Tensor = self.network(FilterBank.build(self.linear, estimates, penalty_weights))
         return mixed

@@ -19,7 +19,7 @@ import torch
 
 from .._errors import NoUsableDataError
 from ..exposures import smooth
-from ..forward import DEPTH_FLOOR, ForwardModel, iterate_weight_maps
+from ..forward import WEIGHT_FLOOR, ForwardModel, iterate_weight_maps
 from ._conjugate_gradients import solve_equations
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
@@ -64,12 +64,12 @@ class LinearEstimator:
 
     Attributes
     ----------
-    depth
-        Shape (H, W), sum of weights over its value at full depth.
+    relative_weight
+        Shape (H, W), sum of weights over its value at full weight.
     coverage
         Shape (H, W), share of the exposures that are used, by weight.
     full_weight
-        Sum of the weights at full depth.
+        Sum of the weights at full weight.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class LinearEstimator:
         self.full_weight = float(typical.sum())
         if not self.full_weight > 0:
             raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
-        self.depth = total / self.full_weight
+        self.relative_weight = total / self.full_weight
         self.coverage = present / self.full_weight
         self._power = model.total_power(typical / self.full_weight, self._exposures)
         self._whitening = model.inverse_target_power
@@ -109,7 +109,7 @@ class LinearEstimator:
         """Return q^2 of the penalty, which varies more slowly than the target
         PSF: a step would make q R smooth across it, and not R.
         """
-        noise = torch.where(self.coverage > DEPTH_FLOOR, self.depth / self.coverage, 1.0)
+        noise = torch.where(self.coverage > WEIGHT_FLOOR, self.relative_weight / self.coverage, 1.0)
         logs = torch.stack([noise.clamp(min=1e-30).log(), torch.ones_like(noise)])
         logs, share = smooth(logs, _STEP_FWHM * self.model.target_fwhm)
         noise = (logs / share).exp()
@@ -207,12 +207,12 @@ class LinearEstimator:
         """
         gain = 1.0 / (self._power + penalty_weight * self._whitening)
         share = (self._power * gain).mean(dim=(1, 2), keepdim=True)
-        local = share * (self._local_depth / self._root_penalty**2) + (1.0 - share)
+        local = share * (self._local_weight / self._root_penalty**2) + (1.0 - share)
         # Where there are no data the inverse must not grow without bound.
         return gain.sqrt_(), local.clamp_(min=0.3).reciprocal_()
 
     @functools.cached_property
-    def _local_depth(self) -> torch.Tensor:
+    def _local_weight(self) -> torch.Tensor:
         """Weights by the share of an exposure in the power at a frequency:
         sharp ones decide about most frequencies.  Shape latent_shape.
         """
@@ -229,11 +229,11 @@ class LinearEstimator:
 
     @functools.cached_property
     def _measure(self) -> ErrorMeasure:
-        covered = self.model.embed((self.coverage > DEPTH_FLOOR).to(torch.float32))
-        return ErrorMeasure(covered, smooth(self.model.embed(self.depth)[None], _LOCAL_FWHM)[0])
+        covered = self.model.embed((self.coverage > WEIGHT_FLOOR).to(torch.float32))
+        return ErrorMeasure(covered, smooth(self.model.embed(self.relative_weight)[None], _LOCAL_FWHM)[0])
 
     def psf_residual(self, penalty_weight: float) -> float:
-        """Return `star_psf_residual` at full depth.
+        """Return `star_psf_residual` at full weight.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class LinearEstimator:
         return star_psf_residual(self.model, self._power, penalty_weight)
 
     def penalty_weight_for(self, residual: float) -> float:
-        """Return `penalty_weight_for_residual` at full depth.
+        """Return `penalty_weight_for_residual` at full weight.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class LinearEstimator:
 
     def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
         """Return the noise covariances of estimates in one pixel, (s, s), at
-        full depth, for noise that is white in each exposure.
+        full relative_weight, for noise that is white in each exposure.
 
         Parameters
         ----------

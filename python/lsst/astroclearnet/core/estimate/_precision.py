@@ -49,18 +49,18 @@ class ErrorMeasure:
     ----------
     covered
         Shape latent_shape, 1 where there are data, 0 elsewhere.
-    depth
-        Shape latent_shape, sum of weights over its value at full depth.
+    relative_weight
+        Shape latent_shape, sum of weights over its value at full weight.
     """
 
-    def __init__(self, covered: torch.Tensor, depth: torch.Tensor) -> None:
+    def __init__(self, covered: torch.Tensor, relative_weight: torch.Tensor) -> None:
         size = 2 * _EDGE + 1
         missing = torch.nn.functional.max_pool2d(1.0 - covered[None], size, stride=1, padding=_EDGE)[0]
         inner = covered * (1.0 - missing)
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))
         self._edge = covered - inner
-        variance = depth.clamp(min=0.02).reciprocal()
+        variance = relative_weight.clamp(min=0.02).reciprocal()
         self._edge_share, self._variance = _block_means(torch.stack([self._edge, variance]))
 
     def ratios(
@@ -77,7 +77,7 @@ class ErrorMeasure:
         errors, solutions
             Shape ``(b, *latent_shape)``.
         noise
-            Shape (b,), standard deviation of each at full depth.
+            Shape (b,), standard deviation of each at full weight.
         precision
             What is allowed.
         """

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Training samples: cut-outs of the patch with some exposures held out."""
+"""Training samples: squares of the patch with some exposures held out."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _PRECISION = Precision(light=2e-2, noise=0.1)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSample:
-    """A cut-out: what the network sees, and what it has to predict.
+    """A sample: what the network sees, and what it has to predict.
 
     Attributes
     ----------
     bank
         Estimates from the exposures that the network sees.
     model
-        Forward model of all exposures of the cut-out.
+        Forward model of all exposures of the sample.
     held_out
         Shape (k,), indices of the exposures that it does not see.
     images
@@ -118,7 +118,7 @@ def make_samples(
     options: FitOptions,
     generator: torch.Generator,
 ) -> list[TrainingSample]:
-    """Make the samples of a cut-out: each exposure is held out of one.
+    """Make samples of a square of the patch, each exposure held out of one.
 
     There is none where the exposures seen or those held out have no data.
 

@@ -35,8 +35,8 @@ _RIDGE = 0.1
 neighbourhood: far from the data planes turn into constants."""
 
 _LEAST_WEIGHT = 1e-3
-"""Weight of the data in a neighbourhood, relative to that of full depth, below
-which its light is unknown."""
+"""Relative weight of the data in a neighbourhood below which its light is
+unknown."""
 
 
 class SmoothLight:
@@ -63,7 +63,7 @@ class SmoothLight:
     normal
         Multiplies images, shape ``(b, *latent_shape)``, with A'W A.
     full_weight
-        Sum of the weights at full depth.
+        Sum of the weights at full weight.
     device
         Where the data are.
     """
@@ -89,7 +89,7 @@ class SmoothLight:
 
     @property
     def gain(self) -> torch.Tensor:
-        """Transfer function among data of full depth, shape
+        """Transfer function among data of full weight, shape
         (Hl, Wl // 2 + 1), real.
         """
         return self._fit.gain

@@ -51,7 +51,7 @@ def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> fl
     -------
     noise : `float`
         Blank-sky rms of the linear image over that of the inverse-variance
-        coadd, at full depth.
+        coadd, at full weight.
     """
     return _noise(*_linear_estimate(psfs, levels, target_fwhm))
 

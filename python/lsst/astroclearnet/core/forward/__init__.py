@@ -13,11 +13,11 @@ from ._latent_grid import LatentGrid, LatentSpace
 from ._model import ForwardModel
 from ._sampling import MAX_STORED, Sampling
 from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
-from ._weight_maps import DEPTH_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
+from ._weight_maps import WEIGHT_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
 
 __all__ = (
-    "DEPTH_FLOOR",
     "MAX_STORED",
+    "WEIGHT_FLOOR",
     "CleanTile",
     "ForwardModel",
     "Interpolation",

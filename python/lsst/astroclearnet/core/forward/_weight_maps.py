@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ("DEPTH_FLOOR", "WeightMaps", "iterate_weight_maps", "weight_maps")
+__all__ = ("WEIGHT_FLOOR", "WeightMaps", "iterate_weight_maps", "weight_maps")
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ import torch
 from ..exposures import masked_medians
 from ._model import ForwardModel
 
-DEPTH_FLOOR = 0.02
-"""Depth, relative to full depth, below which noise is not extrapolated."""
+WEIGHT_FLOOR = 0.02
+"""Weight, relative to the full one, below which noise is not extrapolated."""
 
 _PRESENT = 0.5
 """Share of a pixel of the patch that must have data for it to count."""

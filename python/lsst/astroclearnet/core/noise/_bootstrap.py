@@ -19,7 +19,7 @@ import torch
 
 from ..estimate import Estimate, Estimator
 from ..exposures import smooth
-from ..forward import DEPTH_FLOOR, ForwardModel
+from ..forward import WEIGHT_FLOOR, ForwardModel
 from ._local_noise import LocalNoise
 
 _STRUCTURE_FWHM = 4.0
@@ -83,7 +83,7 @@ def repeat_observations(
         Shape (n, h, w) or broadcastable, 1 for the pixels that chi-square
         counts, 0 for others; all by default.
     """
-    model, solver = estimator.model, estimator.debiaser.estimator
+    model, solver = estimator.model, estimator.linear
     expected = solver.normal(estimate.restored[None])[0]
     weights = estimator.weights if counted is None else estimator.weights * counted
     estimates = estimator.linear_estimates(expected, estimate.estimates)
@@ -116,7 +116,7 @@ def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.
     """Return, where there are no data, the variance of white pixels that at
     the target PSF are as structured as the light around, latent_shape.
     """
-    seen = model.embed((coverage > DEPTH_FLOOR).to(image.dtype))
+    seen = model.embed((coverage > WEIGHT_FLOOR).to(image.dtype))
     total, share = smooth(torch.stack([seen * image, seen]), _STRUCTURE_FWHM)
     squares = seen * (image - total / share.clamp(min=1e-6)) ** 2
     # The surroundings, three times as wide.

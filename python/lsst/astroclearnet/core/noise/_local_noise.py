@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..exposures import smooth
-from ..forward import DEPTH_FLOOR, ForwardModel, WeightMaps, iterate_weight_maps
+from ..forward import WEIGHT_FLOOR, ForwardModel, WeightMaps, iterate_weight_maps
 from ._cell_noise import STAMP_RADIUS
 
 _NUM_BINS = 32
@@ -67,7 +67,7 @@ class LocalNoise:
             ratios.append(ratio * smooth(maps.presence, 4.0))
         self._typical = torch.cat(typical)
         self._ratios = torch.cat(ratios)
-        self._floor = DEPTH_FLOOR * torch.where(nominal > 0, nominal, self._typical.sum())
+        self._floor = WEIGHT_FLOOR * torch.where(nominal > 0, nominal, self._typical.sum())
 
     def variance(self) -> torch.Tensor:
         """Return the variance, (H, W), 0 where there are no data around."""
@@ -122,8 +122,8 @@ class LocalNoise:
         multiplicity = torch.full_like(inverse_target, 2.0)
         multiplicity[:, [0, -1]] = 1.0
         multiplicity /= multiplicity.sum()
-        depth = model.total_power(self._typical / self._typical.sum()) / inverse_target
-        decades = torch.log(depth.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
+        relative_weight = model.total_power(self._typical / self._typical.sum()) / inverse_target
+        decades = torch.log(relative_weight.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
         index = (decades * _NUM_BINS).long().clamp(0, _NUM_BINS).flatten()
         shares = torch.zeros(_NUM_BINS + 1, device=index.device).index_add_(0, index, multiplicity.flatten())
         used = shares > 0

@@ -60,7 +60,7 @@ def restore_exposures(
 ) -> RestorationResult:
     """Restore the sky at a target PSF from exposures that are read in tiles.
 
-    Exposures are calibrated, and the network is fitted to a few cut-outs, over
+    Exposures are calibrated, and the network is fitted to a few samples, over
     the whole patch, which is then restored tile by tile.
 
     Parameters
@@ -186,7 +186,7 @@ def _fit(
     generator: torch.Generator,
     callback: ProgressCallback | None,
 ) -> FitHistory:
-    """Fit the network to cut-outs of the patch."""
+    """Fit the network to samples of the patch."""
     options = calibration.options
     with torch.no_grad():
         samples, most = _make_samples(reader, calibration, generator)

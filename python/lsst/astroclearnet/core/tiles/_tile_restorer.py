@@ -129,7 +129,7 @@ class TileRestorer:
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
-        smooth = {
+        blended = {
             "image": model.crop(estimate.restored),
             "variance": restored_variance(errors, variance_of_linear, seen),
             "noise_realizations": errors.restored[:kept],
@@ -137,7 +137,7 @@ class TileRestorer:
             "linear_variance": variance_of_linear,
             "linear_noise_realizations": errors.linear[:kept],
         }
-        _require_finite(smooth, ~no_data, tile_data.tile)
+        _require_finite(blended, ~no_data, tile_data.tile)
         deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
@@ -148,7 +148,9 @@ class TileRestorer:
         return TileResult(
             tile=tile_data.tile,
             exposures=tile_data.exposures[used].numpy(),
-            planes={name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in smooth.items()}
+            planes={
+                name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in blended.items()
+            }
             | {"mask": _to_numpy(mask), "coadd": _to_numpy(coadd), "residual": _to_numpy(residual)},
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
@@ -213,7 +215,7 @@ def _coadd(
 def _sky_unit(estimator: Estimator) -> float:
     """Return the noise of the smoothest filter, the unit of the sky level."""
     penalty_weight = torch.tensor(estimator.options.network.penalty_weights[-1:])
-    return float(estimator.debiaser.estimator.covariances(penalty_weight).sqrt())
+    return float(estimator.linear.covariances(penalty_weight).sqrt())
 
 
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:

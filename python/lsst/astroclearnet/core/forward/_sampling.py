@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("MAX_STORED", "Sampling")
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from ._interpolation import Interpolation, transfer_function
 from ._latent_grid import LatentGrid
 
 MAX_STORED = 64
-"""Exposures whose interpolation is kept on a CPU: more than patches of wide
-surveys have.  Those of further ones are made whenever they are needed, so that
-memory allows tiles that are not mostly overlap."""
+"""Exposures, as large as the latent image, whose interpolation is kept on a
+CPU: more than patches of wide surveys have.  Those of further ones are made
+whenever they are needed, so that memory allows tiles that are not mostly
+overlap."""
 
 
 class Sampling:
@@ -48,6 +50,7 @@ class Sampling:
         self.grid = grid
         self._positions = positions
         self._interpolations: dict[int, Interpolation] = {}
+        self._stored = 0
 
     @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:
@@ -202,8 +205,10 @@ class Sampling:
         p = self._positions
         y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
         interpolation = Interpolation(y, x, area, self.grid, whole=self._whole)
-        if exposure < MAX_STORED or y.device.type != "cpu":
+        pixels = int(y.isfinite().sum())
+        if y.device.type != "cpu" or self._stored + pixels <= MAX_STORED * math.prod(self.grid.latent_shape):
             self._interpolations[exposure] = interpolation
+            self._stored += pixels
         return interpolation
 
     def _nearest(self, exposure: int) -> torch.Tensor:

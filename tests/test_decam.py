@@ -34,7 +34,7 @@ from lsst.daf.butler import Butler
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 BANDS = ("g", "r", "z")
 # In g and r the exposures of the star differ the least and the most.
@@ -47,7 +47,7 @@ def command(name: str, *arguments: str | Path) -> None:
     """Run a command of the environment and fail with what it printed."""
     executable = Path(sys.executable).with_name(name)
     result = subprocess.run(
-        [executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=560
+        [executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=1400
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

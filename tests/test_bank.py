@@ -18,7 +18,7 @@ from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
-STRENGTHS = (1e-5, 1e-3, 1e-1)
+PENALTY_WEIGHTS = (1e-5, 1e-3, 1e-1)
 SHAPE = (44, 58)
 MARGIN = 7
 """Margin that the PSFs of these tests need."""
@@ -31,8 +31,8 @@ def make_bank(scale: float = 1.0, stars: list[tuple[float, float, float]] | None
     weights[:, :, :20] = 0.5
     model = ForwardModel.from_stack(stack, 3.6)
     estimator = LinearEstimator(model, weights / scale**2)
-    estimates = estimator.solve(estimator.right_side(stack.images * scale), STRENGTHS)
-    return FilterBank.build(estimator, estimates, STRENGTHS)
+    estimates = estimator.solve(estimator.right_side(stack.images * scale), PENALTY_WEIGHTS)
+    return FilterBank.build(estimator, estimates, PENALTY_WEIGHTS)
 
 
 def test_shapes() -> None:

@@ -287,7 +287,7 @@ def test_clipped_stars_are_counted() -> None:
     assert math.isnan(star_photometry(rows, 100.0, 200.0)["clipped"][0])
 
 
-def test_gls_has_the_departure_of_the_linear_image() -> None:
+def test_gls_has_the_psf_residual_of_the_linear_image() -> None:
     """If this fails, the linear estimate is compared at another resolution."""
     scene = make_scene("blank", num_exposures=4, hole_size=0, artefacts=NOISE_ONLY)
     method = METHODS["gls"]

@@ -136,16 +136,16 @@ def test_wiener_variance_is_that_of_its_noise() -> None:
     assert pull.std() == pytest.approx(1.0, abs=0.07)
 
 
-def test_departure_chooses_the_strength() -> None:
+def test_psf_residual_chooses_the_penalty_weight() -> None:
     """If it fails, the linear filter is compared at another resolution than
     the one it was to have.
     """
     arrays = make_arrays(seed=None)
     expected = gaussian_stars(SHAPE, STARS, TARGET)
-    for departure in (2e-2, 4e-3):
-        image = last(WienerFilter(max_psf_residual=departure), arrays).image
+    for residual in (2e-2, 4e-3):
+        image = last(WienerFilter(max_psf_residual=residual), arrays).image
         reached = np.abs(image - expected).max() / expected.max()
-        assert 0.7 * departure < reached < 1.1 * departure
+        assert 0.7 * residual < reached < 1.1 * residual
 
 
 def test_robust_filter_resists_a_cosmic_ray() -> None:

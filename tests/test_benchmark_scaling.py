@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astroclearnet_benchmarks.scaling.agreement import render
 from astroclearnet_benchmarks.scaling.command import main
+from astroclearnet_benchmarks.scaling.consistency import render
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed

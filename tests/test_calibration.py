@@ -79,7 +79,7 @@ def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) 
     assert bool(clean.tile_data.stack.good[[0, 1, 3, 4, 5]].any(dim=(1, 2)).all())
 
 
-def test_small_departures_stay_as_they_are() -> None:
+def test_small_offsets_stay_as_they_are() -> None:
     """If it fails, exposures are changed that should not be."""
     arrays = make_exposures(shift=(0.1, -0.06), scale=1.04)
     calibration, clean = agree(arrays, background="none")

@@ -96,7 +96,7 @@ def test_brighter_is_closed_further() -> None:
     assert means[-1] < means[1] - 1.0
 
 
-def test_strengths() -> None:
+def test_penalty_weights() -> None:
     """If it fails, the options of the debiaser do nothing."""
     debiaser = make_debiaser(sky_penalty_weight=0.7, max_psf_residual=2e-3)
     assert debiaser.penalty_weights[-1] == pytest.approx(0.7)
@@ -139,8 +139,8 @@ def test_linear_image_of_a_star(snr: float) -> None:
         images = star_images(stars)
         _, linear = debias(debiaser, images, soft_latent(debiaser.model, images))
         truth = gaussian_stars(SHAPE, stars, TARGET)
-        departure = debiaser.model.crop(linear).numpy() - truth
-        assert np.abs(departure).max() < 5e-3 * truth.max()
+        residual = debiaser.model.crop(linear).numpy() - truth
+        assert np.abs(residual).max() < 5e-3 * truth.max()
 
 
 @pytest.mark.parametrize("offset", [0.0, 2.5, 5.0])

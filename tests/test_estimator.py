@@ -47,11 +47,11 @@ def test_linear_image_does_not_depend_on_the_network() -> None:
     assert torch.equal(first.linear, second.linear)
 
 
-def test_strength_of_the_linear_image() -> None:
-    """If it fails, the departure of stars is not the one asked for."""
+def test_penalty_weight_of_the_linear_image() -> None:
+    """If it fails, the residual of stars is not the one asked for."""
     estimator, _ = make_estimator()
-    departure = estimator.linear.psf_residual(estimator.linear_penalty_weight)
-    assert 0.8 * QUICK.debiasing.max_psf_residual < departure <= QUICK.debiasing.max_psf_residual
+    residual = estimator.linear.psf_residual(estimator.linear_penalty_weight)
+    assert 0.8 * QUICK.debiasing.max_psf_residual < residual <= QUICK.debiasing.max_psf_residual
 
 
 def test_linear_variance_is_the_squared_error() -> None:

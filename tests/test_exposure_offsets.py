@@ -186,7 +186,7 @@ def test_cosmic_rays_and_few_stars() -> None:
 
 
 def test_where_an_exposure_is_alone_nothing_is_learnt() -> None:
-    """If it fails, the departure of an exposure goes to zero with the share
+    """If it fails, the offset of an exposure goes to zero with the share
     of the patch that no other one covers.
     """
     arrays = make_exposure_arrays(SHAPE, FOUR, stars=draw_stars(5), sigmas=10.0, seed=5)

@@ -29,7 +29,7 @@ EXACT = Precision(light=1e-5, noise=1e-4)
 MARGIN = 7
 """Margin that the PSFs of these tests need."""
 FWHMS = (3.4, 4.2, 5.0)
-STRENGTHS = (1e-6, 1e-3, 1e-1)
+PENALTY_WEIGHTS = (1e-6, 1e-3, 1e-1)
 
 
 WEIGHTS = torch.tensor([1.0, 0.5, 2.0])[:, None, None].expand(3, *SHAPE)
@@ -60,7 +60,7 @@ def white_noise(number: int, seed: int = 0) -> torch.Tensor:
     return torch.randn((number, 3, *SHAPE), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("penalty_weight", STRENGTHS)
+@pytest.mark.parametrize("penalty_weight", PENALTY_WEIGHTS)
 def test_linear(penalty_weight: float) -> None:
     """If it fails, noise and sources cannot be told apart afterwards."""
     estimator, a, b = make_estimator(), -1.7, 0.6
@@ -78,7 +78,7 @@ def test_linear(penalty_weight: float) -> None:
     torch.testing.assert_close(both[inner], a * first[inner] + b * second[inner], rtol=0.0, atol=limit)
 
 
-@pytest.mark.parametrize("penalty_weight", STRENGTHS)
+@pytest.mark.parametrize("penalty_weight", PENALTY_WEIGHTS)
 def test_constant_sky_is_conserved(penalty_weight: float) -> None:
     """If it fails, the penalty takes flux away."""
     estimate = sample(solve(make_estimator(), torch.full((3, *SHAPE), 5.0), penalty_weight, precision=EXACT))
@@ -86,7 +86,7 @@ def test_constant_sky_is_conserved(penalty_weight: float) -> None:
     torch.testing.assert_close(inner, torch.full_like(inner, 5.0), rtol=1e-2, atol=0.0)
 
 
-@pytest.mark.parametrize("penalty_weight", [1e-8, *STRENGTHS])
+@pytest.mark.parametrize("penalty_weight", [1e-8, *PENALTY_WEIGHTS])
 @pytest.mark.parametrize("missing", [np.s_[:0], np.s_[:, 40:43], np.s_[20:35, 30:45], np.s_[-20:, :30]])
 def test_constant_light_reaches_the_edge(penalty_weight: float, missing: tuple[slice, ...]) -> None:
     """If it fails, bright light is wrong at borders and beside bad pixels."""
@@ -113,7 +113,7 @@ def test_star_at_the_border(column: float) -> None:
     sigma = float(estimator.covariances(torch.tensor([1e-6])).sqrt())
     estimate = sample(solve(estimator, data, 1e-6, precision=precision)).numpy()
     error = np.abs(estimate - truth[0])[:, :8].max()
-    # The departure of stars from the target PSF is up to 0.4 %.
+    # The residual of stars from the target PSF is up to 0.4 %.
     assert error < 0.004 * truth.max() + 2.0 * sigma
 
 
@@ -150,7 +150,7 @@ def test_shift_equivariant(shift: tuple[int, int]) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(exponent=st.integers(-4, 4), penalty_weight=st.sampled_from(STRENGTHS))
+@given(exponent=st.integers(-4, 4), penalty_weight=st.sampled_from(PENALTY_WEIGHTS))
 def test_unit_does_not_matter(exponent: int, penalty_weight: float) -> None:
     """If it fails, the result depends on the photometric unit."""
     scale = 10.0**exponent
@@ -167,11 +167,11 @@ def test_predicted_covariances_are_empirical() -> None:
     estimator = make_estimator()
     sigma = torch.tensor([1.0, 0.5, 2.0]).rsqrt()[:, None, None]
     draws = torch.stack(
-        [sample(estimator.solve(estimator.right_side(n * sigma), STRENGTHS)) for n in white_noise(40)]
+        [sample(estimator.solve(estimator.right_side(n * sigma), PENALTY_WEIGHTS)) for n in white_noise(40)]
     )
     inner = draws[:, :, 12:-12, 12:-12].double()
     empirical = torch.einsum("kahw,kbhw->ab", inner, inner) / inner[:, 0].numel()
-    predicted = estimator.covariances(torch.tensor(STRENGTHS)).double()
+    predicted = estimator.covariances(torch.tensor(PENALTY_WEIGHTS)).double()
     torch.testing.assert_close(empirical, predicted, rtol=0.05, atol=0.0)
 
 
@@ -204,7 +204,7 @@ def test_masked_star_is_recovered_from_the_others() -> None:
 def test_stronger_is_smoother() -> None:
     """If it fails, the bank is not ordered from sharp to smooth."""
     estimator = make_estimator()
-    estimates = sample(estimator.solve(estimator.right_side(white_noise(1)[0]), STRENGTHS))
+    estimates = sample(estimator.solve(estimator.right_side(white_noise(1)[0]), PENALTY_WEIGHTS))
     roughness = estimates.diff(dim=-1).std(dim=(1, 2)) / estimates.std(dim=(1, 2))
     noise = estimates.std(dim=(1, 2))
     assert bool((roughness.diff() < 0).all())

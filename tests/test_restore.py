@@ -178,7 +178,7 @@ def test_given_noise_is_used() -> None:
     assert normal.noise_realizations.shape == (1, *SHAPE)
     np.testing.assert_array_equal(louder.image, normal.image)
     np.testing.assert_array_equal(louder.linear_image, normal.linear_image)
-    # Within its departure the linear image keeps what the network makes of
+    # Within its residual the linear image keeps what the network makes of
     # noise that it was not fitted to.
     assert np.median(louder.linear_variance / normal.linear_variance) == pytest.approx(9.0, rel=0.06)
     assert (louder.variance > normal.variance).mean() > 0.95

@@ -22,7 +22,7 @@ from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.tiles import make_generator
 from lsst.astroclearnet.tests import make_exposure_stack
 
-STRENGTHS = (1e-4, 1e-2)
+PENALTY_WEIGHTS = (1e-4, 1e-2)
 
 
 def samples_of(
@@ -31,7 +31,7 @@ def samples_of(
     """Return the samples of a stack of unit variance."""
     model = ForwardModel.from_stack(stack, 3.6)
     weights = stack.good / stack.variances
-    return make_samples(stack, weights, model, STRENGTHS, options or FitOptions(), make_generator(seed))
+    return make_samples(stack, weights, model, PENALTY_WEIGHTS, options or FitOptions(), make_generator(seed))
 
 
 @settings(max_examples=20, deadline=None)

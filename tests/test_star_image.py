@@ -55,7 +55,7 @@ def make_model(
 
 
 @pytest.mark.parametrize("penalty_weight", [1e-5, 1e-4])
-def test_departure_of_equal_gaussians(penalty_weight: float) -> None:
+def test_psf_residual_of_equal_gaussians(penalty_weight: float) -> None:
     """If it fails, stars are further from the declared PSF than promised."""
     model, power = make_model((4.0, 4.0), 4.0)
     # The integral of t - (1 + s) t^3 / (t^2 + s) over that of t, for
@@ -67,7 +67,7 @@ def test_departure_of_equal_gaussians(penalty_weight: float) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("target", [2.6, 3.4, 4.5, 6.0])
-def test_strength_keeps_the_departure(target: float, profile: Profile) -> None:
+def test_penalty_weight_keeps_the_psf_residual(target: float, profile: Profile) -> None:
     """If it fails, the linear image is biased or needlessly noisy: below the
     penalty weight, a target wider than the seeing has sharper stars.
     """
@@ -77,7 +77,7 @@ def test_strength_keeps_the_departure(target: float, profile: Profile) -> None:
     assert star_psf_residual(model, power, 1.2 * penalty_weight) > 4e-3
 
 
-def test_departure_out_of_reach() -> None:
+def test_psf_residual_out_of_reach() -> None:
     """If it fails, a residual that no penalty reaches gives the weakest one,
     which is far from the best for a target wider than the seeing.
     """

@@ -187,7 +187,7 @@ def test_every_state(restored: Path) -> None:
     assert any("no pixel can be rejected" in warning.text for warning in status.warnings())
 
 
-def test_figures(restored: Path) -> None:
+def test_metrics_of_patches(restored: Path) -> None:
     """If it fails, seeing, time, memory or device are those of something
     else.
     """

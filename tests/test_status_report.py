@@ -231,7 +231,7 @@ def test_records_of_other_versions() -> None:
     assert details.usage.wall == 90.0
 
 
-def test_figures_of_other_versions() -> None:
+def test_metrics_of_other_versions() -> None:
     """If it fails, what another version of the task writes ends the command,
     or peaks of memory are not those of the patch.
     """

@@ -134,7 +134,7 @@ def test_suggestion_keeps_the_bound(max_noise: float) -> None:
     assert linear_noise(PSFS, LEVELS, fwhm - 0.05) > max_noise
 
 
-def test_suggestion_keeps_the_departure() -> None:
+def test_suggestion_keeps_the_psf_residual() -> None:
     """If it fails, stars are not at the PSF of a suggested target, however
     much noise is allowed.
     """
@@ -145,7 +145,7 @@ def test_suggestion_keeps_the_departure() -> None:
     assert linear_psf_residual(PSFS, LEVELS, fwhm - 0.05) > 1.05 * limit
 
 
-def test_departure_is_that_of_the_weakest_penalty() -> None:
+def test_psf_residual_is_that_of_the_weakest_penalty() -> None:
     """If it fails, the residual that is stated is not the one of the image:
     with a penalty of s = 1e-8 a target of standard deviation t gets from
     Gaussians of S what u^(S^2 / t^2 - 1) > s leaves of it, u = |g|^2.

@@ -117,7 +117,7 @@ class WienerFilter(Restorer):
     Attributes
     ----------
     penalty_weight
-        Strength of the penalty relative to the weights: the smaller, the less
+        Weight of the penalty relative to the weights: the smaller, the less
         bias and the more noise.
     max_psf_residual
         Residual of the image of a star from the target PSF, relative to its

@@ -18,7 +18,7 @@ from functools import partial
 
 from ..processes import start_logging
 from ..record import Table, make_page, make_parser, measure_sections, read_sections
-from .agreement import measure_patches, measure_seams
+from .consistency import measure_patches, measure_seams
 from .cost import draw_memory, measure_memory, measure_time
 
 _SECTIONS: dict[str, Callable[..., list[Table]]] = {

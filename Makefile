@@ -19,7 +19,7 @@ help:
 	@echo "make benchmark  quality beside that of other methods, in benchmarks/quality.md; takes hours"
 
 # An environment that is up to date may yet be linked or copied from elsewhere.
-.venv/.done: pyproject.toml $(wildcard benchmarks/pyproject.toml) $(shell .ci/make-venv --check || echo another-checkout)
+.venv/.done: pyproject.toml benchmarks/pyproject.toml $(shell .ci/make-venv --check || echo another-checkout)
 	@.ci/make-venv
 
 demo: .venv/.done

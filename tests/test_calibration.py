@@ -37,10 +37,10 @@ def make_exposures(shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) 
     return arrays
 
 
-def agree_on(
+def calibrate_stack(
     stack: ExposureStack, side: int = 1024, **options: object
 ) -> tuple[ExposureCalibration, list[CleanTile]]:
-    """Bring a stack to calibration; return also its tiles."""
+    """Calibrate a stack; return also its tiles."""
     settings = RestoreOptions(calibration=CalibrationOptions(**options))  # type: ignore[arg-type]
     grid = TileGrid.cover(stack.shape, side)
     reader = TileReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
@@ -49,16 +49,16 @@ def agree_on(
         return calibration, [calibration.clean(part) for part in reader]
 
 
-def agree(arrays: ExposureArrays, **options: object) -> tuple[ExposureCalibration, CleanTile]:
-    """Bring exposures to calibration, as one tile."""
+def calibrate(arrays: ExposureArrays, **options: object) -> tuple[ExposureCalibration, CleanTile]:
+    """Calibrate exposures, as one tile."""
     stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
-    calibration, (clean,) = agree_on(stack, **options)  # type: ignore[arg-type]
+    calibration, (clean,) = calibrate_stack(stack, **options)  # type: ignore[arg-type]
     return calibration, clean
 
 
 def test_exposures_that_agree_stay() -> None:
     """If it fails, good exposures are thrown away."""
-    calibration, clean = agree(make_exposures())
+    calibration, clean = calibrate(make_exposures())
     assert calibration.dropped == {}
     assert bool(clean.tile_data.stack.good.any(dim=(1, 2)).all())
     known = torch.isfinite(calibration.offsets.sigmas)
@@ -72,7 +72,7 @@ def test_exposures_that_agree_stay() -> None:
 )
 def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) -> None:
     """If it fails, an exposure with a wrong calibration stays in the coadd."""
-    calibration, clean = agree(make_exposures(**wrong))  # type: ignore[arg-type]
+    calibration, clean = calibrate(make_exposures(**wrong))  # type: ignore[arg-type]
     assert list(calibration.dropped) == [2]
     assert re.match(reason, calibration.dropped[2])
     assert not bool(clean.tile_data.stack.good[2].any())
@@ -82,7 +82,7 @@ def test_exposure_that_is_off_is_dropped(wrong: dict[str, object], reason: str) 
 def test_small_offsets_stay_as_they_are() -> None:
     """If it fails, exposures are changed that should not be."""
     arrays = make_exposures(shift=(0.1, -0.06), scale=1.04)
-    calibration, clean = agree(arrays, background="none")
+    calibration, clean = calibrate(arrays, background="none")
     assert calibration.dropped == {}
     psfs = torch.from_numpy(arrays.psfs)
     torch.testing.assert_close(clean.tile_data.stack.psfs[:, 0, 0], psfs / psfs.sum(dim=(1, 2), keepdim=True))
@@ -91,7 +91,7 @@ def test_small_offsets_stay_as_they_are() -> None:
 
 def test_offsets_are_measured() -> None:
     """If it fails, metrics give wrong flux scales and positions."""
-    calibration, _ = agree(make_exposures(shift=(0.25, -0.15), scale=1.05))
+    calibration, _ = calibrate(make_exposures(shift=(0.25, -0.15), scale=1.05))
     assert calibration.offsets.values[:3, 2].tolist() == pytest.approx([0.05, 0.25, -0.15], abs=0.02)
 
 
@@ -101,7 +101,7 @@ def test_variable_star_is_no_wrong_exposure() -> None:
     many = make_exposures()
     for arrays in (few, many):
         arrays.images[1] += gaussian_stars(SHAPE, [(80.4, 90.2, 8000.0)], FWHMS[1])
-        assert agree(arrays)[0].dropped == {}
+        assert calibrate(arrays)[0].dropped == {}
 
 
 def test_trail_is_no_wrong_exposure() -> None:
@@ -109,7 +109,7 @@ def test_trail_is_no_wrong_exposure() -> None:
     arrays = make_exposures()
     trail = [(1.0 * k, 14.0 + 0.5 * k, 150.0) for k in range(SHAPE[0])]
     arrays.images[4] += gaussian_stars(SHAPE, trail, FWHMS[4])
-    calibration, clean = agree(arrays)
+    calibration, clean = calibrate(arrays)
     assert calibration.dropped == {}
     assert int(clean.rejected[4].sum()) > 200
 
@@ -121,10 +121,10 @@ def test_background_is_removed() -> None:
     offsets = np.array([0.3, -0.2, 0.1, -0.3, 0.0, 0.1])
     slopes = np.array([0.2, 0.0, -0.2, 0.0, 0.1, -0.1])
     arrays.images[...] += offsets[:, None, None] + slopes[:, None, None] * rows
-    background = agree(arrays)[0].background.coefficients.numpy()
+    background = calibrate(arrays)[0].background.coefficients.numpy()
     np.testing.assert_allclose(background[:, 0], offsets, atol=0.05)
     np.testing.assert_allclose(background[:, 1] * SHAPE[0], slopes, atol=0.1)
-    none, clean = agree(arrays, background="none")
+    none, clean = calibrate(arrays, background="none")
     assert not none.background.coefficients.any()
     assert bool(torch.isinf(none.background.sigma).all())
     torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
@@ -153,8 +153,8 @@ def test_tiles_agree_as_the_patch_does() -> None:
     arrays.good[4, :, 105:] = False
     arrays.images[2] *= 1.4
     stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
-    whole, _ = agree_on(stack)
-    tiled, parts = agree_on(stack, side=170)
+    whole, _ = calibrate_stack(stack)
+    tiled, parts = calibrate_stack(stack, side=170)
     assert len(parts) == 9
     assert list(tiled.dropped) == list(whole.dropped) == [2]
     np.testing.assert_allclose(tiled.background.coefficients, whole.background.coefficients, atol=0.01)

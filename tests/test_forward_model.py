@@ -212,15 +212,6 @@ def test_transform_and_back() -> None:
     torch.testing.assert_close(model.inverse_transform(model.transform(white)), white)
 
 
-def test_one_latent_image_for_each_exposure() -> None:
-    """If it fails, noise cannot be pushed through all exposures at once."""
-    model = varying_model()
-    latents = torch.stack([star(model, 30, 20), star(model, 12, 33)])
-    predicted = model.predict(latents)
-    for t in range(2):
-        torch.testing.assert_close(predicted[t], model.predict(latents[t])[t])
-
-
 @pytest.mark.parametrize("fwhm", [1.4, 0.0, -3.0, np.nan, np.inf])
 def test_target_that_cannot_be_sampled(fwhm: float) -> None:
     """If it fails, an undersampled target gives an aliased image."""

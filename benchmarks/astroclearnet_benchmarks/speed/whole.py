@@ -165,7 +165,7 @@ def _bare_convolution(
 @contextlib.contextmanager
 def _timed_sampling(spent: list[float]) -> Iterator[None]:
     """Add up the time of the interpolation of exposures on their own grids."""
-    names = ("observe", "adjoint", "normal", "mean")
+    names = ("observe", "adjoint", "normal")
     kept = {name: getattr(Sampling, name) for name in names}
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from lsst.daf.butler import (
     Butler,
     DatasetRef,
-    EmptyQueryResultError,
     MissingCollectionError,
     MissingDatasetTypeError,
 )
@@ -52,7 +51,7 @@ def find_datasets(
     """
     try:
         return butler.query_datasets(dataset_type, collections, limit=None, explain=False)
-    except (EmptyQueryResultError, MissingCollectionError, MissingDatasetTypeError):
+    except (MissingCollectionError, MissingDatasetTypeError):
         return []
 
 

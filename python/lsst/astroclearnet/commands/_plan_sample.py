@@ -20,7 +20,6 @@ import numpy.typing as npt
 from lsst.daf.butler import (
     Butler,
     DataCoordinate,
-    EmptyQueryResultError,
     InvalidQueryError,
     MissingDatasetTypeError,
 )
@@ -34,7 +33,7 @@ from ._progress import Report
 
 type Array = npt.NDArray[np.float64]
 
-type PatchKey = tuple[int, int]
+type TractPatch = tuple[int, int]
 """Tract and patch."""
 
 type VisitKey = tuple[str, int, int]
@@ -42,7 +41,7 @@ type VisitKey = tuple[str, int, int]
 
 _VISIT_DIMENSIONS = ("instrument", "visit", "detector")
 
-_EVERYWHERE: PatchKey = (-1, -1)
+_EVERYWHERE: TractPatch = (-1, -1)
 """Key of all exposures of a band where there is no sky map."""
 
 _MIN_EXPOSURES = 12
@@ -136,7 +135,7 @@ def even_sample[T](items: Sequence[T], number: int) -> list[T]:
     return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
 
 
-def thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKey, list[VisitKey]]:
+def thin(groups: Mapping[TractPatch, list[VisitKey]], limit: int) -> dict[TractPatch, list[VisitKey]]:
     """Choose patches and visit images of each, up to a number of these."""
     if len({key for keys in groups.values() for key in keys}) <= limit:
         return dict(groups)
@@ -147,7 +146,7 @@ def thin(groups: Mapping[PatchKey, list[VisitKey]], limit: int) -> dict[PatchKey
 
 def _find_exposures(
     butler: Butler, dataset_type: str, skymap: str | None, where: str
-) -> dict[str, dict[PatchKey, list[VisitKey]]]:
+) -> dict[str, dict[TractPatch, list[VisitKey]]]:
     """Find visit images by band, in order of wavelength, and patch."""
     collections = list(butler.collections.defaults)
     try:
@@ -161,11 +160,11 @@ def _find_exposures(
             data_ids: Iterable[DataCoordinate] = list(
                 query.data_ids([*_VISIT_DIMENSIONS, "band", *patch_names])
             )
-    except (EmptyQueryResultError, MissingDatasetTypeError):
+    except MissingDatasetTypeError:
         data_ids = ()
     except InvalidQueryError as exc:
         raise CommandError(f"--where {where!r}: {exc}") from exc
-    found: dict[str, dict[PatchKey, set[VisitKey]]] = defaultdict(lambda: defaultdict(set))
+    found: dict[str, dict[TractPatch, set[VisitKey]]] = defaultdict(lambda: defaultdict(set))
     for data_id in data_ids:
         patch = (int(data_id["tract"]), int(data_id["patch"])) if skymap is not None else _EVERYWHERE
         key = (str(data_id["instrument"]), int(data_id["visit"]), int(data_id["detector"]))
@@ -180,7 +179,9 @@ def _find_exposures(
     }
 
 
-def _pixel_scales(butler: Butler, skymap: str | None, patches: Iterable[PatchKey]) -> dict[PatchKey, float]:
+def _pixel_scales(
+    butler: Butler, skymap: str | None, patches: Iterable[TractPatch]
+) -> dict[TractPatch, float]:
     """Return pixel scales in arcsec; none without ``skymap_geometry``."""
     if skymap is None:
         return {}
@@ -194,7 +195,7 @@ def _pixel_scales(butler: Butler, skymap: str | None, patches: Iterable[PatchKey
     return {patch: geometry.tract(patch[0]).pixel_scale_arcsec for patch in patches}
 
 
-def _region(butler: Butler, skymap: str | None, patch: PatchKey) -> ConvexPolygon | None:
+def _region(butler: Butler, skymap: str | None, patch: TractPatch) -> ConvexPolygon | None:
     """Return the region of a patch on the sky; `None` without a sky map."""
     if skymap is None:
         return None

@@ -28,7 +28,6 @@ from lsst.daf.butler import (
     Butler,
     DatasetNotFoundError,
     DatasetRef,
-    EmptyQueryResultError,
     InvalidQueryError,
     MissingDatasetTypeError,
     QuantumBackedButler,
@@ -160,7 +159,7 @@ class ButlerSource:
             raise CommandError("The repository has no sky map, so there are no patches.")
         try:
             expected = self._query_expected(self._skymap, progress)
-        except (EmptyQueryResultError, MissingDatasetTypeError):
+        except MissingDatasetTypeError:
             expected = set()
         except InvalidQueryError as exc:
             raise CommandError(f"--where {self._where!r}: {exc}") from exc

@@ -19,7 +19,7 @@ from rich.table import Table
 ARCSEC = "\N{DOUBLE PRIME}"
 
 type Columns = Mapping[str, Callable[[Any], str]]
-"""Cells of a row by header."""
+"""Cells of a row by header; after ``|``, a header of equal words differs."""
 
 
 def make_table(
@@ -40,7 +40,7 @@ def make_table(
     for header in labels:
         table.add_column(header)
     for header in numbers:
-        table.add_column(header, justify="right")
+        table.add_column(header.partition("|")[0], justify="right")
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         table.add_row(
             *(cell(row) for cell in (*labels.values(), *numbers.values())),

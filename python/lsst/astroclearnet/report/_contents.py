@@ -23,7 +23,6 @@ from lsst.daf.butler import (
     Butler,
     DatasetNotFoundError,
     DatasetRef,
-    EmptyQueryResultError,
     MissingDatasetTypeError,
 )
 from lsst.resources import ResourcePath
@@ -228,9 +227,9 @@ def _find(butler: Butler, dataset_type: str, where: str) -> list[DatasetRef]:
     """
     try:
         # Without a limit, beyond which datasets would be left out.
-        refs = butler.query_datasets(dataset_type, where=where, limit=None)
+        refs = butler.query_datasets(dataset_type, where=where, limit=None, explain=False)
         return sorted(refs, key=lambda ref: str(_key(ref)))
-    except (EmptyQueryResultError, MissingDatasetTypeError):
+    except MissingDatasetTypeError:
         return []
 
 

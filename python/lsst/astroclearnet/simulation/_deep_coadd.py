@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The plain coadd that a user's repository would hold already."""
+"""The direct coadd that a user's repository would hold already."""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ class SurveySummary:
     sky_map_run
         RUN collection of the geometry of the sky map.
     coadds_run
-        RUN collection of the plain coadds.
+        RUN collection of the direct coadds.
     truth_run
         RUN collection of the truth catalogue and the truth images.
     defaults
         CHAINED collection of what a user finds in a repository: visit images,
-        sky map and plain coadds, but not the truth.
+        sky map and direct coadds, but not the truth.
     num_visit_images
         Number of visit images, one per visit and detector.
     """
@@ -157,7 +157,7 @@ def _put_deep_coadds(
     options: SurveyOptions,
     summary: SurveySummary,
 ) -> None:
-    """Put the plain coadds of a band."""
+    """Put the direct coadds of a band."""
     dataset_type = DatasetType(
         "deep_coadd", ["skymap", "tract", "patch", "band"], "CellCoadd", universe=butler.dimensions
     )

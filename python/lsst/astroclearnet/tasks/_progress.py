@@ -67,7 +67,11 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
         To be called.
     """
     periodic = PeriodicLogger(log, interval=_INTERVAL)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
     with Progress(
         *columns,
         TimeElapsedColumn(),

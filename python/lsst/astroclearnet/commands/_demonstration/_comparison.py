@@ -24,6 +24,7 @@ from lsst.daf.butler import Butler, DatasetRef
 from ...adapters import CoaddArrays
 from ...metrics import (
     SIGNAL_TO_NOISE_BINS,
+    depth_of_error,
     measure_patch,
     measured_depth,
     psf_flux,
@@ -31,7 +32,6 @@ from ...metrics import (
     star_statistics,
 )
 from ...report import band_order
-from ...simulation import AB_ZERO_POINT_NJY
 from .._butler import find_datasets
 from .._errors import CommandError
 from .._progress import Report
@@ -194,7 +194,7 @@ def _depth_of_stars(stars: Table) -> dict[str, float]:
     if len(faint) < _MIN_DEPTH_STARS:
         return {"depth_stars": np.nan}
     sigma = 1.4826 * float(np.median(np.abs(faint["flux"] - faint["truth"])))
-    return {"depth_stars": float(AB_ZERO_POINT_NJY - 2.5 * np.log10(5.0 * sigma))}
+    return {"depth_stars": depth_of_error(sigma)}
 
 
 def _with_scatter_errors(statistics: dict[str, float]) -> dict[str, float]:

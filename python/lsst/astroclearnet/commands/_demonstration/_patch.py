@@ -18,6 +18,7 @@ import astropy.units as u
 import numpy as np
 import numpy.typing as npt
 from astropy.coordinates import SkyCoord
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
@@ -119,20 +120,20 @@ class Patch:
 def read_patch(butler: Butler, data_id: Mapping[str, Any], catalogue: Table) -> Patch:
     """Read the coadds of a patch, of which the linear one may be absent."""
     keys = {name: data_id[name] for name in ("skymap", "tract", "patch", "band")}
-    plain: CellCoadd = butler.get("deep_coadd", **keys)
+    direct: CellCoadd = butler.get("deep_coadd", **keys)
     restored: CellCoadd = butler.get("restored_coadd", **keys)
     linear = _read_if_there(butler, "restored_coadd_linear", keys)
     noise_table = _read_if_there(butler, "restored_coadd_linear_noise", keys)
-    bad = unusable_pixels(plain) | unusable_pixels(restored)
+    bad = unusable_pixels(direct) | unusable_pixels(restored)
     geometry = PatchGeometry(projection=restored.sky_projection, definition=restored.patch)
     return Patch(
         data_id=keys,
         geometry=geometry,
-        coadd=CoaddArrays.from_coadd(plain, bad),
+        coadd=CoaddArrays.from_coadd(direct, bad),
         restored=CoaddArrays.from_coadd(restored, bad),
         sources=_sources_of(catalogue, geometry),
         metrics=butler.get("restored_coadd_metrics", **keys),
-        num_coadd_exposures=len(plain.provenance.inputs),
+        num_coadd_exposures=len(direct.provenance.inputs),
         linear=None if linear is None else CoaddArrays.from_coadd(linear, bad, noise_table),
     )
 
@@ -161,7 +162,7 @@ def _replace_psf(sky: Array, psf: Array) -> Array:
     """Replace the Gaussian PSF of an image, of `_FINE_FWHM`."""
     size = psf.shape[0]
     shape = [next_fast_len(side + size, real=True) for side in sky.shape]
-    sigma = _FINE_FWHM / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+    sigma = _FINE_FWHM * gaussian_fwhm_to_sigma
     square = np.add.outer(np.fft.fftfreq(shape[0]) ** 2, np.fft.rfftfreq(shape[1]) ** 2)
     transfer = rfft2(psf, s=shape) * np.exp(2.0 * (np.pi * sigma) ** 2 * square)
     half = size // 2

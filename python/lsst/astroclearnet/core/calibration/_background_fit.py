@@ -210,8 +210,7 @@ class _BlockGrid:
             )
         ]
         exposure = torch.arange(len(data.weights), device=data.weights.device)[:, None, None]
-        block = exposure * self.num_blocks + index[0] * self.columns + index[1]
-        return block.expand_as(data.weights)
+        return exposure * self.num_blocks + index[0] * self.columns + index[1]
 
     def owned(self, tile: Tile) -> torch.Tensor:
         """Return which blocks, (K,), have centres that a tile owns."""

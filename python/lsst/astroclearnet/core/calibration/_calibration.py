@@ -172,11 +172,10 @@ class ExposureCalibration:
 
     def _find_rejected(self, tile_data: TileData) -> torch.Tensor:
         """Return outliers among the pixels of a corrected tile."""
-        exact = self._rejected.get(tile_data.tile)
-        known = [exact] if exact else [one for one in self._rejected.values() if one.covers(tile_data.tile)]
-        if not known:
+        known = next((one for one in self._rejected.values() if one.covers(tile_data.tile)), None)
+        if known is None:
             return reject_outliers(tile_data.stack, tile_data.model, self.options.rejection)
-        return known[0].within(tile_data) & tile_data.stack.good
+        return known.within(tile_data) & tile_data.stack.good
 
 
 def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> ExposureCalibration:

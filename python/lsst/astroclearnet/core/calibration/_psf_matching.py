@@ -14,8 +14,8 @@ import math
 import torch
 
 from ..estimate import LinearEstimator, Precision
-from ..exposures import fwhm_to_sigma, kernel_fwhm
-from ..forward import CleanTile, ForwardModel
+from ..exposures import fwhm_to_sigma
+from ..forward import CleanTile, ForwardModel, psf_fwhms
 
 _PILOT_PENALTY_WEIGHT = 1e-3
 """Penalty weight of the linear estimate that fills unusable pixels."""
@@ -82,8 +82,7 @@ class PsfMatcher:
         tile_data = clean.tile_data
         self.stack, self.model = tile_data.stack, tile_data.model
         self.good = self.stack.good | clean.rejected
-        widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in self.stack.psfs]
-        self.psf_sigma = fwhm_to_sigma(1.0) * torch.tensor(widths, device=self.good.device)
+        self.psf_sigma = fwhm_to_sigma(1.0) * psf_fwhms(self.stack)
         used = self.psf_sigma[self.good.any(dim=(1, 2))]
         self.sigma = float(used[used <= _WIDEST * used.median()].max())
         ky, kx = _frequencies(self.model, self.good.device)
@@ -95,8 +94,9 @@ class PsfMatcher:
         self.star = self._inverse * self.model.target_transform
         estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
         right = estimator.right_side(self.stack.images)
-        self._latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
-        self._transform = self.model.transform(self._latent)
+        latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
+        self._transform = self.model.transform(latent)
+        self._residuals = self.stack.images - self.model.predict(latent)
 
     def _gaussian(self, size: float) -> torch.Tensor:
         return torch.exp(-2.0 * (math.pi * size * self.sigma) ** 2 * self.power)
@@ -121,8 +121,8 @@ class PsfMatcher:
             times a filter.
         """
         index = torch.tensor([t], device=self.good.device)
-        residual = self.stack.images[t] - self.model.predict(self._latent, index)[0]
-        image = self.model.sampling.adjoint((residual * self.good[t] / self._area(t))[None], index)[0]
+        residual = self._residuals[t] * self.good[t] / self._area(t)
+        image = self.model.sampling.adjoint(residual[None], index)[0]
         residual_transform = self.model.filtered(self.model.transform(image))
         return self._inverse * self._transform + self._deconvolution(t) * residual_transform
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import torch
 
 from ..estimate import LinearEstimator, Precision
-from ..exposures import decorrelate_variance, is_blank, model_variances, second_difference
+from ..exposures import decorrelate_variance, is_blank, masked_medians, model_variances, second_difference
 from ..forward import ForwardModel, TileData
 
 _LOG = logging.getLogger(__name__)
@@ -238,15 +238,14 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
     index = torch.zeros(tile_data.tile.shape)
     # Only pixels that the tile owns; 0 elsewhere.
     index[tile_data.tile.within] = (1.0 + rows[:, None] * blocks[1] + columns)[tile_data.tile.within]
-    indices = model.sampling.look_up(index.to(stack.device)).expand_as(stack.images).cpu().long()
-    planes, predictions = [], []
+    indices = model.sampling.look_up(index.to(stack.device)).cpu().long()
+    predictions, planes = model.predict(latent), []
     for k, t in enumerate(tile_data.exposures.tolist()):
-        prediction = model.predict(latent, tile_data.exposures.new_tensor([k]).to(stack.device))[0]
-        plane = decorrelate_variance(stack.variances[k], stack.good[k], stack.images[k], prediction)
+        plane = decorrelate_variance(stack.variances[k], stack.good[k], stack.images[k], predictions[k])
         found.bias[t] = max(float(found.bias[t]), plane.bias, key=abs)
         found.smoothed[t] |= plane.smoothed
         planes.append(plane.variance)
-        predictions.append(prediction)
+    shares = _residual_shares(model, masked_medians(torch.stack(planes), stack.good, torch.inf).reciprocal())
     for k, t in enumerate(tile_data.exposures.tolist()):
         good, variance, prediction = stack.good[k], planes[k], predictions[k]
         residual = torch.where(good, stack.images[k] - prediction, 0.0)
@@ -260,7 +259,7 @@ def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor,
             use = (inner & is_blank(prediction, variance * typical)).cpu()
             add = _robust_variance(square.cpu()[use], indices[k][use], math.prod(blocks), typical)
             number = torch.bincount(indices[k][use], minlength=math.prod(blocks) + 1)[1:]
-            share = _residual_share(model, planes, stack.good, k) if which == _RESIDUALS else 1.0
+            share = shares[k] if which == _RESIDUALS else 1.0
             totals[0, which, t] += add / share * number
             totals[1, which, t] += number
 
@@ -281,20 +280,15 @@ def _squares(
     return torch.stack([sums, residual**2 / plane, differences])
 
 
-def _residual_share(
-    model: ForwardModel, planes: list[torch.Tensor], good: torch.Tensor, exposure: int
-) -> float:
-    """Return the share of an exposure's noise that its residuals keep."""
-    weights = torch.stack(
-        [
-            plane[use].median().reciprocal() if bool(use.any()) else plane.new_tensor(0.0)
-            for plane, use in zip(planes, good, strict=True)
-        ]
-    )
+def _residual_shares(model: ForwardModel, weights: torch.Tensor) -> list[float]:
+    """Return the share of its noise that residuals of each exposure keep."""
     power = model.total_power(weights)
     gain = 1.0 / (power + _PENALTY_WEIGHT * weights.sum() * model.inverse_target_power)
-    own = weights[exposure] * model.power(exposure) * gain
-    return float((1.0 - model.fold_transform(own * (2.0 - power * gain))).clamp(min=0.1))
+    kept = (
+        1.0 - model.fold_transform(weight * model.power(t) * gain * (2.0 - power * gain))
+        for t, weight in enumerate(weights)
+    )
+    return [float(share.clamp(min=0.1)) for share in kept]
 
 
 def _robust_variance(squares: torch.Tensor, index: torch.Tensor, number: int, start: float) -> torch.Tensor:

@@ -254,7 +254,7 @@ class LinearEstimator:
 
     def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
         """Return the noise covariances of estimates in one pixel, (s, s), at
-        full relative_weight, for noise that is white in each exposure.
+        full weight, for noise that is white in each exposure.
 
         Parameters
         ----------

@@ -157,7 +157,7 @@ def make_samples(
                 held_out=held_out,
                 images=stack.images[held_out],
                 inverse_sigma=weights[held_out].sqrt(),
-                validation=validation.expand_as(stack.images)[held_out],
+                validation=validation[held_out],
             )
         )
     return samples

@@ -36,7 +36,8 @@ Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, section 4)."""
 def _profile(offset: np.ndarray) -> np.ndarray:
     """Return the kernel, not normalised, at distances in pixels."""
     square = 1.0 - (2.0 * offset / _WIDTH) ** 2
-    return np.where(square >= 0.0, np.exp(_SHAPE * (np.sqrt(square.clip(0.0)) - 1.0)), 0.0)
+    # Rounding may leave the end.
+    return np.exp(_SHAPE * (np.sqrt(square.clip(0.0)) - 1.0))
 
 
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:
@@ -170,12 +171,9 @@ def _taps(position: np.ndarray, *, whole: bool) -> tuple[np.ndarray, np.ndarray]
 
 def _to_torch(matrix: csr_array, device: torch.device) -> torch.Tensor:
     starts, indices, values = (torch.from_numpy(p) for p in (matrix.indptr, matrix.indices, matrix.data))
-    return torch.sparse_csr_tensor(
-        starts, indices, values, size=matrix.shape, check_invariants=True, device=device
-    )
-
-
-with warnings.catch_warnings():
-    # PyTorch says once that this layout is in beta; only products are needed.
-    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-    _to_torch(csr_array((1, 1), dtype=np.float32), torch.device("cpu"))
+    with warnings.catch_warnings():
+        # Of this layout, which is in beta, only products are needed.
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts, indices, values, size=matrix.shape, check_invariants=True, device=device
+        )

@@ -185,8 +185,7 @@ class ForwardModel(LatentSpace):
         Parameters
         ----------
         latent
-            Shape latent_shape for one image, or ``(n, *latent_shape)`` for an
-            image of its own for each exposure.
+            Shape latent_shape.
         exposures
             Indices of the exposures to predict; all by default.
 
@@ -197,7 +196,7 @@ class ForwardModel(LatentSpace):
         """
         return apply_linear(
             lambda images: self._predict(images, exposures),
-            lambda data: self._transposed(data, latent.ndim, exposures),
+            lambda data: self.adjoint(data, exposures),
             latent,
         )
 
@@ -241,7 +240,8 @@ class ForwardModel(LatentSpace):
     ) -> torch.Tensor:
         """Predict exposures, weight them, and apply the adjoint.
 
-        Memory does not grow with the number of exposures.
+        Beside stored interpolations, memory does not grow with the number of
+        exposures.
 
         Parameters
         ----------
@@ -314,29 +314,18 @@ class ForwardModel(LatentSpace):
 
     def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | None) -> torch.Tensor:
         chosen = self._list(exposures)
-        shared = self.filtered(self.transform(latent))[None] if latent.ndim == 2 else None
+        transform = self.filtered(self.transform(latent))[None]
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
-            own = shared if shared is not None else self.filtered(self.transform(latent[index]))[None]
-            self._convolution.convolve(own, chosen[index], memory)
+            self._convolution.convolve(transform, chosen[index], memory)
             exposure = torch.tensor(chosen[index : index + 1], device=latent.device)
             return self.sampling.observe(memory.images, exposure)[0]
 
         number = len(chosen)
-        data: torch.Tensor | None = None
+        data = torch.empty(number, *self.sampling.area.shape[1:], device=latent.device)
         for index, part in enumerate(ordered_map(one, range(number), self._memories(1, number))):
-            data = data if data is not None else torch.empty(number, *part.shape, device=part.device)
             data[index] = part
-        assert data is not None
         return data
-
-    def _transposed(self, data: torch.Tensor, ndim: int, exposures: torch.Tensor | None) -> torch.Tensor:
-        """Apply the adjoint for one latent image, or for one an exposure."""
-        if ndim == 2:
-            return self.adjoint(data, exposures)
-        chosen = torch.tensor(self._list(exposures), device=data.device)
-        parts = zip(data.split(1), chosen.split(1), strict=True)
-        return torch.stack([self.adjoint(one, exposure) for one, exposure in parts])
 
     def _sum(
         self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, num_exposures: int

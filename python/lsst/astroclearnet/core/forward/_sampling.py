@@ -197,12 +197,16 @@ class Sampling:
     @functools.cached_property
     def _whole(self) -> bool:
         """Whether all positions are whole pixels."""
-        return all(bool(((c == c.round()) | c.isnan()).all()) for c in (self._positions.y, self._positions.x))
+        axes = self._positions.y, self._positions.x
+        return all(bool(((c == c.round()) | c.isnan()).all()) for axis in axes for c in axis)
 
     def _interpolation(self, exposure: int) -> Interpolation:
+        p = self._positions
+        if p.y.stride(0) == p.x.stride(0) == p.area.stride(0) == 0:
+            # Exposures on the grid of the patch have the same positions.
+            exposure = 0
         if exposure in self._interpolations:
             return self._interpolations[exposure]
-        p = self._positions
         y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
         interpolation = Interpolation(y, x, area, self.grid, whole=self._whole)
         pixels = int(y.isfinite().sum())

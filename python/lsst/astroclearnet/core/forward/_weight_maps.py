@@ -51,9 +51,7 @@ class WeightMaps:
         return self.presence > _PRESENT
 
 
-def weight_maps(
-    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
-) -> WeightMaps:
+def weight_maps(model: ForwardModel, weights: torch.Tensor) -> WeightMaps:
     """Bring weights of exposures onto the patch.
 
     Parameters
@@ -63,15 +61,13 @@ def weight_maps(
     weights
         Shape (n, h, w), inverse variances in the pixels of the exposures, 0
         where one is not used.
-    exposures
-        Indices of the exposures that ``weights`` belong to; all by default.
 
     Returns
     -------
     maps : `WeightMaps`
         Their maps.
     """
-    maps = list(iterate_weight_maps(model, weights, exposures))
+    maps = list(iterate_weight_maps(model, weights))
     return WeightMaps(
         weights=torch.cat([one.weights for one in maps]),
         presence=torch.cat([one.presence for one in maps]),
@@ -88,16 +84,17 @@ def iterate_weight_maps(
 
     Parameters
     ----------
-    model, weights, exposures
+    model, weights
         As for `weight_maps`.
+    exposures
+        Indices of the exposures that ``weights`` belong to; all by default.
     """
     sampling = model.sampling
     chosen = torch.arange(len(weights), device=weights.device) if exposures is None else exposures
     for exposure, weight in zip(chosen.split(1), weights.split(1), strict=True):
-        area = sampling.area.to(weights)
         # With the variance v a pixel of area A tells the light per pixel of
         # the patch to A^2 / v, and there are 1 / A such pixels.
-        maps = sampling.mean(weight * area[exposure], exposure)
+        maps = sampling.mean(weight * sampling.area[exposure], exposure)
         presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
         typical = masked_medians(maps, presence > _PRESENT, 0.0)
         yield WeightMaps(weights=maps, presence=presence, typical=typical)

@@ -80,7 +80,7 @@ def repeat_observations(
     noise
         Draws of the noise of the exposures, each of shape (n, h, w).
     counted
-        Shape (n, h, w) or broadcastable, 1 for the pixels that chi-square
+        Shape (n, h, w), 1 for the pixels that chi-square
         counts, 0 for others; all by default.
     """
     model, solver = estimator.model, estimator.linear
@@ -108,7 +108,7 @@ def repeat_observations(
         change = solver.normal(unseen)[0]
         found = estimator.debiaser.linear_image(noise_right + change, noise_estimates[0], drawn=True)
         linear.append(model.crop(found - unseen[0]))
-        chi_square += _chi_square(model, weights, draw, error)
+        chi_square += (weights * (draw - model.predict(error)) ** 2).sum(dim=(1, 2))
     return RepeatedErrors(torch.stack(restored), torch.stack(linear), chi_square / len(restored))
 
 
@@ -127,18 +127,6 @@ def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, image: torch.
     star = model.filter_images(impulse[None], model.target_transform)
     unit = (star - smooth(star, _STRUCTURE_FWHM)).square().sum()
     return (1.0 - seen) * (total.clamp(min=0.0) / share.clamp(min=1e-6) / unit)
-
-
-def _chi_square(
-    model: ForwardModel, weights: torch.Tensor, draw: torch.Tensor, error: torch.Tensor
-) -> torch.Tensor:
-    """Return the chi-square of the residuals of each exposure, (n,)."""
-    totals = []
-    exposures = torch.arange(len(draw), device=draw.device)
-    for exposure, one, weight in zip(exposures.split(1), draw.split(1), weights.split(1), strict=True):
-        residual = one - model.predict(error, exposure)
-        totals.append((weight * residual**2).sum())
-    return torch.stack(totals)
 
 
 def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tensor) -> torch.Tensor:

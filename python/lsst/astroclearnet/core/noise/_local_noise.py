@@ -122,8 +122,8 @@ class LocalNoise:
         multiplicity = torch.full_like(inverse_target, 2.0)
         multiplicity[:, [0, -1]] = 1.0
         multiplicity /= multiplicity.sum()
-        relative_weight = model.total_power(self._typical / self._typical.sum()) / inverse_target
-        decades = torch.log(relative_weight.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
+        relative_power = model.total_power(self._typical / self._typical.sum()) / inverse_target
+        decades = torch.log(relative_power.clamp(min=_LOWEST_POWER)) / np.log(_LOWEST_POWER)
         index = (decades * _NUM_BINS).long().clamp(0, _NUM_BINS).flatten()
         shares = torch.zeros(_NUM_BINS + 1, device=index.device).index_add_(0, index, multiplicity.flatten())
         used = shares > 0

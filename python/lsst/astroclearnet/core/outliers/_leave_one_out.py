@@ -118,7 +118,8 @@ class LeaveOneOut:
         twice = 2.0 * stack.images - model.predict(self._once)
         start = self._once if previous is None else previous._latent
         self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
-        self.variances = model_variances(stack, model.predict(self._latent))
+        self._everything = model.predict(self._latent)
+        self.variances = model_variances(stack, self._everything)
         self._areas = _mean_areas(model)
         shares = weights * self._areas
         self._covered = _covered_by_others(model, good, shares)
@@ -129,7 +130,7 @@ class LeaveOneOut:
         self._power = model.total_power(shares)
         self._numerator = torch.zeros(self._power.shape, dtype=torch.complex64, device=good.device)
         for t in range(stack.num_exposures):
-            self._numerator.add_(self._own(t, self._predict(t)))
+            self._numerator.add_(self._own(t))
 
     def predict(self, exposure: int) -> Prediction:
         """Predict an exposure from the others.
@@ -140,19 +141,18 @@ class LeaveOneOut:
             Its index.
         """
         model, weights = self._model, self._weights * self._areas
-        everything = self._predict(exposure)
         otf, total = model.mean_otfs[exposure], weights.sum()
         inverse, others = model.inverse_target_power, total - weights[exposure]
         rest = self._power - weights[exposure] * model.power(exposure)
         gain = 1.0 / (rest + _PENALTY_WEIGHT * others * inverse)
         withheld = 1.0 - gain * rest
         penalised = self._power + _PENALTY_WEIGHT * total * inverse
-        change = gain * (1.0 + withheld) * (self._numerator - self._own(exposure, everything))
+        change = gain * (1.0 + withheld) * (self._numerator - self._own(exposure))
         change -= (others / total * gain) ** 2 * (2.0 * penalised - self._power) * self._numerator
         fewer = 1.0 + model.embed(1.0 / self._covered[exposure] - 1.0)
         change = model.transform(model.inverse_transform(change) * fewer)
         correction = self._observe((change * otf)[None], exposure)
-        light = everything + correction
+        light = self._everything[exposure] + correction
         noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
         variance = model.fold_transform(noise) * self._areas[exposure] ** 2
         share = model.fold_transform(noise * self._smoothing()) / model.fold_transform(noise)
@@ -203,20 +203,17 @@ class LeaveOneOut:
         kx = 2.0 * math.pi * torch.fft.rfftfreq(width, device=device)
         return torch.exp(-(fwhm_to_sigma(TRAIL_FWHM) ** 2) * (ky**2 + kx**2))
 
-    def _predict(self, exposure: int) -> torch.Tensor:
-        """Predict an exposure from all, (1, h, w)."""
-        return self._model.predict(self._latent, self._index(exposure))
-
     def _observe(self, spectra: torch.Tensor, exposure: int) -> torch.Tensor:
         """Sample transforms of images on an exposure, (1, h, w)."""
         images = self._model.inverse_transform(self._model.filtered(spectra))
         return self._model.sampling.observe(images, self._index(exposure))
 
-    def _own(self, exposure: int, prediction: torch.Tensor) -> torch.Tensor:
+    def _own(self, exposure: int) -> torch.Tensor:
         """Return what the residuals of an exposure add to the numerator."""
         # Pixels without data, margins included, then have no residual.
-        residual = torch.where(self.stack.good[exposure], self.stack.images[exposure] - prediction, 0.0)
-        image = self._model.sampling.adjoint(residual, self._index(exposure))[0]
+        residual = self.stack.images[exposure] - self._everything[exposure]
+        residual = torch.where(self.stack.good[exposure], residual, 0.0)
+        image = self._model.sampling.adjoint(residual[None], self._index(exposure))[0]
         seen = self._model.filtered(self._model.transform(image))
         return self._weights[exposure] * self._model.mean_otfs[exposure].conj() * seen
 
@@ -230,7 +227,7 @@ def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
     ends = 1.0 - model.embed(covered.to(torch.float32))
     # Leaving out is not exact within four FWHM.
     near = model.crop(_dilate(ends, round(4.0 * model.target_fwhm)))
-    return model.sampling.look_up(near.expand(len(good), -1, -1))
+    return model.sampling.look_up(near)
 
 
 def _covered_by_others(model: ForwardModel, good: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

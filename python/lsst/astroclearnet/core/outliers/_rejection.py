@@ -139,7 +139,7 @@ def _with_neighbours(maps: torch.Tensor) -> torch.Tensor:
 def _shared(differs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Return the pixels, (n, h, w), at which several exposures differ."""
     several = sampling.largest(differs).sum(dim=0) > 1
-    return sampling.look_up(several.expand(len(differs), *several.shape))
+    return sampling.look_up(several)
 
 
 def _grow(grown: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,7 @@ _LATENT_EXPOSURE = 37.0
 
 _INTERPOLATION = 25 * (4 + 4) + 8
 """Bytes per such pixel of a stored interpolation: indices and weights of its
-25 taps, and starts of rows."""
+25 taps, and starts of rows.  Another is in the making in each thread."""
 
 
 @dataclasses.dataclass(frozen=True)

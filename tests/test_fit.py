@@ -35,7 +35,7 @@ NETWORK = NetworkOptions(penalty_weights=(1e-5, 1e-3, 1e-1), hidden_channels=6)
 
 @pytest.fixture(scope="module")
 def samples() -> list[TrainingSample]:
-    """Return what a network of three penalty_weights is fitted to."""
+    """Return what a network of three penalty weights is fitted to."""
     stack = make_exposure_stack((66, 80), (3.2, 4.0, 4.6))
     model = ForwardModel.from_stack(stack, 3.6)
     weights = stack.good / stack.variances

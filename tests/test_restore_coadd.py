@@ -268,7 +268,7 @@ def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitIma
         RestoreCoaddTask(config=make_quick_config()).run(
             visit_images=images, geometry=field.geometry, band="i"
         )
-        for images in (visits[:2], visits[1::-1])
+        for images in (visits[:3], visits[2::-1])
     )
     for name in ("restored_coadd", "restored_coadd_linear"):
         for plane in ("image", "variance"):

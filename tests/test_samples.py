@@ -7,7 +7,7 @@
 # license that can be found in the LICENSE file.
 
 
-"""Cut-outs, folds and validation blocks of a fit."""
+"""Samples, folds and validation blocks of a fit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsst.astroclearnet.core import ExposureStack, FitOptions
+from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions
+from lsst.astroclearnet.core.calibration import ExposureCalibration
 from lsst.astroclearnet.core.estimate import TrainingSample, make_samples, sample_boxes
-from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.estimate._samples import _deal_folds
+from lsst.astroclearnet.core.exposures import StackSource, TileGrid
+from lsst.astroclearnet.core.forward import ForwardModel, TileReader
 from lsst.astroclearnet.core.tiles import make_generator
+from lsst.astroclearnet.core.tiles._restore_exposures import _make_samples
 from lsst.astroclearnet.tests import make_exposure_stack
 
 PENALTY_WEIGHTS = (1e-4, 1e-2)
@@ -38,18 +42,20 @@ def samples_of(
 @given(number=st.integers(2, 9), folds=st.integers(2, 9), seed=st.integers(0, 1000))
 def test_each_exposure_is_held_out_once(number: int, folds: int, seed: int) -> None:
     """If it fails, the network predicts what it sees and copies noise."""
-    stack = make_exposure_stack((12, 14), number * (3.2,), psf_size=9)
-    held_out = [s.held_out for s in samples_of(stack, FitOptions(num_folds=folds), seed)]
-    assert len(held_out) == min(number, folds)
-    assert torch.cat(held_out).sort().values.tolist() == list(range(number))
-    sizes = [len(h) for h in held_out]
+    folds_of = _deal_folds(number, folds, make_generator(seed))
+    assert len(folds_of) == min(number, folds)
+    assert torch.cat([held_out for _, held_out in folds_of]).sort().values.tolist() == list(range(number))
+    for seen, held_out in folds_of:
+        assert len(seen) > 0
+        assert sorted(seen.tolist() + held_out.tolist()) == list(range(number))
+    sizes = [len(held_out) for _, held_out in folds_of]
     assert max(sizes) - min(sizes) <= 1
 
 
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(20, 400), width=st.integers(20, 400), size=st.integers(32, 150))
 def test_boxes_cover_the_patch(height: int, width: int, size: int) -> None:
-    """If it fails, parts of a patch can never be fitted to, or cut-outs reach
+    """If it fails, parts of a patch can never be fitted to, or boxes reach
     beyond it.
     """
     boxes = sample_boxes((height, width), size, make_generator(0))
@@ -138,3 +144,18 @@ def test_cut_outs_without_partners_are_left_out() -> None:
     stack = make_exposure_stack((40, 50), (3.2, 4.0))
     stack.good[1] = False
     assert samples_of(stack) == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_samples_come_from_boxes_with_data(number: int) -> None:
+    """If it fails, the network is fitted to more or less than is asked for."""
+    options = RestoreOptions(fit=FitOptions(sample_size=32, num_samples=number, num_folds=2))
+    stack = make_exposure_stack((64, 96), (3.2, 4.0, 4.6))
+    rows, columns = sample_boxes((64, 96), 32, make_generator(3))[0]
+    stack.good[:, rows, columns] = False
+    reader = TileReader(StackSource(stack), TileGrid.cover((64, 96), 1024).tiles, 3.6, torch.device("cpu"))
+    calibration = ExposureCalibration.unknown(3, options)
+    with torch.no_grad():
+        samples, most = _make_samples(reader, calibration, make_generator(3))
+    assert (len(samples), most) == (2 * number, 3)
+    assert all(bool((sample.inverse_sigma > 0).any()) for sample in samples)

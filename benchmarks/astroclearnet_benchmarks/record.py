@@ -50,7 +50,9 @@ type Figure = tuple[float, float]
 
 _LOG = logging.getLogger(__name__)
 
-_PROJECT = Path(__file__).parents[1]
+_FOLDER = Path(__file__).parents[1]
+_CHECKOUT = _FOLDER if (_FOLDER / "pyproject.toml").exists() else None
+"""Folder of the distribution, if it is used from a checkout."""
 """Folder of the records, in a checkout."""
 
 
@@ -122,7 +124,7 @@ def make_parser(name: str, description: str | None, work: str = "") -> argparse.
     parser = argparse.ArgumentParser(
         prog=f"python -m astroclearnet_benchmarks {name}", description=description
     )
-    folder = _PROJECT if (_PROJECT / "pyproject.toml").exists() else Path()
+    folder = _CHECKOUT or Path()
     parser.add_argument("--output", type=Path, default=folder / f"{name}.md", help="markdown file to write")
     if work:
         parser.add_argument(
@@ -223,9 +225,11 @@ def package_version(package: str) -> str:
 
 def commit() -> str | None:
     """Return the commit of the checkout, if it is one."""
+    if _CHECKOUT is None:
+        return None
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
     try:
-        result = subprocess.run(command, cwd=_PROJECT, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()
@@ -259,5 +263,6 @@ def data_folder() -> Path:
     The environment variable ASTROCLEARNET_DATA_DIR names it; by default it is
     ``shared/data`` beside the checkout.
     """
-    default = _PROJECT.parents[1] / "shared" / "data"
+    checkout = Path() if _CHECKOUT is None else _CHECKOUT.parent
+    default = checkout.resolve().parent / "shared" / "data"
     return Path(os.environ.get("ASTROCLEARNET_DATA_DIR") or default).resolve()

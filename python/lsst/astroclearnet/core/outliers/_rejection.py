@@ -12,7 +12,9 @@ from __future__ import annotations
 
 __all__ = ("reject_outliers",)
 
+import numpy as np
 import torch
+from scipy.ndimage import binary_propagation
 
 from .._options import RejectionOptions
 from ..estimate import record_solve
@@ -127,7 +129,10 @@ def _groups(
     seeds = alone & good & (size > options.high_threshold)
     allowed = strongest & good & (size > options.low_threshold)
     for one, limits in zip(seeds, allowed, strict=True):
-        one.copy_(_grow(one, limits))
+        if bool(one.any()):
+            # Seeds grow into connected pixels that are allowed.
+            grown = binary_propagation(one.cpu().numpy(), np.ones((3, 3)), limits.cpu().numpy())
+            one.copy_(torch.from_numpy(grown))
     return seeds
 
 
@@ -140,17 +145,6 @@ def _shared(differs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Return the pixels, (n, h, w), at which several exposures differ."""
     several = sampling.largest(differs).sum(dim=0) > 1
     return sampling.look_up(several)
-
-
-def _grow(grown: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Grow seeds into connected pixels that are allowed, (h, w), bool."""
-    while bool(grown.any()):
-        near = torch.nn.functional.max_pool2d(grown[None].float(), 3, stride=1, padding=1)[0]
-        bigger = (near > 0) & allowed
-        if torch.equal(bigger, grown):
-            break
-        grown = bigger
-    return grown
 
 
 def _closing(pixels: torch.Tensor, radius: int) -> torch.Tensor:

@@ -266,6 +266,7 @@ def test_compare(survey: SurveySummary, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["compare", survey.root, "--collection", RESTORED, "--output", str(path)]) == 0
     output = capsys.readouterr().out
     assert "Star fluxes against the truth" in output
+    assert "|S/N" not in output
     table = Table.read(path)
     assert list(table["patch"]) == ["0"] * 3 + ["all"] * 3
     assert list(table["image"]) == ["coadd", "restored", "linear"] * 2

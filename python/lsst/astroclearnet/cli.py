@@ -19,22 +19,32 @@ __all__ = ("cli", "main")
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
+from ._cli_options import (
+    POSITIVE,
+    TASK,
+    input_option,
+    registry_option,
+    repo_argument,
+    skymap_option,
+    split_words,
+    survey_options,
+    table_option,
+    task_option,
+    where_option,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _LOG_WIDTH = 170
 """Columns of what is not written to a terminal: enough for the tables."""
-
-_TASK = "restoreCoadd"
-_POSITIVE = click.IntRange(min=1)
 
 
 class _Failure(click.ClickException):
@@ -107,80 +117,11 @@ def cli(debug: bool) -> None:
     logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
 
 
-def _split(
-    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """Return values with commas between them, or of an option that is given
-    several times, as in options of the Butler.
-    """
-    texts = (value,) if isinstance(value, str) else value or ()
-    words = tuple(word.strip() for text in texts for word in text.split(","))
-    if not all(words):
-        raise click.BadParameter(f"{','.join(texts)!r} has an empty name.")
-    return words
-
-
-def _parse_pair(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
-    """Return one or two positive integers, with a comma, as two."""
-    words = value.split(",")
-    if len(words) > 2 or not all(word.isdecimal() and int(word) for word in words):
-        raise click.BadParameter(f"{value!r} is neither a positive integer nor two with a comma.")
-    return int(words[0]), int(words[-1])
-
-
-_repo_argument = click.argument("repo")
-_where_option = click.option(
-    "--where", default="", show_default=False, metavar="EXPR", help="Butler query that selects data IDs."
-)
-_skymap_option = click.option("--skymap", metavar="NAME", help="Sky map; required if there are several.")
-_task_option = click.option("--task", default=_TASK, metavar="LABEL", help="Label of the task.")
-_table_option = click.option("--output", metavar="FILE", help="ECSV file for the table.")
-_registry_option = click.option(
-    "--registry",
-    metavar="URL",
-    help="Empty database for the registry of a new repository, such as postgresql://USER@HOST/DATABASE; "
-    "an SQLite file if not given.",
-)
-
-
-def _survey_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that define a simulated survey."""
-    for option in (
-        click.option("--stars", default=30.0, metavar="N", help="Mean number of stars in a patch."),
-        click.option(
-            "--patch-cells",
-            type=_POSITIVE,
-            default=3,
-            metavar="N",
-            help="Cells of 50 pixels along each side of the inner region of a patch.",
-        ),
-        click.option(
-            "--patches",
-            default="2,1",
-            callback=_parse_pair,
-            metavar="X[,Y]",
-            help="Patches of the tract along x and y.",
-        ),
-        click.option("--visits", type=_POSITIVE, default=5, metavar="N", help="Visits in each band."),
-        click.option(
-            "--bands",
-            default=["g,r,i"],
-            multiple=True,
-            callback=_split,
-            metavar="BAND,...",
-            help="Bands to observe.",
-        ),
-        click.option("--seed", default=1, metavar="N", help="Seed of all random numbers."),
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command()
 @click.argument("outdir")
-@click.option("--jobs", type=_POSITIVE, default=2, metavar="N", help="Patches to restore at a time.")
+@click.option("--jobs", type=POSITIVE, default=2, metavar="N", help="Patches to restore at a time.")
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier demo wrote there.")
-@_survey_options
+@survey_options
 def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
     """Simulate a survey, restore it and compare with the truth.
 
@@ -205,17 +146,17 @@ def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
         say=lambda line: console.print(line, markup=False),
         progress=lambda: show_progress(console),
     )
-    source = ButlerSource(open_butler(str(summary.root), [RESTORED]), label=_TASK)
-    show_status(CampaignWatch(source, label=_TASK).look(), console)
+    source = ButlerSource(open_butler(str(summary.root), [RESTORED]), label=TASK)
+    show_status(CampaignWatch(source, label=TASK).look(), console)
     for table in comparison_tables(summary.table):
         console.print(table)
     console.print(demo_hints(summary), markup=False)
 
 
 @cli.command()
-@_repo_argument
-@_registry_option
-@_survey_options
+@repo_argument
+@registry_option
+@survey_options
 def simulate(repo: str, registry: str | None, **survey: Any) -> None:
     """Simulate a survey into a new Butler repository.
 
@@ -241,10 +182,10 @@ def simulate(repo: str, registry: str | None, **survey: Any) -> None:
 
 
 @cli.command()
-@_repo_argument
+@repo_argument
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--skymap", required=True, metavar="NAME", help="Name of the sky map.")
-@click.option("--cell-size", type=_POSITIVE, default=50, metavar="N", help="Side of a cell in pixels.")
+@click.option("--cell-size", type=POSITIVE, default=50, metavar="N", help="Side of a cell in pixels.")
 @click.option(
     "--pixel-scale",
     type=float,
@@ -254,7 +195,7 @@ def simulate(repo: str, registry: str | None, **survey: Any) -> None:
 @click.option(
     "--patches",
     "num_patches",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=1,
     metavar="N",
     help="Patches along each side of the field.",
@@ -264,7 +205,7 @@ def simulate(repo: str, registry: str | None, **survey: Any) -> None:
     is_flag=True,
     help="Replace images whose file has changed since it was ingested; else they are named.",
 )
-@_registry_option
+@registry_option
 def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
     """Copy VisitImage files into a Butler repository.
 
@@ -281,23 +222,19 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
 
 
 @cli.command()
-@_repo_argument
-@click.option(
-    "--input",
-    "inputs",
-    required=True,
-    multiple=True,
-    callback=_split,
-    metavar="COLLECTION,...",
-    help="Collections of the visit images.",
-)
+@repo_argument
+@input_option("Collections of the visit images.", required=True)
 @click.option(
     "--dataset-type", default="visit_image", metavar="NAME", help="Dataset type of the visit images."
 )
-@_skymap_option
-@_where_option
+@skymap_option
+@where_option
 @click.option(
-    "--bands", multiple=True, callback=_split, metavar="BAND,...", help="Bands to plan for; all if not given."
+    "--bands",
+    multiple=True,
+    callback=split_words,
+    metavar="BAND,...",
+    help="Bands to plan for; all if not given.",
 )
 @click.option(
     "--max-noise",
@@ -308,12 +245,12 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
 @click.option("--common", is_flag=True, help="One target PSF for all bands.")
 @click.option(
     "--max-exposures",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=60,
     metavar="N",
     help="Visit images of a band to read at most, evenly spaced among its patches and visits.",
 )
-@_table_option
+@table_option
 def plan(
     repo: str, inputs: tuple[str, ...], max_noise: float, common: bool, output: str | None, **selection: Any
 ) -> None:
@@ -342,34 +279,27 @@ def plan(
 
 
 @cli.command()
-@_repo_argument
+@repo_argument
 @click.argument("collection", required=False)
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    callback=_split,
-    metavar="COLLECTION,...",
-    help="Collections of the inputs, where COLLECTION has none.",
-)
-@_where_option
-@_skymap_option
-@_task_option
+@input_option("Collections of the inputs, where COLLECTION has none.")
+@where_option
+@skymap_option
+@task_option
 @click.option(
     "--graph",
     metavar="FILE",
     help="Quantum graph of batch jobs under way, which the registry does not know yet (bps); in place of "
     "COLLECTION.",
 )
-@click.option("--watch", type=_POSITIVE, metavar="SECONDS", help="Update until all patches have ended.")
+@click.option("--watch", type=POSITIVE, metavar="SECONDS", help="Update until all patches have ended.")
 @click.option(
     "--max-read",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=100,
     metavar="N",
     help="Patches of each band and state whose logs and metrics are read at most.",
 )
-@_table_option
+@table_option
 @click.option("--check", is_flag=True, help="Exit with status 1 if a patch failed or is not finished.")
 def status(
     repo: str,
@@ -419,10 +349,10 @@ def status(
 
 
 @cli.command()
-@_repo_argument
+@repo_argument
 @click.option("--collection", required=True, metavar="NAME", help="Collection of the restored coadds.")
 @click.option("--truth", default="HSC-Sim/truth", metavar="NAME", help="Collection of the truth catalogue.")
-@_table_option
+@table_option
 def compare(repo: str, collection: str, truth: str, output: str | None) -> None:
     """Compare coadds of a simulated survey with its truth.
 
@@ -445,16 +375,16 @@ def compare(repo: str, collection: str, truth: str, output: str | None) -> None:
 
 
 @cli.command()
-@_repo_argument
-@click.argument("collections", metavar="COLLECTION,...", callback=_split)
+@repo_argument
+@click.argument("collections", metavar="COLLECTION,...", callback=split_words)
 @click.option(
     "--output", required=True, metavar="FOLDER", help="Folder of the report; one that is there is replaced."
 )
-@_where_option
+@where_option
 @click.option(
     "--dataset-type", "name", default="restored_coadd", metavar="NAME", help="Dataset type of the coadds."
 )
-@_task_option
+@task_option
 def report(repo: str, collections: tuple[str, ...], output: str, **options: Any) -> None:
     """Write web pages of restored coadds.
 

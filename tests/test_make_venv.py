@@ -27,7 +27,9 @@ def make_checkout(root: Path) -> Path:
     for name in ("make-venv", "find-python"):
         shutil.copy(ROOT / ".ci" / name, root / ".ci")
     shutil.copy(ROOT / "Makefile", root)
-    (root / "pyproject.toml").touch()
+    (root / "benchmarks").mkdir()
+    for package in (root, root / "benchmarks"):
+        (package / "pyproject.toml").touch()
     return root
 
 

@@ -21,11 +21,13 @@ __all__ = (
     "CalibrationOptions",
     "DebiasingOptions",
     "FitOptions",
+    "ModelOptions",
     "NetworkOptions",
     "NoiseOptions",
     "RejectionOptions",
     "RestoreOptions",
     "TilingOptions",
+    "TrainingOptions",
 )
 
 import dataclasses
@@ -90,8 +92,33 @@ def _describe_limits(limits: Mapping[str, Any]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class ModelOptions(_Options):
+    """Which network restores the image."""
+
+    source: str = _option(
+        "packaged",
+        "Where the network comes from.",
+        choices={
+            "packaged": "Trained on simulations; it comes with the package.",
+            "dataset": "Trained on a survey; it is given.",
+            "fit": "A small one is fitted to each patch.",
+        },
+    )
+    unsuitable: str = _option(
+        "flag",
+        "What to do where exposures are beyond the conditions that a trained network has seen, or where it "
+        "predicts held-out exposures worse than a fitted network would.",
+        choices={
+            "fail": "Refuse the patch.",
+            "flag": "Use it, and say so.",
+            "fit": "Fit a small network to the patch instead.",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class NetworkOptions(_Options):
-    """Size of the network."""
+    """Size of the network that is fitted to a patch."""
 
     penalty_weights: tuple[float, ...] = _option(
         (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
@@ -131,7 +158,7 @@ class DebiasingOptions(_Options):
 
 @dataclasses.dataclass(frozen=True)
 class FitOptions(_Options):
-    """How the network is fitted."""
+    """How a network is fitted to a patch, and a trained one is checked."""
 
     huber_delta: float = _option(
         3.0,
@@ -158,6 +185,30 @@ class FitOptions(_Options):
         minimum=1,
     )
     max_epochs: int = _option(60, "Upper bound on the number of epochs; reaching it is reported.", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(_Options):
+    """How a restoration network is trained."""
+
+    num_steps: int = _option(40000, "Number of steps.", minimum=1)
+    batch_size: int = _option(1, "Number of samples in a step.", minimum=1)
+    learning_rate: float = _option(3e-3, "Largest step size of AdamW.", above=0.0)
+    weight_decay: float = _option(1e-2, "Weight decay of AdamW.", minimum=0.0)
+    huber_delta: float = _option(
+        3.0,
+        "Residual beyond which the likelihood turns from quadratic to linear.",
+        unit="sigma",
+        above=0.0,
+    )
+    crop_size: int = _option(160, "Side of the crops that the network sees.", unit="pixels", minimum=64)
+    num_splits: int = _option(4, "Times that exposures of a tile are held out at random.", minimum=1)
+    seen_fraction: tuple[float, float] = _option(
+        (0.5, 0.83), "Least and largest share of the exposures that the network sees.", above=0.0, rising=True
+    )
+    max_held_out: int = _option(
+        8, "Largest number of held-out exposures that a crop predicts.", minimum=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +320,7 @@ class TilingOptions(_Options):
 class RestoreOptions:
     """All options of `restore`, by subject."""
 
+    model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     debiasing: DebiasingOptions = dataclasses.field(default_factory=DebiasingOptions)
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)

@@ -6,15 +6,17 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The sky, estimated: linear filters, the network, debiasing."""
+"""The sky, estimated: linear filters, networks, debiasing."""
 
 from ._bank import FilterBank
 from ._debias import Debiaser
-from ._estimator import Estimate, Estimator
-from ._fit import FitHistory, ProgressCallback, fit_network
+from ._estimator import Estimate, Estimator, Network
+from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss
 from ._linear import LinearEstimator
 from ._network import MixingNetwork
 from ._precision import Precision
+from ._restoration_model import RestorationModel, TrainedRange, load_packaged_model
+from ._restoration_network import RestorationNetwork
 from ._samples import TrainingSample, make_samples, sample_boxes
 from ._solves import SolveStatus, collect_solves, record_solve
 from ._target_psf import (
@@ -33,15 +35,21 @@ __all__ = (
     "FitHistory",
     "LinearEstimator",
     "MixingNetwork",
+    "Network",
     "Precision",
     "ProgressCallback",
+    "RestorationModel",
+    "RestorationNetwork",
     "SolveStatus",
+    "TrainedRange",
     "TrainingSample",
     "collect_solves",
     "fit_network",
     "gaussian_pair_limit",
+    "held_out_loss",
     "linear_noise",
     "linear_psf_residual",
+    "load_packaged_model",
     "make_samples",
     "psf_fit_scatter",
     "record_solve",

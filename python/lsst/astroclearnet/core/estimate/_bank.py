@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The bank of linear estimates that the network mixes."""
+"""The bank of linear estimates that a network mixes."""
 
 from __future__ import annotations
 
@@ -14,93 +14,149 @@ __all__ = ("FilterBank",)
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Self
 
 import torch
 
 from ..forward import WEIGHT_FLOOR
 from ._linear import LinearEstimator
 
+SMOOTHED_FWHMS = (2.0, 4.0, 8.0, 16.0)
+"""FWHM in pixels of the Gaussians that smooth the estimate of the strongest
+penalty further: blank sky has structure on none of these scales."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FilterBank:
-    """Linear estimates of several penalty weights, and their noise.
+    """Linear estimates from fine to smooth, and their noise.
+
+    The estimates are those of some penalty weights, from the weakest to the
+    strongest, and copies of the last, smoothed further by Gaussians.  What a
+    network sees of them has no unit.
 
     Attributes
     ----------
     estimates
-        Shape ``(s, *latent_shape)``, from the weakest to the strongest
-        penalty.
-    features
-        Shape ``(2 s, *latent_shape)``, input of the network: the estimates
-        and their successive differences in units of their noise, compressed by
-        asinh, and the root of the relative weight.
-    significance
-        Shape ``(s - 1, *latent_shape)``, absolute successive differences in
-        units of their noise, less where data are missing close by.
-    covariances
-        Shape (s, s), noise covariance of the estimates at full weight.
+        Shape ``(s, *latent_shape)``.
+    relative_weight, coverage
+        Shape latent_shape, as in `LinearEstimator`, 0 beyond the patch.
+    noise
+        Shape (s,), noise of the estimates at full weight.
+    step_noise
+        Shape (s - 1,), noise of their successive differences at full weight.
+    num_solved
+        Number of penalty weights.
     """
 
     estimates: torch.Tensor
-    features: torch.Tensor
-    significance: torch.Tensor
-    covariances: torch.Tensor
+    relative_weight: torch.Tensor
+    coverage: torch.Tensor
+    noise: torch.Tensor
+    step_noise: torch.Tensor
+    num_solved: int
 
     @classmethod
     def build(
-        cls, estimator: LinearEstimator, estimates: torch.Tensor, penalty_weights: tuple[float, ...]
-    ) -> FilterBank:
+        cls, estimator: LinearEstimator, solved: torch.Tensor, penalty_weights: tuple[float, ...]
+    ) -> Self:
         """Build the bank of some estimates.
 
         Parameters
         ----------
         estimator
             What they were made with.
-        estimates
-            Shape ``(s, *latent_shape)``.
+        solved
+            Shape ``(p, *latent_shape)``.
         penalty_weights
             Their penalty weights, rising.
         """
         model = estimator.model
-        covariances = estimator.covariances(torch.tensor(penalty_weights))
-        relative_weight = model.embed(estimator.relative_weight)
-        noise = relative_weight.clamp(min=WEIGHT_FLOOR).rsqrt()
-        variances = covariances.diagonal()
-        steps = variances[:-1] + variances[1:] - 2.0 * covariances.diagonal(offset=1)
-        scaled = estimates / (variances.sqrt()[:, None, None] * noise)
-        differences = (estimates[:-1] - estimates[1:]) / (steps.clamp(min=0).sqrt()[:, None, None] * noise)
-        features = torch.cat([torch.asinh(scaled), torch.asinh(differences), relative_weight.sqrt()[None]])
-        # The layout in which convolutions are fastest.
-        features = features[None].contiguous(memory_format=torch.channels_last)[0]
-        # Within a few pixels of missing data fine estimates are extrapolations
-        # and noisier than the weight in the pixel itself tells.
-        near = _largest_around(1.0 - model.embed(estimator.coverage)[None], 9)[0]
+        gains = torch.stack([model.gaussian_transform(fwhm, solved) for fwhm in SMOOTHED_FWHMS])
+        smoothed = model.filter_images(solved[-1:].repeat(len(gains), 1, 1), gains)
+        variances, steps = estimator.bank_variances(torch.tensor(penalty_weights), gains)
         return cls(
-            estimates=estimates,
-            features=features,
-            significance=differences.abs() * (1.0 - near),
-            covariances=covariances,
+            estimates=torch.cat([solved, smoothed]),
+            relative_weight=model.embed(estimator.relative_weight),
+            coverage=model.embed(estimator.coverage),
+            noise=variances.sqrt(),
+            step_noise=steps.clamp(min=0.0).sqrt(),
+            num_solved=len(solved),
         )
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Apply a function to everything that has the shape of an image.
+
+        Parameters
+        ----------
+        function
+            Acts on the last two axes: cuts, flips or rotates.
+        """
+        return dataclasses.replace(
+            self,
+            estimates=function(self.estimates),
+            relative_weight=function(self.relative_weight),
+            coverage=function(self.coverage),
+        )
+
+    @functools.cached_property
+    def relative_noise(self) -> torch.Tensor:
+        """Noise over that at full weight, latent_shape."""
+        return self.relative_weight.clamp(min=WEIGHT_FLOOR).rsqrt()
+
+    @property
+    def sky_noise(self) -> torch.Tensor:
+        """Noise of the estimate of the strongest penalty, latent_shape."""
+        return self.noise[self.num_solved - 1] * self.relative_noise
+
+    @functools.cached_property
+    def log_ratios(self) -> torch.Tensor:
+        """Logarithms of the noise of each estimate but the first, and of each
+        successive difference, over that of the first: (2 s - 2,).
+
+        They tell how sharp the exposures are.
+        """
+        return torch.cat([self.noise[1:], self.step_noise]).log() - self.noise[0].log()
+
+    @functools.cached_property
+    def _differences(self) -> torch.Tensor:
+        """Successive differences in units of their noise."""
+        steps = self.estimates[:-1] - self.estimates[1:]
+        return steps.div_(self.step_noise[:, None, None] * self.relative_noise)
+
+    @functools.cached_property
+    def features(self) -> torch.Tensor:
+        """What a network sees, shape ``(2 s + 1, *latent_shape)``.
+
+        The estimates and their successive differences in units of their noise,
+        compressed by asinh, the root of the relative weight, and the coverage.
+        """
+        scaled = self.estimates / (self.noise[:, None, None] * self.relative_noise)
+        state = torch.stack([self.relative_weight.sqrt(), self.coverage])
+        features = torch.cat([scaled.asinh_(), torch.asinh(self._differences), state])
+        # The layout in which convolutions are fastest.
+        return features[None].contiguous(memory_format=torch.channels_last)[0]
 
     @functools.cached_property
     def log_prior(self) -> torch.Tensor:
         """Logarithm of the prior weights, shape ``(s, *latent_shape)``.
 
         An estimate is preferred to the next smoother one where the two differ
-        by more than 3 sigma in the neighbourhood.
+        by more than 3.7 sigma in the neighbourhood, which among the ten of
+        them noise hardly does.
         """
-        strongest = _largest_around(self.significance, 5)
-        finer = torch.sigmoid(2.0 * (strongest - 3.0))
+        significance = self._differences.abs()
+        # Within a few pixels of missing data fine estimates are extrapolations
+        # and noisier than the weight in the pixel itself tells.  Smooth ones
+        # are not, and must not be preferred beside the hole of a bright star.
+        near = _largest_around(1.0 - self.coverage[None], 9)
+        significance[: self.num_solved - 1] *= 1.0 - near
+        finer = torch.sigmoid(3.0 * (_largest_around(significance, 5) - 3.7))
         remaining = torch.cumprod(1.0 - finer, dim=0)
         first = torch.ones_like(remaining[:1])
         shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
         # No estimate is excluded: the network corrects logarithms.
         return shares.clamp(min=1e-3).log_()
-
-    @property
-    def unit(self) -> float:
-        """Noise of the smoothest estimate at full weight (`float`)."""
-        return float(self.covariances[-1, -1].sqrt())
 
 
 def _largest_around(images: torch.Tensor, size: int) -> torch.Tensor:

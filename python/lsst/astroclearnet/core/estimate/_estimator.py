@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Estimate", "Estimator")
+__all__ = ("Estimate", "Estimator", "Network")
 
 import dataclasses
 
@@ -21,6 +21,9 @@ from ..forward import ForwardModel
 from ._bank import FilterBank
 from ._debias import Correction, Debiaser
 from ._network import MixingNetwork
+from ._restoration_network import RestorationNetwork
+
+type Network = MixingNetwork | RestorationNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +54,28 @@ class Estimator:
     Parameters
     ----------
     network
-        The network, fitted.
+        The network, trained or fitted.
     model
         Forward model of the exposures.
     weights
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     options
         Settings.
+    origin
+        Row and column on the patch of the first pixel of the exposures.
     """
 
     def __init__(
-        self, network: MixingNetwork, model: ForwardModel, weights: torch.Tensor, options: RestoreOptions
+        self,
+        network: Network,
+        model: ForwardModel,
+        weights: torch.Tensor,
+        options: RestoreOptions,
+        origin: tuple[int, int] = (0, 0),
     ) -> None:
         self.network = network
+        margin = model.grid.margin
+        self._origin = origin[0] - margin, origin[1] - margin
         self.debiaser = Debiaser(model, weights, options.debiasing)
         self.linear = self.debiaser.linear
         self.model = model
@@ -120,10 +132,19 @@ class Estimator:
         start
             Estimates close to the solution.
         """
-        return self.linear.solve(right, self.options.network.penalty_weights, start=start)
+        return self.linear.solve(right, self.network.penalty_weights, start=start)
+
+    def bank(self, estimates: torch.Tensor) -> FilterBank:
+        """Return the bank of linear estimates.
+
+        Parameters
+        ----------
+        estimates
+            What `linear_estimates` returned.
+        """
+        return FilterBank.build(self.linear, estimates, self.network.penalty_weights)
 
     def _mix(self, estimates: torch.Tensor) -> torch.Tensor:
         """Return the image of the network."""
-        penalty_weights = self.options.network.penalty_weights
-        mixed: torch.Tensor = self.network(FilterBank.build(self.linear, estimates, penalty_weights))
+        mixed: torch.Tensor = self.network(self.bank(estimates), self._origin)
         return mixed

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FitHistory", "ProgressCallback", "fit_network")
+__all__ = ("FitHistory", "ProgressCallback", "fit_network", "held_out_loss")
 
 import copy
 import dataclasses
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from .._options import FitOptions
+from ._bank import FilterBank
 from ._network import MixingNetwork
 from ._samples import TrainingSample
 
@@ -148,23 +149,41 @@ def _epoch_order(number: int, generator: torch.Generator) -> list[int]:
     return [k for _ in range(passes) for k in torch.randperm(number, generator=generator).tolist()]
 
 
-def _losses(
-    network: MixingNetwork, sample: TrainingSample, delta: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the loss of each pixel, and which are fitted and validated."""
+def held_out_loss(
+    network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample, delta: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how well a network predicts the exposures that it does not see.
+
+    Parameters
+    ----------
+    network
+        From a bank to an image.
+    sample
+        What the network sees, and what it has to predict.
+    delta
+        Residual in sigma from which the loss is linear.
+
+    Returns
+    -------
+    loss : `torch.Tensor`
+        Shape (k, h, w), Huber loss of each pixel.
+    used : `torch.Tensor`
+        Shape (k, h, w), bool, pixels that count.
+    """
     predicted = sample.model.predict(network(sample.bank), sample.held_out)
     deviation = (sample.images - predicted) * sample.inverse_sigma
-    zero = torch.zeros_like(deviation)
-    loss = torch.nn.functional.huber_loss(deviation, zero, reduction="none", delta=delta)
-    used = sample.inverse_sigma > 0
-    return loss, used & ~sample.validation, used & sample.validation
+    loss = torch.nn.functional.huber_loss(
+        deviation, torch.zeros_like(deviation), reduction="none", delta=delta
+    )
+    return loss, sample.inverse_sigma > 0
 
 
 def _step(
     network: MixingNetwork, sample: TrainingSample, optimizer: torch.optim.Optimizer, delta: float
 ) -> None:
     """Make a step of the optimiser."""
-    loss, fitted, _ = _losses(network, sample, delta)
+    loss, used = held_out_loss(network, sample, delta)
+    fitted = used & ~sample.validation
     optimizer.zero_grad()
     ((loss * fitted).sum() / fitted.sum().clamp(min=1)).backward()
     # Single bright stars make larger gradients.
@@ -179,7 +198,8 @@ def _evaluate(
     """Add an entry to the history; return the validation loss."""
     sums = []
     for sample in samples:
-        loss, fitted, aside = _losses(network, sample, delta)
+        loss, used = held_out_loss(network, sample, delta)
+        fitted, aside = used & ~sample.validation, used & sample.validation
         sums.append([(loss * fitted).sum(), fitted.sum(), (loss * aside).sum(), aside.sum()])
     fitted_loss, num_fitted, aside_loss, num_aside = torch.tensor(sums, dtype=torch.float64).sum(dim=0)
     history.loss.append(float(fitted_loss / num_fitted.clamp(min=1)))

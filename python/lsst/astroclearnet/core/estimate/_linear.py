@@ -177,7 +177,7 @@ class LinearEstimator:
 
         scale = 1.0 + number
         light, residual = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        noise = self.covariances(number.flatten()).diagonal().sqrt() / scale.flatten()
+        noise = self.variances(number.flatten()).sqrt() / scale.flatten()
 
         def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
             return self._measure.ratios(errors, latents, noise[active], precision)
@@ -252,18 +252,41 @@ class LinearEstimator:
         """
         return penalty_weight_for_residual(self.model, self._power, residual)
 
-    def covariances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
-        """Return the noise covariances of estimates in one pixel, (s, s), at
-        full weight, for noise that is white in each exposure.
+    def variances(self, penalty_weights: torch.Tensor) -> torch.Tensor:
+        """Return the noise variances of estimates in one pixel, (s,), at full
+        weight, for noise that is white in each exposure.
 
         Parameters
         ----------
         penalty_weights
             Shape (s,).
         """
+        return self._variances(self._responses(penalty_weights))
+
+    def bank_variances(
+        self, penalty_weights: torch.Tensor, gains: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the noise variances of a bank, (s,), and of its successive
+        differences, (s - 1,), in the sense of `variances`.
+
+        Parameters
+        ----------
+        penalty_weights
+            Shape (p,), those of the first estimates.
+        gains
+            Shape (s - p, Hl, Wl // 2 + 1), what the transform of the last of
+            them is multiplied with for the others.
+        """
+        responses = self._responses(penalty_weights)
+        responses = torch.cat([responses, responses[-1] * gains])
+        return self._variances(responses), self._variances(responses[:-1] - responses[1:])
+
+    def _responses(self, penalty_weights: torch.Tensor) -> torch.Tensor:
+        """Return estimates over the right-hand side, by frequency."""
         s = penalty_weights.to(self._power)[:, None, None]
         gain = self._smooth_light.gain
         rest = 1.0 - gain * self._power
-        response = gain + rest * (1.0 + s) / (self._power + s * self._whitening)
-        full = self.model.fold_transform(self._power * response[:, None] * response[None, :])
-        return full / self.full_weight
+        return gain + rest * (1.0 + s) / (self._power + s * self._whitening)
+
+    def _variances(self, responses: torch.Tensor) -> torch.Tensor:
+        return self.model.fold_transform(self._power * responses**2) / self.full_weight

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .._options import NetworkOptions
-from ._bank import FilterBank
+from ._bank import SMOOTHED_FWHMS, FilterBank
 
 _REACH = 3
 """Radius in pixels of the receptive field of the layers."""
@@ -50,15 +50,16 @@ class MixingNetwork(nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        num_penalty_weights = len(options.penalty_weights)
+        self.penalty_weights = options.penalty_weights
+        size = len(options.penalty_weights) + len(SMOOTHED_FWHMS)
         hidden = options.hidden_channels
         self._non_negative = options.non_negative
         self.layers = nn.Sequential(
-            _convolution(2 * num_penalty_weights, hidden, 3, padding=1),
+            _convolution(2 * size + 1, hidden, 3, padding=1),
             nn.LeakyReLU(0.1),
             _convolution(hidden, hidden, 3, padding=2, dilation=2),
             nn.LeakyReLU(0.1),
-            _convolution(hidden, num_penalty_weights, 1),
+            _convolution(hidden, size, 1),
         )
         self.sky_level = nn.Parameter(torch.zeros(()))
 
@@ -111,18 +112,20 @@ class MixingNetwork(nn.Module):
             strips.append(self.layers(features[None, :, first:last])[0, :, start - first : stop - first])
         return torch.cat(strips, dim=1)
 
-    def forward(self, bank: FilterBank) -> torch.Tensor:
+    def forward(self, bank: FilterBank, origin: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """Return the weighted mean of the estimates, latent_shape.
 
         Parameters
         ----------
         bank
             The bank.
+        origin
+            Ignored: the layers keep the resolution.
         """
         image = (self.mixture(bank) * bank.estimates).sum(dim=0)
         if not self._non_negative:
             return image
-        level = self.sky_level * bank.unit
+        level = self.sky_level * bank.noise[bank.num_solved - 1]
         return torch.relu(image - level) + level
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 __all__ = ("LatentGrid", "LatentSpace")
 
 import dataclasses
+import math
 
 import torch
 
-from ..exposures import fast_length
+from ..exposures import fast_length, fwhm_to_sigma
 
 _LIGHT_BEYOND = 1e-3
 """Share of the light of a PSF that may lie beyond the margin."""
@@ -126,6 +127,26 @@ class LatentSpace:
         rows, columns = self.latent_shape
         padded = torch.nn.functional.pad(kernels, (0, columns - size, 0, rows - size))
         return torch.fft.rfft2(torch.roll(padded, (-(size // 2), -(size // 2)), dims=(-2, -1)))
+
+    def gaussian_transform(self, fwhm: float, like: torch.Tensor) -> torch.Tensor:
+        """Return the transform of a circular Gaussian of unit flux.
+
+        Parameters
+        ----------
+        fwhm
+            FWHM in pixels.
+        like
+            Tensor of the precision and on the device that are wanted.
+
+        Returns
+        -------
+        transform : `torch.Tensor`
+            Shape (Hl, Wl // 2 + 1), real.
+        """
+        height, width = self.latent_shape
+        ky = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)[:, None]
+        kx = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)[None, :]
+        return torch.exp(-2.0 * (math.pi * fwhm_to_sigma(fwhm)) ** 2 * (ky**2 + kx**2))
 
     def transform(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the transforms of latent images.

@@ -13,13 +13,12 @@ from __future__ import annotations
 __all__ = ("ForwardModel",)
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import torch
 
 from .._errors import InputError
-from ..exposures import ExposureStack, PixelPositions, fwhm_to_sigma
+from ..exposures import ExposureStack, PixelPositions
 from ._autograd import apply_linear
 from ._convolution import Convolution, ConvolutionMemory
 from ._latent_grid import LatentGrid, LatentSpace, psf_margin
@@ -111,7 +110,7 @@ class ForwardModel(LatentSpace):
         positions = positions if positions is not None else _patch_positions(shape, psfs)
         self.sampling = Sampling(positions, self.grid)
         varying = VaryingKernels.separate(psfs, self.grid)
-        kernels, target = varying.kernels, _target_transform(self, target_fwhm, psfs)
+        kernels, target = varying.kernels, self.gaussian_transform(target_fwhm, psfs)
         inverse = self._inverse(target)
         otfs = torch.empty((*kernels.shape[:2], *target.shape), dtype=torch.complex64, device=psfs.device)
         # One kernel at a time: double precision takes twice the memory.
@@ -153,7 +152,7 @@ class ForwardModel(LatentSpace):
         shape = rows.stop - rows.start, columns.stop - columns.start
         space = LatentSpace(LatentGrid(shape, self.grid.margin))
         kernels = self._convolution.kernels.mean(rows, columns, self.grid)
-        target = _target_transform(space, self.target_fwhm, kernels)
+        target = space.gaussian_transform(self.target_fwhm, kernels)
         otfs = space.transfer(kernels) * self._inverse(target)
         return LocalKernels(space, otfs.to(torch.complex64), _inverse_power(target).float())
 
@@ -358,14 +357,6 @@ def _patch_positions(shape: tuple[int, int], psfs: torch.Tensor) -> PixelPositio
     y, x = (torch.arange(length, dtype=torch.float64, device=psfs.device) for length in shape)
     area = torch.ones((), device=psfs.device)
     return PixelPositions(shape, y[:, None].expand(whole), x.expand(whole), area.expand(whole))
-
-
-def _target_transform(space: LatentSpace, fwhm: float, like: torch.Tensor) -> torch.Tensor:
-    """Return the transform of the target PSF, (Hl, Wl // 2 + 1), real."""
-    height, width = space.latent_shape
-    ky = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)[:, None]
-    kx = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)[None, :]
-    return torch.exp(-2.0 * (math.pi * fwhm_to_sigma(fwhm)) ** 2 * (ky**2 + kx**2))
 
 
 def _inverse_power(target: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of a tile with a network fitted to the patch."""
+"""Restoration of a tile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
-from ..estimate import Estimator, MixingNetwork
+from ..estimate import Estimator, Network
 from ..exposures import Tile
 from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
@@ -79,7 +79,7 @@ class TileRestorer:
     Attributes
     ----------
     network
-        The fitted network.
+        The network, trained or fitted.
     calibration
         Calibration of the exposures, with the settings.
     seed
@@ -88,7 +88,7 @@ class TileRestorer:
         Cells of the noise correlation.
     """
 
-    network: MixingNetwork
+    network: Network
     calibration: ExposureCalibration
     seed: int
     layout: CellLayout
@@ -116,7 +116,8 @@ class TileRestorer:
         tile_data, options = clean.tile_data, self.calibration.options
         model, stack = tile_data.model, tile_data.stack
         weights = stack.good / clean.variances
-        estimator = Estimator(self.network, model, weights, options)
+        origin = tile_data.tile.rows.start, tile_data.tile.columns.start
+        estimator = Estimator(self.network, model, weights, options, origin)
         estimate = estimator.estimate(stack.images)
         owned = _owned(tile_data)
         errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)
@@ -214,8 +215,8 @@ def _coadd(
 
 def _sky_unit(estimator: Estimator) -> float:
     """Return the noise of the smoothest filter, the unit of the sky level."""
-    penalty_weight = torch.tensor(estimator.options.network.penalty_weights[-1:])
-    return float(estimator.linear.covariances(penalty_weight).sqrt())
+    penalty_weight = torch.tensor(estimator.network.penalty_weights[-1:])
+    return float(estimator.linear.variances(penalty_weight).sqrt())
 
 
 def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Tensor:

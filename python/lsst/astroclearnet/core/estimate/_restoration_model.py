@@ -1,0 +1,180 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""A trained network, with all that is known of it, as a file."""
+
+from __future__ import annotations
+
+__all__ = ("RestorationModel", "TrainedRange", "load_packaged_model")
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Iterable
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+
+from .._errors import InputError
+from ._bank import FilterBank
+from ._restoration_network import RestorationNetwork
+
+_SCHEMA = 1
+_TOLERANCE = 0.05
+"""By how much, in natural logarithm, conditions may leave the trained range:
+less than the steps between the conditions of trained patches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRange:
+    """Conditions that a network has seen.
+
+    Attributes
+    ----------
+    num_exposures
+        Smallest and largest number of exposures that it saw at a time.
+    target_fwhm
+        Smallest and largest FWHM of the target PSF in pixels.
+    log_ratios
+        Smallest and largest value of each of `FilterBank.log_ratios`, which
+        tell how sharp the exposures are.
+    """
+
+    num_exposures: tuple[int, int]
+    target_fwhm: tuple[float, float]
+    log_ratios: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @classmethod
+    def of(cls, seen: Iterable[tuple[FilterBank, int, float]]) -> Self:
+        """Return the range of some conditions.
+
+        Parameters
+        ----------
+        seen
+            Banks, the numbers of exposures behind them, and their target FWHM
+            in pixels; at least one.
+        """
+        banks, numbers, targets = zip(*seen, strict=True)
+        ratios = torch.stack([bank.log_ratios.cpu() for bank in banks])
+        return cls(
+            num_exposures=(min(numbers), max(numbers)),
+            target_fwhm=(min(targets), max(targets)),
+            log_ratios=(tuple(ratios.amin(dim=0).tolist()), tuple(ratios.amax(dim=0).tolist())),
+        )
+
+    def find_departure(self, bank: FilterBank, num_exposures: int, target_fwhm: float) -> str:
+        """Return which conditions are beyond the range, in words; or nothing.
+
+        Parameters
+        ----------
+        bank
+            Linear estimates of the exposures.
+        num_exposures
+            Their number.
+        target_fwhm
+            FWHM of the target PSF in pixels.
+        """
+        low, high = self.num_exposures
+        if not low <= num_exposures <= high:
+            return f"{num_exposures} exposures, where {low} to {high} were trained on"
+        least, largest = self.target_fwhm
+        slack = 1.0 + _TOLERANCE
+        if not least / slack <= target_fwhm <= largest * slack:
+            return (
+                f"a target PSF of {target_fwhm:.2f} pixels, where {least:.2f} to {largest:.2f} were trained on"
+            )
+        ratios = bank.log_ratios.cpu()
+        below, above = (torch.tensor(limit) for limit in self.log_ratios)
+        beyond = float(torch.maximum(below - ratios, ratios - above).max())
+        if beyond > _TOLERANCE:
+            return (
+                f"PSFs, relative to the target PSF, beyond those that were trained on: the noise of a linear "
+                f"estimate differs by {100.0 * beyond:.0f} %"
+            )
+        return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorationModel:
+    """A trained network, the conditions that it has seen, and its origin.
+
+    Attributes
+    ----------
+    network
+        The network, in evaluation mode, on the CPU.
+    trained_range
+        Conditions that it has seen.
+    provenance
+        What it was trained on and how, of types that JSON has.
+    """
+
+    network: RestorationNetwork
+    trained_range: TrainedRange
+    provenance: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Return a safetensors file, the same for the same model."""
+        about = {
+            "schema": _SCHEMA,
+            "penalty_weights": self.network.penalty_weights,
+            "trained_range": dataclasses.asdict(self.trained_range),
+            "provenance": self.provenance,
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        return bytes(safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "restoration model") -> Self:
+        """Read what `to_bytes` returned.
+
+        Parameters
+        ----------
+        data
+            The file.
+        name
+            What to call it in an error.
+
+        Raises
+        ------
+        InputError
+            If it is no such file, or of another schema.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
+            if about["schema"] != _SCHEMA:
+                raise InputError(
+                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it again."
+                )
+            network = RestorationNetwork(tuple(about["penalty_weights"]))
+            network.load_state_dict(safetensors.torch.load(data))
+            limits = {key: tuple(value) for key, value in about["trained_range"].items()}
+            limits["log_ratios"] = tuple(tuple(values) for values in limits["log_ratios"])
+            trained_range = TrainedRange(**limits)
+        except InputError:
+            raise
+        except Exception as exc:
+            raise InputError(
+                f"The {name} is no file of a trained network: {type(exc).__name__}: {exc}."
+            ) from exc
+        return cls(network.eval(), trained_range, about["provenance"])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """First 16 digits of the SHA-256 of the file (`str`)."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+
+
+@functools.cache
+def load_packaged_model() -> RestorationModel:
+    """Return the model that comes with the package."""
+    file = importlib.resources.files(__package__) / "packaged_model.safetensors"
+    return RestorationModel.from_bytes(file.read_bytes(), "packaged model")

@@ -1,0 +1,203 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Training crops: small squares with some exposures held out."""
+
+from __future__ import annotations
+
+__all__ = ("make_crops",)
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from .._errors import NoUsableDataError
+from .._options import TrainingOptions
+from ..calibration import ExposureCalibration
+from ..estimate import FilterBank, LinearEstimator, Precision, TrainingSample
+from ..exposures import Tile
+from ..forward import CleanTile, ForwardModel, TileReader
+
+_PRECISION = Precision(light=2e-2, noise=0.1)
+"""Of estimates that a network is trained on."""
+
+_HOLES_PER_PIXEL = 1e-4
+"""Holes that are made in the exposures seen: somewhat more than there are
+saturated stars and defects that all exposures share."""
+
+_LARGEST_HOLE = 15
+"""Side in pixels of the largest hole: the saturated core of a bright star."""
+
+
+def make_crops(
+    reader: TileReader,
+    calibration: ExposureCalibration,
+    penalty_weights: tuple[float, ...],
+    options: TrainingOptions,
+    generator: torch.Generator,
+) -> Iterator[TrainingSample]:
+    """Yield training crops of the tiles of a patch.
+
+    Of each tile, exposures are held out at random several times, and the tile
+    is cut into crops, whose edges the loss does not see.  In the exposures
+    seen, but not in those held out, there are random holes, half of them in
+    bright sources, so that in-painting is learned too.
+
+    Parameters
+    ----------
+    reader
+        The tiles.
+    calibration
+        Calibration of the exposures.
+    penalty_weights
+        Those of the filter bank.
+    options
+        Settings.
+    generator
+        Source of random numbers, on the CPU.
+
+    Yields
+    ------
+    sample : `TrainingSample`
+        A crop; the grid of its model lies within that of its bank's estimates.
+    """
+    for tile in reader.tiles:
+        tile_data = reader.read(tile)
+        if tile_data is None or not calibration.has_data(tile_data):
+            continue
+        clean = calibration.clean(tile_data)
+        banks = list(_make_banks(clean, penalty_weights, options, generator))
+        if not banks:
+            continue
+        for box in _boxes(tile, clean.tile_data.model.grid.margin, options.crop_size, generator):
+            cut_data = reader.read(box)
+            if cut_data is None or not calibration.has_data(cut_data):
+                continue
+            cut = calibration.clean(cut_data)
+            for bank, held_out in banks:
+                sample = _make_crop(clean, cut, bank, held_out, options, generator)
+                if sample is not None:
+                    yield sample
+
+
+def _make_banks(
+    clean: CleanTile,
+    penalty_weights: tuple[float, ...],
+    options: TrainingOptions,
+    generator: torch.Generator,
+) -> Iterator[tuple[FilterBank, set[int]]]:
+    """Yield banks of random exposures, with the numbers of the others."""
+    stack, model = clean.tile_data.stack, clean.tile_data.model
+    weights = stack.good / clean.variances
+    present = stack.good.any(dim=(1, 2)).nonzero()[:, 0].cpu()
+    peaks = torch.zeros(0, 2, dtype=torch.int64)
+    low, high = options.seen_fraction
+    for _ in range(options.num_splits):
+        share = low + (high - low) * float(torch.rand((), generator=generator))
+        number = min(max(round(share * len(present)), 1), len(present) - 1)
+        if number < 1:
+            return
+        order = present[torch.randperm(len(present), generator=generator)]
+        seen = order[:number].sort().values.to(stack.device)
+        holes = _draw_holes(model.shape, peaks, generator).to(stack.device)
+        try:
+            estimator = LinearEstimator(model, weights * ~model.sampling.look_up(holes), seen)
+        except NoUsableDataError:
+            continue
+        right = estimator.right_side(stack.images)
+        solved = estimator.solve(right, penalty_weights, precision=_PRECISION)
+        bank = FilterBank.build(estimator, solved, penalty_weights)
+        peaks = _bright_peaks(model, bank)
+        exposures = clean.tile_data.exposures
+        yield bank, set(exposures[order[number:]].tolist())
+
+
+def _draw_holes(
+    shape: tuple[int, int], peaks: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw the pixels of squares at random places and at peaks, (H, W)."""
+    number = int(torch.poisson(torch.tensor(_HOLES_PER_PIXEL * shape[0] * shape[1]), generator=generator))
+    holes = torch.zeros(shape, dtype=torch.bool)
+    for index in range(number):
+        if index % 2 and len(peaks):
+            y, x = peaks[int(torch.randint(len(peaks), (), generator=generator))].tolist()
+        else:
+            y, x = (int(torch.randint(length, (), generator=generator)) for length in shape)
+        half = int(torch.randint(1, _LARGEST_HOLE // 2 + 1, (), generator=generator))
+        holes[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1] = True
+    return holes
+
+
+def _bright_peaks(model: ForwardModel, bank: FilterBank) -> torch.Tensor:
+    """Return rows and columns of maxima above 30 sigma, (k, 2)."""
+    image = model.crop(bank.estimates[bank.num_solved // 2] / bank.sky_noise)
+    highest = torch.nn.functional.max_pool2d(image[None], 9, stride=1, padding=4)[0]
+    return ((image == highest) & (image > 30.0)).nonzero().cpu()
+
+
+def _boxes(tile: Tile, margin: int, size: int, generator: torch.Generator) -> Iterator[Tile]:
+    """Yield boxes at random places of a grid, which with their margin have a
+    given size.
+    """
+    ranges = []
+    for axis in (tile.rows, tile.columns):
+        length = axis.stop - axis.start
+        number = max(1, round(length / (size - 2 * margin)))
+        side = min(size - 2 * margin, length // number)
+        first = axis.start + int(torch.randint(length - number * side + 1, (), generator=generator))
+        ranges.append([slice(first + k * side, first + (k + 1) * side) for k in range(number)])
+    for rows in ranges[0]:
+        for columns in ranges[1]:
+            yield Tile(rows, columns, rows, columns)
+
+
+def _make_crop(
+    whole: CleanTile,
+    cut: CleanTile,
+    bank: FilterBank,
+    held_out: set[int],
+    options: TrainingOptions,
+    generator: torch.Generator,
+) -> TrainingSample | None:
+    """Return the crop of a tile where it is cut, if anything is held out."""
+    stack, model = cut.tile_data.stack, cut.tile_data.model
+    weights = stack.good / cut.variances
+    chosen = [
+        k
+        for k, t in enumerate(cut.tile_data.exposures.tolist())
+        if t in held_out and bool(weights[k].any())
+    ]
+    if not chosen:
+        return None
+    order = torch.randperm(len(chosen), generator=generator)[: options.max_held_out]
+    index = torch.tensor(chosen)[order].sort().values.to(stack.device)
+    starts = (
+        inner.start - outer.start + whole.tile_data.model.grid.margin - model.grid.margin
+        for inner, outer in (
+            (cut.tile_data.tile.rows, whole.tile_data.tile.rows),
+            (cut.tile_data.tile.columns, whole.tile_data.tile.columns),
+        )
+    )
+    # The cut may end beyond the tile's image, at the price of a few repeated
+    # rows far from what is scored.
+    rows, columns = (
+        torch.arange(start, start + length, device=stack.device).clamp(0, full - 1)
+        for start, length, full in zip(
+            starts, model.latent_shape, bank.relative_weight.shape, strict=True
+        )
+    )
+    images = stack.images[index]
+    return TrainingSample(
+        bank=bank.map(lambda maps: maps[..., rows[:, None], columns].clone()),
+        model=model,
+        held_out=index,
+        images=images,
+        inverse_sigma=weights[index].sqrt(),
+        validation=torch.zeros_like(images, dtype=torch.bool),
+    )

@@ -206,9 +206,7 @@ class TrainingOptions(_Options):
     seen_fraction: tuple[float, float] = _option(
         (0.5, 0.83), "Least and largest share of the exposures that the network sees.", above=0.0, rising=True
     )
-    max_held_out: int = _option(
-        8, "Largest number of held-out exposures that a crop predicts.", minimum=1
-    )
+    max_held_out: int = _option(8, "Largest number of held-out exposures that a crop predicts.", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 
 from ._errors import InputError
 from ._options import NoiseOptions, RestoreOptions
-from .estimate import ProgressCallback
+from .estimate import ProgressCallback, RestorationModel
 from .exposures import ArrayLike, ExposureStack, PixelPositions, StackSource, Tile, as_tensor, require_plain
 from .tiles import StackResult, restore_exposures
 
@@ -33,6 +33,7 @@ def restore(  # noqa: PLR0913
     target_fwhm: float,
     positions: PixelPositions | None = None,
     options: RestoreOptions | None = None,
+    model: RestorationModel | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     noise: ArrayLike | None = None,
@@ -60,6 +61,9 @@ def restore(  # noqa: PLR0913
         of the patch.
     options
         Settings; the defaults suit survey exposures.
+    model
+        Trained network for ``options.model.source="dataset"``; by default
+        that of the package is used.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     seed
@@ -69,7 +73,7 @@ def restore(  # noqa: PLR0913
         k being at least ``options.noise.num_realizations``.  By default
         ``options.noise.num_draws`` of white noise are drawn.
     callback
-        Called after each epoch with its number, loss and validation loss.
+        Called after each epoch of a fit with its number, loss and validation loss.
 
     Returns
     -------
@@ -96,6 +100,7 @@ def restore(  # noqa: PLR0913
         StackSource(stack.select(order), draws),
         target_fwhm=target_fwhm,
         options=options,
+        model=model,
         device=device,
         seed=seed,
         maps=maps,

@@ -8,7 +8,7 @@
 
 """The sky, estimated: linear filters, networks, debiasing."""
 
-from ._bank import FilterBank
+from ._bank import FilterBank, bank_noise, log_noise_ratios, mix_by_prior
 from ._debias import Debiaser
 from ._estimator import Estimate, Estimator, Network
 from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss
@@ -43,6 +43,7 @@ __all__ = (
     "SolveStatus",
     "TrainedRange",
     "TrainingSample",
+    "bank_noise",
     "collect_solves",
     "fit_network",
     "gaussian_pair_limit",
@@ -50,7 +51,9 @@ __all__ = (
     "linear_noise",
     "linear_psf_residual",
     "load_packaged_model",
+    "log_noise_ratios",
     "make_samples",
+    "mix_by_prior",
     "psf_fit_scatter",
     "record_solve",
     "sample_boxes",

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FilterBank",)
+__all__ = ("FilterBank", "bank_noise", "log_noise_ratios", "mix_by_prior")
 
 import dataclasses
 import functools
@@ -71,16 +71,15 @@ class FilterBank:
         penalty_weights
             Their penalty weights, rising.
         """
-        model = estimator.model
-        gains = torch.stack([model.gaussian_transform(fwhm, solved) for fwhm in SMOOTHED_FWHMS])
+        model, gains = estimator.model, _smoothing_gains(estimator)
         smoothed = model.filter_images(solved[-1:].repeat(len(gains), 1, 1), gains)
-        variances, steps = estimator.bank_variances(torch.tensor(penalty_weights), gains)
+        noise, step_noise = bank_noise(estimator, penalty_weights)
         return cls(
             estimates=torch.cat([solved, smoothed]),
             relative_weight=model.embed(estimator.relative_weight),
             coverage=model.embed(estimator.coverage),
-            noise=variances.sqrt(),
-            step_noise=steps.clamp(min=0.0).sqrt(),
+            noise=noise,
+            step_noise=step_noise,
             num_solved=len(solved),
         )
 
@@ -109,14 +108,10 @@ class FilterBank:
         """Noise of the estimate of the strongest penalty, latent_shape."""
         return self.noise[self.num_solved - 1] * self.relative_noise
 
-    @functools.cached_property
+    @property
     def log_ratios(self) -> torch.Tensor:
-        """Logarithms of the noise of each estimate but the first, and of each
-        successive difference, over that of the first: (2 s - 2,).
-
-        They tell how sharp the exposures are.
-        """
-        return torch.cat([self.noise[1:], self.step_noise]).log() - self.noise[0].log()
+        """Logarithms of noise ratios, (2 s - 2,), see `log_noise_ratios`."""
+        return log_noise_ratios(self.noise, self.step_noise)
 
     @functools.cached_property
     def _differences(self) -> torch.Tensor:
@@ -157,6 +152,57 @@ class FilterBank:
         shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
         # No estimate is excluded: the network corrects logarithms.
         return shares.clamp(min=1e-3).log_()
+
+
+def bank_noise(
+    estimator: LinearEstimator, penalty_weights: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the noise of a bank of estimates at full weight, (s,), and of
+    their successive differences, (s - 1,).
+
+    Parameters
+    ----------
+    estimator
+        What they are made with.
+    penalty_weights
+        Their penalty weights, rising.
+    """
+    gains = _smoothing_gains(estimator)
+    variances, steps = estimator.bank_variances(torch.tensor(penalty_weights), gains)
+    return variances.sqrt(), steps.clamp(min=0.0).sqrt()
+
+
+def log_noise_ratios(noise: torch.Tensor, step_noise: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the noise of each estimate but the first, and of
+    each difference, over that of the first, (2 s - 2,).
+
+    They tell how sharp the exposures are, relative to the target PSF.
+
+    Parameters
+    ----------
+    noise
+        Shape (s,), noise of the estimates.
+    step_noise
+        Shape (s - 1,), noise of their successive differences.
+    """
+    return torch.cat([noise[1:], step_noise]).log() - noise[0].log()
+
+
+def mix_by_prior(bank: FilterBank) -> torch.Tensor:
+    """Return the mean of the estimates with the prior weights, latent_shape.
+
+    Parameters
+    ----------
+    bank
+        The estimates.
+    """
+    return (torch.softmax(bank.log_prior, dim=0) * bank.estimates).sum(dim=0)
+
+
+def _smoothing_gains(estimator: LinearEstimator) -> torch.Tensor:
+    """Return the transforms of the Gaussians, (4, Hl, Wl // 2 + 1)."""
+    model = estimator.model
+    return torch.stack([model.gaussian_transform(f, model.target_transform) for f in SMOOTHED_FWHMS])
 
 
 def _largest_around(images: torch.Tensor, size: int) -> torch.Tensor:

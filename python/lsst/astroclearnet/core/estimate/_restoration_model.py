@@ -24,7 +24,6 @@ import safetensors.torch
 import torch
 
 from .._errors import InputError
-from ._bank import FilterBank
 from ._restoration_network import RestorationNetwork
 
 _SCHEMA = 1
@@ -44,8 +43,7 @@ class TrainedRange:
     target_fwhm
         Smallest and largest FWHM of the target PSF in pixels.
     log_ratios
-        Smallest and largest value of each of `FilterBank.log_ratios`, which
-        tell how sharp the exposures are.
+        Smallest and largest value of each of the `log_noise_ratios`.
     """
 
     num_exposures: tuple[int, int]
@@ -53,30 +51,30 @@ class TrainedRange:
     log_ratios: tuple[tuple[float, ...], tuple[float, ...]]
 
     @classmethod
-    def of(cls, seen: Iterable[tuple[FilterBank, int, float]]) -> Self:
+    def of(cls, seen: Iterable[tuple[torch.Tensor, int, float]]) -> Self:
         """Return the range of some conditions.
 
         Parameters
         ----------
         seen
-            Banks, the numbers of exposures behind them, and their target FWHM
-            in pixels; at least one.
+            The `log_noise_ratios`, number of exposures, and target FWHM in
+            pixels of each sample; at least one.
         """
-        banks, numbers, targets = zip(*seen, strict=True)
-        ratios = torch.stack([bank.log_ratios.cpu() for bank in banks])
+        logs, numbers, targets = zip(*seen, strict=True)
+        ratios = torch.stack([one.cpu() for one in logs])
         return cls(
             num_exposures=(min(numbers), max(numbers)),
             target_fwhm=(min(targets), max(targets)),
             log_ratios=(tuple(ratios.amin(dim=0).tolist()), tuple(ratios.amax(dim=0).tolist())),
         )
 
-    def find_departure(self, bank: FilterBank, num_exposures: int, target_fwhm: float) -> str:
+    def find_departure(self, log_ratios: torch.Tensor, num_exposures: int, target_fwhm: float) -> str:
         """Return which conditions are beyond the range, in words; or nothing.
 
         Parameters
         ----------
-        bank
-            Linear estimates of the exposures.
+        log_ratios
+            The `log_noise_ratios` of the linear estimates.
         num_exposures
             Their number.
         target_fwhm
@@ -88,10 +86,8 @@ class TrainedRange:
         least, largest = self.target_fwhm
         slack = 1.0 + _TOLERANCE
         if not least / slack <= target_fwhm <= largest * slack:
-            return (
-                f"a target PSF of {target_fwhm:.2f} pixels, where {least:.2f} to {largest:.2f} were trained on"
-            )
-        ratios = bank.log_ratios.cpu()
+            return f"a target PSF of {target_fwhm:.2f} pixels, where {least:.2f} to {largest:.2f} were trained on"
+        ratios = log_ratios.cpu()
         below, above = (torch.tensor(limit) for limit in self.log_ratios)
         beyond = float(torch.maximum(below - ratios, ratios - above).max())
         if beyond > _TOLERANCE:

@@ -68,8 +68,12 @@ class RestorationNetwork(nn.Module):
         self.stem = _convolution(2 * size + 1, _CHANNELS[0], 3)
         self.conditions = nn.utils.skip_init(nn.Linear, 2 * size - 2, _CHANNELS[0])
         self.down = nn.ModuleList(_Block(c) for c in _CHANNELS)
-        self.widen = nn.ModuleList(_convolution(a, b, 1) for a, b in zip(_CHANNELS, _CHANNELS[1:], strict=False))
-        self.narrow = nn.ModuleList(_convolution(b, a, 1) for a, b in zip(_CHANNELS, _CHANNELS[1:], strict=False))
+        self.widen = nn.ModuleList(
+            _convolution(a, b, 1) for a, b in zip(_CHANNELS, _CHANNELS[1:], strict=False)
+        )
+        self.narrow = nn.ModuleList(
+            _convolution(b, a, 1) for a, b in zip(_CHANNELS, _CHANNELS[1:], strict=False)
+        )
         self.up = nn.ModuleList(_Block(c) for c in _CHANNELS[:-1])
         self.head = _convolution(_CHANNELS[0], size + 1, 1)
 
@@ -135,7 +139,9 @@ class RestorationNetwork(nn.Module):
             kept.append(x)
             x = widen(nn.functional.avg_pool2d(x, 2))
         x = self.down[-1](x)
-        for block, narrow, finer in zip(reversed(self.up), reversed(self.narrow), reversed(kept), strict=True):
+        for block, narrow, finer in zip(
+            reversed(self.up), reversed(self.narrow), reversed(kept), strict=True
+        ):
             x = nn.functional.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(x + finer)
         return self.head(x)[0, :, top : top + height, left : left + width]

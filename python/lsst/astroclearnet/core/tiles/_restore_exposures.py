@@ -18,22 +18,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from .._errors import InputError, NoUsableDataError, RestorationError
+from .._errors import NoUsableDataError, RestorationError
 from .._options import RestoreOptions
 from ..calibration import ExposureCalibration, calibrate_exposures
-from ..estimate import (
-    FitHistory,
-    MixingNetwork,
-    ProgressCallback,
-    TrainingSample,
-    collect_solves,
-    fit_network,
-    make_samples,
-    sample_boxes,
-)
+from ..estimate import ProgressCallback, RestorationModel, collect_solves
 from ..exposures import ExposureSource, Tile, TileGrid
 from ..forward import TileReader
 from ..noise import CellLayout
+from ._choose_network import ChosenNetwork, choose_network
 from ._device import is_out_of_memory, limit_device_memory, make_generator, release_memory, select_device
 from ._memory_plan import MemoryPlan, plan_memory
 from ._mosaic import ExposureMaps, Mosaic
@@ -50,6 +42,7 @@ def restore_exposures(
     *,
     target_fwhm: float,
     options: RestoreOptions,
+    model: RestorationModel | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     layout: CellLayout | None = None,
@@ -60,8 +53,8 @@ def restore_exposures(
 ) -> RestorationResult:
     """Restore the sky at a target PSF from exposures that are read in tiles.
 
-    Exposures are calibrated, and the network is fitted to a few samples, over
-    the whole patch, which is then restored tile by tile.
+    Exposures are calibrated, and the network is chosen, over the whole patch,
+    which is then restored tile by tile.
 
     Parameters
     ----------
@@ -71,6 +64,8 @@ def restore_exposures(
         FWHM in pixels of the circular Gaussian PSF of the result.
     options
         Settings.
+    model
+        Trained network, if that is what ``options.model`` asks for.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     seed
@@ -83,10 +78,10 @@ def restore_exposures(
     maps
         Receives weights and outliers of each exposure.
     callback
-        Called after each epoch with its number, loss and validation loss.
+        Called after each epoch of a fit with its number, loss and validation loss.
     tile_callback
         Called with the numbers of finished and of all tiles, first with 0
-        after the fit.
+        when the network is known.
 
     Returns
     -------
@@ -96,24 +91,25 @@ def restore_exposures(
     Raises
     ------
     InputError
-        If the options are inconsistent.
+        If the options are inconsistent, or the trained network does not suit
+        the exposures and they say that this is an error.
     NoUsableDataError
         If no pixel is usable.
     RestorationError
         If no tile can be restored.
     """
-    chosen = select_device(device)
-    if chosen.type == "cuda":
-        limit_device_memory(chosen, options.tiling.max_device_memory)
-    plan = plan if plan is not None else plan_memory(source, options, device=chosen.type, layout=layout)
+    torch_device = select_device(device)
+    if torch_device.type == "cuda":
+        limit_device_memory(torch_device, options.tiling.max_device_memory)
+    plan = plan if plan is not None else plan_memory(source, options, device=torch_device.type, layout=layout)
     layout = layout or plan.cells or CellLayout.of_shape(source.shape)
     with collect_solves() as solves:
-        reader, calibration, network, history = _prepare(
-            source, plan, target_fwhm, options, chosen, seed, callback
+        reader, calibration, chosen = _prepare(
+            source, plan, target_fwhm, options, model, torch_device, seed, callback
         )
         grid = TileGrid(source.shape, reader.tiles)
         mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
-        restorer = TileRestorer(network, calibration, seed, layout)
+        restorer = TileRestorer(chosen.network, calibration, seed, layout)
         done, failed = 0, []
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))
@@ -137,9 +133,12 @@ def restore_exposures(
     return RestorationResult(
         **mosaic.finish(calibration),
         target_fwhm=target_fwhm,
-        num_parameters=network.num_parameters,
-        history=history,
-        device=str(chosen),
+        network=chosen.identity,
+        network_doubt=chosen.doubt,
+        held_out_loss=chosen.held_out_loss,
+        num_parameters=chosen.network.num_parameters,
+        history=chosen.history,
+        device=str(torch_device),
         num_tiles=len(grid.tiles),
         failed_tiles=tuple(failed),
         solves=solves,
@@ -151,11 +150,12 @@ def _prepare(
     plan: MemoryPlan,
     target_fwhm: float,
     options: RestoreOptions,
+    model: RestorationModel | None,
     device: torch.device,
     seed: int,
     callback: ProgressCallback | None,
-) -> tuple[TileReader, ExposureCalibration, MixingNetwork, FitHistory]:
-    """Calibrate exposures and fit the network, with smaller tiles on OOM."""
+) -> tuple[TileReader, ExposureCalibration, ChosenNetwork]:
+    """Calibrate exposures and choose the network, with smaller tiles on OOM."""
     tiles = plan.grid.tiles
     while True:
         reader = TileReader(source, tiles, target_fwhm, device)
@@ -163,10 +163,8 @@ def _prepare(
         try:
             with torch.no_grad():
                 calibration = calibrate_exposures(reader, options)
-            network = MixingNetwork(options.network)
-            network.initialize(generator)
-            network.to(device)
-            return reader, calibration, network, _fit(network, reader, calibration, generator, callback)
+            chosen = choose_network(reader, calibration, model, generator, callback)
+            return reader, calibration, chosen
         except (MemoryError, RuntimeError) as exc:
             smaller = [piece for tile in tiles for piece in plan.split(tile)]
             if not is_out_of_memory(exc) or len(smaller) == len(tiles):
@@ -177,53 +175,6 @@ def _prepare(
         tiles = tuple(smaller)
         reader.release()
         release_memory(device)
-
-
-def _fit(
-    network: MixingNetwork,
-    reader: TileReader,
-    calibration: ExposureCalibration,
-    generator: torch.Generator,
-    callback: ProgressCallback | None,
-) -> FitHistory:
-    """Fit the network to samples of the patch."""
-    options = calibration.options
-    with torch.no_grad():
-        samples, most = _make_samples(reader, calibration, generator)
-    if most < 2:
-        return FitHistory(stop_reason="one exposure: nothing to hold out, filters mixed as initialised")
-    if not samples:
-        return FitHistory(stop_reason="exposures do not overlap: nothing to hold out")
-    return fit_network(network, samples, options.fit, generator=generator, callback=callback)
-
-
-def _make_samples(
-    reader: TileReader, calibration: ExposureCalibration, generator: torch.Generator
-) -> tuple[list[TrainingSample], int]:
-    """Return training samples, and the largest number of exposures in one."""
-    options = calibration.options
-    samples: list[TrainingSample] = []
-    used, most = 0, 0
-    for rows, columns in sample_boxes(reader.source.shape, options.fit.sample_size, generator):
-        try:
-            tile_data = reader.read(Tile(rows, columns, rows, columns))
-        except InputError:
-            continue  # Its tile logs why.
-        if tile_data is None or len(tile_data.exposures) < 2 or not calibration.has_data(tile_data):
-            most = max(most, 0 if tile_data is None else len(tile_data.exposures))
-            continue
-        clean = calibration.clean(tile_data)
-        stack = clean.tile_data.stack
-        most = max(most, int(stack.good.any(dim=(1, 2)).sum()))
-        weights = stack.good / clean.variances
-        found = make_samples(
-            stack, weights, clean.tile_data.model, options.network.penalty_weights, options.fit, generator
-        )
-        samples += found
-        used += bool(found)
-        if used == options.fit.num_samples:
-            break
-    return samples, most
 
 
 def _restore_tile(

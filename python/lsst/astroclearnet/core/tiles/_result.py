@@ -188,8 +188,18 @@ class RestorationResult:
         "full weight in any tile.",
         tiles="max",
     )
-    num_parameters: int = _field("Number of fitted parameters.")
-    history: FitHistory = _field("Course of the fit.")
+    network: str = _field(
+        "Identity of the trained network that made ``image``; ``fit`` for one fitted to the patch."
+    )
+    network_doubt: str = _field(
+        "Why the trained network may not suit the exposures; empty if nothing speaks against it."
+    )
+    held_out_loss: float = _field(
+        "Mean Huber loss of the network in a pixel of exposures that it does not see; NaN where none can be "
+        "held out."
+    )
+    num_parameters: int = _field("Number of parameters of the network.")
+    history: FitHistory = _field("Course of the fit, if there was one.")
     device: str = _field("Device that was used.")
     num_tiles: int = _field("Number of tiles that the patch was restored in.")
     failed_tiles: tuple[FailedTile, ...] = _field("Tiles that could not be restored; they have no data.")

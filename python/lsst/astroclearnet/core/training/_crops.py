@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__ = ("make_crops",)
 
-import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -118,9 +117,7 @@ def _make_banks(
         yield bank, set(exposures[order[number:]].tolist())
 
 
-def _draw_holes(
-    shape: tuple[int, int], peaks: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+def _draw_holes(shape: tuple[int, int], peaks: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw the pixels of squares at random places and at peaks, (H, W)."""
     number = int(torch.poisson(torch.tensor(_HOLES_PER_PIXEL * shape[0] * shape[1]), generator=generator))
     holes = torch.zeros(shape, dtype=torch.bool)
@@ -169,9 +166,7 @@ def _make_crop(
     stack, model = cut.tile_data.stack, cut.tile_data.model
     weights = stack.good / cut.variances
     chosen = [
-        k
-        for k, t in enumerate(cut.tile_data.exposures.tolist())
-        if t in held_out and bool(weights[k].any())
+        k for k, t in enumerate(cut.tile_data.exposures.tolist()) if t in held_out and bool(weights[k].any())
     ]
     if not chosen:
         return None
@@ -188,9 +183,7 @@ def _make_crop(
     # rows far from what is scored.
     rows, columns = (
         torch.arange(start, start + length, device=stack.device).clamp(0, full - 1)
-        for start, length, full in zip(
-            starts, model.latent_shape, bank.relative_weight.shape, strict=True
-        )
+        for start, length, full in zip(starts, model.latent_shape, bank.relative_weight.shape, strict=True)
     )
     images = stack.images[index]
     return TrainingSample(

@@ -155,7 +155,10 @@ class Trainer:
 
     def _loss(self, sample: TrainingSample, generator: torch.Generator) -> torch.Tensor:
         """Return the mean loss of a reflected or rotated sample."""
-        turns, flips = torch.randint(4, (), generator=generator).item(), torch.rand((), generator=generator) < 0.5
+        turns, flips = (
+            torch.randint(4, (), generator=generator).item(),
+            torch.rand((), generator=generator) < 0.5,
+        )
         loss, used = held_out_loss(
             _Turned(self._current, int(turns), bool(flips)), sample, self._options.huber_delta
         )

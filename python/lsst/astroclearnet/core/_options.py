@@ -201,6 +201,10 @@ class TrainingOptions(_Options):
         unit="sigma",
         above=0.0,
     )
+    tile_size: int = _option(
+        320, "Side of the tiles of a patch that samples are taken from.", unit="pixels", minimum=64
+    )
+    tiles_per_patch: int = _option(4, "Largest number of such tiles of a patch.", minimum=1)
     crop_size: int = _option(160, "Side of the crops that the network sees.", unit="pixels", minimum=64)
     num_splits: int = _option(4, "Times that exposures of a tile are held out at random.", minimum=1)
     seen_fraction: tuple[float, float] = _option(

@@ -73,7 +73,8 @@ def restore(  # noqa: PLR0913
         k being at least ``options.noise.num_realizations``.  By default
         ``options.noise.num_draws`` of white noise are drawn.
     callback
-        Called after each epoch of a fit with its number, loss and validation loss.
+        Called after each epoch of a fit with its number, loss and validation
+        loss.
 
     Returns
     -------

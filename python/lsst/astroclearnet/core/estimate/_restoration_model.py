@@ -25,11 +25,16 @@ import torch
 
 from .._errors import InputError
 from ._restoration_network import RestorationNetwork
+from ._samples import TrainingSample
 
 _SCHEMA = 1
 _TOLERANCE = 0.05
 """By how much, in natural logarithm, conditions may leave the trained range:
 less than the steps between the conditions of trained patches."""
+
+_MORE_EXPOSURES = 2
+"""By which factor exposures may be more than in training, where the network
+sees a part of them, in units of their noise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +56,17 @@ class TrainedRange:
     log_ratios: tuple[tuple[float, ...], tuple[float, ...]]
 
     @classmethod
-    def of(cls, seen: Iterable[tuple[torch.Tensor, int, float]]) -> Self:
-        """Return the range of some conditions.
+    def of(cls, samples: Iterable[TrainingSample]) -> Self:
+        """Return the range of the conditions of samples.
 
         Parameters
         ----------
-        seen
-            The `log_noise_ratios`, number of exposures, and target FWHM in
-            pixels of each sample; at least one.
+        samples
+            At least one.
         """
+        seen = [(s.bank.log_ratios.cpu(), s.num_seen, s.model.target_fwhm) for s in samples]
         logs, numbers, targets = zip(*seen, strict=True)
-        ratios = torch.stack([one.cpu() for one in logs])
+        ratios = torch.stack(logs)
         return cls(
             num_exposures=(min(numbers), max(numbers)),
             target_fwhm=(min(targets), max(targets)),
@@ -81,19 +86,22 @@ class TrainedRange:
             FWHM of the target PSF in pixels.
         """
         low, high = self.num_exposures
-        if not low <= num_exposures <= high:
-            return f"{num_exposures} exposures, where {low} to {high} were trained on"
+        if not low <= num_exposures <= _MORE_EXPOSURES * high:
+            return f"there are {num_exposures} exposures, and it was trained on {low} to {high}"
         least, largest = self.target_fwhm
         slack = 1.0 + _TOLERANCE
         if not least / slack <= target_fwhm <= largest * slack:
-            return f"a target PSF of {target_fwhm:.2f} pixels, where {least:.2f} to {largest:.2f} were trained on"
+            return (
+                f"the target PSF has a FWHM of {target_fwhm:.2f} pixels, and it was trained on "
+                f"{least:.2f} to {largest:.2f}"
+            )
         ratios = log_ratios.cpu()
         below, above = (torch.tensor(limit) for limit in self.log_ratios)
         beyond = float(torch.maximum(below - ratios, ratios - above).max())
         if beyond > _TOLERANCE:
             return (
-                f"PSFs, relative to the target PSF, beyond those that were trained on: the noise of a linear "
-                f"estimate differs by {100.0 * beyond:.0f} %"
+                "compared with the target PSF the exposures are sharper or less sharp than those it was trained "
+                f"on: the noise of a linear estimate is off their range by {100.0 * beyond:.0f} %"
             )
         return ""
 
@@ -148,7 +156,8 @@ class RestorationModel:
             about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
             if about["schema"] != _SCHEMA:
                 raise InputError(
-                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it again."
+                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it "
+                    "again."
                 )
             network = RestorationNetwork(tuple(about["penalty_weights"]))
             network.load_state_dict(safetensors.torch.load(data))

@@ -41,8 +41,8 @@ class RestorationNetwork(nn.Module):
     that it is the same function for any number, depth, and order of
     exposures.  For each pixel it returns corrections to
     `FilterBank.log_prior`, from which positive weights with sum 1 follow, and
-    a residual of a few sigma, which the mean of the estimates lacks.  The image
-    scales with its unit.
+    a residual of a few sigma, which the mean of the estimates lacks.  The
+    image scales with its unit.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class _Block(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, size: int) -> nn.Conv2d:
-    """Return a convolution that keeps the shape, without initial parameters."""
+    """Return a convolution of the same shape, without initial parameters."""
     layer: nn.Conv2d = nn.utils.skip_init(
         nn.Conv2d, inputs, outputs, size, padding=size // 2, padding_mode="replicate" if size > 1 else "zeros"
     )

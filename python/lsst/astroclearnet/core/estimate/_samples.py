@@ -46,6 +46,8 @@ class TrainingSample:
         Shape (k, h, w), 1 / sigma, 0 where a pixel is not used.
     validation
         Shape (k, h, w), bool, pixels that are left out of the fit.
+    num_seen
+        Number of exposures that the network sees.
     """
 
     bank: FilterBank
@@ -54,6 +56,7 @@ class TrainingSample:
     images: torch.Tensor
     inverse_sigma: torch.Tensor
     validation: torch.Tensor
+    num_seen: int
 
     def draw(self, number: int, generator: torch.Generator) -> TrainingSample:
         """Draw some of the held-out exposures.
@@ -158,6 +161,7 @@ def make_samples(
                 images=stack.images[held_out],
                 inverse_sigma=weights[held_out].sqrt(),
                 validation=validation[held_out],
+                num_seen=len(seen),
             )
         )
     return samples

@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 type TileCallback = Callable[[int, int], None]
 
 
-def restore_exposures(
+def restore_exposures(  # noqa: PLR0913
     source: ExposureSource,
     *,
     target_fwhm: float,
@@ -78,7 +78,8 @@ def restore_exposures(
     maps
         Receives weights and outliers of each exposure.
     callback
-        Called after each epoch of a fit with its number, loss and validation loss.
+        Called after each epoch of a fit with its number, loss and validation
+        loss.
     tile_callback
         Called with the numbers of finished and of all tiles, first with 0
         when the network is known.
@@ -155,7 +156,7 @@ def _prepare(
     seed: int,
     callback: ProgressCallback | None,
 ) -> tuple[TileReader, ExposureCalibration, ChosenNetwork]:
-    """Calibrate exposures and choose the network, with smaller tiles on OOM."""
+    """Calibrate exposures and choose the network; smaller tiles on OOM."""
     tiles = plan.grid.tiles
     while True:
         reader = TileReader(source, tiles, target_fwhm, device)

@@ -8,7 +8,7 @@
 
 """Training of the network on many patches."""
 
-from ._crops import make_crops
+from ._patches import collect_samples
 from ._trainer import Trainer
 
-__all__ = ("Trainer", "make_crops")
+__all__ = ("Trainer", "collect_samples")

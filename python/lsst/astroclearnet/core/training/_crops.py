@@ -193,4 +193,5 @@ def _make_crop(
         images=images,
         inverse_sigma=weights[index].sqrt(),
         validation=torch.zeros_like(images, dtype=torch.bool),
+        num_seen=sum(t not in held_out for t in cut.tile_data.exposures.tolist()),
     )

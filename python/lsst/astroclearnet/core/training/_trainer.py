@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from .._options import TrainingOptions
-from ..estimate import RestorationNetwork, TrainingSample, held_out_loss
+from ..estimate import FilterBank, RestorationNetwork, TrainingSample, held_out_loss
 
 _AVERAGING = 0.999
 """Decay in a step of the moving average of the weights."""
@@ -94,7 +94,7 @@ class Trainer:
         self._current.train()
         total, number = 0.0, 0
         while not self.is_done and number < num_steps:
-            generator = torch.Generator().manual_seed(hash((self._seed, self.step)))
+            generator = torch.Generator().manual_seed(self._seed + self.step)
             for group in self._optimizer.param_groups:
                 group["lr"] = self._options.learning_rate * self._schedule()
             self._optimizer.zero_grad()
@@ -180,7 +180,7 @@ class _Turned:
         self._turns = turns
         self._flips = flips
 
-    def __call__(self, bank: Any) -> torch.Tensor:
+    def __call__(self, bank: FilterBank) -> torch.Tensor:
         def turn(images: torch.Tensor) -> torch.Tensor:
             images = torch.rot90(images, self._turns, dims=(-2, -1))
             return (images.flip(-1) if self._flips else images).contiguous()

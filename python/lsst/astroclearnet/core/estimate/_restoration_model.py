@@ -100,8 +100,8 @@ class TrainedRange:
         beyond = float(torch.maximum(below - ratios, ratios - above).max())
         if beyond > _TOLERANCE:
             return (
-                "compared with the target PSF the exposures are sharper or less sharp than those it was trained "
-                f"on: the noise of a linear estimate is off their range by {100.0 * beyond:.0f} %"
+                "relative to the target PSF the exposures are sharper or less sharp than those it was "
+                f"trained on: the noise of a linear estimate is off their range by {100.0 * beyond:.0f} %"
             )
         return ""
 

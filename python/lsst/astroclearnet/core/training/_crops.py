@@ -79,8 +79,11 @@ def make_crops(
             if cut_data is None or not calibration.has_data(cut_data):
                 continue
             cut = calibration.clean(cut_data)
+            # Splits predict the same exposures where they can, so that fewer
+            # have their interpolation stored.
+            preferred = torch.randperm(len(cut_data.exposures), generator=generator).tolist()
             for bank, held_out in banks:
-                sample = _make_crop(clean, cut, bank, held_out, options, generator)
+                sample = _make_crop(clean, cut, bank, held_out, preferred, options)
                 if sample is not None:
                     yield sample
 
@@ -159,19 +162,17 @@ def _make_crop(
     cut: CleanTile,
     bank: FilterBank,
     held_out: set[int],
+    preferred: list[int],
     options: TrainingOptions,
-    generator: torch.Generator,
 ) -> TrainingSample | None:
     """Return the crop of a tile where it is cut, if anything is held out."""
     stack, model = cut.tile_data.stack, cut.tile_data.model
     weights = stack.good / cut.variances
-    chosen = [
-        k for k, t in enumerate(cut.tile_data.exposures.tolist()) if t in held_out and bool(weights[k].any())
-    ]
+    exposures = cut.tile_data.exposures.tolist()
+    chosen = [k for k in preferred if exposures[k] in held_out and bool(weights[k].any())]
     if not chosen:
         return None
-    order = torch.randperm(len(chosen), generator=generator)[: options.max_held_out]
-    index = torch.tensor(chosen)[order].sort().values.to(stack.device)
+    index = torch.tensor(sorted(chosen[: options.max_held_out]), device=stack.device)
     starts = (
         inner.start - outer.start + whole.tile_data.model.grid.margin - model.grid.margin
         for inner, outer in (

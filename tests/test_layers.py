@@ -44,10 +44,10 @@ class Room:
 IMAGES = ("numpy", "astropy", "astro_metadata_translator", "pydantic", "lsst.images", "lsst.sphgeom")
 STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap")
 
-ARRAYS = ("numpy", "scipy", "torch")
+ARRAYS = ("numpy", "safetensors", "scipy", "torch")
 
 # From below: each may import those before it.
-CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles")
+CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles", "training")
 
 ADAPTER_ROOMS = ("place", "read", "cutout", "coadd")
 

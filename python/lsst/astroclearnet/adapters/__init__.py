@@ -14,6 +14,7 @@ for the core; `coadd`, what is written.
 """
 
 from ._exposure_id import ExposureId, UnusableExposureError
+from ._restoration_model import model_from_dict, model_to_dict
 from .coadd import (
     FEW_EXPOSURES,
     CoaddArrays,
@@ -98,6 +99,8 @@ __all__ = (
     "direct_storage_class",
     "make_cell_coadd",
     "missing_cells",
+    "model_from_dict",
+    "model_to_dict",
     "pad_to_common_size",
     "patch_geometry_from_skymap",
     "patch_slices",

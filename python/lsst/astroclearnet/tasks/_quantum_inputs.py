@@ -116,8 +116,8 @@ def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection)
         Arguments of `RestoreCoaddTask.run`: ``visit_images``, deferred
         handles of visit images or direct warps; and, where they are
         connected, ``visit_summaries`` by instrument and visit,
-        ``selections``, and ``sky_corrections`` by instrument, visit and
-        detector.
+        ``selections``, ``sky_corrections`` by instrument, visit and
+        detector, and ``restoration_model``.
     """
     inputs: dict[str, Any] = {}
     if hasattr(inputRefs, "direct_warps"):
@@ -137,6 +137,8 @@ def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection)
         inputs["sky_corrections"] = {
             source_id(handle).detector_key: handle for handle in butlerQC.get(inputRefs.sky_corrections)
         }
+    if hasattr(inputRefs, "restoration_model"):
+        inputs["restoration_model"] = butlerQC.get(inputRefs.restoration_model)
     return inputs
 
 

@@ -41,6 +41,7 @@ from ..adapters import (
     PatchSummary,
     Scratch,
     VisitImageSource,
+    model_from_dict,
     pad_to_common_size,
 )
 from ..core import (
@@ -64,6 +65,7 @@ from ._quantum_inputs import (
     read_geometry,
 )
 from ._restoration_figure import make_figure
+from ._used_network import describe_network
 from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig
 from .select_exposures import SelectExposuresTask, VisitSelections
@@ -75,11 +77,11 @@ _RESIDENT_SHARE = 0.25
 
 
 class RestoreCoaddTask(PipelineTask):
-    """Restore the coadd of a patch with a network fitted to its exposures.
+    """Restore the coadd of a patch from its exposures with a network.
 
     Each visit image stays on its own pixels, with its variance and mask; the
-    network of `lsst.astroclearnet.core.restore` is fitted to them and gives
-    the sky on the patch at one declared PSF.
+    network of `lsst.astroclearnet.core.restore`, trained once or fitted to
+    the patch, gives the sky on the patch at one declared PSF.
 
     Parameters
     ----------
@@ -143,6 +145,7 @@ class RestoreCoaddTask(PipelineTask):
         selections: VisitSelections | None = None,
         sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None,
         visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None = None,
+        restoration_model: Mapping[str, Any] | None = None,
     ) -> Struct:
         """Restore one patch in one band.
 
@@ -167,6 +170,9 @@ class RestoreCoaddTask(PipelineTask):
             ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
+        restoration_model
+            What `~lsst.astroclearnet.adapters.model_to_dict` makes of a
+            trained network, for ``restoration.model.source="dataset"``.
 
         Returns
         -------
@@ -189,6 +195,10 @@ class RestoreCoaddTask(PipelineTask):
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         # Before anything is read.
         device = self._select_device()
+        model = None
+        if restoration_model is not None:
+            with translate_errors():
+                model = model_from_dict(restoration_model, "restoration model")
         options: RestoreOptions = self.config.restoration.make_options()
         sources, uncalibrated = self._recalibrate(visit_images, visit_summaries)
         chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=selections)
@@ -214,6 +224,8 @@ class RestoreCoaddTask(PipelineTask):
             band=band,
             patch_name=name,
             seed=self._seed(name),
+            model=model,
+            model_source=options.model.source,
         )
         with translate_errors():
             plan = self._plan_memory(inputs, options, device)
@@ -230,7 +242,7 @@ class RestoreCoaddTask(PipelineTask):
             outputs.restored_coadd_linear = make_linear_coadd(result, inputs)
             outputs.restored_coadd_linear_noise = make_noise_table(result, inputs)
         if self.config.do_plot:
-            outputs.restored_coadd_plot = make_figure(result, inputs)
+            outputs.restored_coadd_plot = make_figure(result, inputs, metrics["exposures"])
         return outputs
 
     def _select_device(self) -> torch.device:
@@ -298,7 +310,7 @@ class RestoreCoaddTask(PipelineTask):
     def _restore(
         self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device, plan: MemoryPlan
     ) -> RestorationResult:
-        """Fit the network and restore the patch, tile by tile."""
+        """Choose the network and restore the patch, tile by tile."""
         source, name = inputs.source, inputs.patch_name
         target_fwhm = self._target_fwhm(source)
         self.log.info(
@@ -312,6 +324,7 @@ class RestoreCoaddTask(PipelineTask):
                 source,
                 target_fwhm=target_fwhm,
                 options=options,
+                model=inputs.model,
                 device=device,
                 seed=inputs.seed,
                 layout=source.layout,
@@ -321,11 +334,7 @@ class RestoreCoaddTask(PipelineTask):
                 tile_callback=callbacks.tile,
             )
         self.log.info(
-            "Fit of %s on %s ended after %d epochs (%s).",
-            name,
-            result.device,
-            result.history.num_epochs,
-            result.history.stop_reason,
+            "Restored %s on %s with %s.", name, result.device, describe_network(result, inputs.model_source)
         )
         return result
 
@@ -370,7 +379,7 @@ class RestoreCoaddTask(PipelineTask):
 
     def _record(self, metrics: Mapping[str, Any], device: torch.device) -> None:
         """Put metrics, memory and versions into the metadata of the task."""
-        for group in ("patch", "fit", "image"):
+        for group in ("patch", "network", "image"):
             for key, value in metrics[group].items():
                 self.metadata[f"{group}_{key}"] = value
         for kind, status in metrics["solves"].items():

@@ -13,9 +13,11 @@ from __future__ import annotations
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections")
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DataCoordinate, DatasetRef
 from lsst.pex.config import (
     ChoiceField,
     ConfigField,
@@ -41,6 +43,7 @@ class RestoreCoaddConnections(
         "visit_summary_name": "visit_summary",
         "reference_name": "deep_coadd",
         "selection_name": "goodSeeingVisits",
+        "restoration_model_name": "restoration_model",
         "output_name": "restored_coadd",
     },
 ):
@@ -111,6 +114,12 @@ class RestoreCoaddConnections(
         multiple=True,
         deferLoad=True,
     )
+    restoration_model = cT.PrerequisiteInput(
+        doc="Network trained on the survey, for restoration.model.source='dataset'.",
+        name="{restoration_model_name}",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap", "band"),
+    )
     restored_coadd = cT.Output(
         doc="Denoised coadd at the target PSF, in nJy: for display, detection and classification.",
         name="{output_name}",
@@ -159,11 +168,33 @@ class RestoreCoaddConnections(
             del self.visit_selections
         if not config.preparation.do_apply_sky_correction:
             del self.sky_corrections
+        if config.restoration.model.source != "dataset":
+            del self.restoration_model
         if not config.do_linear:
             del self.restored_coadd_linear
             del self.restored_coadd_linear_noise
         if not config.do_plot:
             del self.restored_coadd_plot
+
+    def adjustQuantum(
+        self,
+        inputs: dict[str, tuple[cT.BaseInput, Collection[DatasetRef]]],
+        outputs: dict[str, tuple[cT.Output, Collection[DatasetRef]]],
+        label: str,
+        data_id: DataCoordinate,
+    ) -> tuple[
+        Mapping[str, tuple[cT.BaseInput, Collection[DatasetRef]]],
+        Mapping[str, tuple[cT.Output, Collection[DatasetRef]]],
+    ]:
+        if "restoration_model" in inputs:
+            connection, refs = inputs["restoration_model"]
+            if not refs:
+                raise FileNotFoundError(
+                    f"There is no {connection.name} of sky map {data_id['skymap']!r} in band "
+                    f"{data_id['band']} in the input collections: add the collection of its training, or "
+                    f"change {label}:restoration.model.source."
+                )
+        return super().adjustQuantum(inputs, outputs, label, data_id)
 
 
 class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):

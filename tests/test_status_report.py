@@ -91,7 +91,11 @@ class Source:
 
     def finish(self, key: PatchKey, seconds: float = 3600.0, **options: Any) -> None:
         """Let a patch be done."""
-        metrics = {"exposures": [{"psf_fwhm": 0.7}], "image": {"target_fwhm": 0.6}, "fit": {"device": "cuda"}}
+        metrics = {
+            "exposures": [{"psf_fwhm": 0.7}],
+            "image": {"target_fwhm": 0.6},
+            "network": {"device": "cuda"},
+        }
         contents = {"log": log_of(), "coadd": None, "metrics": metrics, **options}
         self.put(key, metadata=metadata_of(seconds, cores=2.0), **contents)
 

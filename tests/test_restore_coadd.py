@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from lsst.astroclearnet.core import RestoreOptions
+from lsst.astroclearnet.core import RestoreOptions, load_packaged_model
 from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
@@ -104,6 +105,16 @@ def outputs(field: StarField, visits: list[VisitImage]) -> Struct:
 
 def test_outputs_are_those_of_the_connections(outputs: Struct) -> None:
     assertValidOutput(RestoreCoaddTask(config=make_config()), outputs)
+
+
+def test_packaged_network_is_the_default(outputs: Struct) -> None:
+    """If it fails, the documentation is wrong, or another network is named."""
+    network, identity = outputs.restored_coadd_metrics["network"], load_packaged_model().identity
+    assert (network["source"], network["identity"]) == ("packaged", identity)
+    assert network["astroclearnet_version"] == importlib.metadata.version("lsst-astroclearnet")
+    for coadd in (outputs.restored_coadd, outputs.restored_coadd_linear):
+        assert coadd.metadata["network_source"] == "packaged"
+        assert coadd.metadata["network"] == identity
 
 
 def test_figure_without_a_fit(outputs: Struct) -> None:

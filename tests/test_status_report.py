@@ -241,7 +241,7 @@ def test_metrics_of_other_versions() -> None:
     """
     source = Source(1)
     key = source.keys[0]
-    source.put(key, metadata=metadata_of(5.0, fit_device="cpu"), coadd=None, metrics={})
+    source.put(key, metadata=metadata_of(5.0, network_device="cpu"), coadd=None, metrics={})
     details = read_details(source.get, source.outputs[key], "restoreCoadd")
     assert (details.state, details.device, details.num_exposures) == (PatchState.DONE, "cpu", 0)
     assert math.isnan(details.seeing)

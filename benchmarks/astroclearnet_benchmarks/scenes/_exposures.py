@@ -44,7 +44,7 @@ type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]
 
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4)
-_PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
+PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
 _ELLIPTICITY = 0.02
 _TRAIL_PEAK = 5.0
 
@@ -122,7 +122,7 @@ def draw_conditions(
     """
     fwhm = rng.uniform(*seeing_arcsec) / PIXEL_SCALE
     g1, g2 = rng.normal(0.0, _ELLIPTICITY, size=2)
-    before_pixel = math.sqrt(fwhm**2 - _PIXEL_FWHM_SQUARED)
+    before_pixel = math.sqrt(fwhm**2 - PIXEL_FWHM_SQUARED)
     # The shear and the pixel reach one pixel further out.
     moffat = galsim.Moffat(
         beta=MOFFAT_BETA, fwhm=before_pixel, trunc=stamp_size // 2 - 1.5, gsparams=_GSPARAMS

@@ -51,21 +51,18 @@ _TRAIL_PEAK = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """Conditions of one exposure.
+    """What the noise and the artefacts of one exposure follow from.
 
     Attributes
     ----------
-    psf
-        PSF of unit flux in pixels, the pixel included.
     fwhm
-        Its FWHM in pixels.
+        FWHM of the PSF in pixels.
     per_njy
         Electrons per nJy.
     sky
         Electrons of the sky per pixel.
     """
 
-    psf: galsim.GSObject
     fwhm: float
     per_njy: float
     sky: float
@@ -74,6 +71,19 @@ class Conditions:
     def sky_variance(self) -> float:
         """Variance of a pixel of blank sky in nJy^2 (`float`)."""
         return (self.sky + READ_NOISE**2) / self.per_njy**2
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneConditions(Conditions):
+    """Conditions of one exposure of a scene.
+
+    Attributes
+    ----------
+    psf
+        PSF of unit flux in pixels, the pixel included.
+    """
+
+    psf: galsim.GSObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Recorded:
 
 def draw_conditions(
     seeing_arcsec: tuple[float, float], stamp_size: int, rng: np.random.Generator
-) -> Conditions:
+) -> SceneConditions:
     """Draw the conditions of an exposure.
 
     Parameters
@@ -117,7 +127,7 @@ def draw_conditions(
 
     Returns
     -------
-    conditions : `Conditions`
+    conditions : `SceneConditions`
         The conditions; sensitivity and sky vary as in `plan_visits`.
     """
     fwhm = rng.uniform(*seeing_arcsec) / PIXEL_SCALE
@@ -134,7 +144,7 @@ def draw_conditions(
         psf = galsim.Convolve(moffat, galsim.Pixel(1.0), real_space=False, gsparams=_GSPARAMS)
     zero_point = BANDS["i"].zero_point + rng.normal(0.0, 0.03)
     sky_brightness = BANDS["i"].sky_brightness + rng.normal(0.0, 0.1)
-    return Conditions(
+    return SceneConditions(
         psf=psf,
         fwhm=fwhm,
         per_njy=EXPOSURE_TIME * 10.0 ** (0.4 * (zero_point - AB_ZERO_POINT_NJY)),

@@ -45,7 +45,7 @@ _SERSIC_TRUNCATION = 5.0
 _SERSIC_FRACTIONS: Mapping[float, float] = MappingProxyType({1.0: 0.45, 1.5: 0.25, 2.5: 0.15, 4.0: 0.15})
 """Shares of the Sersic indices of galaxies."""
 
-_FAINTEST_GALAXY = 27.2
+_FAINTEST_GALAXY, _FAINTEST_STAR = 27.2, 26.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,8 @@ def draw_field(
     *,
     galaxies: float,
     stars: float,
-    faintest: float = _FAINTEST_GALAXY,
+    faintest_galaxy: float = _FAINTEST_GALAXY,
+    faintest_star: float = _FAINTEST_STAR,
     indices: Mapping[float, float] = _SERSIC_FRACTIONS,
 ) -> list[SceneSource]:
     """Draw galaxies and stars with realistic counts.
@@ -141,8 +142,8 @@ def draw_field(
         Random numbers.
     galaxies, stars
         Numbers per square arcmin to i = 25.
-    faintest
-        Magnitude of the faintest galaxies.
+    faintest_galaxy, faintest_star
+        Magnitudes that they reach.
     indices
         Sersic indices and their shares.
 
@@ -152,16 +153,18 @@ def draw_field(
         The sources, those just outside the image included.
     """
     area = math.prod((size + 2.0 * _OUTSIDE) * PIXEL_SCALE / 60.0 for size in shape)
-    growth = 10.0 ** (_GALAXY_SLOPE * (faintest - _REFERENCE))
+    growth = 10.0 ** (_GALAXY_SLOPE * (faintest_galaxy - _REFERENCE))
     sources = []
     for magnitude in _draw_magnitudes(
-        rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faintest)
+        rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faintest_galaxy)
     ):
         x, y = _random_position(shape, rng)
         profile, extent = _galaxy_profile(rng, magnitude, indices)
         sources.append(SceneSource("galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent))
-    growth = 10.0 ** (_STAR_SLOPE * (26.0 - _REFERENCE))
-    for magnitude in _draw_magnitudes(rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, 26.0)):
+    growth = 10.0 ** (_STAR_SLOPE * (faintest_star - _REFERENCE))
+    for magnitude in _draw_magnitudes(
+        rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, faintest_star)
+    ):
         x, y = _random_position(shape, rng)
         sources.append(SceneSource("star", x, y, flux=_flux(magnitude)))
     return sources

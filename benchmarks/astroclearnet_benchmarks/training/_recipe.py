@@ -31,11 +31,8 @@ _MEDIAN_FWHM = (2.5, 4.0, 7.5)
 """Least, most frequent and largest median of the seeing in pixels."""
 
 _TARGET_LIMITS = (2.5, 5.0)
-_TARGET_RATIOS = (0.75, 1.3)
-"""Target FWHM over the median seeing."""
-
-_LARGEST_TARGET = 2.5
-"""Target FWHM over that of the sharpest exposure."""
+_TARGET_OVER_MEDIAN = (0.55, 1.3)
+_TARGET_OVER_SHARPEST = (0.75, 2.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +108,7 @@ class TrainingRecipe:
     bad_columns
         Bad columns of each exposure.
     holes
-        Row, column and side in pixels of squares masked in all exposures.
+        Sides in pixels of squares masked in all exposures.
     masked_cores
         Radius in pixels within which bright stars are masked in all
         exposures; 0 for none.
@@ -130,7 +127,7 @@ class TrainingRecipe:
     cosmic_rays: float
     flagged_fraction: float
     bad_columns: int
-    holes: tuple[tuple[int, int, int], ...]
+    holes: tuple[int, ...]
     masked_cores: float
     exposures: tuple[ExposureRecipe, ...]
     sky: dict[str, float]
@@ -159,11 +156,12 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     to 40, log-uniform.  The seeing has a median of 2.5 to 7.5 pixels, and
     varies by 3 to 25 % within a scene, within 2.2 and 9 pixels.  The noise of
     exposures differs by a factor of three in variance at most, exposure
-    times between scenes by 25.  The target FWHM is 0.75 to 1.3 times the
-    median seeing, from 2.5 to 5 pixels, or three quarters of the median where
-    that is more, and at most 2.5 times the sharpest seeing.  Half of the
-    scenes are dithered, a third have PSFs that vary over the patch, a third
-    PSFs that are given with errors of 0.3 to 2 % of the width.
+    times between scenes by 25.  The target FWHM is 0.55 to 1.3 times the
+    median and 0.75 to 2.5 times the sharpest seeing, and 2.5 to 5 pixels, or
+    more where the seeing is worse than that.  Half of the scenes are
+    dithered, a third have PSFs that vary over the patch, a third PSFs that
+    are given with errors of 0.3 to 2 % of the width, a quarter PSFs that
+    reach beyond their stamps.
     """
     rng = np.random.default_rng([seed, 0])
     number = _draw_number(rng)
@@ -171,13 +169,8 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     is_dithered = bool(rng.random() < 0.5)
     exposures = _draw_exposures(rng, fwhm, is_dithered=is_dithered)
     varies = any(e.gradient != (0.0, 0.0, 0.0) for e in exposures)
-    has_long_wings = bool(rng.random() < 0.15)
-    holes = []
-    if rng.random() < 0.6:
-        for _ in range(int(rng.integers(1, 5))):
-            side = int(rng.integers(3, 16))
-            row, column = (int(rng.integers(8, size - 8 - side)) for size in SHAPE)
-            holes.append((row, column, side))
+    has_long_wings = bool(rng.random() < 0.25)
+    holes = rng.integers(3, 16, int(rng.integers(1, 5))) if rng.random() < 0.6 else ()
     # Stamps hold 3.3 times the FWHM on each side, as in surveys.
     half = math.ceil(3.3 * float(fwhm.max()))
     return TrainingRecipe(
@@ -190,7 +183,7 @@ def draw_recipe(seed: int) -> TrainingRecipe:
         cosmic_rays=_log_uniform(rng, 1.0, 30.0),
         flagged_fraction=float(rng.uniform(0.5, 1.0)),
         bad_columns=int(rng.poisson(1.0)),
-        holes=tuple(holes),
+        holes=tuple(int(side) for side in holes),
         masked_cores=float(rng.uniform(1.5, 7.0)) if rng.random() < 0.25 else 0.0,
         exposures=exposures,
         sky=_draw_sky(rng),
@@ -222,11 +215,15 @@ def _draw_seeing(rng: np.random.Generator, number: int) -> np.ndarray:
 
 def _draw_target(rng: np.random.Generator, fwhm: np.ndarray) -> float:
     """Draw the FWHM of the target in pixels."""
-    low, high = _TARGET_LIMITS
-    median = float(np.median(fwhm))
-    target = median * rng.uniform(*_TARGET_RATIOS)
-    target = min(max(target, low), max(high, _TARGET_RATIOS[0] * median))
-    return min(target, _LARGEST_TARGET * float(fwhm.min()))
+    limits = np.array(
+        [
+            _TARGET_LIMITS,
+            np.multiply(_TARGET_OVER_MEDIAN, np.median(fwhm)),
+            np.multiply(_TARGET_OVER_SHARPEST, fwhm.min()),
+        ]
+    )
+    low = float(limits[:, 0].max())
+    return _log_uniform(rng, low, max(low, float(limits[:, 1].min())))
 
 
 def _draw_exposures(
@@ -280,7 +277,12 @@ def _pair(rng: np.random.Generator, scatter: float) -> tuple[float, float]:
 
 
 def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
-    """Draw what is in the sky; densities are per square arcmin to i = 25."""
+    """Draw what is in the sky.
+
+    Densities are per square arcmin to i = 25, levels in sigma of the noise in
+    a pixel of all exposures together.  One sky in twenty is blank, one in ten
+    crowded with stars.
+    """
 
     def some(share: float, low: int, high: int) -> int:
         number = int(rng.integers(low, high + 1))
@@ -290,18 +292,14 @@ def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
         value = _log_uniform(rng, low, high)
         return value if rng.random() < share else 0.0
 
-    sky: dict[str, float] = {
+    sky = {
         "galaxies": 35.0 * _log_uniform(rng, 0.3, 2.5),
         "stars": 4.0 * _log_uniform(rng, 0.3, 10.0),
-        "bright_stars": some(0.5, 1, 3),
-    }
-    if rng.random() < 0.05:
-        # A blank field.
-        return dict.fromkeys(sky, 0.0)
-    if rng.random() < 0.1:
-        sky["stars"] = 350.0 * _log_uniform(rng, 0.5, 8.0)
-    return sky | {
         "knotted_share": rng.uniform(0.0, 0.6),
+        "bright_stars": some(0.5, 1, 3),
+        "faint_stars": some(0.4, 5, 40),
+        "pairs": some(0.3, 2, 12),
+        "cluster_stars": some(0.06, 200, 2500),
         "spirals": some(0.35, 1, 4),
         "large_spirals": some(0.12, 1, 1),
         "edge_on": some(0.25, 1, 3),
@@ -309,9 +307,13 @@ def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
         "clumpy": some(0.35, 1, 6),
         "mergers": some(0.25, 1, 2),
         "arcs": some(0.25, 1, 3),
-        "pairs": some(0.3, 2, 12),
-        "cluster_stars": some(0.06, 200, 2500),
-        "nebula_sigma": strength(0.15, 1.0, 100.0),
         "intracluster": some(0.12, 1, 1),
+        "nebula_sigma": strength(0.15, 1.0, 100.0),
         "gradient_sigma": strength(0.2, 0.3, 30.0),
     }
+    kind = rng.random()
+    if kind < 0.05:
+        return dict.fromkeys(sky, 0.0)
+    if kind < 0.15:
+        sky["stars"] = 350.0 * _log_uniform(rng, 0.5, 8.0)
+    return sky

@@ -258,6 +258,13 @@ def add_cluster(sky: SkyGrid, rng: Random, sigma: float, number: int) -> None:
     sky.add_points(x + r * np.cos(phi), y + r * np.sin(phi), flux)
 
 
+def add_stars(sky: SkyGrid, rng: Random, sigma: float, number: int, fwhm: float) -> None:
+    """Add stars of a signal-to-noise ratio of 3 to 300."""
+    for _ in range(number):
+        # The noise of an optimal flux is 1.5 sigma times the FWHM.
+        sky.add_points(*_place(sky, rng), log_uniform(rng, 3.0, 300.0) * sigma * 1.5 * fwhm)
+
+
 def add_pairs(sky: SkyGrid, rng: Random, sigma: float, number: int, fwhm: float) -> None:
     """Add close pairs of stars, or of a star and a small galaxy."""
     for _ in range(number):

@@ -29,7 +29,8 @@ type Random = np.random.Generator
 
 _SERSIC_SHARES = {0.5: 0.1, 1.0: 0.35, 1.5: 0.2, 2.5: 0.15, 4.0: 0.2}
 _BRIGHT_STAR = 21.5
-"""Magnitude to which cores of stars of the field are masked."""
+_MOST_BRIGHT_STARS = 8
+"""Magnitude and number to which stars count as bright."""
 
 _GALAXIES = {
     "spirals": (structures.add_spiral, 2.5, 14.0),
@@ -74,7 +75,7 @@ def fill_sky(sky: SkyGrid, recipe: TrainingRecipe, rng: Random) -> Array:
     Returns
     -------
     stars : `numpy.ndarray`
-        Column and row of bright stars, shape (k, 2).
+        Column and row of the brightest stars, shape (k, 2).
     """
     content, sigma = recipe.sky, sky_sigma(recipe)
     bright = []
@@ -92,13 +93,14 @@ def fill_sky(sky: SkyGrid, recipe: TrainingRecipe, rng: Random) -> Array:
         for source in field:
             sky.add_source(source)
             if source.profile is None and source.flux > _flux(_BRIGHT_STAR):
-                bright.append((source.x, source.y))
+                bright.append((source.flux, source.x, source.y))
             elif source.profile is not None and rng.random() < content["knotted_share"]:
                 _add_knots(sky, source, rng)
     for _ in range(int(content["bright_stars"])):
         x, y = rng.uniform(-8.0, np.array(sky.shape[::-1]) + 8.0)
-        sky.add_points(x, y, _flux(rng.uniform(14.0, 18.5)))
-        bright.append((x, y))
+        flux = _flux(rng.uniform(14.0, 18.5))
+        sky.add_points(x, y, flux)
+        bright.append((flux, x, y))
     for name, (add, low, high) in _GALAXIES.items():
         for _ in range(int(content[name])):
             add(sky, rng, sigma, structures.log_uniform(rng, low, high))
@@ -112,7 +114,8 @@ def fill_sky(sky: SkyGrid, recipe: TrainingRecipe, rng: Random) -> Array:
         structures.add_nebula(sky, rng, sigma, content["nebula_sigma"])
     if content["gradient_sigma"]:
         structures.add_gradient(sky, rng, sigma, content["gradient_sigma"])
-    return np.array(bright).reshape(-1, 2)
+    bright.sort(reverse=True)
+    return np.array(bright[:_MOST_BRIGHT_STARS]).reshape(-1, 3)[:, 1:]
 
 
 def _flux(magnitude: float) -> float:

@@ -21,11 +21,16 @@ import pytest
 import torch
 
 from astroclearnet_benchmarks.scenes._sources import SceneSource
-from astroclearnet_benchmarks.training import TrainingRecipe, TrainingScene, draw_recipe, training_scene
-from astroclearnet_benchmarks.training import _structures as structures
+from astroclearnet_benchmarks.training import (
+    TrainingRecipe,
+    TrainingScene,
+    draw_recipe,
+    render_scene,
+    training_scene,
+)
 from astroclearnet_benchmarks.training._observation import Holes, draw_optics, missing_places, pixel_places
-from astroclearnet_benchmarks.training._scene import render_scene
 from astroclearnet_benchmarks.training._sky_grid import Kernel, SkyGrid
+from astroclearnet_benchmarks.training._structures import SkyPainter
 from lsst.astroclearnet.core import ExposureStack, PixelPositions, restore
 from lsst.astroclearnet.core.exposures import kernel_fwhm
 from lsst.astroclearnet.core.forward import ForwardModel
@@ -322,18 +327,18 @@ class TestRecipes:
 @pytest.mark.parametrize(
     "add",
     [
-        structures.add_spiral,
-        structures.add_edge_on,
-        structures.add_clumpy,
-        structures.add_merger,
-        structures.add_arcs,
+        SkyPainter.add_spiral,
+        SkyPainter.add_edge_on,
+        SkyPainter.add_clumpy,
+        SkyPainter.add_merger,
+        SkyPainter.add_arcs,
     ],
 )
 def test_galaxies_are_visible_light(add: Callable[..., None]) -> None:
     """If this fails, galaxies are too faint to teach anything, or negative."""
     for seed in range(8):
         sky = SkyGrid((96, 96))
-        add(sky, np.random.default_rng(seed), 2.0, 6.0)
+        add(SkyPainter(sky, 2.0, np.random.default_rng(seed)), 6.0)
         image = sky.gaussian_image(sky.spectrum(sky.freeze()), 3.0)
         assert image.min() > -1e-4 * image.max()
         light = sky.freeze()
@@ -345,7 +350,7 @@ def test_nebulae_have_the_brightness_asked_for(level: float) -> None:
     """If this fails, nebulae are lost in the noise, or hide everything."""
     for seed in range(4):
         sky = SkyGrid((96, 128))
-        structures.add_nebula(sky, np.random.default_rng(seed), 2.0, level)
+        SkyPainter(sky, 2.0, np.random.default_rng(seed)).add_nebula(level)
         light = sky.freeze()
         assert light.min() > -1e-6 * light.max()
         assert np.quantile(light, 0.95) == pytest.approx(2.0 * level, rel=0.3)
@@ -356,7 +361,7 @@ def test_faint_stars_have_the_signal_to_noise_asked_for() -> None:
     flux = []
     for seed in range(60):
         sky = SkyGrid((64, 64))
-        structures.add_stars(sky, np.random.default_rng(seed), 0.5, 1, 4.0)
+        SkyPainter(sky, 0.5, np.random.default_rng(seed)).add_stars(1, 4.0)
         flux.append(sky.freeze().sum() / 4.0)
     # Of a Gaussian the optimal flux has a noise of 2 sqrt(pi) s.
     ratios = np.array(flux) / (0.5 * 2.0 * math.sqrt(math.pi) * 4.0 / 2.35482)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, BANDS, EXPOSURE_TIME
 
 from ..scenes._sources import SceneSource, draw_field
-from . import _structures as structures
-from ._recipe import TrainingRecipe
+from ._recipe import TrainingRecipe, log_uniform
 from ._sky_grid import SkyGrid
+from ._structures import SkyPainter
 
 type Array = npt.NDArray[np.float64]
 type Random = np.random.Generator
@@ -33,13 +33,13 @@ _MOST_BRIGHT_STARS = 8
 """Magnitude and number to which stars count as bright."""
 
 _GALAXIES = {
-    "spirals": (structures.add_spiral, 2.5, 14.0),
-    "large_spirals": (structures.add_spiral, 15.0, 45.0),
-    "edge_on": (structures.add_edge_on, 4.0, 18.0),
-    "large_edge_on": (structures.add_edge_on, 20.0, 45.0),
-    "clumpy": (structures.add_clumpy, 1.5, 10.0),
-    "mergers": (structures.add_merger, 2.5, 14.0),
-    "arcs": (structures.add_arcs, 5.0, 22.0),
+    "spirals": (SkyPainter.add_spiral, 2.5, 14.0),
+    "large_spirals": (SkyPainter.add_spiral, 15.0, 45.0),
+    "edge_on": (SkyPainter.add_edge_on, 4.0, 18.0),
+    "large_edge_on": (SkyPainter.add_edge_on, 20.0, 45.0),
+    "clumpy": (SkyPainter.add_clumpy, 1.5, 10.0),
+    "mergers": (SkyPainter.add_merger, 2.5, 14.0),
+    "arcs": (SkyPainter.add_arcs, 5.0, 22.0),
 }
 """What adds galaxies, and the limits of their scale in pixels."""
 
@@ -77,7 +77,7 @@ def fill_sky(sky: SkyGrid, recipe: TrainingRecipe, rng: Random) -> Array:
     stars : `numpy.ndarray`
         Column and row of the brightest stars, shape (k, 2).
     """
-    content, sigma = recipe.sky, sky_sigma(recipe)
+    content, painter = recipe.sky, SkyPainter(sky, sky_sigma(recipe), rng)
     bright = []
     if content["galaxies"]:
         limit = _faintest_magnitude(recipe)
@@ -103,17 +103,17 @@ def fill_sky(sky: SkyGrid, recipe: TrainingRecipe, rng: Random) -> Array:
         bright.append((flux, x, y))
     for name, (add, low, high) in _GALAXIES.items():
         for _ in range(int(content[name])):
-            add(sky, rng, sigma, structures.log_uniform(rng, low, high))
-    structures.add_stars(sky, rng, sigma, int(content["faint_stars"]), recipe.target_fwhm)
-    structures.add_pairs(sky, rng, sigma, int(content["pairs"]), recipe.target_fwhm)
+            add(painter, log_uniform(rng, low, high))
+    painter.add_stars(int(content["faint_stars"]), recipe.target_fwhm)
+    painter.add_pairs(int(content["pairs"]), recipe.target_fwhm)
     if content["cluster_stars"]:
-        structures.add_cluster(sky, rng, sigma, int(content["cluster_stars"]))
+        painter.add_cluster(int(content["cluster_stars"]))
     if content["intracluster"]:
-        structures.add_intracluster_light(sky, rng, sigma)
+        painter.add_intracluster_light()
     if content["nebula_sigma"]:
-        structures.add_nebula(sky, rng, sigma, content["nebula_sigma"])
+        painter.add_nebula(content["nebula_sigma"])
     if content["gradient_sigma"]:
-        structures.add_gradient(sky, rng, sigma, content["gradient_sigma"])
+        painter.add_gradient(content["gradient_sigma"])
     bright.sort(reverse=True)
     return np.array(bright[:_MOST_BRIGHT_STARS]).reshape(-1, 3)[:, 1:]
 

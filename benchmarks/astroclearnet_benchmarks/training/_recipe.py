@@ -180,7 +180,7 @@ def draw_recipe(seed: int) -> TrainingRecipe:
         stamp_size=2 * min(max(half, 16), 30) + 1,
         cells=int(rng.integers(2, 6)) if varies else 1,
         has_long_wings=has_long_wings,
-        cosmic_rays=_log_uniform(rng, 1.0, 30.0),
+        cosmic_rays=log_uniform(rng, 1.0, 30.0),
         flagged_fraction=float(rng.uniform(0.5, 1.0)),
         bad_columns=int(rng.poisson(1.0)),
         holes=tuple(int(side) for side in holes),
@@ -190,7 +190,21 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     )
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniform.
+
+    Parameters
+    ----------
+    rng
+        Random numbers.
+    low, high
+        Limits.
+
+    Returns
+    -------
+    number : `float`
+        The number.
+    """
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
@@ -201,7 +215,7 @@ def _draw_number(rng: np.random.Generator) -> int:
         return 1
     if kind < 2.0 / 30.0:
         return int(rng.integers(41, 65))
-    return int(_log_uniform(rng, 2.0, 41.0))
+    return int(log_uniform(rng, 2.0, 41.0))
 
 
 def _draw_seeing(rng: np.random.Generator, number: int) -> np.ndarray:
@@ -223,7 +237,7 @@ def _draw_target(rng: np.random.Generator, fwhm: np.ndarray) -> float:
         ]
     )
     low = float(limits[:, 0].max())
-    return _log_uniform(rng, low, max(low, float(limits[:, 1].min())))
+    return log_uniform(rng, low, max(low, float(limits[:, 1].min())))
 
 
 def _draw_exposures(
@@ -231,11 +245,11 @@ def _draw_exposures(
 ) -> tuple[ExposureRecipe, ...]:
     """Draw the conditions of all exposures."""
     # The properties of the scene, then those of each exposure.
-    beta, time = rng.uniform(2.5, 4.8), EXPOSURE_TIME * _log_uniform(rng, 0.2, 5.0)
+    beta, time = rng.uniform(2.5, 4.8), EXPOSURE_TIME * log_uniform(rng, 0.2, 5.0)
     roundness = rng.uniform(0.005, 0.05)
     clouds, moon = rng.uniform(0.0, 0.25), rng.uniform(0.02, 0.3)
     gradient = rng.uniform(0.005, 0.03) if rng.random() < 0.35 else 0.0
-    error = _log_uniform(rng, 0.003, 0.01) if rng.random() < 0.35 else 0.0
+    error = log_uniform(rng, 0.003, 0.01) if rng.random() < 0.35 else 0.0
     common_error = rng.normal(0.0, error) if rng.random() < 0.3 else 0.0
     turn, any_turn, dither = rng.uniform(0.0, 0.1), rng.random() < 0.3, rng.uniform(0.5, 12.0)
     stretch = rng.uniform(0.0, 0.015)
@@ -289,12 +303,12 @@ def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
         return number if rng.random() < share else 0
 
     def strength(share: float, low: float, high: float) -> float:
-        value = _log_uniform(rng, low, high)
+        value = log_uniform(rng, low, high)
         return value if rng.random() < share else 0.0
 
     sky = {
-        "galaxies": 35.0 * _log_uniform(rng, 0.3, 2.5),
-        "stars": 4.0 * _log_uniform(rng, 0.3, 10.0),
+        "galaxies": 35.0 * log_uniform(rng, 0.3, 2.5),
+        "stars": 4.0 * log_uniform(rng, 0.3, 10.0),
         "knotted_share": rng.uniform(0.0, 0.6),
         "bright_stars": some(0.5, 1, 3),
         "faint_stars": some(0.4, 5, 40),
@@ -315,5 +329,5 @@ def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
     if kind < 0.05:
         return dict.fromkeys(sky, 0.0)
     if kind < 0.15:
-        sky["stars"] = 350.0 * _log_uniform(rng, 0.5, 8.0)
+        sky["stars"] = 350.0 * log_uniform(rng, 0.5, 8.0)
     return sky

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("TrainingScene", "training_scene")
+__all__ = ("TrainingScene", "render_scene", "training_scene")
 
 import dataclasses
 from typing import Any
@@ -106,7 +106,7 @@ def render_scene(recipe: TrainingRecipe) -> TrainingScene:
     stars = fill_sky(sky, recipe, rng)
     light = sky.freeze()
     spectra = [sky.spectrum(light * weight) for weight in corner_weights(sky, recipe)]
-    truth = sky.gaussian_image(sum(spectra[1:], spectra[0]), recipe.target_fwhm)
+    truth = sky.gaussian_image(np.sum(spectra, axis=0), recipe.target_fwhm)
     holes = Holes.draw(recipe, truth / sky_sigma(recipe), stars, rng)
     options = ArtefactOptions(
         cosmic_rays=recipe.cosmic_rays,
@@ -117,7 +117,7 @@ def render_scene(recipe: TrainingRecipe) -> TrainingScene:
     for exposure in recipe.exposures:
         y, x = pixel_places(exposure, recipe)
         optics = draw_optics(sky, exposure, recipe)
-        blurred = sum(s * t for s, t in zip(spectra, optics.transforms, strict=True))
+        blurred = np.einsum("cyx,cyx->yx", spectra, optics.transforms)
         recorded = record(
             sky.observe(blurred, *((y, x) if recipe.is_dithered else ())) * exposure.scale**2,
             Conditions(fwhm=exposure.fwhm, per_njy=exposure.per_njy, sky=exposure.sky),

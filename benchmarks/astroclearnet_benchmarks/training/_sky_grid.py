@@ -106,7 +106,20 @@ class SkyGrid:
         return (np.arange(self._bare.shape[1]) / _OVERSAMPLING - RIM)[np.newaxis, :]
 
     def window(self, x: float, y: float, radius: float) -> tuple[slice, slice]:
-        """Return the part of the grid around a position."""
+        """Return the part of the grid around a position.
+
+        Parameters
+        ----------
+        x, y
+            Column and row.
+        radius
+            Half of its side.
+
+        Returns
+        -------
+        rows, columns : `slice`
+            Cells of the grid, none for a position far outside.
+        """
         rows, columns = (
             slice(
                 min(max(math.floor((c - radius + RIM) * _OVERSAMPLING), 0), size),
@@ -117,13 +130,31 @@ class SkyGrid:
         return rows, columns
 
     def add_light(self, light: Array, window: tuple[slice, slice] = (slice(None), slice(None))) -> None:
-        """Add light on the grid, without any PSF."""
+        """Add light on the grid, without any PSF.
+
+        Parameters
+        ----------
+        light
+            Brightness.
+        window
+            Cells to add it to, by default all.
+        """
         self._bare[window] += light
 
     def add_points(
         self, x: npt.ArrayLike, y: npt.ArrayLike, flux: npt.ArrayLike, sigma: npt.ArrayLike = 0.0
     ) -> None:
-        """Add round Gaussians; those of no size are points."""
+        """Add round Gaussians; those of no size are points.
+
+        Parameters
+        ----------
+        x, y
+            Columns and rows.
+        flux
+            Their fluxes.
+        sigma
+            Their standard deviations.
+        """
         smoothing = gaussian_fwhm_to_sigma * _SMOOTHED_FWHM
         rows, columns = self.y[:, 0], self.x[0]
         for x0, y0, f, s in zip(*(a.ravel() for a in np.broadcast_arrays(x, y, flux, sigma)), strict=True):
@@ -136,7 +167,13 @@ class SkyGrid:
             self._smooth[window] += np.outer(*profiles) * (f / (2.0 * math.pi * width**2))
 
     def add_source(self, source: SceneSource) -> None:
-        """Add a source of known flux."""
+        """Add a source of known flux.
+
+        Parameters
+        ----------
+        source
+            The source.
+        """
         if source.profile is None:
             self.add_points(source.x, source.y, source.flux)
             return
@@ -156,16 +193,46 @@ class SkyGrid:
             self._smooth[window] += stamp[cut].array * (source.flux * scale**2)
 
     def freeze(self) -> Array:
-        """Return the sky at the smoothing that it is drawn with."""
+        """Return the sky at the smoothing that it is drawn with.
+
+        Returns
+        -------
+        smooth : `numpy.ndarray`
+            Brightness on the grid.
+        """
         return self._smooth + self._inverse(fft.rfft2(self._bare) * self._transfer)
 
     def spectrum(self, smooth: Array) -> Array:
-        """Return the transform of a sky without its smoothing."""
+        """Return the transform of a sky without its smoothing.
+
+        Parameters
+        ----------
+        smooth
+            Brightness at the smoothing of `freeze`.
+
+        Returns
+        -------
+        spectrum : `numpy.ndarray`
+            Of the real transform, complex128.
+        """
         known = self._transfer > _SMALLEST_TRANSFER
         return np.where(known, fft.rfft2(smooth) / np.where(known, self._transfer, 1.0), 0.0)
 
     def gaussian_image(self, spectrum: Array, fwhm: float) -> Array:
-        """Return the patch seen with a Gaussian, shape (H, W)."""
+        """Return the patch seen with a Gaussian, shape (H, W).
+
+        Parameters
+        ----------
+        spectrum
+            The sky, as of `spectrum`.
+        fwhm
+            FWHM of the Gaussian in pixels.
+
+        Returns
+        -------
+        image : `numpy.ndarray`
+            Light in the pixels of the patch, shape (H, W).
+        """
         return self._patch(self._inverse(spectrum * self._gaussian(fwhm)))
 
     def kernel_transform(self, kernel: Kernel, angle: float = 0.0, scale: float = 1.0) -> Array:
@@ -180,6 +247,11 @@ class SkyGrid:
             radians.
         scale
             Side of its pixels in pixels of the patch.
+
+        Returns
+        -------
+        transform : `numpy.ndarray`
+            Real, 1 where the wave number is 0.
         """
         size = min(self._bare.shape)
         size = min(2 * math.ceil(_OVERSAMPLING * 1.2 * kernel.radius) + 1, size - 1 + size % 2)
@@ -194,13 +266,39 @@ class SkyGrid:
         return np.asarray(transform / transform[0, 0])
 
     def stamp(self, transform: Array, size: int) -> Array:
-        """Return a PSF on the pixels of the patch, shape (size, size)."""
+        """Return a PSF on the pixels of the patch, shape (size, size).
+
+        Parameters
+        ----------
+        transform
+            Its transform.
+        size
+            Odd side of the stamp in pixels.
+
+        Returns
+        -------
+        stamp : `numpy.ndarray`
+            Shape (size, size).
+        """
         image = self._inverse(transform) * _OVERSAMPLING**2
         reach = np.arange(-(size // 2), size // 2 + 1) * _OVERSAMPLING
         return np.asarray(image[np.ix_(reach, reach)])
 
     def observe(self, transform: Array, y: Array | None = None, x: Array | None = None) -> Array:
-        """Return the sky at the pixels of the patch, or at given positions."""
+        """Return the sky at the pixels of the patch, or at given positions.
+
+        Parameters
+        ----------
+        transform
+            Transform of the sky as a PSF blurs it.
+        y, x
+            Rows and columns; by default those of the pixels of the patch.
+
+        Returns
+        -------
+        light : `numpy.ndarray`
+            Light per pixel of the patch.
+        """
         image = self._inverse(transform)
         if y is None or x is None:
             return self._patch(image)

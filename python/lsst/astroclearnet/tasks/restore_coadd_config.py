@@ -186,6 +186,27 @@ class RestoreCoaddConnections(
         Mapping[str, tuple[cT.BaseInput, Collection[DatasetRef]]],
         Mapping[str, tuple[cT.Output, Collection[DatasetRef]]],
     ]:
+        """Refuse a quantum whose trained network does not exist.
+
+        Parameters
+        ----------
+        inputs, outputs
+            Connections and datasets of the quantum.
+        label
+            Label of the task.
+        data_id
+            Data ID of the quantum.
+
+        Returns
+        -------
+        adjusted_inputs, adjusted_outputs : `~collections.abc.Mapping`
+            What the base class changes: nothing.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
         if "restoration_model" in inputs:
             connection, refs = inputs["restoration_model"]
             if not refs:

@@ -26,6 +26,7 @@ from lsst.astroclearnet.simulation import (
     AB_ZERO_POINT_NJY,
     BANDS,
     EXPOSURE_TIME,
+    FULL_WELL,
     GAIN,
     MOFFAT_BETA,
     PIXEL_SCALE,
@@ -267,6 +268,29 @@ def signal_to_noise(flux: float, stamps: Sequence[galsim.Image], inverse_varianc
             weights = weight[cut.ymin : cut.ymax + 1, cut.xmin : cut.xmax + 1]
             information += float(np.sum(stamp[cut].array ** 2 * weights))
     return flux * math.sqrt(information)
+
+
+def saturates(flux: float, stamps: Sequence[galsim.Image], conditions: Sequence[Conditions]) -> bool:
+    """Return whether a source fills a pixel in any exposure.
+
+    Parameters
+    ----------
+    flux
+        Flux of the source in nJy.
+    stamps
+        Its stamps of unit flux in the exposures.
+    conditions
+        Conditions of the exposures.
+
+    Returns
+    -------
+    saturates : `bool`
+        Whether its expected electrons and the sky exceed the full well.
+    """
+    return any(
+        flux * stamp.array.max() * c.per_njy + c.sky > FULL_WELL
+        for stamp, c in zip(stamps, conditions, strict=True)
+    )
 
 
 def missing_pixels(shape: tuple[int, int], num_exposures: int, rng: np.random.Generator) -> Mask:

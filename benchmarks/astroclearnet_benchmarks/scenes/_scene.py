@@ -23,6 +23,7 @@ from scipy.ndimage import maximum_filter
 from lsst.astroclearnet.simulation import ArtefactOptions
 
 from ._exposures import (
+    Conditions,
     add_stamps,
     draw_conditions,
     draw_source,
@@ -30,6 +31,7 @@ from ._exposures import (
     missing_pixels,
     record,
     resolve_flux,
+    saturates,
     signal_to_noise,
 )
 from ._sources import SCENE_KINDS, SceneSource, scene_sources
@@ -55,8 +57,10 @@ class SceneOptions:
     kind
         ``field`` (galaxies to i = 27.2 and stars), ``stars``, ``galaxies`` or
         ``pairs`` (isolated ones on a jittered grid), ``blank``, ``crowded``,
-        or ``transients`` (a field with a supernova in a quarter of the
-        exposures and an asteroid in one).
+        ``transients`` (a field with a supernova in a quarter of the exposures
+        and an asteroid in one), ``hosts`` (isolated bright galaxies with
+        arms, bars and clumps), ``cluster`` (a field with a central galaxy in
+        intracluster light) or ``nebula`` (a field behind one that fills it).
     shape
         Height and width in pixels of 0.168 arcsec.
     num_exposures
@@ -119,10 +123,11 @@ class Scene:
         One row per source: ``x``, ``y`` (pixels), ``flux`` (nJy), ``kind``,
         ``signal_to_noise`` (flux over the Cramer-Rao bound of all exposures
         with their masks and true variances), ``pair`` (-1 for none),
-        ``separation`` (pixels), ``is_steady`` (shines in all exposures) and
-        ``is_clean`` (within 10 pixels no border, no unflagged artefact above
-        a tenth of the sky noise and no place with less than half of the
-        exposures).
+        ``separation`` (pixels), ``half_light_radius`` (pixels, before any
+        PSF; NaN for points), ``is_steady`` (shines in all exposures),
+        ``is_saturated`` (by its own light, in any exposure) and ``is_clean``
+        (within 10 pixels no border, no unflagged artefact above a tenth of
+        the sky noise and no place with less than half of the exposures).
     artefacts
         Light of unflagged cosmic rays and of the trail, in nJy, shape
         (n, H, W), float32.
@@ -139,6 +144,10 @@ class Scene:
     blank
         Pixels without a source, shape (H, W): below 0.3 ``sky_sigma`` in the
         truth at 4 pixels FWHM.
+    conditions
+        Conditions of the exposures.
+    sources
+        The sources, in the order of the catalogue, which has their fluxes.
     """
 
     options: SceneOptions
@@ -154,7 +163,8 @@ class Scene:
     sky_sigma: float
     depth: Array
     blank: Mask
-    _sources: tuple[SceneSource, ...]
+    conditions: tuple[Conditions, ...]
+    sources: tuple[SceneSource, ...]
 
     @property
     def best_sigma(self) -> Array:
@@ -205,7 +215,7 @@ class Scene:
     def _draw(self, indices: npt.NDArray[np.int64], fwhm: float) -> Array:
         # Six sigma leave less than 2e-8 of a star outside.
         half = math.ceil(2.6 * fwhm)
-        sources = [self._sources[index] for index in indices]
+        sources = [self.sources[index] for index in indices]
         stamps = [draw_source(s, gaussian(fwhm), half + math.ceil(s.extent)) for s in sources]
         return add_stamps(self.options.shape, stamps, self.catalogue["flux"][indices])
 
@@ -268,6 +278,8 @@ def simulate_scene(options: SceneOptions) -> Scene:
     sky_sigma = float(sky_weights.sum() ** -0.5)
     disturbed = np.tensordot(sky_weights, artefacts, axes=1) / sky_weights.sum() > _CLEAN_LIGHT * sky_sigma
     catalogue = _catalogue(sources, flux, snr, steady, _clean(disturbed | (depth < _CLEAN_DEPTH)))
+    full = [saturates(f, drawn, conditions) for f, drawn in zip(flux, stamps, strict=True)]
+    catalogue["is_saturated"] = np.array(full, dtype=bool) & options.artefacts.saturation
     scene = Scene(
         options=options,
         images=np.stack([exposure.image for exposure in recorded]).astype(np.float32),
@@ -282,7 +294,8 @@ def simulate_scene(options: SceneOptions) -> Scene:
         sky_sigma=sky_sigma,
         depth=depth,
         blank=np.ones(options.shape, dtype=bool),
-        _sources=tuple(sources),
+        conditions=tuple(conditions),
+        sources=tuple(sources),
     )
     return dataclasses.replace(scene, blank=scene.truth(_BLANK_FWHM) < _BLANK_LEVEL * sky_sigma)
 
@@ -318,6 +331,7 @@ def _catalogue(sources: list[SceneSource], flux: Array, snr: list[float], steady
             "signal_to_noise": np.array(snr, dtype=float),
             "pair": np.array([source.pair for source in sources], dtype=int),
             "separation": np.array([source.separation for source in sources]),
+            "half_light_radius": np.array([source.half_light_radius for source in sources]),
             "is_steady": steady,
             "is_clean": is_clean,
         }

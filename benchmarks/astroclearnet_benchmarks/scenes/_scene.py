@@ -144,6 +144,8 @@ class Scene:
     blank
         Pixels without a source, shape (H, W): below 0.3 ``sky_sigma`` in the
         truth at 4 pixels FWHM.
+    clean
+        Pixels where a source is clean, shape (H, W): see ``is_clean``.
     conditions
         Conditions of the exposures.
     sources
@@ -163,6 +165,7 @@ class Scene:
     sky_sigma: float
     depth: Array
     blank: Mask
+    clean: Mask
     conditions: tuple[Conditions, ...]
     sources: tuple[SceneSource, ...]
 
@@ -277,7 +280,8 @@ def simulate_scene(options: SceneOptions) -> Scene:
     depth = np.tensordot(sky_weights, good, axes=1) / sky_weights.sum()
     sky_sigma = float(sky_weights.sum() ** -0.5)
     disturbed = np.tensordot(sky_weights, artefacts, axes=1) / sky_weights.sum() > _CLEAN_LIGHT * sky_sigma
-    catalogue = _catalogue(sources, flux, snr, steady, _clean(disturbed | (depth < _CLEAN_DEPTH)))
+    clean = _clean(disturbed | (depth < _CLEAN_DEPTH))
+    catalogue = _catalogue(sources, flux, snr, steady, clean)
     full = [saturates(f, drawn, conditions) for f, drawn in zip(flux, stamps, strict=True)]
     catalogue["is_saturated"] = np.array(full, dtype=bool) & options.artefacts.saturation
     scene = Scene(
@@ -294,6 +298,7 @@ def simulate_scene(options: SceneOptions) -> Scene:
         sky_sigma=sky_sigma,
         depth=depth,
         blank=np.ones(options.shape, dtype=bool),
+        clean=clean,
         conditions=tuple(conditions),
         sources=tuple(sources),
     )

@@ -20,7 +20,8 @@ import galsim
 import numpy as np
 import numpy.typing as npt
 
-from ._exposures import Conditions, add_stamps, draw_conditions, draw_source, gaussian, record
+from ._exposures import Conditions, add_stamps, draw_conditions, draw_source, expose_source, gaussian
+from ._recording import record
 from ._scene import Scene
 from ._sources import SceneSource
 
@@ -63,10 +64,7 @@ def inject(scene: Scene, sources: Sequence[SceneSource], seed: int) -> tuple[Sce
     """
     rng = np.random.default_rng([seed, _SOURCES])
     shape, half = scene.options.shape, scene.options.stamp_size // 2
-    stamps = [
-        [draw_source(source, c.psf, half + math.ceil(source.extent)) for c in scene.conditions]
-        for source in sources
-    ]
+    stamps = [[expose_source(source, c, half) for c in scene.conditions] for source in sources]
     flux = np.array([_resolve_flux(s, drawn, scene) for s, drawn in zip(sources, stamps, strict=True)])
     images, variances = scene.images.copy(), scene.variances.copy()
     true_variances = scene.true_variances.copy()
@@ -146,8 +144,9 @@ def add_exposure(scene: Scene, seeing_arcsec: float) -> Scene:
     Returns
     -------
     scene : `Scene`
-        The scene with one exposure more, which comes last; the others, and
-        all that is true of the scene without it, are as they were.
+        The scene with one exposure more, which comes last and is on the grid
+        of the scene; the others, and all that is true of the scene without
+        it, are as they were.
     """
     options, half = scene.options, scene.options.stamp_size // 2
     rng = np.random.default_rng([options.seed, _EXPOSURE, round(1000.0 * seeing_arcsec)])
@@ -182,5 +181,5 @@ def _steady_light(scene: Scene, conditions: Conditions, half: int) -> Array:
     """Return the light of the steady sources under other conditions."""
     steady = np.flatnonzero(scene.catalogue["is_steady"])
     sources = [scene.sources[index] for index in steady]
-    stamps = [draw_source(s, conditions.psf, half + math.ceil(s.extent)) for s in sources]
+    stamps = [expose_source(s, conditions, half) for s in sources]
     return add_stamps(scene.options.shape, stamps, np.asarray(scene.catalogue["flux"][steady]))

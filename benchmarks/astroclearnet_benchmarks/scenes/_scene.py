@@ -20,6 +20,7 @@ import numpy.typing as npt
 from astropy.table import Table
 from scipy.ndimage import maximum_filter
 
+from lsst.astroclearnet.core import PixelPositions
 from lsst.astroclearnet.simulation import ArtefactOptions
 
 from ._exposures import (
@@ -27,13 +28,13 @@ from ._exposures import (
     add_stamps,
     draw_conditions,
     draw_source,
+    expose_source,
     gaussian,
-    missing_pixels,
-    record,
     resolve_flux,
     saturates,
     signal_to_noise,
 )
+from ._recording import missing_pixels, record
 from ._sources import SCENE_KINDS, SceneSource, scene_sources
 
 type Array = npt.NDArray[np.float64]
@@ -73,12 +74,16 @@ class SceneOptions:
         Side in pixels of a square that is masked in every exposure.
     artefacts
         Noise and defects, those of the detectors of a survey.
+    max_dither
+        Largest offset in pixels, along either axis, of the grid of an
+        exposure from that of the scene: 0 for co-registered exposures, else
+        at most half a pixel, so that masks hardly move.
 
     Raises
     ------
     ValueError
-        If the kind is unknown, there is no exposure, or the stamp is not odd
-        or too small.
+        If the kind is unknown, there is no exposure, the stamp is not odd or
+        too small, or grids are too far from each other.
     """
 
     seed: int
@@ -89,6 +94,7 @@ class SceneOptions:
     stamp_size: int = 41
     hole_size: int = 9
     artefacts: ArtefactOptions = ArtefactOptions()
+    max_dither: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in SCENE_KINDS:
@@ -97,6 +103,8 @@ class SceneOptions:
             raise ValueError(f"SceneOptions.num_exposures={self.num_exposures} must be at least 1.")
         if self.stamp_size % 2 == 0 or self.stamp_size < 21:
             raise ValueError(f"SceneOptions.stamp_size={self.stamp_size} must be odd and at least 21.")
+        if not 0.0 <= self.max_dither <= 0.5:
+            raise ValueError(f"SceneOptions.max_dither={self.max_dither} must be between 0 and 0.5.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +187,19 @@ class Scene:
         with np.errstate(divide="ignore"):
             return np.asarray(1.0 / np.sqrt(total))
 
+    @property
+    def positions(self) -> PixelPositions | None:
+        """Positions of the pixels of exposures on their own grids.
+
+        For `lsst.astroclearnet.core.restore`; `None` for co-registered ones.
+        """
+        if self.options.max_dither == 0.0:
+            return None
+        rows, columns = np.indices(self.options.shape, dtype=float)
+        offsets = np.array([c.offset for c in self.conditions])[:, :, np.newaxis, np.newaxis]
+        y, x = rows + offsets[:, 0], columns + offsets[:, 1]
+        return PixelPositions.from_arrays(self.options.shape, y, x, np.ones_like(y))
+
     def truth(self, fwhm: float) -> Array:
         """Draw the steady sources without noise at a circular Gaussian PSF.
 
@@ -245,8 +266,14 @@ def simulate_scene(options: SceneOptions) -> Scene:
     rng = np.random.default_rng([options.seed, list(SCENE_KINDS).index(options.kind)])
     number, half = options.num_exposures, options.stamp_size // 2
     conditions = [draw_conditions(options.seeing_arcsec, options.stamp_size, rng) for _ in range(number)]
+    if options.max_dither > 0.0:
+        offsets = rng.uniform(-options.max_dither, options.max_dither, size=(number, 2))
+        conditions = [
+            dataclasses.replace(c, offset=(float(dy), float(dx)))
+            for c, (dy, dx) in zip(conditions, offsets, strict=True)
+        ]
     sources = scene_sources(options.kind, options.shape, number, rng)
-    stamps = [[draw_source(s, c.psf, half + math.ceil(s.extent)) for c in conditions] for s in sources]
+    stamps = [[expose_source(s, c, half) for c in conditions] for s in sources]
     flux = np.array([resolve_flux(s, drawn, conditions) for s, drawn in zip(sources, stamps, strict=True)])
     shines = np.ones((len(sources), number), dtype=bool)
     for source, row in zip(sources, shines, strict=True):

@@ -39,7 +39,9 @@ def as_run(method: Restorer | Callable[..., Any], name: str = "") -> Run:
         images, variances, good pixels and PSFs, with the keywords
         ``target_fwhm`` and ``seed``, that returns an object with ``image`` and
         ``variance`` (or `None`) at the target PSF, as
-        `lsst.astroclearnet.core.restore` does.
+        `lsst.astroclearnet.core.restore` does.  The keyword ``positions`` is
+        given where exposures are on their own grids, which a `Restorer`
+        cannot take.
     name
         Name of the row; by default that of the method.
 
@@ -56,7 +58,8 @@ def as_run(method: Restorer | Callable[..., Any], name: str = "") -> Run:
                 words = name or method.name
                 yield [Product(words, stop.image, stop.fwhm, stop.variance, stop.iteration)]
         else:
-            result = method(*exposures, target_fwhm=target_fwhm, seed=seed)
+            grids = {} if scene.positions is None else {"positions": scene.positions}
+            result = method(*exposures, target_fwhm=target_fwhm, seed=seed, **grids)
             words = name or getattr(method, "__name__", "method")
             yield [Product(words, result.image, target_fwhm, result.variance)]
 

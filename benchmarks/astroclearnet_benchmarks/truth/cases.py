@@ -29,8 +29,12 @@ SUITES = {
     "crowded": "crowded",
     "cluster": "cluster",
     "nebula": "nebula",
+    "dithered": "field",
 }
 """Kinds of scenes by the suite that is measured on them."""
+
+_MAX_DITHER = 0.5
+"""Largest offset in pixels of the grids of exposures that are dithered."""
 
 _BAD_SEEING = 1.5
 """FWHM in arcsec of the exposure that is added."""
@@ -94,10 +98,14 @@ def expose(case: Case) -> Exposures:
     Real galaxies are injected where their image is among the real exposures
     (see `~astroclearnet_benchmarks.record.data_folder`).
     """
-    kind = SUITES[case.suite]
-    plain = simulate_scene(
-        SceneOptions(seed=case.seed, kind=kind, num_exposures=case.num_exposures, shape=case.shape)
+    options = SceneOptions(
+        seed=case.seed,
+        kind=SUITES[case.suite],
+        num_exposures=case.num_exposures,
+        shape=case.shape,
+        max_dither=_MAX_DITHER if case.suite == "dithered" else 0.0,
     )
+    plain = simulate_scene(options)
     match case.suite:
         case "field":
             bad = add_exposure(plain, _BAD_SEEING)

@@ -237,12 +237,12 @@ FIGURES: dict[str, Figure] = {
     },
     **{
         f"{suite}: {name}": _scene_mean(suite, "pixels", "far", part)
-        for suite in ("hosts", "crowded", "cluster", "nebula")
+        for suite in ("hosts", "crowded", "cluster", "nebula", "dithered")
         for name, part in (("error on sources", "sources"), ("total error", "all"))
     },
     **{
         f"{suite}: halo": _objects(suite, "halos", "halo", _median, "galaxies")
-        for suite in ("cluster", "nebula")
+        for suite in ("cluster", "nebula", "dithered")
     },
 }
 """The figures by name, in the order of the table."""

@@ -26,8 +26,8 @@ from ..processes import FAILURES, Runner, start_logging
 from ..quality.methods import GROUPS, METHODS
 from ..record import Section, describe_code, make_page, make_parser
 from .cases import SUITES, Case, expose
-from .files import read_products, write_exposures
 from .figures import make_rows
+from .files import read_products, write_exposures
 from .measure import measure_case, restore_case
 from .seeds import FINAL_SENTENCE, development_seeds, final_seeds
 from .table import make_tables
@@ -43,7 +43,7 @@ _NUM_FINAL = {
     "nebula": 4,
     "dithered": 8,
 }
-"""Final scenes: 500 injections of each kind, and errors of a third of limits."""
+"""Final scenes: 500 injections of each kind, errors of a third of limits."""
 
 _NUM_SLOW = 3
 _NUM_DEVELOPMENT = 3
@@ -179,7 +179,7 @@ def _make_page(measured: Sequence[tuple[Case, dict[str, Any]]], options: argpars
         for (suite, _), record in scenes.items():
             by_suite[suite].append(record)
         rows = make_rows(by_suite)
-        judged = [name for name in ("restored_coadd", *(name for name, _ in options.images))]
+        judged = ["restored_coadd", *(name for name, _ in options.images)]
         tables = make_tables(rows, judged, with_limits=(target, number) == _LIMIT_SETTING)
         title = f"target FWHM {target:g} pixels, {number} exposures"
         sections.append(Section.measured(title, command, tables))

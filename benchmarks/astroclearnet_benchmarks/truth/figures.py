@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..record import format_value
 from .coverage import NOMINAL
 from .surroundings import DETECTION_CLASSES, detection_figures
 
@@ -78,6 +79,10 @@ class Row:
     error: float
     number: int
     of_what: str
+
+    def __str__(self) -> str:
+        value = format_value((self.value, self.error if self.error > 0.0 else math.nan))
+        return f"{self.product} | {self.measure} | {value} | {self.number} {self.of_what}"
 
 
 def make_rows(records: Mapping[str, Sequence[Mapping[str, dict[str, Any]]]]) -> list[Row]:

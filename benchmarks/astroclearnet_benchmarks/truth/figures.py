@@ -171,12 +171,16 @@ def _detection(name: str) -> Figure:
 
     def number(records: Records) -> int:
         if name in sources:
-            return sum(record["detection"][sources[name]] for record in records)
+            return sum(record[sources[name]] for record in searched(records))
         index = DETECTION_CLASSES.index(name)
-        return sum(record["detection"]["sources"][index] for record in records)
+        return sum(record["sources"][index] for record in searched(records))
 
     def value(records: Records) -> float:
-        return detection_figures([record["detection"] for record in records])[name]
+        used = searched(records)
+        return detection_figures(used)[name] if used else math.nan
+
+    def searched(records: Records) -> Records:
+        return [record["detection"] for record in records if "detection" in record]
 
     return Figure("field", value, number, sources.get(name, "sources"))
 

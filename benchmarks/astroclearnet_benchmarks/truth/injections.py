@@ -29,8 +29,9 @@ from .recipes import STRUCTURE_RADIUS, lensed_arc, real_galaxies
 type Array = npt.NDArray[np.float64]
 
 _SPACING = 34.0
-_BORDER = 17.0
-"""Distance of injections from each other and from the border, in pixels."""
+_BORDER = 18.5
+"""Distances of injections from each other and from the border, in pixels: that
+of the largest stamp, the jitter and a rounding."""
 
 _JITTER = 1.0
 _STAR_RADIUS = 6

@@ -34,10 +34,14 @@ STRUCTURE_RADIUS = 14
 """Radius in pixels that holds an arc or a galaxy."""
 
 _OVERSAMPLING = 4
-_EINSTEIN_RADII = (4.0, 8.0)
-"""In pixels: 0.7 to 1.3 arcsec, galaxies as lenses."""
+_EINSTEIN_RADII = (4.0, 7.0)
+"""In pixels: 0.7 to 1.2 arcsec, galaxies as lenses."""
 
-_SOURCE_SIZES = (0.4, 0.9)
+_OFFSETS = (0.15, 0.55)
+"""Of the source from the lens in Einstein radii: from nearly a ring to an arc
+and a counter-image."""
+
+_SOURCE_SIZES = (0.5, 1.0)
 """Standard deviations of Gaussian sources in pixels."""
 
 _HST_SCALE = 0.03
@@ -66,19 +70,18 @@ def lensed_arc(rng: np.random.Generator) -> galsim.GSObject:
     -------
     profile : `galsim.GSObject`
         The arc and its counter-image without the lens, of unit flux, in
-        pixels, centred on the brightest light.
+        pixels, around the place of the lens.
     """
     radius, size = rng.uniform(*_EINSTEIN_RADII), rng.uniform(*_SOURCE_SIZES)
-    offset, angle = rng.uniform(0.1, 0.5) * radius, rng.uniform(0.0, 2.0 * math.pi)
+    offset, angle = rng.uniform(*_OFFSETS) * radius, rng.uniform(0.0, 2.0 * math.pi)
     count = STRUCTURE_RADIUS * _OVERSAMPLING
     grid = np.arange(-count, count + 1) / _OVERSAMPLING
-    # The middle of the grid is on the arc, where a lens has its ring.
-    y, x = np.meshgrid(grid + radius * math.sin(angle), grid + radius * math.cos(angle), indexing="ij")
+    y, x = np.meshgrid(grid, grid, indexing="ij")
     distance = np.maximum(np.hypot(x, y), 1e-6)
     source_x = x * (1.0 - radius / distance) - offset * math.cos(angle)
     source_y = y * (1.0 - radius / distance) - offset * math.sin(angle)
     light = np.exp(-0.5 * (source_x**2 + source_y**2) / size**2)
-    light[np.hypot(*np.meshgrid(grid, grid)) > STRUCTURE_RADIUS] = 0.0
+    light[(distance > STRUCTURE_RADIUS) | (distance < 0.5 / _OVERSAMPLING)] = 0.0
     return _as_profile(light, 1.0 / _OVERSAMPLING)
 
 

@@ -157,9 +157,9 @@ def detection_figures(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     Returns
     -------
     figures : `dict` [`str`, `float`]
-        Completeness of each of `DETECTION_CLASSES`, ``false per galaxy`` and
-        ``false per star``; NaN where there are no such objects, or where no
-        threshold is as pure.
+        Completeness of each of `DETECTION_CLASSES`, 0 if no threshold is as
+        pure; ``false per galaxy`` and ``false per star``.  NaN where there are
+        no such objects.
     """
     tables = [np.array(record["thresholds"], dtype=float) for record in records]
     # A record ends where hardly anything is true, which is not of interest.
@@ -168,11 +168,10 @@ def detection_figures(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     number, true, false_sky = total[:, 0], total[:, 1], total[:, 2]
     figures = dict.fromkeys([*DETECTION_CLASSES, "false per galaxy", "false per star"], math.nan)
     pure = np.flatnonzero((true > 0) & (true >= _PURITY * number))
-    if pure.size:
-        best = pure[np.argmax(true[pure])]
-        counts = np.sum([record["sources"] for record in records], axis=0)
-        for name, found, there in zip(DETECTION_CLASSES, total[best, 5:], counts, strict=True):
-            figures[name] = float(found / there) if there else math.nan
+    found = total[pure[np.argmax(true[pure])], 5:] if pure.size else np.zeros(len(DETECTION_CLASSES))
+    counts = np.sum([record["sources"] for record in records], axis=0)
+    for name, known, there in zip(DETECTION_CLASSES, found, counts, strict=True):
+        figures[name] = float(known / there) if there else math.nan
     quiet = np.flatnonzero((true > 0) & (true >= _PURITY * (true + false_sky)))
     if quiet.size:
         best = quiet[np.argmax(true[quiet])]

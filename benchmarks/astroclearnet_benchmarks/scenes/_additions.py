@@ -159,7 +159,7 @@ def add_exposure(scene: Scene, seeing_arcsec: float) -> Scene:
     psf = draw_source(SceneSource("star", 0.0, 0.0), conditions.psf, half).array
     rays = recorded.cosmic_rays * good
 
-    def append(stack: npt.NDArray[np.generic], plane: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def append[T: np.generic](stack: npt.NDArray[T], plane: npt.ArrayLike) -> npt.NDArray[T]:
         return np.concatenate([stack, np.asarray(plane, dtype=stack.dtype)[np.newaxis]])
 
     return dataclasses.replace(

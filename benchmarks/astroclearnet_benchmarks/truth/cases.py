@@ -97,6 +97,16 @@ def expose(case: Case) -> Exposures:
 
     Real galaxies are injected where their image is among the real exposures
     (see `~astroclearnet_benchmarks.record.data_folder`).
+
+    Parameters
+    ----------
+    case
+        The case.
+
+    Returns
+    -------
+    exposures : `Exposures`
+        Its scenes.
     """
     options = SceneOptions(
         seed=case.seed,

@@ -54,7 +54,18 @@ _LIMIT_SETTING = (3.0, 12)
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what is missing and write the tables; 1 if something failed."""
+    """Run what is missing and write the tables.
+
+    Parameters
+    ----------
+    words
+        Options of the command line.
+
+    Returns
+    -------
+    status : `int`
+        1 if something failed.
+    """
     start_logging()
     options = _parse(words)
     cases = [case for suite in options.suites for case in _cases(options, suite, slow=False)]
@@ -154,14 +165,43 @@ def _run(runner: Runner, name: str, case: Case, folder: Path | None) -> dict[str
 
 
 def measure_method(name: str, case: Case) -> dict[str, Any]:
-    """Restore a case with a method of `METHODS` and measure its products."""
+    """Restore a case with a method and measure its products.
+
+    Parameters
+    ----------
+    name
+        Name of the method, one of
+        `~astroclearnet_benchmarks.quality.methods.METHODS`.
+    case
+        The case.
+
+    Returns
+    -------
+    record : `dict`
+        As of `measure_case`.
+    """
     exposures = expose(case)
     products, _ = restore_case(METHODS[name].run, case, exposures)
     return measure_case(case, exposures, products)
 
 
 def measure_images(name: str, case: Case, folder: Path) -> dict[str, Any]:
-    """Measure the images that a method made of the files of a case."""
+    """Measure the images that a method made of the files of a case.
+
+    Parameters
+    ----------
+    name
+        Name of the row.
+    case
+        The case.
+    folder
+        Folder of the images.
+
+    Returns
+    -------
+    record : `dict`
+        As of `measure_case`.
+    """
     return measure_case(case, expose(case), read_products(case, folder, name))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("read_products", "write_exposures")
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -47,7 +48,7 @@ def write_exposures(case: Case, exposures: Exposures, folder: Path) -> list[Path
     for variant, scene in exposures.scenes.items():
         if variant == "again":
             continue
-        arrays = {"images": scene.images, "variances": scene.variances, "good": scene.good}
+        arrays: dict[str, Any] = {"images": scene.images, "variances": scene.variances, "good": scene.good}
         if scene.positions is not None:
             arrays["offsets"] = np.array([c.offset for c in scene.conditions])
         files.append(folder / f"{case.name}-{variant}.npz")

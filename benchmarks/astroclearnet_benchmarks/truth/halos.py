@@ -41,6 +41,11 @@ _MIN_PIXELS = 20
 def bright_galaxies(scene: Scene) -> list[int]:
     """Return the galaxies brighter than magnitude 23 with their centres on it.
 
+    Parameters
+    ----------
+    scene
+        The scene.
+
     Returns
     -------
     indices : `list` [`int`]

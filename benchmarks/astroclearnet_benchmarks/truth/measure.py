@@ -79,6 +79,15 @@ def restore_case(
 def measure_case(case: Case, exposures: Exposures, products: Products) -> dict[str, dict[str, Any]]:
     """Measure the products of a case.
 
+    Parameters
+    ----------
+    case
+        The case.
+    exposures
+        Its scenes.
+    products
+        What a method made of them.
+
     Returns
     -------
     record : `dict` [`str`, `dict`]

@@ -34,6 +34,11 @@ _SOURCES = 3.0
 def far_from_saturated(scene: Scene) -> Mask:
     """Return the pixels that are far from saturated stars.
 
+    Parameters
+    ----------
+    scene
+        The scene.
+
     Returns
     -------
     far : `numpy.ndarray`

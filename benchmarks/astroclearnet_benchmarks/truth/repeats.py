@@ -27,6 +27,13 @@ type Array = npt.NDArray[np.float64]
 def measure_difference(one: Product, two: Product, scene: Scene) -> float:
     """Return how much two images of the same data differ.
 
+    Parameters
+    ----------
+    one, two
+        The images, of two seeds or two models.
+    scene
+        The scene.
+
     Returns
     -------
     difference : `float`

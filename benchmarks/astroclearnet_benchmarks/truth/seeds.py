@@ -46,6 +46,11 @@ def final_seeds(suite: str, number: int) -> list[int]:
 def development_seeds(number: int) -> list[int]:
     """Return seeds that may be looked at as often as needed.
 
+    Parameters
+    ----------
+    number
+        How many seeds.
+
     Returns
     -------
     seeds : `list` [`int`]

@@ -52,6 +52,13 @@ def measure_surroundings(product: Product, scene: Scene) -> dict[str, Any]:
     pixels, or to the sky; those on artefacts that are not flagged are left
     out.
 
+    Parameters
+    ----------
+    product
+        What a method made of the scene.
+    scene
+        The scene.
+
     Returns
     -------
     record : `dict`
@@ -153,6 +160,11 @@ def detection_figures(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     most sources.  False detections are counted where each method would search
     if there were neither galaxies nor stars: at the threshold that finds most
     with at most one false detection on the sky in 20.
+
+    Parameters
+    ----------
+    records
+        Records of `measure_surroundings`.
 
     Returns
     -------

@@ -51,6 +51,7 @@ _BORDER = 5
 _MIN_PURITY = 0.5
 _MIN_AREA = 4
 _FILTER_RADIUS = 9
+_NARROW, _BROAD = 2.0 / 3.0, 5.0 / 3.0
 _ARTEFACT_REACH = 3
 _MIN_DEPTH = 0.9
 _MIN_PIXELS = 50
@@ -89,7 +90,7 @@ class Search:
     number: int
 
 
-def search(product: Product, scene: Scene) -> Iterator[Search]:
+def search(product: Product, scene: Scene, *, compensated: bool = False) -> Iterator[Search]:
     """Detect sources at many thresholds and compare with the catalogue.
 
     The image is filtered with the weights of an optimal flux of a star at
@@ -99,6 +100,9 @@ def search(product: Product, scene: Scene) -> Iterator[Search]:
     takes the brightest source within 2.5 pixels that is above i = 27.2; a
     second one on the same source counts as false.
 
+    A compensated filter finds what stands in the light of others: the
+    difference of two Gaussians, of 2/3 and 5/3 of the FWHM of the PSF.
+
     Yields
     ------
     search : `Search`
@@ -107,8 +111,14 @@ def search(product: Product, scene: Scene) -> Iterator[Search]:
     """
     near_artefact = binary_dilation(scene.artefacts.max(axis=0) > scene.sky_sigma, iterations=_ARTEFACT_REACH)
     bad = ~np.isfinite(product.image)
-    filtered = _filter(product, bad)
-    unit = _scatter(filtered, product, scene, scene.blank & ~near_artefact & ~bad)
+    kernel = _compensated_kernel(product.fwhm) if compensated else filter_kernel(product)
+    # Symmetric: correlation and convolution are the same.
+    filled = np.where(bad, 0.0, product.image).astype(np.float64)
+    filtered = np.ascontiguousarray(fftconvolve(filled, kernel, mode="same"))
+    profile = gaussian_profile(0.0, 0.0, product.fwhm, _FILTER_RADIUS)
+    plain = kernel if compensated else profile / np.sum(profile**2)
+    white = scene.sky_sigma * math.sqrt(float(np.sum(plain**2)))
+    unit = _scatter(filtered[scene.blank & ~near_artefact & ~bad & (scene.depth > _MIN_DEPTH)], white)
     reach = _searched(product, scene)
     steady = np.flatnonzero(scene.catalogue["is_steady"])
     x, y, flux = (np.asarray(scene.catalogue[name], dtype=float)[steady] for name in ("x", "y", "flux"))
@@ -187,18 +197,18 @@ def filter_kernel(product: Product) -> Array:
     return np.asarray(weights / np.sum(weights * profile))
 
 
-def _filter(product: Product, bad: Mask) -> Array:
-    """Return the flux of a star in each pixel."""
-    image = np.where(bad, 0.0, product.image).astype(np.float64)
-    # The kernel is symmetric: correlation and convolution are the same.
-    return np.ascontiguousarray(fftconvolve(image, filter_kernel(product), mode="same"))
+def _compensated_kernel(fwhm: float) -> Array:
+    """Return the difference of two Gaussians of unit sum."""
+    narrow, broad = (
+        gaussian_profile(0.0, 0.0, factor * fwhm, _FILTER_RADIUS) for factor in (_NARROW, _BROAD)
+    )
+    return np.asarray(narrow / narrow.sum() - broad / broad.sum())
 
 
-def _scatter(filtered: Array, product: Product, scene: Scene, blank: Mask) -> float:
-    """Return the scatter on blank sky, with a floor."""
-    profile = gaussian_profile(0.0, 0.0, product.fwhm, _FILTER_RADIUS)
-    white = scene.sky_sigma / math.sqrt(float(np.sum(profile**2)))
-    values = filtered[blank & (scene.depth > _MIN_DEPTH)]
+def _scatter(values: Array, white: float) -> float:
+    """Return the scatter on blank sky, with a floor; that of white noise for
+    too few pixels.
+    """
     return max(float(mad_std(values)) if len(values) >= _MIN_PIXELS else white, _SCATTER_FLOOR * white)
 
 

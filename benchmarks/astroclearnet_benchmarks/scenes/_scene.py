@@ -61,7 +61,8 @@ class SceneOptions:
         ``transients`` (a field with a supernova in a quarter of the exposures
         and an asteroid in one), ``hosts`` (isolated bright galaxies with
         arms, bars and clumps), ``cluster`` (a field with a central galaxy in
-        intracluster light) or ``nebula`` (a field behind one that fills it).
+        intracluster light), ``nebula`` (a field behind one that fills it) or
+        ``companions`` (isolated galaxies, each with a fainter one).
     shape
         Height and width in pixels of 0.168 arcsec.
     num_exposures

@@ -43,6 +43,13 @@ _GALAXY_BINS = ((5.0, 20.0), (20.0, 50.0), (50.0, 500.0))
 _PAIR_SIGNAL_TO_NOISE = 100.0
 _PAIR_SEPARATION_ARCSEC = (0.2, 0.7)
 _HOST_MAGNITUDES = (19.5, 22.5)
+_HOST_DISTANCES = (1.0, 2.0)
+"""Of companions of bright galaxies, in arcsec."""
+
+_COMPANION_MAGNITUDES = (24.0, 25.5)
+_PAIR_MAGNITUDES, _BLENDS = (23.5, 25.0), (0.7, 1.0)
+"""Magnitudes of the brighter of two faint galaxies, and their distances."""
+
 _CENTRAL, _INTRACLUSTER = ("galaxy", 18.5, 4.0, 12.0, 180.0), ("diffuse", 18.9, 1.0, 60.0, 300.0)
 """Kind, magnitude, Sersic index, half-light radius and end in pixels; the mean
 surface brightness of the intracluster light is 26 mag per square arcsec."""
@@ -229,6 +236,32 @@ def _hosts(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource
     return sources
 
 
+def _companions(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw bright galaxies and faint ones, each with a fainter companion."""
+    sources = []
+    for turn, (x, y) in enumerate(_isolated_positions(shape, rng)):
+        limits, distances = (_HOST_MAGNITUDES, _HOST_DISTANCES) if turn % 2 else (_PAIR_MAGNITUDES, _BLENDS)
+        magnitude = rng.uniform(*limits)
+        distance, angle = rng.uniform(*distances) / PIXEL_SCALE, rng.uniform(0.0, 2.0 * math.pi)
+        fainter = rng.uniform(*_COMPANION_MAGNITUDES) if turn % 2 else magnitude + rng.uniform(0.1, 1.0)
+        for each, dx, dy in (
+            (magnitude, 0.0, 0.0),
+            (fainter, distance * math.cos(angle), distance * math.sin(angle)),
+        ):
+            profile, extent, radius = _galaxy_profile(rng, each)
+            galaxy = SceneSource(
+                "galaxy",
+                x + dx,
+                y + dy,
+                flux=_flux(each),
+                profile=profile,
+                extent=min(extent, 14.0),
+                half_light_radius=radius,
+            )
+            sources.append(galaxy)
+    return sources
+
+
 def _cluster(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
     """Draw a field with a central galaxy in intracluster light."""
     height, width = shape
@@ -290,6 +323,7 @@ SCENE_KINDS: dict[str, Callable[[tuple[int, int], np.random.Generator], list[Sce
     "hosts": _hosts,
     "cluster": _cluster,
     "nebula": _nebula,
+    "companions": _companions,
 }
 """What draws the steady sources of each kind of scene."""
 

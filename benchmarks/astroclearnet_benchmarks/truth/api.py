@@ -70,7 +70,7 @@ def measure_all(
     method: Restorer | Callable[..., Any],
     seeds: Iterable[int] = range(3),
     *,
-    suites: Iterable[str] = ("field", "injections", "hosts"),
+    suites: Iterable[str] = ("field", "injections", "hosts", "companions"),
     name: str = "",
     **setting: Any,
 ) -> list[Row]:

@@ -26,6 +26,7 @@ SUITES = {
     "field": "field",
     "injections": "blank",
     "hosts": "hosts",
+    "companions": "companions",
     "crowded": "crowded",
     "cluster": "cluster",
     "nebula": "nebula",

@@ -38,6 +38,7 @@ _NUM_FINAL = {
     "field": 24,
     "injections": 100,
     "hosts": 24,
+    "companions": 8,
     "crowded": 4,
     "cluster": 4,
     "nebula": 4,
@@ -105,7 +106,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="write the exposures as files and run nothing"
     )
-    parser.add_argument("--suites", nargs="+", default=["field", "injections", "hosts"], choices=SUITES)
+    parser.add_argument(
+        "--suites", nargs="+", default=["field", "injections", "hosts", "companions"], choices=SUITES
+    )
     parser.add_argument("--final", action="store_true", help="the seeds of the published table")
     parser.add_argument("--count", type=int, help="number of scenes of each suite, instead of that planned")
     parser.add_argument("--targets", nargs="+", type=float, default=[3.0], help="target FWHM in pixels")

@@ -165,7 +165,7 @@ def _bias(values: list[float]) -> float:
     return _mean(values) - 1.0
 
 
-def _detection(name: str) -> Figure:
+def _detection(suite: str, name: str) -> Figure:
     """Return a figure of detection."""
     sources = {"false per galaxy": "galaxies", "false per star": "stars"}
 
@@ -182,7 +182,7 @@ def _detection(name: str) -> Figure:
     def searched(records: Records) -> Records:
         return [record["detection"] for record in records if "detection" in record]
 
-    return Figure("field", value, number, sources.get(name, "sources"))
+    return Figure(suite, value, number, sources.get(name, "sources"))
 
 
 def _coverage(sigmas: int, bins: str) -> Figure:
@@ -233,10 +233,12 @@ FIGURES: dict[str, Figure] = {
         f"response at {ratio}": _objects("injections", "injections", f"response {ratio}", _mean, "stars")
         for ratio in range(1, 6)
     },
-    **{
-        f"completeness: {name}" if "i =" in name else name: _detection(name)
-        for name in (*DETECTION_CLASSES, "false per galaxy", "false per star")
-    },
+    "completeness: isolated, i = 26": _detection("field", DETECTION_CLASSES[0]),
+    "completeness: isolated, i = 26.5": _detection("field", DETECTION_CLASSES[1]),
+    "completeness: companions": _detection("companions", DETECTION_CLASSES[2]),
+    "false per galaxy": _detection("field", "false per galaxy"),
+    "false per galaxy with a companion": _detection("companions", "false per galaxy"),
+    "false per star": _detection("field", "false per star"),
     "difference of two seeds": _scene_mean("field", "difference"),
     "harm of a bad exposure": _scene_mean("field", "harm"),
     **{
@@ -246,7 +248,7 @@ FIGURES: dict[str, Figure] = {
     },
     **{
         f"{suite}: {name}": _scene_mean(suite, "pixels", "far", part)
-        for suite in ("hosts", "crowded", "cluster", "nebula", "dithered")
+        for suite in ("hosts", "companions", "crowded", "cluster", "nebula", "dithered")
         for name, part in (("error on sources", "sources"), ("total error", "all"))
     },
     **{

@@ -114,8 +114,9 @@ def _measure(case: Case, exposures: Exposures, variants: Mapping[str, Product | 
         record["coverage"] = measure_coverage(plain, scene.truth(plain.fwhm), scene)
     if case.suite in ("field", "hosts"):
         record["shapes"] = measure_shapes(*at_target, case.target_fwhm)
-    if case.suite == "field":
-        record["detection"] = measure_surroundings(plain, scene)
+    if case.suite in ("field", "companions"):
+        compensated = case.suite == "companions"
+        record["detection"] = measure_surroundings(plain, scene, compensated=compensated)
     if (again := variants.get("again")) is not None:
         record["difference"] = measure_difference(plain, again, scene)
     if (bad := variants.get("bad")) is not None:

@@ -42,7 +42,7 @@ _STAR_RADIUS = 30.0
 _PURITY = 0.95
 
 
-def measure_surroundings(product: Product, scene: Scene) -> dict[str, Any]:
+def measure_surroundings(product: Product, scene: Scene, *, compensated: bool = False) -> dict[str, Any]:
     """Count detections by what stands beside them.
 
     A source is isolated if none brighter is within 2 arcsec; it is near if a
@@ -58,6 +58,9 @@ def measure_surroundings(product: Product, scene: Scene) -> dict[str, Any]:
         What a method made of the scene.
     scene
         The scene.
+    compensated
+        Whether to search with a filter that does not see the light of others,
+        see `~astroclearnet_benchmarks.quality.detection.search`.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def measure_surroundings(product: Product, scene: Scene) -> dict[str, Any]:
     galaxies, stars = _galaxy_surroundings(scene), _star_surroundings(scene)
     rows = []
     sources = [0] * len(DETECTION_CLASSES)
-    for each in search(product, scene):
+    for each in search(product, scene, compensated=compensated):
         classes = _classify(scene, each.sources)
         column, row = (
             np.rint(c[~each.on_artefact]).astype(int).clip(0, size - 1)

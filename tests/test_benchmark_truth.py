@@ -212,6 +212,19 @@ def test_false_detections_are_blamed_on_galaxies(field: Scene, truth: np.ndarray
     assert shredded["isolated, i = 26.5"] < 0.5 < clean["isolated, i = 26.5"]
 
 
+def test_companions_are_found_beside_the_light_of_their_hosts() -> None:
+    """If this fails, blends are searched in a way that finds none even in
+    the truth.
+    """
+    scene = simulate_scene(SceneOptions(seed=0, kind="companions", shape=(128, 136), num_exposures=2))
+    product = Product("truth", scene.truth(FWHM) + noise(scene, 0.1), FWHM)
+    matched, compensated = (
+        detection_figures([measure_surroundings(product, scene, compensated=c)])["companions"]
+        for c in (False, True)
+    )
+    assert compensated > 0.4 > matched
+
+
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, NOMINAL), (2.0, (0.383, 0.683, 0.866))])
 def test_coverage_of_known_noise(
     field: Scene, truth: np.ndarray, factor: float, expected: tuple[float, ...]

@@ -20,7 +20,7 @@ from typing import Any
 from ..baselines import Restorer
 from ..quality.product import Product
 from ..scenes import Scene
-from .cases import Case, expose
+from .cases import DEFAULT_SUITES, Case, expose
 from .figures import Row, make_rows
 from .measure import measure_case, restore_case
 
@@ -70,7 +70,7 @@ def measure_all(
     method: Restorer | Callable[..., Any],
     seeds: Iterable[int] = range(3),
     *,
-    suites: Iterable[str] = ("field", "injections", "hosts", "companions"),
+    suites: Iterable[str] = DEFAULT_SUITES,
     name: str = "",
     **setting: Any,
 ) -> list[Row]:

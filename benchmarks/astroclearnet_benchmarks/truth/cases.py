@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("SUITES", "Case", "Exposures", "expose")
+__all__ = ("DEFAULT_SUITES", "SUITES", "Case", "Exposures", "expose")
 
 import dataclasses
 import logging
@@ -33,6 +33,9 @@ SUITES = {
     "dithered": "field",
 }
 """Kinds of scenes by the suite that is measured on them."""
+
+DEFAULT_SUITES = ("field", "injections", "hosts", "companions")
+"""Suites whose measures have limits."""
 
 _MAX_DITHER = 0.5
 """Largest offset in pixels of the grids of exposures that are dithered."""

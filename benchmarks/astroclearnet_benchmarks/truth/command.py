@@ -25,7 +25,7 @@ from typing import Any
 from ..processes import FAILURES, Runner, start_logging
 from ..quality.methods import GROUPS, METHODS
 from ..record import Section, describe_code, make_page, make_parser
-from .cases import SUITES, Case, expose
+from .cases import DEFAULT_SUITES, SUITES, Case, expose
 from .figures import make_rows
 from .files import read_products, write_exposures
 from .measure import measure_case, restore_case
@@ -107,7 +107,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         "--export", type=Path, metavar="FOLDER", help="write the exposures as files and run nothing"
     )
     parser.add_argument(
-        "--suites", nargs="+", default=["field", "injections", "hosts", "companions"], choices=SUITES
+        "--suites", nargs="+", default=list(DEFAULT_SUITES), choices=SUITES, help="what to measure"
     )
     parser.add_argument("--final", action="store_true", help="the seeds of the published table")
     parser.add_argument("--count", type=int, help="number of scenes of each suite, instead of that planned")

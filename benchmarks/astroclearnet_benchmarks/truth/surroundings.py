@@ -29,7 +29,7 @@ from .halos import bright_galaxies
 type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]
 
-DETECTION_CLASSES = ("isolated, i = 26", "isolated, i = 26.5", "near, i = 24 to 26.5")
+DETECTION_CLASSES = ("isolated, i = 26", "isolated, i = 26.5", "companions")
 """Classes of sources."""
 
 _NEAR = 2.0 / PIXEL_SCALE
@@ -45,9 +45,9 @@ _PURITY = 0.95
 def measure_surroundings(product: Product, scene: Scene, *, compensated: bool = False) -> dict[str, Any]:
     """Count detections by what stands beside them.
 
-    A source is isolated if none brighter is within 2 arcsec; it is near if a
-    galaxy brighter than magnitude 23 is within 2 arcsec or any brighter source
-    within 1.  A false detection belongs to a bright galaxy within 3 half-light
+    A source is isolated if none brighter is within 2 arcsec; one of i = 24 to
+    26.5 is a companion if a galaxy brighter than magnitude 23 is within 2
+    arcsec or any brighter source within 1.  A false detection belongs to a bright galaxy within 3 half-light
     radii and 2 arcsec, or else to a star brighter than magnitude 21 within 30
     pixels, or to the sky; those on artefacts that are not flagged are left
     out.

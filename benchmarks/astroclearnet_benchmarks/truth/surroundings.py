@@ -47,10 +47,10 @@ def measure_surroundings(product: Product, scene: Scene, *, compensated: bool = 
 
     A source is isolated if none brighter is within 2 arcsec; one of i = 24 to
     26.5 is a companion if a galaxy brighter than magnitude 23 is within 2
-    arcsec or any brighter source within 1.  A false detection belongs to a bright galaxy within 3 half-light
-    radii and 2 arcsec, or else to a star brighter than magnitude 21 within 30
-    pixels, or to the sky; those on artefacts that are not flagged are left
-    out.
+    arcsec or any brighter source within 1.  A false detection belongs to a
+    bright galaxy within 3 half-light radii and 2 arcsec, or else to a star
+    brighter than magnitude 21 within 30 pixels, or to the sky; those on
+    artefacts that are not flagged are left out.
 
     Parameters
     ----------

@@ -10,6 +10,8 @@
 
 from ._errors import *
 from ._metrics import *
+from ._patch_exposures import *
+from ._patch_exposures_config import *
 from ._products import *
 from ._progress import *
 from ._quality_limits import *

@@ -1,0 +1,76 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""A trained network as a dataset of plain types."""
+
+from __future__ import annotations
+
+__all__ = ("model_from_dict", "model_to_dict")
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..core import InputError, RestorationModel
+
+
+def model_to_dict(model: RestorationModel) -> dict[str, Any]:
+    """Return a model as a `dict` that any Butler can store.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+
+    Returns
+    -------
+    data : `dict` [`str`, `~typing.Any`]
+        ``identity``, ``provenance`` and ``trained_range`` to read, and
+        ``weights``, the whole model as a safetensors file in base64.
+    """
+    return {
+        "identity": model.identity,
+        "trained_range": dataclasses.asdict(model.trained_range),
+        "provenance": model.provenance,
+        "weights": base64.b64encode(model.to_bytes()).decode("ascii"),
+    }
+
+
+def model_from_dict(data: Mapping[str, Any], name: str) -> RestorationModel:
+    """Return the model that `model_to_dict` was given.
+
+    Parameters
+    ----------
+    data
+        What it returned.
+    name
+        What to call the dataset in an error.
+
+    Returns
+    -------
+    model : `RestorationModel`
+        The model.
+
+    Raises
+    ------
+    InputError
+        If it is no such dataset, or its weights are not those of its identity.
+    """
+    try:
+        weights = base64.b64decode(data["weights"], validate=True)
+    except (KeyError, TypeError, binascii.Error) as exc:
+        raise InputError(f"The {name} holds no weights of a network: {type(exc).__name__}: {exc}.") from exc
+    model = RestorationModel.from_bytes(weights, name)
+    if model.identity != data.get("identity"):
+        raise InputError(
+            f"The {name} says that it is {data.get('identity')}, but its weights are those of "
+            f"{model.identity}."
+        )
+    return model

@@ -136,7 +136,7 @@ def test_model_says_where_it_comes_from(whole: Struct) -> None:
     model = model_from_dict(json.loads(json.dumps(whole.restoration_model)), "model")
     about = model.provenance
     assert about == whole.restoration_model["provenance"]
-    assert sorted(about["patches"]["trained"] + about["patches"]["validation"]) == ["3,0", "3,1"]
+    assert sorted(about["patches"]["trained"] + about["patches"]["validation"]) == ["3/0", "3/1"]
     assert about["exposures"] == {"TestCam": {str(visit): [0] for visit in (1, 2, 3)}}
     assert about["options"]["training"]["num_steps"] == about["num_steps"] == 3
     assert about["options"]["penalty_weights"] == PENALTY_WEIGHTS
@@ -260,7 +260,7 @@ def test_patch_without_two_exposures_is_left_out(visits: list[VisitImage]) -> No
     assert (first["role"], second["role"]) == ("trained", "left_out")
     assert second["reason"].startswith("too_few_exposures")
     about = outputs.restoration_model["provenance"]
-    assert about["patches"]["left_out"] == {"3,1": second["reason"]}
+    assert about["patches"]["left_out"] == {"3/1": second["reason"]}
     # A single patch is trained on, and there is nothing to validate with.
     assert outputs.restoration_model_metrics["validation_loss"] is None
     assert outputs.restoration_model_metrics["curve"]["validation_loss"] == [None] * 3
@@ -274,7 +274,7 @@ def test_without_two_exposures_anywhere_there_is_no_work(visits: list[VisitImage
 
 
 def test_failure_of_all_patches_is_told(visits: list[VisitImage]) -> None:
-    with pytest.raises(RestorationAlgorithmError, match=r"3,0: failed: .*FWHM") as raised:
+    with pytest.raises(RestorationAlgorithmError, match=r"3/0: failed: .*FWHM") as raised:
         train(make_patches(visits), target_fwhm=[5.0])
     assert raised.value.metadata == {"num_failed_patches": 2}
 
@@ -301,7 +301,7 @@ def test_patches_draw_their_target_psf(
 
 @pytest.mark.parametrize(("number", "expected"), [(1, 0), (2, 1), (3, 1), (20, 2)])
 def test_number_of_patches_set_aside(number: int, expected: int) -> None:
-    keys = [f"1,{k}" for k in range(number)]
+    keys = [f"1/{k}" for k in range(number)]
     chosen = choose_validation(keys, 0.1, 5)
     assert len(chosen) == expected
     assert chosen <= set(keys)
@@ -312,7 +312,7 @@ def test_number_of_patches_set_aside(number: int, expected: int) -> None:
     ("name", "value"),
     [
         ("patches", ["3"]),
-        ("patches", ["3,0", "3,0"]),
+        ("patches", ["3/0", "3/0"]),
         ("checkpoint_interval", 41.0),
         ("target_fwhm", [0.0]),
         ("validation_fraction", 1.0),

@@ -52,7 +52,7 @@ class TrainingPatch:
     @property
     def key(self) -> str:
         """Tract and patch, as the configuration names them (`str`)."""
-        return f"{self.geometry.tract},{self.geometry.definition.id}"
+        return f"{self.geometry.tract}/{self.geometry.definition.id}"
 
     @property
     def dataset_ids(self) -> list[str]:
@@ -100,7 +100,7 @@ class PatchSamples:
         validation_loss
             Loss of the network on them, if it was not trained on them.
         """
-        tract, patch = self.key.split(",")
+        tract, patch = self.key.split("/")
         return {
             "tract": int(tract),
             "patch": int(patch),

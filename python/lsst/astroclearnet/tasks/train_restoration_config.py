@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("TrainRestorationConfig", "TrainRestorationConnections")
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -22,6 +23,8 @@ from lsst.pipe.base import NoWorkFound
 
 from ._options_config import TrainingConfig
 from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnections
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainRestorationConnections(
@@ -117,7 +120,10 @@ class TrainRestorationConnections(
             connections.update(changed)
             adjusted.append(changed)
         if not outputs["restoration_model_patch"][1]:
-            raise NoWorkFound(f"No patch of {label}:patches is among those of the data query.")
+            message = f"No patch of {label}:patches is among those of the data query in {data_id['band']}."
+            # The builder of quantum graphs only counts such quanta.
+            _LOG.warning("%s", message)
+            raise NoWorkFound(message)
         super().adjustQuantum(inputs, outputs, label, data_id)
         return adjusted[0], adjusted[1]
 
@@ -125,16 +131,16 @@ class TrainRestorationConnections(
         """Tell whether a dataset is of a patch in the list, or of none."""
         if not self._patches or "patch" not in data_id.dimensions:
             return True
-        return f"{data_id['tract']},{data_id['patch']}" in self._patches
+        return f"{data_id['tract']}/{data_id['patch']}" in self._patches
 
 
 class TrainRestorationConfig(PatchExposuresConfig, pipelineConnections=TrainRestorationConnections):
     """Configuration of `TrainRestorationTask`."""
 
     patches = ListField[str](
-        doc="Patches to use among those of the data query, each as 'TRACT,PATCH'; all of them if empty.",
+        doc="Patches to use among those of the data query, each as 'TRACT/PATCH'; all of them if empty.",
         default=[],
-        itemCheck=lambda item: re.fullmatch(r"\d+,\d+", item) is not None,
+        itemCheck=lambda item: re.fullmatch(r"\d+/\d+", item) is not None,
         listCheck=lambda items: len(set(items)) == len(items),
     )
     validation_fraction = RangeField(

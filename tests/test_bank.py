@@ -11,10 +11,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator
+from lsst.astroclearnet.core import ExposureStack
+from lsst.astroclearnet.core.estimate import FilterBank, LinearEstimator, bank_noise
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.tests import make_exposure_stack
 
@@ -24,9 +27,14 @@ MARGIN = 7
 """Margin that the PSFs of these tests need."""
 
 
+def make_stack(stars: list[tuple[float, float, float]] | None = None) -> ExposureStack:
+    """Return three exposures."""
+    return make_exposure_stack(SHAPE, (3.2, 4.0, 4.6), stars=stars or [])
+
+
 def make_bank(scale: float = 1.0, stars: list[tuple[float, float, float]] | None = None) -> FilterBank:
     """Return the bank of three exposures, one third of them half deep."""
-    stack = make_exposure_stack(SHAPE, (3.2, 4.0, 4.6), stars=stars or [])
+    stack = make_stack(stars)
     weights = torch.ones(3, *SHAPE)
     weights[:, :, :20] = 0.5
     model = ForwardModel.from_stack(stack, 3.6)
@@ -39,12 +47,12 @@ def test_shapes() -> None:
     """If it fails, the network is fed planes in the wrong place."""
     bank = make_bank()
     full = bank.estimates.shape[1:]
-    assert len(bank.estimates) == 3
-    assert bank.features.shape == (6, *full)
-    assert bank.significance.shape == (2, *full)
-    assert bank.covariances.shape == (3, 3)
+    assert (len(bank.estimates), bank.num_solved) == (7, 3)
+    assert bank.features.shape == (15, *full)
+    assert bank.log_ratios.shape == (12,)
+    assert bank.log_prior.shape == bank.estimates.shape
     assert bool(torch.isfinite(bank.features).all())
-    assert bool(torch.isfinite(bank.significance).all())
+    assert bool(torch.isfinite(bank.log_ratios).all())
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -54,41 +62,59 @@ def test_features_have_no_unit(scale: float) -> None:
     data = (slice(None), slice(MARGIN, MARGIN + SHAPE[0]), slice(MARGIN, MARGIN + SHAPE[1]))
     torch.testing.assert_close(scaled.features[data], expected.features[data], rtol=0.0, atol=2e-3)
     torch.testing.assert_close(
-        scaled.estimates[data] / scale, expected.estimates[data], rtol=0.0, atol=5e-3 * expected.unit
+        scaled.estimates[data] / scale,
+        expected.estimates[data],
+        rtol=0.0,
+        atol=5e-3 * float(expected.noise[2]),
     )
-    assert scaled.unit == pytest.approx(scale * expected.unit, rel=1e-4)
+    torch.testing.assert_close(scaled.noise, scale * expected.noise, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(scaled.log_ratios, expected.log_ratios, rtol=0.0, atol=1e-4)
 
 
 def test_features_of_noise_have_unit_width() -> None:
     """If it fails, a 3 sigma fluctuation is not one to the network."""
     bank = make_bank()
     inner = (slice(None), slice(20, 48), slice(42, 60))
-    width = torch.sinh(bank.features[:5])[inner].std(dim=(1, 2))
-    # Few independent pixels in the smoothest estimates.
-    torch.testing.assert_close(width, torch.ones(5), rtol=0.0, atol=0.35)
+    # The smoothest have too few independent pixels.
+    planes = bank.features[[0, 1, 2, 3, 7, 8, 9]]
+    width = torch.sinh(planes)[inner].std(dim=(1, 2))
+    torch.testing.assert_close(width, torch.ones(7), rtol=0.0, atol=0.35)
 
 
 def test_depth() -> None:
     """If it fails, the network cannot tell thin from deep parts."""
     bank = make_bank()
-    depth = bank.features[-1].square()
+    depth = bank.features[-2].square()
     data = depth[MARGIN : MARGIN + SHAPE[0], MARGIN : MARGIN + SHAPE[1]]
     torch.testing.assert_close(data[:, :20], torch.full((SHAPE[0], 20), 0.5))
     torch.testing.assert_close(data[:, 20:], torch.ones(SHAPE[0], 38))
     assert not depth[:MARGIN].any()
 
 
-def test_covariances() -> None:
+def test_noise() -> None:
     """If it fails, mixing sharp and smooth estimates has a wrong error."""
     bank = make_bank()
-    torch.testing.assert_close(bank.covariances, bank.covariances.T)
-    assert bool((torch.linalg.eigvalsh(bank.covariances.double()) > 0).all())
-    assert bool((bank.covariances.diagonal().diff() < 0).all())
-    assert bank.unit == pytest.approx(float(bank.covariances[2, 2]) ** 0.5)
+    assert bool((bank.noise.diff() < 0).all())
+    assert bool((bank.step_noise < bank.noise[:-1]).all())
+    estimator = LinearEstimator(ForwardModel.from_stack(make_stack(), 3.6), torch.ones(3, *SHAPE))
+    noise = bank_noise(estimator, PENALTY_WEIGHTS)
+    # Two thirds of the pixels are at full weight here and there.
+    torch.testing.assert_close(noise[0], bank.noise, rtol=1e-3, atol=0.0)
 
 
-def test_star_is_significant() -> None:
-    """If it fails, stars are smoothed like noise."""
+def test_star_is_preferred_sharp() -> None:
+    """If it fails, stars are smoothed like noise, and noise is not."""
     bank = make_bank(stars=[(20.0, 40.0, 500.0)])
-    assert float(bank.significance[:, MARGIN + 20, MARGIN + 40].min()) > 3.0
-    assert float(bank.significance[:, 27:45, 15:31].median()) < 2.0
+    shares = torch.softmax(bank.log_prior, dim=0)
+    assert float(shares[0, MARGIN + 20, MARGIN + 40]) > 0.9
+    assert float(shares[:2, 27:45, 15:31].sum(dim=0).median()) < 0.1
+
+
+@pytest.mark.parametrize("function", [lambda x: x.flip(-1), lambda x: torch.rot90(x, 1, dims=(-2, -1))])
+def test_bank_turns_as_a_whole(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """If it fails, a network learns from planes that do not match."""
+    bank = make_bank(stars=[(20.0, 40.0, 500.0)])
+    turned = bank.map(function)
+    torch.testing.assert_close(turned.features, function(bank.features))
+    torch.testing.assert_close(turned.log_prior, function(bank.log_prior))
+    assert turned.log_ratios.equal(bank.log_ratios)

@@ -23,7 +23,7 @@ from lsst.astroclearnet.core.estimate._samples import _deal_folds
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
 from lsst.astroclearnet.core.forward import ForwardModel, TileReader
 from lsst.astroclearnet.core.tiles import make_generator
-from lsst.astroclearnet.core.tiles._restore_exposures import _make_samples
+from lsst.astroclearnet.core.tiles._choose_network import _make_samples, _read_boxes
 from lsst.astroclearnet.tests import make_exposure_stack
 
 PENALTY_WEIGHTS = (1e-4, 1e-2)
@@ -156,6 +156,9 @@ def test_samples_come_from_boxes_with_data(number: int) -> None:
     reader = TileReader(StackSource(stack), TileGrid.cover((64, 96), 1024).tiles, 3.6, torch.device("cpu"))
     calibration = ExposureCalibration.unknown(3, options)
     with torch.no_grad():
-        samples, most = _make_samples(reader, calibration, make_generator(3))
-    assert (len(samples), most) == (2 * number, 3)
+        boxes = list(_read_boxes(reader, calibration, number, make_generator(3)))
+        samples = [
+            s for box in boxes for s in _make_samples(box, PENALTY_WEIGHTS, calibration, make_generator(3))
+        ]
+    assert (len(boxes), len(samples)) == (number, 2 * number)
     assert all(bool((sample.inverse_sigma > 0).any()) for sample in samples)

@@ -44,28 +44,25 @@ type Array = npt.NDArray[np.float64]
 type Mask = npt.NDArray[np.bool_]
 
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4)
-_PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
+PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
 _ELLIPTICITY = 0.02
 _TRAIL_PEAK = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """Conditions of one exposure.
+    """What the noise and the artefacts of one exposure follow from.
 
     Attributes
     ----------
-    psf
-        PSF of unit flux in pixels, the pixel included.
     fwhm
-        Its FWHM in pixels.
+        FWHM of the PSF in pixels.
     per_njy
         Electrons per nJy.
     sky
         Electrons of the sky per pixel.
     """
 
-    psf: galsim.GSObject
     fwhm: float
     per_njy: float
     sky: float
@@ -74,6 +71,19 @@ class Conditions:
     def sky_variance(self) -> float:
         """Variance of a pixel of blank sky in nJy^2 (`float`)."""
         return (self.sky + READ_NOISE**2) / self.per_njy**2
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneConditions(Conditions):
+    """Conditions of one exposure of a scene.
+
+    Attributes
+    ----------
+    psf
+        PSF of unit flux in pixels, the pixel included.
+    """
+
+    psf: galsim.GSObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Recorded:
 
 def draw_conditions(
     seeing_arcsec: tuple[float, float], stamp_size: int, rng: np.random.Generator
-) -> Conditions:
+) -> SceneConditions:
     """Draw the conditions of an exposure.
 
     Parameters
@@ -117,12 +127,12 @@ def draw_conditions(
 
     Returns
     -------
-    conditions : `Conditions`
+    conditions : `SceneConditions`
         The conditions; sensitivity and sky vary as in `plan_visits`.
     """
     fwhm = rng.uniform(*seeing_arcsec) / PIXEL_SCALE
     g1, g2 = rng.normal(0.0, _ELLIPTICITY, size=2)
-    before_pixel = math.sqrt(fwhm**2 - _PIXEL_FWHM_SQUARED)
+    before_pixel = math.sqrt(fwhm**2 - PIXEL_FWHM_SQUARED)
     # The shear and the pixel reach one pixel further out.
     moffat = galsim.Moffat(
         beta=MOFFAT_BETA, fwhm=before_pixel, trunc=stamp_size // 2 - 1.5, gsparams=_GSPARAMS
@@ -134,7 +144,7 @@ def draw_conditions(
         psf = galsim.Convolve(moffat, galsim.Pixel(1.0), real_space=False, gsparams=_GSPARAMS)
     zero_point = BANDS["i"].zero_point + rng.normal(0.0, 0.03)
     sky_brightness = BANDS["i"].sky_brightness + rng.normal(0.0, 0.1)
-    return Conditions(
+    return SceneConditions(
         psf=psf,
         fwhm=fwhm,
         per_njy=EXPOSURE_TIME * 10.0 ** (0.4 * (zero_point - AB_ZERO_POINT_NJY)),

@@ -14,7 +14,8 @@ __all__ = ("SCENE_KINDS",)
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import galsim
 import numpy as np
@@ -41,8 +42,10 @@ _GALAXY_BINS = ((5.0, 20.0), (20.0, 50.0), (50.0, 500.0))
 _PAIR_SIGNAL_TO_NOISE = 100.0
 _PAIR_SEPARATION_ARCSEC = (0.2, 0.7)
 _SERSIC_TRUNCATION = 5.0
-_SERSIC_INDICES = (1.0, 1.5, 2.5, 4.0)
-_SERSIC_FRACTIONS = (0.45, 0.25, 0.15, 0.15)
+_SERSIC_FRACTIONS: Mapping[float, float] = MappingProxyType({1.0: 0.45, 1.5: 0.25, 2.5: 0.15, 4.0: 0.15})
+"""Shares of the Sersic indices of galaxies."""
+
+_FAINTEST_GALAXY, _FAINTEST_STAR = 27.2, 26.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,33 +114,57 @@ def scene_sources(
 
 def _field(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
     """Draw a high-latitude field: 35 galaxies per square arcmin to i = 25."""
-    return _random_field(shape, rng, galaxies=35.0, stars=4.0)
+    return draw_field(shape, rng, galaxies=35.0, stars=4.0)
 
 
 def _crowded(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
     """Draw the outskirts of a star cluster."""
-    return _random_field(shape, rng, galaxies=35.0, stars=350.0)
+    return draw_field(shape, rng, galaxies=35.0, stars=350.0)
 
 
-def _random_field(
-    shape: tuple[int, int], rng: np.random.Generator, *, galaxies: float, stars: float
+def draw_field(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    galaxies: float,
+    stars: float,
+    faintest_galaxy: float = _FAINTEST_GALAXY,
+    faintest_star: float = _FAINTEST_STAR,
+    indices: Mapping[float, float] = _SERSIC_FRACTIONS,
 ) -> list[SceneSource]:
     """Draw galaxies and stars with realistic counts.
 
-    Densities are per square arcmin to i = 25, galaxies reach i = 27.2.
+    Parameters
+    ----------
+    shape
+        Height and width in pixels.
+    rng
+        Random numbers.
+    galaxies, stars
+        Numbers per square arcmin to i = 25.
+    faintest_galaxy, faintest_star
+        Magnitudes that they reach.
+    indices
+        Sersic indices and their shares.
+
+    Returns
+    -------
+    sources : `list` [`SceneSource`]
+        The sources, those just outside the image included.
     """
     area = math.prod((size + 2.0 * _OUTSIDE) * PIXEL_SCALE / 60.0 for size in shape)
-    faint = 27.2
-    growth = 10.0 ** (_GALAXY_SLOPE * (faint - _REFERENCE))
+    growth = 10.0 ** (_GALAXY_SLOPE * (faintest_galaxy - _REFERENCE))
     sources = []
     for magnitude in _draw_magnitudes(
-        rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faint)
+        rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faintest_galaxy)
     ):
         x, y = _random_position(shape, rng)
-        profile, extent = _galaxy_profile(rng, magnitude)
+        profile, extent = _galaxy_profile(rng, magnitude, indices)
         sources.append(SceneSource("galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent))
-    growth = 10.0 ** (_STAR_SLOPE * (26.0 - _REFERENCE))
-    for magnitude in _draw_magnitudes(rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, 26.0)):
+    growth = 10.0 ** (_STAR_SLOPE * (faintest_star - _REFERENCE))
+    for magnitude in _draw_magnitudes(
+        rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, faintest_star)
+    ):
         x, y = _random_position(shape, rng)
         sources.append(SceneSource("star", x, y, flux=_flux(magnitude)))
     return sources
@@ -258,12 +285,14 @@ def _draw_ratios(
     return np.asarray(np.exp(rng.uniform(np.log(chosen[:, 0]), np.log(chosen[:, 1]))))
 
 
-def _galaxy_profile(rng: np.random.Generator, magnitude: float) -> tuple[galsim.GSObject, float]:
+def _galaxy_profile(
+    rng: np.random.Generator, magnitude: float, indices: Mapping[float, float] = _SERSIC_FRACTIONS
+) -> tuple[galsim.GSObject, float]:
     """Draw a Sersic profile in pixels and the radius that holds it."""
     size = 0.28 * 10.0 ** (-0.1 * (magnitude - 25.0) + rng.normal(0.0, 0.18))
     radius = float(np.clip(size, 0.08, 1.6)) / PIXEL_SCALE
     shear = float(np.clip(rng.rayleigh(0.25), 0.0, 0.7))
-    index = float(rng.choice(_SERSIC_INDICES, p=_SERSIC_FRACTIONS))
+    index = float(rng.choice(tuple(indices), p=tuple(indices.values())))
     unit = galsim.Sersic(index, half_light_radius=1.0, trunc=_SERSIC_TRUNCATION, flux_untruncated=False)
     angle = rng.uniform(0.0, 180.0) * galsim.degrees
     stretch = math.sqrt((1.0 + shear) / (1.0 - shear))

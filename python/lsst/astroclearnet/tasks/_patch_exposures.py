@@ -88,7 +88,6 @@ class PatchExposuresTask(PipelineTask):
     """
 
     ConfigClass = PatchExposuresConfig
-    _DefaultName = "patchExposures"
     config: PatchExposuresConfig
 
     def __init__(self, **kwargs: Any) -> None:

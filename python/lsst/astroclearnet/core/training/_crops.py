@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("make_crops",)
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch

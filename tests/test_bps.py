@@ -34,6 +34,7 @@ from lsst.astroclearnet.tests import make_projection, make_visit_image
 from lsst.ctrl.bps import BPS_DEFAULTS, BPS_SEARCH_ORDER, BpsConfig
 from lsst.ctrl.bps.drivers import prepare_driver
 from lsst.ctrl.bps.parsl import SiteConfig
+from lsst.pipe.base import Pipeline
 
 BPS = Path(__file__).parents[1] / "bps"
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"
@@ -149,6 +150,18 @@ def test_submit_file_takes_its_numbers_from_the_snippets(name: str, submit_folde
     assert job["pipetasks"] == "restoreCoadd"
     assert config["pipelineYaml"].endswith("pipelines/HSC/RestoreCoadd-Prod.yaml#restore")
     assert "target_fwhm=" in config["extraQgraphOptions"]
+
+
+def test_training_asks_for_what_its_task_needs(submit_folder: Path) -> None:
+    """If this fails, a training has the memory or threads of another task, or
+    begins anew when it is tried again.
+    """
+    config = load("train")
+    (label,) = Pipeline.from_uri(config["pipelineYaml"]).task_labels
+    job = config[f".pipetask.{label}"]
+    assert job["requestMemory"] == 16384
+    assert job["numberOfRetries"] > 0
+    assert f"-c {label}:checkpoint_folder=" in config["extraQgraphOptions"]
 
 
 def test_local_site_is_closed_to_the_network(graph: tuple[Path, Path], submit_folder: Path) -> None:

@@ -24,7 +24,12 @@ import click
 
 from lsst.astroclearnet.cli import cli
 from lsst.astroclearnet.commands._demonstration._survey import make_options
-from lsst.astroclearnet.tasks import MakeColorPicturesConfig, MeasureRestorationConfig, RestoreCoaddConfig
+from lsst.astroclearnet.tasks import (
+    MakeColorPicturesConfig,
+    MeasureRestorationConfig,
+    RestoreCoaddConfig,
+    TrainRestorationConfig,
+)
 from lsst.pipe.base import Pipeline
 
 TOP = Path(__file__).parents[1]
@@ -143,14 +148,19 @@ def test_fields_of_the_configuration_exist() -> None:
         "restoreCoadd": RestoreCoaddConfig(),
         "measureRestoration": MeasureRestorationConfig(),
         "makeColorPictures": MakeColorPicturesConfig(),
+        "trainRestoration": TrainRestorationConfig(),
     }
-    parameters = Pipeline.from_uri(f"{PIPELINES}/RestoreCoadd.yaml")
+    pipelines = {
+        name: Pipeline.from_uri(f"{PIPELINES}/{pipeline}.yaml")
+        for name, pipeline in (("restored_coadd", "RestoreCoadd"), ("restoration_model", "TrainRestoration"))
+    }
     count = 0
     for page in PAGES:
         for label, path in re.findall(r"\b([a-zA-Z]+):([a-z_.]+)=", page.read_text()):
             if label == "parameters":
                 # They reach all tasks, and keep the contracts.
                 value = False if path.endswith("do_linear") else "name"
+                (parameters,) = (pipelines[name] for name in pipelines if path.startswith(name))
                 parameters.addConfigOverride(label, path, value)
                 parameters.to_graph()
             if label not in configs:

@@ -21,6 +21,7 @@ from lsst.astroclearnet.tasks import (
     MeasureRestorationConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
+    TrainRestorationConnections,
 )
 
 TOP = Path(__file__).parents[1]
@@ -61,6 +62,8 @@ KEYS = sorted(
             "tasks/measure_restoration.py": {"run"},
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
+            "tasks/_training_patches.py": {"record"},
+            "tasks/_training_products.py": {"make_provenance", "make_training_metrics", "_count_samples"},
         }.items()
         for function in functions(path, names)
         for key in string_keys(function)
@@ -103,6 +106,7 @@ def test_datasets_are_described() -> None:
         RestoreCoaddConnections,
         MeasureRestorationConnections,
         SummarizeRestorationConnections,
+        TrainRestorationConnections,
     ):
         for name in connections.outputs:
             connection = getattr(connections, name)

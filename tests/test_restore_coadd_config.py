@@ -120,7 +120,7 @@ def test_warnings_name_variances() -> None:
 def test_seed_follows_from_the_patch_and_the_offset() -> None:
     # Two patches must not share their random numbers; a rerun must.
     seeds = {
-        RestoreCoaddTask(config=make_config(seed_offset=offset))._seed(name)
+        RestoreCoaddTask(config=make_config(seed_offset=offset)).make_seed(name)
         for offset in (0, 1)
         for name in ("a", "b", "a")
     }

@@ -54,12 +54,12 @@ def list_tasks(module: Any) -> list[type[PipelineTask]]:
     Returns
     -------
     tasks : `list` [`type`]
-        Task classes by their name in pipelines.
+        Task classes by their name in pipelines; a base class has none.
     """
     found = {
         member
         for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, PipelineTask) and member is not PipelineTask
+        if isinstance(member, type) and issubclass(member, PipelineTask) and hasattr(member, "_DefaultName")
     }
     return sorted(found, key=lambda task: str(task._DefaultName))
 

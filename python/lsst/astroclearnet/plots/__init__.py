@@ -15,4 +15,5 @@ pyplot.
 from ._color import *
 from ._comparison import *
 from ._restoration import *
+from ._training import *
 from ._verdict_map import *

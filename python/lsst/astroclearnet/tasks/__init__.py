@@ -8,14 +8,19 @@
 
 """Pipeline tasks."""
 
+from ._checkpoint import *
 from ._errors import *
 from ._metrics import *
+from ._patch_exposures import *
+from ._patch_exposures_config import *
 from ._products import *
 from ._progress import *
 from ._quality_limits import *
 from ._quality_metrics import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
+from ._training_patches import *
+from ._training_products import *
 from .make_color_pictures import *
 from .measure_restoration import *
 from .prepare_exposures import *
@@ -23,3 +28,5 @@ from .restore_coadd import *
 from .restore_coadd_config import *
 from .select_exposures import *
 from .summarize_restoration import *
+from .train_restoration import *
+from .train_restoration_config import *

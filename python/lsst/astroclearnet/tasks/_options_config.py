@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from lsst.pex.config import ChoiceField, Config, ConfigField, Field, ListField, RangeField
 
-from ..core import RestoreOptions
+from ..core import RestoreOptions, TrainingOptions
 
 
 class OptionsConfig(Config):
@@ -102,3 +102,6 @@ def _make_field(field: dataclasses.Field[Any], dtype: Any) -> Field[Any]:
 
 RestorationConfig = _make_config(RestoreOptions, "RestorationConfig")
 """All settings of the restoration of a patch."""
+
+TrainingConfig = _make_config(TrainingOptions, "TrainingConfig")
+"""All settings of the training of a network."""

@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Progress of a fit, in the log and on a terminal."""
+"""Progress of long computations, in the log and on a terminal."""
 
 from __future__ import annotations
 
-__all__ = ("report_progress",)
+__all__ = ("report_progress", "report_training")
 
 import contextlib
 import dataclasses
@@ -67,18 +67,7 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
         To be called.
     """
     periodic = PeriodicLogger(log, interval=_INTERVAL)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
+    with _make_bar() as progress:
         bar = progress.add_task(description, total=max_epochs, state="")
 
         def report_epoch(epoch: int, loss: float, validation_loss: float) -> None:
@@ -92,3 +81,54 @@ def report_progress(log: LsstLogAdapter, description: str, max_epochs: int) -> I
             periodic.log("Restoration of %s: %s.", description, state)
 
         yield ProgressCallbacks(report_epoch, report_tile)
+
+
+@contextlib.contextmanager
+def report_training(
+    log: LsstLogAdapter, description: str, num_steps: int
+) -> Iterator[Callable[[int, float, float | None], None]]:
+    """Report the steps of a training.
+
+    A message goes to the log every 20 seconds; where standard error is a
+    terminal there is also a bar.
+
+    Parameters
+    ----------
+    log
+        Log of the task.
+    description
+        What the network is trained for.
+    num_steps
+        Number of all steps.
+
+    Yields
+    ------
+    callback
+        To be called after a step with its number, the mean loss of recent
+        steps and the last validation loss, if there is one.
+    """
+    periodic = PeriodicLogger(log, interval=_INTERVAL)
+    with _make_bar() as progress:
+        bar = progress.add_task(description, total=num_steps, state="")
+
+        def report_step(step: int, loss: float, validation_loss: float | None) -> None:
+            state = f"step {step} of {num_steps}, loss {loss:.5f}"
+            if validation_loss is not None:
+                state += f", validation loss {validation_loss:.5f}"
+            progress.update(bar, completed=step, state=state)
+            periodic.log("Training of %s: %s.", description, state)
+
+        yield report_step
+
+
+def _make_bar() -> Progress:
+    """Return a bar that is seen on terminals only."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -23,9 +23,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lsst.daf.butler import DataCoordinate
 from lsst.images import Box
 from lsst.images.cells import CellPointSpreadFunction
 from lsst.pipe.base import InputQuantizedConnection, QuantumContext
+from lsst.sphgeom import DISJOINT
 
 from ..adapters import (
     DirectWarpSource,
@@ -47,6 +49,11 @@ type VisitSummarySource = Any
 
 GEOMETRY_CONNECTIONS = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
 """Input connection of each source of geometry."""
+
+_INPUT_CONNECTIONS = frozenset(
+    {"visit_images", "direct_warps", "visit_summaries", "visit_selections", "sky_corrections"}
+)
+"""Connections of all other inputs."""
 
 
 def read_geometry(source: str, dataset: Any, data_id: Mapping[str, Any], *, cell_size: int) -> PatchGeometry:
@@ -100,7 +107,9 @@ def _geometry_from_coadd(handle: Any) -> PatchGeometry:
     raise ValueError("The reference coadd has no cell with data, and so no patch geometry.")
 
 
-def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection) -> dict[str, Any]:
+def gather_inputs(
+    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection, patch: DataCoordinate | None = None
+) -> dict[str, Any]:
     """Return the inputs of a quantum, but for the geometry.
 
     Parameters
@@ -109,6 +118,8 @@ def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection)
         Butler of the quantum.
     inputRefs
         Its inputs.
+    patch
+        The patch, of a quantum of several: inputs of others are left out.
 
     Returns
     -------
@@ -119,27 +130,42 @@ def gather_inputs(butlerQC: QuantumContext, inputRefs: InputQuantizedConnection)
         ``selections``, ``sky_corrections`` by instrument, visit and
         detector, and ``restoration_model``.
     """
+    refs = {
+        name: refs if patch is None else [ref for ref in refs if _is_on_patch(ref.dataId, patch)]
+        for name, refs in inputRefs
+        if name in _INPUT_CONNECTIONS
+    }
     inputs: dict[str, Any] = {}
-    if hasattr(inputRefs, "direct_warps"):
-        inputs["visit_images"] = [DirectWarpSource(handle) for handle in butlerQC.get(inputRefs.direct_warps)]
+    if "direct_warps" in refs:
+        inputs["visit_images"] = [DirectWarpSource(handle) for handle in butlerQC.get(refs["direct_warps"])]
     else:
-        inputs["visit_images"] = butlerQC.get(inputRefs.visit_images)
-    if hasattr(inputRefs, "visit_summaries"):
+        inputs["visit_images"] = butlerQC.get(refs["visit_images"])
+    if "visit_summaries" in refs:
         inputs["visit_summaries"] = {
             (str(handle.dataId["instrument"]), int(handle.dataId["visit"])): handle
-            for handle in butlerQC.get(inputRefs.visit_summaries)
+            for handle in butlerQC.get(refs["visit_summaries"])
         }
-    if hasattr(inputRefs, "visit_selections"):
-        refs = inputRefs.visit_selections
-        instruments = (str(ref.dataId["instrument"]) for ref in refs)
-        inputs["selections"] = parse_visit_selections(zip(instruments, butlerQC.get(refs), strict=True))
-    if hasattr(inputRefs, "sky_corrections"):
+    if "visit_selections" in refs:
+        selections = refs["visit_selections"]
+        instruments = (str(ref.dataId["instrument"]) for ref in selections)
+        inputs["selections"] = parse_visit_selections(zip(instruments, butlerQC.get(selections), strict=True))
+    if "sky_corrections" in refs:
         inputs["sky_corrections"] = {
-            source_id(handle).detector_key: handle for handle in butlerQC.get(inputRefs.sky_corrections)
+            source_id(handle).detector_key: handle for handle in butlerQC.get(refs["sky_corrections"])
         }
     if hasattr(inputRefs, "restoration_model"):
         inputs["restoration_model"] = butlerQC.get(inputRefs.restoration_model)
     return inputs
+
+
+def _is_on_patch(data_id: DataCoordinate, patch: DataCoordinate) -> bool:
+    """Tell whether a dataset is of a patch, or may overlap it on the sky."""
+    if "patch" in data_id.dimensions:
+        return data_id["tract"] == patch["tract"] and data_id["patch"] == patch["patch"]
+    if not (data_id.hasRecords() and patch.hasRecords()):
+        return True
+    regions = data_id.region, patch.region
+    return None in regions or not regions[0].relate(regions[1]) & DISJOINT
 
 
 def parse_visit_selections(

@@ -13,8 +13,6 @@ from __future__ import annotations
 __all__ = ("RestoreCoaddTask",)
 
 import dataclasses
-import hashlib
-import importlib.util
 import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,57 +24,30 @@ from lsst.pipe.base import (
     AnnotatedPartialOutputsError,
     InputQuantizedConnection,
     InvalidQuantumError,
-    NoWorkFound,
     OutputQuantizedConnection,
-    PipelineTask,
     QuantumContext,
     Struct,
-    UpstreamFailureNoWorkFound,
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import (
-    PatchGeometry,
-    PatchSource,
-    PatchSummary,
-    Scratch,
-    VisitImageSource,
-    model_from_dict,
-    pad_to_common_size,
-)
-from ..core import (
-    MemoryPlan,
-    RestorationResult,
-    RestoreOptions,
-    plan_memory,
-    restore_exposures,
-    select_device,
-    suggest_target_fwhm,
-)
+from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
+from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import list_warnings, make_metrics
+from ._patch_exposures import PatchExposuresTask
 from ._products import RestorationInputs, make_coadd, make_linear_coadd, make_noise_table, predict_disk_bytes
 from ._progress import report_progress
-from ._quantum_inputs import (
-    GEOMETRY_CONNECTIONS,
-    VisitSummarySource,
-    apply_visit_summaries,
-    gather_inputs,
-    read_geometry,
-)
+from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry
 from ._restoration_figure import make_figure
 from ._used_network import describe_network
-from .prepare_exposures import PrepareExposuresTask, SkyCorrectionSource
+from .prepare_exposures import SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig
-from .select_exposures import SelectExposuresTask, VisitSelections
+from .select_exposures import VisitSelections
 
 _GIB = 2.0**30
 
-_RESIDENT_SHARE = 0.25
-"""Share of the memory of the process that exposures may take as a whole."""
 
-
-class RestoreCoaddTask(PipelineTask):
+class RestoreCoaddTask(PatchExposuresTask):
     """Restore the coadd of a patch from its exposures with a network.
 
     Each visit image stays on its own pixels, with its variance and mask; the
@@ -92,17 +63,6 @@ class RestoreCoaddTask(PipelineTask):
     ConfigClass = RestoreCoaddConfig
     _DefaultName = "restoreCoadd"
     config: RestoreCoaddConfig
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if self.config.do_plot and importlib.util.find_spec("matplotlib") is None:
-            raise RuntimeError(
-                "do_plot=True needs matplotlib: install lsst-astroclearnet[plots], or set do_plot=False."
-            )
-        self.makeSubtask("selection")
-        self.selection: SelectExposuresTask
-        self.makeSubtask("preparation")
-        self.preparation: PrepareExposuresTask
 
     def runQuantum(
         self,
@@ -170,6 +130,7 @@ class RestoreCoaddTask(PipelineTask):
             ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
+
         restoration_model
             What `~lsst.astroclearnet.adapters.model_to_dict` makes of a
             trained network, for ``restoration.model.source="dataset"``.
@@ -194,36 +155,32 @@ class RestoreCoaddTask(PipelineTask):
         """
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         # Before anything is read.
-        device = self._select_device()
+        device = self.select_device()
         model = None
         if restoration_model is not None:
             with translate_errors():
                 model = model_from_dict(restoration_model, "restoration model")
         options: RestoreOptions = self.config.restoration.make_options()
-        sources, uncalibrated = self._recalibrate(visit_images, visit_summaries)
-        chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=selections)
-        prepared = self.preparation.run(
-            visit_images=chosen.selected,
+        exposures = self.read_exposures(
+            visit_images=visit_images,
             geometry=geometry,
             band=band,
+            selections=selections,
             sky_corrections=sky_corrections,
-            scratch=Scratch(
-                _RESIDENT_SHARE * options.tiling.max_host_memory * _GIB, self.config.scratch_folder
-            ),
+            visit_summaries=visit_summaries,
         )
-        dropped = uncalibrated | prepared.dropped
-        self._require_exposures(prepared.source, chosen.rejected | dropped, name)
+        exposures.require_any(name)
         inputs = RestorationInputs(
-            source=prepared.source,
-            summary=PatchSummary(prepared.source),
-            dropped=dropped,
-            not_selected=chosen.rejected,
+            source=exposures.source,
+            summary=PatchSummary(exposures.source),
+            dropped=exposures.dropped,
+            not_selected=exposures.not_selected,
             mask_table=self.preparation.mask_table,
             min_exposures=self.config.min_exposures,
             geometry=geometry,
             band=band,
             patch_name=name,
-            seed=self._seed(name),
+            seed=self.make_seed(name),
             model=model,
             model_source=options.model.source,
         )
@@ -244,48 +201,6 @@ class RestoreCoaddTask(PipelineTask):
         if self.config.do_plot:
             outputs.restored_coadd_plot = make_figure(result, inputs, metrics["exposures"])
         return outputs
-
-    def _select_device(self) -> torch.device:
-        """Return the device, ready to have its memory watched."""
-        with translate_errors():
-            device = select_device(self.config.device)
-        if device.type == "cuda":
-            torch.cuda.init()
-            torch.cuda.reset_peak_memory_stats(device)
-        return device
-
-    def _seed(self, name: str) -> int:
-        digest = hashlib.blake2b(f"{name}, {self.config.seed_offset}".encode(), digest_size=7).digest()
-        return int.from_bytes(digest)
-
-    def _recalibrate(
-        self,
-        visit_images: Sequence[VisitImageSource],
-        visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None,
-    ) -> tuple[Sequence[VisitImageSource], dict[str, str]]:
-        """Replace calibrations, and name the exposures that have none."""
-        if not self.config.uses_visit_summary:
-            return visit_images, {}
-        sources, refused = apply_visit_summaries(
-            visit_images,
-            visit_summaries or {},
-            psf=self.config.use_visit_summary_psf,
-            wcs=self.config.use_visit_summary_wcs,
-            photo_calib=self.config.use_visit_summary_photo_calib,
-        )
-        for name, reason in refused.items():
-            self.log.warning("Dropped %s (%s)", name, reason)
-        return sources, refused
-
-    def _require_exposures(self, source: PatchSource, left_out: Mapping[str, str], name: str) -> None:
-        """End the quantum if no exposure is usable."""
-        if source.num_exposures:
-            return
-        bad = {key: reason for key, reason in left_out.items() if not reason.startswith("no_overlap")}
-        if not bad:
-            raise NoWorkFound(f"No visit image has a pixel on {name}.")
-        reasons = "\n".join(f"  - {key}: {reason}" for key, reason in bad.items())
-        raise UpstreamFailureNoWorkFound(f"No visit image of {name} is usable:\n{reasons}")
 
     def _plan_memory(
         self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device
@@ -342,11 +257,7 @@ class RestoreCoaddTask(PipelineTask):
         """Return the FWHM of the target PSF in pixels."""
         if self.config.target_fwhm is not None:
             return float(self.config.target_fwhm) / source.geometry.pixel_scale
-        return suggest_target_fwhm(
-            pad_to_common_size([cutout.mean_psf for cutout in source.cutouts]),
-            np.array([cutout.level for cutout in source.cutouts]),
-            max_noise=self.config.max_noise,
-        )
+        return self.suggest_target_fwhm(source)
 
     def _check_failed_tiles(
         self, result: RestorationResult, inputs: RestorationInputs

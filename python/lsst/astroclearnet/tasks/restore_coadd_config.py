@@ -12,40 +12,19 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections")
 
-import re
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DataCoordinate, DatasetRef
-from lsst.pex.config import (
-    ChoiceField,
-    ConfigField,
-    ConfigurableField,
-    Field,
-    FieldValidationError,
-    RangeField,
-)
-from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections
+from lsst.pex.config import Field, RangeField
 
-from ._options_config import RestorationConfig
-from ._quantum_inputs import GEOMETRY_CONNECTIONS
-from .prepare_exposures import PrepareExposuresTask
-from .select_exposures import SelectExposuresTask
+from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnections
 
 
 class RestoreCoaddConnections(
-    PipelineTaskConnections,
+    PatchExposuresConnections,
     dimensions=("skymap", "tract", "patch", "band"),
-    defaultTemplates={
-        "visit_image_name": "visit_image",
-        "warp_name": "direct_warp",
-        "visit_summary_name": "visit_summary",
-        "reference_name": "deep_coadd",
-        "selection_name": "goodSeeingVisits",
-        "restoration_model_name": "restoration_model",
-        "output_name": "restored_coadd",
-    },
+    defaultTemplates={"model_name": "restoration_model", "output_name": "restored_coadd"},
 ):
     """Inputs and outputs of `RestoreCoaddTask`.
 
@@ -55,68 +34,9 @@ class RestoreCoaddConnections(
         Configuration, which decides which connections there are.
     """
 
-    visit_images = cT.Input(
-        doc="Calibrated, background-subtracted visit images that overlap the patch.",
-        name="{visit_image_name}",
-        storageClass="VisitImage",
-        dimensions=("instrument", "visit", "detector"),
-        multiple=True,
-        deferLoad=True,
-    )
-    direct_warps = cT.Input(
-        doc="Visits resampled to the patch, for input_type='direct_warp'.",
-        name="{warp_name}",
-        storageClass="ExposureF",
-        dimensions=("skymap", "tract", "patch", "instrument", "visit"),
-        multiple=True,
-        deferLoad=True,
-    )
-    visit_summaries = cT.Input(
-        doc="Calibrations of the detectors of each visit, for use_visit_summary_psf, ..._wcs and "
-        "..._photo_calib.",
-        name="{visit_summary_name}",
-        storageClass="ExposureCatalog",
-        dimensions=("instrument", "visit"),
-        multiple=True,
-        deferLoad=True,
-    )
-    skymap = cT.Input(
-        doc="Sky map of the full stack, for geometry_source='skymap'.",
-        name="skyMap",
-        storageClass="SkyMap",
-        dimensions=("skymap",),
-    )
-    reference_coadd = cT.Input(
-        doc="Existing coadd that defines the grid, for geometry_source='coadd'.",
-        name="{reference_name}",
-        storageClass="CellCoadd",
-        dimensions=("skymap", "tract", "patch", "band"),
-        deferLoad=True,
-    )
-    skymap_geometry = cT.Input(
-        doc="Self-describing geometry of a sky map, for geometry_source='dict'.",
-        name="skymap_geometry",
-        storageClass="StructuredDataDict",
-        dimensions=("skymap",),
-    )
-    visit_selections = cT.Input(
-        doc="Visits selected for the patch, for do_use_visit_selection.",
-        name="{selection_name}",
-        storageClass="StructuredDataDict",
-        dimensions=("instrument", "skymap", "tract", "patch", "band"),
-        multiple=True,
-    )
-    sky_corrections = cT.Input(
-        doc="Sky corrections of the visit images, for do_apply_sky_correction.",
-        name="skyCorr",
-        storageClass="Background",
-        dimensions=("instrument", "visit", "detector"),
-        multiple=True,
-        deferLoad=True,
-    )
     restoration_model = cT.PrerequisiteInput(
         doc="Network trained on the survey, for restoration.model.source='dataset'.",
-        name="{restoration_model_name}",
+        name="{model_name}",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "band"),
     )
@@ -155,19 +75,6 @@ class RestoreCoaddConnections(
         super().__init__(config=config)
         if config is None:
             return
-        for source, connection in GEOMETRY_CONNECTIONS.items():
-            if source != config.geometry_source:
-                delattr(self, connection)
-        if config.input_type == "direct_warp":
-            del self.visit_images
-        else:
-            del self.direct_warps
-        if not config.uses_visit_summary:
-            del self.visit_summaries
-        if not config.do_use_visit_selection:
-            del self.visit_selections
-        if not config.preparation.do_apply_sky_correction:
-            del self.sky_corrections
         if config.restoration.model.source != "dataset":
             del self.restoration_model
         if not config.do_linear:
@@ -218,49 +125,9 @@ class RestoreCoaddConnections(
         return super().adjustQuantum(inputs, outputs, label, data_id)
 
 
-class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
+class RestoreCoaddConfig(PatchExposuresConfig, pipelineConnections=RestoreCoaddConnections):
     """Configuration of `RestoreCoaddTask`."""
 
-    input_type = ChoiceField[str](
-        doc="Input datasets.",
-        allowed={
-            "visit_image": "Visit images on the pixels of their detectors.",
-            "direct_warp": "Direct warps, visits resampled to the patch. Their noise is correlated, but "
-            "treated as white, so that the errors are underestimated; and bad pixels of the detector have "
-            "spread into their neighbours. Only where no visit images are left.",
-        },
-        default="visit_image",
-        optional=False,
-    )
-    use_visit_summary_psf = Field[bool](
-        doc="Take the PSF from the visit summary? Otherwise it is that of the visit image.", default=False
-    )
-    use_visit_summary_wcs = Field[bool](
-        doc="Take the projection from the visit summary? Otherwise it is that of the visit image.",
-        default=False,
-    )
-    use_visit_summary_photo_calib = Field[bool](
-        doc="Take the photometric calibration from the visit summary? Only of images whose pixels are not "
-        "calibrated, such as calexp and preliminary_visit_image; an exposure in nJy is dropped as "
-        "already_calibrated.",
-        default=False,
-    )
-    geometry_source = ChoiceField[str](
-        doc="Where the geometry of the patch comes from.",
-        allowed={
-            "skymap": "The sky map of a full-stack repository.",
-            "coadd": "An existing coadd of the same patch.",
-            "dict": "The self-describing dataset 'skymap_geometry'.",
-        },
-        default="skymap",
-        optional=False,
-    )
-    cell_size = RangeField(
-        dtype=int,
-        doc="Side (pixels) of the cells of a patch without cells, or the nearest size that divides it.",
-        default=100,
-        min=10,
-    )
     target_fwhm = RangeField(
         dtype=float,
         doc="FWHM (arcsec) of the PSF of the restored coadd.  Fix it for a campaign, so that the PSF does "
@@ -271,36 +138,12 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         min=0.0,
         inclusiveMin=False,
     )
-    max_noise = RangeField(
-        dtype=float,
-        doc="Largest blank-sky rms of an unbiased linear restoration, over that of the inverse-variance "
-        "coadd, that a target PSF chosen from the exposures may cost.",
-        default=2.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    device = Field[str](
-        doc="Device to compute on: 'auto' for a GPU when there is one, 'cpu', 'cuda' or 'cuda:N'.",
-        default="auto",
-        check=lambda device: re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is not None,
-    )
-    seed_offset = Field[int](doc="Number mixed into the seed, which follows from the data ID.", default=0)
-    do_use_visit_selection = Field[bool](
-        doc="Exclude visits that are not in the visit_selections of the patch?", default=False
-    )
-    selection: Any = ConfigurableField(
-        doc="Subtask that chooses among the visit images.", target=SelectExposuresTask
-    )
-    preparation: Any = ConfigurableField(
-        doc="Subtask that reads visit images where they overlap the patch.", target=PrepareExposuresTask
-    )
     min_exposures = RangeField(
         dtype=int,
         doc="Number of exposures with a usable pixel below which FEW_EXPOSURES is set.",
         default=3,
         min=1,
     )
-    restoration: Any = ConfigField(doc="Settings of the restoration.", dtype=RestorationConfig)
     max_failed_fraction = RangeField(
         dtype=float,
         doc="Largest fraction of the patch in failed tiles with which the coadd is still written, with these "
@@ -310,39 +153,9 @@ class RestoreCoaddConfig(PipelineTaskConfig, pipelineConnections=RestoreCoaddCon
         max=1.0,
         inclusiveMax=True,
     )
-    scratch_folder = Field[str](
-        doc="Directory for temporary files of exposures that do not fit into memory; by default that of the "
-        "system (TMPDIR).",
-        default=None,
-        optional=True,
-    )
     do_linear = Field[bool](
         doc="Write the linear coadd, which keeps the noise of the exposures and is the one to measure on, "
         "and the correlation of its noise?",
         default=True,
     )
     do_plot = Field[bool](doc="Write a figure of the restoration?  It needs matplotlib.", default=True)
-
-    @property
-    def uses_visit_summary(self) -> bool:
-        """Whether visit summaries are inputs (`bool`)."""
-        return self.use_visit_summary_psf or self.use_visit_summary_wcs or self.use_visit_summary_photo_calib
-
-    def validate(self) -> None:
-        super().validate()
-        if self.input_type != "direct_warp":
-            return
-        for config, name in (
-            (self, "use_visit_summary_psf"),
-            (self, "use_visit_summary_wcs"),
-            (self, "use_visit_summary_photo_calib"),
-            (self.preparation, "do_restore_background"),
-            (self.preparation, "do_apply_sky_correction"),
-        ):
-            if getattr(config, name):
-                raise FieldValidationError(
-                    type(self).input_type,
-                    self,
-                    f"{name} is for visit images; direct warps have the calibration and the background that "
-                    f"they were made with. Set input_type='visit_image' or {name}=False.",
-                )

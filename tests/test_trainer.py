@@ -1,0 +1,146 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Training of the network: its samples, its steps, and how it goes on."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    InputError,
+    RejectionOptions,
+    RestoreOptions,
+    TrainingOptions,
+)
+from lsst.astroclearnet.core.estimate import TrainingSample
+from lsst.astroclearnet.core.exposures import StackSource
+from lsst.astroclearnet.core.training import Trainer, collect_samples
+from lsst.astroclearnet.tests import make_exposure_stack
+
+OPTIONS = TrainingOptions(num_steps=24, tile_size=64, crop_size=64, num_splits=2, tiles_per_patch=1)
+RESTORATION = RestoreOptions(rejection=RejectionOptions(enabled=False))
+CPU = torch.device("cpu")
+
+
+def collect(
+    stack: ExposureStack, seed: int = 3, target_fwhm: float = 3.6, options: TrainingOptions = OPTIONS
+) -> list[TrainingSample]:
+    """Return samples of a stack."""
+    return collect_samples(
+        StackSource(stack),
+        target_fwhm=target_fwhm,
+        options=options,
+        restoration=RESTORATION,
+        seed=seed,
+        device=CPU,
+    )
+
+
+def make_stack() -> ExposureStack:
+    """Return five exposures of three stars."""
+    return make_exposure_stack((66, 80), (3.2, 4.0, 4.8, 3.6, 4.2))
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[TrainingSample]:
+    """Samples of a small patch."""
+    return collect(make_stack())
+
+
+def make_trainer(seed: int = 5) -> Trainer:
+    """Return a new trainer."""
+    return Trainer(RESTORATION.network.penalty_weights, OPTIONS, seed=seed, device=CPU)
+
+
+def are_equal(first: Trainer, second: Trainer) -> bool:
+    """Tell whether both networks of two trainers are the same, bit by bit."""
+    for kind in ("current", "average"):
+        a, b = first.state()[kind], second.state()[kind]
+        if not all(torch.equal(a[name], b[name]) for name in a):
+            return False
+    return True
+
+
+def test_exposures_seen_are_not_predicted(samples: list[TrainingSample]) -> None:
+    """If this fails, the network learns to copy noise."""
+    assert len(samples) == 2
+    for sample in samples:
+        assert 0 < sample.num_seen < 5
+        assert sample.num_seen + len(sample.held_out) == 5
+        assert sample.images.shape[0] == len(sample.held_out)
+        assert bool((sample.inverse_sigma > 0).any())
+
+
+def test_samples_follow_from_the_seed(samples: list[TrainingSample]) -> None:
+    """If this fails, a training that goes on sees other samples."""
+    again, other = collect(make_stack()), collect(make_stack(), seed=4)
+    for a, b in zip(samples, again, strict=True):
+        assert torch.equal(a.held_out, b.held_out)
+        assert torch.equal(a.bank.estimates, b.bank.estimates)
+    assert [s.held_out.tolist() for s in other] != [s.held_out.tolist() for s in samples]
+
+
+def test_single_exposure_has_no_samples() -> None:
+    assert collect(make_exposure_stack((66, 80), (3.2,))) == []
+
+
+def test_target_much_wider_than_exposures_is_refused() -> None:
+    with pytest.raises(InputError, match="FWHM"):
+        collect(make_stack(), target_fwhm=30.0)
+
+
+def test_loss_falls(samples: list[TrainingSample]) -> None:
+    """If this fails, nothing is learned."""
+    trainer = make_trainer()
+    before = trainer.evaluate(samples)
+    trainer.train(samples, 12)
+    between = trainer.evaluate(samples)
+    trainer.train(samples, 100)
+    assert trainer.is_done
+    assert trainer.step == OPTIONS.num_steps
+    assert before > between > trainer.evaluate(samples)
+
+
+def test_training_goes_on_after_any_step(samples: list[TrainingSample]) -> None:
+    """If this fails, a network depends on when its training was killed."""
+    whole = make_trainer()
+    whole.train(samples, 5)
+    first = make_trainer()
+    first.train(samples, 2)
+    file = io.BytesIO()
+    torch.save(first.state(), file)
+    file.seek(0)
+    second = make_trainer()
+    second.resume(torch.load(file, weights_only=True))
+    assert second.step == 2
+    assert are_equal(first, second)
+    second.train(samples, 1)
+    second.train(samples, 2)
+    assert second.step == whole.step
+    assert are_equal(second, whole)
+
+
+def test_evaluation_changes_nothing(samples: list[TrainingSample]) -> None:
+    first, second = make_trainer(), make_trainer()
+    for _ in range(2):
+        first.train(samples, 1)
+        second.train(samples, 1)
+        assert first.evaluate(samples) == first.evaluate(samples)
+    assert are_equal(first, second)
+
+
+def test_seed_decides_the_network(samples: list[TrainingSample]) -> None:
+    first, second = make_trainer(1), make_trainer(2)
+    first.train(samples, 1)
+    second.train(samples, 1)
+    assert not are_equal(first, second)

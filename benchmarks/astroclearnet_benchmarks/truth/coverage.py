@@ -43,8 +43,8 @@ are known to a percent."""
 def measure_coverage(product: Product, truth: Array, scene: Scene) -> dict[str, Any]:
     """Count the pixels whose error is within 1, 2 and 3 declared sigmas.
 
-    All pixels count that the product gives a value and a variance and does
-    not flag: their choice does not know the truth.
+    All pixels count that an exposure has and that the product gives a value
+    and a variance and does not flag: their choice does not know the truth.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def measure_coverage(product: Product, truth: Array, scene: Scene) -> dict[str, 
     image = np.asarray(product.image, dtype=float)
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.asarray(product.variance, dtype=float))
-    used = np.isfinite(image) & np.isfinite(sigma) & (sigma > 0.0)
+    used = np.isfinite(image) & np.isfinite(sigma) & (sigma > 0.0) & (scene.depth > 0.0)
     if product.flagged is not None:
         used &= ~product.flagged
     pull = np.abs(image - truth)[used] / sigma[used]

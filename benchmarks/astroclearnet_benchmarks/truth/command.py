@@ -226,7 +226,7 @@ def _make_page(measured: Sequence[tuple[Case, dict[str, Any]]], options: argpars
         tables = make_tables(rows, judged, with_limits=(target, number) == _LIMIT_SETTING)
         for name in judged:
             tables += make_coverage_tables(by_suite.get("field", ()), name)
-        title = f"target FWHM {target:g} pixels, {number} exposures"
+        title = f"target of {target:g} pixels, {number} exposures"
         sections.append(Section.measured(title, command, tables))
     seeds = (
         f"Final seeds, from SHA-256 of: {FINAL_SENTENCE}"

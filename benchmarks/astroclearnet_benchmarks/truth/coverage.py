@@ -35,9 +35,9 @@ NOMINAL = tuple(float(erf(k / math.sqrt(2.0))) for k in (1, 2, 3))
 """Shares of a normal distribution within 1, 2 and 3 sigma."""
 
 
-MIN_PIXELS = 20_000
+MIN_PIXELS = 5000
 """Pixels that a bin needs: they are correlated over a PSF, so that its shares
-are known to a percent."""
+are known to two percent."""
 
 
 def measure_coverage(product: Product, truth: Array, scene: Scene) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from astropy.io import fits
 from astroclearnet_benchmarks.quality.product import Product
 from astroclearnet_benchmarks.scenes import Scene, SceneOptions, draw_sources, inject, simulate_scene
 from astroclearnet_benchmarks.truth.cases import Case, Exposures
-from astroclearnet_benchmarks.truth.coverage import NOMINAL, measure_coverage
+from astroclearnet_benchmarks.truth.coverage import NOMINAL, coverage_rows, measure_coverage
 from astroclearnet_benchmarks.truth.figures import FIGURES, Row, make_rows
 from astroclearnet_benchmarks.truth.halos import bright_galaxies, measure_halos
 from astroclearnet_benchmarks.truth.injections import measure_injections, plan_injections, plan_knots
@@ -237,10 +237,17 @@ def test_coverage_of_known_noise(
     )
     record = measure_coverage(product, truth, field)
     counts = np.array(record["by_truth"]).sum(axis=(0, 1))
-    assert counts[0] == truth.size
+    assert counts[0] == np.count_nonzero(field.depth > 0.0)
     np.testing.assert_allclose(counts[1:] / counts[0], expected, atol=0.006)
     assert np.array(record["by_image"])[:, [0, 1, 3, 4, 5]].sum() == 0
     assert measure_coverage(Product("map", truth, FWHM), truth, field) == {}
+    (row,) = [row for row in coverage_rows([record] * 2, "by_truth") if row["flux"] == "-inf to 0.1"]
+    assert row["declared sigma"] == "0.2 to 0.5"
+    assert float(row["% of 68.3"]) == pytest.approx(100.0 * expected[0], abs=0.6)
+    rows = {r.measure: r for r in make_rows({"field": [{"map": {"coverage": record}}] * 2})}
+    worst = rows["coverage within 1, by truth"]
+    assert worst.value == pytest.approx(expected[0] - NOMINAL[0], abs=0.02)
+    assert worst.number == 2 * counts[0]
 
 
 def test_difference_and_harm_have_their_units(field: Scene, truth: np.ndarray) -> None:

@@ -30,7 +30,7 @@ from .figures import make_rows
 from .files import read_products, write_exposures
 from .measure import measure_case, restore_case
 from .seeds import FINAL_SENTENCE, development_seeds, final_seeds
-from .table import make_tables
+from .table import make_coverage_tables, make_tables
 
 _LOG = logging.getLogger(__name__)
 
@@ -224,7 +224,9 @@ def _make_page(measured: Sequence[tuple[Case, dict[str, Any]]], options: argpars
         rows = make_rows(by_suite)
         judged = ["restored_coadd", *(name for name, _ in options.images)]
         tables = make_tables(rows, judged, with_limits=(target, number) == _LIMIT_SETTING)
-        title = f"target FWHM {target:g} pixels, {number} exposures"
+        for name in judged:
+            tables += make_coverage_tables(by_suite.get("field", ()), name)
+        title = f"target of {target:g} pixels, {number} exposures"
         sections.append(Section.measured(title, command, tables))
     seeds = (
         f"Final seeds, from SHA-256 of: {FINAL_SENTENCE}"

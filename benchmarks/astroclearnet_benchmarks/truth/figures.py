@@ -20,15 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..record import format_value
-from .coverage import NOMINAL
+from .coverage import MIN_PIXELS, NOMINAL, pool_coverage
 from .surroundings import DETECTION_CLASSES, detection_figures
 
 type Records = Sequence[dict[str, Any]]
 """Records of a product, one for each scene of a suite."""
 
 _BOOTSTRAPS = 200
-_MIN_PIXELS = 2000
-"""Pixels that a bin needs for its coverage to be known to a percent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,16 +187,14 @@ def _coverage(sigmas: int, bins: str) -> Figure:
     """Return the largest deviation of a coverage from nominal in any bin."""
 
     def counts(records: Records) -> np.ndarray:
-        used = [np.array(r["coverage"][bins]) for r in records if r.get("coverage")]
-        return np.asarray(np.sum(used, axis=0)) if used else np.zeros((0, 0, 4))
+        return pool_coverage([record.get("coverage", {}) for record in records], bins)
 
     def value(records: Records) -> float:
         total = counts(records)
-        enough = total[..., 0] >= _MIN_PIXELS
+        enough = total[..., 0] >= MIN_PIXELS
         if not enough.any():
             return math.nan
-        share = total[..., sigmas][enough] / total[..., 0][enough]
-        deviation = share - NOMINAL[sigmas - 1]
+        deviation = total[..., sigmas][enough] / total[..., 0][enough] - NOMINAL[sigmas - 1]
         return float(deviation[np.argmax(np.abs(deviation))])
 
     return Figure("field", value, lambda records: int(counts(records)[..., 0].sum()), "pixels")

@@ -38,14 +38,14 @@ def measure_difference(one: Product, two: Product, scene: Scene) -> float:
     -------
     difference : `float`
         Rms difference in units of the sigma that the first declares, of the
-        pixels that both measure, more than 30 pixels from saturated stars;
-        NaN if it declares none.
+        pixels that both measure and an exposure has, more than 30 pixels from
+        saturated stars; NaN if it declares none.
     """
     if one.variance is None:
         return math.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = (np.asarray(two.image) - np.asarray(one.image)) / np.sqrt(np.asarray(one.variance))
-    used = np.isfinite(pull) & far_from_saturated(scene)
+    used = np.isfinite(pull) & (scene.depth > 0.0) & far_from_saturated(scene)
     for product in (one, two):
         used &= product.flagged is None or ~product.flagged
     return math.sqrt(float(np.mean(np.square(pull[used], dtype=float)))) if used.any() else math.nan

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("make_tables",)
+__all__ = ("make_coverage_tables", "make_tables")
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..record import Table, format_value
+from .coverage import coverage_rows
 from .figures import FIGURES, Row
 from .limits import LIMITS, judge
 
@@ -26,6 +28,11 @@ _LEGEND = (
     "to the difference of two images, of the same exposures with and without the sources. A method that is "
     "stopped by eye is shown at the stop closest to the truth of each scene, which a user cannot know. Where "
     "methods have seen different numbers of objects, the slow ones have seen the first of them."
+)
+
+_COVERAGE_LEGEND = (
+    "Share of pixels whose error is within 1, 2 and 3 declared sigmas, beside that of a normal distribution; "
+    "flux and sigma in units of the sky noise of the inverse-variance coadd."
 )
 
 _LIMIT_LEGEND = (
@@ -65,6 +72,31 @@ def make_tables(rows: Sequence[Row], judged: Sequence[str], *, with_limits: bool
     if with_limits:
         for product in (name for name in judged if name in products):
             tables.append(Table(f"Limits of {product}", _LIMIT_LEGEND, _limit_rows(product, rows)))
+    return tables
+
+
+def make_coverage_tables(records: Sequence[Mapping[str, dict[str, Any]]], product: str) -> list[Table]:
+    """Make the tables of the coverage of an image.
+
+    Parameters
+    ----------
+    records
+        Records of the suite ``field``, by name of the image.
+    product
+        Its name.
+
+    Returns
+    -------
+    tables : `list` [`Table`]
+        In bins of the flux in the image, and of that in the truth; none if it
+        declares no errors.
+    """
+    counted = [record[product].get("coverage", {}) for record in records if product in record]
+    tables = []
+    for bins, words in (("by_image", "in the image"), ("by_truth", "in the truth")):
+        if rows := coverage_rows(counted, bins):
+            title = f"Coverage of {product}, by the flux {words}"
+            tables.append(Table(title, _COVERAGE_LEGEND, rows))
     return tables
 
 

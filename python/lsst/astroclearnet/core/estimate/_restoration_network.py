@@ -92,14 +92,17 @@ class RestorationNetwork(nn.Module):
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                # At first blocks are the identity, and the image that of the
-                # prior, whatever the conditions.
-                if parameter.ndim == 1 or name.startswith(("head", "conditions")):
+                # At first blocks are nearly the identity, and the image that of
+                # the prior, whatever the conditions.
+                if name.endswith("layer.weight"):
+                    parameter.fill_(1.0)
+                    continue
+                if parameter.ndim == 1 or name.startswith("conditions"):
                     parameter.zero_()
                     continue
                 draw = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(draw * math.sqrt(2.0 / parameter[0].numel()))
-                if name.endswith("last.weight"):
+                if name.endswith("last.weight") or name.startswith("head"):
                     parameter.mul_(0.1)
 
     def forward(self, bank: FilterBank, origin: tuple[int, int] = (0, 0)) -> torch.Tensor:
@@ -147,16 +150,32 @@ class RestorationNetwork(nn.Module):
         return self.head(x)[0, :, top : top + height, left : left + width]
 
 
+class _PixelNorm(nn.Module):
+    """Normalisation of the channels of each pixel (Ba, Kiros & Hinton 2016,
+    arXiv 1607.06450), without which training diverges; other pixels do not
+    matter, so that tiles agree.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.LayerNorm(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return result
+
+
 class _Block(nn.Module):
     """Residual block of two convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.norm = _PixelNorm(channels)
         self.first = _convolution(channels, channels, 3)
         self.last = _convolution(channels, channels, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = self.first(nn.functional.leaky_relu(x, 0.1))
+        inner = self.first(self.norm(x))
         result: torch.Tensor = x + self.last(nn.functional.leaky_relu(inner, 0.1))
         return result
 

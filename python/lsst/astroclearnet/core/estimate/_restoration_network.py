@@ -92,8 +92,8 @@ class RestorationNetwork(nn.Module):
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                # At first blocks are nearly the identity, and the image that of
-                # the prior, whatever the conditions.
+                # At first blocks are nearly the identity, and the image nearly
+                # that of the prior, whatever the conditions.
                 if name.endswith("layer.weight"):
                     parameter.fill_(1.0)
                     continue

@@ -14,6 +14,7 @@ __all__ = ("ForwardModel",)
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -120,6 +121,9 @@ class ForwardModel(LatentSpace):
         self._convolution = Convolution(varying, otfs, self.latent_shape)
         self._memory: list[ConvolutionMemory] = []
         self.inverse_target_power, self.target_transform = _inverse_power(target).float(), target.float()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": []}
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:

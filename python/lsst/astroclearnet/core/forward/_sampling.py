@@ -14,6 +14,7 @@ __all__ = ("MAX_STORED", "Sampling")
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class Sampling:
         self._positions = positions
         self._interpolations: dict[int, Interpolation] = {}
         self._stored = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is stored is made again.
+        return self.__dict__ | {"_interpolations": {}, "_stored": 0}
 
     @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:

@@ -135,18 +135,19 @@ def _check(
     network = model.network.to(reader.device)
     doubt, loss = "", math.nan
     with torch.no_grad():
+        # The last box is the one with two exposures or more, if there is any.
         for clean in _read_boxes(reader, calibration, 1, generator):
             weights = clean.tile_data.stack.good / clean.variances
             number = int(clean.tile_data.stack.good.any(dim=(1, 2)).sum())
             linear = LinearEstimator(clean.tile_data.model, weights)
             ratios = log_noise_ratios(*bank_noise(linear, network.penalty_weights))
-            doubt = model.trained_range.find_departure(ratios, number, reader.target_fwhm)
+            doubt = doubt or model.trained_range.find_departure(ratios, number, reader.target_fwhm)
             samples = _make_samples(clean, network.penalty_weights, calibration, generator)
             if samples:
                 loss = _mean_loss(network, samples, calibration)
                 reference = _mean_loss(mix_by_prior, samples, calibration)
-                if loss > reference and not doubt:
-                    doubt = (
+                if loss > reference:
+                    doubt = doubt or (
                         f"it predicts held-out exposures worse, with a loss of {loss:.4f} a pixel, than "
                         f"linear filters, with {reference:.4f}"
                     )

@@ -1,0 +1,155 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Training of the packaged network, on simulated exposures alone."""
+
+from __future__ import annotations
+
+__all__ = ("main",)
+
+import argparse
+import dataclasses
+import logging
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lsst.astroclearnet.core import RejectionOptions, RestorationModel, RestoreOptions, TrainingOptions
+from lsst.astroclearnet.core.estimate import TrainedRange, TrainingSample
+from lsst.astroclearnet.core.exposures import ExposureStack, StackSource
+from lsst.astroclearnet.core.training import Trainer, collect_samples
+
+from ..processes import FAILURES, make_pool, start_logging
+from ..record import make_parser, package_version
+from ._recipe import draw_recipe
+from ._scene import render_scene
+
+_LOG = logging.getLogger(__name__)
+
+_VALIDATION = 16
+"""Every such scene is not trained on."""
+
+_STEPS = 500
+"""Steps between checkpoints."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Simulate scenes, train a network on them, and write it."""
+    start_logging()
+    options = _parse(words)
+    options.work.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with make_pool(options.jobs) as pool:
+        found = [pool.submit(_simulate, seed, options.work) for seed in range(options.scenes)]
+        files = [path for path in (future.result() for future in found) if path is not None]
+    _LOG.info("samples of %d scenes after %.0f minutes", len(files), (time.monotonic() - start) / 60.0)
+    torch.set_num_threads(options.jobs)
+    trained = [s for path in files if int(path.stem) % _VALIDATION for s in _load(path)]
+    aside = [s for path in files if not int(path.stem) % _VALIDATION for s in _load(path)]
+    network, losses = _train(trained, aside, options)
+    provenance = {
+        "trained_on": "simulated exposures of astroclearnet_benchmarks.training",
+        "num_scenes": len(files),
+        "num_samples": len(trained),
+        "validation_loss": losses,
+        "options": dataclasses.asdict(_training_options(options.steps)),
+        "seed": options.seed,
+        "package": package_version("lsst-astroclearnet"),
+        "torch": torch.__version__,
+    }
+    model = RestorationModel(network.network, TrainedRange.of([*trained, *aside]), provenance)
+    options.output.write_bytes(model.to_bytes())
+    _LOG.info("%s after %.0f minutes", model.identity, (time.monotonic() - start) / 60.0)
+    return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser("training", __doc__, work="samples and checkpoint")
+    parser.add_argument("--scenes", type=int, default=160, help="number of scenes")
+    parser.add_argument("--steps", type=int, default=TrainingOptions().num_steps, help="number of steps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes, and of threads")
+    parser.set_defaults(output=Path("packaged_model.safetensors"))
+    return parser.parse_args(words)
+
+
+def _training_options(steps: int) -> TrainingOptions:
+    # A scene is one tile.
+    return TrainingOptions(num_steps=steps)
+
+
+def _simulate(seed: int, folder: Path) -> Path | None:
+    """Write the training samples of a scene, if that was not done before."""
+    path = folder / f"{seed:05d}.samples"
+    if path.exists():
+        return path
+    torch.set_num_threads(1)
+    recipe = draw_recipe(seed)
+    # Rejection is slow, and finds what is flagged here.
+    exposures = tuple(dataclasses.replace(e, has_trail=False) for e in recipe.exposures)
+    scene = render_scene(dataclasses.replace(recipe, flagged_fraction=1.0, exposures=exposures))
+    if len(scene.images) < 2:
+        return None
+    try:
+        samples = collect_samples(
+            StackSource(
+                ExposureStack.from_arrays(
+                    scene.images,
+                    scene.variances,
+                    scene.good,
+                    scene.psfs,
+                    positions=scene.positions,
+                    in_noise_units=True,
+                )
+            ),
+            target_fwhm=scene.target_fwhm,
+            options=_training_options(1),
+            restoration=RestoreOptions(rejection=RejectionOptions(enabled=False)),
+            seed=seed,
+            device=torch.device("cpu"),
+        )
+    except FAILURES as exc:
+        _LOG.warning("scene %d gives no samples: %s", seed, exc)
+        return None
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(samples))
+    os.replace(partial, path)
+    return path
+
+
+def _load(path: Path) -> list[TrainingSample]:
+    samples: list[TrainingSample] = pickle.loads(path.read_bytes())
+    return samples
+
+
+def _train(
+    trained: Sequence[TrainingSample], aside: Sequence[TrainingSample], options: argparse.Namespace
+) -> tuple[Trainer, list[float]]:
+    """Train, from the last checkpoint on; return the losses aside."""
+    trainer = Trainer(
+        RestoreOptions().network.penalty_weights,
+        _training_options(options.steps),
+        seed=options.seed,
+        device=torch.device("cpu"),
+    )
+    checkpoint, losses = options.work / f"checkpoint-{options.seed}-{options.steps}", []
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        losses = state.pop("losses")
+        trainer.resume(state)
+    while not trainer.is_done:
+        loss = trainer.train(trained, _STEPS)
+        losses.append(trainer.evaluate(aside))
+        _LOG.info("step %d: loss %.5f, of scenes set aside %.5f", trainer.step, loss, losses[-1])
+        torch.save(trainer.state() | {"losses": losses}, checkpoint.with_suffix(".partial"))
+        os.replace(checkpoint.with_suffix(".partial"), checkpoint)
+    return trainer, losses

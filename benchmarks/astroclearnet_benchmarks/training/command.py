@@ -127,7 +127,8 @@ def _simulate(seed: int, folder: Path) -> Path | None:
 
 
 def _load(path: Path) -> list[TrainingSample]:
-    samples: list[TrainingSample] = pickle.loads(path.read_bytes())
+    # A file of this command.
+    samples: list[TrainingSample] = pickle.loads(path.read_bytes())  # noqa: S301
     return samples
 
 

@@ -41,7 +41,7 @@ lint: .venv/.done
 	$(ENV) ruff check .
 	$(ENV) ruff format --check .
 	$(ENV) mypy python/lsst/astroclearnet tests benchmarks
-	$(ENV) numpydoc lint --config . $$(find python benchmarks/*/scenes benchmarks/*/baselines benchmarks/*/peers -name '*.py' ! -name version.py)
+	$(ENV) numpydoc lint --config . $$(find python benchmarks/*/scenes benchmarks/*/baselines benchmarks/*/peers benchmarks/*/truth -name '*.py' ! -name version.py)
 	$(ENV) codespell
 
 # Pages of the API are made by the build; one that is left of a class which is

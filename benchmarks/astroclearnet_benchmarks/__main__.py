@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-BENCHMARKS = ("quality", "geometry", "scaling", "speed", "rejection", "alarms")
+BENCHMARKS = ("quality", "truth", "geometry", "scaling", "speed", "rejection", "alarms")
 
 
 def main(words: Sequence[str] | None = None) -> int:

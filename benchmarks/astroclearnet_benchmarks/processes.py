@@ -26,6 +26,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -74,7 +75,7 @@ class Runner:
     """Calls functions in fresh processes and keeps what they return.
 
     A benchmark that was stopped goes on where it was, and more scenes can be
-    added.
+    added.  Threads may share it.
 
     Parameters
     ----------
@@ -90,18 +91,20 @@ class Runner:
         self._records = records
         self._code = code
         self._isolate = isolate
+        self._lock = threading.Lock()
 
     def __call__(self, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         """Call a function of a module, or return what it returned before."""
         key = f"{self._code}: {function.__name__}{args!r}"
-        if self._records.exists():
-            for line in self._records.read_text().splitlines():
-                content: dict[str, Any] = json.loads(line)
-                if content["key"] == key:
-                    return dict(content["record"])
+        with self._lock:
+            lines = self._records.read_text().splitlines() if self._records.exists() else []
+        for line in lines:
+            content: dict[str, Any] = json.loads(line)
+            if content["key"] == key:
+                return dict(content["record"])
         start = time.perf_counter()
         record = call_in_process(function, *args) if self._isolate else function(*args)
         _LOG.info("%s%r: %.0f s", function.__name__, args, time.perf_counter() - start)
-        with self._records.open("a") as file:
+        with self._lock, self._records.open("a") as file:
             file.write(json.dumps({"key": key, "record": record}) + "\n")
         return record

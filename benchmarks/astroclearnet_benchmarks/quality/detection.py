@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-__all__ = ("MAGNITUDES", "completeness", "filter_kernel", "measure_detection")
+__all__ = ("MAGNITUDES", "Search", "completeness", "filter_kernel", "measure_detection", "search")
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,46 @@ _BORDER = 5
 _MIN_PURITY = 0.5
 _MIN_AREA = 4
 _FILTER_RADIUS = 9
+_NARROW, _BROAD = 2.0 / 3.0, 5.0 / 3.0
 _ARTEFACT_REACH = 3
 _MIN_DEPTH = 0.9
 _MIN_PIXELS = 50
 
 
-def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What is detected above a threshold.
+
+    Attributes
+    ----------
+    threshold
+        Threshold in units of the scatter of the filtered image.
+    sources
+        Rows in the catalogue of the steady sources above i = 27.2 and in the
+        pixels that are searched, sorted by brightness, shape (S,).
+    is_found
+        Which of them are found, shape (S,).
+    num_true
+        Number of all sources that are found, those out of reach included.
+    false_x, false_y
+        Positions of the false detections in pixels, shape (F,).
+    on_artefact
+        Which of those are on an artefact that is not flagged, shape (F,).
+    number
+        Number of detections.
+    """
+
+    threshold: float
+    sources: npt.NDArray[np.int64]
+    is_found: Mask
+    num_true: int
+    false_x: Array
+    false_y: Array
+    on_artefact: Mask
+    number: int
+
+
+def search(product: Product, scene: Scene, *, compensated: bool = False) -> Iterator[Search]:
     """Detect sources at many thresholds and compare with the catalogue.
 
     The image is filtered with the weights of an optimal flux of a star at
@@ -63,9 +98,64 @@ def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
     correlated, the inverse of that correlation times the PSF.  Thresholds are
     relative to the scatter of the filtered image on blank sky.  Each detection
     takes the brightest source within 2.5 pixels that is above i = 27.2; a
-    second one on the same source counts as false.  False ones on the light of
-    unflagged artefacts are counted on their own, so that depth and artefacts
-    can be told apart.
+    second one on the same source counts as false.
+
+    A compensated filter finds what stands in the light of others: the
+    difference of two Gaussians, of 2/3 and 5/3 of the FWHM of the PSF.
+
+    Yields
+    ------
+    search : `Search`
+        The detections, from the highest threshold down to the first at which
+        fewer than half of them are true.
+    """
+    near_artefact = binary_dilation(scene.artefacts.max(axis=0) > scene.sky_sigma, iterations=_ARTEFACT_REACH)
+    bad = ~np.isfinite(product.image)
+    kernel = _compensated_kernel(product.fwhm) if compensated else filter_kernel(product)
+    # Symmetric: correlation and convolution are the same.
+    filled = np.where(bad, 0.0, product.image).astype(np.float64)
+    filtered = np.ascontiguousarray(fftconvolve(filled, kernel, mode="same"))
+    profile = gaussian_profile(0.0, 0.0, product.fwhm, _FILTER_RADIUS)
+    plain = kernel if compensated else profile / np.sum(profile**2)
+    white = scene.sky_sigma * math.sqrt(float(np.sum(plain**2)))
+    unit = _scatter(filtered[scene.blank & ~near_artefact & ~bad & (scene.depth > _MIN_DEPTH)], white)
+    reach = _searched(product, scene)
+    steady = np.flatnonzero(scene.catalogue["is_steady"])
+    x, y, flux = (np.asarray(scene.catalogue[name], dtype=float)[steady] for name in ("x", "y", "flux"))
+    magnitude = AB_ZERO_POINT_NJY - 2.5 * np.log10(flux)
+    order = np.argsort(magnitude)
+    order = order[magnitude[order] < _FAINTEST]
+    x, y = x[order], y[order]
+    usable = _usable(reach, x, y)
+    for threshold in _THRESHOLDS:
+        objects = sep.extract(filtered, threshold * unit, mask=bad, filter_kernel=None, minarea=_MIN_AREA)
+        inside = _usable(reach, objects["x"], objects["y"])
+        found, is_false = _match(objects["x"][inside], objects["y"][inside], x, y)
+        false_x, false_y = (np.asarray(objects[c][inside][is_false], dtype=float) for c in ("x", "y"))
+        column, row = (np.rint(c).astype(int) for c in (false_x, false_y))
+        is_found = np.zeros(len(x), dtype=bool)
+        is_found[found] = True
+        result = Search(
+            threshold=float(threshold),
+            sources=steady[order[usable]],
+            is_found=is_found[usable],
+            num_true=len(found),
+            false_x=false_x,
+            false_y=false_y,
+            on_artefact=near_artefact[row, column],
+            number=int(np.count_nonzero(inside)),
+        )
+        yield result
+        genuine = result.number - int(np.count_nonzero(result.on_artefact))
+        if len(found) < _MIN_PURITY * genuine and genuine > 20:
+            break
+
+
+def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
+    """Count what `search` finds.
+
+    False detections on the light of unflagged artefacts are counted on their
+    own, so that depth and artefacts can be told apart.
 
     Returns
     -------
@@ -75,38 +165,15 @@ def measure_detection(product: Product, scene: Scene) -> dict[str, Any]:
         `MAGNITUDES` the number of sources found; ``sources``: the number
         there is of each.
     """
-    on_artefact = binary_dilation(scene.artefacts.max(axis=0) > scene.sky_sigma, iterations=_ARTEFACT_REACH)
-    bad = ~np.isfinite(product.image)
-    filtered = _filter(product, bad)
-    unit = _scatter(filtered, product, scene, scene.blank & ~on_artefact & ~bad)
-    reach = _searched(product, scene)
-    catalogue = scene.catalogue[scene.catalogue["is_steady"]]
-    x, y, flux = (np.asarray(catalogue[name], dtype=float) for name in ("x", "y", "flux"))
-    magnitude = AB_ZERO_POINT_NJY - 2.5 * np.log10(flux)
-    order = np.argsort(magnitude)
-    order = order[magnitude[order] < _FAINTEST]
-    x, y, magnitude = x[order], y[order], magnitude[order]
-    usable = _usable(reach, x, y)
     rows = []
-    for threshold in _THRESHOLDS:
-        objects = sep.extract(filtered, threshold * unit, mask=bad, filter_kernel=None, minarea=_MIN_AREA)
-        inside = _usable(reach, objects["x"], objects["y"])
-        found, is_false = _match(objects["x"][inside], objects["y"][inside], x, y)
-        number = int(np.count_nonzero(inside))
-        column, row = (np.rint(objects[c][inside][is_false]).astype(int) for c in ("x", "y"))
-        spurious = int(np.count_nonzero(on_artefact[row, column]))
-        rows.append(
-            [
-                float(threshold),
-                number,
-                len(found),
-                spurious,
-                *(int(np.count_nonzero(_near(magnitude[found], m) & usable[found])) for m in MAGNITUDES),
-            ]
-        )
-        if len(found) < _MIN_PURITY * (number - spurious) and number - spurious > 20:
-            break
-    sources = [int(np.count_nonzero(_near(magnitude, m) & usable)) for m in MAGNITUDES]
+    sources = [0] * len(MAGNITUDES)
+    for each in search(product, scene):
+        flux = np.asarray(scene.catalogue["flux"][each.sources], dtype=float)
+        bins = [_near(AB_ZERO_POINT_NJY - 2.5 * np.log10(flux), m) for m in MAGNITUDES]
+        found = [int(np.count_nonzero(inside & each.is_found)) for inside in bins]
+        sources = [int(np.count_nonzero(inside)) for inside in bins]
+        spurious = int(np.count_nonzero(each.on_artefact))
+        rows.append([each.threshold, each.number, each.num_true, spurious, *found])
     return {"detections": rows, "sources": sources}
 
 
@@ -130,18 +197,18 @@ def filter_kernel(product: Product) -> Array:
     return np.asarray(weights / np.sum(weights * profile))
 
 
-def _filter(product: Product, bad: Mask) -> Array:
-    """Return the flux of a star in each pixel."""
-    image = np.where(bad, 0.0, product.image).astype(np.float64)
-    # The kernel is symmetric: correlation and convolution are the same.
-    return np.ascontiguousarray(fftconvolve(image, filter_kernel(product), mode="same"))
+def _compensated_kernel(fwhm: float) -> Array:
+    """Return the difference of two Gaussians of unit sum."""
+    narrow, broad = (
+        gaussian_profile(0.0, 0.0, factor * fwhm, _FILTER_RADIUS) for factor in (_NARROW, _BROAD)
+    )
+    return np.asarray(narrow / narrow.sum() - broad / broad.sum())
 
 
-def _scatter(filtered: Array, product: Product, scene: Scene, blank: Mask) -> float:
-    """Return the scatter on blank sky, with a floor."""
-    profile = gaussian_profile(0.0, 0.0, product.fwhm, _FILTER_RADIUS)
-    white = scene.sky_sigma / math.sqrt(float(np.sum(profile**2)))
-    values = filtered[blank & (scene.depth > _MIN_DEPTH)]
+def _scatter(values: Array, white: float) -> float:
+    """Return the scatter on blank sky, with a floor; that of white noise for
+    too few pixels.
+    """
     return max(float(mad_std(values)) if len(values) >= _MIN_PIXELS else white, _SCATTER_FLOOR * white)
 
 

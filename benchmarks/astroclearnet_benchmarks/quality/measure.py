@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("measure_product", "run_method")
+__all__ = ("best_products", "measure_product", "run_method")
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,36 @@ type Array = npt.NDArray[np.float64]
 
 
 def run_method(method: Method, scene: Scene, target_fwhm: float, seed: int) -> dict[str, Any]:
-    """Run a method and measure each of its products at its best stop.
+    """Run a method and measure each of its products at its best stop."""
+    products, wall, cpu = best_products(method.run(scene, target_fwhm, seed), scene, target_fwhm)
+    return {
+        "seconds": wall,
+        "cpu_seconds": cpu,
+        "products": {
+            name: measure_product(product, scene, target_fwhm) for name, product in products.items()
+        },
+    }
+
+
+def best_products(
+    stops: Iterator[list[Product]], scene: Scene, target_fwhm: float
+) -> tuple[dict[str, Product], float, float]:
+    """Return each product of a method at its best stop.
 
     The best stop is the one with the smallest rms error to the truth at the
     target PSF, in units of the noise that a mean of the exposures has there.
     A user, who has no truth, cannot do as well.
+
+    Returns
+    -------
+    products : `dict` [`str`, `Product`]
+        The products by name.
+    wall, cpu : `float`
+        Time that the method took, in seconds.
     """
     target_truth = scene.truth(target_fwhm)
     best: dict[str, tuple[float, Product]] = {}
     wall, cpu = 0.0, 0.0
-    stops = method.run(scene, target_fwhm, seed)
     while True:
         start, cpu_start = time.perf_counter(), time.process_time()
         products = next(stops, None)
@@ -52,13 +73,7 @@ def run_method(method: Method, scene: Scene, target_fwhm: float, seed: int) -> d
             error = _distance(product, scene, target_truth)
             if product.name not in best or error < best[product.name][0]:
                 best[product.name] = (error, product)
-    return {
-        "seconds": wall,
-        "cpu_seconds": cpu,
-        "products": {
-            name: measure_product(product, scene, target_fwhm) for name, (_, product) in best.items()
-        },
-    }
+    return {name: product for name, (_, product) in best.items()}, wall, cpu
 
 
 def _distance(product: Product, scene: Scene, truth: Array) -> float:

@@ -81,7 +81,13 @@ def _restore(scene: Scene, target_fwhm: float, seed: int) -> Iterator[list[Produ
     from lsst.astroclearnet.core import MaskBit, restore
 
     result = restore(
-        scene.images, scene.variances, scene.good, scene.psfs, target_fwhm=target_fwhm, seed=seed
+        scene.images,
+        scene.variances,
+        scene.good,
+        scene.psfs,
+        target_fwhm=target_fwhm,
+        positions=scene.positions,
+        seed=seed,
     )
     flagged = (result.mask & (MaskBit.INPAINTED | MaskBit.NO_DATA)) > 0
     yield [

@@ -20,33 +20,25 @@ from collections.abc import Sequence
 import galsim
 import numpy as np
 import numpy.typing as npt
-from astropy.stats import gaussian_fwhm_to_sigma, gaussian_sigma_to_fwhm
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from lsst.astroclearnet.simulation import (
     AB_ZERO_POINT_NJY,
     BANDS,
     EXPOSURE_TIME,
-    GAIN,
+    FULL_WELL,
     MOFFAT_BETA,
     PIXEL_SCALE,
     READ_NOISE,
-    ArtefactOptions,
-    add_cosmic_rays,
-    bad_columns,
-    bleed,
-    interpolate_rows,
-    trail_profile,
 )
 
 from ._sources import SceneSource
 
 type Array = npt.NDArray[np.float64]
-type Mask = npt.NDArray[np.bool_]
 
 _GSPARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4)
 PIXEL_FWHM_SQUARED = gaussian_sigma_to_fwhm**2 / 12.0
 _ELLIPTICITY = 0.02
-_TRAIL_PEAK = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,34 +73,12 @@ class SceneConditions(Conditions):
     ----------
     psf
         PSF of unit flux in pixels, the pixel included.
+    offset
+        Row and column of the first pixel on the grid of the scene.
     """
 
     psf: galsim.GSObject
-
-
-@dataclasses.dataclass(frozen=True)
-class Recorded:
-    """What a detector recorded.
-
-    Attributes
-    ----------
-    image, variance
-        Exposure and its variance plane, shape (H, W), in nJy and nJy^2.
-    good
-        Pixels that are not flagged, shape (H, W).
-    true_variance
-        Variance of the noise, shape (H, W), in nJy^2.
-    cosmic_rays, trail
-        Light of unflagged cosmic rays and of the trail on good pixels, shape
-        (H, W), in nJy.
-    """
-
-    image: Array
-    variance: Array
-    good: Mask
-    true_variance: Array
-    cosmic_rays: Array
-    trail: Array
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 def draw_conditions(
@@ -175,6 +145,28 @@ def draw_source(source: SceneSource, kernel: galsim.GSObject, half: int) -> gals
     center = galsim.PositionD(source.x, source.y)
     drawn.drawImage(stamp, center=center, scale=1.0, method="no_pixel")
     return stamp
+
+
+def expose_source(source: SceneSource, conditions: Conditions, half: int) -> galsim.Image:
+    """Draw a source of unit flux on the pixels of an exposure.
+
+    Parameters
+    ----------
+    source
+        The source.
+    conditions
+        Conditions of the exposure.
+    half
+        Half-size of the stamp of a point in pixels.
+
+    Returns
+    -------
+    stamp : `galsim.Image`
+        The stamp.
+    """
+    dy, dx = conditions.offset
+    shifted = dataclasses.replace(source, x=source.x - dx, y=source.y - dy)
+    return draw_source(shifted, conditions.psf, half + math.ceil(source.extent))
 
 
 def gaussian(fwhm: float) -> galsim.GSObject:
@@ -279,106 +271,24 @@ def signal_to_noise(flux: float, stamps: Sequence[galsim.Image], inverse_varianc
     return flux * math.sqrt(information)
 
 
-def missing_pixels(shape: tuple[int, int], num_exposures: int, rng: np.random.Generator) -> Mask:
-    """Draw where exposures miss the grid: one has an edge, one a chip gap.
+def saturates(flux: float, stamps: Sequence[galsim.Image], conditions: Sequence[Conditions]) -> bool:
+    """Return whether a source fills a pixel in any exposure.
 
     Parameters
     ----------
-    shape
-        Height and width of the grid.
-    num_exposures
-        Number of exposures; a single one misses nothing.
-    rng
-        Random numbers.
-
-    Returns
-    -------
-    missing : `numpy.ndarray`
-        Shape (n, H, W).
-    """
-    height, width = shape
-    missing = np.zeros((num_exposures, height, width), dtype=bool)
-    with_edge, with_gap = (*rng.permutation(num_exposures)[:2], 0)[:2]
-    edge = int(width * rng.uniform(0.3, 0.7))
-    gap = int(height * rng.uniform(0.1, 0.8))
-    gap_width = int(rng.integers(12, 21))
-    if num_exposures > 1:
-        missing[with_edge, :, :edge] = True
-        missing[with_gap, gap : gap + gap_width] = True
-    return missing
-
-
-def record(
-    light: Array,
-    conditions: Conditions,
-    missing: Mask,
-    options: ArtefactOptions,
-    rng: np.random.Generator,
-    *,
-    has_trail: bool,
-) -> Recorded:
-    """Record an exposure.
-
-    Flagged pixels are interpolated along rows.  The variance plane is that of
-    a pipeline: the recorded electrons, noise and all, plus read noise.
-
-    Parameters
-    ----------
-    light
-        Expected light of all sources in nJy, shape (H, W).
+    flux
+        Flux of the source in nJy.
+    stamps
+        Its stamps of unit flux in the exposures.
     conditions
-        Conditions of the exposure.
-    missing
-        Pixels beside the detector, shape (H, W).
-    options
-        Noise and defects.
-    rng
-        Random numbers.
-    has_trail
-        Whether a satellite crosses.
+        Conditions of the exposures.
 
     Returns
     -------
-    recorded : `Recorded`
-        The exposure.
+    saturates : `bool`
+        Whether its expected electrons and the sky exceed the full well.
     """
-    sky, per_njy = conditions.sky, conditions.per_njy
-    trail = _trail(light.shape, conditions, rng) if has_trail else np.zeros_like(light)
-    expected = np.clip(light * per_njy, 0.0, None) + sky
-    electrons = expected + trail
-    if options.noise:
-        electrons = rng.poisson(electrons).astype(float)
-    rays = np.zeros_like(light)
-    flagged = add_cosmic_rays(rays, options, rng)
-    electrons += rays
-    unflagged = np.where(flagged, 0.0, rays)
-    if options.saturation:
-        flagged |= bleed(electrons)
-    flagged |= bad_columns(light.shape, options.bad_columns, rng)
-    if options.noise:
-        electrons += rng.normal(0.0, READ_NOISE, size=electrons.shape)
-        electrons = np.round(electrons / GAIN) * GAIN
-    interpolate_rows(electrons, flagged)
-    electrons[missing] = sky
-    good = ~(flagged | missing)
-    return Recorded(
-        image=(electrons - sky) / per_njy,
-        variance=(np.clip(electrons, 1.0, None) + READ_NOISE**2) / per_njy**2,
-        good=good,
-        true_variance=(expected + READ_NOISE**2) / per_njy**2,
-        cosmic_rays=np.where(good, unflagged, 0.0) / per_njy,
-        trail=np.where(good, trail, 0.0) / per_njy,
+    return any(
+        flux * stamp.array.max() * c.per_njy + c.sky > FULL_WELL
+        for stamp, c in zip(stamps, conditions, strict=True)
     )
-
-
-def _trail(shape: tuple[int, ...], conditions: Conditions, rng: np.random.Generator) -> Array:
-    """Draw the electrons of a satellite trail near the middle."""
-    height, width = shape
-    profile = trail_profile(
-        np.arange(width)[np.newaxis, :] - width / 2.0,
-        np.arange(height)[:, np.newaxis] - height / 2.0,
-        angle=rng.uniform(0.0, math.pi),
-        distance=rng.uniform(-0.2, 0.2) * min(shape),
-        sigma=conditions.fwhm * gaussian_fwhm_to_sigma,
-    )
-    return _TRAIL_PEAK * math.sqrt(conditions.sky) * profile

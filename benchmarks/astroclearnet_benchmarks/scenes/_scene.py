@@ -20,18 +20,21 @@ import numpy.typing as npt
 from astropy.table import Table
 from scipy.ndimage import maximum_filter
 
+from lsst.astroclearnet.core import PixelPositions
 from lsst.astroclearnet.simulation import ArtefactOptions
 
 from ._exposures import (
+    Conditions,
     add_stamps,
     draw_conditions,
     draw_source,
+    expose_source,
     gaussian,
-    missing_pixels,
-    record,
     resolve_flux,
+    saturates,
     signal_to_noise,
 )
+from ._recording import missing_pixels, record
 from ._sources import SCENE_KINDS, SceneSource, scene_sources
 
 type Array = npt.NDArray[np.float64]
@@ -55,8 +58,11 @@ class SceneOptions:
     kind
         ``field`` (galaxies to i = 27.2 and stars), ``stars``, ``galaxies`` or
         ``pairs`` (isolated ones on a jittered grid), ``blank``, ``crowded``,
-        or ``transients`` (a field with a supernova in a quarter of the
-        exposures and an asteroid in one).
+        ``transients`` (a field with a supernova in a quarter of the exposures
+        and an asteroid in one), ``hosts`` (isolated bright galaxies with
+        arms, bars and clumps), ``cluster`` (a field with a central galaxy in
+        intracluster light), ``nebula`` (a field behind one that fills it) or
+        ``companions`` (isolated galaxies, each with a fainter one).
     shape
         Height and width in pixels of 0.168 arcsec.
     num_exposures
@@ -69,12 +75,16 @@ class SceneOptions:
         Side in pixels of a square that is masked in every exposure.
     artefacts
         Noise and defects, those of the detectors of a survey.
+    max_dither
+        Largest offset in pixels, along either axis, of the grid of an
+        exposure from that of the scene: 0 for co-registered exposures, else
+        at most half a pixel, so that masks hardly move.
 
     Raises
     ------
     ValueError
-        If the kind is unknown, there is no exposure, or the stamp is not odd
-        or too small.
+        If the kind is unknown, there is no exposure, the stamp is not odd or
+        too small, or grids are too far from each other.
     """
 
     seed: int
@@ -85,6 +95,7 @@ class SceneOptions:
     stamp_size: int = 41
     hole_size: int = 9
     artefacts: ArtefactOptions = ArtefactOptions()
+    max_dither: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in SCENE_KINDS:
@@ -93,6 +104,8 @@ class SceneOptions:
             raise ValueError(f"SceneOptions.num_exposures={self.num_exposures} must be at least 1.")
         if self.stamp_size % 2 == 0 or self.stamp_size < 21:
             raise ValueError(f"SceneOptions.stamp_size={self.stamp_size} must be odd and at least 21.")
+        if not 0.0 <= self.max_dither <= 0.5:
+            raise ValueError(f"SceneOptions.max_dither={self.max_dither} must be between 0 and 0.5.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +132,11 @@ class Scene:
         One row per source: ``x``, ``y`` (pixels), ``flux`` (nJy), ``kind``,
         ``signal_to_noise`` (flux over the Cramer-Rao bound of all exposures
         with their masks and true variances), ``pair`` (-1 for none),
-        ``separation`` (pixels), ``is_steady`` (shines in all exposures) and
-        ``is_clean`` (within 10 pixels no border, no unflagged artefact above
-        a tenth of the sky noise and no place with less than half of the
-        exposures).
+        ``separation`` (pixels), ``half_light_radius`` (pixels, before any
+        PSF; NaN for points), ``is_steady`` (shines in all exposures),
+        ``is_saturated`` (by its own light, in any exposure) and ``is_clean``
+        (within 10 pixels no border, no unflagged artefact above a tenth of
+        the sky noise and no place with less than half of the exposures).
     artefacts
         Light of unflagged cosmic rays and of the trail, in nJy, shape
         (n, H, W), float32.
@@ -139,6 +153,12 @@ class Scene:
     blank
         Pixels without a source, shape (H, W): below 0.3 ``sky_sigma`` in the
         truth at 4 pixels FWHM.
+    clean
+        Pixels where a source is clean, shape (H, W): see ``is_clean``.
+    conditions
+        Conditions of the exposures.
+    sources
+        The sources, in the order of the catalogue, which has their fluxes.
     """
 
     options: SceneOptions
@@ -154,7 +174,9 @@ class Scene:
     sky_sigma: float
     depth: Array
     blank: Mask
-    _sources: tuple[SceneSource, ...]
+    clean: Mask
+    conditions: tuple[Conditions, ...]
+    sources: tuple[SceneSource, ...]
 
     @property
     def best_sigma(self) -> Array:
@@ -165,6 +187,19 @@ class Scene:
         total = (self.good / self.true_variances).sum(axis=0)
         with np.errstate(divide="ignore"):
             return np.asarray(1.0 / np.sqrt(total))
+
+    @property
+    def positions(self) -> PixelPositions | None:
+        """Positions of the pixels of exposures on their own grids.
+
+        For `lsst.astroclearnet.core.restore`; `None` for co-registered ones.
+        """
+        if self.options.max_dither == 0.0:
+            return None
+        rows, columns = np.indices(self.options.shape, dtype=float)
+        offsets = np.array([c.offset for c in self.conditions])[:, :, np.newaxis, np.newaxis]
+        y, x = rows + offsets[:, 0], columns + offsets[:, 1]
+        return PixelPositions.from_arrays(self.options.shape, y, x, np.ones_like(y))
 
     def truth(self, fwhm: float) -> Array:
         """Draw the steady sources without noise at a circular Gaussian PSF.
@@ -205,7 +240,7 @@ class Scene:
     def _draw(self, indices: npt.NDArray[np.int64], fwhm: float) -> Array:
         # Six sigma leave less than 2e-8 of a star outside.
         half = math.ceil(2.6 * fwhm)
-        sources = [self._sources[index] for index in indices]
+        sources = [self.sources[index] for index in indices]
         stamps = [draw_source(s, gaussian(fwhm), half + math.ceil(s.extent)) for s in sources]
         return add_stamps(self.options.shape, stamps, self.catalogue["flux"][indices])
 
@@ -232,8 +267,14 @@ def simulate_scene(options: SceneOptions) -> Scene:
     rng = np.random.default_rng([options.seed, list(SCENE_KINDS).index(options.kind)])
     number, half = options.num_exposures, options.stamp_size // 2
     conditions = [draw_conditions(options.seeing_arcsec, options.stamp_size, rng) for _ in range(number)]
+    if options.max_dither > 0.0:
+        offsets = rng.uniform(-options.max_dither, options.max_dither, size=(number, 2))
+        conditions = [
+            dataclasses.replace(c, offset=(float(dy), float(dx)))
+            for c, (dy, dx) in zip(conditions, offsets, strict=True)
+        ]
     sources = scene_sources(options.kind, options.shape, number, rng)
-    stamps = [[draw_source(s, c.psf, half + math.ceil(s.extent)) for c in conditions] for s in sources]
+    stamps = [[expose_source(s, c, half) for c in conditions] for s in sources]
     flux = np.array([resolve_flux(s, drawn, conditions) for s, drawn in zip(sources, stamps, strict=True)])
     shines = np.ones((len(sources), number), dtype=bool)
     for source, row in zip(sources, shines, strict=True):
@@ -267,7 +308,10 @@ def simulate_scene(options: SceneOptions) -> Scene:
     depth = np.tensordot(sky_weights, good, axes=1) / sky_weights.sum()
     sky_sigma = float(sky_weights.sum() ** -0.5)
     disturbed = np.tensordot(sky_weights, artefacts, axes=1) / sky_weights.sum() > _CLEAN_LIGHT * sky_sigma
-    catalogue = _catalogue(sources, flux, snr, steady, _clean(disturbed | (depth < _CLEAN_DEPTH)))
+    clean = _clean(disturbed | (depth < _CLEAN_DEPTH))
+    catalogue = _catalogue(sources, flux, snr, steady, clean)
+    full = [saturates(f, drawn, conditions) for f, drawn in zip(flux, stamps, strict=True)]
+    catalogue["is_saturated"] = np.array(full, dtype=bool) & options.artefacts.saturation
     scene = Scene(
         options=options,
         images=np.stack([exposure.image for exposure in recorded]).astype(np.float32),
@@ -282,7 +326,9 @@ def simulate_scene(options: SceneOptions) -> Scene:
         sky_sigma=sky_sigma,
         depth=depth,
         blank=np.ones(options.shape, dtype=bool),
-        _sources=tuple(sources),
+        clean=clean,
+        conditions=tuple(conditions),
+        sources=tuple(sources),
     )
     return dataclasses.replace(scene, blank=scene.truth(_BLANK_FWHM) < _BLANK_LEVEL * sky_sigma)
 
@@ -318,6 +364,7 @@ def _catalogue(sources: list[SceneSource], flux: Array, snr: list[float], steady
             "signal_to_noise": np.array(snr, dtype=float),
             "pair": np.array([source.pair for source in sources], dtype=int),
             "separation": np.array([source.separation for source in sources]),
+            "half_light_radius": np.array([source.half_light_radius for source in sources]),
             "is_steady": steady,
             "is_clean": is_clean,
         }

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("SCENE_KINDS",)
+__all__ = ("SCENE_KINDS", "SceneSource")
 
 import dataclasses
 import math
@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, PIXEL_SCALE
+
+from ._structure import nebula, structured_galaxy
 
 _STAR_SLOPE, _GALAXY_SLOPE = 0.14, 0.32
 """Of log10 of the counts per magnitude, as in simulated surveys."""
@@ -41,6 +43,21 @@ _STAR_BINS = ((5.0, 20.0), (20.0, 100.0), (100.0, 1000.0), (1000.0, 4000.0))
 _GALAXY_BINS = ((5.0, 20.0), (20.0, 50.0), (50.0, 500.0))
 _PAIR_SIGNAL_TO_NOISE = 100.0
 _PAIR_SEPARATION_ARCSEC = (0.2, 0.7)
+_HOST_MAGNITUDES = (19.5, 22.5)
+_HOST_DISTANCES = (1.0, 2.0)
+"""Of companions of bright galaxies, in arcsec."""
+
+_COMPANION_MAGNITUDES = (24.0, 25.5)
+_PAIR_MAGNITUDES, _BLENDS = (23.5, 25.0), (0.7, 1.0)
+"""Magnitudes of the brighter of two faint galaxies, and their distances."""
+
+_CENTRAL, _INTRACLUSTER = ("galaxy", 18.5, 4.0, 12.0, 180.0), ("diffuse", 18.9, 1.0, 60.0, 300.0)
+"""Kind, magnitude, Sersic index, half-light radius and end in pixels; the mean
+surface brightness of the intracluster light is 26 mag per square arcsec."""
+
+_NEBULA_MAGNITUDE = 26.5
+"""Mean surface brightness in magnitudes per square arcsec."""
+
 _SERSIC_TRUNCATION = 5.0
 _SERSIC_FRACTIONS: Mapping[float, float] = MappingProxyType({1.0: 0.45, 1.5: 0.25, 2.5: 0.15, 4.0: 0.15})
 """Shares of the Sersic indices of galaxies."""
@@ -55,7 +72,7 @@ class SceneSource:
     Attributes
     ----------
     kind
-        star, galaxy, supernova or asteroid.
+        star, galaxy, diffuse, supernova or asteroid.
     x, y
         Position of the centre in pixels.
     flux
@@ -66,6 +83,9 @@ class SceneSource:
         Profile of unit flux in pixels, before any PSF; `None` for a point.
     extent
         Radius in pixels that holds the profile.
+    half_light_radius
+        Radius in pixels of a circle of the area of the isophote that holds
+        half of the light; NaN for a point.
     pair
         Number of the close pair, -1 for a source that is in none.
     separation
@@ -81,6 +101,7 @@ class SceneSource:
     signal_to_noise: float = math.nan
     profile: galsim.GSObject | None = None
     extent: float = 0.0
+    half_light_radius: float = math.nan
     pair: int = -1
     separation: float = math.nan
     exposures: tuple[int, ...] | None = None
@@ -159,8 +180,11 @@ def draw_field(
         rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faintest_galaxy)
     ):
         x, y = _random_position(shape, rng)
-        profile, extent = _galaxy_profile(rng, magnitude, indices)
-        sources.append(SceneSource("galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent))
+        profile, extent, radius = _galaxy_profile(rng, magnitude, indices)
+        galaxy = SceneSource(
+            "galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent, half_light_radius=radius
+        )
+        sources.append(galaxy)
     growth = 10.0 ** (_STAR_SLOPE * (faintest_star - _REFERENCE))
     for magnitude in _draw_magnitudes(
         rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, faintest_star)
@@ -182,10 +206,17 @@ def _galaxies(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSou
     places = list(_isolated_positions(shape, rng))
     sources = []
     for (x, y), ratio in zip(places, _draw_ratios(_GALAXY_BINS, len(places), rng), strict=True):
-        profile, extent = _galaxy_profile(rng, rng.uniform(21.0, 25.0))
-        sources.append(
-            SceneSource("galaxy", x, y, signal_to_noise=ratio, profile=profile, extent=min(extent, 14.0))
+        profile, extent, radius = _galaxy_profile(rng, rng.uniform(21.0, 25.0))
+        galaxy = SceneSource(
+            "galaxy",
+            x,
+            y,
+            signal_to_noise=ratio,
+            profile=profile,
+            extent=min(extent, 14.0),
+            half_light_radius=radius,
         )
+        sources.append(galaxy)
     return sources
 
 
@@ -219,6 +250,79 @@ def _blank(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource
     return []
 
 
+def _hosts(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw isolated bright galaxies with structure."""
+    sources = []
+    for x, y in _isolated_positions(shape, rng):
+        profile, extent, radius = structured_galaxy(rng)
+        flux = _flux(rng.uniform(*_HOST_MAGNITUDES))
+        galaxy = SceneSource(
+            "galaxy", x, y, flux=flux, profile=profile, extent=extent, half_light_radius=radius
+        )
+        sources.append(galaxy)
+    return sources
+
+
+def _companions(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw bright galaxies and faint ones, each with a fainter companion."""
+    sources = []
+    for turn, (x, y) in enumerate(_isolated_positions(shape, rng)):
+        limits, distances = (_HOST_MAGNITUDES, _HOST_DISTANCES) if turn % 2 else (_PAIR_MAGNITUDES, _BLENDS)
+        magnitude = rng.uniform(*limits)
+        distance, angle = rng.uniform(*distances) / PIXEL_SCALE, rng.uniform(0.0, 2.0 * math.pi)
+        fainter = rng.uniform(*_COMPANION_MAGNITUDES) if turn % 2 else magnitude + rng.uniform(0.1, 1.0)
+        for each, dx, dy in (
+            (magnitude, 0.0, 0.0),
+            (fainter, distance * math.cos(angle), distance * math.sin(angle)),
+        ):
+            profile, extent, radius = _galaxy_profile(rng, each)
+            galaxy = SceneSource(
+                "galaxy",
+                x + dx,
+                y + dy,
+                flux=_flux(each),
+                profile=profile,
+                extent=min(extent, 14.0),
+                half_light_radius=radius,
+            )
+            sources.append(galaxy)
+    return sources
+
+
+def _cluster(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw a field with a central galaxy in intracluster light."""
+    height, width = shape
+    x, y = 0.5 * width, 0.5 * height
+    angle, shear = rng.uniform(0.0, 180.0) * galsim.degrees, rng.uniform(0.1, 0.4)
+    sources = _field(shape, rng)
+    stretch = math.sqrt((1.0 + shear) / (1.0 - shear))
+    for kind, magnitude, index, radius, end in (_CENTRAL, _INTRACLUSTER):
+        unit = galsim.Sersic(index, half_light_radius=radius, trunc=end, flux_untruncated=False)
+        source = SceneSource(
+            kind,
+            x,
+            y,
+            flux=_flux(magnitude),
+            profile=unit.shear(g=shear, beta=angle),
+            extent=end * stretch,
+            half_light_radius=radius,
+        )
+        sources.append(source)
+    return sources
+
+
+def _nebula(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource]:
+    """Draw a field behind a nebula that fills the image."""
+    height, width = shape
+    side = max(shape) + 2 * round(_OUTSIDE)
+    light = nebula(side, rng)
+    flux = _flux(_NEBULA_MAGNITUDE) * (side * PIXEL_SCALE) ** 2
+    source = SceneSource(
+        "diffuse", 0.5 * width, 0.5 * height, flux=flux, profile=light, extent=side / math.sqrt(2.0)
+    )
+    return [*_field(shape, rng), source]
+
+
 def _transients(
     shape: tuple[int, int], num_exposures: int, rng: np.random.Generator
 ) -> Iterator[SceneSource]:
@@ -243,6 +347,10 @@ SCENE_KINDS: dict[str, Callable[[tuple[int, int], np.random.Generator], list[Sce
     "blank": _blank,
     "crowded": _crowded,
     "transients": _field,
+    "hosts": _hosts,
+    "cluster": _cluster,
+    "nebula": _nebula,
+    "companions": _companions,
 }
 """What draws the steady sources of each kind of scene."""
 
@@ -287,8 +395,8 @@ def _draw_ratios(
 
 def _galaxy_profile(
     rng: np.random.Generator, magnitude: float, indices: Mapping[float, float] = _SERSIC_FRACTIONS
-) -> tuple[galsim.GSObject, float]:
-    """Draw a Sersic profile in pixels and the radius that holds it."""
+) -> tuple[galsim.GSObject, float, float]:
+    """Draw a Sersic profile, the radius that holds it and that of half."""
     size = 0.28 * 10.0 ** (-0.1 * (magnitude - 25.0) + rng.normal(0.0, 0.18))
     radius = float(np.clip(size, 0.08, 1.6)) / PIXEL_SCALE
     shear = float(np.clip(rng.rayleigh(0.25), 0.0, 0.7))
@@ -296,4 +404,5 @@ def _galaxy_profile(
     unit = galsim.Sersic(index, half_light_radius=1.0, trunc=_SERSIC_TRUNCATION, flux_untruncated=False)
     angle = rng.uniform(0.0, 180.0) * galsim.degrees
     stretch = math.sqrt((1.0 + shear) / (1.0 - shear))
-    return unit.dilate(radius).shear(g=shear, beta=angle), _SERSIC_TRUNCATION * radius * stretch
+    profile = unit.dilate(radius).shear(g=shear, beta=angle)
+    return profile, _SERSIC_TRUNCATION * radius * stretch, radius

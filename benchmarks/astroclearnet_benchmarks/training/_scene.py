@@ -21,7 +21,8 @@ import numpy.typing as npt
 from lsst.astroclearnet.core import PixelPositions
 from lsst.astroclearnet.simulation import ArtefactOptions
 
-from ..scenes._exposures import Conditions, record
+from ..scenes._exposures import Conditions
+from ..scenes._recording import record
 from ._content import fill_sky, sky_sigma
 from ._observation import Holes, corner_weights, draw_optics, missing_places, pixel_places
 from ._recipe import SHAPE, TrainingRecipe, draw_recipe

@@ -193,7 +193,7 @@ class TrainingOptions(_Options):
 
     num_steps: int = _option(40000, "Number of steps.", minimum=1)
     batch_size: int = _option(1, "Number of samples in a step.", minimum=1)
-    learning_rate: float = _option(3e-3, "Largest step size of AdamW.", above=0.0)
+    learning_rate: float = _option(2e-3, "Largest step size of AdamW.", above=0.0)
     weight_decay: float = _option(1e-2, "Weight decay of AdamW.", minimum=0.0)
     huber_delta: float = _option(
         3.0,
@@ -205,6 +205,12 @@ class TrainingOptions(_Options):
         320, "Side of the tiles of a patch that samples are taken from.", unit="pixels", minimum=64
     )
     tiles_per_patch: int = _option(4, "Largest number of such tiles of a patch.", minimum=1)
+    light_error: float = _option(
+        0.03,
+        "Error of held-out exposures relative to their light, from PSFs that are not exact, beside their "
+        "noise: without it a few bright stars decide what is learned.",
+        minimum=0.0,
+    )
     crop_size: int = _option(160, "Side of the crops that the network sees.", unit="pixels", minimum=64)
     num_splits: int = _option(4, "Times that exposures of a tile are held out at random.", minimum=1)
     seen_fraction: tuple[float, float] = _option(

@@ -92,14 +92,14 @@ class RestorationNetwork(nn.Module):
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if parameter.ndim == 1:
+                # At first blocks are the identity, and the image that of the
+                # prior, whatever the conditions.
+                if parameter.ndim == 1 or name.startswith(("head", "conditions")):
                     parameter.zero_()
                     continue
                 draw = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(draw * math.sqrt(2.0 / parameter[0].numel()))
-                # Blocks start as the identity, and the image as that of the
-                # prior.
-                if name.startswith("head") or name.endswith("last.weight"):
+                if name.endswith("last.weight"):
                     parameter.mul_(0.1)
 
     def forward(self, bank: FilterBank, origin: tuple[int, int] = (0, 0)) -> torch.Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("make_crops",)
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +20,7 @@ import torch
 from .._errors import NoUsableDataError
 from .._options import TrainingOptions
 from ..calibration import ExposureCalibration
-from ..estimate import FilterBank, LinearEstimator, Precision, TrainingSample
+from ..estimate import FilterBank, LinearEstimator, Precision, TrainingSample, mix_by_prior
 from ..exposures import Tile
 from ..forward import CleanTile, ForwardModel, TileReader
 
@@ -29,6 +30,11 @@ _PRECISION = Precision(light=2e-2, noise=0.1)
 _HOLES_PER_PIXEL = 1e-4
 """Holes that are made in the exposures seen: somewhat more than there are
 saturated stars and defects that all exposures share."""
+
+_LARGEST_GAIN = 1.5
+"""Largest factor by which a frequency of the image may be amplified in a
+held-out exposure: one much sharper than the target PSF cannot be predicted,
+not even from the true sky."""
 
 _LARGEST_HOLE = 15
 """Side in pixels of the largest hole: the saturated core of a bright star."""
@@ -169,7 +175,12 @@ def _make_crop(
     stack, model = cut.tile_data.stack, cut.tile_data.model
     weights = stack.good / cut.variances
     exposures = cut.tile_data.exposures.tolist()
-    chosen = [k for k in preferred if exposures[k] in held_out and bool(weights[k].any())]
+    gains = model.mean_otfs.abs().amax(dim=(1, 2)).tolist()
+    chosen = [
+        k
+        for k in preferred
+        if exposures[k] in held_out and gains[k] < _LARGEST_GAIN and bool(weights[k].any())
+    ]
     if not chosen:
         return None
     index = torch.tensor(sorted(chosen[: options.max_held_out]), device=stack.device)
@@ -186,13 +197,17 @@ def _make_crop(
         torch.arange(start, start + length, device=stack.device).clamp(0, full - 1)
         for start, length, full in zip(starts, model.latent_shape, bank.relative_weight.shape, strict=True)
     )
+    cut_bank = bank.map(lambda maps: maps[..., rows[:, None], columns].clone())
+    light = model.predict(mix_by_prior(cut_bank), index)
+    variances = 1.0 / weights[index] + (options.light_error * light) ** 2
     images = stack.images[index]
     return TrainingSample(
-        bank=bank.map(lambda maps: maps[..., rows[:, None], columns].clone()),
+        # Without what was computed of it for the light.
+        bank=dataclasses.replace(cut_bank),
         model=model,
         held_out=index,
         images=images,
-        inverse_sigma=weights[index].sqrt(),
+        inverse_sigma=variances.rsqrt(),
         validation=torch.zeros_like(images, dtype=torch.bool),
         num_seen=sum(t not in held_out for t in cut.tile_data.exposures.tolist()),
     )

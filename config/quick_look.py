@@ -8,8 +8,9 @@
 
 # Overrides of RestoreCoaddConfig for a first look in a fraction of the time:
 #   -C restoreCoadd:$ASTROCLEARNET_DIR/config/quick_look.py
-# The fit stops early, on one sample of each patch, and the variances follow
-# from a single draw of the noise: do not publish what comes out.
+# The variances follow from a single draw of the noise, and a network that is
+# fitted (restoration.model) is stopped early, on one sample of each patch: do
+# not publish what comes out.
 
 config.restoration.fit.num_samples = 1
 config.restoration.fit.max_epochs = 8

@@ -65,6 +65,7 @@ def make_quality(keys: dict[str, Any], geometry: PatchGeometry) -> dict[str, Any
             "inner_x": [inner.x.start, inner.x.stop],
             "inner_y": [inner.y.start, inner.y.stop],
         },
+        "network": {"source": "packaged", "identity": "0a1b"},
         "verdict": "good",
         "warnings": [],
         "details": [],

@@ -165,7 +165,8 @@ def test_products_read_whole_and_by_parts(restored: Path) -> None:
     metrics = butler.get("restored_coadd_metrics", data_id)
     assert metrics["patch"]["num_exposures"] == 3
     metadata = butler.get("restoreCoadd_metadata", data_id)
-    assert metadata["restoreCoadd"]["fit_num_epochs"] >= 1
+    assert metadata["restoreCoadd"]["network_source"] == "packaged"
+    assert metadata["restoreCoadd"]["network_identity"] == metrics["network"]["identity"]
     assert butler.getURI("restored_coadd_plot", data_id).exists()
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ def scene() -> dict[str, Any]:
             GrowthCurve("declared PSF", radius, 1.0 - np.exp(-2.0 * radius)),
         ],
         "history": {"epoch": [0, 10, 20], "loss": [9.0, 2.0, 1.0], "held_out_loss": [9.5, 2.5, 1.2]},
+        "exposures": {
+            "psf_fwhm": [0.6, 0.7, 0.8, np.nan],
+            "chi_square": [1.0, 1.1, 1.6, 1.0],
+            "weight_share": [0.6, 0.3, 0.1, np.nan],
+        },
         "title": "Tract 1, patch 2, band i",
         "pixel_scale": 0.2,
     }
@@ -115,6 +121,19 @@ def test_restoration_figure() -> None:
     assert_panels_apart(figure)
 
 
+def test_exposures_stand_in_for_a_fit() -> None:
+    """If it fails, the figure has an empty panel where nothing was fitted."""
+    arguments = scene()
+    assert panel(restoration_figure(**arguments), "Convergence").get_lines()
+    arguments["history"] = {"epoch": [], "loss": []}
+    figure = restoration_figure(**arguments)
+    (marks,) = (c for c in panel(figure, "Agreement").collections if isinstance(c, PathCollection))
+    np.testing.assert_allclose(np.asarray(marks.get_offsets()), [(0.6, 1.0), (0.7, 1.1), (0.8, 1.6)])
+    areas = marks.get_sizes()
+    np.testing.assert_allclose(areas / areas[0], [1.0, 0.5, 1.0 / 6.0])
+    assert_panels_apart(figure)
+
+
 def test_psf_widths_in_legend() -> None:
     """If it fails, the figure quotes another seeing than it draws."""
     legend = panel(restoration_figure(**scene()), "Point-spread").get_legend()
@@ -132,8 +151,9 @@ def test_restoration_figure_of_nothing() -> None:
     arguments["growth"] = []
     arguments["history"] = {"epoch": [], "loss": []}
     arguments["psfs"] = {}
+    arguments["exposures"] = {"psf_fwhm": [], "chi_square": [], "weight_share": []}
     figure = restoration_figure(**arguments)
-    assert panel(figure, "Convergence").texts[0].get_text() == "no epochs recorded"
+    assert panel(figure, "Agreement").texts[0].get_text() == "no exposure with pixels"
     assert panel(figure, "Curve of growth").texts[0].get_text() == "no bright isolated star"
 
 

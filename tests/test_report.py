@@ -63,6 +63,7 @@ def make_quality(patch: int, band: str) -> dict[str, Any]:
             "inner_x": [100 * patch, 100 * patch + 100],
             "inner_y": [0, 100],
         },
+        "network": {"source": "fit" if band == "r" else "packaged", "identity": "0a1b"},
         "verdict": "bad" if is_bad else "good",
         "warnings": [CONCERN] if is_bad else [],
         "details": [],
@@ -226,6 +227,8 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     assert CONCERN in patch
     for text in ("TestCam 42", "0.712", "1.25", "+0.011", "1.25%", "skymap=test_map, tract=3, patch=1"):
         assert text in patch, text
+    for words in ("Networkpackaged 0a1b", "Networkfitted to the patch"):
+        assert words in patch.replace("\n", ""), words
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
 

@@ -148,7 +148,7 @@ def make_metrics(**changes: Any) -> dict[str, Any]:
             "num_failed_tiles": 0,
         },
         "exposures": [exposure(visit) for visit in range(4)],
-        "fit": {"held_out_loss": 0.55, "converged": True},
+        "network": {"source": "packaged", "identity": "0a1b", "doubt": "", "held_out_loss": 0.55},
         "solves": {"linear_estimate": {"num_solves": 40, "num_unconverged": 0}},
         "image": {
             "chi_square": 1.01,
@@ -190,6 +190,7 @@ def test_a_patch_without_faults_is_good(coadds: dict[str, Any]) -> None:
     assert quality["verdict"] == "good"
     assert quality["warnings"] == []
     assert quality["details"] == ["A detail."]
+    assert quality["network"] == {"source": "packaged", "identity": "0a1b"}
     figures = quality["metrics"]
     scale = GEOMETRY.pixel_scale
     assert figures["fwhm_in"] == pytest.approx(0.675)
@@ -254,7 +255,8 @@ def test_stars_wider_than_declared_are_noticed(coadds: dict[str, Any]) -> None:
         ({"patch": {"num_dropped": 5}}, "dropped_fraction", "bad"),
         ({"patch": {"num_tiles": 9, "num_failed_tiles": 1}}, "failed_fraction", "check"),
         ({"patch": {"num_tiles": 9, "num_failed_tiles": 4}}, "failed_fraction", "bad"),
-        ({"fit": {"converged": False}}, "unconverged", "check"),
+        ({"network": {"doubt": "there are 99 exposures"}}, "network_doubt", "check"),
+        ({"network": {"source": "fit", "num_epochs": 60, "converged": False}}, "unconverged", "check"),
         ({"solves": {"background": {"num_solves": 2, "num_unconverged": 1}}}, "unconverged_solves", "check"),
         (
             {"solves": {"linear_estimate": {"num_solves": 40, "num_unconverged": 30}}},
@@ -406,6 +408,7 @@ def test_summary_of_a_tract(coadds: dict[str, Any]) -> None:
     table = outputs.restored_coadd_quality_table
     assert list(table["patch"]) == [0, 7]
     assert list(table["verdict"]) == ["good", "bad"]
+    assert list(table["network"]) == ["0a1b", "0a1b"]
     assert list(table["warnings"]) == ["", "One. Two."]
     assert table["fwhm_in"][0] == good["metrics"]["fwhm_in"]
     assert table["fwhm_in"].unit == u.arcsec

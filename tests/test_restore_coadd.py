@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from lsst.astroclearnet.core import RestoreOptions
+from lsst.astroclearnet.core import RestoreOptions, load_packaged_model
 from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
@@ -104,6 +105,23 @@ def outputs(field: StarField, visits: list[VisitImage]) -> Struct:
 
 def test_outputs_are_those_of_the_connections(outputs: Struct) -> None:
     assertValidOutput(RestoreCoaddTask(config=make_config()), outputs)
+
+
+def test_packaged_network_is_the_default(outputs: Struct) -> None:
+    """If it fails, the documentation is wrong, or another network is named."""
+    network, identity = outputs.restored_coadd_metrics["network"], load_packaged_model().identity
+    assert (network["source"], network["identity"]) == ("packaged", identity)
+    assert network["astroclearnet_version"] == importlib.metadata.version("lsst-astroclearnet")
+    for coadd in (outputs.restored_coadd, outputs.restored_coadd_linear):
+        assert coadd.metadata["network_source"] == "packaged"
+        assert coadd.metadata["network"] == identity
+
+
+def test_figure_without_a_fit(outputs: Struct) -> None:
+    """If it fails, the figure has an empty panel."""
+    titles = [axes.get_title() for axes in outputs.restored_coadd_plot.axes]
+    assert "Agreement of the exposures" in titles
+    assert "Convergence" not in titles
 
 
 def test_restored_coadd_is_complete(field: StarField, outputs: Struct) -> None:
@@ -345,7 +363,7 @@ def test_only_bad_exposures_is_an_upstream_failure(field: StarField) -> None:
 def test_one_exposure_is_restored_and_says_so(field: StarField, visits: list[VisitImage]) -> None:
     task = RestoreCoaddTask(config=make_quick_config(target_fwhm=None))
     result = task.run(visit_images=visits[:1], geometry=field.geometry, band="i")
-    assert "one exposure" in result.restored_coadd_metrics["fit"]["stop_reason"]
+    assert np.isnan(result.restored_coadd_metrics["network"]["held_out_loss"])
     assert np.isfinite(result.restored_coadd.image.array).all()
     # There is nothing to compare its PSF with.
     (exposure,) = result.restored_coadd_metrics["exposures"]

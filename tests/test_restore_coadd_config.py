@@ -58,7 +58,7 @@ def test_warnings_are_put_in_words() -> None:
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE] * 3,
         "image": {"linear_psf_residual": 0.004},
-        "fit": {"converged": True, "num_epochs": 9, "stop_reason": "converged"},
+        "network": {"source": "packaged", "identity": "0a1b", "doubt": ""},
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
     }
     assert list_warnings(metrics, 0.004) == []
@@ -74,12 +74,21 @@ def test_warnings_are_put_in_words() -> None:
         "failed_tiles": ["y 0 to 9: no"],
         "exposures": [bad, narrow, unused],
         "image": {"linear_psf_residual": 0.021},
-        "fit": {"converged": False, "num_epochs": 60, "stop_reason": "reached max_epochs=60"},
+        "network": {
+            "source": "fit",
+            "identity": "fit",
+            "doubt": "there are 99 exposures",
+            "converged": False,
+            "num_epochs": 60,
+            "stop_reason": "reached max_epochs=60",
+        },
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 2, "max_residual": 7.0}},
     }
     warnings = list_warnings(metrics, 0.004)
-    suspect, wrong_psf, residual, solves, fit, tiles, number = warnings
+    suspect, wrong_psf, residual, solves, network, fit, tiles, number = warnings
     assert "2 of 9 (linear_estimate), the worst with 7 times the tolerance" in solves
+    assert "A network was fitted to the patch, because" in network
+    assert "there are 99 exposures." in network
     assert "reached max_epochs=60" in fit
     assert "could not be restored: y 0 to 9: no" in tiles
     assert (
@@ -99,7 +108,7 @@ def test_warnings_name_variances() -> None:
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
         "image": {"linear_psf_residual": 0.004},
-        "fit": {"converged": True},
+        "network": {"source": "dataset", "identity": "0a1b", "doubt": ""},
         "solves": {},
     }
     wrong, followed = list_warnings(metrics, 0.004)

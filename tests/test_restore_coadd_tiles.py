@@ -131,8 +131,8 @@ def test_tiles_make_the_planes_of_the_patch(
         tables = one.provenance.contributions, many.provenance.contributions
         assert [list(t["visit"]) for t in tables] == [list(tables[0]["visit"])] * 2
         np.testing.assert_allclose(tables[0]["weight"], tables[1]["weight"], atol=0.01)
-        sigma = float(np.sqrt(np.median(one.variance.array)))
-        assert np.sqrt(np.mean((one.image.array - many.image.array) ** 2)) < 0.3 * sigma
+        # At bright stars the errors are larger than on the sky.
+        assert np.sqrt(np.mean((one.image.array - many.image.array) ** 2 / one.variance.array)) < 0.3
     assert len(tiles.restored_coadd_linear_noise) == len(whole.restored_coadd_linear_noise) == 21
 
 

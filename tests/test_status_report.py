@@ -91,7 +91,11 @@ class Source:
 
     def finish(self, key: PatchKey, seconds: float = 3600.0, **options: Any) -> None:
         """Let a patch be done."""
-        metrics = {"exposures": [{"psf_fwhm": 0.7}], "image": {"target_fwhm": 0.6}, "fit": {"device": "cuda"}}
+        metrics = {
+            "exposures": [{"psf_fwhm": 0.7}],
+            "image": {"target_fwhm": 0.6},
+            "network": {"device": "cuda"},
+        }
         contents = {"log": log_of(), "coadd": None, "metrics": metrics, **options}
         self.put(key, metadata=metadata_of(seconds, cores=2.0), **contents)
 
@@ -237,7 +241,7 @@ def test_metrics_of_other_versions() -> None:
     """
     source = Source(1)
     key = source.keys[0]
-    source.put(key, metadata=metadata_of(5.0, fit_device="cpu"), coadd=None, metrics={})
+    source.put(key, metadata=metadata_of(5.0, network_device="cpu"), coadd=None, metrics={})
     details = read_details(source.get, source.outputs[key], "restoreCoadd")
     assert (details.state, details.device, details.num_exposures) == (PatchState.DONE, "cpu", 0)
     assert math.isnan(details.seeing)

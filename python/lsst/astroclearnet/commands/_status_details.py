@@ -97,7 +97,7 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
     elif state is PatchState.PARTIAL and "quantum" in content and "failure" not in task:
         # An unforeseen error after the outputs were written.
         state = PatchState.FAILED
-    found: dict[str, Any] = {"device": str(task.get("fit_device", ""))}
+    found: dict[str, Any] = {"device": str(task.get("network_device", ""))}
     if state in (PatchState.DONE, PatchState.PARTIAL) and outputs.metrics is not None:
         found |= _read_metrics(get(outputs.metrics))
     *earlier, usage = (
@@ -157,7 +157,7 @@ def _read_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "seeing": statistics.median(widths) if widths else math.nan,
         "target_fwhm": float(metrics.get("image", {}).get("target_fwhm", math.nan)),
     }
-    device = metrics.get("fit", {}).get("device")
+    device = metrics.get("network", {}).get("device")
     return found if device is None else {**found, "device": str(device)}
 
 

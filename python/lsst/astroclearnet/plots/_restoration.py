@@ -38,6 +38,12 @@ from ._style import (
 _FLAG_COLOR = "#2f9e8f"
 _MISSING_COLOR = "#3a3a3a"
 
+_LARGEST_AREA = 120.0
+"""Area (square points) of the mark of the exposure with the largest weight."""
+
+_LEAST_AREA = 0.05
+"""Least area, relative to it, of a mark that can be seen."""
+
 
 @dataclass(frozen=True)
 class GrowthCurve:
@@ -70,6 +76,7 @@ def restoration_figure(
     psfs: Mapping[str, NDArray[Any]],
     growth: Sequence[GrowthCurve],
     history: Mapping[str, Sequence[float]],
+    exposures: Mapping[str, Sequence[float]],
     title: str,
     pixel_scale: float,
 ) -> Figure:
@@ -99,7 +106,11 @@ def restoration_figure(
         Course of the fit by the keys ``epoch``, ``loss`` (mean loss of the
         held-out exposures over the pixels that are fitted) and, where there
         is one, ``held_out_loss`` (the same over the pixels set aside for
-        validation); equally long lists, which may be empty.
+        validation); equally long lists, which are empty without a fit.
+    exposures
+        What is drawn where there was no fit, by the keys ``psf_fwhm`` in
+        arcsec, ``chi_square``, reduced, and ``weight_share``, the share of
+        the weight; equally long lists, which may be empty.
     title
         Title of the figure.
     pixel_scale
@@ -121,7 +132,10 @@ def restoration_figure(
         _draw_residual(axes[0, 3], residual)
         _draw_psfs(axes[1, 0], psfs, pixel_scale)
         _draw_growth(axes[1, 1], growth)
-        _draw_history(axes[1, 2], history)
+        if len(history["epoch"]):
+            _draw_history(axes[1, 2], history)
+        else:
+            _draw_exposures(axes[1, 2], exposures)
         _draw_uncertainty(axes[1, 3], variance, mask)
         for panel in axes[1, :3]:
             panel.set_box_aspect(height / width)
@@ -217,6 +231,26 @@ def _draw_growth(axes: Axes, growth: Sequence[GrowthCurve]) -> None:
     axes.set_xlim(left=0.0)
     axes.set_ylim(0.0, 1.08)
     axes.legend(loc="lower right")
+
+
+def _draw_exposures(axes: Axes, exposures: Mapping[str, Sequence[float]]) -> None:
+    """Draw chi-square against seeing, with areas by weight."""
+    axes.set(xlabel="PSF FWHM (arcsec)", ylabel="reduced chi-square", title="Agreement of the exposures")
+    axes.axhline(1.0, color="0.6", lw=0.7, zorder=0)
+    width, chi_square, share = (
+        np.asarray(exposures[name], dtype=float) for name in ("psf_fwhm", "chi_square", "weight_share")
+    )
+    known = np.isfinite(width) & np.isfinite(chi_square)
+    if not known.any():
+        axes.text(0.5, 0.5, "no exposure with pixels", transform=axes.transAxes, ha="center", color="0.5")
+        return
+    largest = max(float(np.nanmax(share, initial=0.0)), np.finfo(float).tiny)
+    areas = _LARGEST_AREA * np.clip(np.nan_to_num(share) / largest, _LEAST_AREA, 1.0)
+    axes.scatter(width[known], chi_square[known], areas[known], color=_COLORS[0], alpha=0.6, lw=0.0)
+    # Of exposures that agree no differences should be seen.
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.8), max(high, 1.2))
+    axes.text(0.97, 0.94, "area: weight", transform=axes.transAxes, ha="right", va="top", color="0.5")
 
 
 def _draw_history(axes: Axes, history: Mapping[str, Sequence[float]]) -> None:

@@ -58,6 +58,12 @@ class _BandContents:
         return str(self.quality["verdict"])
 
     @property
+    def network(self) -> str:
+        """Where its network comes from, and its identity (`str`)."""
+        network = self.quality["network"]
+        return "fitted to the patch" if network["source"] == "fit" else " ".join(network.values())
+
+    @property
     def failed_checks(self) -> list[Mapping[str, Any]]:
         """Checks that are not good (`list`)."""
         return [check for check in self.quality["checks"] if check["verdict"] != "good"]

@@ -23,6 +23,7 @@ from ..adapters import ExposureId, crop_to_patch
 from ..core import MaskBit, RestorationResult, kernel_fwhm
 from ..metrics import seeing_of_kernel
 from ._products import RestorationInputs, describe_tile
+from ._used_network import list_network_warnings, network_metrics
 
 _MIN_EXPOSURES = 3
 """With two exposures the faulty one cannot be identified."""
@@ -77,7 +78,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         Further ``failed_tiles``, places and reasons;
         ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
         the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
-        of solve; ``fit``, ``image`` and ``patch``, flat dictionaries.
+        of solve; ``network``, ``image`` and ``patch``, flat dictionaries.
     """
     geometry = inputs.geometry
     return {
@@ -96,7 +97,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "failed_tiles": [f"{describe_tile(t, inputs)}: {t.reason}" for t in result.failed_tiles],
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
-        "fit": _fit(result, inputs),
+        "network": network_metrics(result, inputs.model_source, inputs.seed),
         "solves": {kind: dataclasses.asdict(status) for kind, status in result.solves.items()},
         "image": _image(result, inputs),
     }
@@ -141,8 +142,7 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
     ]
     if unconverged:
         warnings.append(f"Iterative solves did not converge: {'; '.join(unconverged)}.")
-    if not metrics["fit"]["converged"] and metrics["fit"]["num_epochs"]:
-        warnings.append(f"The fit did not converge: it {metrics['fit']['stop_reason']}.")
+    warnings += list_network_warnings(metrics["network"])
     if metrics["failed_tiles"]:
         warnings.append(f"Some tiles could not be restored: {'; '.join(metrics['failed_tiles'])}.")
     number = sum(e["used_fraction"] > 0 for e in metrics["exposures"])
@@ -299,20 +299,6 @@ def _noise(result: RestorationResult, n: int) -> dict[str, Any]:
         "variance_factor_max": float(result.variance_factor[n, 1]),
         "weight_bias": float(result.weight_bias[n]),
         "variance_smoothed": bool(result.variance_smoothed[n]),
-    }
-
-
-def _fit(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:
-    history = result.history
-    return {
-        "num_epochs": history.num_epochs,
-        "best_epoch": history.best_epoch,
-        "stop_reason": history.stop_reason,
-        "converged": history.converged,
-        "held_out_loss": history.validation_loss[history.best_epoch] if history.loss else math.nan,
-        "num_parameters": result.num_parameters,
-        "device": result.device,
-        "seed": inputs.seed,
     }
 
 

@@ -40,7 +40,8 @@ from ..adapters import (
     missing_cells,
     patch_slices,
 )
-from ..core import FailedTile, MaskBit, RestorationResult, gaussian_kernel
+from ..core import FailedTile, MaskBit, RestorationModel, RestorationResult, gaussian_kernel
+from ._used_network import network_source
 
 _FLOAT_COMPRESSION = 0.9
 """Size of a compressed plane of floating-point numbers over its own."""
@@ -83,6 +84,11 @@ class RestorationInputs:
         Words that name the patch.
     seed
         Seed of everything random.
+    model
+        Trained network, if one was given.
+    model_source
+        Where the network should come from, a choice of
+        `~lsst.astroclearnet.core.ModelOptions`.
     """
 
     source: PatchSource
@@ -95,6 +101,8 @@ class RestorationInputs:
     band: str
     patch_name: str
     seed: int
+    model: RestorationModel | None
+    model_source: str
 
     @property
     def num_dropped(self) -> int:
@@ -139,7 +147,7 @@ def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoad
     -------
     coadd : `lsst.images.cells.CellCoadd`
         Image and variance, mask planes, target PSF, provenance, noise
-        realisations, and in its metadata what the fit did.
+        realisations, and in its metadata which network made it.
     """
     return _make_coadd(
         result, inputs, image=result.image, variance=result.variance, noise=result.noise_realizations
@@ -268,9 +276,9 @@ def _coadd_metadata(
         "target_fwhm_arcsec": result.target_fwhm * scale,
         "seed": inputs.seed,
         "device": result.device,
-        "num_epochs": result.history.num_epochs,
-        "converged": result.history.converged,
-        "stop_reason": result.history.stop_reason,
+        "network_source": network_source(result, inputs.model_source),
+        "network": result.network,
+        "network_doubt": result.network_doubt,
         "num_solves": sum(status.num_solves for status in result.solves.values()),
         "num_unconverged": sum(status.num_unconverged for status in result.solves.values()),
         "num_exposures": inputs.source.num_exposures,
@@ -279,6 +287,12 @@ def _coadd_metadata(
         "num_tiles": result.num_tiles,
         "num_failed_tiles": len(result.failed_tiles),
     }
+    if metadata["network_source"] == "fit":
+        metadata |= {
+            "num_epochs": result.history.num_epochs,
+            "converged": result.history.converged,
+            "stop_reason": result.history.stop_reason,
+        }
     for n, tile in enumerate(result.failed_tiles):
         metadata[f"failed_tile_{n}"] = f"{describe_tile(tile, inputs)}: {tile.reason}"
     for n, (name, reason) in enumerate(sorted(inputs.dropped.items())):

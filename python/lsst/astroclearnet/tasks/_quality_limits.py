@@ -166,6 +166,11 @@ class QualityLimitsConfig(Config):
         (0.0, 0.25),
         "{value:.0%} of the tiles could not be restored, more than {limit:.0%}.",
     )
+    network_doubt = _Limits(
+        "1 if the trained network that was used may not suit the exposures, else 0",
+        (0.0, 1.0),
+        "The trained network may not suit these exposures: see the details.",
+    )
     unconverged = _Limits(
         "1 if the fit reached its largest number of epochs, else 0",
         (0.0, 1.0),

@@ -37,6 +37,7 @@ from ..metrics import (
     stellar_fwhms,
 )
 from ._metrics import describe_offsets, variances_fit, variances_kept
+from ._used_network import is_doubted, is_unconverged
 
 _MAX_CELLS = 16
 """Number of cells whose correlation is measured, for speed."""
@@ -83,7 +84,7 @@ class CoaddImages:
 
 
 def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str, float]:
-    """Summarize the metrics of the exposures and of the fit.
+    """Summarize the metrics of the exposures and of the network.
 
     Parameters
     ----------
@@ -99,12 +100,12 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         with data has in the mean; ``fwhm_in``, median PSF FWHM of the
         exposures, and ``fwhm_in_best``, that of the sharpest, in arcsec;
         ``chi_square``, reduced, of all pixels; ``held_out_chi_square``, twice
-        the mean Huber loss of the exposures that a fit did not see (0.5 for
+        the mean Huber loss of exposures that the network does not see (0.5 for
         each sigma^2 of a small deviation, the error of the prediction
         included); ``rejected_fraction`` of the pixels; the shares of the
         weight of exposures that do not fit, and what else `judge` knows.
     """
-    patch, fit, image = metrics["patch"], metrics["fit"], metrics["image"]
+    patch, network, image = metrics["patch"], metrics["network"], metrics["image"]
     exposures: Sequence[Mapping[str, Any]] = metrics["exposures"]
     used = [exposure for exposure in exposures if exposure["used_fraction"] > 0]
     widths = [float(exposure["psf_fwhm"]) for exposure in used]
@@ -122,7 +123,7 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "fwhm_in": float(np.median(widths)) if widths else math.nan,
         "fwhm_in_best": min(widths, default=math.nan),
         "chi_square": float(image["chi_square"]),
-        "held_out_chi_square": 2.0 * float(fit["held_out_loss"]),
+        "held_out_chi_square": 2.0 * float(network["held_out_loss"]),
         "chi_square_weight": _weight(e for e in used if not variances_fit(e)),
         "variance_error_weight": _weight(e for e in used if not variances_kept(e)),
         "psf_error_weight": _weight(e for e in used if not e["psf_consistent"]),
@@ -134,7 +135,8 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "background_offset": _largest_background(used, float(image["linear_median_sigma"])),
         "rejected_fraction": rejected / area if area else math.nan,
         "failed_fraction": patch["num_failed_tiles"] / max(1, patch["num_tiles"]),
-        "unconverged": float(not fit["converged"]),
+        "network_doubt": float(is_doubted(network)),
+        "unconverged": float(is_unconverged(network)),
         "unconverged_solves": _unconverged_share(metrics.get("solves", {})),
         "no_data_fraction": float(image["no_data_fraction"]),
         "clipped_fraction": float(image["clipped_fraction"]),

@@ -127,8 +127,8 @@ def gather_inputs(
         Arguments of `RestoreCoaddTask.run`: ``visit_images``, deferred
         handles of visit images or direct warps; and, where they are
         connected, ``visit_summaries`` by instrument and visit,
-        ``selections``, and ``sky_corrections`` by instrument, visit and
-        detector.
+        ``selections``, ``sky_corrections`` by instrument, visit and
+        detector, and ``restoration_model``.
     """
     refs: dict[str, Any] = {name: found for name, found in inputRefs if name in _INPUT_CONNECTIONS}
     if patch is not None:
@@ -153,6 +153,8 @@ def gather_inputs(
         inputs["sky_corrections"] = {
             source_id(handle).detector_key: handle for handle in butlerQC.get(refs["sky_corrections"])
         }
+    if hasattr(inputRefs, "restoration_model"):
+        inputs["restoration_model"] = butlerQC.get(inputRefs.restoration_model)
     return inputs
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 __all__ = ("make_figure",)
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +35,9 @@ _GROWTH_FWHMS = 2.0
 """Largest radius of the curves of growth in FWHM of the widest PSF."""
 
 
-def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
+def make_figure(
+    result: RestorationResult, inputs: RestorationInputs, exposures: Sequence[Mapping[str, Any]]
+) -> Figure:
     """Draw the restoration beside the plain coadd.
 
     Parameters
@@ -43,13 +46,16 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
         The restoration.
     inputs
         What it was made from.
+    exposures
+        Those of `make_metrics`.
 
     Returns
     -------
     figure : `matplotlib.figure.Figure`
         Coadd, restored and linear image with one stretch, residual, profiles
-        of the PSFs, curves of growth of bright stars, the course of the fit
-        and the uncertainty.
+        of the PSFs, curves of growth of bright stars, the course of the fit,
+        or without one chi-square and seeing of the exposures, and the
+        uncertainty.
     """
     from ..plots import restoration_figure
 
@@ -77,6 +83,10 @@ def make_figure(result: RestorationResult, inputs: RestorationInputs) -> Figure:
             "epoch": list(range(len(history.loss))),
             "loss": history.loss,
             "held_out_loss": history.validation_loss,
+        },
+        exposures={
+            name: [exposure[name] for exposure in exposures if exposure["used_fraction"] > 0]
+            for name in ("psf_fwhm", "chi_square", "weight_share")
         },
         title=f"{inputs.patch_name}: {len(cutouts)} exposures",
         pixel_scale=geometry.pixel_scale,

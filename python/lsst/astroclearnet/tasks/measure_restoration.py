@@ -205,7 +205,8 @@ class MeasureRestorationTask(PipelineTask):
         -------
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd_quality`` (`dict`): plain Python values in
-            ``patch``, ``metrics``, ``exposures``, ``checks`` (see `judge`),
+            ``patch``, ``network`` (``source`` and ``identity``), ``metrics``,
+            ``exposures``, ``checks`` (see `judge`),
             ``verdict``, ``warnings`` (words of the checks that are not good)
             and ``details`` (what the restoration warned of).
 
@@ -245,6 +246,7 @@ class MeasureRestorationTask(PipelineTask):
                 "outer_x": [int(outer.x.start), int(outer.x.stop)],
                 "outer_y": [int(outer.y.start), int(outer.y.stop)],
             },
+            "network": {key: metrics["network"][key] for key in ("source", "identity")},
             "verdict": str(verdict),
             "warnings": warnings,
             "details": list(metrics.get("warnings", [])),

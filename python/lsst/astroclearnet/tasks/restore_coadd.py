@@ -30,7 +30,7 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource
+from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import list_warnings, make_metrics
@@ -39,6 +39,7 @@ from ._products import RestorationInputs, make_coadd, make_linear_coadd, make_no
 from ._progress import report_progress
 from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry
 from ._restoration_figure import make_figure
+from ._used_network import describe_network
 from .prepare_exposures import SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig
 from .select_exposures import VisitSelections
@@ -47,11 +48,11 @@ _GIB = 2.0**30
 
 
 class RestoreCoaddTask(PatchExposuresTask):
-    """Restore the coadd of a patch with a network fitted to its exposures.
+    """Restore the coadd of a patch from its exposures with a network.
 
     Each visit image stays on its own pixels, with its variance and mask; the
-    network of `lsst.astroclearnet.core.restore` is fitted to them and gives
-    the sky on the patch at one declared PSF.
+    network of `lsst.astroclearnet.core.restore`, trained once or fitted to
+    the patch, gives the sky on the patch at one declared PSF.
     """
 
     ConfigClass = RestoreCoaddConfig
@@ -99,6 +100,7 @@ class RestoreCoaddTask(PatchExposuresTask):
         selections: VisitSelections | None = None,
         sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None,
         visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None = None,
+        restoration_model: Mapping[str, Any] | None = None,
     ) -> Struct:
         """Restore one patch in one band.
 
@@ -123,6 +125,9 @@ class RestoreCoaddTask(PatchExposuresTask):
             ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
+        restoration_model
+            What `~lsst.astroclearnet.adapters.model_to_dict` makes of a
+            trained network, for ``restoration.model.source="dataset"``.
 
         Returns
         -------
@@ -145,6 +150,10 @@ class RestoreCoaddTask(PatchExposuresTask):
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         # Before anything is read.
         device = self.select_device()
+        model = None
+        if restoration_model is not None:
+            with translate_errors():
+                model = model_from_dict(restoration_model, "restoration model")
         options: RestoreOptions = self.config.restoration.make_options()
         exposures = self.read_exposures(
             visit_images=visit_images,
@@ -166,6 +175,8 @@ class RestoreCoaddTask(PatchExposuresTask):
             band=band,
             patch_name=name,
             seed=self.make_seed(name),
+            model=model,
+            model_source=options.model.source,
         )
         with translate_errors():
             plan = self._plan_memory(inputs, options, device)
@@ -182,7 +193,7 @@ class RestoreCoaddTask(PatchExposuresTask):
             outputs.restored_coadd_linear = make_linear_coadd(result, inputs)
             outputs.restored_coadd_linear_noise = make_noise_table(result, inputs)
         if self.config.do_plot:
-            outputs.restored_coadd_plot = make_figure(result, inputs)
+            outputs.restored_coadd_plot = make_figure(result, inputs, metrics["exposures"])
         return outputs
 
     def _plan_memory(
@@ -208,7 +219,7 @@ class RestoreCoaddTask(PatchExposuresTask):
     def _restore(
         self, inputs: RestorationInputs, options: RestoreOptions, device: torch.device, plan: MemoryPlan
     ) -> RestorationResult:
-        """Fit the network and restore the patch, tile by tile."""
+        """Choose the network and restore the patch, tile by tile."""
         source, name = inputs.source, inputs.patch_name
         target_fwhm = self._target_fwhm(source)
         self.log.info(
@@ -222,6 +233,7 @@ class RestoreCoaddTask(PatchExposuresTask):
                 source,
                 target_fwhm=target_fwhm,
                 options=options,
+                model=inputs.model,
                 device=device,
                 seed=inputs.seed,
                 layout=source.layout,
@@ -231,11 +243,7 @@ class RestoreCoaddTask(PatchExposuresTask):
                 tile_callback=callbacks.tile,
             )
         self.log.info(
-            "Fit of %s on %s ended after %d epochs (%s).",
-            name,
-            result.device,
-            result.history.num_epochs,
-            result.history.stop_reason,
+            "Restored %s on %s with %s.", name, result.device, describe_network(result, inputs.model_source)
         )
         return result
 
@@ -276,7 +284,7 @@ class RestoreCoaddTask(PatchExposuresTask):
 
     def _record(self, metrics: Mapping[str, Any], device: torch.device) -> None:
         """Put metrics, memory and versions into the metadata of the task."""
-        for group in ("patch", "fit", "image"):
+        for group in ("patch", "network", "image"):
             for key, value in metrics[group].items():
                 self.metadata[f"{group}_{key}"] = value
         for kind, status in metrics["solves"].items():

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections")
 
+from collections.abc import Collection, Mapping
+
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DataCoordinate, DatasetRef
 from lsst.pex.config import Field, RangeField
 
 from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnections
@@ -21,7 +24,7 @@ from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnect
 class RestoreCoaddConnections(
     PatchExposuresConnections,
     dimensions=("skymap", "tract", "patch", "band"),
-    defaultTemplates={"output_name": "restored_coadd"},
+    defaultTemplates={"restoration_model_name": "restoration_model", "output_name": "restored_coadd"},
 ):
     """Inputs and outputs of `RestoreCoaddTask`.
 
@@ -31,6 +34,12 @@ class RestoreCoaddConnections(
         Configuration, which decides which connections there are.
     """
 
+    restoration_model = cT.PrerequisiteInput(
+        doc="Network trained on the survey, for restoration.model.source='dataset'.",
+        name="{restoration_model_name}",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap", "band"),
+    )
     restored_coadd = cT.Output(
         doc="Denoised coadd at the target PSF, in nJy: for display, detection and classification.",
         name="{output_name}",
@@ -66,11 +75,54 @@ class RestoreCoaddConnections(
         super().__init__(config=config)
         if config is None:
             return
+        if config.restoration.model.source != "dataset":
+            del self.restoration_model
         if not config.do_linear:
             del self.restored_coadd_linear
             del self.restored_coadd_linear_noise
         if not config.do_plot:
             del self.restored_coadd_plot
+
+    def adjustQuantum(
+        self,
+        inputs: dict[str, tuple[cT.BaseInput, Collection[DatasetRef]]],
+        outputs: dict[str, tuple[cT.Output, Collection[DatasetRef]]],
+        label: str,
+        data_id: DataCoordinate,
+    ) -> tuple[
+        Mapping[str, tuple[cT.BaseInput, Collection[DatasetRef]]],
+        Mapping[str, tuple[cT.Output, Collection[DatasetRef]]],
+    ]:
+        """Refuse a quantum whose trained network does not exist.
+
+        Parameters
+        ----------
+        inputs, outputs
+            Connections and datasets of the quantum.
+        label
+            Label of the task.
+        data_id
+            Data ID of the quantum.
+
+        Returns
+        -------
+        adjusted_inputs, adjusted_outputs : `~collections.abc.Mapping`
+            What the base class changes: nothing.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        if "restoration_model" in inputs:
+            connection, refs = inputs["restoration_model"]
+            if not refs:
+                raise FileNotFoundError(
+                    f"There is no {connection.name} of sky map {data_id['skymap']!r} in band "
+                    f"{data_id['band']} in the input collections: add the collection of its training, or "
+                    f"change {label}:restoration.model.source."
+                )
+        return super().adjustQuantum(inputs, outputs, label, data_id)
 
 
 class RestoreCoaddConfig(PatchExposuresConfig, pipelineConnections=RestoreCoaddConnections):

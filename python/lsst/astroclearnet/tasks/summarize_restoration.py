@@ -131,8 +131,9 @@ class SummarizeRestorationTask(PipelineTask):
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd_quality_table`` (`astropy.table.Table`), a row
             for each patch, in order: ``patch``, ``index_x``, ``index_y``,
-            ``verdict``, every metric, NaN where it is not known, and
-            ``warnings``, the sentences of the patch; and, if configured,
+            ``verdict``, ``network``, its identity, every metric, NaN where it
+            is not known, and ``warnings``, the sentences of the patch; and, if
+            configured,
             ``restored_coadd_quality_map`` (`matplotlib.figure.Figure`).
         """
         ordered = sorted(qualities, key=lambda quality: quality["patch"]["patch"])
@@ -155,6 +156,7 @@ def _make_table(qualities: Sequence[Mapping[str, Any]]) -> Table:
             "index_x": quality["patch"]["index_x"],
             "index_y": quality["patch"]["index_y"],
             "verdict": quality["verdict"],
+            "network": quality["network"]["identity"],
             **{name: float(quality["metrics"].get(name, math.nan)) for name in names},
             "warnings": " ".join(quality["warnings"]),
         }

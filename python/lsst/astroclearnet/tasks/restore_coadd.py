@@ -125,6 +125,7 @@ class RestoreCoaddTask(PatchExposuresTask):
             ``lsst.afw.table.ExposureCatalog``, a deferred handle of one, or
             `~lsst.astroclearnet.adapters.VisitCalibration` objects by
             detector.
+
         restoration_model
             What `~lsst.astroclearnet.adapters.model_to_dict` makes of a
             trained network, for ``restoration.model.source="dataset"``.

@@ -24,7 +24,7 @@ from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnect
 class RestoreCoaddConnections(
     PatchExposuresConnections,
     dimensions=("skymap", "tract", "patch", "band"),
-    defaultTemplates={"restoration_model_name": "restoration_model", "output_name": "restored_coadd"},
+    defaultTemplates={"model_name": "restoration_model", "output_name": "restored_coadd"},
 ):
     """Inputs and outputs of `RestoreCoaddTask`.
 
@@ -36,7 +36,7 @@ class RestoreCoaddConnections(
 
     restoration_model = cT.PrerequisiteInput(
         doc="Network trained on the survey, for restoration.model.source='dataset'.",
-        name="{restoration_model_name}",
+        name="{model_name}",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "band"),
     )

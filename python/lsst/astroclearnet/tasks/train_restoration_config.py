@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 class TrainRestorationConnections(
     PatchExposuresConnections,
     dimensions=("skymap", "band"),
-    defaultTemplates={"restoration_model_name": "restoration_model"},
+    defaultTemplates={"model_name": "restoration_model"},
 ):
     """Inputs and outputs of `TrainRestorationTask`.
 
@@ -50,26 +50,26 @@ class TrainRestorationConnections(
     )
     restoration_model = cT.Output(
         doc="Trained network with its weights, the conditions that it has seen, and its origin.",
-        name="{restoration_model_name}",
+        name="{model_name}",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "band"),
     )
     restoration_model_metrics = cT.Output(
         doc="Course and result of the training.",
-        name="{restoration_model_name}_metrics",
+        name="{model_name}_metrics",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "band"),
     )
     restoration_model_patch = cT.Output(
         doc="What a patch contributed to the training.",
-        name="{restoration_model_name}_patch",
+        name="{model_name}_patch",
         storageClass="StructuredDataDict",
         dimensions=("skymap", "tract", "patch", "band"),
         multiple=True,
     )
     restoration_model_plot = cT.Output(
         doc="Course of the training.",
-        name="{restoration_model_name}_plot",
+        name="{model_name}_plot",
         storageClass="Plot",
         dimensions=("skymap", "band"),
     )

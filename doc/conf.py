@@ -87,8 +87,9 @@ _OTHERS = (
 _INHERITED = (
     r"LsstLogAdapter|connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
     "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task|"
-    # Made from the options; its fields are on the page of the configuration.
-    "RestorationConfig"
+    "QuantumGraph|"
+    # Made from the options; their fields are on the page of the configuration.
+    "RestorationConfig|TrainingConfig"
 )
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})(\..*)?"),

@@ -44,14 +44,21 @@ SETTINGS = {
 }
 
 
-def pipetask(repo: Path, *arguments: str | Path) -> str:
-    """Train a network of two steps and return what was printed."""
+RESTORATION = {
+    "target_fwhm": "0.55",
+    "restoration.model.source": "dataset",
+    "restoration.noise.num_draws": "2",
+    "do_plot": "False",
+}
+
+
+def pipetask(repo: Path, pipeline: str, overrides: dict[str, str], *arguments: str | Path) -> str:
+    """Run the task of a pipeline and return what was printed."""
     executable = Path(sys.executable).with_name("pipetask")
-    overrides = [f"trainRestoration:{name}={value}" for name, value in SETTINGS.items()]
+    (label,) = Pipeline.from_uri(f"{PIPELINES}/{pipeline}").task_labels
     command = [
-        *(executable, "run", "-b", repo, "-p", f"{PIPELINES}/TrainRestorationWithoutStack.yaml"),
-        *("-i", "TestCam/defaults", "-d", "skymap='test_map' AND tract=3"),
-        *(word for override in overrides for word in ("-c", override)),
+        *(executable, "run", "-b", repo, "-p", f"{PIPELINES}/{pipeline}", "--register-dataset-types"),
+        *(word for name, value in overrides.items() for word in ("-c", f"{label}:{name}={value}")),
         *arguments,
     ]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=280)
@@ -103,8 +110,10 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after a training on both patches."""
     states = tmp_path_factory.mktemp("states")
-    settings = ("-c", f"trainRestoration:checkpoint_folder={states}")
-    output = pipetask(repo, "-o", OUTPUT, "--register-dataset-types", *settings)
+    settings = SETTINGS | {"checkpoint_folder": str(states)}
+    where = ("-d", "skymap='test_map' AND tract=3")
+    pipeline = "TrainRestorationWithoutStack.yaml"
+    output = pipetask(repo, pipeline, settings, "-i", "TestCam/defaults", "-o", OUTPUT, *where)
     assert "Executed 1 quanta successfully, 0 failed" in output
     # What is safe in the repository need not be kept twice.
     assert list(states.iterdir()) == []
@@ -144,6 +153,20 @@ def test_network_is_read_from_the_repository(trained: Path) -> None:
     assert sorted(len(record["exposures"]) for record in records) == [3, 4]
     # A visit that is elsewhere is not even looked at.
     assert [record["left_out"] for record in records] == [{}, {}]
+
+
+def test_network_restores_coadds(trained: Path) -> None:
+    """If this fails, what the training writes is not what the restoration
+    reads.
+    """
+    output = "u/test/restored"
+    inputs = ("-i", f"{OUTPUT},TestCam/defaults", "-o", output)
+    where = ("-d", "skymap='test_map' AND tract=3 AND patch=0")
+    pipetask(trained, "RestoreCoaddWithoutStack.yaml#restore", RESTORATION, *inputs, *where)
+    butler = Butler.from_config(str(trained), collections=[output])
+    model = butler.get("restoration_model", skymap="test_map", band="i")
+    metrics = butler.get("restored_coadd_metrics", skymap="test_map", tract=3, patch=0, band="i")
+    assert metrics["network"]["identity"] == model["identity"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.adapters import model_from_dict
-from lsst.astroclearnet.core.training import Trainer
+from lsst.astroclearnet.core.training import Trainer, collect_samples
 from lsst.astroclearnet.tasks import (
     RestorationAlgorithmError,
     TrainingPatch,
@@ -88,12 +88,11 @@ def visits() -> list[VisitImage]:
 @pytest.fixture(autouse=True)
 def remember_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the samples of the same exposures and target PSF only once."""
-    collect = train_restoration.collect_samples
 
     def remember(source: Any, *, target_fwhm: float, **settings: Any) -> Any:
         key = (target_fwhm, *(float(np.nansum(c.within(source.bbox).image)) for c in source.cutouts))
         if key not in SAMPLES:
-            SAMPLES[key] = collect(source, target_fwhm=target_fwhm, **settings)
+            SAMPLES[key] = collect_samples(source, target_fwhm=target_fwhm, **settings)
         return SAMPLES[key]
 
     monkeypatch.setattr(train_restoration, "collect_samples", remember)
@@ -213,6 +212,8 @@ def test_training_goes_on_where_it_was_killed(
     (path,) = (tmp_path / "states").iterdir()
     # Nothing in it is code.
     torch.load(path, weights_only=True)
+    # The disk was full once, or the process killed while it wrote.
+    path.with_name(f"{path.name}.abc").write_bytes(b"part")
     steps = stop_after(99)
     outputs = train(make_patches(visits), **settings)
     assert steps == [2]

@@ -76,7 +76,8 @@ def test_exposures_seen_are_not_predicted(samples: list[TrainingSample]) -> None
     assert len(samples) == 2
     for sample in samples:
         assert 0 < sample.num_seen < 5
-        assert sample.num_seen + len(sample.held_out) == 5
+        # One that is too sharp is neither seen nor predicted.
+        assert 0 < len(sample.held_out) <= 5 - sample.num_seen
         assert sample.images.shape[0] == len(sample.held_out)
         assert bool((sample.inverse_sigma > 0).any())
 

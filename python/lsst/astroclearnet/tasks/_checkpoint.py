@@ -97,7 +97,8 @@ class Checkpoint:
             If there is no room for the file.
         """
         if self._path is not None:
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, suffix=".part", delete=False) as file:
+            prefix = f"{self._path.name}."
+            with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=prefix, delete=False) as file:
                 try:
                     torch.save({"key": self._key, "state": state}, file)
                     file.flush()
@@ -111,4 +112,6 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, when the result is safe."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            # With what was being written when a process was killed.
+            for path in self._path.parent.glob(f"{self._path.name}*"):
+                path.unlink(missing_ok=True)

@@ -135,9 +135,19 @@ class PatchExposuresTask(PipelineTask):
 
         Parameters
         ----------
-        visit_images, geometry, band, selections, sky_corrections, \
+        visit_images
+            Visit images or deferred handles of them, in any order.
+        geometry
+            Geometry of the patch.
+        band
+            Name of the band.
+        selections
+            Visits selected elsewhere, by instrument; all with `None`.
+        sky_corrections
+            What to subtract from visit images, by instrument, visit and
+            detector.
         visit_summaries
-            As of `RestoreCoaddTask.run`.
+            Calibrations by instrument and visit.
 
         Returns
         -------

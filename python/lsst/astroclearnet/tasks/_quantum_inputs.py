@@ -130,11 +130,11 @@ def gather_inputs(
         ``selections``, ``sky_corrections`` by instrument, visit and
         detector, and ``restoration_model``.
     """
-    refs = {
-        name: refs if patch is None else [ref for ref in refs if _is_on_patch(ref.dataId, patch)]
-        for name, refs in inputRefs
-        if name in _INPUT_CONNECTIONS
-    }
+    refs: dict[str, Any] = {name: found for name, found in inputRefs if name in _INPUT_CONNECTIONS}
+    if patch is not None:
+        refs = {
+            name: [ref for ref in found if _is_on_patch(ref.dataId, patch)] for name, found in refs.items()
+        }
     inputs: dict[str, Any] = {}
     if "direct_warps" in refs:
         inputs["visit_images"] = [DirectWarpSource(handle) for handle in butlerQC.get(refs["direct_warps"])]
@@ -164,8 +164,8 @@ def _is_on_patch(data_id: DataCoordinate, patch: DataCoordinate) -> bool:
         return data_id["tract"] == patch["tract"] and data_id["patch"] == patch["patch"]
     if not (data_id.hasRecords() and patch.hasRecords()):
         return True
-    regions = data_id.region, patch.region
-    return None in regions or not regions[0].relate(regions[1]) & DISJOINT
+    region, outer = data_id.region, patch.region
+    return region is None or outer is None or not region.relate(outer) & DISJOINT
 
 
 def parse_visit_selections(

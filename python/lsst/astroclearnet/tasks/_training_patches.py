@@ -86,7 +86,7 @@ class PatchSamples:
     key: str
     samples: Sequence[TrainingSample] = ()
     target_fwhm: float | None = None
-    exposures: tuple[ExposureId, ...] = ()
+    exposures: Sequence[ExposureId] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reason: str = ""
 

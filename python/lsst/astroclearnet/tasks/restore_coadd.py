@@ -53,11 +53,6 @@ class RestoreCoaddTask(PatchExposuresTask):
     Each visit image stays on its own pixels, with its variance and mask; the
     network of `lsst.astroclearnet.core.restore`, trained once or fitted to
     the patch, gives the sky on the patch at one declared PSF.
-
-    Parameters
-    ----------
-    **kwargs
-        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass = RestoreCoaddConfig

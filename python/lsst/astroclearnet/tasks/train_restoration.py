@@ -64,11 +64,6 @@ class TrainRestorationTask(PatchExposuresTask):
     It sees some exposures of a patch and predicts the others; no truth and no
     coadd is needed.  Some patches are set aside, and tell how well it does on
     sky that it has not seen.
-
-    Parameters
-    ----------
-    **kwargs
-        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass = TrainRestorationConfig
@@ -325,7 +320,7 @@ def _mean_loss(patches: Sequence[PatchSamples], losses: dict[str, float]) -> flo
     return sum(losses[key] * size for key, size in sizes.items()) / sum(sizes.values())
 
 
-def _explain_nothing(patches: Sequence[PatchSamples], band: str) -> Exception:
+def _explain_nothing(patches: Sequence[PatchSamples], band: str) -> BaseException:
     """Return the error of a training without samples."""
     failed = {patch.key: patch.reason for patch in patches if patch.reason.startswith("failed")}
     if failed:

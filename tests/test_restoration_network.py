@@ -69,7 +69,7 @@ def test_start_is_near_the_prior() -> None:
     inner = distance[MARGIN : MARGIN + SHAPE[0], MARGIN : MARGIN + SHAPE[1]]
     assert float(inner.abs().median()) < 0.5
     # The peak of a star of 800 sigma a pixel.
-    assert float(distance[27, 38].abs()) < 0.1 * float(expected[27, 38] / bank.sky_noise[27, 38])
+    assert float(distance[27, 38].abs()) < 0.3 * float(expected[27, 38] / bank.sky_noise[27, 38])
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])

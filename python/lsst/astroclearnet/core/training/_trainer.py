@@ -14,7 +14,7 @@ __all__ = ("Trainer",)
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ class Trainer:
         Returns
         -------
         loss : `float`
-            Mean Huber loss a pixel in these steps.
+            Mean loss a pixel in these steps.
         """
         self._current.train()
         total, number = 0.0, 0
@@ -122,8 +122,7 @@ class Trainer:
         """
         losses = []
         for sample in samples:
-            loss, used = held_out_loss(self.network, sample, self._options.huber_delta)
-            losses.append(float((loss * used).sum() / used.sum().clamp(min=1)))
+            losses.append(float(self._mean_loss(self.network, sample)))
         return sum(losses) / max(len(losses), 1)
 
     def state(self) -> dict[str, Any]:
@@ -155,14 +154,20 @@ class Trainer:
 
     def _loss(self, sample: TrainingSample, generator: torch.Generator) -> torch.Tensor:
         """Return the mean loss of a reflected or rotated sample."""
-        turns, flips = (
-            torch.randint(4, (), generator=generator).item(),
-            torch.rand((), generator=generator) < 0.5,
-        )
-        loss, used = held_out_loss(
-            _Turned(self._current, int(turns), bool(flips)), sample, self._options.huber_delta
-        )
-        return (loss * used).sum() / used.sum().clamp(min=1)
+        turns, flips = torch.randint(4, (2,), generator=generator).tolist()
+        return self._mean_loss(_Turned(self._current, turns, flips % 2 == 1), sample)
+
+    def _mean_loss(
+        self, network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample
+    ) -> torch.Tensor:
+        """Return the mean over pixels of a loss that grows with the logarithm
+        of the Huber loss where that is large: what nobody can predict, such as
+        the core of a bright star that is masked in all exposures seen, would
+        decide what is learned.
+        """
+        delta = self._options.huber_delta
+        loss, used = held_out_loss(network, sample, delta)
+        return (delta**2 * torch.log1p(loss / delta**2) * used).sum() / used.sum().clamp(min=1)
 
     def _average(self) -> None:
         """Add the weights to their average, from early on."""

@@ -34,7 +34,7 @@ def collect_samples(
     seed: int,
     device: torch.device,
 ) -> list[TrainingSample]:
-    """Return training samples of some tiles of a patch, on the CPU.
+    """Return training samples of some tiles of a patch.
 
     Exposures are calibrated, and outliers rejected, as they are before a
     restoration, but on these tiles alone.
@@ -58,7 +58,7 @@ def collect_samples(
     Returns
     -------
     samples : `list` [`TrainingSample`]
-        The samples; none where no two exposures overlap.
+        The samples, on the device; none where no two exposures overlap.
 
     Raises
     ------

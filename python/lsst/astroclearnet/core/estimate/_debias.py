@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("Debiaser",)
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -37,6 +38,16 @@ _DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
 
 _LEVEL_FWHM = 24.0
 """FWHM in pixels of the scales on which all residual light is added."""
+
+_LEVEL_PENALTY_WEIGHT = 0.1
+
+_REACH = 15
+"""Side in pixels of the square that a source has in the exposures."""
+
+_LIGHT_ERROR = 0.03
+"""Error relative to its light of what is left of a source, from PSFs and masked
+cores: without it a saturated star had a dark or bright disc of 5 sigma around
+it, as wide as the level."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,14 +174,25 @@ class Debiaser:
 
     def _level(self, right: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
         """Return the residual light on large scales, which costs no noise."""
-        model = self.model
         # Not divided by 1 + s: of a constant nothing must be left.  A penalty
         # weight of 0.1 is solved in few steps, and it is smoothed anyway.
         residual = right - self.linear.normal(debiased[None])[0]
-        light = self.linear.solve(residual, (0.1,))[0]
-        seen = model.embed(self.linear.coverage)
-        total = smooth((seen * light)[None], _LEVEL_FWHM)[0]
-        return seen.sign() * total / smooth(seen[None], _LEVEL_FWHM)[0].clamp(min=WEIGHT_FLOOR)
+        light = self.linear.solve(residual, (_LEVEL_PENALTY_WEIGHT,))[0]
+        near = torch.nn.functional.max_pool2d(debiased[None], _REACH, stride=1, padding=_REACH // 2)[0]
+        trusted = self._level_weight / (1.0 + (_LIGHT_ERROR * near / self._level_noise) ** 2)
+        total = smooth((trusted * light)[None], _LEVEL_FWHM)[0]
+        share = smooth(trusted[None], _LEVEL_FWHM)[0].clamp(min=WEIGHT_FLOOR)
+        return self._level_weight.sign() * total / share
+
+    @functools.cached_property
+    def _level_weight(self) -> torch.Tensor:
+        return self.model.embed(self.linear.coverage)
+
+    @functools.cached_property
+    def _level_noise(self) -> torch.Tensor:
+        """Noise of the estimate that the level is made of, latent_shape."""
+        weight = self.model.embed(self.linear.relative_weight).clamp(min=WEIGHT_FLOOR)
+        return (self.linear.variances(torch.tensor([_LEVEL_PENALTY_WEIGHT])) / weight).sqrt()
 
 
 def _star_noise(model: ForwardModel, weights: torch.Tensor, full_weight: float) -> torch.Tensor:

@@ -44,7 +44,7 @@ from lsst.daf.butler import Butler
 from lsst.images import DetectorFrame, Image, SkyProjection, VisitImage, fits, json
 from lsst.images.cells import CellCoadd, CellIJ, CoaddProvenance, CoaddProvenanceSerializationModel
 from lsst.images.serialization import read_archive
-from lsst.pipe.base import InMemoryDatasetHandle, Struct
+from lsst.pipe.base import InMemoryDatasetHandle, InputQuantizedConnection, Struct
 from lsst.resources import ResourcePath
 
 SHAPE = (100, 130)
@@ -138,14 +138,13 @@ def outputs() -> Struct:
     """A patch restored with the projections that visit summaries give."""
     # They stand in for what a quantum has.
     butler: Any = SimpleNamespace(get=lambda refs: refs)
-    inputs: Any = SimpleNamespace(
-        visit_images=[
-            handle(observe(i, v, d, f, wrong_wcs=True), i, v, detector=d) for i, v, d, f in EXPOSURES
-        ],
-        visit_summaries=[
-            handle({d: VisitCalibration(projection=place(i, v, d))}, i, v) for i, v, d, _ in EXPOSURES
-        ],
-    )
+    inputs: Any = InputQuantizedConnection()
+    inputs.visit_images = [
+        handle(observe(i, v, d, f, wrong_wcs=True), i, v, detector=d) for i, v, d, f in EXPOSURES
+    ]
+    inputs.visit_summaries = [
+        handle({d: VisitCalibration(projection=place(i, v, d))}, i, v) for i, v, d, _ in EXPOSURES
+    ]
     return RestoreCoaddTask(config=make_config(use_visit_summary_wcs=True)).run(
         geometry=GEOMETRY, band="i", **gather_inputs(butler, inputs)
     )

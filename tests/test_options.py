@@ -20,6 +20,7 @@ from lsst.astroclearnet.core import (
     DebiasingOptions,
     FitOptions,
     InputError,
+    ModelOptions,
     NetworkOptions,
     NoiseOptions,
     RejectionOptions,
@@ -32,6 +33,7 @@ def test_defaults_are_valid_and_frozen() -> None:
     """If it fails, the defaults break, or can be changed from afar."""
     options = RestoreOptions()
     assert options == RestoreOptions(
+        ModelOptions(),
         NetworkOptions(),
         DebiasingOptions(),
         FitOptions(),

@@ -25,7 +25,7 @@ from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResul
 from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
-from lsst.pipe.base import AnnotatedPartialOutputsError, Struct
+from lsst.pipe.base import AnnotatedPartialOutputsError, InputQuantizedConnection, Struct
 
 SHAPE = (130, 270)
 VIEWS: tuple[dict[str, Any], ...] = (
@@ -193,7 +193,8 @@ def test_partial_outputs_are_put_before_the_error(
         get=lambda refs: refs,
         put=lambda values, refs: put.append((values, refs)),
     )
-    references = SimpleNamespace(visit_images=[], skymap_geometry=None)
+    references: Any = InputQuantizedConnection()
+    references.visit_images, references.skymap_geometry = [], None
     with pytest.raises(AnnotatedPartialOutputsError, match="wrote partial outputs") as caught:
         task.runQuantum(context, references, "references")  # type: ignore[arg-type]
     assert caught.value.__cause__ is error

@@ -165,7 +165,7 @@ class WienerFilter(Restorer):
                 estimator = LinearEstimator(model, weights * (_HUBER_DELTA / deviation).clamp(max=1.0))
                 latent = _solve(estimator, stack.images, penalty_weight, latent)
             image = model.crop(latent)
-            full = estimator.covariances(torch.tensor([penalty_weight]))[0, 0]
+            full = estimator.variances(torch.tensor([penalty_weight]))[0]
             variance = full / estimator.relative_weight.clamp(min=WEIGHT_FLOOR)
         yield Restoration(image=image.numpy(), fwhm=target_fwhm, variance=variance.numpy())
 

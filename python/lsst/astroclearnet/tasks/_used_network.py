@@ -10,15 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "describe_network",
-    "is_doubted",
-    "is_unconverged",
-    "list_network_warnings",
-    "network_metrics",
-    "network_source",
-)
-
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any

@@ -45,9 +45,9 @@ _REACH = 15
 """Side in pixels of the square that a source has in the exposures."""
 
 _LIGHT_ERROR = 0.03
-"""Error relative to its light of what is left of a source, from PSFs and masked
-cores: without it a saturated star had a dark or bright disc of 5 sigma around
-it, as wide as the level."""
+"""Error of what is left of a source relative to its light, from PSFs and
+masked cores: without it a saturated star had a dark or bright disc of 5 sigma
+around it, as wide as the level."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("ChosenNetwork", "choose_network")
-
 import dataclasses
 import logging
 import math

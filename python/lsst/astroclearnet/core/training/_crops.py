@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("make_crops",)
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -55,7 +55,7 @@ def model_from_dict(data: Mapping[str, Any], name: str) -> RestorationModel:
 
     Returns
     -------
-    model : `RestorationModel`
+    model : `~lsst.astroclearnet.core.RestorationModel`
         The model.
 
     Raises

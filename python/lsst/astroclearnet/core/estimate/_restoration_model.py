@@ -48,7 +48,7 @@ class TrainedRange:
     target_fwhm
         Smallest and largest FWHM of the target PSF in pixels.
     log_ratios
-        Smallest and largest value of each of the `log_noise_ratios`.
+        Smallest and largest value of each of the ``log_noise_ratios``.
     """
 
     num_exposures: tuple[int, int]
@@ -79,7 +79,7 @@ class TrainedRange:
         Parameters
         ----------
         log_ratios
-            The `log_noise_ratios` of the linear estimates.
+            The ``log_noise_ratios`` of the linear estimates.
         num_exposures
             Their number.
         target_fwhm

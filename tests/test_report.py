@@ -227,8 +227,8 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
     assert CONCERN in patch
     for text in ("TestCam 42", "0.712", "1.25", "+0.011", "1.25%", "skymap=test_map, tract=3, patch=1"):
         assert text in patch, text
-    for words in ("Networkpackaged 0a1b", "Networkfitted to the patch"):
-        assert words in patch.replace("\n", ""), words
+    for text in ("Networkpackaged 0a1b", "Networkfitted to the patch"):
+        assert text in patch.replace("\n", ""), text
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
 

@@ -179,7 +179,7 @@ def _show_all(folds: Sequence[TrainingSample], penalty_weights: tuple[float, ...
         images[fold.held_out], inverse_sigma[fold.held_out] = fold.images, fold.inverse_sigma
     bank = _make_bank(model, images, inverse_sigma**2, penalty_weights)
     every = torch.arange(model.num_exposures)
-    return TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation)
+    return TrainingSample(bank, model, every, images, inverse_sigma, folds[0].validation, len(every))
 
 
 def _make_bank(

@@ -20,7 +20,7 @@ import galsim
 import numpy as np
 import numpy.typing as npt
 
-from ._exposures import Conditions, add_stamps, draw_conditions, draw_source, expose_source, gaussian
+from ._exposures import SceneConditions, add_stamps, draw_conditions, draw_source, expose_source, gaussian
 from ._recording import record
 from ._scene import Scene
 from ._sources import SceneSource
@@ -177,7 +177,7 @@ def add_exposure(scene: Scene, seeing_arcsec: float) -> Scene:
     )
 
 
-def _steady_light(scene: Scene, conditions: Conditions, half: int) -> Array:
+def _steady_light(scene: Scene, conditions: SceneConditions, half: int) -> Array:
     """Return the light of the steady sources under other conditions."""
     steady = np.flatnonzero(scene.catalogue["is_steady"])
     sources = [scene.sources[index] for index in steady]

@@ -147,7 +147,7 @@ def draw_source(source: SceneSource, kernel: galsim.GSObject, half: int) -> gals
     return stamp
 
 
-def expose_source(source: SceneSource, conditions: Conditions, half: int) -> galsim.Image:
+def expose_source(source: SceneSource, conditions: SceneConditions, half: int) -> galsim.Image:
     """Draw a source of unit flux on the pixels of an exposure.
 
     Parameters
@@ -155,7 +155,7 @@ def expose_source(source: SceneSource, conditions: Conditions, half: int) -> gal
     source
         The source.
     conditions
-        Conditions of the exposure.
+        SceneConditions of the exposure.
     half
         Half-size of the stamp of a point in pixels.
 
@@ -212,7 +212,7 @@ def add_stamps(shape: tuple[int, int], stamps: Sequence[galsim.Image], flux: npt
 
 
 def resolve_flux(
-    source: SceneSource, stamps: Sequence[galsim.Image], conditions: Sequence[Conditions]
+    source: SceneSource, stamps: Sequence[galsim.Image], conditions: Sequence[SceneConditions]
 ) -> float:
     """Return the flux that gives a source its signal-to-noise ratio.
 
@@ -223,7 +223,7 @@ def resolve_flux(
     stamps
         Its stamps of unit flux in the exposures.
     conditions
-        Conditions of the exposures.
+        SceneConditions of the exposures.
 
     Returns
     -------
@@ -271,7 +271,7 @@ def signal_to_noise(flux: float, stamps: Sequence[galsim.Image], inverse_varianc
     return flux * math.sqrt(information)
 
 
-def saturates(flux: float, stamps: Sequence[galsim.Image], conditions: Sequence[Conditions]) -> bool:
+def saturates(flux: float, stamps: Sequence[galsim.Image], conditions: Sequence[SceneConditions]) -> bool:
     """Return whether a source fills a pixel in any exposure.
 
     Parameters
@@ -281,7 +281,7 @@ def saturates(flux: float, stamps: Sequence[galsim.Image], conditions: Sequence[
     stamps
         Its stamps of unit flux in the exposures.
     conditions
-        Conditions of the exposures.
+        SceneConditions of the exposures.
 
     Returns
     -------

@@ -24,7 +24,7 @@ from lsst.astroclearnet.core import PixelPositions
 from lsst.astroclearnet.simulation import ArtefactOptions
 
 from ._exposures import (
-    Conditions,
+    SceneConditions,
     add_stamps,
     draw_conditions,
     draw_source,
@@ -156,7 +156,7 @@ class Scene:
     clean
         Pixels where a source is clean, shape (H, W): see ``is_clean``.
     conditions
-        Conditions of the exposures.
+        SceneConditions of the exposures.
     sources
         The sources, in the order of the catalogue, which has their fluxes.
     """
@@ -175,7 +175,7 @@ class Scene:
     depth: Array
     blank: Mask
     clean: Mask
-    conditions: tuple[Conditions, ...]
+    conditions: tuple[SceneConditions, ...]
     sources: tuple[SceneSource, ...]
 
     @property

@@ -357,6 +357,7 @@ def gaussian_at(y: np.ndarray, x: np.ndarray, fwhm: float) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_thousand_tiny_exposures() -> None:
     """If it fails, light is lost in large numbers of exposures, or memory
     goes with the square of their number.

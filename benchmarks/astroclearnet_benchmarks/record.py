@@ -52,8 +52,7 @@ _LOG = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parents[1]
 _CHECKOUT = _FOLDER if (_FOLDER / "pyproject.toml").exists() else None
-"""Folder of the distribution, if it is used from a checkout."""
-"""Folder of the records, in a checkout."""
+"""Folder of distribution and records, if it is used from a checkout."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,6 +114,8 @@ def test_star_noise() -> None:
     noise = debiaser.model.crop(debiaser.star_noise)
     assert float(noise[30, 20]) == pytest.approx(peak, rel=0.02)
     assert float(noise[30, 70]) == pytest.approx(2.0 * peak, rel=0.02)
+    flux_noise = debiaser.model.crop(debiaser.flux_noise)
+    assert float(flux_noise[30, 20]) == pytest.approx(flux_of(1.0), rel=0.02)
 
 
 def test_closing_nothing_is_the_linear_estimate() -> None:

@@ -127,6 +127,7 @@ def test_unit_may_be_extreme(whole: RestorationResult, exponent: int) -> None:
         ("background", 1),
         ("background_sigma", 1),
         ("sky_level", 1),
+        ("faintest_flux", 1),
         ("variance", 2),
         ("linear_variance", 2),
         ("weights", -2),

@@ -30,6 +30,7 @@ POWERS = {
     "weights": -2,
     "background": 1,
     "sky_level": 1,
+    "faintest_flux": 1,
 }
 
 

@@ -156,6 +156,7 @@ def make_metrics(**changes: Any) -> dict[str, Any]:
             "no_data_fraction": 0.0,
             "clipped_fraction": 0.01,
             "linear_psf_residual": 0.004,
+            "faintest_flux": 60.5,
         },
         "warnings": ["A detail."],
         **changes,
@@ -211,6 +212,7 @@ def test_a_patch_without_faults_is_good(coadds: dict[str, Any]) -> None:
     assert abs(figures["noise_correlation"]) < 0.05
     assert figures["held_out_chi_square"] == pytest.approx(1.1)
     assert figures["rejected_fraction"] == pytest.approx(0.002)
+    assert figures["faintest_flux"] == 60.5
     assert figures["background_offset"] == pytest.approx(0.15)
     patch = quality["patch"]
     inner = GEOMETRY.definition.inner_bbox
@@ -413,6 +415,7 @@ def test_summary_of_a_tract(coadds: dict[str, Any]) -> None:
     assert table["fwhm_in"][0] == good["metrics"]["fwhm_in"]
     assert table["fwhm_in"].unit == u.arcsec
     assert table["depth_linear"].unit == u.ABmag
+    assert table["faintest_flux"].unit == u.nJy
     assert table["depth_in_exposures"].unit is None
     assert math.isnan(table["flux_offset"][1])
     assert table.meta["tract"] == 3

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from lsst.astroclearnet.core import RestoreOptions, load_packaged_model
+from lsst.astroclearnet.core import RestoreOptions, fwhm_to_sigma, load_packaged_model
 from lsst.astroclearnet.metrics import psf_flux_correlated
 from lsst.astroclearnet.tasks import (
     PrepareExposuresTask,
@@ -32,6 +32,7 @@ from lsst.astroclearnet.tasks import (
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
+from lsst.images.fields import ChebyshevField
 from lsst.images.serialization import ArchiveReadError
 from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound, Struct, UpstreamFailureNoWorkFound
 from lsst.pipe.base.testUtils import assertValidOutput
@@ -278,6 +279,24 @@ def test_metrics_are_plain_and_true(outputs: Struct) -> None:
         return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list) else [value]
 
     assert {type(leaf) for leaf in leaves(metrics)} <= {str, int, float, bool}
+
+
+def test_faintest_flux_is_in_njy(field: StarField, visits: list[VisitImage], outputs: Struct) -> None:
+    """If it fails, users trust the restored coadd at the wrong flux."""
+    information = sum(1.0 / (4.0 * np.pi * (fwhm_to_sigma(width) * SIGMA) ** 2) for width in WIDTHS)
+    faintest = outputs.restored_coadd_metrics["image"]["faintest_flux"]
+    # The variance planes hold no photon noise, and one pixel scale differs.
+    assert faintest == pytest.approx(5.0 / np.sqrt(information), rel=0.03)
+    for coadd in (outputs.restored_coadd, outputs.restored_coadd_linear):
+        assert coadd.metadata["faintest_flux_njy"] == faintest
+    zero_point = ChebyshevField(visits[0].bbox, np.array([[3.0]]), unit=u.nJy / u.electron)
+    images = [
+        observe(field, n, image=image.image.array, unit=u.electron, photometric_scaling=zero_point)
+        for n, image in enumerate(visits)
+    ]
+    task = RestoreCoaddTask(config=make_quick_config())
+    scaled = task.run(visit_images=images, geometry=field.geometry, band="i")
+    assert scaled.restored_coadd_metrics["image"]["faintest_flux"] == pytest.approx(3.0 * faintest, rel=1e-3)
 
 
 def test_order_of_inputs_does_not_matter(field: StarField, visits: list[VisitImage]) -> None:

@@ -100,6 +100,7 @@ _METRICS = (
         ".2f",
         "mag",
     ),
+    _Metric("faintest_flux", "Faintest believable flux of a star, denoised coadd", ".1f", "nJy"),
     _Metric("noise_correlation", "Correlation of adjacent pixels, linear coadd"),
     _Metric("noise_correlation_direct", "Correlation of adjacent pixels, direct coadd"),
     _Metric("chi_square", "Reduced chi-square of the exposures"),

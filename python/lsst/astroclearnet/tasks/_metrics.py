@@ -313,6 +313,7 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
         "linear_psf_residual": result.linear_psf_residual,
         "sky_level": result.sky_level,
+        "faintest_flux": result.faintest_flux,
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
         "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),
         "clipped_fraction": float(((mask & MaskBit.CLIPPED) > 0).mean()),

@@ -274,6 +274,7 @@ def _coadd_metadata(
         "astroclearnet_version": importlib.metadata.version("lsst-astroclearnet"),
         "torch_version": importlib.metadata.version("torch"),
         "target_fwhm_arcsec": result.target_fwhm * scale,
+        "faintest_flux_njy": result.faintest_flux,
         "seed": inputs.seed,
         "device": result.device,
         "network_source": network_source(result, inputs.model_source),

@@ -102,8 +102,9 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         ``chi_square``, reduced, of all pixels; ``held_out_chi_square``, twice
         the mean Huber loss of exposures that the network does not see (0.5 for
         each sigma^2 of a small deviation, the error of the prediction
-        included); ``rejected_fraction`` of the pixels; the shares of the
-        weight of exposures that do not fit, and what else `judge` knows.
+        included); ``rejected_fraction`` of the pixels; ``faintest_flux``,
+        believable in the denoised coadd, in nJy; the shares of the weight of
+        exposures that do not fit, and what else `judge` knows.
     """
     patch, network, image = metrics["patch"], metrics["network"], metrics["image"]
     exposures: Sequence[Mapping[str, Any]] = metrics["exposures"]
@@ -141,6 +142,7 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "no_data_fraction": float(image["no_data_fraction"]),
         "clipped_fraction": float(image["clipped_fraction"]),
         "linear_psf_residual": float(image["linear_psf_residual"]),
+        "faintest_flux": float(image["faintest_flux"]),
     }
 
 

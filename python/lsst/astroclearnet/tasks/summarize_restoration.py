@@ -38,6 +38,7 @@ _UNITS = {
     "fwhm": u.arcsec,
     "star_fwhm": u.arcsec,
     "depth": u.ABmag,
+    "faintest_flux": u.nJy,
 }
 """Units of the columns whose names begin so, the longest match first."""
 

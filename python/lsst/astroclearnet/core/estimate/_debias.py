@@ -106,6 +106,13 @@ class Debiaser:
         self._significance = options.star_signal_to_noise
         self.star_noise = _star_noise(model, weights, self.linear.full_weight)
 
+    @property
+    def flux_noise(self) -> torch.Tensor:
+        """Noise of the PSF flux of a star (`torch.Tensor`), shape
+        latent_shape: the Cramer-Rao bound.
+        """
+        return self.star_noise / self.model.fold_transform(self.model.target_transform)
+
     def debias(
         self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
     ) -> tuple[torch.Tensor, Correction]:

@@ -36,7 +36,7 @@ _LIBRARIES = 0.9 * _GIB
 _CUDA_LIBRARIES = 2.5 * _GIB
 """Bytes that CUDA adds to that on the host."""
 
-_PLANES = 44.0
+_PLANES = 48.0
 """Bytes per pixel of the patch for the planes of the result."""
 
 _REALIZATION = 8.0

@@ -84,6 +84,9 @@ class Mosaic:
             f.name: np.full(grid.shape, MaskBit.NO_DATA if f.name == "mask" else np.nan, f.metadata["dtype"])
             for f in fields_by_tiles("own")
         }
+        self._pixels = {
+            f.name: np.full(grid.shape, np.nan, dtype=np.float32) for f in fields_by_tiles("pixel median")
+        }
         self._scalars: dict[str, list[float]] = {f.name: [] for f in fields_by_tiles(*_REDUCTIONS)}
         self._noise = CellNoise.empty(layout)
         self._deviations = np.zeros(num_exposures)
@@ -103,7 +106,7 @@ class Mosaic:
         self._share[box] += share
         for name, plane in self._blended.items():
             plane[..., *box] += share * np.nan_to_num(result.planes[name])
-        for name, values in self._own.items():
+        for name, values in (self._own | self._pixels).items():
             values[own] = result.planes[name][tile.within]
         for cell, stamp in result.correlations.items():
             self._noise.stamps[cell] = stamp
@@ -143,6 +146,7 @@ class Mosaic:
             **self._blended,
             **self._own,
             **scalars,
+            **{name: _median(values[np.isfinite(values)]) for name, values in self._pixels.items()},
             "linear_noise": self._noise,
             "chi_square": (self._deviations / expected).astype(np.float32),
             "psf_width_error": values[3].numpy(),
@@ -163,3 +167,7 @@ class Mosaic:
             "dropped": dict(calibration.dropped),
             "suspect": dict(calibration.suspect),
         }
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if values.size else math.nan

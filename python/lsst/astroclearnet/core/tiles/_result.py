@@ -28,7 +28,12 @@ import numpy as np
 from ..estimate import FitHistory, SolveStatus
 from ..noise import CellNoise
 
-type Combination = Literal["blend", "own", "median", "max"]
+BELIEVABLE_SIGNAL_TO_NOISE = 5.0
+"""Signal-to-noise ratio of a star from which at least some four fifths of its
+flux come back in the restored image: see the response curve in the benchmark
+(``doc/lsst.astroclearnet/benchmark.rst``)."""
+
+type Combination = Literal["blend", "own", "median", "max", "pixel median"]
 
 
 class MaskBit(enum.IntFlag):
@@ -180,6 +185,13 @@ class RestorationResult:
         flux_power=1,
         tiles="median",
     )
+    faintest_flux: float = _field(
+        "Faintest believable flux: that of a star of signal-to-noise ratio "
+        f"{BELIEVABLE_SIGNAL_TO_NOISE:g}, the median over pixels that an exposure constrains.  ``image`` may "
+        "keep less than four fifths of the flux of fainter ones.  NaN without such pixels.",
+        flux_power=1,
+        tiles="pixel median",
+    )
     linear_penalty_weight: float = _field(
         "Penalty weight of the linear image, the median over tiles.", tiles="median"
     )
@@ -275,7 +287,7 @@ def fields_by_tiles(*combinations: Combination) -> list[dataclasses.Field[Any]]:
     Parameters
     ----------
     *combinations
-        ``"blend"``, ``"own"``, ``"median"`` or ``"max"``.
+        ``"blend"``, ``"own"``, ``"median"``, ``"max"`` or ``"pixel median"``.
 
     Returns
     -------

@@ -29,7 +29,7 @@ from ..noise import (
     restored_variance,
     white_noise,
 )
-from ._result import MaskBit
+from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TileResult:
         Shape (m,), int64, indices of its exposures without outlier exposures.
     planes
         Planes of the tile, of shape (..., h, w), by field of
-        `RestorationResult`.
+        `RestorationResult`; that of a median of pixels has their values.
     weights
         Shape (m, h, w), float32, inverse variances of the exposures in the
         pixels that the tile owns; 0 for unused pixels.
@@ -143,6 +143,13 @@ class TileRestorer:
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
+        faintest = BELIEVABLE_SIGNAL_TO_NOISE * model.crop(estimator.debiaser.flux_noise)
+        own = {
+            "mask": mask,
+            "coadd": coadd,
+            "residual": residual,
+            "faintest_flux": torch.where(seen, faintest, torch.nan),
+        }
         rows, columns = tile_data.tile.within
         outlier_exposures = self.calibration.dropped
         used = [k for k, t in enumerate(tile_data.exposures.tolist()) if t not in outlier_exposures]
@@ -152,7 +159,7 @@ class TileRestorer:
             planes={
                 name: _to_numpy(torch.where(no_data, torch.nan, plane)) for name, plane in blended.items()
             }
-            | {"mask": _to_numpy(mask), "coadd": _to_numpy(coadd), "residual": _to_numpy(residual)},
+            | {name: _to_numpy(plane) for name, plane in own.items()},
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
             deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),

@@ -15,7 +15,7 @@ import math
 
 import pytest
 
-from lsst.astroclearnet.core import RestorationError, StackResult, TilingOptions, fwhm_to_sigma
+from lsst.astroclearnet.core import RestorationError, RestoreOptions, TilingOptions, fwhm_to_sigma
 from lsst.astroclearnet.core.forward import TileData
 from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResult
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, make_exposure_arrays, restore_on_cpu
@@ -48,18 +48,14 @@ def test_that_of_equal_exposures(number: int, target: float) -> None:
     assert result.faintest_flux == pytest.approx(5.0 * flux_noise(number, 1.7), rel=0.01)
 
 
-@pytest.fixture(scope="module", params=["whole", "tiled"])
-def uneven(request: pytest.FixtureRequest) -> StackResult:
-    """The uneven exposures as one tile, and as two."""
-    return restore_on_cpu(uneven_exposures(), QUICK if request.param == "whole" else TILES)
-
-
-def test_that_of_the_median_pixel_with_data(uneven: StackResult) -> None:
+@pytest.mark.parametrize(("options", "num_tiles"), [(QUICK, 1), (TILES, 2)])
+def test_that_of_the_median_pixel_with_data(options: RestoreOptions, num_tiles: int) -> None:
     """If it fails, it depends on the tiles, or on pixels without data."""
     # Of 150 rows with data 90 are deep; in the median of two tiles, and with
     # the hole, they are not.
-    assert uneven.num_tiles in (1, 2)
-    assert uneven.faintest_flux == pytest.approx(5.0 * flux_noise(3), rel=0.01)
+    result = restore_on_cpu(uneven_exposures(), options)
+    assert result.num_tiles == num_tiles
+    assert result.faintest_flux == pytest.approx(5.0 * flux_noise(3), rel=0.01)
 
 
 def test_that_of_tiles_that_were_restored(monkeypatch: pytest.MonkeyPatch) -> None:

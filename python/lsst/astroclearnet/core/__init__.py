@@ -23,6 +23,7 @@ from ._options import (
 )
 from ._restore import restore
 from .estimate import (
+    ErrorFactors,
     FitHistory,
     ProgressCallback,
     RestorationModel,
@@ -66,6 +67,7 @@ __all__ = (
     "CellLayout",
     "CellNoise",
     "DebiasingOptions",
+    "ErrorFactors",
     "ExposureCutouts",
     "ExposureMaps",
     "ExposureSource",

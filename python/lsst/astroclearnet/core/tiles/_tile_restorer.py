@@ -18,7 +18,7 @@ import torch
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
-from ..estimate import Estimator, Network
+from ..estimate import ErrorFactors, Estimator, Network
 from ..exposures import Tile
 from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
@@ -80,6 +80,8 @@ class TileRestorer:
     ----------
     network
         The network, trained or fitted.
+    error_factors
+        What the errors of repeated observations are multiplied by.
     calibration
         Calibration of the exposures, with the settings.
     seed
@@ -89,6 +91,7 @@ class TileRestorer:
     """
 
     network: Network
+    error_factors: ErrorFactors
     calibration: ExposureCalibration
     seed: int
     layout: CellLayout
@@ -130,10 +133,16 @@ class TileRestorer:
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
+        image = model.crop(estimate.restored)
+        variance = restored_variance(errors, variance_of_linear, seen)
+        factor = self.error_factors.at(
+            image, variance.sqrt(), maps.weights.sum(dim=0).clamp(min=1e-30).rsqrt()
+        )
+        factor[~seen] = 1.0
         blended = {
-            "image": model.crop(estimate.restored),
-            "variance": restored_variance(errors, variance_of_linear, seen),
-            "noise_realizations": errors.restored[:kept],
+            "image": image,
+            "variance": variance * factor**2,
+            "noise_realizations": errors.restored[:kept] * factor,
             "linear_image": model.crop(estimate.linear),
             "linear_variance": variance_of_linear,
             "linear_noise_realizations": errors.linear[:kept],

@@ -67,7 +67,7 @@ class Trainer:
         self._current.to(device)
         self.network = copy.deepcopy(self._current).eval()
         self._optimizer = torch.optim.AdamW(
-            self._current.parameters(), options.learning_rate, weight_decay=options.weight_decay
+            self._current.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self.step = 0
 

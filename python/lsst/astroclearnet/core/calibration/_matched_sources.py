@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..exposures import largest_around
 from ..forward import CleanTile
 from ._psf_matching import PsfMatcher
 
@@ -314,7 +315,7 @@ def _find(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of the sources on the latent grid."""
     radius = max(1, round(matcher.sigma))
-    highest = torch.nn.functional.max_pool2d(significance[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    highest = largest_around(significance, 2 * radius + 1)
     inside = torch.zeros(clean.tile_data.tile.shape, device=significance.device)
     inside[clean.tile_data.tile.within] = 1.0
     owned = matcher.model.embed(inside) > 0

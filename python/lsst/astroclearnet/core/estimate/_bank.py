@@ -14,12 +14,12 @@ __all__ = ("FilterBank", "bank_noise", "log_noise_ratios", "mix_by_prior")
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Self
 
 import torch
 
+from ..exposures import largest_around
 from ..forward import WEIGHT_FLOOR
 from ._linear import LinearEstimator
 
@@ -145,9 +145,9 @@ class FilterBank:
         # Within a few pixels of missing data fine estimates are extrapolations
         # and noisier than the weight in the pixel itself tells.  Smooth ones
         # are not, and must not be preferred beside the hole of a bright star.
-        near = _largest_around(1.0 - self.coverage[None], 9)
+        near = largest_around(1.0 - self.coverage[None], 9)
         significance[: self.num_solved - 1] *= 1.0 - near
-        finer = torch.sigmoid(3.0 * (_largest_around(significance, 5) - 3.7))
+        finer = torch.sigmoid(3.0 * (largest_around(significance, 5) - 3.7))
         remaining = torch.cumprod(1.0 - finer, dim=0)
         first = torch.ones_like(remaining[:1])
         shares = torch.cat([finer * torch.cat([first, remaining[:-1]]), remaining[-1:]])
@@ -204,17 +204,3 @@ def _smoothing_gains(estimator: LinearEstimator) -> torch.Tensor:
     """Return the transforms of the Gaussians, (4, Hl, Wl // 2 + 1)."""
     model = estimator.model
     return torch.stack([model.gaussian_transform(f, model.target_transform) for f in SMOOTHED_FWHMS])
-
-
-def _largest_around(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the largest value in a square around each pixel."""
-    # Ten times faster than max_pool2d.
-    images = torch.nn.functional.pad(images, 4 * [size // 2], value=-math.inf)
-    for axis in (-2, -1):
-        width = 1
-        while width < size:
-            step = min(width, size - width)
-            length = images.shape[axis] - step
-            images = torch.maximum(images.narrow(axis, 0, length), images.narrow(axis, step, length))
-            width += step
-    return images

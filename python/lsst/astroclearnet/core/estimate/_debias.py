@@ -19,7 +19,7 @@ import math
 import torch
 
 from .._options import DebiasingOptions
-from ..exposures import smooth
+from ..exposures import largest_around, smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel, iterate_weight_maps
 from ._linear import LinearEstimator
 from ._precision import Precision
@@ -185,7 +185,7 @@ class Debiaser:
         # weight of 0.1 is solved in few steps, and it is smoothed anyway.
         residual = right - self.linear.normal(debiased[None])[0]
         light = self.linear.solve(residual, (_LEVEL_PENALTY_WEIGHT,))[0]
-        near = torch.nn.functional.max_pool2d(debiased[None], _REACH, stride=1, padding=_REACH // 2)[0]
+        near = largest_around(debiased, _REACH)
         trusted = self._level_weight / (1.0 + (_LIGHT_ERROR * near / self._level_noise) ** 2)
         total = smooth((trusted * light)[None], _LEVEL_FWHM)[0]
         share = smooth(trusted[None], _LEVEL_FWHM)[0].clamp(min=WEIGHT_FLOOR)

@@ -16,6 +16,8 @@ import dataclasses
 
 import torch
 
+from ..exposures import largest_around
+
 _EDGE = 4
 """Distance in pixels from missing data up to which errors converge slowly."""
 
@@ -55,7 +57,7 @@ class ErrorMeasure:
 
     def __init__(self, covered: torch.Tensor, relative_weight: torch.Tensor) -> None:
         size = 2 * _EDGE + 1
-        missing = torch.nn.functional.max_pool2d(1.0 - covered[None], size, stride=1, padding=_EDGE)[0]
+        missing = largest_around(1.0 - covered, size)
         inner = covered * (1.0 - missing)
         choices = (inner, covered, torch.ones_like(covered))
         self._inner = next(choice for choice in choices if bool(choice.any()))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ._filters import box_means, largest_around
 from ._stack import ExposureStack
 
 _SIGNIFICANCE = 5.0
@@ -322,18 +323,17 @@ def is_blank(prediction: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     blank : `torch.Tensor`
         Shape (H, W), bool, below one sigma within two pixels.
     """
-    return torch.nn.functional.max_pool2d(prediction[None], 5, stride=1, padding=2)[0] < level.sqrt()
+    return largest_around(prediction, 5) < level.sqrt()
 
 
 def _opened(level: torch.Tensor) -> torch.Tensor:
     """Remove structure narrower than the opening, such as stars."""
-    lowest = -torch.nn.functional.max_pool2d(-level[None], _OPENING, stride=1, padding=_OPENING // 2)
-    return torch.nn.functional.max_pool2d(lowest, _OPENING, stride=1, padding=_OPENING // 2)[0]
+    return largest_around(-largest_around(-level, _OPENING), _OPENING)
 
 
 def _eroded(use: torch.Tensor) -> torch.Tensor:
     """Return 1 where all neighbours are used as well, else 0."""
-    return 1.0 - torch.nn.functional.max_pool2d((~use).float()[None], 3, stride=1, padding=1)[0]
+    return 1.0 - largest_around((~use).float(), 3)
 
 
 def _local_medians(image: torch.Tensor) -> torch.Tensor:
@@ -381,15 +381,8 @@ def _fill_variance(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     use = good.to(variance.dtype)
     filled = torch.where(good, variance, variance[good].median())
     for size in (65, 9, 3):
-        share, total = _box_means(torch.stack([use, use * variance]), size)
+        share, total = box_means(torch.stack([use, use * variance]), size)
         mean = total / share.clamp(min=1e-30)
         # Less than half a pixel is rounding.
         filled = torch.where(~good & (share * size**2 > 0.5), mean, filled)
     return filled
-
-
-def _box_means(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Return means over squares, with zeros beyond the edge, (k, H, W)."""
-    pool, reach = torch.nn.functional.avg_pool2d, size // 2
-    rows = pool(images, (size, 1), stride=1, padding=(reach, 0))
-    return pool(rows, (1, size), stride=1, padding=(0, reach))

@@ -18,7 +18,7 @@ import torch
 
 from .._options import RejectionOptions
 from ..estimate import LinearEstimator, Precision
-from ..exposures import ExposureStack, fwhm_to_sigma, masked_medians, model_variances
+from ..exposures import ExposureStack, fwhm_to_sigma, largest_around, masked_medians, model_variances
 from ..forward import ForwardModel
 
 _PENALTY_WEIGHT = 1e-5
@@ -164,7 +164,7 @@ class LeaveOneOut:
         variances = variance * self._noise_ratios[exposure][None]
         # The largest errors that were measured at the border.
         most = 0.03 * light.abs() + 3.0 * variances.sqrt()
-        correction = torch.nn.functional.max_pool2d(correction.abs(), 3, stride=1, padding=1)
+        correction = largest_around(correction.abs(), 3)
         border = self._borders[exposure] * torch.minimum(correction, most)
         return Prediction(light, structure, templates, border, variances, float(share), fwhm)
 
@@ -176,7 +176,8 @@ class LeaveOneOut:
         light = model.inverse_transform(spectrum)
         # At 1.5 FWHM a Gaussian star has 0.2 % of its peak.
         radius = max(1, round(1.5 * math.sqrt(moment) / fwhm_to_sigma(1.0)))
-        base = _dilate(-_dilate(-light, radius), radius)
+        size = 2 * radius + 1
+        base = largest_around(-largest_around(-light, size), size)
         structure = (light - base - 3.0 * sigma).clamp_(min=0.0)
         # Differences are local: where the data end the light falls to zero.
         rows, columns = torch.gradient(light)
@@ -226,7 +227,7 @@ def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
     covered = model.sampling.mean(good.to(torch.float32)).sum(dim=0) > _LEAST_COVERAGE
     ends = 1.0 - model.embed(covered.to(torch.float32))
     # Leaving out is not exact within four FWHM.
-    near = model.crop(_dilate(ends, round(4.0 * model.target_fwhm)))
+    near = model.crop(largest_around(ends, 2 * round(4.0 * model.target_fwhm) + 1))
     return model.sampling.look_up(near)
 
 
@@ -246,13 +247,6 @@ def _noise_ratios(
     noise = model.sampling.mean(weighted) * shares[:, None, None]
     others = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
     return model.sampling.look_up((noise.sum(dim=0) - noise).clamp(min=0.0) / others / covered**2)
-
-
-def _dilate(image: torch.Tensor, radius: int) -> torch.Tensor:
-    """Return the largest value in a square around each pixel, (H, W)."""
-    size = 2 * radius + 1
-    rows = torch.nn.functional.max_pool2d(image[None], (size, 1), stride=1, padding=(radius, 0))
-    return torch.nn.functional.max_pool2d(rows, (1, size), stride=1, padding=(0, radius))[0]
 
 
 def _mean_areas(model: ForwardModel) -> torch.Tensor:

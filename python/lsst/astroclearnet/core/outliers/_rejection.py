@@ -18,7 +18,7 @@ from scipy.ndimage import binary_propagation
 
 from .._options import RejectionOptions
 from ..estimate import record_solve
-from ..exposures import ExposureStack
+from ..exposures import ExposureStack, largest_around
 from ..forward import ForwardModel, Sampling
 from ._leave_one_out import LeaveOneOut
 from ._structured_residuals import significance
@@ -138,7 +138,7 @@ def _groups(
 
 def _with_neighbours(maps: torch.Tensor) -> torch.Tensor:
     """Return the largest of a pixel and its neighbours, (n, H, W)."""
-    return torch.nn.functional.max_pool2d(maps, 3, stride=1, padding=1)
+    return largest_around(maps, 3)
 
 
 def _shared(differs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -151,5 +151,5 @@ def _closing(pixels: torch.Tensor, radius: int) -> torch.Tensor:
     """Fill gaps of up to twice a radius, (h, w), bool."""
     size, margin = 2 * radius + 1, (radius,) * 4
     grown = torch.nn.functional.pad(pixels[None].float(), margin)
-    grown = torch.nn.functional.max_pool2d(grown, size, stride=1, padding=radius)
+    grown = largest_around(grown, size)
     return -torch.nn.functional.max_pool2d(-grown, size, stride=1)[0] > 0

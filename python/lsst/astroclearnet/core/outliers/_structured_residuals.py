@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from ..exposures import fwhm_to_sigma, smooth
+from ..exposures import fwhm_to_sigma, largest_around, smooth
 from ._leave_one_out import TRAIL_FWHM, Prediction
 
 _NUM_REWEIGHTS = 5
@@ -86,7 +86,7 @@ def significance(
         robust = good / (1.0 + rest.square() / (noise + error + systematic) / 9.0)
         scale = _flat_field(residual - fitted, base, robust / (noise + allowed))
         fitted, error = fit.solve(residual - scale, robust / (noise + lack))
-        lack = least + torch.nn.functional.max_pool2d((_LACK_OF_FIT * fitted) ** 2, 3, stride=1, padding=1)
+        lack = least + largest_around((_LACK_OF_FIT * fitted) ** 2, 3)
         systematic = torch.where(fit.pixels, lack, allowed)
         rest = (residual - scale - fitted) * good
     single = rest * (noise + error + systematic).rsqrt()

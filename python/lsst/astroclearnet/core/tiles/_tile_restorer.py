@@ -19,7 +19,7 @@ import torch
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
 from ..estimate import ErrorFactors, Estimator, Network
-from ..exposures import Tile
+from ..exposures import Tile, largest_around
 from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
     CellLayout,
@@ -250,8 +250,7 @@ def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Te
 
 
 def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:
-    grown = torch.nn.functional.max_pool2d(pixels[None].float(), 2 * radius + 1, stride=1, padding=radius)
-    return grown[0] > 0
+    return largest_around(pixels.float(), 2 * radius + 1) > 0
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

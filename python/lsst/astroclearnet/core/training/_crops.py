@@ -19,7 +19,7 @@ from .._errors import NoUsableDataError
 from .._options import TrainingOptions
 from ..calibration import ExposureCalibration
 from ..estimate import FilterBank, LinearEstimator, Precision, TrainingSample, mix_by_prior
-from ..exposures import Tile
+from ..exposures import Tile, largest_around
 from ..forward import CleanTile, ForwardModel, TileReader
 
 _PRECISION = Precision(light=2e-2, noise=0.1)
@@ -141,7 +141,7 @@ def _draw_holes(shape: tuple[int, int], peaks: torch.Tensor, generator: torch.Ge
 def _bright_peaks(model: ForwardModel, bank: FilterBank) -> torch.Tensor:
     """Return rows and columns of maxima above 30 sigma, (k, 2)."""
     image = model.crop(bank.estimates[bank.num_solved // 2] / bank.sky_noise)
-    highest = torch.nn.functional.max_pool2d(image[None], 9, stride=1, padding=4)[0]
+    highest = largest_around(image, 9)
     return ((image == highest) & (image > 30.0)).nonzero().cpu()
 
 

@@ -48,7 +48,7 @@ _LOG = logging.getLogger(__name__)
 _VALIDATION = 16
 """Every such scene is not trained on."""
 
-_NUM_ERROR_SCENES = 32
+_NUM_ERROR_SCENES = 24
 """Scenes that are restored to measure the errors."""
 
 _STEPS = 500
@@ -90,8 +90,8 @@ def main(words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = make_parser("training", __doc__, work="samples and checkpoint")
-    parser.add_argument("--scenes", type=int, default=160, help="number of scenes")
-    parser.add_argument("--steps", type=int, default=TrainingOptions().num_steps, help="number of steps")
+    parser.add_argument("--scenes", type=int, default=104, help="number of scenes")
+    parser.add_argument("--steps", type=int, default=16000, help="number of steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes, and of threads")
     parser.set_defaults(output=Path("packaged_model.safetensors"))

@@ -19,27 +19,19 @@ import safetensors.torch
 import torch
 
 from lsst.astroclearnet.adapters import model_from_dict, model_to_dict
-from lsst.astroclearnet.core import (
-    ErrorFactors,
-    InputError,
-    RestorationModel,
-    TrainedRange,
-    load_packaged_model,
-)
+from lsst.astroclearnet.core import InputError, RestorationModel, TrainedRange, load_packaged_model
 from lsst.astroclearnet.core.estimate import RestorationNetwork
 
 RANGE = TrainedRange(
     num_exposures=(2, 8), target_fwhm=(2.5, 4.0), log_ratios=((-1.0, -2.0, -3.0), (-0.5, -1.0, -2.0))
 )
 
-FACTORS = ErrorFactors((0.1, 1.0), (0.5,), ((0.5,), (1.5,)))
-
 
 def make_model(**provenance: Any) -> RestorationModel:
     """Return a network that was not trained."""
     network = RestorationNetwork((1e-3, 1e-2, 1e-1))
     network.initialize(torch.Generator().manual_seed(1))
-    return RestorationModel(network.eval(), RANGE, FACTORS, {"version": "1", **provenance})
+    return RestorationModel(network.eval(), RANGE, {"version": "1", **provenance})
 
 
 def change(model: RestorationModel, **about: Any) -> bytes:
@@ -61,7 +53,6 @@ def test_file_round_trips() -> None:
     assert read.to_bytes() == model.to_bytes()
     assert read.identity == model.identity
     assert read.trained_range == model.trained_range
-    assert read.error_factors == model.error_factors
     assert read.provenance == model.provenance
     assert read.network.penalty_weights == model.network.penalty_weights
     assert not read.network.training

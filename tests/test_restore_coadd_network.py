@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.adapters import model_to_dict
-from lsst.astroclearnet.core import ErrorFactors, RestorationModel, TrainedRange
+from lsst.astroclearnet.core import RestorationModel, TrainedRange
 from lsst.astroclearnet.core.estimate import RestorationNetwork
 from lsst.astroclearnet.repository import (
     chain_collections,
@@ -54,7 +54,7 @@ def make_model(target_fwhm: tuple[float, float] = (2.0, 5.0)) -> RestorationMode
     with torch.no_grad():
         network.head.weight.zero_()
     limits = TrainedRange((1, 9), target_fwhm, ((-99.0,) * 18, (99.0,) * 18))
-    return RestorationModel(network.eval(), limits, ErrorFactors.none(), {"patches": 0})
+    return RestorationModel(network.eval(), limits, {"patches": 0})
 
 
 def make_config(**fields: Any) -> RestoreCoaddConfig:

@@ -6,10 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Training of the packaged network, on simulated exposures alone.
-
-The truth serves only to measure the errors of the network afterwards.
-"""
+"""Training of the packaged network, on simulated exposures alone."""
 
 from __future__ import annotations
 
@@ -26,20 +23,13 @@ from pathlib import Path
 
 import torch
 
-from lsst.astroclearnet.core import (
-    ErrorFactors,
-    RejectionOptions,
-    RestorationModel,
-    RestoreOptions,
-    TrainingOptions,
-)
+from lsst.astroclearnet.core import RejectionOptions, RestorationModel, RestoreOptions, TrainingOptions
 from lsst.astroclearnet.core.estimate import TrainedRange, TrainingSample
 from lsst.astroclearnet.core.exposures import ExposureStack, StackSource
 from lsst.astroclearnet.core.training import Trainer, collect_samples
 
 from ..processes import FAILURES, make_pool, start_logging
 from ..record import make_parser, package_version
-from ._errors import find_error_factors, measure_pulls
 from ._recipe import draw_recipe
 from ._scene import render_scene
 
@@ -47,9 +37,6 @@ _LOG = logging.getLogger(__name__)
 
 _VALIDATION = 16
 """Every such scene is not trained on."""
-
-_NUM_ERROR_SCENES = 24
-"""Scenes that are restored to measure the errors."""
 
 _STEPS = 500
 """Steps between checkpoints."""
@@ -79,10 +66,7 @@ def main(words: Sequence[str]) -> int:
         "package": package_version("lsst-astroclearnet"),
         "torch": torch.__version__,
     }
-    model = RestorationModel(
-        network.network, TrainedRange.of([*trained, *aside]), ErrorFactors.none(), provenance
-    )
-    model = dataclasses.replace(model, error_factors=_measure_errors(model, options))
+    model = RestorationModel(network.network, TrainedRange.of([*trained, *aside]), provenance)
     options.output.write_bytes(model.to_bytes())
     _LOG.info("%s after %.0f minutes", model.identity, (time.monotonic() - start) / 60.0)
     return 0
@@ -140,14 +124,6 @@ def _simulate(seed: int, folder: Path) -> Path | None:
     partial.write_bytes(pickle.dumps(samples))
     os.replace(partial, path)
     return path
-
-
-def _measure_errors(model: RestorationModel, options: argparse.Namespace) -> ErrorFactors:
-    """Restore some scenes and compare the errors with the truth."""
-    with make_pool(options.jobs) as pool:
-        seeds = range(min(options.scenes, _NUM_ERROR_SCENES))
-        found = [pool.submit(measure_pulls, seed, model.to_bytes()) for seed in seeds]
-        return find_error_factors([pulls for future in found if (pulls := future.result()) is not None])
 
 
 def _load(path: Path) -> list[TrainingSample]:

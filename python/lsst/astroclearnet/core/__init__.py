@@ -23,7 +23,6 @@ from ._options import (
 )
 from ._restore import restore
 from .estimate import (
-    ErrorFactors,
     FitHistory,
     ProgressCallback,
     RestorationModel,
@@ -67,7 +66,6 @@ __all__ = (
     "CellLayout",
     "CellNoise",
     "DebiasingOptions",
-    "ErrorFactors",
     "ExposureCutouts",
     "ExposureMaps",
     "ExposureSource",

@@ -36,7 +36,7 @@ from lsst.utils.timer import timeMethod
 
 from .. import __version__
 from ..adapters import PatchSource, model_to_dict
-from ..core import RestorationError, RestorationModel, TrainedRange, load_packaged_model
+from ..core import RestorationError, RestorationModel, TrainedRange
 from ..core.training import Trainer, collect_samples
 from ._checkpoint import Checkpoint
 from ._errors import RestorationAlgorithmError
@@ -149,8 +149,6 @@ class TrainRestorationTask(PatchExposuresTask):
             trained_range=TrainedRange.of(
                 sample for patch in collected if patch.key not in validation for sample in patch.samples
             ),
-            # The truth is needed to measure them.
-            error_factors=load_packaged_model().error_factors,
             provenance=make_provenance(
                 collected,
                 validation,

@@ -10,7 +10,6 @@
 
 from ._bank import FilterBank, bank_noise, log_noise_ratios, mix_by_prior
 from ._debias import Debiaser
-from ._error_factors import ErrorFactors
 from ._estimator import Estimate, Estimator, Network
 from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss
 from ._linear import LinearEstimator
@@ -30,7 +29,6 @@ from ._target_psf import (
 
 __all__ = (
     "Debiaser",
-    "ErrorFactors",
     "Estimate",
     "Estimator",
     "FilterBank",

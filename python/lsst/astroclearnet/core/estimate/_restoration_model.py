@@ -24,7 +24,6 @@ import safetensors.torch
 import torch
 
 from .._errors import InputError
-from ._error_factors import ErrorFactors
 from ._restoration_network import RestorationNetwork
 from ._samples import TrainingSample
 
@@ -69,7 +68,8 @@ class TrainedRange:
         logs, numbers, targets = zip(*seen, strict=True)
         ratios = torch.stack(logs)
         return cls(
-            num_exposures=(min(numbers), max(numbers)),
+            # None of those seen may have data in a crop.
+            num_exposures=(max(min(numbers), 1), max(numbers)),
             target_fwhm=(min(targets), max(targets)),
             log_ratios=(tuple(ratios.amin(dim=0).tolist()), tuple(ratios.amax(dim=0).tolist())),
         )
@@ -117,15 +117,12 @@ class RestorationModel:
         The network, in evaluation mode, on the CPU.
     trained_range
         Conditions that it has seen.
-    error_factors
-        What the errors of repeated observations are multiplied by.
     provenance
         What it was trained on and how, of types that JSON has.
     """
 
     network: RestorationNetwork
     trained_range: TrainedRange
-    error_factors: ErrorFactors
     provenance: dict[str, Any]
 
     def to_bytes(self) -> bytes:
@@ -134,7 +131,6 @@ class RestorationModel:
             "schema": _SCHEMA,
             "penalty_weights": self.network.penalty_weights,
             "trained_range": dataclasses.asdict(self.trained_range),
-            "error_factors": dataclasses.asdict(self.error_factors),
             "provenance": self.provenance,
         }
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
@@ -169,16 +165,13 @@ class RestorationModel:
             limits = {key: tuple(value) for key, value in about["trained_range"].items()}
             limits["log_ratios"] = tuple(tuple(values) for values in limits["log_ratios"])
             trained_range = TrainedRange(**limits)
-            table = {key: tuple(value) for key, value in about["error_factors"].items()}
-            table["factors"] = tuple(tuple(values) for values in table["factors"])
-            error_factors = ErrorFactors(**table)
         except InputError:
             raise
         except Exception as exc:
             raise InputError(
                 f"The {name} is no file of a trained network: {type(exc).__name__}: {exc}."
             ) from exc
-        return cls(network.eval(), trained_range, error_factors, about["provenance"])
+        return cls(network.eval(), trained_range, about["provenance"])
 
     @functools.cached_property
     def identity(self) -> str:

@@ -20,7 +20,6 @@ import torch
 from .._errors import InputError
 from ..calibration import ExposureCalibration
 from ..estimate import (
-    ErrorFactors,
     FilterBank,
     FitHistory,
     LinearEstimator,
@@ -54,8 +53,6 @@ class ChosenNetwork:
         The network, on the device.
     identity
         Identity of the trained model; ``"fit"`` for one fitted to the patch.
-    error_factors
-        Those of the trained model; 1 for a fit.
     held_out_loss
         Mean Huber loss a pixel on held-out exposures; NaN if there are none.
     doubt
@@ -66,7 +63,6 @@ class ChosenNetwork:
 
     network: Network
     identity: str
-    error_factors: ErrorFactors
     held_out_loss: float
     doubt: str
     history: FitHistory
@@ -153,7 +149,7 @@ def _check(
                         f"it predicts held-out exposures worse, with a loss of {loss:.4f} a pixel, than "
                         f"linear filters, with {reference:.4f}"
                     )
-    return ChosenNetwork(network, model.identity, model.error_factors, loss, doubt, FitHistory())
+    return ChosenNetwork(network, model.identity, loss, doubt, FitHistory())
 
 
 def _fit(
@@ -179,7 +175,7 @@ def _fit(
     else:
         history = fit_network(network, samples, options.fit, generator=generator, callback=callback)
     loss = history.validation_loss[history.best_epoch] if history.loss else math.nan
-    return ChosenNetwork(network, "fit", ErrorFactors.none(), loss, "", history)
+    return ChosenNetwork(network, "fit", loss, "", history)
 
 
 def _read_boxes(

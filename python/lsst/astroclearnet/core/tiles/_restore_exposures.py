@@ -110,7 +110,7 @@ def restore_exposures(  # noqa: PLR0913
         )
         grid = TileGrid(source.shape, reader.tiles)
         mosaic = Mosaic(grid, source.num_exposures, options.noise.num_realizations, layout)
-        restorer = TileRestorer(chosen.network, chosen.error_factors, calibration, seed, layout)
+        restorer = TileRestorer(chosen.network, calibration, seed, layout)
         done, failed = 0, []
         if tile_callback is not None:
             tile_callback(0, len(grid.tiles))

@@ -18,7 +18,7 @@ import torch
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
-from ..estimate import ErrorFactors, Estimator, Network
+from ..estimate import Estimator, Network
 from ..exposures import Tile, largest_around
 from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
@@ -80,8 +80,6 @@ class TileRestorer:
     ----------
     network
         The network, trained or fitted.
-    error_factors
-        What the errors of repeated observations are multiplied by.
     calibration
         Calibration of the exposures, with the settings.
     seed
@@ -91,7 +89,6 @@ class TileRestorer:
     """
 
     network: Network
-    error_factors: ErrorFactors
     calibration: ExposureCalibration
     seed: int
     layout: CellLayout
@@ -133,16 +130,10 @@ class TileRestorer:
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
-        image = model.crop(estimate.restored)
-        variance = restored_variance(errors, variance_of_linear, seen)
-        factor = self.error_factors.at(
-            image, variance.sqrt(), maps.weights.sum(dim=0).clamp(min=1e-30).rsqrt()
-        )
-        factor[~seen] = 1.0
         blended = {
-            "image": image,
-            "variance": variance * factor**2,
-            "noise_realizations": errors.restored[:kept] * factor,
+            "image": model.crop(estimate.restored),
+            "variance": restored_variance(errors, variance_of_linear, seen),
+            "noise_realizations": errors.restored[:kept],
             "linear_image": model.crop(estimate.linear),
             "linear_variance": variance_of_linear,
             "linear_noise_realizations": errors.linear[:kept],

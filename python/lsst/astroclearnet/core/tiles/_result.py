@@ -28,8 +28,8 @@ import numpy as np
 from ..estimate import FitHistory, SolveStatus
 from ..noise import CellNoise
 
-BELIEVABLE_SIGNAL_TO_NOISE = 5.0
-"""Signal-to-noise ratio of a star from which at least some four fifths of its
+BELIEVABLE_SIGNAL_TO_NOISE = 7.0
+"""Signal-to-noise ratio of a star from which some four fifths of its
 flux come back in the restored image: see the response curve in the benchmark
 (``doc/lsst.astroclearnet/benchmark.rst``)."""
 

@@ -107,7 +107,7 @@ class ModelOptions(_Options):
     unsuitable: str = _option(
         "flag",
         "What to do where exposures are beyond the conditions that a trained network has seen, or where it "
-        "predicts held-out exposures worse than a fitted network would.",
+        "predicts held-out exposures noticeably worse than the linear filters that a fit starts from.",
         choices={
             "fail": "Refuse the patch.",
             "flag": "Use it, and say so.",

@@ -25,6 +25,7 @@ def brightened(residual: float) -> RestorationModel:
     """Return the packaged network with a residual that is too bright."""
     model = load_packaged_model()
     network = copy.deepcopy(model.network)
+    assert network.head.bias is not None
     with torch.no_grad():
         network.head.bias[-1] += residual
     return dataclasses.replace(model, network=network)

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The faintest believable flux: that of a star of signal-to-noise ratio 7."""
+"""The faintest believable flux: that of a star of signal-to-noise ratio 8."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_that_of_equal_exposures(number: int, target: float) -> None:
     arrays = make_exposure_arrays(fwhms=(FWHM,) * number, sigmas=1.7)
     result = restore_on_cpu(arrays, QUICK, target_fwhm=target)
     assert isinstance(result.faintest_flux, float)
-    assert result.faintest_flux == pytest.approx(7.0 * flux_noise(number, 1.7), rel=0.01)
+    assert result.faintest_flux == pytest.approx(8.0 * flux_noise(number, 1.7), rel=0.01)
 
 
 @pytest.mark.parametrize(("options", "num_tiles"), [(QUICK, 1), (TILES, 2)])
@@ -55,7 +55,7 @@ def test_that_of_the_median_pixel_with_data(options: RestoreOptions, num_tiles: 
     # the hole, they are not.
     result = restore_on_cpu(uneven_exposures(), options)
     assert result.num_tiles == num_tiles
-    assert result.faintest_flux == pytest.approx(7.0 * flux_noise(3), rel=0.01)
+    assert result.faintest_flux == pytest.approx(8.0 * flux_noise(3), rel=0.01)
 
 
 def test_that_of_tiles_that_were_restored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,4 +70,4 @@ def test_that_of_tiles_that_were_restored(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(TileRestorer, "restore", fail)
     result = restore_on_cpu(uneven_exposures(), TILES)
     assert len(result.failed_tiles) == 1
-    assert result.faintest_flux == pytest.approx(7.0 * flux_noise(3, 2.0), rel=0.01)
+    assert result.faintest_flux == pytest.approx(8.0 * flux_noise(3, 2.0), rel=0.01)

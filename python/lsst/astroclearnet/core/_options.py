@@ -201,6 +201,13 @@ class TrainingOptions(_Options):
         unit="sigma",
         above=0.0,
     )
+    detail_weight: float = _option(
+        8.0,
+        "Weight of the loss of what smoothing takes away from the residuals of held-out exposures: of the "
+        "detail that their PSFs leave.",
+        minimum=0.0,
+    )
+    detail_fwhm: float = _option(3.0, "FWHM of the Gaussian that smooths them.", unit="pixels", above=0.0)
     tile_size: int = _option(
         320, "Side of the tiles of a patch that samples are taken from.", unit="pixels", minimum=64
     )

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FitHistory", "ProgressCallback", "fit_network", "held_out_loss")
+__all__ = ("FitHistory", "ProgressCallback", "fit_network", "held_out_deviation", "held_out_loss")
 
 import copy
 import dataclasses
@@ -170,12 +170,31 @@ def held_out_loss(
     used : `torch.Tensor`
         Shape (k, h, w), bool, pixels that count.
     """
-    predicted = sample.model.predict(network(sample.bank), sample.held_out)
-    deviation = (sample.images - predicted) * sample.inverse_sigma
+    deviation = held_out_deviation(network, sample)
     loss = torch.nn.functional.huber_loss(
         deviation, torch.zeros_like(deviation), reduction="none", delta=delta
     )
     return loss, sample.inverse_sigma > 0
+
+
+def held_out_deviation(network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample) -> torch.Tensor:
+    """Return by how much exposures deviate from the prediction of a network
+    that does not see them.
+
+    Parameters
+    ----------
+    network
+        From a bank to an image.
+    sample
+        What the network sees, and what it has to predict.
+
+    Returns
+    -------
+    deviation : `torch.Tensor`
+        Shape (k, h, w), in sigma; 0 for pixels that do not count.
+    """
+    predicted = sample.model.predict(network(sample.bank), sample.held_out)
+    return (sample.images - predicted) * sample.inverse_sigma
 
 
 def _step(

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from .._options import TrainingOptions
-from ..estimate import FilterBank, RestorationNetwork, TrainingSample, held_out_loss
+from ..estimate import FilterBank, RestorationNetwork, TrainingSample, held_out_deviation
+from ..exposures import smooth
 
 _AVERAGING = 0.999
 """Decay in a step of the moving average of the weights."""
@@ -160,14 +161,26 @@ class Trainer:
     def _mean_loss(
         self, network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample
     ) -> torch.Tensor:
-        """Return the mean over pixels of a loss that grows with the logarithm
-        of the Huber loss where that is large: what nobody can predict, such as
-        the core of a bright star that is masked in all exposures seen, would
-        decide what is learned.
+        """Return the mean loss over pixels, of deviations and of their detail.
+
+        The PSFs of the exposures hide detail of the image, which is learned
+        late if it does not count for more.
+        """
+        deviation, used = held_out_deviation(network, sample), sample.inverse_sigma > 0
+        detail = deviation - smooth(deviation, self._options.detail_fwhm)
+        loss = self._robust(deviation) + self._options.detail_weight * self._robust(detail)
+        return (loss * used).sum() / used.sum().clamp(min=1)
+
+    def _robust(self, deviation: torch.Tensor) -> torch.Tensor:
+        """Return a loss that grows with the logarithm of the Huber loss where
+        that is large: what nobody can predict, such as the core of a star that
+        is masked in all exposures seen, would decide what is learned.
         """
         delta = self._options.huber_delta
-        loss, used = held_out_loss(network, sample, delta)
-        return (delta**2 * torch.log1p(loss / delta**2) * used).sum() / used.sum().clamp(min=1)
+        loss = torch.nn.functional.huber_loss(
+            deviation, torch.zeros_like(deviation), reduction="none", delta=delta
+        )
+        return delta**2 * torch.log1p(loss / delta**2)
 
     def _average(self) -> None:
         """Add the weights to their average, from early on."""

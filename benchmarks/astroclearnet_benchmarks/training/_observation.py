@@ -172,9 +172,35 @@ def missing_places(exposure: ExposureRecipe, y: Array, x: Array) -> Mask:
     """
     missing = np.zeros(y.shape, dtype=bool)
     for angle, distance, width in exposure.edges:
-        across = (x - SHAPE[1] / 2.0) * math.cos(angle) + (y - SHAPE[0] / 2.0) * math.sin(angle) - distance
+        across = _across(y, x, angle, distance)
         missing |= (across > 0.0) & (across < width)
     return missing
+
+
+def added_variance(exposure: ExposureRecipe, y: Array, x: Array) -> Array:
+    """Return the variance of noise that only a part of an exposure has.
+
+    Parameters
+    ----------
+    exposure
+        Recipe of the exposure.
+    y, x
+        Rows and columns of its pixels on the patch.
+
+    Returns
+    -------
+    variance : `numpy.ndarray`
+        In nJy^2, of the shape of ``y``.
+    """
+    angle, distance, over_sky = exposure.noisy_part
+    return np.where(
+        _across(y, x, angle, distance) > 0.0, over_sky * exposure.sky / exposure.per_njy**2, 0.0
+    )
+
+
+def _across(y: Array, x: Array, angle: float, distance: float) -> Array:
+    """Return distances from a line, along its normal."""
+    return (x - SHAPE[1] / 2.0) * math.cos(angle) + (y - SHAPE[0] / 2.0) * math.sin(angle) - distance
 
 
 @dataclasses.dataclass(frozen=True)

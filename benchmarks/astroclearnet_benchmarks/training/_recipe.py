@@ -65,6 +65,10 @@ class ExposureRecipe:
     edges
         Chip edges and gaps: direction in radians, distance from the middle in
         pixels, and width in pixels (infinite for an edge).
+    noisy_part
+        Direction and distance of the line beyond which the noise is higher,
+        and the variance added there, relative to that of the sky; 0 for even
+        noise.
     """
 
     fwhm: float
@@ -80,6 +84,7 @@ class ExposureRecipe:
     shift: tuple[float, float]
     has_trail: bool
     edges: tuple[tuple[float, float, float], ...]
+    noisy_part: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +166,15 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     more where the seeing is worse than that.  Half of the scenes are
     dithered, a third have PSFs that vary over the patch, a third PSFs that
     are given with errors of 0.3 to 2 % of the width, a quarter PSFs that
-    reach beyond their stamps.
+    reach beyond their stamps.  In one scene in six a part of the exposures has
+    2 to 30 times the variance of the rest, half of the time the same part of
+    all.
     """
     rng = np.random.default_rng([seed, 0])
     number = _draw_number(rng)
     fwhm = _draw_seeing(rng, number)
     is_dithered = bool(rng.random() < 0.5)
-    exposures = _draw_exposures(rng, fwhm, is_dithered=is_dithered)
+    exposures = _add_noisy_parts(_draw_exposures(rng, fwhm, is_dithered=is_dithered), seed)
     varies = any(e.gradient != (0.0, 0.0, 0.0) for e in exposures)
     has_long_wings = bool(rng.random() < 0.25)
     holes = rng.integers(3, 16, int(rng.integers(1, 5))) if rng.random() < 0.6 else ()
@@ -282,6 +289,21 @@ def _draw_exposures(
             )
         )
     return tuple(exposures)
+
+
+def _add_noisy_parts(exposures: tuple[ExposureRecipe, ...], seed: int) -> tuple[ExposureRecipe, ...]:
+    """Draw noise that differs within exposures, such as of amplifiers."""
+    rng = np.random.default_rng([seed, 2])
+    if rng.random() > 1.0 / 6.0:
+        return exposures
+    is_common, parts = rng.random() < 0.5, []
+    for _ in exposures:
+        line = float(rng.uniform(0.0, 2.0 * math.pi)), float(rng.uniform(-60.0, 60.0))
+        parts.append((*line, log_uniform(rng, 2.0, 30.0) - 1.0))
+    return tuple(
+        dataclasses.replace(exposure, noisy_part=parts[0] if is_common else part)
+        for exposure, part in zip(exposures, parts, strict=True)
+    )
 
 
 def _pair(rng: np.random.Generator, scatter: float) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from lsst.astroclearnet.simulation import ArtefactOptions
 from ..scenes._exposures import Conditions
 from ..scenes._recording import record
 from ._content import fill_sky, sky_sigma
-from ._observation import Holes, corner_weights, draw_optics, missing_places, pixel_places
+from ._observation import Holes, added_variance, corner_weights, draw_optics, missing_places, pixel_places
 from ._recipe import SHAPE, TrainingRecipe, draw_recipe
 from ._sky_grid import SkyGrid
 
@@ -127,8 +127,10 @@ def render_scene(recipe: TrainingRecipe) -> TrainingScene:
             rng,
             has_trail=exposure.has_trail,
         )
-        images.append(recorded.image)
-        variances.append(recorded.variance)
+        added = added_variance(exposure, y, x)
+        noise = rng.normal(size=added.shape) * np.sqrt(added) if added.any() else 0.0
+        images.append(recorded.image + noise)
+        variances.append(recorded.variance + added)
         good.append(recorded.good & ~holes.cover(y, x))
         psfs.append(optics.psfs)
         places.append((y, x))

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("Trainer",)
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,14 @@ _AVERAGING = 0.999
 
 _WARM_UP = 200
 """Steps in which the learning rate rises."""
+
+_EVEN_LIGHT = (0.3, 3e4)
+"""Least and most light that is added to a sample everywhere, in units of the
+noise of the estimate of the strongest penalty: an image of smooth light has
+the same structure at any level."""
+
+_EVEN_LIGHT_SHARE = 0.25
+"""Share of the samples that it is added to."""
 
 
 class Trainer:
@@ -154,9 +163,14 @@ class Trainer:
         return rise * 0.5 * (1.0 + math.cos(math.pi * self.step / self._options.num_steps))
 
     def _loss(self, sample: TrainingSample, generator: torch.Generator) -> torch.Tensor:
-        """Return the mean loss of a reflected or rotated sample."""
+        """Return the mean loss of a reflected or rotated sample, to some of
+        which light is added.
+        """
         turns, flips = torch.randint(4, (2,), generator=generator).tolist()
-        return self._mean_loss(_Turned(self._current, turns, flips % 2 == 1), sample)
+        is_lit, level = torch.rand(2, generator=generator).tolist()
+        low, high = _EVEN_LIGHT
+        light = low * (high / low) ** level if is_lit < _EVEN_LIGHT_SHARE else 0.0
+        return self._mean_loss(_Changed(self._current, turns, flips % 2 == 1, light), sample)
 
     def _mean_loss(
         self, network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample
@@ -190,19 +204,24 @@ class Trainer:
                 mean.lerp_(value, share)
 
 
-class _Turned:
-    """A network that sees images rotated and reflected."""
+class _Changed:
+    """A network that sees images rotated, reflected and with more light, and
+    whose image is changed back.
+    """
 
-    def __init__(self, network: RestorationNetwork, turns: int, flips: bool) -> None:
+    def __init__(self, network: RestorationNetwork, turns: int, flips: bool, light: float) -> None:
         self._network = network
         self._turns = turns
         self._flips = flips
+        self._light = light
 
     def __call__(self, bank: FilterBank) -> torch.Tensor:
         def turn(images: torch.Tensor) -> torch.Tensor:
             images = torch.rot90(images, self._turns, dims=(-2, -1))
             return (images.flip(-1) if self._flips else images).contiguous()
 
-        image = self._network(bank.map(turn))
+        # All estimates keep the level of even light.
+        light = self._light * bank.noise[bank.num_solved - 1]
+        image = self._network(dataclasses.replace(bank, estimates=bank.estimates + light).map(turn)) - light
         image = image.flip(-1) if self._flips else image
         return torch.rot90(image, -self._turns, dims=(-2, -1))

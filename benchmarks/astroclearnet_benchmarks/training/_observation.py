@@ -193,9 +193,7 @@ def added_variance(exposure: ExposureRecipe, y: Array, x: Array) -> Array:
         In nJy^2, of the shape of ``y``.
     """
     angle, distance, over_sky = exposure.noisy_part
-    return np.where(
-        _across(y, x, angle, distance) > 0.0, over_sky * exposure.sky / exposure.per_njy**2, 0.0
-    )
+    return np.where(_across(y, x, angle, distance) > 0.0, over_sky * exposure.sky / exposure.per_njy**2, 0.0)
 
 
 def _across(y: Array, x: Array, angle: float, distance: float) -> Array:

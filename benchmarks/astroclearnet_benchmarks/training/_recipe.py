@@ -333,7 +333,7 @@ def _draw_sky(rng: np.random.Generator) -> dict[str, float]:
         "stars": 4.0 * log_uniform(rng, 0.3, 10.0),
         "knotted_share": rng.uniform(0.0, 0.6),
         "bright_stars": some(0.5, 1, 3),
-        "faint_stars": some(0.4, 5, 40),
+        "faint_stars": some(0.6, 10, 100),
         "pairs": some(0.3, 2, 12),
         "cluster_stars": some(0.06, 200, 2500),
         "spirals": some(0.35, 1, 4),

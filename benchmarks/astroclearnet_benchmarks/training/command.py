@@ -24,12 +24,13 @@ from pathlib import Path
 import torch
 
 from lsst.astroclearnet.core import RejectionOptions, RestorationModel, RestoreOptions, TrainingOptions
-from lsst.astroclearnet.core.estimate import TrainedRange, TrainingSample
+from lsst.astroclearnet.core.estimate import TrainedRange
 from lsst.astroclearnet.core.exposures import ExposureStack, StackSource
 from lsst.astroclearnet.core.training import Trainer, collect_samples
 
 from ..processes import FAILURES, make_pool, start_logging
 from ..record import make_parser, package_version
+from ._ceiling import TrueSample, TrueTrainer
 from ._recipe import draw_recipe
 from ._scene import render_scene
 
@@ -57,7 +58,8 @@ def main(words: Sequence[str]) -> int:
     aside = [s for path in files if not int(path.stem) % _VALIDATION for s in _load(path)]
     network, losses = _train(trained, aside, options)
     provenance = {
-        "trained_on": "simulated exposures of astroclearnet_benchmarks.training",
+        "trained_on": f"simulated {'truth' if options.on_truth else 'exposures'} of "
+        "astroclearnet_benchmarks.training",
         "num_scenes": len(files),
         "num_samples": len(trained),
         "validation_loss": losses,
@@ -77,6 +79,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=104, help="number of scenes")
     parser.add_argument("--steps", type=int, default=16000, help="number of steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument(
+        "--on-truth",
+        action="store_true",
+        help="train on the truth, for a network that shows what is possible",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="number of processes, and of threads")
     parser.set_defaults(output=Path("packaged_model.safetensors"))
     return parser.parse_args(words)
@@ -100,17 +107,16 @@ def _simulate(seed: int, folder: Path) -> Path | None:
     if len(scene.images) < 2:
         return None
     try:
+        stack = ExposureStack.from_arrays(
+            scene.images,
+            scene.variances,
+            scene.good,
+            scene.psfs,
+            positions=scene.positions,
+            in_noise_units=True,
+        )
         samples = collect_samples(
-            StackSource(
-                ExposureStack.from_arrays(
-                    scene.images,
-                    scene.variances,
-                    scene.good,
-                    scene.psfs,
-                    positions=scene.positions,
-                    in_noise_units=True,
-                )
-            ),
+            StackSource(stack),
             target_fwhm=scene.target_fwhm,
             options=_training_options(1),
             restoration=RestoreOptions(rejection=RejectionOptions(enabled=False)),
@@ -121,28 +127,30 @@ def _simulate(seed: int, folder: Path) -> Path | None:
         _LOG.warning("scene %d gives no samples: %s", seed, exc)
         return None
     partial = path.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps(samples))
+    partial.write_bytes(pickle.dumps([TrueSample.add(s, scene.truth / stack.unit) for s in samples]))
     os.replace(partial, path)
     return path
 
 
-def _load(path: Path) -> list[TrainingSample]:
+def _load(path: Path) -> list[TrueSample]:
     # A file of this command.
-    samples: list[TrainingSample] = pickle.loads(path.read_bytes())  # noqa: S301
+    samples: list[TrueSample] = pickle.loads(path.read_bytes())  # noqa: S301
     return samples
 
 
 def _train(
-    trained: Sequence[TrainingSample], aside: Sequence[TrainingSample], options: argparse.Namespace
+    trained: Sequence[TrueSample], aside: Sequence[TrueSample], options: argparse.Namespace
 ) -> tuple[Trainer, list[float]]:
     """Train, from the last checkpoint on; return the losses aside."""
-    trainer = Trainer(
+    kind = TrueTrainer if options.on_truth else Trainer
+    trainer = kind(
         RestoreOptions().network.penalty_weights,
         _training_options(options.steps),
         seed=options.seed,
         device=torch.device("cpu"),
     )
-    checkpoint, losses = options.work / f"checkpoint-{options.seed}-{options.steps}", []
+    name = f"checkpoint-{options.seed}-{options.steps}{'-truth' if options.on_truth else ''}"
+    checkpoint, losses = options.work / name, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         losses = state.pop("losses")

@@ -48,6 +48,8 @@ class TrainingSample:
         Shape (k, h, w), bool, pixels that are left out of the fit.
     num_seen
         Number of exposures that the network sees.
+    origin
+        Row and column on the patch of the first pixel of the bank.
     """
 
     bank: FilterBank
@@ -57,6 +59,7 @@ class TrainingSample:
     inverse_sigma: torch.Tensor
     validation: torch.Tensor
     num_seen: int
+    origin: tuple[int, int] = (0, 0)
 
     def draw(self, number: int, generator: torch.Generator) -> TrainingSample:
         """Draw some of the held-out exposures.

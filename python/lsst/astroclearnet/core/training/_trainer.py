@@ -180,10 +180,16 @@ class Trainer:
         The PSFs of the exposures hide detail of the image, which is learned
         late if it does not count for more.
         """
-        deviation, used = held_out_deviation(network, sample), sample.inverse_sigma > 0
+        deviation, used = self._deviation(network, sample)
         detail = deviation - smooth(deviation, self._options.detail_fwhm)
         loss = self._robust(deviation) + self._options.detail_weight * self._robust(detail)
         return (loss * used).sum() / used.sum().clamp(min=1)
+
+    def _deviation(
+        self, network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return deviations in sigma, and which of them count."""
+        return held_out_deviation(network, sample), sample.inverse_sigma > 0
 
     def _robust(self, deviation: torch.Tensor) -> torch.Tensor:
         """Return a loss that grows with the logarithm of the Huber loss where

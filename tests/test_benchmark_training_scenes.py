@@ -28,12 +28,27 @@ from astroclearnet_benchmarks.training import (
     render_scene,
     training_scene,
 )
-from astroclearnet_benchmarks.training._observation import Holes, draw_optics, missing_places, pixel_places
+from astroclearnet_benchmarks.training._ceiling import TrueSample
+from astroclearnet_benchmarks.training._observation import (
+    Holes,
+    added_variance,
+    draw_optics,
+    missing_places,
+    pixel_places,
+)
 from astroclearnet_benchmarks.training._sky_grid import Kernel, SkyGrid
 from astroclearnet_benchmarks.training._structures import SkyPainter
-from lsst.astroclearnet.core import ExposureStack, PixelPositions, restore
-from lsst.astroclearnet.core.exposures import kernel_fwhm
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    PixelPositions,
+    RejectionOptions,
+    RestoreOptions,
+    TrainingOptions,
+    restore,
+)
+from lsst.astroclearnet.core.exposures import StackSource, kernel_fwhm
 from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.training import collect_samples
 from lsst.astroclearnet.tests import QUICK
 
 RECIPES = [draw_recipe(seed) for seed in range(600)]
@@ -101,7 +116,8 @@ def test_exposures_are_the_truth_at_the_psfs_given(is_dithered: bool, varies: bo
     per_njy, sky = (
         np.array([getattr(e, name) for e in exposures])[:, None, None] for name in ("per_njy", "sky")
     )
-    sigma = np.sqrt(np.clip(expected, 0.0, None) * per_njy + sky) / per_njy
+    added = np.stack([added_variance(e, *pixel_places(e, recipe)) for e in exposures])
+    sigma = np.sqrt((np.clip(expected, 0.0, None) * per_njy + sky) / per_njy**2 + added)
     # Light from beyond the patch is not in the model.
     inside = _is_inside(scene, 40.0) & scene.good
     pulls, brightness = ((scene.images - expected) / sigma)[inside], (expected / sigma)[inside]
@@ -212,6 +228,61 @@ def test_holes_and_edges_are_masked(is_dithered: bool) -> None:
     assert masked.sum() * exposure.scale**2 < 4 * 49 + 9.0 * math.pi + 40
     for row, column, _ in holes.squares:
         assert masked[(np.abs(y - row) < 3.0) & (np.abs(x - column) < 3.0)].all()
+
+
+def test_part_of_an_exposure_is_noisier() -> None:
+    """If this fails, the network is told another noise than it sees."""
+    recipe = next(r for r in FEW if not r.is_dithered and r.cells == 1)
+    line = (0.3, -20.0)
+    recipe = dataclasses.replace(
+        recipe,
+        sky=dict.fromkeys(recipe.sky, 0.0),
+        cosmic_rays=0.0,
+        exposures=tuple(
+            dataclasses.replace(e, noisy_part=(*line, 8.0), has_trail=False) for e in recipe.exposures
+        ),
+    )
+    scene = render_scene(recipe)
+    y, x = pixel_places(recipe.exposures[0], recipe)
+    beyond = (x - 128.0) * math.cos(line[0]) + (y - 128.0) * math.sin(line[0]) > line[1]
+    for image, variance, good in zip(scene.images, scene.variances, scene.good, strict=True):
+        noisy, quiet = good & beyond, good & ~beyond
+        # Read noise is in both.
+        assert 8.0 < variance[noisy].mean() / variance[quiet].mean() < 9.1
+        for part in (noisy, quiet):
+            assert np.mean(image[part] ** 2 / variance[part]) == pytest.approx(1.0, abs=0.03)
+    common = [len({e.noisy_part for e in r.exposures}) == 1 for r in RECIPES if len(r.exposures) > 1]
+    uneven = [any(e.noisy_part[2] for e in r.exposures) for r in RECIPES]
+    assert 0.1 < np.mean(uneven) < 0.24
+    assert 0 < np.sum(~np.array(common)) < np.sum(uneven)
+
+
+def test_truth_lies_where_exposures_are_held_out(dithered: TrainingScene) -> None:
+    """If this fails, the ceiling is one of a shifted sky."""
+    stack = ExposureStack.from_arrays(
+        dithered.images, dithered.variances, dithered.good, dithered.psfs, positions=dithered.positions
+    )
+    options = TrainingOptions(tile_size=128, crop_size=96, num_splits=1)
+    samples = collect_samples(
+        StackSource(stack),
+        target_fwhm=dithered.target_fwhm,
+        options=options,
+        restoration=RestoreOptions(rejection=RejectionOptions(enabled=False)),
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    assert samples
+    for sample in samples:
+        true = TrueSample.add(sample, dithered.truth)
+        bank, model = sample.bank, sample.model
+        fine, sigma = model.crop(bank.estimates[1]), model.crop(bank.noise[1] * bank.relative_noise)
+        used = model.crop(bank.coverage) > 0.999
+        pulls = [
+            float((((fine - torch.roll(true.truth, shift, 0)) / sigma)[used] ** 2).mean())
+            for shift in (-1, 0, 1)
+        ]
+        assert pulls[1] == min(pulls)
+        assert pulls[1] == pytest.approx(1.0, abs=0.3)
 
 
 def test_half_of_the_holes_lie_on_sources() -> None:

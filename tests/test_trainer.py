@@ -22,9 +22,10 @@ from lsst.astroclearnet.core import (
     RestoreOptions,
     TrainingOptions,
 )
-from lsst.astroclearnet.core.estimate import TrainingSample
+from lsst.astroclearnet.core.estimate import TrainingSample, mix_by_prior
 from lsst.astroclearnet.core.exposures import StackSource
 from lsst.astroclearnet.core.training import Trainer, collect_samples
+from lsst.astroclearnet.core.training._trainer import _Changed
 from lsst.astroclearnet.tests import make_exposure_stack
 
 OPTIONS = TrainingOptions(num_steps=24, tile_size=64, crop_size=64, num_splits=2, tiles_per_patch=1)
@@ -145,3 +146,17 @@ def test_seed_decides_the_network(samples: list[TrainingSample]) -> None:
     first.train(samples, 1)
     second.train(samples, 1)
     assert not are_equal(first, second)
+
+
+@pytest.mark.parametrize(("turns", "flips", "light"), [(0, False, 0.0), (1, True, 0.0), (3, False, 30.0)])
+def test_changes_of_a_sample_are_undone(
+    samples: list[TrainingSample], turns: int, flips: bool, light: float
+) -> None:
+    """If this fails, the network learns another sky than it sees.
+
+    The mean by prior weights depends on neither direction nor even light.
+    """
+    bank = samples[0].bank
+    torch.testing.assert_close(
+        _Changed(mix_by_prior, turns, flips, light)(bank), mix_by_prior(bank), rtol=1e-4, atol=1e-3
+    )

@@ -215,7 +215,9 @@ class _Changed:
     whose image is changed back.
     """
 
-    def __init__(self, network: RestorationNetwork, turns: int, flips: bool, light: float) -> None:
+    def __init__(
+        self, network: Callable[[FilterBank], torch.Tensor], turns: int, flips: bool, light: float
+    ) -> None:
         self._network = network
         self._turns = turns
         self._flips = flips

@@ -27,7 +27,7 @@ from ..quality.methods import GROUPS, METHODS
 from ..record import Section, describe_code, make_page, make_parser
 from .cases import DEFAULT_SUITES, SUITES, Case, expose
 from .figures import make_rows
-from .files import read_products, write_exposures
+from .files import has_products, read_products, write_exposures
 from .measure import measure_case, restore_case
 from .seeds import FINAL_SENTENCE, development_seeds, final_seeds
 from .table import make_coverage_tables, make_tables
@@ -101,7 +101,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         type=_read_images,
         default=[],
         metavar="NAME=FOLDER",
-        help="images that other methods made of what --export wrote",
+        help="images that other methods made of what --export wrote, of all or some cases",
     )
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="write the exposures as files and run nothing"
@@ -153,7 +153,8 @@ def _plan(options: argparse.Namespace) -> Iterator[tuple[str, Case, Path | None]
             ):
                 yield from ((name, case, None) for case in _cases(options, suite, slow=method.is_slow))
         for name, folder in options.images:
-            yield from ((name, case, folder) for case in _cases(options, suite, slow=False))
+            cases = _cases(options, suite, slow=False)
+            yield from ((name, case, folder) for case in cases if has_products(case, folder))
 
 
 def _run(runner: Runner, name: str, case: Case, folder: Path | None) -> dict[str, Any] | None:

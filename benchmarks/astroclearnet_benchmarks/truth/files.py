@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("read_products", "write_exposures")
+__all__ = ("has_products", "read_products", "write_exposures")
 
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from astropy.io import fits
 from ..quality.product import Product
 from .cases import Case, Exposures
 from .measure import Products
+
+_SUFFIXES = (".fits", ".npz")
 
 
 def write_exposures(case: Case, exposures: Exposures, folder: Path) -> list[Path]:
@@ -56,6 +58,19 @@ def write_exposures(case: Case, exposures: Exposures, folder: Path) -> list[Path
     return files
 
 
+def has_products(case: Case, folder: Path) -> bool:
+    """Tell whether a method has restored the plain exposures of a case.
+
+    Parameters
+    ----------
+    case
+        The case.
+    folder
+        Folder of the images, see `read_products`.
+    """
+    return any((folder / f"{case.name}-plain{suffix}").exists() for suffix in _SUFFIXES)
+
+
 def read_products(case: Case, folder: Path, name: str) -> Products:
     """Read the images that a method made of the exposures of a case.
 
@@ -86,7 +101,7 @@ def read_products(case: Case, folder: Path, name: str) -> Products:
     """
     products: Products = {}
     for variant in ("plain", "again", "injected", "bad"):
-        for suffix in (".fits", ".npz"):
+        for suffix in _SUFFIXES:
             path = folder / f"{case.name}-{variant}{suffix}"
             if path.exists():
                 products[variant] = {name: _read(path, case, name)}

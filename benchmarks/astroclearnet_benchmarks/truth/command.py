@@ -46,7 +46,10 @@ _NUM_FINAL = {
 }
 """Final scenes: 500 injections of each kind, errors of a third of limits."""
 
-_NUM_SLOW = 3
+_NUM_PEERS = 3
+"""Final scenes of methods that no limit compares with."""
+
+_COMPARED = ("restore", "inverse_variance")
 _NUM_DEVELOPMENT = 3
 _SHAPE, _QUICK_SHAPE = (256, 256), (128, 128)
 _DEFAULT_GROUPS = ("ours", "baselines")
@@ -69,7 +72,7 @@ def main(words: Sequence[str]) -> int:
     """
     start_logging()
     options = _parse(words)
-    cases = [case for suite in options.suites for case in _cases(options, suite, slow=False)]
+    cases = [case for suite in options.suites for case in _cases(options, suite, few=False)]
     if options.export is not None:
         for case in cases:
             write_exposures(case, expose(case), options.export)
@@ -130,10 +133,10 @@ def _read_images(text: str) -> tuple[str, Path]:
     return name, Path(folder).resolve()
 
 
-def _cases(options: argparse.Namespace, suite: str, *, slow: bool) -> list[Case]:
-    """Return the cases of a suite."""
+def _cases(options: argparse.Namespace, suite: str, *, few: bool) -> list[Case]:
+    """Return the cases of a suite, all or a few."""
     planned = _NUM_FINAL[suite] if options.final else _NUM_DEVELOPMENT
-    number = options.count or (1 if options.quick else min(planned, _NUM_SLOW) if slow else planned)
+    number = options.count or (1 if options.quick else min(planned, _NUM_PEERS) if few else planned)
     seeds = final_seeds(suite, number) if options.final else development_seeds(number)
     shape = _QUICK_SHAPE if options.quick else _SHAPE
     return [
@@ -151,9 +154,9 @@ def _plan(options: argparse.Namespace) -> Iterator[tuple[str, Case, Path | None]
             if (method.kinds is None or SUITES[suite] in method.kinds) and (
                 suite != "dithered" or takes_grids
             ):
-                yield from ((name, case, None) for case in _cases(options, suite, slow=method.is_slow))
+                yield from ((name, case, None) for case in _cases(options, suite, few=name not in _COMPARED))
         for name, folder in options.images:
-            cases = _cases(options, suite, slow=False)
+            cases = _cases(options, suite, few=False)
             yield from ((name, case, folder) for case in cases if has_products(case, folder))
 
 

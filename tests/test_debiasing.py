@@ -98,7 +98,7 @@ def test_brighter_is_closed_further() -> None:
 
 def test_penalty_weights() -> None:
     """If it fails, the options of the debiaser do nothing."""
-    debiaser = make_debiaser(sky_penalty_weight=0.7, max_psf_residual=2e-3)
+    debiaser = make_debiaser(faint_penalty_weight=0.7, max_psf_residual=2e-3)
     assert debiaser.penalty_weights[-1] == pytest.approx(0.7)
     assert debiaser.linear_penalty_weight == debiaser.linear.penalty_weight_for(2e-3)
     assert all(a < b for a, b in zip(debiaser.penalty_weights, debiaser.penalty_weights[1:], strict=False))

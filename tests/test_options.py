@@ -53,7 +53,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         (NetworkOptions(), {"penalty_weights": (1e-2, 1e-2)}, "at least two positive, rising"),
         (NetworkOptions(), {"penalty_weights": (1e-4, 1e-2, 1e-3)}, "at least two positive, rising"),
         (NetworkOptions(), {"hidden_channels": 0}, "positive"),
-        (DebiasingOptions(), {"sky_penalty_weight": 0.0}, "positive"),
+        (DebiasingOptions(), {"faint_penalty_weight": 0.0}, "positive"),
         (DebiasingOptions(), {"star_signal_to_noise": -1.0}, "positive"),
         (DebiasingOptions(), {"max_psf_residual": 0.0}, "between 0 and 1"),
         (DebiasingOptions(), {"max_psf_residual": 1.0}, "between 0 and 1"),

@@ -182,7 +182,7 @@ def test_unknown_mask_plane_is_refused() -> None:
         ("fit", "learning_rate", 0.0),
         ("noise", "num_draws", 0),
         ("noise", "num_realizations", -1),
-        ("debiasing", "sky_penalty_weight", 0.0),
+        ("debiasing", "faint_penalty_weight", 0.0),
         ("debiasing", "star_signal_to_noise", -1.0),
         ("debiasing", "max_psf_residual", 1.0),
         ("network", "hidden_channels", 0),

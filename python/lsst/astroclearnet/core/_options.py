@@ -135,15 +135,15 @@ class NetworkOptions(_Options):
 class DebiasingOptions(_Options):
     """Linear correction of the network's image, from the residuals."""
 
-    sky_penalty_weight: float = _option(
+    faint_penalty_weight: float = _option(
         1.5,
-        "Penalty weight of the linear filter on blank sky; the smaller, the more of the light is recovered, "
-        "with its noise.",
+        "Penalty weight of the linear filter for light of that signal-to-noise ratio; the smaller, the more "
+        "of faint light is recovered, with its noise.  Blank sky is left as the network has it.",
         above=0.0,
     )
     star_signal_to_noise: float = _option(
-        0.5,
-        "Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, from which "
+        0.35,
+        "Signal-to-noise ratio of a star, by the brightness of its peak in the network's image, around which "
         "the penalty weight falls with the square of the ratio, as for an error of the network in proportion "
         "to the brightness.",
         above=0.0,

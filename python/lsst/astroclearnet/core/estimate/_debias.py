@@ -64,12 +64,12 @@ class Debiaser:
     """Adds to an image a linear estimate from its residuals.
 
     Read as Bayes, the image of the network is the mean of a prior, and the
-    penalty of the estimate the inverse of the variance of its error, which is
-    white for the sky and grows with the brightness: without bound for light
-    that stands out from its surroundings, where the network broadens what is
-    sharp, and up to a bound for extended light, which it renders well,
+    penalty of the estimate the inverse of the variance of its error, which
+    grows with the brightness, from nothing on blank sky: without bound for
+    light that stands out from its surroundings, where the network broadens
+    what is sharp, and up to a bound for extended light, which it renders well,
 
-        s = s_sky / (1 + min((S / S_0)^2, 30) + 2 (C / S_0)^2),
+        s = s_0 / (min((S / S_0)^2, 30) + 2 (C / S_0)^2),
 
     S being the signal-to-noise ratio of a star with the brightness of the
     pixel as its peak, and C what of it stands out.  The correction in each
@@ -89,7 +89,8 @@ class Debiaser:
     linear_penalty_weight
         That of the linear image.
     penalty_weights
-        Those of the corrections, rising to that of blank sky.
+        Those of the corrections, rising to s_0; where s is larger, less is
+        corrected.
     star_noise
         Shape latent_shape, peak of a star of signal-to-noise 1.
     """
@@ -98,10 +99,10 @@ class Debiaser:
         self.model = model
         self.linear = LinearEstimator(model, weights)
         self.linear_penalty_weight = self.linear.penalty_weight_for(options.max_psf_residual)
-        sky = options.sky_penalty_weight
-        # At 5e-6 of that on blank sky the network's image needs no finer
-        # correction, and the noise would only rise further.
-        ends = (math.log10(5e-6 * sky), math.log10(sky))
+        faint = options.faint_penalty_weight
+        # At 5e-6 of that the network's image needs no finer correction, and
+        # the noise would only rise further.
+        ends = (math.log10(5e-6 * faint), math.log10(faint))
         self.penalty_weights = tuple(torch.logspace(*ends, 5, dtype=torch.float64).tolist())
         self._significance = options.star_signal_to_noise
         self.star_noise = _star_noise(model, weights, self.linear.full_weight)
@@ -171,10 +172,10 @@ class Debiaser:
         ratios = torch.stack([ratio, contrast]).clamp(min=0) / self._significance
         # Smoothed, lest the penalty weight follow the noise of single pixels.
         brightness, contrast = smooth(ratios, 2.0) ** 2
-        gain = 1.0 + brightness.clamp(max=30.0) + 2.0 * contrast
+        gain = brightness.clamp(max=30.0) + 2.0 * contrast
         decades = torch.log10(gain)
         span = math.log10(self.penalty_weights[-1] / self.penalty_weights[0])
-        # 0 for the brightest, and the number of the last filter on sky.
+        # 0 for the brightest, and beyond the last filter on blank sky.
         position = (1.0 - decades / span).clamp(min=0) * (len(self.penalty_weights) - 1)
         index = torch.arange(len(self.penalty_weights), device=latent.device)[:, None, None]
         return (1.0 - (position - index).abs()).clamp(min=0)

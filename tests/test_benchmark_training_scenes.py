@@ -274,7 +274,7 @@ def test_truth_lies_where_exposures_are_held_out() -> None:
     )
     errors = np.zeros((3, 3))
     for sample in samples:
-        true = TrueSample.add(sample, scene.truth).truth
+        true = TrueSample.from_sample(sample, scene.truth).truth
         bank, model = sample.bank, sample.model
         used = model.crop(bank.coverage) > 0.999
         for row in (-1, 0, 1):

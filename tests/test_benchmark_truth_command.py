@@ -112,13 +112,15 @@ def test_command_writes_tables_and_resumes(tmp_path: Path) -> None:
     assert main([*words, "--methods", "inverse_variance"]) == 0
     records = (tmp_path / "work" / "records.jsonl").read_text()
     assert len(records.splitlines()) == 2
-    # No image of the injections is there: the others are in the table.
-    assert main([*words, "--methods", "inverse_variance", "--images", f"mine={folder}"]) == 1
+    # Of the injections there is no image: they are left out.
+    assert main([*words, "--methods", "inverse_variance", "--images", f"mine={folder}"]) == 0
     assert (tmp_path / "work" / "records.jsonl").read_text() == records
     page = (tmp_path / "truth.md").read_text()
     assert "| measure | objects | inverse-variance coadd | mine |" in page
     assert "### Limits of" not in page
     assert "Development seeds" in page
+    with pytest.raises(SystemExit, match="no image of mine"):
+        main([*words, "--methods", "inverse_variance", "--images", f"mine={tmp_path}"])
 
 
 def test_limits_stand_beside_the_values() -> None:

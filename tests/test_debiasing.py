@@ -65,21 +65,20 @@ def debias(
     return debiaser.debias(right, latent)[0], debiaser.linear_image(right)
 
 
-def test_shares_are_a_partition() -> None:
-    """If it fails, light is given back twice, or by the wrong filter."""
+def test_shares_sum_to_one_in_light_and_vanish_on_sky() -> None:
+    """If it fails, light is given back twice, or the noise of blank sky is."""
     debiaser = make_debiaser()
-    full = debiaser.model.latent_shape
     star = debiaser.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
     for snr in (3.0, 30.0, 1e4):
         shares = debiaser._shares(star * flux_of(snr))
-        assert shares.shape == (len(debiaser.penalty_weights), *full)
+        assert shares.shape == (len(debiaser.penalty_weights), *debiaser.model.latent_shape)
         assert bool((shares >= 0).all())
-        torch.testing.assert_close(shares.sum(dim=0), torch.ones(full))
-        # Away from the star the sky is as blank as without it.
-        assert float(debiaser.model.crop(shares[-1])[5, 5]) == pytest.approx(1.0, abs=1e-3)
+        total = debiaser.model.crop(shares.sum(dim=0))
+        assert float(total.max()) < 1.0 + 1e-5
+        assert float(total[36, 45]) == pytest.approx(1.0)
+        assert float(total[5, 5]) == 0.0
     assert float(debiaser.model.crop(shares[0])[36, 45]) > 0.9
-    dark = debiaser._shares(-debiaser.star_noise)
-    torch.testing.assert_close(debiaser.model.crop(dark[-1]), torch.ones(SHAPE))
+    assert not bool(debiaser._shares(-debiaser.star_noise).any())
 
 
 def test_brighter_is_closed_further() -> None:
@@ -87,13 +86,15 @@ def test_brighter_is_closed_further() -> None:
     debiaser = make_debiaser()
     star = debiaser.model.embed(torch.from_numpy(gaussian_stars(SHAPE, [(36.0, 45.0, 1.0)], TARGET)).float())
     number = torch.arange(len(debiaser.penalty_weights)).float()
-    means = [
-        float(number @ debiaser.model.crop(debiaser._shares(star * flux_of(snr)))[:, 36, 45])
-        for snr in (0.1, 3.0, 30.0, 300.0)
-    ]
-    assert means[0] == pytest.approx(len(debiaser.penalty_weights) - 1, abs=0.1)
+
+    def shares_of(snr: float) -> torch.Tensor:
+        return debiaser.model.crop(debiaser._shares(star * flux_of(snr)))[:, 36, 45]
+
+    means = [float(number @ shares_of(snr)) for snr in (3.0, 30.0, 300.0)]
     assert means == sorted(means, reverse=True)
-    assert means[-1] < means[1] - 1.0
+    assert means[-1] < means[0] - 1.0
+    assert float(shares_of(0.02).sum()) == 0.0
+    assert 0.0 < float(shares_of(0.2).sum()) < 1.0
 
 
 def test_penalty_weights() -> None:
@@ -184,10 +185,10 @@ def test_sky_level_is_closed(level: float) -> None:
     closed, linear = debias(debiaser, images, torch.zeros(debiaser.model.latent_shape))
     for image in (closed, linear):
         left = images - debiaser.model.predict(image)
-        assert abs(float(left.mean())) < 0.01 * abs(level)
+        assert abs(float(left.mean())) < 0.02 * abs(level)
         # At the very edge, to a twentieth of the noise of a pixel.
         assert float(debiaser.model.crop(image)[:3].mean()) == pytest.approx(level, rel=0.03, abs=0.05)
-    assert float(debiaser.model.crop(closed).mean()) == pytest.approx(level, rel=0.01)
+    assert float(debiaser.model.crop(closed).mean()) == pytest.approx(level, rel=0.02)
 
 
 def test_blank_sky_is_hardly_closed() -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -22,7 +23,7 @@ from lsst.astroclearnet.core import (
     RestoreOptions,
     TrainingOptions,
 )
-from lsst.astroclearnet.core.estimate import TrainingSample, mix_by_prior
+from lsst.astroclearnet.core.estimate import FilterBank, TrainingSample, mix_by_prior
 from lsst.astroclearnet.core.exposures import StackSource
 from lsst.astroclearnet.core.training import Trainer, collect_samples
 from lsst.astroclearnet.core.training._trainer import _Changed
@@ -160,3 +161,28 @@ def test_changes_of_a_sample_are_undone(
     torch.testing.assert_close(
         _Changed(mix_by_prior, turns, flips, light)(bank), mix_by_prior(bank), rtol=1e-4, atol=1e-3
     )
+
+
+def test_network_sees_more_light(samples: list[TrainingSample]) -> None:
+    """If this fails, a nebula is beyond what the network has seen."""
+    bank, seen = samples[0].bank, []
+
+    def network(changed: FilterBank) -> torch.Tensor:
+        seen.append(changed.estimates)
+        return mix_by_prior(changed)
+
+    _Changed(network, 0, False, 30.0)(bank)
+    _Changed(network, 1, False, 0.0)(bank)
+    torch.testing.assert_close(seen[0], bank.estimates + 30.0 * bank.noise[bank.num_solved - 1])
+    torch.testing.assert_close(seen[1], torch.rot90(bank.estimates, 1, (-2, -1)))
+
+
+def test_detail_counts(samples: list[TrainingSample]) -> None:
+    """If this fails, detail is learned slowly."""
+    losses = []
+    for weight in (0.0, 4.0, 8.0):
+        options = dataclasses.replace(OPTIONS, detail_weight=weight)
+        trainer = Trainer(RESTORATION.network.penalty_weights, options, seed=5, device=CPU)
+        losses.append(trainer.evaluate(samples))
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+    assert losses[1] > 2.0 * losses[0]

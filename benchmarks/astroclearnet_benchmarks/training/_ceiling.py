@@ -37,8 +37,8 @@ class TrueSample(TrainingSample):
     truth: torch.Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0))
 
     @classmethod
-    def add(cls, sample: TrainingSample, truth: npt.NDArray[np.floating]) -> TrueSample:
-        """Add the truth to a sample.
+    def from_sample(cls, sample: TrainingSample, truth: npt.NDArray[np.floating]) -> TrueSample:
+        """Return a sample with the truth.
 
         Parameters
         ----------
@@ -47,7 +47,7 @@ class TrueSample(TrainingSample):
         truth
             The truth of the whole patch, shape (H, W).
         """
-        row, column = (first + sample.model.grid.margin for first in sample.origin)
+        row, column = sample.origin
         height, width = sample.model.shape
         cut = np.ascontiguousarray(truth[row : row + height, column : column + width], dtype=np.float32)
         return cls(

@@ -166,9 +166,9 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     more where the seeing is worse than that.  Half of the scenes are
     dithered, a third have PSFs that vary over the patch, a third PSFs that
     are given with errors of 0.3 to 2 % of the width, a quarter PSFs that
-    reach beyond their stamps.  In one scene in six a part of the exposures has
-    2 to 30 times the variance of the rest, half of the time the same part of
-    all.
+    reach beyond their stamps.  In one scene in six each exposure has a side
+    with 2 to 30 times the variance of the rest, half of the time the same
+    side of all.
     """
     rng = np.random.default_rng([seed, 0])
     number = _draw_number(rng)

@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> int:
     aside = [s for path in files if not int(path.stem) % _VALIDATION for s in _load(path)]
     network, losses = _train(trained, aside, options)
     provenance = {
-        "trained_on": f"simulated {'truth' if options.on_truth else 'exposures'} of "
+        "trained_on": f"{'the truth' if options.on_truth else 'simulated exposures'} of "
         "astroclearnet_benchmarks.training",
         "num_scenes": len(files),
         "num_samples": len(trained),
@@ -85,8 +85,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         help="train on the truth, for a network that shows what is possible",
     )
     parser.add_argument("--jobs", type=int, default=2, help="number of processes, and of threads")
-    parser.set_defaults(output=Path("packaged_model.safetensors"))
-    return parser.parse_args(words)
+    parser.set_defaults(output=None)
+    options = parser.parse_args(words)
+    if options.output is None:
+        options.output = Path(f"{'truth' if options.on_truth else 'packaged'}_model.safetensors")
+    return options
 
 
 def _training_options(steps: int) -> TrainingOptions:
@@ -127,7 +130,7 @@ def _simulate(seed: int, folder: Path) -> Path | None:
         _LOG.warning("scene %d gives no samples: %s", seed, exc)
         return None
     partial = path.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps([TrueSample.add(s, scene.truth / stack.unit) for s in samples]))
+    partial.write_bytes(pickle.dumps([TrueSample.from_sample(s, scene.truth / stack.unit) for s in samples]))
     os.replace(partial, path)
     return path
 

@@ -46,10 +46,11 @@ _NUM_FINAL = {
 }
 """Final scenes: 500 injections of each kind, errors of a third of limits."""
 
-_NUM_PEERS = 3
-"""Final scenes of methods that no limit compares with."""
+_NUM_OTHERS = 3
+"""Final scenes of other methods."""
 
 _COMPARED = ("restore", "inverse_variance")
+"""Methods that make the images of `LIMITS`."""
 _NUM_DEVELOPMENT = 3
 _SHAPE, _QUICK_SHAPE = (256, 256), (128, 128)
 _DEFAULT_GROUPS = ("ours", "baselines")
@@ -79,6 +80,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     options.work.mkdir(parents=True, exist_ok=True)
     tasks = list(_plan(options))
+    for name, folder in options.images:
+        if not any(images == folder for _, _, images in tasks):
+            raise SystemExit(f"{folder} has no image of {name}: none is named CASE-plain.fits or .npz.")
     runner = Runner(options.work / "records.jsonl", describe_code(), isolate=options.jobs > 0)
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
         records = list(pool.map(lambda task: _run(runner, *task), tasks))
@@ -136,7 +140,7 @@ def _read_images(text: str) -> tuple[str, Path]:
 def _cases(options: argparse.Namespace, suite: str, *, few: bool) -> list[Case]:
     """Return the cases of a suite, all or a few."""
     planned = _NUM_FINAL[suite] if options.final else _NUM_DEVELOPMENT
-    number = options.count or (1 if options.quick else min(planned, _NUM_PEERS) if few else planned)
+    number = options.count or (1 if options.quick else min(planned, _NUM_OTHERS) if few else planned)
     seeds = final_seeds(suite, number) if options.final else development_seeds(number)
     shape = _QUICK_SHAPE if options.quick else _SHAPE
     return [

@@ -27,7 +27,7 @@ _LEGEND = (
     "20 (faint) and above 3 (sources); far is more than 30 pixels from saturated stars. Biases are of a fit "
     "to the difference of two images, of the same exposures with and without the sources. A method that is "
     "stopped by eye is shown at the stop closest to the truth of each scene, which a user cannot know. Where "
-    "methods have seen different numbers of objects, some have seen only the first of them."
+    "methods have seen different numbers of objects, some have seen only the first scenes."
 )
 
 _COVERAGE_LEGEND = (

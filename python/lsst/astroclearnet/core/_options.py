@@ -137,8 +137,9 @@ class DebiasingOptions(_Options):
 
     faint_penalty_weight: float = _option(
         1.5,
-        "Penalty weight of the linear filter for light of that signal-to-noise ratio; the smaller, the more "
-        "of faint light is recovered, with its noise.  Blank sky is left as the network has it.",
+        "Penalty weight of the linear filter for extended light as bright as ``star_signal_to_noise``; the "
+        "smaller, the more of faint light is recovered, with its noise.  Where the network shows no light, "
+        "only scales above 24 pixels are corrected.",
         above=0.0,
     )
     star_signal_to_noise: float = _option(
@@ -203,11 +204,16 @@ class TrainingOptions(_Options):
     )
     detail_weight: float = _option(
         8.0,
-        "Weight of the loss of what smoothing takes away from the residuals of held-out exposures: of the "
-        "detail that their PSFs leave.",
+        "Weight, in the loss, of the detail of the residuals of held-out exposures: the residuals less a "
+        "smoothed copy.",
         minimum=0.0,
     )
-    detail_fwhm: float = _option(3.0, "FWHM of the Gaussian that smooths them.", unit="pixels", above=0.0)
+    detail_fwhm: float = _option(
+        3.0,
+        "FWHM of the Gaussian that smooths the residuals for ``detail_weight``.",
+        unit="pixels",
+        above=0.0,
+    )
     tile_size: int = _option(
         320, "Side of the tiles of a patch that samples are taken from.", unit="pixels", minimum=64
     )

@@ -11,7 +11,7 @@
 from ._bank import FilterBank, bank_noise, log_noise_ratios, mix_by_prior
 from ._debias import Debiaser
 from ._estimator import Estimate, Estimator, Network
-from ._fit import FitHistory, ProgressCallback, fit_network, held_out_deviation, held_out_loss
+from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss, held_out_residuals
 from ._linear import LinearEstimator
 from ._network import MixingNetwork
 from ._precision import Precision
@@ -47,8 +47,8 @@ __all__ = (
     "collect_solves",
     "fit_network",
     "gaussian_pair_limit",
-    "held_out_deviation",
     "held_out_loss",
+    "held_out_residuals",
     "linear_noise",
     "linear_psf_residual",
     "load_packaged_model",

@@ -65,7 +65,7 @@ class Debiaser:
 
     Read as Bayes, the image of the network is the mean of a prior, and the
     penalty of the estimate the inverse of the variance of its error, which
-    grows with the brightness, from nothing on blank sky: without bound for
+    grows with the brightness, from nothing where it is dark: without bound for
     light that stands out from its surroundings, where the network broadens
     what is sharp, and up to a bound for extended light, which it renders well,
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FitHistory", "ProgressCallback", "fit_network", "held_out_deviation", "held_out_loss")
+__all__ = ("FitHistory", "ProgressCallback", "fit_network", "held_out_loss", "held_out_residuals")
 
 import copy
 import dataclasses
@@ -170,14 +170,14 @@ def held_out_loss(
     used : `torch.Tensor`
         Shape (k, h, w), bool, pixels that count.
     """
-    deviation = held_out_deviation(network, sample)
+    deviation = held_out_residuals(network, sample)
     loss = torch.nn.functional.huber_loss(
         deviation, torch.zeros_like(deviation), reduction="none", delta=delta
     )
     return loss, sample.inverse_sigma > 0
 
 
-def held_out_deviation(network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample) -> torch.Tensor:
+def held_out_residuals(network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample) -> torch.Tensor:
     """Return by how much exposures deviate from the prediction of a network
     that does not see them.
 

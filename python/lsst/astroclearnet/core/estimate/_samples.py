@@ -49,7 +49,8 @@ class TrainingSample:
     num_seen
         Number of exposures that the network sees.
     origin
-        Row and column on the patch of the first pixel of the bank.
+        Row and column, on the image that the sample was cut from, of the
+        first pixel that the model covers.
     """
 
     bank: FilterBank

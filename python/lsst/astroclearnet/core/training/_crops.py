@@ -208,8 +208,5 @@ def _make_crop(
         inverse_sigma=variances.rsqrt(),
         validation=torch.zeros_like(images, dtype=torch.bool),
         num_seen=sum(t not in held_out for t in cut.tile_data.exposures.tolist()),
-        origin=(
-            cut.tile_data.tile.rows.start - model.grid.margin,
-            cut.tile_data.tile.columns.start - model.grid.margin,
-        ),
+        origin=(cut.tile_data.tile.rows.start, cut.tile_data.tile.columns.start),
     )

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from .._options import TrainingOptions
-from ..estimate import FilterBank, RestorationNetwork, TrainingSample, held_out_deviation
+from ..estimate import FilterBank, RestorationNetwork, TrainingSample, held_out_residuals
 from ..exposures import smooth
 
 _AVERAGING = 0.999
@@ -32,11 +32,12 @@ _WARM_UP = 200
 
 _EVEN_LIGHT = (0.3, 3e4)
 """Least and most light that is added to a sample everywhere, in units of the
-noise of the estimate of the strongest penalty: an image of smooth light has
-the same structure at any level."""
+noise of the estimate of the strongest penalty, up to that of a bright nebula:
+an image of smooth light has the same structure at any level."""
 
 _EVEN_LIGHT_SHARE = 0.25
-"""Share of the samples that it is added to."""
+"""Share of the samples that it is added to.  Chosen, not measured: most of the
+sky is dark."""
 
 
 class Trainer:
@@ -177,8 +178,9 @@ class Trainer:
     ) -> torch.Tensor:
         """Return the mean loss over pixels, of deviations and of their detail.
 
-        The PSFs of the exposures hide detail of the image, which is learned
-        late if it does not count for more.
+        The PSFs of the exposures suppress detail of the image, which is
+        learned slowly if it does not count for more.  Pixels that do not count
+        have no deviation in either.
         """
         deviation, used = self._deviation(network, sample)
         detail = deviation - smooth(deviation, self._options.detail_fwhm)
@@ -189,7 +191,7 @@ class Trainer:
         self, network: Callable[[FilterBank], torch.Tensor], sample: TrainingSample
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return deviations in sigma, and which of them count."""
-        return held_out_deviation(network, sample), sample.inverse_sigma > 0
+        return held_out_residuals(network, sample), sample.inverse_sigma > 0
 
     def _robust(self, deviation: torch.Tensor) -> torch.Tensor:
         """Return a loss that grows with the logarithm of the Huber loss where

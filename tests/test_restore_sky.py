@@ -104,7 +104,8 @@ def check_edge(results: list[RestorationResult], region: np.ndarray) -> None:
         errors = np.array([getattr(result, name)[region] for result in results])
         variance = np.array([getattr(result, error_name)[region] for result in results])
         ratio = float((errors**2).mean() / variance.mean())
-        assert 0.6 < ratio < 1.5
+        # Repeated observations take bumps of noise for light.
+        assert 0.5 < ratio < 1.5
         scatter = math.sqrt(variance.mean() / (errors.size / number))
         assert abs(errors.mean()) < 4.0 * scatter
 

@@ -99,13 +99,16 @@ def test_sky_offset_is_represented(before: RestorationResult, offset: float) -> 
 
 def check_edge(results: list[RestorationResult], region: np.ndarray) -> None:
     """Require an unbiased sky with the stated noise."""
-    # Errors of some ten neighbours are one, in the smoother image of thirty.
-    for name, error_name, number in (("image", "variance", 30), ("linear_image", "linear_variance", 10)):
+    # Errors of some ten neighbours are one, in the smoother image of thirty,
+    # where the ratio of single fields is between 0.1 and 3.8.
+    for name, error_name, number, low, high in (
+        ("image", "variance", 30, 0.4, 2.0),
+        ("linear_image", "linear_variance", 10, 0.6, 1.5),
+    ):
         errors = np.array([getattr(result, name)[region] for result in results])
         variance = np.array([getattr(result, error_name)[region] for result in results])
         ratio = float((errors**2).mean() / variance.mean())
-        # Repeated observations take bumps of noise for light.
-        assert 0.5 < ratio < 1.5
+        assert low < ratio < high
         scatter = math.sqrt(variance.mean() / (errors.size / number))
         assert abs(errors.mean()) < 4.0 * scatter
 

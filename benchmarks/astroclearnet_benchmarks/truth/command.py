@@ -35,16 +35,16 @@ from .table import make_coverage_tables, make_tables
 _LOG = logging.getLogger(__name__)
 
 _NUM_FINAL = {
-    "field": 24,
-    "injections": 100,
-    "hosts": 24,
+    "field": 16,
+    "injections": 30,
+    "hosts": 10,
     "companions": 8,
     "crowded": 4,
     "cluster": 4,
     "nebula": 4,
     "dithered": 8,
 }
-"""Final scenes: 500 injections of each kind, errors of a third of limits."""
+"""Final scenes: what two cores restore in an hour."""
 
 _NUM_OTHERS = 3
 """Final scenes of other methods."""

@@ -30,7 +30,7 @@ from ..noise import CellNoise
 
 BELIEVABLE_SIGNAL_TO_NOISE = 8.0
 """Signal-to-noise ratio of a star from which some four fifths of its flux come
-back in the restored image: 0.79 +- 0.04 were measured from 7 to 10."""
+back in the restored image: 0.81 +- 0.04 were measured from 7 to 10."""
 
 type Combination = Literal["blend", "own", "median", "max", "pixel median"]
 

@@ -62,7 +62,7 @@ def debias(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the debiased and the linear image."""
     right = debiaser.linear.right_side(images)
-    return debiaser.debias(right, latent)[0], debiaser.linear_image(right)
+    return debiaser.debias(right, latent).image, debiaser.linear_image(right, latent)
 
 
 def test_shares_sum_to_one_in_light_and_vanish_on_sky() -> None:

@@ -40,7 +40,7 @@ def solve(eigenvalues: torch.Tensor, tolerance: float) -> Solution:
         lambda images, _: images.clone(),
         apply(torch.ones(1, 8, 8), torch.zeros(1)),
         None,
-        judge=lambda errors, images, _: (_rms(errors) / _rms(images)) / tolerance,
+        judge=lambda errors, images, _: (_rms(errors) / _rms(images) / tolerance).expand(2, -1),
     )
 
 
@@ -62,7 +62,7 @@ def test_what_rounding_forbids_is_no_convergence() -> None:
     assert float(found.errors) > 1.0
     # It is the best on the way that is returned.
     left = torch.logspace(-3, 3, SIZE).reshape(8, 8) * (found.values[0] - 1.0)
-    assert float(left.square().mean().sqrt()) < 1.0
+    assert float(left.square().mean().sqrt()) < 0.02 * float(torch.logspace(-3, 3, SIZE).square().mean().sqrt())
 
 
 def test_what_is_not_a_number_is_no_convergence() -> None:

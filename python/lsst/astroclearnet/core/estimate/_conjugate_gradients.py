@@ -19,6 +19,8 @@ _MAX_ITERATIONS = 200
 _PATIENCE = 50
 """Steps without progress after which rounding errors win: in single precision
 the error then grows again."""
+_LEAST_GAIN = 0.05
+"""Least share of an error that a correction leaves."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -59,8 +61,8 @@ def solve_equations(
     start
         Shape (s, Hl, Wl); zero by default.
     judge
-        Takes errors, solutions and indices to the size of the errors, shape
-        (b,): at most 1 where they are small enough.
+        Takes errors, solutions and indices to the sizes of the errors, shape
+        (2, b), inside and at the edge: at most 1 where they are small enough.
     """
     active = torch.arange(len(right), device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()
@@ -69,15 +71,21 @@ def solve_equations(
     search, product = error.clone(), _dot(residual, error)
     steps, waited = torch.zeros_like(active), torch.zeros_like(active)
     best, errors = torch.full_like(solutions, torch.nan), torch.full_like(right[:, 0, 0], torch.inf)
+    last = torch.full_like(errors, torch.nan)
     for number in range(_MAX_ITERATIONS + 1):
         steps[active] = number
-        found = judge(error, solutions[active], active)
+        # The estimate of the error is also a correction, which leaves of the
+        # error about as much as the step before did, but not at the edge.
+        corrected = solutions[active] + error
+        size, edge = judge(error, corrected, active)
+        found = torch.maximum(size * (size / last[active]).nan_to_num(1.0).clamp(_LEAST_GAIN, 1.0), edge)
+        last[active] = size
         # What is not a number is never better.
         better = found < errors[active]
         waited[active] = torch.where(better, 0, waited[active] + 1)
-        better = active[better]
+        better, rows = active[better], better
         errors[active] = torch.fmin(found, errors[active])
-        best[better] = solutions[better]
+        best[better] = corrected[rows]
         open_ = (errors[active] > 1.0) & (waited[active] < _PATIENCE)
         if not bool(open_.all()):
             active, residual, search, product = (v[open_] for v in (active, residual, search, product))

@@ -30,11 +30,8 @@ _PRECISION = Precision(light=5e-3, noise=0.03)
 _LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.1)
 """Of the linear image, on which bright stars are measured."""
 
-_DRAWN_PRECISION = Precision(light=0.05, noise=0.03)
-"""Of what drawn noise adds to corrections."""
-
-_DRAWN_LINEAR_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
-"""Of the linear image of drawn noise."""
+_BRIGHTNESS_FWHM = 2.0
+"""FWHM in pixels over which brightness is averaged."""
 
 _LEVEL_FWHM = 24.0
 """FWHM in pixels of the scales on which all residual light is added."""
@@ -51,13 +48,25 @@ around it, as wide as the level."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Correction:
-    """Right-hand side of the residuals of an image, shape latent_shape, and
-    the estimates from it, ``(s, *latent_shape)``.
+class Debiased:
+    """A debiased image, with what it was made from.
+
+    Attributes
+    ----------
+    image
+        Shape latent_shape, the debiased image.
+    mixed
+        Shape latent_shape, the image before.
+    corrections
+        Shape ``(s, *latent_shape)``, corrections of the penalty weights.
+    right
+        Shape latent_shape, right-hand side of the normal equations.
     """
 
-    residual: torch.Tensor
-    estimates: torch.Tensor
+    image: torch.Tensor
+    mixed: torch.Tensor
+    corrections: torch.Tensor
+    right: torch.Tensor
 
 
 class Debiaser:
@@ -114,41 +123,71 @@ class Debiaser:
         """
         return self.star_noise / self.model.fold_transform(self.model.target_transform)
 
-    def debias(
-        self, right: torch.Tensor, latent: torch.Tensor, near: Correction | None = None
-    ) -> tuple[torch.Tensor, Correction]:
+    def brightness(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the signal-to-noise ratio of stars with the brightness of
+        pixels as their peaks, latent_shape.
+
+        Parameters
+        ----------
+        image
+            Shape latent_shape.
+        """
+        return smooth((image / self.star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
+
+    def debias(self, right: torch.Tensor, mixed: torch.Tensor) -> Debiased:
         """Add to an image the linear estimate from its residuals.
 
         Parameters
         ----------
         right
             Shape latent_shape, right-hand side of the normal equations.
-        latent
+        mixed
             Shape latent_shape, the image.
-        near
-            Correction for the same light with other noise.  Only the
-            difference is solved for, so that errors of bright light cancel.
+        """
+        residual = right - self.linear.normal(mixed[None])[0]
+        solved = self.linear.solve(residual, self.penalty_weights, precision=_PRECISION)
+        corrections = solved.div_(1.0 + self._numbers)
+        image = self._correct(mixed, corrections)
+        # Not divided by 1 + s: of a constant nothing must be left.  A penalty
+        # weight of 0.1 is solved in few steps, and it is smoothed anyway.
+        residual = right - self.linear.normal(image[None])[0]
+        light = self.linear.solve(residual, (_LEVEL_PENALTY_WEIGHT,))[0]
+        return Debiased(image + self._level(light, image), mixed, corrections, right)
+
+    def debias_again(
+        self, noise: torch.Tensor, mixed: torch.Tensor, first: Debiased, expected: torch.Tensor
+    ) -> torch.Tensor:
+        """Debias an image of the same light with other noise.
+
+        Only differences are solved for, with the `stationary` equations.
+
+        Parameters
+        ----------
+        noise
+            Shape latent_shape, right-hand side of the noise alone.
+        mixed
+            Shape latent_shape, the image.
+        first
+            The debiased image of the light.
+        expected
+            Shape latent_shape, right-hand side of what that image predicts.
 
         Returns
         -------
         debiased : `torch.Tensor`
             Shape latent_shape.
-        correction : `Correction`
-            What was added, before it is mixed.
         """
-        residual = right - self.linear.normal(latent[None])[0]
-        scale = torch.tensor(self.penalty_weights, dtype=residual.dtype, device=residual.device)
-        precision = _PRECISION if near is None else _DRAWN_PRECISION
-        changed = residual if near is None else residual - near.residual
-        solved = self.linear.solve(changed, self.penalty_weights, precision=precision)
-        solved.div_(1.0 + scale[:, None, None])
-        correction = Correction(residual, solved if near is None else solved + near.estimates)
-        debiased = latent + (self._shares(latent) * correction.estimates).sum(dim=0)
-        return debiased + self._level(right, debiased), correction
+        stationary = self.linear.stationary
+        # What is left of the first image goes into the correction, and out of
+        # it again.
+        change = noise + (expected - first.right) - stationary.normal((mixed - first.mixed)[None])[0]
+        corrections = first.corrections + stationary.solve(change[None], self._factors)
+        image = self._correct(mixed, corrections)
+        change = noise - stationary.normal((image - first.image)[None])[0]
+        light = self.linear.solve_roughly(change[None], (_LEVEL_PENALTY_WEIGHT,))[0]
+        return image + self._level(light, image)
 
-    def linear_image(
-        self, right: torch.Tensor, start: torch.Tensor | None = None, *, drawn: bool = False
-    ) -> torch.Tensor:
+    def linear_image(self, right: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """Return the linear image: at the target PSF for every flux.
 
         Parameters
@@ -157,11 +196,22 @@ class Debiaser:
             Shape latent_shape, right-hand side of the normal equations.
         start
             Shape latent_shape, a linear estimate that is close.
-        drawn
-            Whether the exposures are drawn noise.
         """
-        precision = _DRAWN_LINEAR_PRECISION if drawn else _LINEAR_PRECISION
-        return self.linear.solve(right, (self.linear_penalty_weight,), start=start, precision=precision)[0]
+        weights = (self.linear_penalty_weight,)
+        return self.linear.solve(right, weights, start=start, precision=_LINEAR_PRECISION)[0]
+
+    @functools.cached_property
+    def _numbers(self) -> torch.Tensor:
+        """Penalty weights of the corrections, (s, 1, 1)."""
+        return torch.tensor(self.penalty_weights, device=self.star_noise.device)[:, None, None]
+
+    @functools.cached_property
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.linear.stationary.factors(self._numbers.flatten())
+
+    def _correct(self, mixed: torch.Tensor, corrections: torch.Tensor) -> torch.Tensor:
+        """Add its share of each correction."""
+        return mixed + (self._shares(mixed) * corrections).sum(dim=0)
 
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the share of each penalty weight in each pixel."""
@@ -171,7 +221,7 @@ class Debiaser:
         contrast = ratio - surroundings[0] / surroundings[1]
         ratios = torch.stack([ratio, contrast]).clamp(min=0) / self._significance
         # Smoothed, lest the penalty weight follow the noise of single pixels.
-        brightness, contrast = smooth(ratios, 2.0) ** 2
+        brightness, contrast = smooth(ratios, _BRIGHTNESS_FWHM) ** 2
         gain = brightness.clamp(max=30.0) + 2.0 * contrast
         decades = torch.log10(gain)
         span = math.log10(self.penalty_weights[-1] / self.penalty_weights[0])
@@ -180,12 +230,8 @@ class Debiaser:
         index = torch.arange(len(self.penalty_weights), device=latent.device)[:, None, None]
         return (1.0 - (position - index).abs()).clamp(min=0)
 
-    def _level(self, right: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
+    def _level(self, light: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
         """Return the residual light on large scales, which costs no noise."""
-        # Not divided by 1 + s: of a constant nothing must be left.  A penalty
-        # weight of 0.1 is solved in few steps, and it is smoothed anyway.
-        residual = right - self.linear.normal(debiased[None])[0]
-        light = self.linear.solve(residual, (_LEVEL_PENALTY_WEIGHT,))[0]
         near = largest_around(debiased, _REACH)
         trusted = self._level_weight / (1.0 + (_LIGHT_ERROR * near / self._level_noise) ** 2)
         total = smooth((trusted * light)[None], _LEVEL_FWHM)[0]

@@ -19,7 +19,7 @@ import torch
 from .._options import RestoreOptions
 from ..forward import ForwardModel
 from ._bank import FilterBank
-from ._debias import Correction, Debiaser
+from ._debias import Debiased, Debiaser
 from ._network import MixingNetwork
 from ._restoration_network import RestorationNetwork
 
@@ -32,20 +32,22 @@ class Estimate:
 
     Attributes
     ----------
-    restored
-        Shape latent_shape, the restored image.
-    correction
-        What debiasing added to the image of the network.
+    debiased
+        The restored image, with what it was made from.
     linear
         Shape latent_shape, the linear image.
     estimates
         Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
     """
 
-    restored: torch.Tensor
-    correction: Correction
+    debiased: Debiased
     linear: torch.Tensor
     estimates: torch.Tensor
+
+    @property
+    def restored(self) -> torch.Tensor:
+        """The restored image, shape latent_shape (`torch.Tensor`)."""
+        return self.debiased.image
 
 
 class Estimator:
@@ -104,23 +106,28 @@ class Estimator:
         """
         right = self.linear.right_side(images)
         estimates = self.linear_estimates(right)
-        restored, correction = self.debiaser.debias(right, self._mix(estimates))
+        debiased = self.debiaser.debias(right, self._mix(estimates))
         linear = self.debiaser.linear_image(right, estimates[0])
-        return Estimate(restored=restored, correction=correction, linear=linear, estimates=estimates)
+        return Estimate(debiased=debiased, linear=linear, estimates=estimates)
 
-    def restore_again(self, right: torch.Tensor, estimates: torch.Tensor, near: Correction) -> torch.Tensor:
+    def restore_again(
+        self, noise: torch.Tensor, light: torch.Tensor, first: Debiased, expected: torch.Tensor
+    ) -> torch.Tensor:
         """Return the restored image of the same light with other noise.
 
         Parameters
         ----------
-        right
-            Shape latent_shape, right-hand side of the normal equations.
-        estimates
-            Its `linear_estimates`.
-        near
-            Correction for the first noise.
+        noise
+            Shape latent_shape, right-hand side of the noise.
+        light
+            Shape ``(s, *latent_shape)``, `linear_estimates` of the light.
+        first
+            The restored image that is the light.
+        expected
+            Shape latent_shape, right-hand side of the light.
         """
-        return self.debiaser.debias(right, self._mix(estimates), near)[0]
+        estimates = light + self.linear.solve_roughly(noise[None], self.network.penalty_weights)
+        return self.debiaser.debias_again(noise, self._mix(estimates), first, expected)
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Return the estimates that are mixed, ``(s, *latent_shape)``.

@@ -25,6 +25,7 @@ from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
 from ._star_image import penalty_weight_for_residual, star_psf_residual
+from ._stationary import StationaryEquations
 
 _STEP_FWHM = 1.5
 """FWHM, in units of that of the target PSF, over which the penalty follows
@@ -162,18 +163,14 @@ class LinearEstimator:
             Errors at which to stop.
         """
         number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
-        gain, local = self._preconditioner(number)
-        root = self._root_penalty.reciprocal()
-        filter_images = self.model.filter_images
+        gain, local = self.stationary.factors(number.flatten())
 
         def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
             found = self.normal(latents)
-            penalty = filter_images(latents * self._root_penalty, self._whitening)
-            return found.addcmul_(penalty.mul_(self._root_penalty), number[active])
+            return found.addcmul_(self._penalise(latents), number[active])
 
         def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            inner = filter_images(residual * root, gain[active]).mul_(local[active])
-            return filter_images(inner, gain[active]).mul_(root)
+            return self.stationary.solve(residual, (gain[active], local[active]))
 
         scale = 1.0 + number
         light, residual = self._smooth_light.fit(right if right.ndim == 3 else right[None])
@@ -193,23 +190,50 @@ class LinearEstimator:
             record_solve("linear_estimate", steps=steps, residual=error)
         return solution.values.mul_(scale).add_(light)
 
+    def solve_roughly(
+        self, right: torch.Tensor, penalty_weights: Sequence[float], *, refine: bool = False
+    ) -> torch.Tensor:
+        """Return about the estimates of drawn noise, without smooth light.
+
+        Their differences from those of `solve` have an rms of a tenth of the
+        noise of the finest estimate, and less of smoother ones; with one step
+        of refinement two thirds of that.
+
+        Parameters
+        ----------
+        right
+            Shape ``(b, *latent_shape)``, right-hand sides: one for each
+            penalty weight, or one for all or with all.
+        penalty_weights
+            Weights of the penalty.
+        refine
+            Whether to correct once for the exact residuals.
+        """
+        number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
+        factors = self.stationary.factors(number)
+        number = number[:, None, None]
+        found = self.stationary.solve(right, factors)
+        if refine:
+            residual = self.normal(found).addcmul_(self._penalise(found), number).neg_().add_(right)
+            found.add_(self.stationary.solve(residual, factors))
+        return found.mul_(1.0 + number)
+
+    def _penalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Multiply images with the matrix of the penalty."""
+        filtered = self.model.filter_images(latents * self._root_penalty, self._whitening)
+        return filtered.mul_(self._root_penalty)
+
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         power = None if self.model.psf_varies else self._power
         return SmoothLight(self.model, power, self.normal, self.full_weight, self._weights.device)
 
-    def _preconditioner(self, penalty_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a gain of frequencies, and a factor of pixels within it.
-
-        Divided by q and multiplied with the gain, on either side, the matrix
-        is close to one where the penalty decides, and follows the local
-        weights where the exposures do.
+    @functools.cached_property
+    def stationary(self) -> StationaryEquations:
+        """The equations as those of slowly varying weights and PSFs
+        (`StationaryEquations`).
         """
-        gain = 1.0 / (self._power + penalty_weight * self._whitening)
-        share = (self._power * gain).mean(dim=(1, 2), keepdim=True)
-        local = share * (self._local_weight / self._root_penalty**2) + (1.0 - share)
-        # Where there are no data the inverse must not grow without bound.
-        return gain.sqrt_(), local.clamp_(min=0.3).reciprocal_()
+        return StationaryEquations(self.model, self._power, self._local_weight, self._root_penalty)
 
     @functools.cached_property
     def _local_weight(self) -> torch.Tensor:

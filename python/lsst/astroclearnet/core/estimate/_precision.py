@@ -72,7 +72,8 @@ class ErrorMeasure:
         noise: torch.Tensor,
         precision: Precision,
     ) -> torch.Tensor:
-        """Return errors over those that are allowed, (b,).
+        """Return errors over those that are allowed, (2, b): among pixels
+        that data surround, and at the edge of the data.
 
         Parameters
         ----------
@@ -85,14 +86,14 @@ class ErrorMeasure:
         """
         found, light = (self._mean_square(images) for images in (errors, solutions))
         worst = found / (precision.light**2 * light + precision.noise**2 * noise.square())
-        used = self._edge_share > 0
+        edge, used = torch.zeros_like(worst), self._edge_share > 0
         if precision.edge_noise is not None and bool(used.any()):
             light = _block_means(solutions.square())
             variance = self._variance * noise.square()[:, None, None]
             allowed = precision.edge_noise**2 * variance + 1e-3**2 * light
             found = (_block_means(errors.square() * self._edge) / allowed)[:, used] / self._edge_share[used]
-            worst = torch.maximum(worst, found.amax(dim=1))
-        return worst.sqrt()
+            edge = found.amax(dim=1)
+        return torch.stack([worst, edge]).sqrt()
 
     def _mean_square(self, images: torch.Tensor) -> torch.Tensor:
         """Return mean squares where data surround a pixel, (b,)."""

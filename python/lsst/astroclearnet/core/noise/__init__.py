@@ -8,7 +8,8 @@
 
 """Variance and correlation of the noise of the images."""
 
-from ._bootstrap import RepeatedErrors, linear_variance, repeat_observations, restored_variance
+from ._bootstrap import RepeatedErrors, repeat_observations
+from ._bootstrap_variance import linear_variance, restored_variance
 from ._cell_noise import CellLayout, CellNoise
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information

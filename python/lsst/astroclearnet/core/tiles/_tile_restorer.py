@@ -125,6 +125,7 @@ class TileRestorer:
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
+        brightness = model.crop(estimator.debiaser.brightness(estimate.restored))
         widths = psf_fwhms(stack)
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
@@ -132,7 +133,7 @@ class TileRestorer:
         kept = options.noise.num_realizations
         blended = {
             "image": model.crop(estimate.restored),
-            "variance": restored_variance(errors, variance_of_linear, seen),
+            "variance": restored_variance(errors, variance_of_linear, brightness, seen),
             "noise_realizations": errors.restored[:kept],
             "linear_image": model.crop(estimate.linear),
             "linear_variance": variance_of_linear,
@@ -184,12 +185,13 @@ class TileRestorer:
             return
         sigma = clean.variances.sqrt()
         shape = (sigma.shape[1], sigma.shape[2])
+        exposures = tile_data.exposures.tolist()
         for draw in range(self.calibration.options.noise.num_draws):
             noise = [
-                white_noise(self.seed, draw, t, origin, shape)
-                for t, origin in zip(tile_data.exposures.tolist(), tile_data.origins, strict=True)
+                white_noise(self.seed, draw, t, origin, shape, sigma.device)
+                for t, origin in zip(exposures, tile_data.origins, strict=True)
             ]
-            yield torch.stack(noise).to(sigma.device) * sigma
+            yield torch.stack(noise).mul_(sigma)
 
 
 def _require_finite(planes: dict[str, torch.Tensor], known: torch.Tensor, tile: Tile) -> None:

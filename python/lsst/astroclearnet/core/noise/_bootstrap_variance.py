@@ -106,7 +106,7 @@ def restored_variance(
     """
     squares = errors.restored.square().mean(dim=0) / linear
     typical = _mean_of_like(squares, brightness, seen)
-    # The cores of saturated stars must not count for pixels that are as bright.
+    # Cores of saturated stars must not count for pixels that are as bright.
     plain = seen & (_mean_of_near(squares / typical, seen) < _LARGEST_RATIO)
     typical = _mean_of_like(squares, brightness, plain)
     found = _mean_of_near(squares / typical, seen)

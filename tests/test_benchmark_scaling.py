@@ -21,7 +21,7 @@ from astroclearnet_benchmarks.scaling.consistency import render
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed
-from astroclearnet_benchmarks.speed import whole
+from astroclearnet_benchmarks.speed import peers, whole
 from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore, restore_exposures
 from lsst.astroclearnet.tests import QUICK
 
@@ -72,11 +72,17 @@ def test_all_sections_run(tmp_path: Path) -> None:
 
 def test_speed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the record of speed cannot be made again."""
-    for module in (speed, whole):
+    for module in (peers, whole):
         monkeypatch.setattr(module, "restore", functools.partial(restore, options=QUICK))
     page = tmp_path / "speed.md"
     assert speed.main(["--quick", "--output", str(page)]) == 0
     text = page.read_text()
-    for name in ("normal operator, own pixels", "network, forward", "ImageMM", "Richardson-Lucy"):
+    for name in (
+        "normal operator, own pixels",
+        "restoration network",
+        "this version",
+        "ImageMM",
+        "Richardson-Lucy",
+    ):
         assert name in text
     assert "nan" not in text

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("CallCounter", "measure_whole", "on_patch_grid")
+__all__ = ("CallCounter", "bare_time", "measure_whole")
 
 import contextlib
 import time
@@ -26,9 +26,9 @@ from lsst.astroclearnet.core import ExposureStack, restore
 from lsst.astroclearnet.core.forward import Sampling
 
 from ..record import Table
-from ..scaling.source import SyntheticSource
+from ..scaling.run import TARGET
+from .reference import make_cases
 
-_TARGET = 3.2
 _REPEATS = 7
 
 type _Call = tuple[Any, ...]
@@ -39,26 +39,15 @@ weights and images are asked for."""
 
 def measure_whole(*, quick: bool) -> Table:
     """Compare restorations with what they cannot do without."""
-    size, number = (96, 3) if quick else (256, 12)
-    stack = SyntheticSource((size, size), number).read(slice(0, size), slice(0, size)).stack
-    rows = [
-        _measure("co-registered, one PSF", on_patch_grid(stack, size), quick),
-        _measure("own pixels, varying PSF", stack, quick),
-    ]
+    rows = [_measure(case.name, case.stack, quick) for case in make_cases(quick=quick)]
     legend = (
-        f"{number} exposures of {size}x{size} pixels, from arrays to the result: fit, both images, their "
-        "variances and realisations of the noise. The floor is the time of the two-dimensional real "
-        "transforms and of the convolutions of the network that the restoration makes, counted one by one, "
-        "each measured alone and again and again on the same memory. The interpolation of pixels, which is "
-        "a copy for a co-registered stack, is given beside it; the last column is the ratio without it."
+        "From arrays to the result, with both images, their variances and realisations of the noise. The "
+        "floor is the time of the two-dimensional real transforms and of the convolutions of the network "
+        "that the restoration makes, counted one by one, each measured alone and again and again on the same "
+        "memory. The interpolation of pixels, which is a copy for a co-registered stack, is given beside it; "
+        "the last column is the ratio without it."
     )
     return Table("Whole restoration", legend, rows)
-
-
-def on_patch_grid(stack: ExposureStack, size: int) -> ExposureStack:
-    """Take the pixels of exposures as those of the patch, with one PSF."""
-    images, variances, good = (p[:, :size, :size] for p in (stack.images, stack.variances, stack.good))
-    return ExposureStack(images, variances, good, stack.psfs.mean(dim=(1, 2), keepdim=True))
 
 
 def _measure(name: str, stack: ExposureStack, quick: bool) -> dict[str, str]:
@@ -69,7 +58,7 @@ def _measure(name: str, stack: ExposureStack, quick: bool) -> dict[str, str]:
             stack.good,
             stack.psfs,
             positions=stack.positions,
-            target_fwhm=_TARGET,
+            target_fwhm=TARGET,
             device="cpu",
             seed=1,
         )
@@ -84,7 +73,7 @@ def _measure(name: str, stack: ExposureStack, quick: bool) -> dict[str, str]:
     repeats = 2 if quick else _REPEATS
     transforms = convolutions = 0.0
     for call, count in counter.calls.items():
-        bare = count * _bare_time(call, repeats)
+        bare = count * bare_time(call, repeats)
         if call[0] == "conv2d":
             convolutions += bare
         else:
@@ -127,7 +116,7 @@ class CallCounter(TorchFunctionMode):
         return result
 
 
-def _bare_time(call: _Call, repeats: int) -> float:
+def bare_time(call: _Call, repeats: int) -> float:
     """Return the seconds that a call takes alone."""
     work = _bare_convolution(*call[1:]) if call[0] == "conv2d" else _bare_transform(*call)
     work()

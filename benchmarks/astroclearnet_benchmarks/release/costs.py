@@ -168,7 +168,7 @@ _CPU = PatchCosts(
         113.0,
         "µs",
         "measured",
-        f"patches of the demonstration, 94 to 135 ({_PROFILE}); large synthetic tiles: 12 (scaling.md, Memory)",
+        f"94 to 135 on patches of the demonstration ({_PROFILE}); 12 on synthetic tiles (scaling.md, Memory)",
     ),
     scatter=Cost(0.13, "", "measured", f"the range 94 to 135 as ± 1.4 standard deviations ({_PROFILE})"),
     overhead=Cost(10.0, "s", "measured", f"8 to 12 s ({_PROFILE})"),
@@ -176,16 +176,19 @@ _CPU = PatchCosts(
     speedup=Cost(3.0, "", "assumed", "threads of one process on idle cores"),
     cluster=Cost(1, "patches", "set", "bps/clustering/patch.yaml"),
     start=Cost(
-        35.5, "s", "assumed", "5.5 s until the first read (bps/README.md, measured), and 30 s for the batch system"
+        35.5,
+        "s",
+        "assumed",
+        "5.5 s until the first read (bps/README.md, measured), and 30 s for the batch system",
     ),
     decode=Cost(134.0, "MB/s", "measured", f"4.7 GB in 23 to 47 s of one core ({_PROFILE})"),
     prefetch=Cost(0, "", "set", "as commit 48ffbf1 does"),
     read=Cost(6.6, "bytes", "measured", "visit_image of 108 MB with 4000x4072 pixels (RTN-109, Table 6)"),
     write=Cost(
-        30.8,
+        31.0,
         "bytes",
-        "measured",
-        "two coadds with image, variance and two realisations, compressed, and the correlation of cells",
+        "predicted",
+        "plan of disk space of the task: two coadds with two realisations each, and the correlation of cells",
     ),
     datasets=Cost(
         6, "", "set", "two coadds, noise correlation, metrics, metadata and log (doc, Data products)"

@@ -181,9 +181,17 @@ def simulate(submissions: Sequence[Submission], facility: Facility, seed: int) -
     return _Queue(submissions, facility, seed).run()
 
 
+class _Task(NamedTuple):
+    """A quantum, and random numbers of its next attempt."""
+
+    size: float
+    seconds: float
+    draws: Sequence[float]
+
+
 @dataclasses.dataclass
 class _Job:
-    quanta: Sequence[Quantum]
+    quanta: Sequence[_Task]
     submission: int
     attempt: int = 0
     is_new: bool = True
@@ -221,7 +229,10 @@ class _Queue:
             if index == 0:
                 self._outcome.first_ready = self._environment.now
             for quanta in submission.jobs:
-                self._ready.put(_Job(quanta, index))
+                self._ready.put(_Job([self._draw(quantum) for quantum in quanta], index))
+
+    def _draw(self, quantum: Quantum | _Task) -> _Task:
+        return _Task(quantum.size, quantum.seconds, self._rng.random(4).tolist())
 
     def _register(self, index: int) -> _Process:
         with self._registry.request() as request:
@@ -244,7 +255,7 @@ class _Queue:
         outcome.num_jobs += 1
         outcome.start_seconds += facility.start_seconds
         yield now.timeout(facility.start_seconds)
-        failed: list[Quantum] = []
+        failed: list[_Task] = []
         transfer = now.process(self._transfer(job.quanta[0]))
         for position, quantum in enumerate(job.quanta):
             rest = job.quanta[position + 1 :]
@@ -258,14 +269,16 @@ class _Queue:
             if fate == "lost":
                 outcome.num_losses += 1
                 outcome.lost_seconds += seconds
-                self._ready.put(_Job([*failed, quantum, *rest], job.submission, job.attempt, is_new=False))
+                self._ready.put(
+                    _Job([*failed, self._draw(quantum), *rest], job.submission, job.attempt, is_new=False)
+                )
                 outcome.repair_seconds += facility.repair_seconds
                 yield now.timeout(facility.repair_seconds)
                 return
             if fate == "failed":
                 outcome.num_failures += 1
                 outcome.lost_seconds += seconds
-                failed.append(quantum)
+                failed.append(self._draw(quantum))
             else:
                 outcome.useful_seconds += seconds
                 outcome.num_done += 1
@@ -284,16 +297,17 @@ class _Queue:
         if not self._waiting[index]:
             self._environment.process(self._register(index))
 
-    def _transfer(self, quantum: Quantum) -> _Process:
+    def _transfer(self, quantum: _Task) -> _Process:
         with self._link.request() as request:
             yield request
             yield self._environment.timeout(quantum.size / self._facility.stream_rate)
 
-    def _attempt(self, quantum: Quantum) -> tuple[float, str]:
+    def _attempt(self, quantum: _Task) -> tuple[float, str]:
         facility, fate, seconds = self._facility, "done", quantum.seconds
-        if self._rng.random() < facility.straggler_share:
+        straggles, fails, breaks_at, survives = quantum.draws
+        if straggles < facility.straggler_share:
             seconds *= facility.straggler_factor
-        if self._rng.random() < facility.failure:
-            fate, seconds = "failed", seconds * self._rng.random()
-        survives = self._rng.exponential() * facility.loss_seconds
-        return (survives, "lost") if survives < seconds else (seconds, fate)
+        if fails < facility.failure:
+            fate, seconds = "failed", seconds * breaks_at
+        survival = -math.log1p(-survives) * facility.loss_seconds
+        return (survival, "lost") if survival < seconds else (seconds, fate)

@@ -167,9 +167,10 @@ RUBIN_YEAR_1 = Survey(
     reads_whole_files=False,
     site=_USDF,
     source=(
-        "19,600 square degrees and 800 visits of a point in ten years (survey-strategy.lsst.io, baseline 3.4), a "
-        "tenth of them in year 1; shares of the bands: Ivezic et al. 2019, Table 1; `lsst_cells_v1` of 120 rings "
-        "and 22x22 cells of 150 pixels with border (lsst/skymap), with 98.8 patches a tract (RTN-109, Table 7)"
+        "19,600 square degrees and 800 visits of a point in ten years (survey-strategy.lsst.io, baseline "
+        "3.4), a tenth of them in year 1; shares of the bands: Ivezic et al. 2019, Table 1; `lsst_cells_v1` "
+        "of 120 rings and 22x22 cells of 150 pixels with the border (lsst/skymap), 98.8 patches a tract "
+        "(RTN-109, Table 7)"
     ),
 )
 
@@ -191,8 +192,8 @@ HSC_WIDE = Survey(
     reads_whole_files=True,
     site=_CLUSTER,
     source=(
-        "1,400 square degrees, 10 minutes in g and r and 20 in i, z and y in exposures of 150 and 200 s (Aihara et "
-        "al. 2018, 2019); `hsc_rings_v1` of 120 rings, 9x9 patches a tract; calexp are read whole"
+        "1,400 square degrees, 10 minutes in g and r and 20 in i, z and y, in exposures of 150 and 200 s "
+        "(Aihara et al. 2018, 2019); `hsc_rings_v1` of 120 rings, 9x9 patches a tract; calexp are read whole"
     ),
 )
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from ..processes import start_logging
 from ..record import Section, Table, make_page, make_parser
 from .costs import COSTS, Cost, PatchCosts
-from .plan import RESOURCES, ReleasePlan, plan_release, rank_bottlenecks
+from .plan import RESOURCES, ROUNDS, ReleasePlan, plan_release, rank_bottlenecks
 from .surveys import SURVEYS, Survey
 
 _INTRODUCTION = (
@@ -49,12 +49,12 @@ def main(words: Sequence[str]) -> int:
         "--quick", action="store_true", help="few jobs for each worker, to see that all works"
     )
     options = parser.parse_args(words)
-    rounds = {"rounds": 2} if options.quick else {}
+    rounds = 2 if options.quick else ROUNDS
     surveys = SURVEYS[-1:] if options.quick else SURVEYS
     tables = [_survey_table(), _cost_table(COSTS[0], None)]
     tables += [_cost_table(costs, COSTS[0]) for costs in COSTS[1:]]
     for survey in surveys:
-        plans = {costs.name: plan_release(survey, costs, **rounds) for costs in COSTS}
+        plans = {costs.name: plan_release(survey, costs, rounds=rounds) for costs in COSTS}
         tables.append(_plan_table(survey, plans))
     tables += _bottleneck_tables(surveys, rounds)
     section = Section.measured("plan", parser.prog + " --quick" * options.quick, tables)
@@ -149,16 +149,16 @@ def _describe(survey: Survey, costs: PatchCosts, plan: ReleasePlan) -> dict[str,
     }
 
 
-def _bottleneck_tables(surveys: Sequence[Survey], rounds: dict[str, int]) -> list[Table]:
+def _bottleneck_tables(surveys: Sequence[Survey], rounds: int) -> list[Table]:
     """Double each resource in turn, then once more without the first."""
     first_rows, second_rows = [], []
     for survey in surveys:
         for costs in COSTS:
             names = {"survey": survey.name, "costs": costs.name}
-            gains = rank_bottlenecks(survey, costs, **rounds)
+            gains = rank_bottlenecks(survey, costs, rounds=rounds)
             first = gains[0][0]
             first_rows.append(names | _gain_cells(gains, {}))
-            gains = rank_bottlenecks(survey, costs, removed=first, **rounds)
+            gains = rank_bottlenecks(survey, costs, removed=first, rounds=rounds)
             second_rows.append(names | _gain_cells(gains, {first: "removed"}))
     legend = (
         "Per cent of the wall time that are saved if a resource is doubled, or its cost halved, and all "

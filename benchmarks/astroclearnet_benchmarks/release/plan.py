@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("RESOURCES", "ReleasePlan", "plan_release", "rank_bottlenecks")
+__all__ = ("RESOURCES", "ROUNDS", "ReleasePlan", "plan_release", "rank_bottlenecks")
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ from .surveys import Site, Survey
 _WORKERS = 64
 """Most workers that are simulated."""
 
-_ROUNDS = 12
+ROUNDS = 12
 """Jobs of each of them."""
 
 _MAX_QUANTA = 20000
@@ -90,7 +90,7 @@ class ReleasePlan:
     lost_seconds: float
 
 
-def plan_release(survey: Survey, costs: PatchCosts, *, seed: int = 1, rounds: int = _ROUNDS) -> ReleasePlan:
+def plan_release(survey: Survey, costs: PatchCosts, *, seed: int = 1, rounds: int = ROUNDS) -> ReleasePlan:
     """Simulate a slice of a release, and extrapolate it.
 
     The slice has a part of the workers, with the same part of the bandwidth,
@@ -283,7 +283,7 @@ RESOURCES: dict[str, _Change] = {
 
 
 def rank_bottlenecks(
-    survey: Survey, costs: PatchCosts, *, removed: str | None = None, seed: int = 1, rounds: int = _ROUNDS
+    survey: Survey, costs: PatchCosts, *, removed: str | None = None, seed: int = 1, rounds: int = ROUNDS
 ) -> list[tuple[str, float]]:
     """Double each resource in turn, or halve its cost.
 

@@ -194,13 +194,13 @@ def _make_submissions(
 
 
 def _make_facility(site: Site, costs: PatchCosts, workers: int, share: float) -> Facility:
-    """Share the bandwidth out among as many transfers as it can serve."""
+    """Share the bandwidth out among as many transfers as fill it."""
     rate, bandwidth = 1e6 * costs.decode.value, site.bandwidth * share
-    streams = max(1, round(bandwidth / rate))
+    streams = math.ceil(bandwidth / rate)
     return Facility(
         workers=workers,
         streams=streams,
-        stream_rate=min(rate, bandwidth / streams),
+        stream_rate=bandwidth / streams,
         start_seconds=costs.start.value,
         prefetch=costs.prefetch.value > 0,
         failure=costs.failure.value,

@@ -29,7 +29,7 @@ _INTRODUCTION = (
 
 _REMEDIES = {
     "processors": "a faster engine, then more processors",
-    "bandwidth": "overlaps in place of whole files, fewer bytes a pixel, and flash storage beside the processors",
+    "bandwidth": "overlaps in place of whole files, fewer bytes a pixel, flash near the processors",
     "decoding": "decoding on all cores of a job while its processor computes",
     "overhead of a patch": "keeping network, PSF models and sky map from patch to patch of a process",
     "start of a process": "more patches in a process (`partitionMaxSize`)",

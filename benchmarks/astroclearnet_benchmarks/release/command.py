@@ -162,7 +162,7 @@ def _bottleneck_tables(surveys: Sequence[Survey], rounds: int) -> list[Table]:
             second_rows.append(names | _gain_cells(gains, {first: "removed"}))
     legend = (
         "Per cent of the wall time that are saved if a resource is doubled, or its cost halved, and all "
-        "others stay. Gains of a per cent or less are within the scatter of the simulation."
+        "others stay. Gains of three per cent or less are within the scatter of the simulation."
     )
     after = "The same, where there is eight times as much of the first bottleneck, or it costs an eighth. "
     return [

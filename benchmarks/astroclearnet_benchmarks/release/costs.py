@@ -170,7 +170,7 @@ _CPU = PatchCosts(
         "measured",
         f"94 to 135 on patches of the demonstration ({_PROFILE}); 12 on synthetic tiles (scaling.md, Memory)",
     ),
-    scatter=Cost(0.13, "", "measured", f"the range 94 to 135 as ± 1.4 standard deviations ({_PROFILE})"),
+    scatter=Cost(0.13, "", "assumed", f"the range 94 to 135 as ± 1.4 standard deviations ({_PROFILE})"),
     overhead=Cost(10.0, "s", "measured", f"8 to 12 s ({_PROFILE})"),
     cores=Cost(4, "", "set", "bps/resources/cpu.yaml; 10 GiB for 4 cores, of 16 GiB"),
     speedup=Cost(3.0, "", "assumed", "threads of one process on idle cores"),
@@ -201,7 +201,12 @@ _CPU = PatchCosts(
     register=Cost(11.0, "s", "measured", "final job of 4 quanta (bps/README.md)"),
     register_dataset=Cost(1.0, "ms", "assumed", "one insertion into PostgreSQL"),
     failure=Cost(0.01, "", "assumed", "all causes but losses of nodes; each is tried again three times"),
-    loss=Cost(229000.0, "h", "measured", "Trinity: 6 losses of 19,100 nodes in 3 days (Klockwood 2025)"),
+    loss=Cost(
+        229000.0,
+        "h",
+        "measured",
+        "Trinity: 6 losses of 19,100 nodes in 3 days (glennklockwood.com, Job reliability)",
+    ),
     repair=Cost(1.0, "h", "assumed", "a further batch job takes its place"),
     straggler_share=Cost(
         0.035,
@@ -226,7 +231,7 @@ _GPU_HOST = dataclasses.replace(
         "predicted",
         f"180 TB, 8 million launches, and 12,046 s of the host for matrices, PSFs and noise ({_PROFILE})",
     ),
-    overhead=Cost(10.0, "s", "predicted", "that of the CPU"),
+    overhead=Cost(10.0, "s", "assumed", "that of the CPU"),
     speedup=Cost(1.0, "", "set", "in the time a pixel already"),
     cluster=Cost(9, "patches", "set", "bps/clustering/patches.yaml"),
     loss=_GPU_LOSS,
@@ -241,8 +246,8 @@ _GPU_DEVICE = dataclasses.replace(
         "predicted",
         f"180 TB ({_PROFILE}), 5,000 launches for each of 4 tiles, and nothing on the host",
     ),
-    overhead=Cost(3.0, "s", "predicted", "the goal for a patch that is not the first of its process"),
-    decode=Cost(536.0, "MB/s", "predicted", "four cores that decode apart"),
+    overhead=Cost(3.0, "s", "assumed", "the goal for a patch that is not the first of its process"),
+    decode=Cost(536.0, "MB/s", "assumed", "four cores that decode apart"),
     prefetch=Cost(1, "", "set", "the host is idle meanwhile"),
 )
 

@@ -192,8 +192,9 @@ HSC_WIDE = Survey(
     reads_whole_files=True,
     site=_CLUSTER,
     source=(
-        "1,400 square degrees, 10 minutes in g and r and 20 in i, z and y, in exposures of 150 and 200 s "
-        "(Aihara et al. 2018, 2019); `hsc_rings_v1` of 120 rings, 9x9 patches a tract; calexp are read whole"
+        "1,400 square degrees, g in four exposures of 2.5 minutes (hsc-release.mtk.nao.ac.jp, Survey); 10 "
+        "minutes in g and r and 20 in i, z and y (Aihara et al. 2019), assumed in exposures of 200 s; "
+        "`hsc_rings_v1` of 120 rings, 9x9 patches a tract; calexp are read whole"
     ),
 )
 

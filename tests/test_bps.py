@@ -37,9 +37,11 @@ from lsst.ctrl.bps.parsl import SiteConfig
 from lsst.pipe.base import Pipeline
 
 BPS = Path(__file__).parents[1] / "bps"
-PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml#restore"
+PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
 BANDS = "grizy"
 NUM_PATCHES = 81
+# Coadds and their metrics in each band, pictures, and summaries.
+NUM_QUANTA = 2 * NUM_PATCHES * len(BANDS) + NUM_PATCHES + len(BANDS)
 # The part that the submit file uses of what the PanDA plug-in has in a stack.
 PANDA_SITE = """
 wmsServiceClass: lsst.ctrl.bps.panda.PanDAService
@@ -53,7 +55,7 @@ runnerCommand: "{custom_lsst_setup} python3 decoder.py _cmd_line_"
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A repository with a tract of as many patches as HSC has, but tiny ones,
-    and the quantum graph of five bands.
+    and the quantum graph of all tasks in five bands.
     """
     folder = tmp_path_factory.mktemp("tract")
     butler = create_repository(str(folder / "repo"))
@@ -79,7 +81,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         *("-i", "TestCam/defaults", "-o", "u/test/restored", "-d", "skymap='test_map'", "-q", path),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
-    assert f"QuantumGraph contains {NUM_PATCHES * len(BANDS)} quanta" in result.stderr, result.stderr
+    assert f"QuantumGraph contains {NUM_QUANTA} quanta" in result.stderr, result.stderr
     return folder / "repo", path
 
 
@@ -137,6 +139,22 @@ def count_quanta(command_line: str) -> int:
     return len(str(found).split(","))
 
 
+def check_small_quanta_share_processes(workflow: Any) -> None:
+    """Metrics, pictures and summaries must not be a process each."""
+    jobs = [job for job in workflow.jobs.values() if job.generic.label not in ("pipetaskInit", "finalJob")]
+    measuring = [job for job in jobs if "measureRestoration" in job.generic.quanta_counts]
+    assert len(measuring) == NUM_PATCHES / 9
+    for job in measuring:
+        assert job.generic.quanta_counts == {"measureRestoration": 9 * len(BANDS), "makeColorPictures": 9}
+        command = job.evaluate_command_line(job.get_command_line())
+        assert command.count("pipetask") == 1
+        assert " run-qbb " in command
+        assert count_quanta(command) == 9 * (len(BANDS) + 1)
+    (summary,) = (job for job in jobs if "summarizeRestoration" in job.generic.quanta_counts)
+    assert summary.generic.quanta_counts == {"summarizeRestoration": len(BANDS)}
+    assert sum(sum(job.generic.quanta_counts.values()) for job in jobs) == NUM_QUANTA
+
+
 @pytest.mark.parametrize("name", ["local", "slurm", "htcondor", "panda"])
 def test_submit_file_takes_its_numbers_from_the_snippets(name: str, submit_folder: Path) -> None:
     # Who changes a number in one place must not find another one used.
@@ -174,6 +192,7 @@ def test_local_site_is_closed_to_the_network(graph: tuple[Path, Path], submit_fo
     assert Path(workflow.parsl_config.run_dir) == submit_path / "runinfo"
     jobs = [job for job in workflow.jobs.values() if job.generic.label == "restorePatches"]
     assert len(jobs) == NUM_PATCHES
+    check_small_quanta_share_processes(workflow)
     for job in jobs:
         command = job.evaluate_command_line(job.get_command_line())
         assert count_quanta(command) == len(BANDS)
@@ -201,7 +220,8 @@ def test_slurm_job_has_one_worker_for_each_gpu(graph: tuple[Path, Path], submit_
     assert provider.mem_per_node * 1024 >= 2 * jobs[0].request_memory
     assert provider.cores_per_node == 2 * jobs[0].request_cpus
     assert len(jobs) == NUM_PATCHES / 9
-    assert sum(job.quanta_counts["restoreCoadd"] for job in jobs) == NUM_PATCHES * len(BANDS)
+    assert [job.quanta_counts for job in jobs] == [{"restoreCoadd": 9 * len(BANDS)}] * len(jobs)
+    check_small_quanta_share_processes(workflow)
 
 
 def test_slurm_memory_limits_the_workers() -> None:
@@ -227,7 +247,9 @@ def test_htcondor_jobs_ask_for_a_gpu(graph: tuple[Path, Path], submit_folder: Pa
         assert "min({int(12288 * pow(1.5, NumJobStarts)), 32768})" in job
     others = [*submit_path.glob("jobs/pipetaskInit/*.sub"), *submit_path.glob("jobs/finalJob/*.sub")]
     assert len(others) == 2
-    assert not any("GPU" in path.read_text() for path in others)
+    measuring = [*submit_path.glob("jobs/diagnosePatches/**/*.sub")]
+    assert [count_quanta(path.read_text()) for path in measuring] == [9 * (len(BANDS) + 1)] * 9
+    assert not any("GPU" in path.read_text() for path in others + measuring)
 
 
 def test_htcondor_plugin_refuses_the_plain_request() -> None:
@@ -245,7 +267,7 @@ def test_panda_jobs_go_to_the_gpu_queue(graph: tuple[Path, Path], submit_folder:
         re.sub(r".*_\d+_(\w+)_\d+$", r"\1", work.task_name): work
         for work in workflow.idds_client_workflow.template.works.values()
     }
-    assert set(works) == {"pipetaskInit", "restorePatches", "finalJob"}
+    assert set(works) == {"pipetaskInit", "restorePatches", "diagnosePatches", "summarizeTract", "finalJob"}
     restore = works["restorePatches"]
     assert (restore.task_queue, restore.task_rss, restore.task_rss_max) == (
         "NAME_OF_A_GPU_QUEUE",
@@ -255,9 +277,10 @@ def test_panda_jobs_go_to_the_gpu_queue(graph: tuple[Path, Path], submit_folder:
     assert restore.core_count == 4
     assert works["pipetaskInit"].task_queue is None
     # The names of the quanta of a job travel in one field of a table.
-    names = [dependency["name"] for dependency in restore.dependency_map]
-    assert len(names) == 9
-    assert max(map(len, names)) < 4000
+    for work in (restore, works["diagnosePatches"]):
+        names = [dependency["name"] for dependency in work.dependency_map]
+        assert len(names) == 9
+        assert max(map(len, names)) < 4000
 
 
 def test_restart_refuses_beside_a_running_campaign(tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-BENCHMARKS = ("quality", "truth", "training", "geometry", "scaling", "speed", "rejection", "alarms")
+BENCHMARKS = (
+    "quality",
+    "truth",
+    "training",
+    "geometry",
+    "scaling",
+    "speed",
+    "rejection",
+    "alarms",
+    "release",
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:

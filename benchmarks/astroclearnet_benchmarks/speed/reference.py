@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def make_cases(*, quick: bool) -> list[Case]:
     whole = slice(0, size)
     stack = source.read(whole, whole).stack
     own = {name: getattr(stack, name).numpy() for name in _EXPOSURES}
-    positions = stack.positions
+    positions = cast(PixelPositions, stack.positions)
     own |= {name: getattr(positions, name).numpy() for name in ("y", "x", "area")}
     own["shape"] = np.array(positions.shape)
     return [
@@ -184,7 +185,7 @@ def _run(case: Case, code: Path, options: dict[str, int]) -> tuple[float, float,
     """Return seconds, and errors of the restored and the linear image."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "data.npz", Path(folder) / "result.npz"
-        np.savez(data, allow_pickle=False, **case.arrays)  # type: ignore[arg-type]
+        np.savez(data, allow_pickle=False, **case.arrays)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(code)}
         subprocess.run(
             [sys.executable, "-c", _SCRIPT, str(data), json.dumps(options), str(result)],

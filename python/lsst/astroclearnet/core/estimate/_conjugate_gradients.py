@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,12 +29,12 @@ type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 @dataclasses.dataclass(frozen=True)
 class Solution:
     """Solutions, (s, Hl, Wl), with the number of steps and the size of the
-    error of each, (s,): at most 1 where it converged.
+    error of each: at most 1 where it converged.
     """
 
     values: torch.Tensor
-    steps: torch.Tensor
-    errors: torch.Tensor
+    steps: list[int]
+    errors: list[float]
 
 
 def solve_equations(
@@ -64,43 +65,66 @@ def solve_equations(
         Takes errors, solutions and indices to the sizes of the errors, shape
         (2, b), inside and at the edge: at most 1 where they are small enough.
     """
-    active = torch.arange(len(right), device=right.device)
+    number = len(right)
+    active = torch.arange(number, device=right.device)
     solutions = torch.zeros(right.shape, device=right.device) if start is None else start.clone()
     residual = right.clone() if start is None else right - apply(solutions, active)
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
-    steps, waited = torch.zeros_like(active), torch.zeros_like(active)
-    best, errors = torch.full_like(solutions, torch.nan), torch.full_like(right[:, 0, 0], torch.inf)
-    last = torch.full_like(errors, torch.nan)
-    for number in range(_MAX_ITERATIONS + 1):
-        steps[active] = number
-        # The estimate of the error is also a correction, which leaves of the
-        # error about as much as the step before did, but not at the edge.
+    best = torch.full_like(solutions, torch.nan)
+    progress = [_Progress() for _ in range(number)]
+    open_ = list(range(number))
+    for step in range(_MAX_ITERATIONS + 1):
+        # The estimate of the error is also a correction.
         corrected = solutions[active] + error
-        size, edge = judge(error, corrected, active)
-        found = torch.maximum(size * (size / last[active]).nan_to_num(1.0).clamp(_LEAST_GAIN, 1.0), edge)
-        last[active] = size
-        # What is not a number is never better.
-        better = found < errors[active]
-        waited[active] = torch.where(better, 0, waited[active] + 1)
-        better, rows = active[better], better
-        errors[active] = torch.fmin(found, errors[active])
-        best[better] = corrected[rows]
-        open_ = (errors[active] > 1.0) & (waited[active] < _PATIENCE)
-        if not bool(open_.all()):
-            active, residual, search, product = (v[open_] for v in (active, residual, search, product))
-        if not len(active) or number == _MAX_ITERATIONS:
+        # The only thing that a device is waited for.
+        sizes = judge(error, corrected, active).T.tolist()
+        better = [k for k, one in enumerate(open_) if progress[one].add(step, *sizes[k])]
+        if better:
+            best[active[better]] = corrected[better]
+        kept = [k for k, one in enumerate(open_) if progress[one].goes_on]
+        if not kept or step == _MAX_ITERATIONS:
             break
+        if len(kept) < len(open_):
+            open_ = [open_[k] for k in kept]
+            active, residual, search, product = (v[kept] for v in (active, residual, search, product))
         image = apply(search, active)
-        step = (product / _dot(search, image))[:, None, None]
-        solutions[active] += step * search
-        residual.sub_(image.mul_(step))
+        length = (product / _dot(search, image))[:, None, None]
+        solutions[active] += length * search
+        residual.sub_(image.mul_(length))
         error = precondition(residual, active)
         previous, product = product, _dot(residual, error)
         search.mul_((product / previous)[:, None, None]).add_(error)
-    return Solution(best, steps, errors)
+    return Solution(best, [one.step for one in progress], [one.error for one in progress])
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Steps of a system, its least error, and the steps since then."""
+
+    step: int = 0
+    error: float = math.inf
+    last: float = math.inf
+    waited: int = 0
+
+    def add(self, step: int, inside: float, edge: float) -> bool:
+        """Note the size of an error; return whether it is the least."""
+        # A correction leaves of the error about as much as the step before
+        # did, but not at the edge.
+        share = inside / self.last if math.isfinite(self.last) and self.last else 1.0
+        found = max(inside * min(max(share, _LEAST_GAIN), 1.0), edge)
+        # What is not a number is never better.
+        better = found < self.error
+        self.step, self.last, self.waited = step, inside, 0 if better else self.waited + 1
+        self.error = found if better else self.error
+        return better
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another step is needed, and may help."""
+        return self.error > 1.0 and self.waited < _PATIENCE
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return scalar products of images, (b,)."""
-    return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))

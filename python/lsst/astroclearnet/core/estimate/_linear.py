@@ -186,7 +186,7 @@ class LinearEstimator:
             None if start is None else (start - light) / scale,
             judge=judge,
         )
-        for steps, error in zip(solution.steps.tolist(), solution.errors.tolist(), strict=True):
+        for steps, error in zip(solution.steps, solution.errors, strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
         return solution.values.mul_(scale).add_(light)
 

@@ -244,11 +244,11 @@ class LinearEstimator:
         chosen = range(len(self._weights)) if self._exposures is None else self._exposures.tolist()
         # Wide targets leave no power at high frequencies, nor shares of it.
         known = self._power > torch.finfo(self._power.dtype).tiny
-        shares = [float((model.power(t)[known] / self._power[known]).mean()) for t in chosen]
+        inverse = torch.where(known, self._power, 1.0).reciprocal_() * known / known.sum()
         total = torch.zeros(model.shape, device=self._weights.device)
         maps = iterate_weight_maps(model, self._weights, self._exposures)
-        for share, one in zip(shares, maps, strict=True):
-            total = total + share * one.weights[0]
+        for t, one in zip(chosen, maps, strict=True):
+            total.addcmul_((model.power(t) * inverse).sum(), one.weights[0])
         return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
 
     @functools.cached_property

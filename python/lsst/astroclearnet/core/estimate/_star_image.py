@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 
@@ -18,6 +18,9 @@ from ..forward import ForwardModel
 
 _PENALTY_WEIGHTS = tuple(10.0 ** (-8.0 + 0.5 * k) for k in range(15))
 """Brackets of the search for a penalty weight."""
+
+_NUM_BETWEEN = 12
+"""Penalty weights that are tried between two of them, a tenth apart."""
 
 
 def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> torch.Tensor:
@@ -56,9 +59,7 @@ def star_psf_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: 
     model, power, penalty_weight
         As for `star_image`.
     """
-    residual = model.target_transform - star_image(model, power, penalty_weight)
-    difference = model.inverse_transform(residual.to(torch.complex64))
-    return float(difference.abs().max() / model.fold_transform(model.target_transform))
+    return float(_peak_residual(model, power, penalty_weight))
 
 
 def penalty_weight_for_residual(model: ForwardModel, power: torch.Tensor, residual: float) -> float:
@@ -80,14 +81,28 @@ def penalty_weight_for_residual(model: ForwardModel, power: torch.Tensor, residu
         The largest such penalty weight between 1e-8 and 0.1, within a
         tenth; if there is none, that of the smallest residual.
     """
-    residuals = {s: star_psf_residual(model, power, s) for s in _PENALTY_WEIGHTS}
-    kept = [s for s, value in residuals.items() if value <= residual]
+    residuals = _residuals(model, power, _PENALTY_WEIGHTS)
+    kept = [s for s, value in zip(_PENALTY_WEIGHTS, residuals, strict=True) if value <= residual]
     if not kept:
-        return min(residuals, key=lambda s: residuals[s])
+        return _PENALTY_WEIGHTS[residuals.index(min(residuals))]
     low = max(kept)
-    high = min((s for s in _PENALTY_WEIGHTS if s > low), default=low)
-    while high / low > 1.1:
-        middle = math.sqrt(low * high)
-        fits = star_psf_residual(model, power, middle) <= residual
-        low, high = (middle, high) if fits else (low, middle)
-    return low
+    if low == _PENALTY_WEIGHTS[-1]:
+        return low
+    step = 10.0 ** (0.5 / (_NUM_BETWEEN + 1))
+    between = [low * step**k for k in range(1, _NUM_BETWEEN + 1)]
+    tried = zip(between, _residuals(model, power, between), strict=True)
+    return max((s for s, value in tried if value <= residual), default=low)
+
+
+def _residuals(model: ForwardModel, power: torch.Tensor, penalty_weights: Sequence[float]) -> list[float]:
+    """Return `star_psf_residual` of penalty weights."""
+    found = torch.stack([_peak_residual(model, power, s) for s in penalty_weights])
+    values: list[float] = found.tolist()
+    return values
+
+
+def _peak_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> torch.Tensor:
+    """Return `star_psf_residual` on the device."""
+    residual = model.target_transform - star_image(model, power, penalty_weight)
+    difference = model.inverse_transform(residual.to(torch.complex64))
+    return difference.abs().max() / model.fold_transform(model.target_transform)

@@ -25,6 +25,10 @@ _NUM_BINS = 32
 _LOWEST_POWER = 1e-8
 """Power of the PSFs below which frequencies are pooled into one bin."""
 
+_CHUNK, _GPU_CHUNK = 1 << 12, 1 << 22
+"""Numbers of pixels whose spectra the cache of a CPU holds, and that keep a
+GPU busy."""
+
 _NOISE_FWHM = 0.6
 """FWHM, in units of that of the target PSF, of the geometric mean that stands
 for the noise around a pixel: measured at edges of a factor of 25, in patches
@@ -72,13 +76,27 @@ class LocalNoise:
     def variance(self) -> torch.Tensor:
         """Return the variance, (H, W), 0 where there are no data around."""
         shares, powers, inverse_target = self._pool()
-        variance = torch.zeros_like(self._floor)
-        for row, ratio in enumerate(self._ratios.transpose(0, 1)):
-            weighted = self._typical[:, None] * ratio
-            total = torch.maximum(weighted.sum(dim=0), self._floor[row])
-            spectra = self._spectrum(powers.T @ weighted, total, inverse_target[:, None])
-            variance[row] = shares @ spectra
-        return variance
+        chunk = _CHUNK if powers.device.type == "cpu" else _GPU_CHUNK
+        parts = [
+            self._variance(shares, powers, inverse_target, ratios, floor)
+            for ratios, floor in zip(
+                self._ratios.flatten(1).split(chunk, dim=1), self._floor.flatten().split(chunk), strict=True
+            )
+        ]
+        return torch.cat(parts).reshape(self._floor.shape)
+
+    def _variance(
+        self,
+        shares: torch.Tensor,
+        powers: torch.Tensor,
+        inverse_target: torch.Tensor,
+        ratios: torch.Tensor,
+        floor: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the variance of some pixels."""
+        weighted = self._typical[:, None] * ratios
+        total = torch.maximum(weighted.sum(dim=0), floor)
+        return shares @ self._spectrum(powers.T @ weighted, total, inverse_target[:, None])
 
     def correlation(self, rows: slice, columns: slice) -> np.ndarray:
         """Return the correlation of the noise in a box, (31, 31), float32.

@@ -27,9 +27,37 @@ _WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_i
 """Functions whose result the host has to know before it goes on."""
 
 _VIEWS = frozenset(
-    """_conj _unsafe_view alias as_strided detach diagonal empty empty_like empty_strided expand imag
-    lift_fresh narrow new_empty permute real select slice split split_with_sizes squeeze t transpose unbind
-    unfold unsqueeze view view_as_complex view_as_real""".split()
+    (
+        "_conj",
+        "_unsafe_view",
+        "alias",
+        "as_strided",
+        "detach",
+        "diagonal",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "expand",
+        "imag",
+        "lift_fresh",
+        "narrow",
+        "new_empty",
+        "permute",
+        "real",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "t",
+        "transpose",
+        "unbind",
+        "unfold",
+        "unsqueeze",
+        "view",
+        "view_as_complex",
+        "view_as_real",
+    )
 )
 """Functions that launch nothing."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ._bank import SMOOTHED_FWHMS, FilterBank
+from ._network import make_layer
 
 _CHANNELS = (16, 24, 32, 48)
 """Channels at full resolution and after each halving."""
@@ -66,7 +67,7 @@ class RestorationNetwork(nn.Module):
         size = len(penalty_weights) + len(SMOOTHED_FWHMS)
         self._middle = len(penalty_weights) // 2
         self.stem = _convolution(2 * size + 1, _CHANNELS[0], 3)
-        self.conditions = nn.utils.skip_init(nn.Linear, 2 * size - 2, _CHANNELS[0])
+        self.conditions = make_layer(nn.Linear, 2 * size - 2, _CHANNELS[0])
         self.down = nn.ModuleList(_Block(c) for c in _CHANNELS)
         self.widen = nn.ModuleList(
             _convolution(a, b, 1) for a, b in zip(_CHANNELS, _CHANNELS[1:], strict=False)
@@ -182,7 +183,7 @@ class _Block(nn.Module):
 
 def _convolution(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     """Return a convolution of the same shape, without initial parameters."""
-    layer: nn.Conv2d = nn.utils.skip_init(
+    layer = make_layer(
         nn.Conv2d, inputs, outputs, size, padding=size // 2, padding_mode="replicate" if size > 1 else "zeros"
     )
     return layer.to(memory_format=torch.channels_last)

@@ -11,6 +11,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import FunctionType
 
 import numpy as np
@@ -147,8 +151,8 @@ def test_a_gpu_computes_the_same(
     theirs = Interpolation(y, x, area, grid)
     first, ty, tx = (torch.from_numpy(p) for p in ours._engine._pixels)  # type: ignore[attr-defined]
     first = torch.where(y.isfinite().flatten(), first.long(), -1)
-    pixels = (c.to(device) for c in (first, ty, tx))
-    theirs._engine = _interpolation_gpu.BinnedInterpolation(*pixels, grid.latent_shape)
+    first, ty, tx = (c.to(device) for c in (first, ty, tx))
+    theirs._engine = _interpolation_gpu.BinnedInterpolation(first, ty, tx, grid.latent_shape)
     theirs._scale = theirs._scale.to(device)
     values = theirs.observe(images.to(device))
     torch.testing.assert_close(values.cpu(), ours.observe(images), rtol=0.0, atol=1e-6)
@@ -180,3 +184,29 @@ def test_transfer_function() -> None:
     frequency = np.linspace(0.0, 0.3, 7)
     aliases = np.abs(transfer_function(1.0 - frequency)) / transfer_function(frequency)
     assert aliases.max() < 2e-3
+
+
+_COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from lsst.astroclearnet.core.forward import _interpolation_gpu as gpu
+
+for kernel in (gpu._gather_kernel, gpu._collect_kernel):
+    constants = {"BLOCK": 128, "TOGETHER": 2}
+    whole = {"first", "order", "starts", "most"}
+    number = {"num_pixels", "num_images", "width", "image_size"}
+    types = {name: "*i32" if name in whole else "i32" if name in number else "*fp32" for name in kernel.arg_names}
+    types |= {name: "constexpr" for name in types if name in constants}
+    given = {(i,): constants[name] for i, name in enumerate(kernel.arg_names) if name in constants}
+    source = ASTSource(fn=kernel, signature=types, constexprs=given)
+    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
+"""
+
+
+def test_a_gpu_can_be_compiled_for(tmp_path: Path) -> None:
+    """If it fails, the kernels run in the interpreter alone."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    run = subprocess.run([sys.executable, "-c", _COMPILE], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

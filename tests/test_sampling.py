@@ -170,7 +170,7 @@ def test_exposures_at_whole_offsets(offset: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_other_positions_are_interpolated(turned: bool) -> None:
-    """If it fails, pixels in another order are taken for those of the patch."""
+    """If it fails, pixels in another order count as those of the patch."""
     rows, columns = (c[None].astype(float) for c in np.mgrid[:60, :60])
     y, x = (columns, rows) if turned else (rows, columns + 1e-4)
     positions = PixelPositions.from_arrays(SHAPE, y, x, np.ones_like(y))

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 __all__ = ("BinnedInterpolation",)
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -133,7 +131,7 @@ class BinnedInterpolation:
 
 
 @triton.jit
-def _tap(t: Any, coefficients: Any, tap: tl.constexpr) -> Any:
+def _tap(t: tl.tensor, coefficients: tl.tensor, tap: tl.constexpr) -> tl.tensor:
     """Return the weight of a tap along one axis."""
     row = 6 * (tap if tap <= 2 else 4 - tap)
     q = t * t
@@ -145,18 +143,18 @@ def _tap(t: Any, coefficients: Any, tap: tl.constexpr) -> Any:
 
 
 @triton.jit
-def _gather_kernel(
-    images: Any,
-    first: Any,
-    ty: Any,
-    tx: Any,
-    order: Any,
-    factors: Any,
-    coefficients: Any,
-    values: Any,
-    num_pixels: Any,
-    width: Any,
-    image_size: Any,
+def _gather_kernel(  # noqa: PLR0913
+    images: tl.tensor,
+    first: tl.tensor,
+    ty: tl.tensor,
+    tx: tl.tensor,
+    order: tl.tensor,
+    factors: tl.tensor,
+    coefficients: tl.tensor,
+    values: tl.tensor,
+    num_pixels: tl.tensor,
+    width: tl.tensor,
+    image_size: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
     """Interpolate an image at some pixels."""
@@ -178,18 +176,18 @@ def _gather_kernel(
 
 
 @triton.jit
-def _collect_kernel(
-    values: Any,
-    starts: Any,
-    ty: Any,
-    tx: Any,
-    coefficients: Any,
-    most: Any,
-    images: Any,
-    num_pixels: Any,
-    num_images: Any,
-    width: Any,
-    image_size: Any,
+def _collect_kernel(  # noqa: PLR0913
+    values: tl.tensor,
+    starts: tl.tensor,
+    ty: tl.tensor,
+    tx: tl.tensor,
+    coefficients: tl.tensor,
+    most: tl.tensor,
+    images: tl.tensor,
+    num_pixels: tl.tensor,
+    num_images: tl.tensor,
+    width: tl.tensor,
+    image_size: tl.tensor,
     BLOCK: tl.constexpr,
     TOGETHER: tl.constexpr,
 ) -> None:

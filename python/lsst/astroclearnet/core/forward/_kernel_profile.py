@@ -70,8 +70,8 @@ COEFFICIENTS = _fit_taps()
 """Shape (3, 6), float32: the kernel, of integral 1.
 
 Of a pixel at ``position`` along one axis the first tap is ``first =
-ceil(position - WIDTH / 2)``; with ``t = 2 (first - position + WIDTH / 2) - 1``,
-from -1 to 1, rows are the polynomials in t that give the weights of taps 0 to
+ceil(position - WIDTH / 2)``.  Rows are the polynomials in ``t = 2 (first -
+position + WIDTH / 2) - 1``, from -1 to 1, that give the weights of taps 0 to
 2.  Those of taps 3 and 4 are those of 1 and 0 at -t, and that of tap 2 is
 even.  These polynomials are the kernel: on a CPU and a GPU, and in
 `transfer_function`.

@@ -67,19 +67,6 @@ def test_star() -> None:
         assert (predicted[t] * truth).sum() / (truth**2).sum() == pytest.approx(1.0, abs=3e-4)
 
 
-def test_interpolations_need_not_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, patches of many exposures differ by what fits in memory."""
-    model = native_model()
-    latent = torch.rand(model.latent_shape)
-    data = torch.rand(3, 56, 56)
-    stored = model.predict(latent), model.adjoint(data)
-    monkeypatch.setattr("lsst.astroclearnet.core.forward._sampling.MAX_STORED", 1)
-    model = native_model()
-    for ours, theirs in zip((model.predict(latent), model.adjoint(data)), stored, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    assert len(model.sampling._interpolations) < 3
-
-
 def test_adjoint() -> None:
     """If it fails, the normal equations are not those of the problem."""
     model = native_model()
@@ -142,7 +129,7 @@ def test_normal_is_made_of_its_parts() -> None:
     exposure = torch.tensor([1])
     for image, result in zip(images, found, strict=True):
         expected = sampling.adjoint(weights * sampling.observe(image[None], exposure), exposure)[0]
-        assert torch.equal(result, expected)
+        torch.testing.assert_close(result, expected, rtol=0.0, atol=5e-6)
 
 
 def test_whole_pixels() -> None:
@@ -155,6 +142,39 @@ def test_whole_pixels() -> None:
     assert given.sampling.prefilter is None
     assert torch.equal(given.predict(latent), default.predict(latent))
     assert torch.equal(default.sampling.observe(latent[None])[0], default.crop(latent))
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (-4, 3), (5, -7), (-58, 70)])
+def test_exposures_at_whole_offsets(offset: tuple[int, int]) -> None:
+    """If it fails, co-registered exposures are shifted, or wrap around."""
+    rows, columns = (np.arange(SHAPE[axis])[:, None] + offset[axis] for axis in (0, 1))
+    y, x = (c[None].astype(float) for c in np.broadcast_arrays(rows, columns.T))
+    area = 0.5 + np.random.default_rng(1).random(y.shape)
+    sampling = Sampling(PixelPositions.from_arrays(SHAPE, y, x, area), LatentGrid(SHAPE, 6))
+    assert sampling.prefilter is None
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn((1, *sampling.grid.latent_shape), generator=generator)
+    found = sampling.observe(images)
+    for t, i, j in ((0, 0, 0), (0, 30, 40), (0, 59, 71), (0, 59, 0)):
+        row, column = i + offset[0], j + offset[1]
+        inside = 0 <= row < SHAPE[0] and 0 <= column < SHAPE[1]
+        expected = sampling.area[t, i, j] * images[t, row + 6, column + 6] if inside else 0.0
+        assert float(found[t, i, j]) == float(expected)
+    assert_adjoint(sampling.observe, sampling.adjoint, tuple(images.shape), tuple(y.shape))
+    weights = torch.rand(SHAPE, generator=generator)
+    several = torch.cat([images, 2.0 * images])
+    sampling.normal(several, weights, 0)
+    expected = sampling.adjoint(weights * found)
+    torch.testing.assert_close(several, torch.cat([expected, 2.0 * expected]))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_other_positions_are_interpolated(turned: bool) -> None:
+    """If it fails, pixels in another order count as those of the patch."""
+    rows, columns = (c[None].astype(float) for c in np.mgrid[:60, :60])
+    y, x = (columns, rows) if turned else (rows, columns + 1e-4)
+    positions = PixelPositions.from_arrays(SHAPE, y, x, np.ones_like(y))
+    assert Sampling(positions, LatentGrid(SHAPE, 6)).prefilter is not None
 
 
 def test_maps_and_data() -> None:

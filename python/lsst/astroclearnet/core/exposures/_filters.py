@@ -136,12 +136,8 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     medians : `torch.Tensor`
         Shape (n,).
     """
-    return torch.stack(
-        [
-            image[use].median() if bool(use.any()) else image.new_tensor(default)
-            for image, use in zip(images, good, strict=True)
-        ]
-    )
+    medians = torch.where(good, images, torch.nan).flatten(1).nanmedian(dim=1).values
+    return torch.where(medians.isnan(), default, medians)
 
 
 def fast_length(length: int) -> int:

@@ -8,15 +8,15 @@
 
 """What exposures look like, given the sky at the target PSF."""
 
-from ._interpolation import Interpolation, transfer_function
+from ._interpolation import Interpolation
+from ._kernel_profile import transfer_function
 from ._latent_grid import LatentGrid, LatentSpace
 from ._model import ForwardModel
-from ._sampling import MAX_STORED, Sampling
+from ._sampling import Sampling
 from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
 from ._weight_maps import WEIGHT_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
 
 __all__ = (
-    "MAX_STORED",
     "WEIGHT_FLOOR",
     "CleanTile",
     "ForwardModel",

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from ._varying_kernels import VaryingKernels
-
 
 @dataclasses.dataclass(frozen=True)
 class ConvolutionMemory:
@@ -69,17 +67,21 @@ class Convolution:
 
     Attributes
     ----------
-    kernels
-        The kernels, whose coefficients are taken.
-    otfs
-        Shape (n, 1 + B, Hl, Wl // 2 + 1), complex64, transforms of the mean
-        kernels and of their components.
+    means
+        Shape (n, Hl, Wl // 2 + 1), complex64, transforms of the mean kernel
+        of each exposure.
+    components
+        For each exposure, shape (rank, Hl, Wl // 2 + 1), complex64,
+        transforms of the components of its kernel.
+    coefficients
+        For each exposure, shape (rank, Hl, Wl), float32, their coefficients.
     latent_shape
         Height and width of the images in pixels.
     """
 
-    kernels: VaryingKernels
-    otfs: torch.Tensor
+    means: torch.Tensor
+    components: tuple[torch.Tensor, ...]
+    coefficients: tuple[torch.Tensor, ...]
     latent_shape: tuple[int, int]
 
     def allocate(self, number: int) -> ConvolutionMemory:
@@ -90,15 +92,15 @@ class Convolution:
         number
             Number b of images.
         """
-        device = self.otfs.device
+        device = self.means.device
         # A GPU is busy with all of them only; the cache of a CPU holds one.
         at_once = 1 if device.type == "cpu" else number
-        transformed = self.otfs.shape[-2:]
+        transformed = self.means.shape[-2:]
         return ConvolutionMemory(
             images=torch.empty(number, *self.latent_shape, device=device),
             term=torch.empty(at_once, *self.latent_shape, device=device),
-            product=torch.empty(at_once, *transformed, dtype=self.otfs.dtype, device=device),
-            spectrum=torch.empty(number, *transformed, dtype=self.otfs.dtype, device=device),
+            product=torch.empty(at_once, *transformed, dtype=self.means.dtype, device=device),
+            spectrum=torch.empty(number, *transformed, dtype=self.means.dtype, device=device),
         )
 
     def convolve(self, transform: torch.Tensor, exposure: int, memory: ConvolutionMemory) -> None:
@@ -113,13 +115,12 @@ class Convolution:
         memory
             Memory for b images.
         """
-        otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
         product, term = memory.product, memory.term
         for part in memory.parts():
             images = memory.images[part]
-            torch.mul(transform[part], otfs[0], out=product)
+            torch.mul(transform[part], self.means[exposure], out=product)
             torch.fft.irfft2(product, s=self.latent_shape, out=images)
-            for otf, coefficient in zip(otfs[1:], coefficients, strict=True):
+            for otf, coefficient in self._terms(exposure):
                 torch.mul(transform[part], otf, out=product)
                 torch.fft.irfft2(product, s=self.latent_shape, out=term)
                 images.addcmul_(coefficient, term)
@@ -134,13 +135,12 @@ class Convolution:
         memory
             Memory that holds b images.
         """
-        otfs, coefficients = self.otfs[exposure], self.kernels.coefficients(exposure)
         product, term = memory.product, memory.term
         for part in memory.parts():
             images, spectrum = memory.images[part], memory.spectrum[part]
             torch.fft.rfft2(images, out=product)
-            torch.mul(product, otfs[0].conj(), out=spectrum)
-            for otf, coefficient in zip(otfs[1:], coefficients, strict=True):
+            torch.mul(product, self.means[exposure].conj(), out=spectrum)
+            for otf, coefficient in self._terms(exposure):
                 torch.mul(coefficient, images, out=term)
                 torch.fft.rfft2(term, out=product)
                 spectrum.addcmul_(product, otf.conj())
@@ -173,7 +173,7 @@ class Convolution:
         exposure
             Index of the exposure.
         """
-        otf = torch.view_as_real(self.otfs[exposure, 0])
+        otf = torch.view_as_real(self.means[exposure])
         return (otf**2).sum(dim=-1)
 
     def total_power(self, weights: torch.Tensor, exposures: Iterable[int]) -> torch.Tensor:
@@ -184,7 +184,11 @@ class Convolution:
         weights, exposures
             Weights and indices of the exposures.
         """
-        total = torch.zeros(self.otfs.shape[-2:], device=self.otfs.device)
+        total = torch.zeros(self.means.shape[-2:], device=self.means.device)
         for weight, exposure in zip(weights, exposures, strict=True):
             total.addcmul_(weight, self.power(exposure))
         return total
+
+    def _terms(self, exposure: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Return transforms and coefficients of components."""
+        return zip(self.components[exposure], self.coefficients[exposure], strict=True)

@@ -10,120 +10,85 @@
 
 from __future__ import annotations
 
-__all__ = ("Interpolation", "transfer_function")
+__all__ = ("Interpolation",)
 
-import math
-import warnings
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 import torch
-from scipy.sparse import csr_array
 
+from ._kernel_profile import COEFFICIENTS, REACH, WIDTH
 from ._latent_grid import LatentGrid
 
-_WIDTH = 5
-"""Width of the interpolation kernel in pixels."""
-
-_BANDWIDTH = 0.33
-"""Frequency, in cycles per pixel, up to which images have power."""
-
-_LEAST_TOGETHER = 4
-"""Images that SciPy multiplies faster together, with the same sums: four in
-5.8 ms in place of 7.9, eight in 8.4 in place of 15.6, of 288x288 pixels."""
-
-_SHAPE = 0.97 * math.pi * _WIDTH * (1.0 - _BANDWIDTH)
-"""Exponent of the kernel that suits the bandwidth (Barnett, Magland & af
-Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, section 4)."""
-
-
-def _profile(offset: np.ndarray) -> np.ndarray:
-    """Return the kernel, not normalised, at distances in pixels."""
-    square = 1.0 - (2.0 * offset / _WIDTH) ** 2
-    # Rounding may leave the end.
-    return np.exp(_SHAPE * (np.sqrt(square.clip(0.0)) - 1.0))
-
-
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-    """Return points of the kernel and their weights in an integral of it."""
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    # The kernel has a vertical tangent at its ends; in this variable not.
-    angle = 0.5 * np.pi * nodes
-    points = 0.5 * _WIDTH * np.sin(angle)
-    return points, weights * 0.25 * np.pi * _WIDTH * np.cos(angle) * _profile(points)
-
-
-_POINTS, _POINT_WEIGHTS = _quadrature()
-
-
-def transfer_function(frequency: np.ndarray) -> np.ndarray:
-    """Return the Fourier transform of the interpolation kernel.
-
-    Parameters
-    ----------
-    frequency
-        Cycles per pixel.
-
-    Returns
-    -------
-    transfer : `numpy.ndarray`
-        Its transform, 1 at frequency 0.
-    """
-    return np.cos(2.0 * np.pi * frequency[..., None] * _POINTS) @ _POINT_WEIGHTS / _POINT_WEIGHTS.sum()
+_LEAST_TOGETHER = 3
+"""Images that a CPU interpolates faster side by side: one takes 21 ns a pixel
+both ways, eight take 60 and 20 to be brought together and apart."""
 
 
 class Interpolation:
-    """Interpolation of one image at given positions, as a sparse matrix.
+    """Interpolation of images at given positions.
 
     A value is the sum of 5x5 pixels, weighted with the kernel along both
     axes, of an image whose transform was divided by `transfer_function`
     along both axes.  What remains are aliases of the highest frequencies, of
-    which an image with a PSF of 3 pixels FWHM has hardly any.  At whole
-    pixels no interpolation is needed, and a value is that of one pixel.
+    which an image with a PSF of 3 pixels FWHM has hardly any.
 
-    On a CPU one thread multiplies with it, by SciPy.  On a GPU PyTorch does,
-    with a transpose that is also stored by rows, so that no two threads add to
-    one element of a product.
+    The weights are computed from the positions whenever they are needed, by
+    compiled functions, in one thread on a CPU.  On a GPU each pixel of the
+    latent image collects in a fixed order what is added to it, so that sums
+    are reproducible.
 
     Parameters
     ----------
     y
-        Shape (p,), float64, rows on the patch; NaN for a pixel that has no
+        Shape (h, w), float64, rows on the patch; NaN for a pixel that has no
         position.
     x
-        Shape (p,), float64, columns.
+        Shape (h, w), float64, columns.
     scale
-        Shape (p,), float32, factor of each interpolated value.
+        Shape (h, w), float32, factor of each interpolated value.
     grid
-        Grid of the patch and the image, which is periodic.
-    whole
-        Whether all positions are whole pixels.
+        Grid of the patch and the image, with a margin of at least `REACH`.
+
+    Raises
+    ------
+    ValueError
+        If the margin is too narrow.
     """
 
-    def __init__(
-        self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid, *, whole: bool = False
-    ) -> None:
-        matrix = _matrix(y.cpu().numpy(), x.cpu().numpy(), scale.cpu().numpy(), grid, whole=whole)
-        self._latent_shape = grid.latent_shape
-        self._forward, self._transposed = matrix, matrix.T
+    def __init__(self, y: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, grid: LatentGrid) -> None:
+        if grid.margin < REACH:
+            raise ValueError(f"The taps of a position reach {REACH} pixels beyond, the margin {grid.margin}.")
+        known = y.isfinite()
+        height, width = grid.latent_shape
+        row, ty = _first_tap(y, grid.margin, height)
+        column, tx = _first_tap(x, grid.margin, width)
+        first = torch.where(known, row * width + column, -1).flatten()
+        self._shape, self._latent_shape = y.shape, grid.latent_shape
+        self._scale = torch.where(known, scale, 0.0).flatten()
+        engine: type[_Engine] = _CompiledInterpolation
         if y.device.type != "cpu":
-            self._forward, self._transposed = (_to_torch(m, y.device) for m in (matrix, matrix.T.tocsr()))
+            # Triton is not needed, and need not be installed, without a GPU.
+            from ._interpolation_gpu import BinnedInterpolation
 
-    def observe(self, image: torch.Tensor) -> torch.Tensor:
-        """Interpolate an image.
+            engine = BinnedInterpolation
+        self._engine = engine(first, ty.flatten(), tx.flatten(), grid.latent_shape)
+
+    def observe(self, images: torch.Tensor) -> torch.Tensor:
+        """Interpolate images.
 
         Parameters
         ----------
-        image
-            Shape latent_shape, divided by the transfer function unless the
-            positions are whole.
+        images
+            Shape ``(b, *latent_shape)``, float32, divided by the transfer
+            function.
 
         Returns
         -------
         values : `torch.Tensor`
-            Shape (p,), float32; 0 for a pixel that has no position.
+            Shape (b, h, w), float32; 0 for a pixel that has no position.
         """
-        return _product(self._forward, image.flatten())
+        values = self._engine.observe(images.detach().contiguous(), self._scale)
+        return values.reshape(len(images), *self._shape)
 
     def adjoint(self, values: torch.Tensor) -> torch.Tensor:
         """Apply the adjoint of `observe`.
@@ -131,73 +96,98 @@ class Interpolation:
         Parameters
         ----------
         values
-            Shape (p,).
+            Shape (b, h, w).
 
         Returns
         -------
-        image : `torch.Tensor`
-            Shape latent_shape, float32.
+        images : `torch.Tensor`
+            Shape ``(b, *latent_shape)``, float32.
         """
-        return _product(self._transposed, values).reshape(self._latent_shape)
+        return self._engine.adjoint((values.detach().flatten(1) * self._scale).float())
 
     def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
         """Interpolate images, weight the values, and apply the adjoint.
 
-        An image does not depend on those beside it.
-
         Parameters
         ----------
         images
-            Shape ``(b, *latent_shape)``, as for `observe`; replaced.
+            Shape ``(b, *latent_shape)``, float32, contiguous, as for
+            `observe`; replaced.
         weights
-            Shape (p,).
+            Shape (h, w).
         """
-        if len(images) < _LEAST_TOGETHER or isinstance(self._forward, torch.Tensor):
-            for image in images:
-                image.copy_(self.adjoint(self.observe(image).mul_(weights)))
-        else:
-            values = _product(self._forward, images.flatten(1).T.contiguous())
-            back = _product(self._transposed, values.mul_(weights[:, None]))
-            images.copy_(back.T.reshape(images.shape))
+        factors = (weights.flatten() * self._scale).mul_(self._scale).float()
+        self._engine.normal(images, factors)
 
 
-def _product(matrix: Any, values: torch.Tensor) -> torch.Tensor:
-    """Multiply a matrix of SciPy or PyTorch with float32 values."""
-    if isinstance(matrix, torch.Tensor):
-        return matrix @ values.float()
-    return torch.from_numpy(matrix @ values.float().numpy())
+class _Engine(Protocol):
+    """Interpolation by first taps, -1 for none, and offsets, (p,) each."""
+
+    def __init__(
+        self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
+    ) -> None: ...
+
+    def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Return values, (b, p), times factors, (p,)."""
+        ...
+
+    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
+        """Return images."""
+        ...
+
+    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+        """Replace images by the adjoint of their values times factors."""
+        ...
 
 
-def _matrix(y: np.ndarray, x: np.ndarray, scale: np.ndarray, grid: LatentGrid, *, whole: bool) -> csr_array:
-    """Return the matrix, of shape (p, Hl Wl)."""
-    known = np.isfinite(y)
-    row, row_weights = _taps(y[known] + grid.margin, whole=whole)
-    column, column_weights = _taps(x[known] + grid.margin, whole=whole)
-    row_weights = row_weights * scale[known, None]
-    height, width = grid.latent_shape
-    indices = (row % height)[:, :, None] * np.int32(width) + (column % width)[:, None, :]
-    values = (row_weights[:, :, None] * column_weights[:, None, :]).astype(np.float32)
-    starts = np.concatenate([[0], np.cumsum(known * row.shape[1] ** 2)]).astype(np.int32)
-    matrix = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(known), height * width))
-    # An image smaller than the kernel has taps that wrap to one pixel.
-    matrix.sum_duplicates()
-    return matrix
+class _CompiledInterpolation:
+    """Interpolation by compiled functions on a CPU."""
+
+    def __init__(
+        self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
+    ) -> None:
+        # The compiler takes half a second to load: only where it is needed.
+        from . import _interpolation_cpu
+
+        self._compiled = _interpolation_cpu
+        self._pixels = first.clamp(min=0).to(torch.int32).numpy(), ty.numpy(), tx.numpy()
+        self._latent_shape = latent_shape
+
+    def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        values = torch.empty(len(images), len(factors))
+        width, scale = self._latent_shape[1], factors.numpy()
+        for image, result in zip(images.flatten(1).numpy(), values.numpy(), strict=True):
+            self._compiled.observe_one(image, width, self._pixels, scale, COEFFICIENTS, result)
+        return values
+
+    def adjoint(self, values: torch.Tensor) -> torch.Tensor:
+        images = torch.zeros(len(values), *self._latent_shape)
+        width = self._latent_shape[1]
+        for value, image in zip(values.numpy(), images.flatten(1).numpy(), strict=True):
+            self._compiled.adjoint_one(value, width, self._pixels, COEFFICIENTS, image)
+        return images
+
+    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+        width, pixels, weights = self._latent_shape[1], self._pixels, factors.numpy()
+        planes = images.flatten(1)
+        if len(planes) < _LEAST_TOGETHER:
+            for plane in planes:
+                image = plane.clone().numpy()
+                plane.zero_()
+                self._compiled.normal_one(image, width, pixels, weights, COEFFICIENTS, plane.numpy())
+            return
+        lanes = self._compiled.LANES
+        before, after = torch.empty(2, planes.shape[1], lanes)
+        source, result = before.flatten().numpy(), after.flatten().numpy()
+        for some in planes.split(lanes):
+            self._compiled.interleave(some.numpy(), before.numpy())
+            after.zero_()
+            self._compiled.normal_lanes(source, width, lanes, pixels, weights, COEFFICIENTS, result)
+            self._compiled.separate(after.numpy(), some.numpy())
 
 
-def _taps(position: np.ndarray, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels along one axis, int32, and weights, each (p, taps)."""
-    if whole:
-        return position.astype(np.int32)[:, None], np.ones((len(position), 1))
-    first = np.ceil(position - 0.5 * _WIDTH).astype(np.int32)
-    taps = first[:, None] + np.arange(_WIDTH, dtype=np.int32)
-    return taps, _profile(taps - position[:, None]) / _POINT_WEIGHTS.sum()
-
-
-def _to_torch(matrix: csr_array, device: torch.device) -> torch.Tensor:
-    starts, indices, values = (torch.from_numpy(p) for p in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        # Of this layout, which is in beta, only products are needed.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            starts, indices, values, size=matrix.shape, check_invariants=True, device=device
-        )
+def _first_tap(position: torch.Tensor, margin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first tap, int64, and the variable of the polynomials."""
+    end = position.nan_to_num() + (margin - 0.5 * WIDTH)
+    first = end.ceil().clamp_(0, length - WIDTH)
+    return first.long(), (2.0 * (first - end) - 1.0).float()

@@ -17,6 +17,7 @@ import math
 import torch
 
 from ..exposures import fast_length, fwhm_to_sigma
+from ._kernel_profile import REACH
 
 _LIGHT_BEYOND = 1e-3
 """Share of the light of a PSF that may lie beyond the margin."""
@@ -219,7 +220,8 @@ class LatentSpace:
 def psf_margin(psfs: torch.Tensor, length: int) -> int:
     """Return the distance in pixels beyond which PSFs have hardly any light.
 
-    What lies further wraps around; the latent image holds a whole PSF.
+    What lies further wraps around; the latent image holds a whole PSF, and
+    all taps of the interpolation.
 
     Parameters
     ----------
@@ -234,5 +236,5 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
         inner = slice(radius - margin, radius + margin + 1)
         beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
         if float(beyond.max()) < _LIGHT_BEYOND:
-            return margin
-    return radius
+            return max(REACH, margin)
+    return max(REACH, radius)

@@ -13,7 +13,7 @@ from __future__ import annotations
 __all__ = ("ForwardModel",)
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,15 +110,9 @@ class ForwardModel(LatentSpace):
         super().__init__(LatentGrid(shape, psf_margin(psfs, min(shape))))
         positions = positions if positions is not None else _patch_positions(shape, psfs)
         self.sampling = Sampling(positions, self.grid)
-        varying = VaryingKernels.separate(psfs, self.grid)
-        kernels, target = varying.kernels, self.gaussian_transform(target_fwhm, psfs)
-        inverse = self._inverse(target)
-        otfs = torch.empty((*kernels.shape[:2], *target.shape), dtype=torch.complex64, device=psfs.device)
-        # One kernel at a time: double precision takes twice the memory.
-        for t in range(len(kernels)):
-            for b in range(kernels.shape[1]):
-                otfs[t, b] = self.transfer(kernels[t, b]) * inverse
-        self._convolution = Convolution(varying, otfs, self.latent_shape)
+        self._kernels = VaryingKernels.separate(psfs, self.grid)
+        target = self.gaussian_transform(target_fwhm, psfs)
+        self._convolution = self._convolve_with(self._kernels, self._inverse(target))
         self._memory: list[ConvolutionMemory] = []
         self.inverse_target_power, self.target_transform = _inverse_power(target).float(), target.float()
 
@@ -155,7 +149,7 @@ class ForwardModel(LatentSpace):
         """
         shape = rows.stop - rows.start, columns.stop - columns.start
         space = LatentSpace(LatentGrid(shape, self.grid.margin))
-        kernels = self._convolution.kernels.mean(rows, columns, self.grid)
+        kernels = self._kernels.mean(rows, columns, self.grid)
         target = space.gaussian_transform(self.target_fwhm, kernels)
         otfs = space.transfer(kernels) * self._inverse(target)
         return LocalKernels(space, otfs.to(torch.complex64), _inverse_power(target).float())
@@ -163,7 +157,7 @@ class ForwardModel(LatentSpace):
     @property
     def num_exposures(self) -> int:
         """Number of exposures (`int`)."""
-        return self._convolution.otfs.shape[0]
+        return len(self._convolution.means)
 
     @property
     def mean_otfs(self) -> torch.Tensor:
@@ -171,18 +165,34 @@ class ForwardModel(LatentSpace):
 
         Shape (n, Hl, Wl // 2 + 1), complex64.
         """
-        return self._convolution.otfs[:, 0]
+        return self._convolution.means
 
     @property
     def psf_varies(self) -> bool:
         """Whether the PSF of an exposure varies over the patch (`bool`)."""
-        return self._convolution.otfs.shape[1] > 1
+        return any(rank > 0 for rank in self._kernels.ranks)
 
     def _inverse(self, target: torch.Tensor) -> torch.Tensor:
         """Return what makes difference kernels of PSFs."""
         return target * _inverse_power(target)
 
-    def predict(self, latent: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def _convolve_with(self, kernels: VaryingKernels, inverse: torch.Tensor) -> Convolution:
+        """Return the convolution with kernels, deconvolved."""
+        # One exposure at a time: double precision takes twice the memory.
+        otfs = [
+            (self.transfer(kernel[: 1 + rank]) * inverse).to(torch.complex64)
+            for kernel, rank in zip(kernels.kernels, kernels.ranks, strict=True)
+        ]
+        return Convolution(
+            means=torch.stack([otf[0] for otf in otfs]),
+            components=tuple(otf[1:] for otf in otfs),
+            coefficients=tuple(kernels.coefficients(t) for t in range(len(otfs))),
+            latent_shape=self.latent_shape,
+        )
+
+    def predict(
+        self, latent: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Predict exposures from the latent image.
 
         Parameters
@@ -206,7 +216,7 @@ class ForwardModel(LatentSpace):
     def adjoint(
         self,
         data: torch.Tensor,
-        exposures: torch.Tensor | None = None,
+        exposures: torch.Tensor | Sequence[int] | None = None,
         *,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -227,24 +237,26 @@ class ForwardModel(LatentSpace):
         latent : `torch.Tensor`
             Shape latent_shape, the sum over exposures.
         """
-        chosen = self._list(exposures)
+        chosen = self.sampling.indices(exposures)
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
-            exposure = torch.tensor(chosen[index : index + 1], device=data.device)
             some = data[index : index + 1]
             some = some if weights is None else some * weights[index]
-            memory.images.copy_(self.sampling.adjoint(some, exposure))
+            memory.images.copy_(self.sampling.adjoint(some, chosen[index : index + 1]))
             return self._convolution.correlate(chosen[index], memory)
 
         return self._sum(one, 1, len(chosen))[0]
 
     def normal(
-        self, latents: torch.Tensor, weights: torch.Tensor, exposures: torch.Tensor | None = None
+        self,
+        latents: torch.Tensor,
+        weights: torch.Tensor,
+        exposures: torch.Tensor | Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Predict exposures, weight them, and apply the adjoint.
 
-        Beside stored interpolations, memory does not grow with the number of
-        exposures.
+        Beside the memory that the model holds, that which is needed does not
+        grow with the number of exposures.
 
         Parameters
         ----------
@@ -260,7 +272,7 @@ class ForwardModel(LatentSpace):
         latents : `torch.Tensor`
             Shape ``(b, *latent_shape)``, sums over exposures.
         """
-        chosen = self._list(exposures)
+        chosen = self.sampling.indices(exposures)
         transform = self.filtered(self.transform(latents))
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
@@ -280,7 +292,9 @@ class ForwardModel(LatentSpace):
         """
         return self._convolution.power(exposure)
 
-    def total_power(self, weights: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def total_power(
+        self, weights: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Return the weighted sum of the powers of exposures.
 
         Parameters
@@ -290,7 +304,7 @@ class ForwardModel(LatentSpace):
         exposures
             Their indices; all by default.
         """
-        return self._convolution.total_power(weights, self._list(exposures))
+        return self._convolution.total_power(weights, self.sampling.indices(exposures))
 
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         """Multiply the transforms of images with real gains.
@@ -315,14 +329,13 @@ class ForwardModel(LatentSpace):
         prefilter = self.sampling.prefilter
         return transform if prefilter is None else transform * prefilter
 
-    def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | None) -> torch.Tensor:
-        chosen = self._list(exposures)
+    def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None) -> torch.Tensor:
+        chosen = self.sampling.indices(exposures)
         transform = self.filtered(self.transform(latent))[None]
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
             self._convolution.convolve(transform, chosen[index], memory)
-            exposure = torch.tensor(chosen[index : index + 1], device=latent.device)
-            return self.sampling.observe(memory.images, exposure)[0]
+            return self.sampling.observe(memory.images, chosen[index : index + 1])[0]
 
         number = len(chosen)
         data = torch.empty(number, *self.sampling.area.shape[1:], device=latent.device)
@@ -342,12 +355,9 @@ class ForwardModel(LatentSpace):
             total += part
         return self.inverse_transform(self.filtered(total))
 
-    def _list(self, exposures: torch.Tensor | None) -> list[int]:
-        return list(range(self.num_exposures)) if exposures is None else exposures.tolist()
-
     def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
         """Return memory for each thread; it is kept for the next time."""
-        threads = max(1, min(num_workers(self._convolution.otfs.device), num_exposures))
+        threads = max(1, min(num_workers(self._convolution.means.device), num_exposures))
         kept = self._memory
         if len(kept) < threads or len(kept[0].images) < number:
             kept.clear()

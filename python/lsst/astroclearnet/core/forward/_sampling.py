@@ -10,24 +10,23 @@
 
 from __future__ import annotations
 
-__all__ = ("MAX_STORED", "Sampling")
+__all__ = ("Sampling",)
 
 import functools
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..exposures import PixelPositions
-from ._interpolation import Interpolation, transfer_function
+from ._interpolation import Interpolation
+from ._kernel_profile import transfer_function
 from ._latent_grid import LatentGrid
+from ._whole_pixels import WholePixels, find_offsets
 
-MAX_STORED = 64
-"""Exposures, as large as the latent image, whose interpolation is kept on a
-CPU: more than patches of wide surveys have.  Those of further ones are made
-whenever they are needed, so that memory allows tiles that are not mostly
-overlap."""
+_LARGEST_INTEGER = 2.0**40
+"""What the largest datum becomes in sums; 2^23 of it can be added up."""
 
 
 class Sampling:
@@ -36,13 +35,14 @@ class Sampling:
     "Data" are arrays of shape (n, h, w) on the pixels of the exposures,
     "maps" have shape (n, H, W) on the grid of the patch, and "images" the
     shape of the latent image, which has a margin around the patch.  All
-    methods that take ``exposures`` take all of them by default.
+    methods that take ``exposures`` take all of them by default; on a GPU
+    indices that are not tensors need not be waited for.
 
     Parameters
     ----------
     positions
-        Positions of the pixels of the exposures on the patch; where all are
-        whole pixels nothing is interpolated.
+        Positions of the pixels of the exposures on the patch; where those of
+        all exposures are pixels of the patch nothing is interpolated.
     grid
         Grid of the patch and the latent image.
     """
@@ -50,12 +50,11 @@ class Sampling:
     def __init__(self, positions: PixelPositions, grid: LatentGrid) -> None:
         self.grid = grid
         self._positions = positions
-        self._interpolations: dict[int, Interpolation] = {}
-        self._stored = 0
+        self._operators: dict[int, Interpolation | WholePixels] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is stored is made again.
-        return self.__dict__ | {"_interpolations": {}, "_stored": 0}
+        # What is made of the positions is made again.
+        return self.__dict__ | {"_operators": {}}
 
     @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:
@@ -63,7 +62,7 @@ class Sampling:
 
         Shape (Hl, Wl // 2 + 1); `None` for 1.
         """
-        if self._whole:
+        if self._offsets is not None:
             return None
         height, width = self.grid.latent_shape
         ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
@@ -89,7 +88,9 @@ class Sampling:
         """
         return self._positions.y, self._positions.x
 
-    def observe(self, images: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def observe(
+        self, images: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Sample one image for each exposure; return data.
 
         Parameters
@@ -100,13 +101,15 @@ class Sampling:
         exposures
             Indices of the exposures.
         """
-        chosen = self._list(exposures)
+        chosen = self.indices(exposures)
         data = torch.empty(len(chosen), *self.area.shape[1:], device=self.area.device)
-        for one, t, image in zip(data, chosen, images, strict=True):
-            one.copy_(self._interpolation(t).observe(image).reshape(one.shape))
+        for one, t, image in zip(data, chosen, images.split(1), strict=True):
+            one.copy_(self._operator(t).observe(image)[0])
         return data
 
-    def adjoint(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def adjoint(
+        self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Apply the adjoint of `observe`; return images.
 
         Parameters
@@ -116,10 +119,10 @@ class Sampling:
         exposures
             Indices of the exposures.
         """
-        chosen = self._list(exposures)
+        chosen = self.indices(exposures)
         images = torch.empty(len(chosen), *self.grid.latent_shape, device=self.area.device)
-        for image, t, one in zip(images, chosen, data, strict=True):
-            image.copy_(self._interpolation(t).adjoint(one.flatten()))
+        for image, t, one in zip(images, chosen, data.split(1), strict=True):
+            image.copy_(self._operator(t).adjoint(one)[0])
         return images
 
     def normal(self, images: torch.Tensor, weights: torch.Tensor, exposure: int) -> None:
@@ -135,9 +138,9 @@ class Sampling:
         exposure
             Index of the exposure.
         """
-        self._interpolation(exposure).normal(images, weights.flatten())
+        self._operator(exposure).normal(images, weights)
 
-    def mean(self, data: torch.Tensor, exposures: torch.Tensor | None = None) -> torch.Tensor:
+    def mean(self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Return maps of local means of data, 0 where there are none.
 
         Parameters
@@ -158,10 +161,13 @@ class Sampling:
             Shape (n, h, w).
         """
         height, width = self.grid.shape
-        sums = torch.zeros(height * width + 1, dtype=data.dtype, device=data.device)
+        # Integers are added without rounding, in any order: threads of a GPU
+        # have none.
+        unit = data.abs().amax().double().clamp_(min=torch.finfo(torch.float32).tiny) / _LARGEST_INTEGER
+        sums = torch.zeros(height * width + 1, dtype=torch.int64, device=data.device)
         for t, one in enumerate(data):
-            sums.index_add_(0, self._nearest(t), one.flatten())
-        return sums[:-1].reshape(height, width)
+            sums.index_add_(0, self._nearest(t), (one.flatten() / unit).round_().long())
+        return (sums[:-1] * unit).to(data.dtype).reshape(height, width)
 
     def largest(self, data: torch.Tensor) -> torch.Tensor:
         """Return maps of the largest datum in each pixel, 0 without data.
@@ -193,29 +199,35 @@ class Sampling:
             found[t] = values[self._nearest(t)].reshape(found[t].shape)
         return found
 
-    def _list(self, exposures: torch.Tensor | None) -> list[int]:
-        return list(range(len(self.area))) if exposures is None else exposures.tolist()
+    def indices(self, exposures: torch.Tensor | Sequence[int] | None) -> list[int]:
+        """Return indices of exposures as numbers.
+
+        Parameters
+        ----------
+        exposures
+            The indices; `None` for all.
+        """
+        if exposures is None:
+            return list(range(len(self.area)))
+        return exposures.tolist() if isinstance(exposures, torch.Tensor) else list(exposures)
 
     @functools.cached_property
-    def _whole(self) -> bool:
-        """Whether all positions are whole pixels."""
-        axes = self._positions.y, self._positions.x
-        return all(bool(((c == c.round()) | c.isnan()).all()) for axis in axes for c in axis)
+    def _offsets(self) -> list[tuple[int, int]] | None:
+        return find_offsets(self._positions)
 
-    def _interpolation(self, exposure: int) -> Interpolation:
+    def _operator(self, exposure: int) -> Interpolation | WholePixels:
         p = self._positions
         if p.y.stride(0) == p.x.stride(0) == p.area.stride(0) == 0:
             # Exposures on the grid of the patch have the same positions.
             exposure = 0
-        if exposure in self._interpolations:
-            return self._interpolations[exposure]
-        y, x, area = (c[exposure].flatten() for c in (p.y, p.x, p.area))
-        interpolation = Interpolation(y, x, area, self.grid, whole=self._whole)
-        pixels = int(y.isfinite().sum())
-        if y.device.type != "cpu" or self._stored + pixels <= MAX_STORED * math.prod(self.grid.latent_shape):
-            self._interpolations[exposure] = interpolation
-            self._stored += pixels
-        return interpolation
+        if exposure not in self._operators:
+            y, x, area = p.y[exposure], p.x[exposure], p.area[exposure]
+            self._operators[exposure] = (
+                Interpolation(y, x, area, self.grid)
+                if self._offsets is None
+                else WholePixels(self._offsets[exposure], area, self.grid)
+            )
+        return self._operators[exposure]
 
     def _nearest(self, exposure: int) -> torch.Tensor:
         """Return numbers of patch pixels, shape (p,); the last for off it."""

@@ -30,7 +30,9 @@ class VaryingKernels:
         Shape (n, 1 + B, P, P), the mean of each exposure and its components.
     nodes
         Shape (n, B, n_cells_y, n_cells_x), float32, coefficients of the
-        components at the centres of cells.
+        components at the centres of cells; 0 beyond the rank of the exposure.
+    ranks
+        Number of components of each exposure, at most B.
     rows
         Shape (Hl, n_cells_y), float32, linear interpolation from rows of cells
         to those of the latent image.
@@ -40,6 +42,7 @@ class VaryingKernels:
 
     kernels: torch.Tensor
     nodes: torch.Tensor
+    ranks: tuple[int, ...]
     rows: torch.Tensor
     columns: torch.Tensor
 
@@ -59,7 +62,9 @@ class VaryingKernels:
         deviation = (psfs - mean[:, None, None]).reshape(n, cells_y * cells_x, -1)
         left, values, right = torch.linalg.svd(deviation, full_matrices=False)
         scale = _RANK_TOLERANCE * torch.linalg.vector_norm(mean, dim=(1, 2)) * math.sqrt(cells_y * cells_x)
-        rank = int((values > scale[:, None]).sum(dim=1).max())
+        ranks = (values > scale[:, None]).sum(dim=1).tolist()
+        rank = max(ranks)
+        values = torch.where(values > scale[:, None], values, 0.0)
         components = right[:, :rank].reshape(n, rank, *mean.shape[1:])
         nodes = (left[:, :, :rank] * values[:, None, :rank]).transpose(1, 2)
         hats = (
@@ -69,18 +74,19 @@ class VaryingKernels:
         return cls(
             torch.cat([mean[:, None], components], dim=1),
             nodes.reshape(n, rank, cells_y, cells_x).to(torch.float32),
+            tuple(ranks),
             *hats,
         )
 
     def coefficients(self, exposure: int) -> torch.Tensor:
-        """Return the coefficients of the components, (B, *latent_shape).
+        """Return coefficients of components, shape (rank, *latent_shape).
 
         Parameters
         ----------
         exposure
             Index of the exposure.
         """
-        return self.rows @ self.nodes[exposure] @ self.columns.T
+        return self.rows @ self.nodes[exposure, : self.ranks[exposure]] @ self.columns.T
 
     def mean(self, rows: slice, columns: slice, grid: LatentGrid) -> torch.Tensor:
         """Return the mean kernels over a box of the patch, (n, P, P).

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ("WEIGHT_FLOOR", "WeightMaps", "iterate_weight_maps", "weight_maps")
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -76,7 +76,7 @@ def weight_maps(model: ForwardModel, weights: torch.Tensor) -> WeightMaps:
 
 
 def iterate_weight_maps(
-    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
+    model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
 ) -> Iterator[WeightMaps]:
     """Yield what `weight_maps` returns for one exposure after the other.
 
@@ -90,11 +90,12 @@ def iterate_weight_maps(
         Indices of the exposures that ``weights`` belong to; all by default.
     """
     sampling = model.sampling
-    chosen = torch.arange(len(weights), device=weights.device) if exposures is None else exposures
-    for exposure, weight in zip(chosen.split(1), weights.split(1), strict=True):
+    chosen = range(len(weights)) if exposures is None else sampling.indices(exposures)
+    for exposure, weight in zip(chosen, weights, strict=True):
         # With the variance v a pixel of area A tells the light per pixel of
         # the patch to A^2 / v, and there are 1 / A such pixels.
-        maps = sampling.mean(weight * sampling.area[exposure], exposure)
-        presence = sampling.mean((weight > 0).to(weights.dtype), exposure).clamp_(max=1.0)
+        data = torch.stack([weight * sampling.area[exposure], (weight > 0).to(weight.dtype)])
+        maps, presence = sampling.mean(data, [exposure, exposure]).split(1)
+        presence.clamp_(max=1.0)
         typical = masked_medians(maps, presence > _PRESENT, 0.0)
         yield WeightMaps(weights=maps, presence=presence, typical=typical)

@@ -17,7 +17,6 @@ import dataclasses
 from .._errors import InputError
 from .._options import RestoreOptions, TilingOptions
 from ..exposures import OVERLAP, ExposureSource, Tile, TileGrid
-from ..forward import MAX_STORED
 from ..noise import CellLayout
 
 _GIB = 2.0**30
@@ -28,8 +27,8 @@ _LEAST_TILE = 2 * OVERLAP + 32
 _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
-# Measured but for the matrices of the interpolation: peaks of memory are 0.84
-# to 0.98 of the prediction (benchmarks/scaling.md).
+# Measured but for what the forward model stores to sample exposures: peaks of
+# memory are 0.84 to 0.98 of the prediction (benchmarks/scaling.md).
 _LIBRARIES = 0.9 * _GIB
 """Bytes of the interpreter and the libraries."""
 
@@ -57,9 +56,13 @@ _LATENT_DRAW = 8.0
 _LATENT_EXPOSURE = 37.0
 """Bytes per such pixel and exposure."""
 
-_INTERPOLATION = 25 * (4 + 4) + 8
-"""Bytes per such pixel of a stored interpolation: indices and weights of its
-25 taps, and starts of rows.  Another is in the making in each thread."""
+_INTERPOLATION = 24.0
+"""Bytes per such pixel and exposure of its interpolation: first tap, offsets
+and scale, and on a GPU the order of its pixels and the starts of bins."""
+
+_COEFFICIENTS = 12.0
+"""Bytes per such pixel and exposure of the coefficients of a varying PSF, of
+up to three components."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
 def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
     counts = [source.count(tile.rows, tile.columns) for tile in grid.tiles]
     working = max(
-        _working_bytes(tile, count, options, device) for tile, count in zip(grid.tiles, counts, strict=True)
+        _working_bytes(tile, count, options) for tile, count in zip(grid.tiles, counts, strict=True)
     )
     cutouts = max(_cutout_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
     height, width = grid.shape
@@ -180,16 +183,11 @@ def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, de
     return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
 
 
-def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions, device: str) -> float:
+def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions) -> float:
     """Return the memory of a tile's computation on its device."""
     height, width = (size + 2 * _MARGIN for size in tile.shape)
     per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws
-    per_pixel += _LATENT_EXPOSURE * num_exposures
-    if device == "cpu":
-        per_pixel += _INTERPOLATION * min(num_exposures, MAX_STORED)
-    else:
-        # Of all exposures, and transposed too.
-        per_pixel += 2 * _INTERPOLATION * num_exposures
+    per_pixel += (_LATENT_EXPOSURE + _INTERPOLATION + _COEFFICIENTS) * num_exposures
     return height * width * per_pixel
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -172,8 +173,26 @@ def _has_mask(args: Any) -> bool:
     return any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in indices)
 
 
+class _ListsMode(TorchFunctionMode):
+    """Makes tensors of lists on the host, and transfers them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], StandIn):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(i).to(DEVICE) if isinstance(i, list) else i for i in index)
+            return func(args[0], index, *args[2:])
+        if func is torch.Tensor.new_tensor and isinstance(args[0], StandIn):
+            return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(DEVICE)
+        if func not in (torch.tensor, torch.as_tensor):
+            return func(*args, **kwargs)
+        device = kwargs.pop("device", None)
+        made = func(*args, **kwargs)
+        return made if device is None else made.to(device)
+
+
 @contextlib.contextmanager
 def counted() -> Iterator[CountingMode]:
     """Run the stand-in, and count."""
-    with CountingMode() as mode:
+    with CountingMode() as mode, _ListsMode():
         yield mode

@@ -300,7 +300,7 @@ class NoiseOptions(_Options):
     num_draws: int = _option(
         6,
         "Number of times that the restored sky is observed and restored again, from which the variances "
-        "follow.  With two the errors of blank sky are twice as large as declared.",
+        "follow, together with the errors of pixels that are as bright.",
         minimum=1,
     )
     num_realizations: int = _option(

@@ -38,6 +38,11 @@ _PRIOR_DRAWS = 4.0
 """Number of draws that the mean of pixels of the same brightness is worth:
 with it the scatter of the declared error is smallest, for 6 and 12 draws."""
 
+_CORE_RATIO = 30.0
+"""Mean square over that of pixels of the same brightness above which a pixel
+stands for itself, as the cores of saturated stars do: beyond the scatter of a
+few draws on blank sky, where errors are rare and large."""
+
 _BRIGHTNESS, _BRIGHTNESS_STEP = (0.01, 300.0), 0.5
 """Range of brightness with means of its own, and step of its logarithm."""
 
@@ -107,12 +112,12 @@ def restored_variance(
     squares = errors.restored.square().mean(dim=0) / linear
     typical = _mean_of_like(squares, brightness, seen)
     # Cores of saturated stars must not count for pixels that are as bright.
-    plain = seen & (_mean_of_near(squares / typical, seen) < _LARGEST_RATIO)
+    plain = seen & (_mean_of_near(squares / typical, seen) < _CORE_RATIO)
     typical = _mean_of_like(squares, brightness, plain)
     found = _mean_of_near(squares / typical, seen)
     number = len(errors.restored)
     shrunk = (number * found + _PRIOR_DRAWS) / (number + _PRIOR_DRAWS)
-    variance = linear * typical * torch.where(found > _LARGEST_RATIO, found, shrunk)
+    variance = linear * typical * torch.where(found > _CORE_RATIO, found, shrunk)
     # Where nothing is seen only the squares themselves tell.
     unseen = torch.maximum(_mean_of_near(squares * linear, torch.ones_like(seen)), linear)
     return torch.where(seen, variance, unseen)

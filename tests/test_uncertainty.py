@@ -156,7 +156,7 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
     brightness[40:60, 30:90] = 20.0
     share = torch.where(brightness > 1.0, 0.9, 0.1)
     # One saturated core is far worse than its brightness tells.
-    share[48:53, 50:55] = 80.0
+    share[48:53, 50:55] = 400.0
     white = torch.randn((6, *shape), generator=make_generator(4)) * (share * linear).sqrt()
     errors = RepeatedErrors(white, white, torch.ones(3))
     variance = restored_variance(errors, linear, brightness, torch.ones(shape, dtype=torch.bool))

@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from ..exposures import smooth
+from ..exposures import largest_around, smooth
 from ._bootstrap import RepeatedErrors
 from ._local_noise import LocalNoise
 
@@ -112,7 +112,7 @@ def restored_variance(
     squares = errors.restored.square().mean(dim=0) / linear
     typical = _mean_of_like(squares, brightness, seen)
     # Cores of saturated stars must not count for pixels that are as bright.
-    plain = seen & (_mean_of_near(squares / typical, seen) < _CORE_RATIO)
+    plain = seen & (largest_around(_mean_of_near(squares / typical, seen), 3) < _CORE_RATIO)
     typical = _mean_of_like(squares, brightness, plain)
     found = _mean_of_near(squares / typical, seen)
     number = len(errors.restored)

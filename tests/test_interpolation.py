@@ -196,8 +196,9 @@ for kernel in (gpu._gather_kernel, gpu._collect_kernel):
     constants = {"BLOCK": 128, "TOGETHER": 2}
     whole = {"first", "order", "starts", "most"}
     number = {"num_pixels", "num_images", "width", "image_size"}
-    kinds = dict.fromkeys(whole, "*i32") | dict.fromkeys(number, "i32")
-    types = {name: kinds.get(name, "*fp32") for name in kernel.arg_names}
+    types = dict.fromkeys(kernel.arg_names, "*fp32")
+    types |= {name: "*i32" for name in types if name in whole}
+    types |= {name: "i32" for name in types if name in number}
     types |= {name: "constexpr" for name in types if name in constants}
     given = {(i,): constants[name] for i, name in enumerate(kernel.arg_names) if name in constants}
     source = ASTSource(fn=kernel, signature=types, constexprs=given)

@@ -16,6 +16,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -43,18 +45,22 @@ _REPEATS = 5
 
 
 def measure_start(*, quick: bool) -> Table:
-    """Measure fresh processes."""
-    rows = [_row([_run() for _ in range(1 if quick else _REPEATS)])]
+    """Measure fresh processes, with and without compiled functions."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = [_run(Path(folder) / str(number)) for number in range(1 if quick else 2)]
+        later = [_run(Path(folder) / "0") for _ in range(1 if quick else _REPEATS)]
+    rows = [_row("first on a machine", first), _row("later", later)]
     legend = (
         "CPU seconds of a process from its start, on one thread, medians. A first patch is one of 64x64 "
-        "pixels and 3 exposures, less the time of the same patch again: what is loaded for it."
+        "pixels and 3 exposures, less the time of the same patch again: what is loaded and compiled for it. "
+        "Compiled functions are kept on disk (NUMBA_CACHE_DIR), so that only the first process compiles."
     )
     return Table("Start", legend, rows)
 
 
-def _run() -> list[float]:
-    """Return the seconds of the stages of a process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _run(cache: Path) -> list[float]:
+    """Return the stages of a process that keeps what it compiles."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     result = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
@@ -68,9 +74,10 @@ def _run() -> list[float]:
     return [float(s) for s in (stages[0], stages[1], stages[3] - stages[5])]
 
 
-def _row(runs: list[list[float]]) -> dict[str, str]:
+def _row(name: str, runs: list[list[float]]) -> dict[str, str]:
     torch_import, core_import, first = np.median(np.array(runs), axis=0)
     return {
+        "process": name,
         "import torch (s)": f"{torch_import:.1f}",
         "import the core (s)": f"{core_import:.1f}",
         "first patch (s)": f"{first:.1f}",

@@ -169,17 +169,16 @@ class _CompiledInterpolation:
 
     def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
         width, pixels, weights = self._latent_shape[1], self._pixels, factors.numpy()
-        planes = images.flatten(1)
-        if len(planes) < _LEAST_TOGETHER:
-            for plane in planes:
+        if len(images) < _LEAST_TOGETHER:
+            for plane in images.flatten(1):
                 image = plane.clone().numpy()
                 plane.zero_()
                 self._compiled.normal_one(image, width, pixels, weights, COEFFICIENTS, plane.numpy())
             return
         lanes = self._compiled.LANES
-        before, after = torch.empty(2, planes.shape[1], lanes)
+        before, after = torch.empty(2, *self._latent_shape, lanes)
         source, result = before.flatten().numpy(), after.flatten().numpy()
-        for some in planes.split(lanes):
+        for some in images.split(lanes):
             self._compiled.interleave(some.numpy(), before.numpy())
             after.zero_()
             self._compiled.normal_lanes(source, width, lanes, pixels, weights, COEFFICIENTS, result)

@@ -21,6 +21,9 @@ from numba import njit
 LANES = 8
 """Images whose values lie side by side: as many as fill a vector of AVX."""
 
+_BLOCK = 64
+"""Pixels whose weights are computed together: they stay in the cache."""
+
 _OPTIONS: dict[str, Any] = {
     # A product may be added without being rounded; the order of sums stays.
     "fastmath": {"contract", "nsz"},
@@ -32,6 +35,7 @@ _OPTIONS: dict[str, Any] = {
 _Index = np.uint64
 
 type _Weights = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
+type _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _compile[F: Callable[..., Any]](function: F) -> F:
@@ -43,24 +47,51 @@ def _compile[F: Callable[..., Any]](function: F) -> F:
     return compiled
 
 
-@_compile
-def _taps(t: np.float32, c: np.ndarray) -> _Weights:
-    """Return the weights of the taps along one axis."""
-    q = t * t
-    even_0, odd_0 = c[0, 0] + q * (c[0, 2] + q * c[0, 4]), t * (c[0, 1] + q * (c[0, 3] + q * c[0, 5]))
-    even_1, odd_1 = c[1, 0] + q * (c[1, 2] + q * c[1, 4]), t * (c[1, 1] + q * (c[1, 3] + q * c[1, 5]))
-    middle = c[2, 0] + q * (c[2, 2] + q * c[2, 4])
-    return even_0 + odd_0, even_1 + odd_1, middle, even_1 - odd_1, even_0 - odd_0
+# Calls would count references to arrays.
+_inline = njit(inline="always", **_OPTIONS)
 
 
-@_compile
+@_inline
+def _scratch() -> _Arrays:
+    """Return memory for the weights of some pixels along one axis."""
+    weights = np.empty((5, _BLOCK), np.float32)
+    return weights[0], weights[1], weights[2], weights[3], weights[4]
+
+
+@_inline
+def _fill(t: np.ndarray, c: np.ndarray, weights: _Arrays) -> None:
+    """Fill memory with the weights of taps along one axis."""
+    w0, w1, w2, w3, w4 = weights
+    a0, a1, a2, a3, a4, a5 = c[0, 0], c[0, 1], c[0, 2], c[0, 3], c[0, 4], c[0, 5]
+    b0, b1, b2, b3, b4, b5 = c[1, 0], c[1, 1], c[1, 2], c[1, 3], c[1, 4], c[1, 5]
+    c0, c2, c4 = c[2, 0], c[2, 2], c[2, 4]
+    # Loops as short as these become vector instructions.
+    for p in range(len(t)):
+        q = t[p] * t[p]
+        even, odd = a0 + q * (a2 + q * a4), t[p] * (a1 + q * (a3 + q * a5))
+        w0[p], w4[p] = even + odd, even - odd
+    for p in range(len(t)):
+        q = t[p] * t[p]
+        even, odd = b0 + q * (b2 + q * b4), t[p] * (b1 + q * (b3 + q * b5))
+        w1[p], w3[p] = even + odd, even - odd
+    for p in range(len(t)):
+        q = t[p] * t[p]
+        w2[p] = c0 + q * (c2 + q * c4)
+
+
+@_inline
+def _taps(weights: _Arrays, p: np.uint64) -> _Weights:
+    return weights[0][p], weights[1][p], weights[2][p], weights[3][p], weights[4][p]
+
+
+@_inline
 def _row(image: np.ndarray, k: np.uint64, x: _Weights) -> np.float32:
     x0, x1, x2, x3, x4 = x
     one, two, three, four = k + _Index(1), k + _Index(2), k + _Index(3), k + _Index(4)
     return x0 * image[k] + x1 * image[one] + x2 * image[two] + x3 * image[three] + x4 * image[four]
 
 
-@_compile
+@_inline
 def _add_row(image: np.ndarray, k: np.uint64, value: np.float32, x: _Weights) -> None:
     x0, x1, x2, x3, x4 = x
     image[k] += value * x0
@@ -70,7 +101,7 @@ def _add_row(image: np.ndarray, k: np.uint64, value: np.float32, x: _Weights) ->
     image[k + _Index(4)] += value * x4
 
 
-@_compile
+@_inline
 def _gather(image: np.ndarray, k: np.uint64, width: np.uint64, y: _Weights, x: _Weights) -> np.float32:
     y0, y1, y2, y3, y4 = y
     total = y0 * _row(image, k, x) + y1 * _row(image, k + width, x)
@@ -78,7 +109,7 @@ def _gather(image: np.ndarray, k: np.uint64, width: np.uint64, y: _Weights, x: _
     return total + y4 * _row(image, k + _Index(4) * width, x)
 
 
-@_compile
+@_inline
 def _scatter(
     image: np.ndarray, k: np.uint64, width: np.uint64, y: _Weights, x: _Weights, value: np.float32
 ) -> None:
@@ -118,11 +149,17 @@ def observe_one(
         Shape (p,), float32, filled.
     """
     first, ty, tx = pixels
-    for p in range(len(first)):
-        values[p] = 0.0
-        if factors[p] != 0.0:
-            y, x = _taps(ty[p], c), _taps(tx[p], c)
-            values[p] = factors[p] * _gather(image, _Index(first[p]), _Index(width), y, x)
+    y, x = _scratch(), _scratch()
+    for start in range(0, len(first), _BLOCK):
+        stop = min(start + _BLOCK, len(first))
+        _fill(ty[start:stop], c, y)
+        _fill(tx[start:stop], c, x)
+        for i in range(_Index(stop - start)):
+            p = _Index(start) + i
+            values[p] = 0.0
+            if factors[p] != 0.0:
+                total = _gather(image, _Index(first[p]), _Index(width), _taps(y, i), _taps(x, i))
+                values[p] = factors[p] * total
 
 
 @_compile
@@ -145,10 +182,15 @@ def adjoint_one(
         Shape (Hl * Wl,), float32, added to.
     """
     first, ty, tx = pixels
-    for p in range(len(first)):
-        if values[p] != 0.0:
-            y, x = _taps(ty[p], c), _taps(tx[p], c)
-            _scatter(image, _Index(first[p]), _Index(width), y, x, values[p])
+    y, x = _scratch(), _scratch()
+    for start in range(0, len(first), _BLOCK):
+        stop = min(start + _BLOCK, len(first))
+        _fill(ty[start:stop], c, y)
+        _fill(tx[start:stop], c, x)
+        for i in range(_Index(stop - start)):
+            p = _Index(start) + i
+            if values[p] != 0.0:
+                _scatter(image, _Index(first[p]), _Index(width), _taps(y, i), _taps(x, i), values[p])
 
 
 @_compile
@@ -170,11 +212,17 @@ def normal_one(
         Shape (Hl * Wl,), float32, added to.
     """
     first, ty, tx = pixels
-    for p in range(len(first)):
-        if factors[p] != 0.0:
-            y, x, k = _taps(ty[p], c), _taps(tx[p], c), _Index(first[p])
-            value = factors[p] * _gather(image, k, _Index(width), y, x)
-            _scatter(result, k, _Index(width), y, x, value)
+    y, x = _scratch(), _scratch()
+    for start in range(0, len(first), _BLOCK):
+        stop = min(start + _BLOCK, len(first))
+        _fill(ty[start:stop], c, y)
+        _fill(tx[start:stop], c, x)
+        for i in range(_Index(stop - start)):
+            p = _Index(start) + i
+            if factors[p] != 0.0:
+                k, y_taps, x_taps = _Index(first[p]), _taps(y, i), _taps(x, i)
+                value = factors[p] * _gather(image, k, _Index(width), y_taps, x_taps)
+                _scatter(result, k, _Index(width), y_taps, x_taps, value)
 
 
 @_compile
@@ -201,35 +249,52 @@ def normal_lanes(
         Shape (Hl * Wl * lanes,), float32, added to.
     """
     first, ty, tx = pixels
-    size, stride = 5 * lanes, width * lanes
-    sums = np.empty(size, np.float32)
-    for p in range(len(first)):
-        if factors[p] == 0.0:
-            continue
-        y, (x0, x1, x2, x3, x4) = _taps(ty[p], c), _taps(tx[p], c)
-        y0, y1, y2, y3, y4 = y
-        k = first[p] * lanes
-        row_0, row_1 = images[k : k + size], images[k + stride : k + stride + size]
-        row_2, row_3 = (
-            images[k + 2 * stride : k + 2 * stride + size],
-            images[k + 3 * stride : k + 3 * stride + size],
-        )
-        row_4 = images[k + 4 * stride : k + 4 * stride + size]
-        for i in range(size):
-            sums[i] = y0 * row_0[i] + y1 * row_1[i] + y2 * row_2[i] + y3 * row_3[i] + y4 * row_4[i]
-        for i in range(lanes):
-            left, right = (
-                x0 * sums[i] + x1 * sums[lanes + i],
-                x3 * sums[3 * lanes + i] + x4 * sums[4 * lanes + i],
-            )
-            value = factors[p] * (left + x2 * sums[2 * lanes + i] + right)
-            sums[i], sums[lanes + i], sums[2 * lanes + i] = x0 * value, x1 * value, x2 * value
-            sums[3 * lanes + i], sums[4 * lanes + i] = x3 * value, x4 * value
-        for weight in y:
-            row = results[k : k + size]
-            for i in range(size):
-                row[i] += weight * sums[i]
-            k += stride
+    sums = np.empty(5 * lanes, np.float32)
+    y, x = _scratch(), _scratch()
+    for start in range(0, len(first), _BLOCK):
+        stop = min(start + _BLOCK, len(first))
+        _fill(ty[start:stop], c, y)
+        _fill(tx[start:stop], c, x)
+        for i in range(_Index(stop - start)):
+            p = _Index(start) + i
+            if factors[p] != 0.0:
+                k, y_taps = _Index(first[p]) * _Index(lanes), _taps(y, i)
+                _gather_rows(images, k, _Index(width * lanes), y_taps, sums)
+                _exchange(sums, _Index(lanes), _taps(x, i), factors[p])
+                _scatter_rows(results, k, _Index(width * lanes), y_taps, sums)
+
+
+@_inline
+def _gather_rows(images: np.ndarray, k: np.uint64, stride: np.uint64, y: _Weights, sums: np.ndarray) -> None:
+    """Add up the rows of taps, all lanes of a row side by side."""
+    y0, y1, y2, y3, y4 = y
+    two, three, four = k + _Index(2) * stride, k + _Index(3) * stride, k + _Index(4) * stride
+    one = k + stride
+    for i in range(_Index(len(sums))):
+        total = y0 * images[k + i] + y1 * images[one + i] + y2 * images[two + i]
+        sums[i] = total + y3 * images[three + i] + y4 * images[four + i]
+
+
+@_inline
+def _exchange(sums: np.ndarray, lanes: np.uint64, x: _Weights, factor: np.float32) -> None:
+    """Replace sums of columns by what the value of the pixel adds to them."""
+    x0, x1, x2, x3, x4 = x
+    two, three, four = _Index(2) * lanes, _Index(3) * lanes, _Index(4) * lanes
+    for i in range(lanes):
+        total = x0 * sums[i] + x1 * sums[lanes + i] + x2 * sums[two + i]
+        value = factor * (total + x3 * sums[three + i] + x4 * sums[four + i])
+        sums[i], sums[lanes + i], sums[two + i] = x0 * value, x1 * value, x2 * value
+        sums[three + i], sums[four + i] = x3 * value, x4 * value
+
+
+@_inline
+def _scatter_rows(
+    results: np.ndarray, k: np.uint64, stride: np.uint64, y: _Weights, sums: np.ndarray
+) -> None:
+    for weight in y:
+        for i in range(_Index(len(sums))):
+            results[k + i] += weight * sums[i]
+        k += stride
 
 
 @_compile
@@ -239,19 +304,18 @@ def interleave(images: np.ndarray, lanes: np.ndarray) -> None:
     Parameters
     ----------
     images
-        Shape (b, k), float32, at most `LANES` images.
+        Shape (b, Hl, Wl), float32, at most `LANES` images.
     lanes
-        Shape (k, LANES), float32, filled; 0 in lanes that are not used.
+        Shape (Hl, Wl, LANES), float32, filled; 0 in lanes that are not used.
     """
-    number, size = images.shape
-    for start in range(0, size, 64):
-        stop = min(start + 64, size)
+    number, height, width = images.shape
+    for y in range(height):
         for b in range(number):
-            for i in range(start, stop):
-                lanes[i, b] = images[b, i]
+            for x in range(width):
+                lanes[y, x, b] = images[b, y, x]
         for b in range(number, LANES):
-            for i in range(start, stop):
-                lanes[i, b] = 0.0
+            for x in range(width):
+                lanes[y, x, b] = 0.0
 
 
 @_compile
@@ -261,13 +325,12 @@ def separate(lanes: np.ndarray, images: np.ndarray) -> None:
     Parameters
     ----------
     lanes
-        Shape (k, LANES), float32.
+        Shape (Hl, Wl, LANES), float32.
     images
-        Shape (b, k), float32, filled; at most `LANES` images.
+        Shape (b, Hl, Wl), float32, filled; at most `LANES` images.
     """
-    number, size = images.shape
-    for start in range(0, size, 64):
-        stop = min(start + 64, size)
+    number, height, width = images.shape
+    for y in range(height):
         for b in range(number):
-            for i in range(start, stop):
-                images[b, i] = lanes[i, b]
+            for x in range(width):
+                images[b, y, x] = lanes[y, x, b]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 __all__ = ("BinnedInterpolation",)
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -56,7 +58,7 @@ class BinnedInterpolation:
             t.to(torch.int32) for t in (sorted_first % size, order, starts)
         )
         self._ty, self._tx = ty[order], tx[order]
-        self._coefficients = torch.from_numpy(COEFFICIENTS).to(first.device)
+        self._coefficients = _coefficients(first.device)
 
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Interpolate images; return values.
@@ -128,6 +130,12 @@ class BinnedInterpolation:
             BLOCK=_BLOCK,
             TOGETHER=together,
         )
+
+
+@functools.cache
+def _coefficients(device: torch.device) -> torch.Tensor:
+    """Return the coefficients of the kernel on a device."""
+    return torch.from_numpy(COEFFICIENTS).to(device)
 
 
 @triton.jit

@@ -232,9 +232,11 @@ def psf_margin(psfs: torch.Tensor, length: int) -> int:
     """
     mean = psfs.mean(dim=(1, 2)).abs()
     radius = psfs.shape[-1] // 2
-    for margin in range(max(0, radius + 1 - length // 2), radius):
-        inner = slice(radius - margin, radius + margin + 1)
-        beyond = 1.0 - mean[:, inner, inner].sum(dim=(1, 2)) / mean.sum(dim=(1, 2))
-        if float(beyond.max()) < _LIGHT_BEYOND:
-            return max(REACH, margin)
-    return max(REACH, radius)
+    # Light in square rings around the centre.
+    distance = torch.arange(-radius, radius + 1, device=psfs.device).abs()
+    rings = torch.maximum(distance[:, None], distance).flatten()
+    light = mean.flatten(1) @ (rings[:, None] == distance[radius:]).to(mean.dtype)
+    beyond = 1.0 - light.cumsum(dim=1) / light.sum(dim=1, keepdim=True)
+    narrow = (beyond.amax(dim=0) < _LIGHT_BEYOND).tolist()
+    margin = narrow.index(True) if any(narrow) else radius
+    return max(REACH, min(radius, radius + 1 - length // 2), margin)

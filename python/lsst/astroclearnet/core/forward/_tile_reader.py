@@ -190,7 +190,7 @@ def psf_fwhms(stack: ExposureStack) -> torch.Tensor:
     fwhms : `torch.Tensor`
         Shape (m,), FWHM in pixels of the patch of the mean PSF of each.
     """
-    widths = [kernel_fwhm(psf.mean(dim=(0, 1)).cpu().numpy()) for psf in stack.psfs]
+    widths = [kernel_fwhm(psf) for psf in stack.psfs.mean(dim=(1, 2)).cpu().numpy()]
     return torch.tensor(widths, device=stack.device)
 
 

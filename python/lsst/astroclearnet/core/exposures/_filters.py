@@ -19,7 +19,7 @@ import torch
 
 from ._psf_stamps import fwhm_to_sigma
 
-_DIRECT_RADIUS = 6
+_DIRECT_RADIUS = 10
 """Kernel radius in pixels above which Fourier space is faster."""
 
 
@@ -43,10 +43,8 @@ def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
     r = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     profile = torch.exp(-0.5 * (r / sigma) ** 2)
     profile = profile / profile.sum()
-    if radius > _DIRECT_RADIUS:
-        return _convolve(_convolve(images, profile, -1), profile, -2)
-    rows = torch.nn.functional.conv2d(images[:, None], profile[None, None, :, None], padding=(radius, 0))
-    return torch.nn.functional.conv2d(rows, profile[None, None, None, :], padding=(0, radius))[:, 0]
+    convolve = _convolve if radius > _DIRECT_RADIUS else _add_shifted
+    return convolve(convolve(images, profile, -1), profile, -2)
 
 
 def largest_around(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -106,6 +104,19 @@ def box_means(images: torch.Tensor, size: int) -> torch.Tensor:
     return sums / size**2
 
 
+def _add_shifted(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
+    """Convolve along one axis with a symmetric profile, zero beyond the edge;
+    several times faster than ``conv2d``.
+    """
+    radius, length = len(profile) // 2, images.shape[dim]
+    sums = images * profile[radius]
+    for step in range(1, min(radius, length - 1) + 1):
+        rest, factor = length - step, profile[radius + step]
+        sums.narrow(dim, 0, rest).addcmul_(images.narrow(dim, step, rest), factor)
+        sums.narrow(dim, step, rest).addcmul_(images.narrow(dim, 0, rest), factor)
+    return sums
+
+
 def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
     """Convolve along one axis in Fourier space, zero beyond the edge."""
     length, radius = images.shape[dim], len(profile) // 2
@@ -136,12 +147,8 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     medians : `torch.Tensor`
         Shape (n,).
     """
-    return torch.stack(
-        [
-            image[use].median() if bool(use.any()) else image.new_tensor(default)
-            for image, use in zip(images, good, strict=True)
-        ]
-    )
+    medians = torch.where(good, images, torch.nan).flatten(1).nanmedian(dim=1).values
+    return medians.nan_to_num(nan=default)
 
 
 def fast_length(length: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from ..exposures import fwhm_to_sigma, largest_around, smooth
 from ._leave_one_out import TRAIL_FWHM, Prediction
 
-_NUM_REWEIGHTS = 5
+_NUM_REWEIGHTS = 4
 """Rounds of reweighting of the local fits; they converge in three or four."""
 
 _LACK_OF_FIT = 0.25
@@ -33,21 +33,26 @@ _FLAT_FIELD = 0.02
 _FLAT_FIELD_FWHM = 24.0
 """FWHM, in pixels, over which the flux scale of smooth light is fitted."""
 
+_FLAT_FIELD_BLOCK = 4
+"""Side in pixels of the blocks in which it is fitted."""
+
+_FLAT_FIELD_ROUNDS = 3
+"""Rounds of reweighting of that fit."""
+
 _CHUNK, _GPU_CHUNK = 1 << 17, 1 << 21
 """Numbers of neighbours that the cache of a CPU holds, and that keep a GPU
 busy."""
 
 
-def significance(
-    image: torch.Tensor, variances: torch.Tensor, good: torch.Tensor, prediction: Prediction
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return residuals of an exposure in units of their error.
+class StructuredResiduals:
+    """Residuals of an exposure in units of their error.
 
-    The templates of the prediction are fitted to the neighbours of each pixel,
-    with weights that fall with their residuals (Cauchy), so that an artefact
-    does not explain itself.  The error of the residual of the fit holds the
-    noise of exposure and prediction, that of the fit, and a share of what was
-    fitted, for templates are not exact.
+    The error holds the noise of exposure and prediction, and what may differ
+    in a single exposure.  Around chosen pixels this is fitted instead: the
+    templates of the prediction to the neighbours of each pixel, with weights
+    that fall with their residuals (Cauchy), so that an artefact does not
+    explain itself.  The error of the residual then holds that of the fit, and
+    a share of what was fitted, for templates are not exact.
 
     Parameters
     ----------
@@ -59,82 +64,135 @@ def significance(
         Shape (1, h, w), bool, pixels to judge and to fit to.
     prediction
         The exposure, predicted from the others.
+    scale
+        Shape (1, h, w), light of a flux scale that varies slowly; it is
+        measured by default.
 
-    Returns
-    -------
-    significance : `torch.Tensor`
-        Shape (1, h, w), signed, of the pixel or of its neighbourhood
-        (smoothed for faint trails), whichever is larger; 0 where not good.
-    plain : `torch.Tensor`
-        Shape (1, h, w), that of pixels without a fit.
+    Attributes
+    ----------
+    scale
+        Shape (1, h, w), that light.
+    plain
+        Shape (1, h, w), residuals in units of the noise; 0 where not good.
+    may_differ
+        Shape (1, h, w), bool, pixels in which more may differ than noise.
     """
-    noise = variances + prediction.variance
-    # The model has no aliases of the power at the Nyquist frequency.
-    aliases = math.exp(-0.5 * (math.pi * fwhm_to_sigma(prediction.fwhm)) ** 2)
-    least = ((_LEAST_LACK + aliases) * prediction.structure) ** 2 + prediction.border**2
-    lack = least
-    allowed = prediction.templates.square().sum(dim=0, keepdim=True) + lack
-    # Where little may differ it is added to the noise instead of being fitted.
-    fit = _LocalFit(prediction.templates, (allowed > 0.25 * noise) & good, prediction.fwhm)
-    residual = (image - prediction.light) * good
-    base = (prediction.light - prediction.structure).clamp(min=0.0)
-    systematic, error = allowed, torch.zeros_like(noise)
-    fitted = torch.zeros_like(residual)
-    rest = residual
-    for _ in range(_NUM_REWEIGHTS):
-        # Half the weight at 3 sigma.
-        robust = good / (1.0 + rest.square() / (noise + error + systematic) / 9.0)
-        scale = _flat_field(residual - fitted, base, robust / (noise + allowed))
-        fitted, error = fit.solve(residual - scale, robust / (noise + lack))
-        lack = least + largest_around((_LACK_OF_FIT * fitted) ** 2, 3)
-        systematic = torch.where(fit.pixels, lack, allowed)
-        rest = (residual - scale - fitted) * good
-    single = rest * (noise + error + systematic).rsqrt()
-    plain = (residual - scale) * good * noise.rsqrt()
-    return _stronger(single, _smoothed(rest, variances, prediction, error + systematic, good)), plain
 
+    def __init__(
+        self,
+        image: torch.Tensor,
+        variances: torch.Tensor,
+        good: torch.Tensor,
+        prediction: Prediction,
+        scale: torch.Tensor | None = None,
+    ) -> None:
+        self._prediction, self._good, self._variances = prediction, good, variances
+        self._noise = noise = variances + prediction.variance
+        # The model has no aliases of the power at the Nyquist frequency.
+        aliases = math.exp(-0.5 * (math.pi * fwhm_to_sigma(prediction.fwhm)) ** 2)
+        self._least = ((_LEAST_LACK + aliases) * prediction.structure) ** 2 + prediction.border**2
+        self._allowed = prediction.templates.square().sum(dim=0, keepdim=True) + self._least
+        residual = (image - prediction.light) * good
+        if scale is None:
+            base = (prediction.light - prediction.structure).clamp(min=0.0)
+            scale = _flat_field(residual, base, good / (noise + self._allowed))
+        self.scale = scale
+        self._residual = (residual - scale) * good
+        self.plain = self._residual * noise.rsqrt()
+        # Where little may differ it is added to the noise instead of being
+        # fitted.
+        self.may_differ = (self._allowed > 0.25 * noise) & good
 
-def _stronger(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the value of larger size."""
-    return torch.where(other.abs() > one.abs(), other, one)
+    def bound(self) -> torch.Tensor:
+        """Return about the largest `significance`, (1, h, w), of any fit."""
+        return self._judge(self._residual, self._least)
+
+    def significance(self) -> torch.Tensor:
+        """Return the significance without a fit.
+
+        Returns
+        -------
+        significance : `torch.Tensor`
+            Shape (1, h, w), signed, of the pixel or of its neighbourhood
+            (smoothed for faint trails), whichever is larger; 0 where not good.
+        """
+        return self._judge(self._residual, self._allowed)
+
+    def fit(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the significance with a fit in some pixels, (1, h, w).
+
+        Parameters
+        ----------
+        pixels
+            Shape (k,), numbers of pixels in order.
+        """
+        residual, noise, good = self._residual, self._noise, self._good
+        local = _LocalFit(self._prediction.templates, pixels, self._prediction.fwhm)
+        fitted_here = torch.zeros_like(good)
+        fitted_here.view(-1)[pixels] = True
+        lack, systematic, error, rest = self._least, self._allowed, torch.zeros_like(noise), residual
+        for _ in range(_NUM_REWEIGHTS):
+            # Half the weight at 3 sigma.
+            robust = good / (1.0 + rest.square() / (noise + error + systematic) / 9.0)
+            fitted, error = local.solve(residual, robust / (noise + lack))
+            lack = self._least + largest_around((_LACK_OF_FIT * fitted) ** 2, 3)
+            systematic = torch.where(fitted_here, lack, self._allowed)
+            rest = (residual - fitted) * good
+        return self._judge(rest, error + systematic)
+
+    def _judge(self, residual: torch.Tensor, systematic: torch.Tensor) -> torch.Tensor:
+        """Return the significance of residuals that have systematic errors."""
+        single = residual * (self._noise + systematic).rsqrt()
+        smoothed = self._smoothed(residual, systematic)
+        return torch.where(smoothed.abs() > single.abs(), smoothed, single)
+
+    def _smoothed(self, residual: torch.Tensor, systematic: torch.Tensor) -> torch.Tensor:
+        """Return the significance of residuals smoothed for faint trails."""
+        prediction, good = self._prediction, self._good
+        weights = good / self._noise
+        # Clipped at 10 sigma, lest single pixels look like trails.
+        limit = 10.0 * (self._noise + systematic).sqrt()
+        total, shared, coherent = smooth(
+            weights
+            * torch.cat(
+                [residual.clamp(min=-limit, max=limit), prediction.variance.sqrt(), systematic.sqrt()]
+            ),
+            TRAIL_FWHM,
+        ).split(1)
+        # The squared profile is narrower by the root of two.
+        white = smooth(weights**2 * self._variances, TRAIL_FWHM / 2.0**0.5)
+        white = white / (4.0 * torch.pi * fwhm_to_sigma(TRAIL_FWHM) ** 2)
+        # The noise of the prediction is correlated; errors of light add up.
+        variance = white + prediction.smooth_share * shared**2 + coherent**2
+        return good * total * variance.clamp(min=1e-30).rsqrt()
 
 
 def _flat_field(residual: torch.Tensor, base: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the residual light of a flux scale that varies slowly."""
+    block, shape = _FLAT_FIELD_BLOCK, residual.shape[-2:]
+    margins = [-length % block for length in shape]
     number = 4.0 * torch.pi * fwhm_to_sigma(_FLAT_FIELD_FWHM) ** 2
-    information = number * smooth(weights * base**2, _FLAT_FIELD_FWHM) + _FLAT_FIELD**-2
-    return base * (number * smooth(weights * base * residual, _FLAT_FIELD_FWHM)) / information
-
-
-def _smoothed(
-    residual: torch.Tensor,
-    variances: torch.Tensor,
-    prediction: Prediction,
-    systematic: torch.Tensor,
-    good: torch.Tensor,
-) -> torch.Tensor:
-    """Return the significance of residuals smoothed for faint trails."""
-    weights = good / (variances + prediction.variance)
-    # Clipped at 10 sigma, lest single pixels look like trails.
-    limit = 10.0 * (variances + prediction.variance + systematic).sqrt()
-    total = smooth(weights * torch.minimum(torch.maximum(residual, -limit), limit), TRAIL_FWHM)
-    # The squared profile is narrower by the root of two.
-    white = smooth(weights**2 * variances, TRAIL_FWHM / 2.0**0.5)
-    white = white / (4.0 * torch.pi * fwhm_to_sigma(TRAIL_FWHM) ** 2)
-    # The noise of the prediction is correlated; errors of light add up.
-    shared = prediction.smooth_share * smooth(weights * prediction.variance.sqrt(), TRAIL_FWHM) ** 2
-    coherent = smooth(weights * systematic.sqrt(), TRAIL_FWHM) ** 2
-    return good * total * (white + shared + coherent).clamp(min=1e-30).rsqrt()
+    scale = torch.zeros_like(residual)
+    for _ in range(_FLAT_FIELD_ROUNDS):
+        robust = weights / (1.0 + (residual - scale).square() * weights / 9.0)
+        products = robust * base * torch.cat([base, residual])
+        products = torch.nn.functional.pad(products, (0, margins[1], 0, margins[0]))
+        means = torch.nn.functional.avg_pool2d(products, block)
+        information, right = number * smooth(means, _FLAT_FIELD_FWHM / block)
+        ratio = (right / (information + _FLAT_FIELD**-2))[None, None]
+        ratio = torch.nn.functional.interpolate(ratio, scale_factor=float(block), mode="bilinear")[0]
+        scale = base * ratio[:, : shape[0], : shape[1]]
+    return scale
 
 
 class _LocalFit:
-    """Fits templates, (k, h, w), around some pixels, (1, h, w), bool.
+    """Fits templates, (k, h, w), around some pixels, given by their numbers.
 
     Their coefficients have zero mean and unit variance a priori.
     """
 
     def __init__(self, templates: torch.Tensor, pixels: torch.Tensor, fwhm: float) -> None:
-        self.pixels = pixels
+        self._pixels = pixels
         # Gaussian weights, 1.5 times as wide as the PSF.
         sigma = fwhm_to_sigma(max(fwhm, 2.0)) * 1.5
         radius = max(2, round(2.0 * sigma))
@@ -145,16 +203,14 @@ class _LocalFit:
         self._templates = padded.flatten(1).T.contiguous()
         offsets = torch.arange(2 * radius + 1, device=pixels.device)
         self._offsets = (offsets[:, None] * self._width + offsets).flatten()
-        rows, columns = pixels[0].nonzero(as_tuple=True)
-        self._corners = rows * self._width + columns
+        columns = templates.shape[-1]
+        self._corners = pixels // columns * self._width + pixels % columns
 
     def solve(self, residual: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fit the neighbours of each pixel, without itself; return the fit in
         the pixel, 0 where there is none, and its variance, (1, h, w) both.
         """
         fitted, variance = torch.zeros_like(residual), torch.zeros_like(residual)
-        if not len(self._corners):
-            return fitted, variance
         radius = len(self._profile) // 2
         flat_residual, flat_weights = (
             torch.nn.functional.pad(x, (radius,) * 4).flatten() for x in (residual, weights)
@@ -180,6 +236,6 @@ class _LocalFit:
             solved = own.mT @ torch.cholesky_solve(torch.cat((right, own), dim=-1), factor)
             values.append(solved[:, 0, 0])
             errors.append(solved[:, 0, 1])
-        fitted[self.pixels] = torch.cat(values).to(fitted.dtype)
-        variance[self.pixels] = torch.cat(errors).to(variance.dtype)
+        fitted.view(-1)[self._pixels] = torch.cat(values).to(fitted.dtype)
+        variance.view(-1)[self._pixels] = torch.cat(errors).to(variance.dtype)
         return fitted, variance

@@ -39,9 +39,8 @@ _FLAT_FIELD_BLOCK = 4
 _FLAT_FIELD_ROUNDS = 3
 """Rounds of reweighting of that fit."""
 
-_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 21
-"""Numbers of neighbours that the cache of a CPU holds, and that keep a GPU
-busy."""
+_BLOCK = 16
+"""Side in pixels of the blocks in which neighbours are summed up."""
 
 
 class StructuredResiduals:
@@ -192,50 +191,64 @@ class _LocalFit:
     """
 
     def __init__(self, templates: torch.Tensor, pixels: torch.Tensor, fwhm: float) -> None:
-        self._pixels = pixels
+        height, width = templates.shape[-2:]
         # Gaussian weights, 1.5 times as wide as the PSF.
         sigma = fwhm_to_sigma(max(fwhm, 2.0)) * 1.5
-        radius = max(2, round(2.0 * sigma))
-        r = torch.arange(-radius, radius + 1, dtype=templates.dtype, device=templates.device)
-        self._profile = torch.exp(-0.5 * (r / sigma) ** 2)
-        padded = torch.nn.functional.pad(templates, (radius,) * 4)
-        self._width = padded.shape[-1]
-        self._templates = padded.flatten(1).T.contiguous()
-        offsets = torch.arange(2 * radius + 1, device=pixels.device)
-        self._offsets = (offsets[:, None] * self._width + offsets).flatten()
-        columns = templates.shape[-1]
-        self._corners = pixels // columns * self._width + pixels % columns
+        self._radius = radius = max(2, round(2.0 * sigma))
+        r = torch.arange(-radius, radius + 1, dtype=torch.float64, device=templates.device)
+        self._sums = _band_matrix(torch.exp(-0.5 * (r / sigma) ** 2), _BLOCK)
+        rows, columns = pixels // width, pixels % width
+        block = rows // _BLOCK * -(-width // _BLOCK) + columns // _BLOCK
+        self._blocks, index = block.unique(return_inverse=True)
+        place = rows % _BLOCK * _BLOCK + columns % _BLOCK
+        self._places, self._pixels = index * _BLOCK**2 + place, pixels
+        self._templates = self._cut(templates)
+        self._own = templates.flatten(1)[:, pixels].double()
+
+    def _cut(self, images: torch.Tensor) -> torch.Tensor:
+        """Return blocks of images with their surroundings, (k, b, S, S)."""
+        size, (height, width) = _BLOCK + 2 * self._radius, images.shape[-2:]
+        margins = (self._radius, self._radius + -width % _BLOCK, self._radius, self._radius + -height % _BLOCK)
+        padded = torch.nn.functional.pad(images, margins)
+        blocks = padded.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK)
+        across = blocks.shape[2]
+        return blocks[:, self._blocks // across, self._blocks % across].double()
 
     def solve(self, residual: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fit the neighbours of each pixel, without itself; return the fit in
         the pixel, 0 where there is none, and its variance, (1, h, w) both.
         """
+        number = len(self._templates)
+        # A star of high S/N is known to more digits than single precision has,
+        # and its templates resemble each other.
+        weights, data = self._cut(weights), torch.cat([self._templates, self._cut(residual)])
+        system = data.new_zeros(number + 2, number + 2, len(self._pixels))
+        for k in range(number):
+            products = data[k:] * (weights * self._templates[k])
+            system[k, k : number + 1] = system[k : number + 1, k] = self._sum_neighbours(products)
+            system[k, number + 1] = system[number + 1, k] = self._own[k]
+        diagonal = system.diagonal()[:, :number]
+        # With a ridge above the rounding errors of double precision.
+        diagonal += 1.0 + 2.0**-46 * diagonal.sum(dim=1, keepdim=True)
+        for _ in range(number):
+            system = system[1:, 1:] - system[1:, :1] * (system[:1, 1:] / system[0, 0])
         fitted, variance = torch.zeros_like(residual), torch.zeros_like(residual)
-        radius = len(self._profile) // 2
-        flat_residual, flat_weights = (
-            torch.nn.functional.pad(x, (radius,) * 4).flatten() for x in (residual, weights)
-        )
-        profile = (self._profile[:, None] * self._profile).flatten()
-        middle = len(profile) // 2
-        profile[middle] = 0.0
-        values, errors = [], []
-        chunk = _CHUNK if profile.device.type == "cpu" else _GPU_CHUNK
-        for corners in self._corners.split(max(1, chunk // len(profile))):
-            index = corners[:, None] + self._offsets
-            # A star of high S/N is known to more digits than single precision
-            # has, and its templates resemble each other.
-            inverse_sigma = (profile * flat_weights[index]).double().sqrt_()[..., None]
-            templates = self._templates[index] * inverse_sigma
-            normal = templates.mT @ templates
-            diagonal = normal.diagonal(dim1=-2, dim2=-1)
-            # With a ridge above the rounding errors of double precision.
-            diagonal.add_(1.0 + 2.0**-46 * diagonal.sum(dim=-1, keepdim=True))
-            right = templates.mT @ (inverse_sigma * flat_residual[index][..., None])
-            own = self._templates[index[:, middle], :, None].double()
-            factor = torch.linalg.cholesky(normal)
-            solved = own.mT @ torch.cholesky_solve(torch.cat((right, own), dim=-1), factor)
-            values.append(solved[:, 0, 0])
-            errors.append(solved[:, 0, 1])
-        fitted.view(-1)[self._pixels] = torch.cat(values).to(fitted.dtype)
-        variance.view(-1)[self._pixels] = torch.cat(errors).to(variance.dtype)
+        fitted.view(-1)[self._pixels] = -system[0, 1].to(fitted.dtype)
+        variance.view(-1)[self._pixels] = -system[1, 1].to(fitted.dtype)
         return fitted, variance
+
+    def _sum_neighbours(self, products: torch.Tensor) -> torch.Tensor:
+        """Return weighted sums over the neighbours of pixels, (k, p)."""
+        inner = slice(self._radius, self._radius + _BLOCK)
+        rows = (products @ self._sums).mT.contiguous()
+        sums = (rows @ self._sums).mT - products[..., inner, inner]
+        return sums.flatten(1)[:, self._places]
+
+
+def _band_matrix(profile: torch.Tensor, length: int) -> torch.Tensor:
+    """Return the matrix, (length + 2 r, length), of weighted sums."""
+    shape = (length + len(profile) - 1, length)
+    matrix = profile.new_zeros(shape)
+    for k in range(length):
+        matrix[k : k + len(profile), k] = profile
+    return matrix

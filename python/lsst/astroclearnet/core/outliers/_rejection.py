@@ -35,7 +35,7 @@ _CANDIDATE = 0.8
 differ, for this to be fitted around it: where a fit makes residuals larger,
 because the star below an artefact is fainter, neighbours show it too."""
 
-_REACH = 2.0
+_REACH = 1.25
 """Distance from such residuals, in FWHM of the target PSF, up to which it is
 fitted."""
 
@@ -120,7 +120,7 @@ def _deviations(
         residuals = build(t)
         deviations[t], plain[t], scales[t] = residuals.significance()[0], residuals.plain[0], residuals.scale[0]
         differs[t] = residuals.may_differ[0]
-        torch.gt(residuals.bound()[0].abs(), _CANDIDATE * options.high_threshold, out=candidates[t])
+        candidates[t] = residuals.bound()[0].abs() > _CANDIDATE * options.high_threshold
     # What may differ is fitted where any exposure deviates, so that they are
     # compared with each other.
     near = model.sampling.largest(candidates).any(dim=0)

@@ -13,12 +13,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from ..estimate import LinearEstimator, Precision
-from ..exposures import decorrelate_variance, is_blank, masked_medians, model_variances, second_difference
+from ..exposures import (
+    Tile,
+    decorrelate_variance,
+    is_blank,
+    masked_medians,
+    model_variances,
+    second_difference,
+)
 from ..forward import ForwardModel, TileData
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +48,7 @@ _LEAST_BLOCKS = 7
 _CLIP = 2.5
 """Huber threshold in sigma."""
 
-_NUM_STEPS = 20
+_NUM_STEPS = 6
 """Iterations of the robust variance; each reduces the error tenfold."""
 
 _MEDIAN_SIZE = 5
@@ -143,7 +150,12 @@ class SkyNoise:
         return dataclasses.replace(tile_data, stack=stack.replace(variances=variances), noise=noise)
 
 
-def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: SkyNoise) -> SkyNoise:
+def measure_sky_noise(
+    tiles: Iterable[TileData],
+    shape: tuple[int, int],
+    known: SkyNoise,
+    latents: Mapping[Tile, torch.Tensor] | None = None,
+) -> SkyNoise:
     """Compare the noise of blank sky with the variances.
 
     Robust variances in blocks are taken of sums of 3x3 pixels, of residuals
@@ -160,6 +172,8 @@ def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: 
         Height and width of the patch in pixels.
     known
         What they were rescaled with.
+    latents
+        Estimates of the sky of tiles; those that are missing are made.
 
     Returns
     -------
@@ -171,7 +185,8 @@ def measure_sky_noise(tiles: Iterable[TileData], shape: tuple[int, int], known: 
     totals = torch.zeros(2, _NUM_MEASURES, num_exposures, math.prod(blocks), dtype=torch.float64)
     found = SkyNoise.unknown(num_exposures)
     for tile_data in tiles:
-        _measure(tile_data, blocks, totals, found)
+        latent = None if latents is None else latents.get(tile_data.tile)
+        _measure(tile_data, latent, blocks, totals, found)
     numbers = totals[1]
     ratios = torch.where(numbers >= _LEAST_PIXELS, totals[0] / numbers.clamp(min=1.0), torch.nan)
     ratios = ratios * known.factor.expand(-1, *blocks).flatten(1)
@@ -229,11 +244,18 @@ def _blocks(tile_data: TileData, number: torch.Size | tuple[int, ...]) -> tuple[
     return rows, columns
 
 
-def _measure(tile_data: TileData, blocks: tuple[int, ...], totals: torch.Tensor, found: SkyNoise) -> None:
+def _measure(
+    tile_data: TileData,
+    latent: torch.Tensor | None,
+    blocks: tuple[int, ...],
+    totals: torch.Tensor,
+    found: SkyNoise,
+) -> None:
     """Add the variances of a tile's blocks, times pixels, and pixel counts."""
     stack, model = tile_data.stack, tile_data.model
-    pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(pilot.right_side(stack.images), (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
+    if latent is None:
+        pilot = LinearEstimator(model, stack.good / model_variances(stack))
+        latent = pilot.solve(pilot.right_side(stack.images), (_PENALTY_WEIGHT,), precision=_PRECISION)[0]
     rows, columns = _blocks(tile_data, blocks)
     index = torch.zeros(tile_data.tile.shape)
     # Only pixels that the tile owns; 0 elsewhere.

@@ -118,7 +118,11 @@ def _deviations(
 
     for t in range(len(images)):
         residuals = build(t)
-        deviations[t], plain[t], scales[t] = residuals.significance()[0], residuals.plain[0], residuals.scale[0]
+        deviations[t], plain[t], scales[t] = (
+            residuals.significance()[0],
+            residuals.plain[0],
+            residuals.scale[0],
+        )
         differs[t] = residuals.may_differ[0]
         candidates[t] = residuals.bound()[0].abs() > _CANDIDATE * options.high_threshold
     # What may differ is fitted where any exposure deviates, so that they are
@@ -181,4 +185,4 @@ def _closing(pixels: torch.Tensor, radius: int) -> torch.Tensor:
     size, margin = 2 * radius + 1, (radius,) * 4
     grown = torch.nn.functional.pad(pixels[None].float(), margin)
     grown = largest_around(grown, size)
-    return -torch.nn.functional.max_pool2d(-grown, size, stride=1)[0] > 0
+    return -largest_around(-grown, size)[0, radius:-radius, radius:-radius] > 0

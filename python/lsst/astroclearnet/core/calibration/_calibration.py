@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = ("ExposureCalibration", "calibrate_exposures")
 
 import dataclasses
+import weakref
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -60,6 +61,11 @@ class ExposureCalibration:
     noise: SkyNoise
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
+    _latents: dict[Tile, torch.Tensor]
+    # Clean tiles, for as long as the tiles that were read are kept.
+    _cleaned: weakref.WeakKeyDictionary[TileData, CleanTile] = dataclasses.field(
+        init=False, repr=False, default_factory=weakref.WeakKeyDictionary
+    )
 
     @classmethod
     def unknown(cls, num_exposures: int, options: RestoreOptions) -> ExposureCalibration:
@@ -85,6 +91,7 @@ class ExposureCalibration:
             noise=SkyNoise.unknown(num_exposures),
             options=options,
             _rejected={},
+            _latents={},
         )
 
     def apply(self, tile_data: TileData) -> TileData:
@@ -144,11 +151,15 @@ class ExposureCalibration:
         clean : `CleanTile`
             The clean tile.
         """
-        tile_data = self.apply(tile_data)
-        rejected = self._find_rejected(tile_data)
-        cleaned = tile_data.stack.replace(good=tile_data.stack.good & ~rejected)
-        variances = likelihood_variances(cleaned, tile_data.model)
-        return CleanTile(dataclasses.replace(tile_data, stack=cleaned), variances, rejected)
+        if tile_data in self._cleaned:
+            return self._cleaned[tile_data]
+        applied = self.apply(tile_data)
+        rejected = self._find_rejected(applied)
+        stack = applied.stack.replace(good=applied.stack.good & ~rejected)
+        variances = likelihood_variances(stack, applied.model, self._latents.get(applied.tile))
+        clean = CleanTile(dataclasses.replace(applied, stack=stack), variances, rejected)
+        self._cleaned[tile_data] = clean
+        return clean
 
     def reject(self, tiles: Iterable[TileData]) -> ExposureCalibration:
         """Find outliers in all tiles.
@@ -169,6 +180,12 @@ class ExposureCalibration:
             outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
             found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers)
         return dataclasses.replace(self, _rejected=found)
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether any pixel is rejected or has another variance (`bool`)."""
+        rescaled = bool((self.noise.factor != 1.0).any() | (self.noise.bias != 0.0).any())
+        return rescaled or any(tile.packed.any() for tile in self._rejected.values())
 
     def _find_rejected(self, tile_data: TileData) -> torch.Tensor:
         """Return outliers among the pixels of a corrected tile."""
@@ -195,7 +212,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
     """
     number = reader.source.num_exposures
     first = _measure(reader, ExposureCalibration.unknown(number, options))
-    offsets = measure_offsets(map(first.clean, reader), number)
+    offsets = measure_offsets(map(first.clean, reader), number, first._latents)
     found = find_outlier_exposures(offsets, options.calibration)
     known = dataclasses.replace(
         ExposureCalibration.unknown(number, options),
@@ -206,42 +223,56 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
     if found.dropped:
         # The outlier exposures had a share in all measurements.
         return _measure(reader, known)
-    return dataclasses.replace(
-        known, background=first.background, noise=first.noise, _rejected=first._rejected
+    known = dataclasses.replace(
+        known,
+        background=first.background,
+        noise=first.noise,
+        _rejected=first._rejected,
+        _latents=first._latents,
     )
+    known._cleaned.update(first._cleaned)
+    return known
 
 
 def _measure(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
     """Measure background differences, variances and outliers."""
     first = _measure_backgrounds(reader, calibration)
-    calibration = _check_variances(reader, dataclasses.replace(calibration, background=first)).reject(reader)
+    calibration = _check_variances(reader, first).reject(reader)
+    if not calibration.changes_weights:
+        return calibration
     # Unflagged artefacts had a share in the first backgrounds.
     second = _measure_backgrounds(reader, calibration)
-    total = dataclasses.replace(second, coefficients=first.coefficients + second.coefficients)
-    return dataclasses.replace(calibration, background=total)
+    coefficients = first.background.coefficients + second.background.coefficients
+    return dataclasses.replace(
+        second, background=dataclasses.replace(second.background, coefficients=coefficients)
+    )
 
 
 def _check_variances(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
     """Rescale variances until they fit the noise of blank sky."""
+    latents: dict[Tile, torch.Tensor] | None = calibration._latents
     for _ in range(_MAX_ROUNDS):
         before = calibration.noise
         tiles = map(calibration.apply, filter(calibration.has_data, reader))
-        noise = measure_sky_noise(tiles, reader.source.shape, before)
+        noise = measure_sky_noise(tiles, reader.source.shape, before, latents)
         calibration = dataclasses.replace(calibration, noise=noise)
         if torch.allclose(noise.factor, before.factor.expand_as(noise.factor), rtol=_TOLERANCE):
             break
+        # Those are estimates for the given variances.
+        latents = None
     log_sky_noise(calibration.noise)
     return calibration
 
 
-def _measure_backgrounds(reader: TileReader, calibration: ExposureCalibration) -> BackgroundDifferences:
-    """Return the remaining background differences."""
+def _measure_backgrounds(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:
+    """Measure the remaining background differences, and estimate the sky."""
     number, options = reader.source.num_exposures, calibration.options.calibration
     if options.background == "none":
-        return BackgroundDifferences.unknown(number)
+        return calibration
     order = {"constant": 0, "plane": 1}[options.background]
     tiles = _BackgroundTiles(reader, calibration)
-    return fit_backgrounds(tiles, reader.source.shape, number, order=order)
+    background = fit_backgrounds(tiles, reader.source.shape, number, order=order)
+    return dataclasses.replace(calibration, background=background, _latents=tiles.latents)
 
 
 class _BackgroundTiles:
@@ -251,21 +282,21 @@ class _BackgroundTiles:
         self._reader = reader
         self._calibration = calibration
         self._only: list[BackgroundTile] = []
+        self.latents = dict(calibration._latents)
 
     def __iter__(self) -> Iterator[BackgroundTile]:
-        if self._only:
-            yield from self._only
-            return
-        for tile_data in filter(self._calibration.has_data, self._reader):
-            made = self._make(tile_data)
+        for made in self._only or map(self._make, filter(self._calibration.has_data, self._reader)):
             if len(self._reader.tiles) == 1:
                 self._only = [made]
             yield made
+            if made.latent is not None:
+                self.latents[made.tile] = made.latent
 
     def _make(self, tile_data: TileData) -> BackgroundTile:
         corrected = self._calibration.apply(tile_data)
-        stack = corrected.stack
-        if tile_data.tile in self._calibration._rejected:
+        stack, tile = corrected.stack, tile_data.tile
+        if tile in self._calibration._rejected:
             stack = stack.replace(good=stack.good & ~self._calibration._find_rejected(corrected))
         weights = stack.good / model_variances(stack)
-        return BackgroundTile(tile_data.tile, tile_data.exposures, stack.images, corrected.model, weights)
+        latent = self.latents.get(tile)
+        return BackgroundTile(tile, tile_data.exposures, stack.images, corrected.model, weights, latent)

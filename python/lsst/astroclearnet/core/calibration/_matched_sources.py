@@ -125,20 +125,22 @@ class MatchedSources:
 
 
 @torch.no_grad()
-def measure_sources(clean: CleanTile) -> MatchedSources:
+def measure_sources(clean: CleanTile, latent: torch.Tensor | None = None) -> MatchedSources:
     """Measure the sources that a tile owns in all exposures.
 
     Parameters
     ----------
     clean
         The tile.
+    latent
+        Shape latent_shape, an estimate of its sky; made by default.
 
     Returns
     -------
     sources : `MatchedSources`
         The sources, if any, on the CPU.
     """
-    matcher = PsfMatcher(clean)
+    matcher = PsfMatcher(clean, latent)
     number = matcher.stack.num_exposures
     spectra = [matcher.spectrum(t) for t in range(number)]
     maps = [matcher.image(spectrum, matcher.filters[0]) for spectrum in spectra]

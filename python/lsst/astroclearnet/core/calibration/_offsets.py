@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from .._options import CalibrationOptions
+from ..exposures import Tile
 from ..forward import CleanTile
 from ._matched_sources import MatchedSources, gather_sources, measure_sources
 from ._offset_fit import MIN_SOURCES, compare_positions, compare_scales
@@ -84,7 +85,9 @@ class OutlierExposures:
     suspect: dict[int, str]
 
 
-def measure_offsets(tiles: Iterable[CleanTile], num_exposures: int) -> ExposureOffsets:
+def measure_offsets(
+    tiles: Iterable[CleanTile], num_exposures: int, latents: Mapping[Tile, torch.Tensor] | None = None
+) -> ExposureOffsets:
     """Compare the sources of each exposure with those of the others.
 
     Parameters
@@ -93,13 +96,19 @@ def measure_offsets(tiles: Iterable[CleanTile], num_exposures: int) -> ExposureO
         Tiles covering the patch.
     num_exposures
         Number of exposures of the patch.
+    latents
+        Estimates of the sky of tiles; those that are missing are made.
 
     Returns
     -------
     offsets : `ExposureOffsets`
         The offsets.
     """
-    tables = [(clean.tile_data.exposures, measure_sources(clean)) for clean in tiles]
+    known = {} if latents is None else latents
+    tables = [
+        (clean.tile_data.exposures, measure_sources(clean, known.get(clean.tile_data.tile)))
+        for clean in tiles
+    ]
     sources = gather_sources(tables, num_exposures)
     if sources is None:
         return ExposureOffsets.unknown(num_exposures)

@@ -55,6 +55,8 @@ class PsfMatcher:
     ----------
     clean
         The tile.
+    latent
+        Shape latent_shape, an estimate R of its sky; made by default.
 
     Attributes
     ----------
@@ -78,7 +80,7 @@ class PsfMatcher:
         Shape (Hl, Wl // 2 + 1), transform of a star of unit flux.
     """
 
-    def __init__(self, clean: CleanTile) -> None:
+    def __init__(self, clean: CleanTile, latent: torch.Tensor | None = None) -> None:
         tile_data = clean.tile_data
         self.stack, self.model = tile_data.stack, tile_data.model
         self.good = self.stack.good | clean.rejected
@@ -92,9 +94,10 @@ class PsfMatcher:
         self._variances = clean.variances
         self._inverse = self.model.target_transform * self.model.inverse_target_power
         self.star = self._inverse * self.model.target_transform
-        estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
-        right = estimator.right_side(self.stack.images)
-        latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
+        if latent is None:
+            estimator = LinearEstimator(self.model, self.stack.good / clean.variances)
+            right = estimator.right_side(self.stack.images)
+            latent = estimator.solve(right, (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION)[0]
         self._transform = self.model.transform(latent)
         self._residuals = self.stack.images - self.model.predict(latent)
 

@@ -88,7 +88,7 @@ class TrainingSample:
 def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) -> list[tuple[slice, slice]]:
     """Return boxes of a regular grid that covers a patch, in random order.
 
-    A patch that is hardly larger than a box is one.
+    A patch of less than two boxes is one.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def sample_boxes(shape: tuple[int, int], size: int, generator: torch.Generator) 
     generator
         Source of random numbers.
     """
-    # Up to 1.4 times the area, two boxes would overlap by more than half.
-    if shape[0] * shape[1] <= 1.4 * size**2:
+    # Two boxes would have more pixels.
+    if shape[0] * shape[1] <= 2 * size**2:
         return [(slice(0, shape[0]), slice(0, shape[1]))]
     starts = []
     for length in shape:
@@ -124,6 +124,7 @@ def make_samples(
     penalty_weights: tuple[float, ...],
     options: FitOptions,
     generator: torch.Generator,
+    most: int | None = None,
 ) -> list[TrainingSample]:
     """Make samples of a square of the patch, each exposure held out of one.
 
@@ -143,10 +144,14 @@ def make_samples(
         Settings of the fit.
     generator
         Source of random numbers.
+    most
+        Largest number of samples; by default one for each fold.
     """
-    samples = []
+    samples: list[TrainingSample] = []
     validation = model.sampling.look_up(_validation_blocks(model.shape, generator).to(stack.device))
     for seen, held_out in _deal_folds(stack.num_exposures, options.num_folds, generator):
+        if len(samples) == most:
+            break
         if not (bool(weights[seen].any()) and bool(weights[held_out].any())):
             continue
         seen, held_out = seen.to(stack.device), held_out.to(stack.device)

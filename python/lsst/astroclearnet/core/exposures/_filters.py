@@ -19,8 +19,12 @@ import torch
 
 from ._psf_stamps import fwhm_to_sigma
 
-_DIRECT_RADIUS = 6
+_DIRECT_RADIUS = 10
 """Kernel radius in pixels above which Fourier space is faster."""
+
+
+_MEDIAN_SIZE = 1 << 14
+"""Number of pixels that a median is taken from."""
 
 
 def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
@@ -43,10 +47,8 @@ def smooth(images: torch.Tensor, fwhm: float) -> torch.Tensor:
     r = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     profile = torch.exp(-0.5 * (r / sigma) ** 2)
     profile = profile / profile.sum()
-    if radius > _DIRECT_RADIUS:
-        return _convolve(_convolve(images, profile, -1), profile, -2)
-    rows = torch.nn.functional.conv2d(images[:, None], profile[None, None, :, None], padding=(radius, 0))
-    return torch.nn.functional.conv2d(rows, profile[None, None, None, :], padding=(0, radius))[:, 0]
+    convolve = _convolve if radius > _DIRECT_RADIUS else _add_shifted
+    return convolve(convolve(images, profile, -1), profile, -2)
 
 
 def largest_around(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -106,6 +108,19 @@ def box_means(images: torch.Tensor, size: int) -> torch.Tensor:
     return sums / size**2
 
 
+def _add_shifted(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
+    """Convolve along one axis with a symmetric profile, zero beyond the edge;
+    several times faster than ``conv2d``.
+    """
+    radius, length = len(profile) // 2, images.shape[dim]
+    sums = images * profile[radius]
+    for step in range(1, min(radius, length - 1) + 1):
+        rest, factor = length - step, profile[radius + step]
+        sums.narrow(dim, 0, rest).addcmul_(images.narrow(dim, step, rest), factor)
+        sums.narrow(dim, step, rest).addcmul_(images.narrow(dim, 0, rest), factor)
+    return sums
+
+
 def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Tensor:
     """Convolve along one axis in Fourier space, zero beyond the edge."""
     length, radius = images.shape[dim], len(profile) // 2
@@ -122,6 +137,9 @@ def _convolve(images: torch.Tensor, profile: torch.Tensor, dim: int) -> torch.Te
 def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> torch.Tensor:
     """Return the median of the good pixels of each image.
 
+    Of large images every few pixels are taken, so that it has an error of a
+    hundredth of the scatter.
+
     Parameters
     ----------
     images
@@ -136,8 +154,13 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     medians : `torch.Tensor`
         Shape (n,).
     """
-    medians = torch.where(good, images, torch.nan).flatten(1).nanmedian(dim=1).values
-    return torch.where(medians.isnan(), default, medians)
+    values = torch.where(good, images, torch.nan).flatten(1)
+    # Pixels of every row and column, as the step is odd.
+    step = max(1, values.shape[1] // _MEDIAN_SIZE) | 1
+    medians = values[:, ::step].nanmedian(dim=1).values
+    if step > 1 and bool(medians.isnan().any()):
+        medians = values.nanmedian(dim=1).values
+    return medians.nan_to_num(nan=default)
 
 
 def fast_length(length: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ._filters import box_means, largest_around
+from ._filters import box_means, largest_around, masked_medians
 from ._stack import ExposureStack
 
 _SIGNIFICANCE = 5.0
@@ -54,6 +54,10 @@ _OPENING = 7
 
 _COLLINEAR = 1e-2
 """Relative eigenvalue below which slopes are degenerate."""
+
+_FILL_BLOCK = 8
+"""Side in pixels of blocks whose means fill large gaps; the side in blocks of
+those that fill what remains."""
 
 _LEAST_RATIO = 0.02
 """Least ratio of a variance to the local median: noise does not differ by more
@@ -150,14 +154,15 @@ def decorrelate_variance(
     prediction = prediction.clamp(min=0)
     residual = torch.where(good, image - prediction, 0.0)
     normal = residual * level.rsqrt()
-    scale = normal[good].abs().median() / 0.6745 if bool(good.any()) else normal.new_tensor(0.0)
+    scale = masked_medians(normal[None].abs(), good[None], 0.0)[0] / 0.6745
     # At corners of areas with another level, local medians are those around.
     plain = good & (residual.abs() < _NOISE_RANGE * scale * torch.maximum(filled, level).sqrt())
     test = _CorrelationTest.build(normal / scale.clamp(min=1e-30), level, prediction, plain)
-    bias = test.bias(filled)
+    given = test.measure(filled)
     # Photon noise raises the variance estimated from it.
-    if not test.correlates(filled, _LEAST_BIAS, rising=True):
+    if not given.exceeds(_LEAST_BIAS, rising=True):
         return DecorrelatedVariance(filled, 0.0, smoothed=False)
+    bias = given.mean()
     around = level
     for slope, is_known in _slopes(filled, level, residual, prediction, plain):
         # Without sources, which the medians would flatten.
@@ -166,11 +171,31 @@ def decorrelate_variance(
         decorrelated = torch.where(
             plain, torch.maximum(filled - slope * residual, _LEAST_RATIO * level), around
         )
-        if is_known and not test.correlates(decorrelated, _LARGEST_BIAS):
+        if is_known and not test.measure(decorrelated).exceeds(_LARGEST_BIAS):
             return DecorrelatedVariance(decorrelated, bias, smoothed=False)
-    if not test.correlates(filled, _LARGEST_BIAS, rising=True):
+    if not given.exceeds(_LARGEST_BIAS, rising=True):
         return DecorrelatedVariance(filled, 0.0, smoothed=False)
     return DecorrelatedVariance(around, bias, smoothed=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Correlation:
+    """Biases of a weighted mean in sigma, positive if too low, their standard
+    deviations and numbers of pixels, by level of noise, on the CPU.
+    """
+
+    biases: torch.Tensor
+    sigmas: torch.Tensor
+    numbers: torch.Tensor
+
+    def mean(self) -> float:
+        """Return the bias of all pixels."""
+        return float((self.biases * self.numbers).sum() / self.numbers.sum().clamp(min=1.0))
+
+    def exceeds(self, allowed: float, *, rising: bool = False) -> bool:
+        """Return whether a bias is significant and larger than allowed."""
+        sizes = self.biases if rising else self.biases.abs()
+        return bool(((sizes > allowed) & (sizes > _SIGNIFICANCE * self.sigmas)).any())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +203,7 @@ class _CorrelationTest:
     """Test whether a variance plane correlates with the noise of its pixels.
 
     A mean weighted with its inverse is compared with one weighted with the
-    inverse local medians, by level of noise.
+    inverse local medians, by level of noise.  Groups are (g, h, w), 0 or 1.
     """
 
     noise: torch.Tensor
@@ -200,31 +225,25 @@ class _CorrelationTest:
             curved = second_difference(prediction).abs() > 4.0 * noise[1:-1, 1:-1]
             use, level = (_eroded(plain)[1:-1, 1:-1] > 0) & ~curved, level[1:-1, 1:-1]
         octave = torch.log2(level).round()
-        groups = [use & (octave == k) for k in octave[use].unique()]
-        enough = [group for group in groups if int(group.sum()) >= _LEAST_PIXELS]
-        return cls(normal, level, torch.stack(enough) if enough else use.new_zeros(0, *use.shape), border)
+        # None of a plane of one level; at most one for each bit of a float.
+        limits = octave.masked_fill(~use, torch.inf).amin(), octave.masked_fill(~use, -torch.inf).amax()
+        low, high = torch.stack(limits).tolist()
+        octaves = torch.arange(low, high + 1.0, device=level.device) if low <= high else level.new_zeros(0)
+        groups = use & (octave == octaves[:, None, None])
+        groups = groups[groups.sum(dim=(1, 2)) >= _LEAST_PIXELS]
+        return cls(normal, level, groups.to(level.dtype), border)
 
-    def bias(self, plane: torch.Tensor) -> float:
-        """Return the bias of a weighted mean in sigma; positive if too low."""
-        biases, _, number = self._measure(plane)
-        return float((biases * number).sum() / number.sum().clamp(min=1.0))
-
-    def correlates(self, plane: torch.Tensor, allowed: float, *, rising: bool = False) -> bool:
-        """Return whether the bias is significant and larger than allowed."""
-        biases, sigmas, _ = self._measure(plane)
-        sizes = biases if rising else biases.abs()
-        return bool(((sizes > allowed) & (sizes > _SIGNIFICANCE * sigmas)).any())
-
-    def _measure(self, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def measure(self, plane: torch.Tensor) -> _Correlation:
+        """Return the correlation of a plane."""
         height, width = plane.shape
         inner = plane[self.border : height - self.border, self.border : width - self.border]
-        measured = []
-        for group in self.groups:
-            weight = self.level[group] / inner[group]
-            moments = self.noise[group] * (1.0 - weight / weight.mean())
-            measured.append((float(moments.mean()), float(moments.std()) / len(moments) ** 0.5, len(moments)))
-        biases, sigmas, numbers = torch.tensor(measured, dtype=torch.float64).reshape(-1, 3).T
-        return biases, sigmas, numbers
+        weight, numbers = self.level / inner, self.groups.sum(dim=(1, 2))
+        means = (self.groups * weight).sum(dim=(1, 2)) / numbers
+        moments = self.groups * self.noise * (1.0 - weight / means[:, None, None])
+        biases = moments.sum(dim=(1, 2)) / numbers
+        spreads = moments.square().sum(dim=(1, 2)) / numbers - biases**2
+        sigmas = (spreads.clamp(min=0.0) / (numbers - 1.0)).sqrt()
+        return _Correlation(*torch.stack([biases, sigmas, numbers]).double().cpu())
 
 
 def second_difference(image: torch.Tensor) -> torch.Tensor:
@@ -376,13 +395,23 @@ def _fill_variance(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     """Give unusable pixels the mean of their surroundings; 1 without any."""
     if bool(good.all()):
         return variance
-    if not bool(good.any()):
-        return torch.ones_like(variance)
     use = good.to(variance.dtype)
-    filled = torch.where(good, variance, variance[good].median())
-    for size in (65, 9, 3):
-        share, total = box_means(torch.stack([use, use * variance]), size)
-        mean = total / share.clamp(min=1e-30)
-        # Less than half a pixel is rounding.
-        filled = torch.where(~good & (share * size**2 > 0.5), mean, filled)
-    return filled
+    sums = torch.stack([use, torch.where(good, variance, 0.0)])
+    filled = torch.where(good, variance, masked_medians(variance[None], good[None], 1.0))
+    height, width = good.shape
+    (bottom, right), side = (-size % _FILL_BLOCK**2 for size in (height, width)), _FILL_BLOCK
+    coarse = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(sums, (0, right, 0, bottom)), side)
+    for step in (_FILL_BLOCK, 1):
+        pooled = torch.nn.functional.avg_pool2d(coarse, step) if step > 1 else coarse
+        share, mean = _enlarged(pooled[0] > 0, pooled[1] / pooled[0], side * step)
+        filled = torch.where(~good & share[:height, :width], mean[:height, :width], filled)
+    share, total = box_means(sums, 3)
+    # Less than half a pixel is rounding.
+    return torch.where(~good & (share * 9.0 > 0.5), total / share.clamp(min=1e-30), filled)
+
+
+def _enlarged(share: torch.Tensor, mean: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Repeat pixels along both axes."""
+    larger = (values.repeat_interleave(side, 0).repeat_interleave(side, 1) for values in (share, mean))
+    first, second = larger
+    return first, second

@@ -20,14 +20,20 @@ from .._options import RejectionOptions
 from ..estimate import LinearEstimator, Precision
 from ..exposures import ExposureStack, fwhm_to_sigma, largest_around, masked_medians, model_variances
 from ..forward import ForwardModel
+from ._expected_differences import find_structure, list_differences
 
 _PENALTY_WEIGHT = 1e-5
 """Of 1e-4, 1e-5 and 1e-6 that of the smallest error where stars crowd."""
 
-_PRECISION = Precision(light=1e-3, noise=0.005)
+_PRECISION = Precision(light=1e-3, noise=0.02)
+"""Stars are to be right to a third of the error that is always allowed for."""
 
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""
+
+_LEAST_UNRESOLVED = 1e-3
+"""Share of the peak of a star that the others do not resolve, below which it
+does not matter: a third of the least error that is allowed for."""
 
 TRAIL_FWHM = 3.0
 """FWHM, in pixels, of the smoothing that brings out faint trails."""
@@ -47,7 +53,7 @@ class Prediction:
     templates
         Shape (k, h, w), one standard deviation of what may differ in a single
         exposure: brightness of structure, position (2), second moments of the
-        PSF (3) and what the others do not resolve.
+        PSF (3) and what the others do not resolve, where that matters.
     border
         Shape (1, h, w), standard deviation of the error at the border of all
         data; 0 elsewhere.
@@ -95,6 +101,13 @@ class LeaveOneOut:
         Tolerances.
     previous
         Predictor from nearly the same pixels, to start from.
+
+    Attributes
+    ----------
+    stack
+        The exposures, with these pixels.
+    variances
+        Shape (n, h, w), their variances.
     """
 
     def __init__(
@@ -118,19 +131,15 @@ class LeaveOneOut:
         twice = 2.0 * stack.images - model.predict(self._once)
         start = self._once if previous is None else previous._latent
         self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
-        self._everything = model.predict(self._latent)
-        self.variances = model_variances(stack, self._everything)
         self._areas = _mean_areas(model)
-        shares = weights * self._areas
-        self._covered = _covered_by_others(model, good, shares)
-        weighted = good * self.variances * weights[:, None, None]
-        self._noise_ratios = _noise_ratios(model, weighted, shares, self._covered)
-        self._borders = _near_borders(model, good)
-        # The adjoint of the sampling holds one factor of the area.
-        self._power = model.total_power(shares)
-        self._numerator = torch.zeros(self._power.shape, dtype=torch.complex64, device=good.device)
-        for t in range(stack.num_exposures):
-            self._numerator.add_(self._own(t))
+        self._inside = model.sampling.positions()[0].isfinite()
+        psfs = stack.psfs.mean(dim=(1, 2))
+        # Of Gaussians with the squared norms of the PSFs.
+        moments = 1.0 / (4.0 * math.pi * psfs.square().sum(dim=(1, 2))).to(self._areas)
+        self._scales = torch.stack([moments, self._areas], dim=1).tolist()
+        everything = model.predict(self._latent)
+        self.variances = model_variances(stack, everything)
+        self._predict_all(everything)
 
     def predict(self, exposure: int) -> Prediction:
         """Predict an exposure from the others.
@@ -140,61 +149,76 @@ class LeaveOneOut:
         exposure
             Its index.
         """
-        model, weights = self._model, self._weights * self._areas
-        otf, total = model.mean_otfs[exposure], weights.sum()
-        inverse, others = model.inverse_target_power, total - weights[exposure]
-        rest = self._power - weights[exposure] * model.power(exposure)
-        gain = 1.0 / (rest + _PENALTY_WEIGHT * others * inverse)
-        withheld = 1.0 - gain * rest
-        penalised = self._power + _PENALTY_WEIGHT * total * inverse
-        change = gain * (1.0 + withheld) * (self._numerator - self._own(exposure))
-        change -= (others / total * gain) ** 2 * (2.0 * penalised - self._power) * self._numerator
-        fewer = 1.0 + model.embed(1.0 / self._covered[exposure] - 1.0)
-        change = model.transform(model.inverse_transform(change) * fewer)
-        correction = self._observe((change * otf)[None], exposure)
-        light = self._everything[exposure] + correction
-        noise = model.power(exposure) * gain**2 * rest * (1.0 + withheld) ** 2
-        variance = model.fold_transform(noise) * self._areas[exposure] ** 2
-        share = model.fold_transform(noise * self._smoothing()) / model.fold_transform(noise)
-        psf = self.stack.psfs[exposure].mean(dim=(0, 1))
-        moment = 1.0 / (4.0 * math.pi * float(psf.square().sum()))
-        seen = (model.transform(self._latent) + change) * otf
-        structure, templates = self._templates(seen, withheld**2, exposure, moment, float(variance.sqrt()))
-        fwhm = math.sqrt(moment / float(self._areas[exposure])) / fwhm_to_sigma(1.0)
-        variances = variance * self._noise_ratios[exposure][None]
-        # The largest errors that were measured at the border.
-        most = 0.03 * light.abs() + 3.0 * variances.sqrt()
-        correction = largest_around(correction.abs(), 3)
-        border = self._borders[exposure] * torch.minimum(correction, most)
-        return Prediction(light, structure, templates, border, variances, float(share), fwhm)
-
-    def _templates(
-        self, spectrum: torch.Tensor, withheld: torch.Tensor, exposure: int, moment: float, sigma: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return structure, (1, h, w), and templates, (k, h, w)."""
-        model, options = self._model, self._options
-        light = model.inverse_transform(spectrum)
-        # At 1.5 FWHM a Gaussian star has 0.2 % of its peak.
-        radius = max(1, round(1.5 * math.sqrt(moment) / fwhm_to_sigma(1.0)))
-        size = 2 * radius + 1
-        base = largest_around(-largest_around(-light, size), size)
-        structure = (light - base - 3.0 * sigma).clamp_(min=0.0)
-        # Differences are local: where the data end the light falls to zero.
-        rows, columns = torch.gradient(light)
-        (yy, yx), (_, xx) = torch.gradient(rows), torch.gradient(columns)
-        shift, width = options.shift_tolerance, options.psf_tolerance * moment
-        images = (
-            structure,
-            shift * rows,
-            shift * columns,
-            width * yy,
-            width * xx,
-            math.sqrt(2.0) * width * yx,
-            model.inverse_transform(withheld * model.transform(structure)),
+        (moment, area), options = self._scales[exposure], self._options
+        one = slice(exposure, exposure + 1)
+        light, inside = self._light[one], self._inside[one]
+        sigma = math.sqrt(moment / area)
+        structure = find_structure(light, inside, sigma, 3.0 * self._typical[exposure].sqrt())
+        templates = list_differences(
+            light,
+            inside,
+            options.variability * structure,
+            shift=options.shift_tolerance / math.sqrt(area),
+            width=options.psf_tolerance * moment / area,
         )
-        maps = torch.cat([self._observe(model.transform(image)[None], exposure) for image in images])
-        structure = maps[:1].clamp(min=0.0)
-        return structure, torch.cat((options.variability * structure, maps[1:]))
+        if exposure in self._unresolved:
+            templates = torch.cat([templates, self._unresolved[exposure]])
+        return Prediction(
+            light,
+            structure,
+            templates,
+            self._border[one],
+            self._variance[one],
+            self._smooth_shares[exposure],
+            sigma / fwhm_to_sigma(1.0),
+        )
+
+    def _predict_all(self, light: torch.Tensor) -> None:
+        """Correct predictions from all exposures to those from the others."""
+        model, stack, number = self._model, self.stack, self.stack.num_exposures
+        shares = self._weights * self._areas
+        present = model.sampling.mean(stack.good.to(shares.dtype))
+        covered = _covered_by_others(present, shares)
+        near = _near_borders(model, present)
+        weighted = stack.good * self.variances * self._weights[:, None, None]
+        self._variance = _noise_ratios(model, weighted, shares, covered)
+        # The adjoint of the sampling holds one factor of the area.
+        power, total, inverse = model.total_power(shares), shares.sum(), model.inverse_target_power
+        own = [self._own(t, light[t]) for t in range(number)]
+        numerator = functools.reduce(torch.add, own)
+        penalised = power + _PENALTY_WEIGHT * total * inverse
+        spectrum, smoothing = model.transform(self._latent), self._smoothing()
+        gains, typical, smooth, unresolved = [], [], [], []
+        for t, share in enumerate(shares):
+            rest = power - share * model.power(t)
+            gains.append(1.0 / (rest + _PENALTY_WEIGHT * (total - share) * inverse))
+            withheld = 1.0 - gains[t] * rest
+            noise = model.power(t) * gains[t] ** 2 * rest * (1.0 + withheld) ** 2
+            star = model.mean_otfs[t].abs() * model.target_transform
+            typical.append(model.fold_transform(noise) * self._areas[t] ** 2)
+            smooth.append(model.fold_transform(noise * smoothing) / model.fold_transform(noise))
+            unresolved.append(model.fold_transform(withheld**2 * star) / model.fold_transform(star))
+        self._typical, self._smooth_shares = torch.stack(typical), torch.stack(smooth).tolist()
+        self._light, self._border = light, torch.empty_like(light)
+        self._unresolved: dict[int, torch.Tensor] = {}
+        for t, share in enumerate(torch.stack(unresolved).tolist()):
+            others, rest = total - shares[t], power - shares[t] * model.power(t)
+            withheld = 1.0 - gains[t] * rest
+            change = gains[t] * (1.0 + withheld) * (numerator - own[t])
+            change -= (others / total * gains[t]) ** 2 * (2.0 * penalised - power) * numerator
+            fewer = 1.0 + model.embed(1.0 / covered[t] - 1.0)
+            change = model.transform(model.inverse_transform(change) * fewer)
+            correction = self._observe(change * model.mean_otfs[t], t)
+            self._light[t] += correction[0]
+            self._variance[t] *= self._typical[t]
+            # The largest errors that were measured at the border.
+            most = 0.03 * self._light[t].abs() + 3.0 * self._variance[t].sqrt()
+            self._border[t] = near[t] * torch.minimum(largest_around(correction[0].abs(), 3), most)
+            if share > _LEAST_UNRESOLVED:
+                seen = model.inverse_transform((spectrum + change) * model.mean_otfs[t])[None]
+                sigma = math.sqrt(self._scales[t][0])
+                structure = find_structure(seen, None, sigma, 3.0 * self._typical[t].sqrt())
+                self._unresolved[t] = self._observe(withheld**2 * model.transform(structure[0]), t)
 
     def _smoothing(self) -> torch.Tensor:
         """Return the power of the smoothing of trails."""
@@ -204,36 +228,32 @@ class LeaveOneOut:
         kx = 2.0 * math.pi * torch.fft.rfftfreq(width, device=device)
         return torch.exp(-(fwhm_to_sigma(TRAIL_FWHM) ** 2) * (ky**2 + kx**2))
 
-    def _observe(self, spectra: torch.Tensor, exposure: int) -> torch.Tensor:
-        """Sample transforms of images on an exposure, (1, h, w)."""
-        images = self._model.inverse_transform(self._model.filtered(spectra))
-        return self._model.sampling.observe(images, self._index(exposure))
+    def _observe(self, spectrum: torch.Tensor, exposure: int) -> torch.Tensor:
+        """Sample the transform of an image on an exposure, (1, h, w)."""
+        image = self._model.inverse_transform(self._model.filtered(spectrum))
+        return self._model.sampling.observe(image[None], torch.tensor([exposure]))
 
-    def _own(self, exposure: int) -> torch.Tensor:
+    def _own(self, exposure: int, prediction: torch.Tensor) -> torch.Tensor:
         """Return what the residuals of an exposure add to the numerator."""
         # Pixels without data, margins included, then have no residual.
-        residual = self.stack.images[exposure] - self._everything[exposure]
-        residual = torch.where(self.stack.good[exposure], residual, 0.0)
-        image = self._model.sampling.adjoint(residual[None], self._index(exposure))[0]
+        residual = torch.where(self.stack.good[exposure], self.stack.images[exposure] - prediction, 0.0)
+        image = self._model.sampling.adjoint(residual[None], torch.tensor([exposure]))[0]
         seen = self._model.filtered(self._model.transform(image))
         return self._weights[exposure] * self._model.mean_otfs[exposure].conj() * seen
 
-    def _index(self, exposure: int) -> torch.Tensor:
-        return torch.tensor([exposure], device=self.stack.good.device)
 
-
-def _near_borders(model: ForwardModel, good: torch.Tensor) -> torch.Tensor:
+def _near_borders(model: ForwardModel, present: torch.Tensor) -> torch.Tensor:
     """Return whether all data end near a pixel, (n, h, w), 0 or 1."""
-    covered = model.sampling.mean(good.to(torch.float32)).sum(dim=0) > _LEAST_COVERAGE
+    covered = present.sum(dim=0) > _LEAST_COVERAGE
     ends = 1.0 - model.embed(covered.to(torch.float32))
     # Leaving out is not exact within four FWHM.
     near = model.crop(largest_around(ends, 2 * round(4.0 * model.target_fwhm) + 1))
     return model.sampling.look_up(near)
 
 
-def _covered_by_others(model: ForwardModel, good: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+def _covered_by_others(present: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Return the share of the weight of the others with data, (n, H, W)."""
-    present = model.sampling.mean(good.to(shares.dtype)) * shares[:, None, None]
+    present = present * shares[:, None, None]
     others = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
     return ((present.sum(dim=0) - present) / others).clamp(min=_LEAST_COVERAGE)
 

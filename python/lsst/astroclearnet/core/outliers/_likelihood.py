@@ -24,7 +24,9 @@ _PILOT_PRECISION = Precision(light=0.03, noise=0.1)
 """Photon noise goes with the root of the light."""
 
 
-def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
+def likelihood_variances(
+    stack: ExposureStack, model: ForwardModel, latent: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return variances with the photon noise of the expected light.
 
     Parameters
@@ -33,14 +35,17 @@ def likelihood_variances(stack: ExposureStack, model: ForwardModel) -> torch.Ten
         The exposures.
     model
         Their forward model.
+    latent
+        Shape latent_shape, an estimate of the sky; made by default.
 
     Returns
     -------
     variances : `torch.Tensor`
         Shape (n, h, w), positive everywhere.
     """
-    pilot = LinearEstimator(model, stack.good / model_variances(stack))
-    latent = pilot.solve(
-        pilot.right_side(stack.images), (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION
-    )[0]
+    if latent is None:
+        pilot = LinearEstimator(model, stack.good / model_variances(stack))
+        latent = pilot.solve(
+            pilot.right_side(stack.images), (_PILOT_PENALTY_WEIGHT,), precision=_PILOT_PRECISION
+        )[0]
     return model_variances(stack, model.predict(latent))

@@ -21,7 +21,7 @@ from ..estimate import record_solve
 from ..exposures import ExposureStack, largest_around
 from ..forward import ForwardModel, Sampling
 from ._leave_one_out import LeaveOneOut
-from ._structured_residuals import significance
+from ._structured_residuals import StructuredResiduals
 
 _FREE_ROUNDS = 2
 """Rounds after which pixels are only added, as a few would come and go without
@@ -29,6 +29,15 @@ end: 4 to 5 % of those rejected in scenes with trails and cosmic rays."""
 
 _CONVERGED = 1e-4
 """Share of the pixels that may still change in the last round."""
+
+_CANDIDATE = 0.8
+"""Share of the high threshold that a residual must reach, without what may
+differ, for this to be fitted around it: where a fit makes residuals larger,
+because the star below an artefact is fainter, neighbours show it too."""
+
+_REACH = 1.25
+"""Distance from such residuals, in FWHM of the target PSF, up to which it is
+fitted."""
 
 _OBJECTION_RATIO = 1.3
 """Least deviation of an outlier over that of any other exposure."""
@@ -70,7 +79,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     predictor = None
     for number in range(1, options.max_rounds + 1):
         predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
-        deviations, plain = _deviations(predictor, stack.good)
+        deviations, plain = _deviations(predictor, stack.good, model, options)
         # Pixels that were rejected before object with all of their residual: a
         # change of the sky must not be rejected from one exposure after the
         # other.
@@ -91,17 +100,41 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     return rejected
 
 
-def _deviations(predictor: LeaveOneOut, good: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _deviations(
+    predictor: LeaveOneOut, good: torch.Tensor, model: ForwardModel, options: RejectionOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return absolute residuals in units of their error, (n, h, w): those
     beyond what may differ between exposures, and all.
     """
-    stack = predictor.stack
-    deviations, plain = torch.empty_like(stack.images), torch.empty_like(stack.images)
-    for t, image in enumerate(stack.images):
+    images = predictor.stack.images
+    deviations, plain, scales = (torch.empty_like(images) for _ in range(3))
+    differs, candidates = torch.empty_like(good), torch.empty_like(good)
+
+    def build(t: int, scale: torch.Tensor | None = None) -> StructuredResiduals:
         one = slice(t, t + 1)
-        deviations[one], plain[one] = significance(
-            image[None], predictor.variances[one], good[one], predictor.predict(t)
+        return StructuredResiduals(
+            images[one], predictor.variances[one], good[one], predictor.predict(t), scale
         )
+
+    for t in range(len(images)):
+        residuals = build(t)
+        deviations[t], plain[t], scales[t] = (
+            residuals.significance()[0],
+            residuals.plain[0],
+            residuals.scale[0],
+        )
+        differs[t] = residuals.may_differ[0]
+        candidates[t] = residuals.bound()[0].abs() > _CANDIDATE * options.high_threshold
+    # What may differ is fitted where any exposure deviates, so that they are
+    # compared with each other.
+    near = model.sampling.largest(candidates).any(dim=0)
+    reach = 2 * round(_REACH * model.target_fwhm) + 1
+    differs &= model.sampling.look_up(largest_around(near.to(torch.float32), reach) > 0)
+    pixels = differs.flatten(1).nonzero()
+    numbers = differs.sum(dim=(1, 2)).tolist()
+    for t, chosen in enumerate(pixels[:, 1].split(numbers)):
+        if len(chosen):
+            deviations[t] = build(t, scales[t : t + 1]).fit(chosen)[0]
     return deviations.abs_(), plain.abs_()
 
 
@@ -128,12 +161,12 @@ def _groups(
     alone, strongest = sampling.look_up(alone), sampling.look_up(strongest)
     seeds = alone & good & (size > options.high_threshold)
     allowed = strongest & good & (size > options.low_threshold)
-    for one, limits in zip(seeds, allowed, strict=True):
-        if bool(one.any()):
-            # Seeds grow into connected pixels that are allowed.
-            grown = binary_propagation(one.cpu().numpy(), np.ones((3, 3)), limits.cpu().numpy())
-            one.copy_(torch.from_numpy(grown))
-    return seeds
+    if not bool(seeds.any()):
+        return seeds
+    # Seeds grow into connected pixels that are allowed.
+    within_exposures = np.ones((1, 3, 3))
+    grown = binary_propagation(seeds.cpu().numpy(), within_exposures, allowed.cpu().numpy())
+    return torch.from_numpy(grown).to(seeds.device)
 
 
 def _with_neighbours(maps: torch.Tensor) -> torch.Tensor:
@@ -152,4 +185,4 @@ def _closing(pixels: torch.Tensor, radius: int) -> torch.Tensor:
     size, margin = 2 * radius + 1, (radius,) * 4
     grown = torch.nn.functional.pad(pixels[None].float(), margin)
     grown = largest_around(grown, size)
-    return -torch.nn.functional.max_pool2d(-grown, size, stride=1)[0] > 0
+    return -largest_around(-grown, size)[0, radius:-radius, radius:-radius] > 0

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry, PixelMap, SkyMapGeometry, TractGeometry
-from lsst.astroclearnet.adapters.place import psf_stamps
+from lsst.astroclearnet.adapters.place import PatchPsf
 from lsst.astroclearnet.core import InputError, fwhm_to_sigma
 from lsst.astroclearnet.tests import make_projection
 from lsst.images import Box, DetectorFrame, Image, SkyProjection
-from lsst.images.psfs import GaussianPointSpreadFunction
+from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
 
 SHAPE = (460, 620)
 STAMP = 31
@@ -92,6 +92,16 @@ def sheared_projection() -> SkyProjection[DetectorFrame]:
     return SkyProjection.from_fits_wcs(wcs, base.pixel_frame, pixel_bounds=base.pixel_frame.bbox)
 
 
+def psf_stamps(
+    psf: PointSpreadFunction, geometry: PatchGeometry, projection: SkyProjection[Any], box: Box | None = None
+) -> np.ndarray:
+    """Return the stamps of a PSF in the cells of the patch."""
+    box = projection.pixel_frame.bbox if box is None else box
+    to_patch = PixelMap.from_projections(projection, box, geometry.projection)
+    from_patch = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    return PatchPsf.evaluate(psf, to_patch).stamps(from_patch)
+
+
 PROJECTIONS: dict[str, dict[str, Any]] = {
     "rotated and coarser": {"rotation": 37.0, "scale": 1.06},
     "upside down, finer": {"rotation": 171.0, "scale": 0.8},
@@ -106,8 +116,7 @@ def test_covariance_transforms_with_the_jacobian(geometry: PatchGeometry, name: 
     """
     projection = sheared_projection() if name == "sheared" else make_projection(SHAPE, **PROJECTIONS[name])
     psf = VaryingPsf()
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
-    stamps = psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
+    stamps = psf_stamps(psf, geometry, projection)
     assert stamps.shape[:2] == (5, 7)
     assert stamps.shape[2] == stamps.shape[3]
     assert stamps.shape[2] % 2 == 1
@@ -140,8 +149,7 @@ def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
     totals = []
     for rotation in (0.0, 45.0, 78.0):
         projection = make_projection(SHAPE, rotation=rotation, scale=1.02)
-        pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
-        stamps = psf_stamps(BrokenPsf(kernel), pixel_map, projection.pixel_frame.bbox)
+        stamps = psf_stamps(BrokenPsf(kernel), geometry, projection)
         r = np.arange(stamps.shape[-1]) - stamps.shape[-1] // 2
         radius = 1.02**-1 * np.hypot(*np.meshgrid(r, r))
         totals.append(stamps[0, 0][radius > 11.0].sum())
@@ -151,7 +159,6 @@ def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
 def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry) -> None:
     """If it fails, a polynomial model is evaluated where it explodes."""
     projection = make_projection(SHAPE, offset=(0.0, 300.0))
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
     box = Box.factory[0:200, 500:620]
     asked: list[tuple[float, float]] = []
 
@@ -160,7 +167,7 @@ def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry
             asked.append((y, x))
             return super().compute_kernel_image(x=x, y=y)
 
-    psf_stamps(Recorder(), pixel_map, box)
+    psf_stamps(Recorder(), geometry, projection, box)
     rows, columns = np.transpose(asked)
     assert (rows.min() >= 0, rows.max() <= 199, columns.min() >= 500, columns.max() <= 619) == (True,) * 4
     assert len(set(asked)) > 1
@@ -177,6 +184,5 @@ def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry
 def test_unusable_psf_says_why(geometry: PatchGeometry, psf: BrokenPsf, message: str) -> None:
     """If it fails, an exposure without a PSF ends the whole patch."""
     projection = make_projection(SHAPE)
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
     with pytest.raises(InputError, match=message):
-        psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
+        psf_stamps(psf, geometry, projection)

@@ -18,11 +18,10 @@ import numpy as np
 
 from lsst.images import Box, Image, Polygon, VisitImage
 from lsst.images.fields import BaseField
-from lsst.images.psfs import PointSpreadFunction
 
 from ...core import InputError
 from .._exposure_id import ExposureId, UnusableExposureError
-from ..place import NearestPixel, PatchGeometry, PixelMap, VisitFootprint, psf_stamps
+from ..place import NearestPixel, PatchGeometry, PatchPsf, PixelMap, VisitFootprint
 from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes, require_psf
 from ._scratch import Scratch
 
@@ -87,8 +86,9 @@ class PatchExposure:
 class VisitCutout:
     """The overlap of a visit image with a patch, on its own pixels.
 
-    It is small enough to be kept for every exposure; positions and PSFs, which
-    take most memory, are computed for a box of the patch at a time.
+    It is small enough to be kept for every exposure; positions and stamps of
+    the PSF, which take most memory, are computed for a box of the patch at a
+    time.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class VisitCutout:
     to_patch
         Map from the kept pixels to the patch.
     psf
-        PSF of the visit image.
+        PSF of the visit image over the kept pixels.
     polygon
         Overlap with the patch, in tract pixels.
     mean_psf
@@ -131,7 +131,7 @@ class VisitCutout:
     planes: tuple[str, ...]
     from_patch: PixelMap
     to_patch: PixelMap
-    psf: PointSpreadFunction
+    psf: PatchPsf
     polygon: Polygon
     mean_psf: np.ndarray
     level: float
@@ -216,7 +216,8 @@ class VisitCutout:
         if not within.any():
             raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
         try:
-            stamps = psf_stamps(psf, pixel_map, visit_image.bbox, max_cells=_MEAN_CELLS)
+            patch_psf = PatchPsf.evaluate(psf, to_patch)
+            stamps = patch_psf.stamps(pixel_map, max_cells=_MEAN_CELLS)
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
         bits = _VALID * valid.astype(np.uint16) + _USABLE * usable.astype(np.uint16)
@@ -234,7 +235,7 @@ class VisitCutout:
             planes=tuple(table.propagated),
             from_patch=pixel_map,
             to_patch=to_patch,
-            psf=psf,
+            psf=patch_psf,
             polygon=_cover_polygon(visit_image, geometry),
             mean_psf=np.nanmean(stamps, axis=(0, 1)),
             level=float(np.median(variance[good] / area)),
@@ -322,7 +323,7 @@ class VisitCutout:
         lsst.astroclearnet.core.InputError
             If the PSF cannot be evaluated.
         """
-        return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
+        return self.psf.stamps(self.from_patch.part(box), max_cells=max_cells)
 
     def planes_within(self, box: Box) -> dict[str, np.ndarray]:
         """Return planes of the nearest pixel in a box, shape (H, W), bool.

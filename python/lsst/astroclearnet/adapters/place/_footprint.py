@@ -139,8 +139,13 @@ class VisitFootprint:
         sky = self.projection.pixel_to_sky(x=x, y=y)
         grid, box = _local_grid(float(sky.ra.deg), float(sky.dec.deg), pixel_scale)
         pixel_map = PixelMap.from_projections(grid, box, self.projection)
+        center = {"y": np.array([box.y.center]), "x": np.array([box.x.center])}
+        inside = {
+            "y": np.clip([y], self.bbox.y.min, self.bbox.y.max),
+            "x": np.clip([x], self.bbox.x.min, self.bbox.x.max),
+        }
         try:
-            return np.asarray(psf_stamps(psf, pixel_map, self.bbox)[0, 0])
+            return np.asarray(psf_stamps(psf, **inside, jacobians=pixel_map.jacobian(**center))[0])
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
 

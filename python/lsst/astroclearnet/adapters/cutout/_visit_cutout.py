@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("PatchExposure", "VisitCutout")
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -196,8 +197,6 @@ class VisitCutout:
         psf = require_psf(visit_image)
         excluded = mask_of_planes(visit_image.mask, table.excluded)
         valid = _valid_pixels(visit_image)
-        if not NearestPixel(pixel_map.part(geometry.bbox), visit_image.bbox)(valid).any():
-            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
         image, variance = visit_image.image.array, visit_image.variance.array
         finite = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
         to_patch = PixelMap.from_projections(
@@ -212,7 +211,10 @@ class VisitCutout:
         usable = finite & ~excluded & valid
         good = usable & on_patch
         start = bbox.start
-        within = good[cut] & _inside(location.y + start.y, location.x + start.x, geometry.bbox)
+        within = _inside(location.y + start.y, location.x + start.x, geometry.bbox)
+        if not (within & valid[cut]).any():
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+        within &= good[cut]
         if not within.any():
             raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
         try:
@@ -336,10 +338,20 @@ class VisitCutout:
         box
             A box in the bordered patch, in tract pixels.
         """
-        bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
+        bits = np.zeros(tuple(box.shape), dtype=self.bits.dtype)
+        reached = self.to_patch.overlap(box, padding=self._pixel_reach)
+        if reached is not None:
+            nearest = NearestPixel(self.from_patch.part(reached), self.bbox)
+            bits[reached.slice_within(box)] = nearest(self.bits)
         Scratch.release(self.bits)
         names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
         return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
+
+    @property
+    def _pixel_reach(self) -> int:
+        """Twice the reach of a pixel around its centre, in patch pixels."""
+        y, x = self.bbox.y.center, self.bbox.x.center
+        return math.ceil(np.abs(self.to_patch.jacobian(y=np.array(y), x=np.array(x))).sum(axis=-1).max())
 
     def _overlap(self, box: Box) -> Box | None:
         return self.from_patch.part(box).overlap(self.bbox, padding=1)

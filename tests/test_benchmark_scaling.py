@@ -64,7 +64,13 @@ def test_all_sections_run(tmp_path: Path) -> None:
     page = tmp_path / "scaling.md"
     assert main(["--quick", "--output", str(page), "--work", str(tmp_path / "work")]) == 0
     text = page.read_text()
-    for heading in ("### Memory", "### Time", "### Seams between tiles", "### Overlap of two patches"):
+    for heading in (
+        "### Memory",
+        "### Time",
+        "### Seams between tiles",
+        "### Overlap of two patches",
+        "### Detector images",
+    ):
         assert heading in text
     assert "nan" not in text
     assert (tmp_path / "scaling.png").stat().st_size > 5000

@@ -92,6 +92,39 @@ def sheared_projection() -> SkyProjection[DetectorFrame]:
     return SkyProjection.from_fits_wcs(wcs, base.pixel_frame, pixel_bounds=base.pixel_frame.bbox)
 
 
+class CountingPsf(VaryingPsf):
+    """A PSF that knows where it was evaluated, and may be curved or broken.
+
+    Parameters
+    ----------
+    curvature
+        Relative growth from the middle of the detector to the ends of a row.
+    step
+        Relative growth at a column.
+    broken_from
+        Column from which on it cannot be evaluated.
+    """
+
+    def __init__(self, *, curvature: float = 0.0, step: float = 0.0, broken_from: float = np.inf) -> None:
+        super().__init__()
+        self.curvature, self.step, self.broken_from = curvature, step, broken_from
+        self.asked: list[tuple[float, float]] = []
+
+    def covariance(self, y: float, x: float) -> np.ndarray:
+        growth = 1.0 + self.curvature * (2.0 * x / SHAPE[1] - 1.0) ** 2 + self.step * (x >= STEP)
+        return fwhm_to_sigma(3.6 * growth) ** 2 * np.eye(2)
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        self.asked.append((y, x))
+        if x >= self.broken_from:
+            raise RuntimeError("no stars here")
+        return super().compute_kernel_image(x=x, y=y)
+
+
+STEP = 330.0
+"""Column of a step, on no node."""
+
+
 def psf_stamps(
     psf: PointSpreadFunction, geometry: PatchGeometry, projection: SkyProjection[Any], box: Box | None = None
 ) -> np.ndarray:
@@ -186,3 +219,87 @@ def test_unusable_psf_says_why(geometry: PatchGeometry, psf: BrokenPsf, message:
     projection = make_projection(SHAPE)
     with pytest.raises(InputError, match=message):
         psf_stamps(psf, geometry, projection)
+
+
+def evaluate(psf: PointSpreadFunction, geometry: PatchGeometry) -> tuple[PatchPsf, PixelMap]:
+    """Return a PSF on the patch, and the map from there to its detector."""
+    projection = make_projection(SHAPE)
+    to_patch = PixelMap.from_projections(projection, projection.pixel_frame.bbox, geometry.projection)
+    from_patch = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    return PatchPsf.evaluate(psf, to_patch), from_patch
+
+
+def differences(psf: CountingPsf, geometry: PatchGeometry) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors of stamps relative to their norm, and their columns."""
+    patch_psf, from_patch = evaluate(psf, geometry)
+    stamps = patch_psf.stamps(from_patch)
+    side = geometry.bbox.x
+    x = side.start - 0.5 + (np.arange(stamps.shape[1]) + 0.5) * side.size / stamps.shape[1]
+    position = from_patch.apply(y=np.full(x.shape, geometry.bbox.y.center), x=x)
+    truths = [gaussian(psf.covariance(0.0, column), stamps.shape[-1]) for column in position.x]
+    errors = [np.linalg.norm(s - t) / np.linalg.norm(t) for s, t in zip(stamps[2], truths, strict=True)]
+    return np.array(errors), position.x
+
+
+def test_psf_is_evaluated_only_as_densely_as_it_varies(geometry: PatchGeometry) -> None:
+    """If it fails, PSF models take most of the time of a patch, or their
+    changes over a detector are lost.
+    """
+    numbers = []
+    for curvature in (0.0, 0.02, 0.2):
+        psf = CountingPsf(curvature=curvature)
+        errors, _ = differences(psf, geometry)
+        # Splines through pixels are good for 1e-3 of the peak.
+        assert errors.max() < 3e-3
+        numbers.append(len(psf.asked))
+    assert numbers[0] < 16
+    assert numbers == sorted(numbers)
+    assert numbers[2] > numbers[0]
+
+
+def test_psf_is_the_same_in_every_box(geometry: PatchGeometry) -> None:
+    """If it fails, stars at the seams of tiles have two PSFs, or a PSF model
+    is evaluated again for every tile.
+    """
+    psf = CountingPsf(curvature=0.2)
+    patch_psf, from_patch = evaluate(psf, geometry)
+    number = len(psf.asked)
+    y, x = geometry.bbox.start
+
+    def stamps(first: int, last: int) -> np.ndarray:
+        """Return those of cells of 50 pixels."""
+        return patch_psf.stamps(from_patch.part(Box.factory[y : y + 50, x + 50 * first : x + 50 * last]))
+
+    whole = stamps(0, 7)
+    for first in (0, 2):
+        np.testing.assert_allclose(
+            stamps(first, first + 3), whole[:, first : first + 3], rtol=0.0, atol=1e-12
+        )
+    assert len(psf.asked) == number
+
+
+def test_step_of_a_psf_is_noticed(geometry: PatchGeometry) -> None:
+    """If it fails, a PSF in pieces is smeared over a whole patch."""
+    errors, columns = differences(CountingPsf(step=0.3), geometry)
+    far = np.abs(columns - STEP) > 50.0
+    assert (columns[far] < STEP).any()
+    assert (columns[far] > STEP).any()
+    assert errors[far].max() < 3e-3
+
+
+def test_psf_that_fails_somewhere_is_used_elsewhere(geometry: PatchGeometry) -> None:
+    """If it fails, a PSF is made up where the model has none, or an exposure
+    is lost for a corner.
+    """
+    psf = CountingPsf(broken_from=400.0)
+    patch_psf, from_patch = evaluate(psf, geometry)
+    box = geometry.bbox
+    columns = from_patch.apply(y=np.full(box.x.size, box.y.center), x=box.x.arange.astype(float)).x
+    fine, broken = box.x.arange[columns < 340.0], box.x.arange[columns > 410.0]
+    assert len(fine) > 50
+    assert len(broken) > 20
+    rows = slice(box.y.start, box.y.stop)
+    stamps = patch_psf.stamps(from_patch.part(Box.factory[rows, int(fine[0]) : int(fine[-1]) + 1]))
+    assert np.isfinite(stamps).all()
+    with pytest.raises(InputError, match=r"cannot be evaluated at \(x=.*no stars here"):
+        patch_psf.stamps(from_patch.part(Box.factory[rows, int(broken[0]) : int(broken[-1]) + 1]))

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from astroclearnet_benchmarks.scaling import detectors
 from astroclearnet_benchmarks.scaling.command import main
 from astroclearnet_benchmarks.scaling.consistency import render
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed
 from astroclearnet_benchmarks.speed import peers, whole
+from lsst.astroclearnet.adapters import PatchSource, PixelMap
 from lsst.astroclearnet.core import FitOptions, NoiseOptions, RestoreOptions, restore, restore_exposures
 from lsst.astroclearnet.tests import QUICK
 
@@ -58,13 +61,52 @@ def test_synthetic_exposures_show_the_rendered_sky() -> None:
     assert result.linear_image[inside].sum() == pytest.approx(truth[inside].sum(), rel=0.01)
 
 
+def test_time_belongs_to_the_innermost_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the record blames the wrong stage, or counts time twice."""
+    now = [0.0]
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+
+    def read(self: PatchSource) -> None:
+        spend(1.0)
+        PixelMap.positions(None)  # type: ignore[arg-type]
+        spend(4.0)
+
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    monkeypatch.setattr(PixelMap, "positions", lambda self: spend(3.0))
+    monkeypatch.setattr(PatchSource, "read", read)
+    originals = [vars(owner)[name] for owner, name, _ in detectors._WATCHED]
+    clock = detectors._Stopwatch()
+    with clock.watch():
+        clock.switch("calibration")
+        spend(10.0)
+        PatchSource.read(None)  # type: ignore[call-arg, arg-type]
+        clock.switch("tiles")
+        spend(20.0)
+        clock.switch("other")
+    assert originals == [vars(owner)[name] for owner, name, _ in detectors._WATCHED]
+    assert {stage: seconds for stage, seconds in clock.seconds.items() if seconds} == {
+        "calibration": 10.0,
+        "reading": 5.0,
+        "positions": 3.0,
+        "tiles": 20.0,
+    }
+
+
 @pytest.mark.slow
 def test_all_sections_run(tmp_path: Path) -> None:
     """If it fails, the record cannot be made again."""
     page = tmp_path / "scaling.md"
     assert main(["--quick", "--output", str(page), "--work", str(tmp_path / "work")]) == 0
     text = page.read_text()
-    for heading in ("### Memory", "### Time", "### Seams between tiles", "### Overlap of two patches"):
+    for heading in (
+        "### Memory",
+        "### Time",
+        "### Seams between tiles",
+        "### Overlap of two patches",
+        "### Detector images",
+    ):
         assert heading in text
     assert "nan" not in text
     assert (tmp_path / "scaling.png").stat().st_size > 5000

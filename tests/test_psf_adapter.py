@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from lsst.astroclearnet.adapters import PatchGeometry, PixelMap, SkyMapGeometry, TractGeometry
-from lsst.astroclearnet.adapters.place import psf_stamps
+from lsst.astroclearnet.adapters.place import PatchPsf
 from lsst.astroclearnet.core import InputError, fwhm_to_sigma
 from lsst.astroclearnet.tests import make_projection
 from lsst.images import Box, DetectorFrame, Image, SkyProjection
-from lsst.images.psfs import GaussianPointSpreadFunction
+from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
 
 SHAPE = (460, 620)
 STAMP = 31
@@ -92,6 +92,49 @@ def sheared_projection() -> SkyProjection[DetectorFrame]:
     return SkyProjection.from_fits_wcs(wcs, base.pixel_frame, pixel_bounds=base.pixel_frame.bbox)
 
 
+class CountingPsf(VaryingPsf):
+    """A PSF that knows where it was evaluated, and may be curved or broken.
+
+    Parameters
+    ----------
+    curvature
+        Relative growth from the middle of the detector to the ends of a row.
+    step
+        Relative growth at a column.
+    broken_from
+        Column from which on it cannot be evaluated.
+    """
+
+    def __init__(self, *, curvature: float = 0.0, step: float = 0.0, broken_from: float = np.inf) -> None:
+        super().__init__()
+        self.curvature, self.step, self.broken_from = curvature, step, broken_from
+        self.asked: list[tuple[float, float]] = []
+
+    def covariance(self, y: float, x: float) -> np.ndarray:
+        growth = 1.0 + self.curvature * (2.0 * x / SHAPE[1] - 1.0) ** 2 + self.step * (x >= STEP)
+        return fwhm_to_sigma(3.6 * growth) ** 2 * np.eye(2)
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        self.asked.append((y, x))
+        if x >= self.broken_from:
+            raise RuntimeError("no stars here")
+        return super().compute_kernel_image(x=x, y=y)
+
+
+STEP = 330.0
+"""Column of a step, on no node."""
+
+
+def psf_stamps(
+    psf: PointSpreadFunction, geometry: PatchGeometry, projection: SkyProjection[Any], box: Box | None = None
+) -> np.ndarray:
+    """Return the stamps of a PSF in the cells of the patch."""
+    box = projection.pixel_frame.bbox if box is None else box
+    to_patch = PixelMap.from_projections(projection, box, geometry.projection)
+    from_patch = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    return PatchPsf.evaluate(psf, to_patch).stamps(from_patch)
+
+
 PROJECTIONS: dict[str, dict[str, Any]] = {
     "rotated and coarser": {"rotation": 37.0, "scale": 1.06},
     "upside down, finer": {"rotation": 171.0, "scale": 0.8},
@@ -106,8 +149,7 @@ def test_covariance_transforms_with_the_jacobian(geometry: PatchGeometry, name: 
     """
     projection = sheared_projection() if name == "sheared" else make_projection(SHAPE, **PROJECTIONS[name])
     psf = VaryingPsf()
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
-    stamps = psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
+    stamps = psf_stamps(psf, geometry, projection)
     assert stamps.shape[:2] == (5, 7)
     assert stamps.shape[2] == stamps.shape[3]
     assert stamps.shape[2] % 2 == 1
@@ -140,8 +182,7 @@ def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
     totals = []
     for rotation in (0.0, 45.0, 78.0):
         projection = make_projection(SHAPE, rotation=rotation, scale=1.02)
-        pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
-        stamps = psf_stamps(BrokenPsf(kernel), pixel_map, projection.pixel_frame.bbox)
+        stamps = psf_stamps(BrokenPsf(kernel), geometry, projection)
         r = np.arange(stamps.shape[-1]) - stamps.shape[-1] // 2
         radius = 1.02**-1 * np.hypot(*np.meshgrid(r, r))
         totals.append(stamps[0, 0][radius > 11.0].sum())
@@ -151,7 +192,6 @@ def test_corners_of_a_turned_stamp_are_kept(geometry: PatchGeometry) -> None:
 def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry) -> None:
     """If it fails, a polynomial model is evaluated where it explodes."""
     projection = make_projection(SHAPE, offset=(0.0, 300.0))
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
     box = Box.factory[0:200, 500:620]
     asked: list[tuple[float, float]] = []
 
@@ -160,7 +200,7 @@ def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry
             asked.append((y, x))
             return super().compute_kernel_image(x=x, y=y)
 
-    psf_stamps(Recorder(), pixel_map, box)
+    psf_stamps(Recorder(), geometry, projection, box)
     rows, columns = np.transpose(asked)
     assert (rows.min() >= 0, rows.max() <= 199, columns.min() >= 500, columns.max() <= 619) == (True,) * 4
     assert len(set(asked)) > 1
@@ -177,6 +217,89 @@ def test_beyond_the_detector_the_psf_is_that_of_its_edge(geometry: PatchGeometry
 def test_unusable_psf_says_why(geometry: PatchGeometry, psf: BrokenPsf, message: str) -> None:
     """If it fails, an exposure without a PSF ends the whole patch."""
     projection = make_projection(SHAPE)
-    pixel_map = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
     with pytest.raises(InputError, match=message):
-        psf_stamps(psf, pixel_map, projection.pixel_frame.bbox)
+        psf_stamps(psf, geometry, projection)
+
+
+def evaluate(psf: PointSpreadFunction, geometry: PatchGeometry) -> tuple[PatchPsf, PixelMap]:
+    """Return a PSF on the patch, and the map from there to its detector."""
+    projection = make_projection(SHAPE)
+    to_patch = PixelMap.from_projections(projection, projection.pixel_frame.bbox, geometry.projection)
+    from_patch = PixelMap.from_projections(geometry.projection, geometry.bbox, projection)
+    return PatchPsf.evaluate(psf, to_patch), from_patch
+
+
+def differences(psf: CountingPsf, geometry: PatchGeometry) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors of stamps relative to their norm, and their columns."""
+    patch_psf, from_patch = evaluate(psf, geometry)
+    stamps = patch_psf.stamps(from_patch)
+    side = geometry.bbox.x
+    x = side.start - 0.5 + (np.arange(stamps.shape[1]) + 0.5) * side.size / stamps.shape[1]
+    position = from_patch.apply(y=np.full(x.shape, geometry.bbox.y.center), x=x)
+    truths = [gaussian(psf.covariance(0.0, column), stamps.shape[-1]) for column in position.x]
+    errors = [np.linalg.norm(s - t) / np.linalg.norm(t) for s, t in zip(stamps[2], truths, strict=True)]
+    return np.array(errors), position.x
+
+
+def test_psf_is_evaluated_only_as_densely_as_it_varies(geometry: PatchGeometry) -> None:
+    """If it fails, PSF models take most of the time of a patch, or their
+    changes over a detector are lost.
+    """
+    numbers = []
+    for curvature in (0.0, 0.02, 0.2):
+        psf = CountingPsf(curvature=curvature)
+        errors, _ = differences(psf, geometry)
+        # Splines through pixels are good for 1e-3 of the peak.
+        assert errors.max() < 3e-3
+        numbers.append(len(psf.asked))
+    assert numbers[0] < 16
+    assert numbers == sorted(numbers)
+    assert numbers[2] > numbers[0]
+
+
+def test_psf_is_the_same_in_every_box(geometry: PatchGeometry) -> None:
+    """If it fails, stars at the seams of tiles have two PSFs, or a PSF model
+    is evaluated again for every tile.
+    """
+    psf = CountingPsf(curvature=0.2)
+    patch_psf, from_patch = evaluate(psf, geometry)
+    number = len(psf.asked)
+    y, x = geometry.bbox.start
+
+    def stamps(first: int, last: int) -> np.ndarray:
+        """Return those of cells of 50 pixels."""
+        return patch_psf.stamps(from_patch.part(Box.factory[y : y + 50, x + 50 * first : x + 50 * last]))
+
+    whole = stamps(0, 7)
+    for first in (0, 2):
+        np.testing.assert_allclose(
+            stamps(first, first + 3), whole[:, first : first + 3], rtol=0.0, atol=1e-12
+        )
+    assert len(psf.asked) == number
+
+
+def test_step_of_a_psf_is_noticed(geometry: PatchGeometry) -> None:
+    """If it fails, a PSF in pieces is smeared over a whole patch."""
+    errors, columns = differences(CountingPsf(step=0.3), geometry)
+    far = np.abs(columns - STEP) > 50.0
+    assert (columns[far] < STEP).any()
+    assert (columns[far] > STEP).any()
+    assert errors[far].max() < 3e-3
+
+
+def test_psf_that_fails_somewhere_is_used_elsewhere(geometry: PatchGeometry) -> None:
+    """If it fails, a PSF is made up where the model has none, or an exposure
+    is lost for a corner.
+    """
+    psf = CountingPsf(broken_from=400.0)
+    patch_psf, from_patch = evaluate(psf, geometry)
+    box = geometry.bbox
+    columns = from_patch.apply(y=np.full(box.x.size, box.y.center), x=box.x.arange.astype(float)).x
+    fine, broken = box.x.arange[columns < 340.0], box.x.arange[columns > 410.0]
+    assert len(fine) > 50
+    assert len(broken) > 20
+    rows = slice(box.y.start, box.y.stop)
+    stamps = patch_psf.stamps(from_patch.part(Box.factory[rows, int(fine[0]) : int(fine[-1]) + 1]))
+    assert np.isfinite(stamps).all()
+    with pytest.raises(InputError, match=r"cannot be evaluated at \(x=.*no stars here"):
+        patch_psf.stamps(from_patch.part(Box.factory[rows, int(broken[0]) : int(broken[-1]) + 1]))

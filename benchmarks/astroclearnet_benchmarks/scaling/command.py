@@ -20,19 +20,22 @@ from ..processes import start_logging
 from ..record import Table, make_page, make_parser, measure_sections, read_sections
 from .consistency import measure_patches, measure_seams
 from .cost import draw_memory, measure_memory, measure_time
+from .detectors import measure_detectors
 
 _SECTIONS: dict[str, Callable[..., list[Table]]] = {
     "memory": measure_memory,
     "time": measure_time,
     "seams": measure_seams,
     "patches": measure_patches,
+    "detectors": measure_detectors,
 }
 
 _INTRODUCTION = (
     "How memory and time grow with the patch and its exposures, and whether what is restored apart fits "
     "together. Exposures are synthetic: rotated by up to 4 degrees and dithered, on their own pixels, with a "
     "Gaussian PSF of 3.2 to 5.2 pixels that grows by 5 % over the patch, unit noise, and a star in every 900 "
-    "pixels; the target is 3.2 pixels. Options are the defaults."
+    "pixels; the target is 3.2 pixels. Options are the defaults. Detector images are described in their own "
+    "section."
 )
 
 
@@ -52,8 +55,14 @@ def main(words: Sequence[str]) -> int:
         name: partial(_SECTIONS[name], quick=options.quick, device=options.device)
         for name in options.sections
     }
-    device = f" --device {options.device}" * (options.device != "cpu")
-    command = f"{options.program} --sections {{}}{device}{' --quick' * options.quick}"
+    flags = " --quick" * options.quick
+    if options.device != "cpu":
+        flags += f" --device {options.device}"
+    if "detectors" in measures:
+        detectors = {"sizes": tuple(options.sizes), "visits": options.visits}
+        measures["detectors"] = partial(measures["detectors"], **detectors)
+        flags += f" --sizes {' '.join(map(str, options.sizes))} --visits {options.visits}"
+    command = f"{options.program} --sections {{}}{flags}"
     return int(measure_sections(measures, command.format, options.work, write, options.device) > 0)
 
 
@@ -67,6 +76,17 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         choices=list(_SECTIONS),
         metavar="SECTION",
         help=f"sections to measure ({', '.join(_SECTIONS)}); all by default",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=[300, 600],
+        metavar="SIZE",
+        help="sides in pixels of the patches of detector images (%(default)s)",
+    )
+    parser.add_argument(
+        "--visits", type=int, default=8, help="number of visits of detector images (%(default)s)"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="device to compute on")
     parser.add_argument("--quick", action="store_true", help="tiny patches, to see that all works")

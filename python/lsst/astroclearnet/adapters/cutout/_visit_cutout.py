@@ -13,16 +13,16 @@ from __future__ import annotations
 __all__ = ("PatchExposure", "VisitCutout")
 
 import dataclasses
+import math
 
 import numpy as np
 
 from lsst.images import Box, Image, Polygon, VisitImage
 from lsst.images.fields import BaseField
-from lsst.images.psfs import PointSpreadFunction
 
 from ...core import InputError
 from .._exposure_id import ExposureId, UnusableExposureError
-from ..place import NearestPixel, PatchGeometry, PixelMap, VisitFootprint, psf_stamps
+from ..place import NearestPixel, PatchGeometry, PatchPsf, PixelMap, VisitFootprint
 from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes, require_psf
 from ._scratch import Scratch
 
@@ -87,8 +87,9 @@ class PatchExposure:
 class VisitCutout:
     """The overlap of a visit image with a patch, on its own pixels.
 
-    It is small enough to be kept for every exposure; positions and PSFs, which
-    take most memory, are computed for a box of the patch at a time.
+    It is small enough to be kept for every exposure; positions and stamps of
+    the PSF, which take most memory, are computed for a box of the patch at a
+    time.
 
     Attributes
     ----------
@@ -109,7 +110,7 @@ class VisitCutout:
     to_patch
         Map from the kept pixels to the patch.
     psf
-        PSF of the visit image.
+        PSF of the visit image over the kept pixels.
     polygon
         Overlap with the patch, in tract pixels.
     mean_psf
@@ -131,7 +132,7 @@ class VisitCutout:
     planes: tuple[str, ...]
     from_patch: PixelMap
     to_patch: PixelMap
-    psf: PointSpreadFunction
+    psf: PatchPsf
     polygon: Polygon
     mean_psf: np.ndarray
     level: float
@@ -196,8 +197,6 @@ class VisitCutout:
         psf = require_psf(visit_image)
         excluded = mask_of_planes(visit_image.mask, table.excluded)
         valid = _valid_pixels(visit_image)
-        if not NearestPixel(pixel_map.part(geometry.bbox), visit_image.bbox)(valid).any():
-            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
         image, variance = visit_image.image.array, visit_image.variance.array
         finite = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
         to_patch = PixelMap.from_projections(
@@ -212,11 +211,15 @@ class VisitCutout:
         usable = finite & ~excluded & valid
         good = usable & on_patch
         start = bbox.start
-        within = good[cut] & _inside(location.y + start.y, location.x + start.x, geometry.bbox)
+        within = _inside(location.y + start.y, location.x + start.x, geometry.bbox)
+        if not (within & valid[cut]).any():
+            raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
+        within &= good[cut]
         if not within.any():
             raise UnusableExposureError("no_usable_pixels", "No usable pixel falls onto the patch.")
         try:
-            stamps = psf_stamps(psf, pixel_map, visit_image.bbox, max_cells=_MEAN_CELLS)
+            patch_psf = PatchPsf.evaluate(psf, to_patch)
+            stamps = patch_psf.stamps(pixel_map, max_cells=_MEAN_CELLS)
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
         bits = _VALID * valid.astype(np.uint16) + _USABLE * usable.astype(np.uint16)
@@ -234,7 +237,7 @@ class VisitCutout:
             planes=tuple(table.propagated),
             from_patch=pixel_map,
             to_patch=to_patch,
-            psf=psf,
+            psf=patch_psf,
             polygon=_cover_polygon(visit_image, geometry),
             mean_psf=np.nanmean(stamps, axis=(0, 1)),
             level=float(np.median(variance[good] / area)),
@@ -322,7 +325,7 @@ class VisitCutout:
         lsst.astroclearnet.core.InputError
             If the PSF cannot be evaluated.
         """
-        return psf_stamps(self.psf, self.from_patch.part(box), self.bbox, max_cells=max_cells)
+        return self.psf.stamps(self.from_patch.part(box), max_cells=max_cells)
 
     def planes_within(self, box: Box) -> dict[str, np.ndarray]:
         """Return planes of the nearest pixel in a box, shape (H, W), bool.
@@ -335,10 +338,20 @@ class VisitCutout:
         box
             A box in the bordered patch, in tract pixels.
         """
-        bits = NearestPixel(self.from_patch.part(box), self.bbox)(self.bits)
+        bits = np.zeros(tuple(box.shape), dtype=self.bits.dtype)
+        reached = self.to_patch.overlap(box, padding=self._pixel_reach)
+        if reached is not None:
+            nearest = NearestPixel(self.from_patch.part(reached), self.bbox)
+            bits[reached.slice_within(box)] = nearest(self.bits)
         Scratch.release(self.bits)
         names = ["covered", "usable", *(None,) * (_PLANES_FROM - 2), *self.planes]
         return {name: (bits >> k & 1) > 0 for k, name in enumerate(names) if name is not None}
+
+    @property
+    def _pixel_reach(self) -> int:
+        """Twice the reach of a pixel around its centre, in patch pixels."""
+        y, x = self.bbox.y.center, self.bbox.x.center
+        return math.ceil(np.abs(self.to_patch.jacobian(y=np.array(y), x=np.array(x))).sum(axis=-1).max())
 
     def _overlap(self, box: Box) -> Box | None:
         return self.from_patch.part(box).overlap(self.bbox, padding=1)

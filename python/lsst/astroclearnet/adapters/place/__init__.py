@@ -21,13 +21,14 @@ from ._geometry import (
 )
 from ._legacy import LegacyPointSpreadFunction, patch_geometry_from_skymap
 from ._pixel_map import NearestPixel, PixelMap
-from ._psf import psf_stamps
+from ._psf import PatchPsf, psf_stamps
 
 __all__ = (
     "LegacyPointSpreadFunction",
     "NearestPixel",
     "Overlap",
     "PatchGeometry",
+    "PatchPsf",
     "PixelMap",
     "SkyMapGeometry",
     "TractGeometry",

@@ -139,8 +139,11 @@ class VisitFootprint:
         sky = self.projection.pixel_to_sky(x=x, y=y)
         grid, box = _local_grid(float(sky.ra.deg), float(sky.dec.deg), pixel_scale)
         pixel_map = PixelMap.from_projections(grid, box, self.projection)
+        jacobians = pixel_map.jacobian(y=np.array([box.y.center]), x=np.array([box.x.center]))
+        # Beyond the image the PSF is that of its edge.
+        y, x = (np.clip(v, side.min, side.max) for v, side in ((y, self.bbox.y), (x, self.bbox.x)))
         try:
-            return np.asarray(psf_stamps(psf, pixel_map, self.bbox)[0, 0])
+            return np.asarray(psf_stamps(psf, y=np.array([y]), x=np.array([x]), jacobians=jacobians)[0])
         except InputError as exc:
             raise UnusableExposureError("bad_psf", str(exc)) from exc
 

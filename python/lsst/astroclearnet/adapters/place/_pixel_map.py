@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-from scipy.interpolate import RectBivariateSpline
+from scipy.interpolate import BSpline, RectBivariateSpline
 
 from lsst.images import YX, Box, SkyProjection
 
@@ -52,10 +52,29 @@ class _Composition:
 
 @dataclasses.dataclass(frozen=True)
 class _Splines:
-    """Bicubic splines through the map at the nodes of a grid."""
+    """Bicubic splines through the map and its area at the nodes of a grid."""
 
     y: RectBivariateSpline
     x: RectBivariateSpline
+    area: RectBivariateSpline
+
+    @classmethod
+    def fit(cls, rows: np.ndarray, columns: np.ndarray, value: YX[np.ndarray]) -> Self:
+        """Interpolate values at nodes."""
+        y, x = (RectBivariateSpline(rows, columns, values) for values in value)
+        area = np.abs(
+            y(rows, columns, dx=1) * x(rows, columns, dy=1) - y(rows, columns, dy=1) * x(rows, columns, dx=1)
+        )
+        return cls(y=y, x=x, area=RectBivariateSpline(rows, columns, area))
+
+    def on_grid(self, rows: np.ndarray, columns: np.ndarray, *names: str) -> list[np.ndarray]:
+        """Evaluate splines on a grid, by products of matrices."""
+        row, column = (
+            BSpline.design_matrix(places, knots, 3).toarray()
+            for places, knots in zip((rows, columns), self.y.get_knots(), strict=True)
+        )
+        coefficients = (getattr(self, name).get_coeffs() for name in names)
+        return [row @ (values.reshape(row.shape[1], -1) @ column.T) for values in coefficients]
 
 
 def _fit_splines(mapping: Callable[[np.ndarray, np.ndarray], YX[np.ndarray]], box: Box) -> _Splines | None:
@@ -67,9 +86,7 @@ def _fit_splines(mapping: Callable[[np.ndarray, np.ndarray], YX[np.ndarray]], bo
         if not (np.isfinite(value.y).all() and np.isfinite(value.x).all()):
             # Evaluated pixel by pixel.
             return None
-        splines = _Splines(
-            y=RectBivariateSpline(rows, columns, value.y), x=RectBivariateSpline(rows, columns, value.x)
-        )
+        splines = _Splines.fit(rows, columns, value)
         rows, columns = (0.5 * (nodes[1:] + nodes[:-1]) for nodes in (rows, columns))
         expected = mapping(rows[:, None], columns)
         errors = splines.y(rows, columns) - expected.y, splines.x(rows, columns) - expected.x
@@ -145,7 +162,8 @@ class PixelMap:
         rows, columns = self._axes()
         if self._splines is None:
             return self._mapping(rows[:, None], columns)
-        return YX(y=self._splines.y(rows, columns), x=self._splines.x(rows, columns))
+        y, x = self._splines.on_grid(rows, columns, "y", "x")
+        return YX(y=y, x=x)
 
     def apply(self, *, y: np.ndarray, x: np.ndarray) -> YX[np.ndarray]:
         """Return the positions of points as rows and columns on the target.
@@ -192,11 +210,7 @@ class PixelMap:
         if self._splines is None:
             (yy, yx), (xy, xx) = np.moveaxis(self.jacobian(y=rows[:, None], x=columns), (-2, -1), (0, 1))
             return np.abs(yy * xx - yx * xy)
-        # On a grid splines are far faster than at points.
-        y, x = self._splines.y, self._splines.x
-        area = y(rows, columns, dx=1) * x(rows, columns, dy=1)
-        area -= y(rows, columns, dy=1) * x(rows, columns, dx=1)
-        return np.abs(area, out=area)
+        return self._splines.on_grid(rows, columns, "area")[0]
 
     def overlap(self, target_bbox: Box, padding: int = 0) -> Box | None:
         """Return the box of an image that the pixels fall into.

@@ -75,7 +75,9 @@ def repeat_observations(
     """
     model, solver = estimator.model, estimator.linear
     expected = solver.normal(estimate.restored[None])[0]
-    light = estimator.linear_estimates(expected, estimate.estimates)
+    # What the image leaves of the exposures is noise, and solved as such.
+    left = (estimate.debiased.right - expected)[None]
+    light = estimate.estimates - solver.solve_roughly(left, estimator.network.penalty_weights)
     weights = estimator.weights if counted is None else estimator.weights * counted
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     restored, right = [], []

@@ -136,7 +136,7 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     medians : `torch.Tensor`
         Shape (n,).
     """
-    medians = torch.where(good, images, torch.nan).flatten(1).nanmedian(dim=1).values
+    medians = torch.stack([image.nanmedian() for image in torch.where(good, images, torch.nan)])
     return torch.where(medians.isnan(), default, medians)
 
 

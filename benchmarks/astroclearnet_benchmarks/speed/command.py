@@ -92,7 +92,7 @@ def _measure_floor(quick: bool) -> Table:
         f"{number} exposures of {size}x{size} pixels. The normal operator is a step of the conjugate "
         "gradients without the preconditioner; its floor is the real transforms of the latent image, and "
         "for each exposure and each component of its PSF one inverse and one forward transform. What is "
-        "above it on own pixels is their interpolation, which for a co-registered stack is a copy. The floor "
+        "above it on own pixels is their interpolation, which a co-registered stack does without. The floor "
         "of the network is its bare convolutions, forward and backward."
     )
     return Table("Floor", legend, rows)

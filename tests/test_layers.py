@@ -44,7 +44,7 @@ class Room:
 IMAGES = ("numpy", "astropy", "astro_metadata_translator", "pydantic", "lsst.images", "lsst.sphgeom")
 STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap")
 
-ARRAYS = ("numpy", "safetensors", "scipy", "torch")
+ARRAYS = ("numba", "numpy", "safetensors", "scipy", "torch", "triton")
 
 # From below: each may import those before it.
 CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles", "training")

@@ -132,6 +132,24 @@ def test_normal_is_made_of_its_parts() -> None:
         torch.testing.assert_close(result, expected, rtol=0.0, atol=5e-6)
 
 
+@pytest.mark.parametrize("number", [1, 4])
+def test_threads_do_not_change_sums(number: int) -> None:
+    """If it fails, a result depends on the number of cores."""
+    model = native_model()
+    generator = torch.Generator().manual_seed(5)
+    latents = torch.randn((number, *model.latent_shape), generator=generator)
+    weights = torch.rand((3, 56, 56), generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for several in (1, 3):
+            torch.set_num_threads(several)
+            found.append(model.normal(latents, weights))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
 def test_whole_pixels() -> None:
     """If it fails, a stack on the pixels of the patch is one of its own."""
     rows, columns = (c[None].astype(float) for c in np.mgrid[: SHAPE[0], : SHAPE[1]])

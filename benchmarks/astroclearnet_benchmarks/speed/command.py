@@ -90,7 +90,7 @@ def _measure_floor(quick: bool) -> Table:
         "Of the same exposures. The normal operator is a step of the conjugate "
         "gradients without the preconditioner; its floor is the real transforms of the latent image, and "
         "for each exposure and each component of its PSF one inverse and one forward transform. What is "
-        "above it on own pixels is their interpolation, which for a co-registered stack is a copy. The floor "
+        "above it on own pixels is their interpolation, which a co-registered stack does without. The floor "
         "of the network is its bare convolutions."
     )
     return Table("Floor", legend, rows)

@@ -157,9 +157,9 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     values = torch.where(good, images, torch.nan).flatten(1)
     # Pixels of every row and column, as the step is odd.
     step = max(1, values.shape[1] // _MEDIAN_SIZE) | 1
-    medians = values[:, ::step].nanmedian(dim=1).values
+    medians = torch.stack([image[::step].nanmedian() for image in values])
     if step > 1 and bool(medians.isnan().any()):
-        medians = values.nanmedian(dim=1).values
+        medians = torch.stack([image.nanmedian() for image in values])
     return medians.nan_to_num(nan=default)
 
 

@@ -93,8 +93,7 @@ class Convolution:
             Number b of images.
         """
         device = self.means.device
-        # A GPU is busy with all of them only; the cache of a CPU holds one.
-        at_once = 1 if device.type == "cpu" else number
+        at_once = self._at_once(number)
         transformed = self.means.shape[-2:]
         return ConvolutionMemory(
             images=torch.empty(number, *self.latent_shape, device=device),
@@ -146,6 +145,42 @@ class Convolution:
                 spectrum.addcmul_(product, otf.conj())
         return memory.spectrum
 
+    def transform(self, images: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+        """Return transforms of images times a factor.
+
+        Parameters
+        ----------
+        images
+            Shape (b, *latent_shape).
+        factor
+            Shape (Hl, Wl // 2 + 1), real; `None` for 1.
+        """
+        spectra = torch.empty(
+            len(images), *self.means.shape[-2:], dtype=self.means.dtype, device=images.device
+        )
+        for some, spectrum in zip(self._parts(images), self._parts(spectra), strict=True):
+            torch.fft.rfft2(some, out=spectrum)
+            if factor is not None:
+                spectrum.mul_(factor)
+        return spectra
+
+    def inverse_transform(self, spectra: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+        """Return images from their transforms times a factor.
+
+        Parameters
+        ----------
+        spectra
+            Shape (b, Hl, Wl // 2 + 1), complex64; overwritten.
+        factor
+            Shape (Hl, Wl // 2 + 1), real; `None` for 1.
+        """
+        images = torch.empty(len(spectra), *self.latent_shape, device=spectra.device)
+        for some, spectrum in zip(self._parts(images), self._parts(spectra), strict=True):
+            if factor is not None:
+                spectrum.mul_(factor)
+            torch.fft.irfft2(spectrum, s=self.latent_shape, out=some)
+        return images
+
     def filter_images(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         """Multiply the transforms of images with real gains.
 
@@ -157,10 +192,7 @@ class Convolution:
             Shape (b, Hl, Wl // 2 + 1).
         """
         filtered = torch.empty_like(images)
-        step = 1 if images.device.type == "cpu" else len(images)
-        for some, gains, result in zip(
-            images.split(step), gain.split(step), filtered.split(step), strict=True
-        ):
+        for some, gains, result in zip(*(self._parts(t) for t in (images, gain, filtered)), strict=True):
             product = torch.fft.rfft2(some).mul_(gains)
             torch.fft.irfft2(product, s=self.latent_shape, out=result)
         return filtered
@@ -188,6 +220,14 @@ class Convolution:
         for weight, exposure in zip(weights, exposures, strict=True):
             total.addcmul_(weight, self.power(exposure))
         return total
+
+    def _at_once(self, number: int) -> int:
+        # A GPU is busy with all images only; the cache of a CPU holds one.
+        return 1 if self.means.device.type == "cpu" else number
+
+    def _parts(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Split images into those that are transformed at once."""
+        return images.split(self._at_once(len(images)))
 
     def _terms(self, exposure: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Return transforms and coefficients of components."""

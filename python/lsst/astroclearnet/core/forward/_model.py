@@ -273,7 +273,7 @@ class ForwardModel(LatentSpace):
             Shape ``(b, *latent_shape)``, sums over exposures.
         """
         chosen = self.sampling.indices(exposures)
-        transform = self.filtered(self.transform(latents))
+        transform = self._convolution.transform(latents, self.sampling.prefilter)
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
             self._convolution.convolve(transform, chosen[index], memory)
@@ -331,7 +331,7 @@ class ForwardModel(LatentSpace):
 
     def _predict(self, latent: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None) -> torch.Tensor:
         chosen = self.sampling.indices(exposures)
-        transform = self.filtered(self.transform(latent))[None]
+        transform = self._convolution.transform(latent[None], self.sampling.prefilter)
 
         def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
             self._convolution.convolve(transform, chosen[index], memory)
@@ -353,7 +353,7 @@ class ForwardModel(LatentSpace):
         total = torch.zeros_like(memories[0].spectrum)
         for part in ordered_map(function, range(num_exposures), memories):
             total += part
-        return self.inverse_transform(self.filtered(total))
+        return self._convolution.inverse_transform(total, self.sampling.prefilter)
 
     def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
         """Return memory for each thread; it is kept for the next time."""

@@ -65,9 +65,11 @@ class Sampling:
         if self._offsets is not None:
             return None
         height, width = self.grid.latent_shape
-        ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
-        product = transfer_function(ky)[:, None] * transfer_function(kx)[None, :]
-        return torch.from_numpy((1.0 / product).astype(np.float32)).to(self.area.device)
+        column, row = (
+            torch.from_numpy((1.0 / transfer_function(frequency)).astype(np.float32)).to(self.area.device)
+            for frequency in (np.fft.fftfreq(height), np.fft.rfftfreq(width))
+        )
+        return column[:, None] * row
 
     @property
     def area(self) -> torch.Tensor:

@@ -94,7 +94,9 @@ def iterate_weight_maps(
     for exposure, weight in zip(chosen, weights, strict=True):
         # With the variance v a pixel of area A tells the light per pixel of
         # the patch to A^2 / v, and there are 1 / A such pixels.
-        data = torch.stack([weight * sampling.area[exposure], (weight > 0).to(weight.dtype)])
+        data = torch.empty(2, *weight.shape, device=weight.device)
+        torch.mul(weight, sampling.area[exposure], out=data[0])
+        torch.gt(weight, 0.0, out=data[1])
         maps, presence = sampling.mean(data, [exposure, exposure]).split(1)
         presence.clamp_(max=1.0)
         typical = masked_medians(maps, presence > _PRESENT, 0.0)

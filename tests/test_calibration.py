@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -128,6 +129,25 @@ def test_background_is_removed() -> None:
     assert not none.background.coefficients.any()
     assert bool(torch.isinf(none.background.sigma).all())
     torch.testing.assert_close(clean.tile_data.stack.images, torch.from_numpy(arrays.images).float())
+
+
+def test_clean_tile_is_kept_with_its_tile() -> None:
+    """If it fails, outliers and variances are found three times, or memory
+    that a tile took is not given back.
+    """
+    arrays = make_exposures()
+    stack = ExposureStack.from_arrays(arrays.images, arrays.variances, arrays.good, arrays.psfs)
+    reader = TileReader(StackSource(stack), TileGrid.cover(SHAPE, 1024).tiles, TARGET, torch.device("cpu"))
+    with torch.no_grad():
+        calibration = calibrate_exposures(reader, RestoreOptions())
+        tile_data = next(iter(reader))
+        clean = calibration.clean(tile_data)
+        assert calibration.clean(tile_data) is clean
+    kept = weakref.ref(clean)
+    del tile_data, clean
+    assert kept() is not None
+    reader.release()
+    assert kept() is None
 
 
 def test_refusals() -> None:

@@ -91,6 +91,19 @@ def test_samples_hold_what_they_say() -> None:
         torch.testing.assert_close(sample.inverse_sigma, stack.good[sample.held_out].float())
 
 
+def test_number_of_samples_is_limited() -> None:
+    """If it fails, the check of a trained network takes as long as a fit."""
+    stack = make_exposure_stack((40, 50), (3.2, 4.0, 4.6, 3.8, 4.2))
+    model = ForwardModel.from_stack(stack, 3.6)
+    weights = stack.good / stack.variances
+    one, every = (
+        make_samples(stack, weights, model, PENALTY_WEIGHTS, FitOptions(), make_generator(2), most)
+        for most in (1, None)
+    )
+    assert (len(one), len(every)) == (1, 4)
+    assert torch.equal(one[0].held_out, every[0].held_out)
+
+
 def test_some_of_many_exposures_are_drawn() -> None:
     """If it fails, predictions are compared with other exposures."""
     stack = make_exposure_stack((40, 50), (3.2, 4.0, 4.6, 3.8, 4.2))

@@ -181,11 +181,10 @@ class ExposureCalibration:
             found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers)
         return dataclasses.replace(self, _rejected=found)
 
-    @property
-    def changes_weights(self) -> bool:
-        """Whether any pixel is rejected or has another variance (`bool`)."""
-        rescaled = bool((self.noise.factor != 1.0).any() | (self.noise.bias != 0.0).any())
-        return rescaled or any(tile.packed.any() for tile in self._rejected.values())
+    def _changes_weights(self) -> bool:
+        """Return whether any pixel is rejected or has another variance."""
+        rejects = any(tile.packed.any() for tile in self._rejected.values())
+        return rejects or bool((self.noise.factor != 1.0).any())
 
     def _find_rejected(self, tile_data: TileData) -> torch.Tensor:
         """Return outliers among the pixels of a corrected tile."""
@@ -238,7 +237,7 @@ def _measure(reader: TileReader, calibration: ExposureCalibration) -> ExposureCa
     """Measure background differences, variances and outliers."""
     first = _measure_backgrounds(reader, calibration)
     calibration = _check_variances(reader, first).reject(reader)
-    if not calibration.changes_weights:
+    if not calibration._changes_weights():
         return calibration
     # Unflagged artefacts had a share in the first backgrounds.
     second = _measure_backgrounds(reader, calibration)

@@ -151,8 +151,9 @@ def measure_sources(clean: CleanTile, latent: torch.Tensor | None = None) -> Mat
     scene = _Scene._build(matcher, reference, positions)
     known = torch.stack([one[positions] for one in valid])
     measured = []
+    reference_transform = _clipped_transform(significance)
     for t, spectrum in enumerate(spectra):
-        start = _coarse_shift(maps[t] * variances[t].rsqrt() * valid[t], significance)
+        start = _coarse_shift(maps[t] * variances[t].rsqrt() * valid[t], reference_transform)
         measured.append(scene._measure(spectrum, start, known[t]))
     offsets, fluxes, gradients = zip(*measured, strict=True)
     noise = [ratio[:, None] * one[positions].double() for one, ratio in zip(variances, ratios, strict=True)]
@@ -328,11 +329,18 @@ def _find(
     return rows[brightest], columns[brightest]
 
 
+def _clipped_transform(image: torch.Tensor) -> torch.Tensor:
+    """Return the transform of an image in noise units, clipped so that no
+    bright source dominates.
+    """
+    return torch.fft.rfft2(image.clamp(0.0, _SIGNIFICANCE))
+
+
 def _coarse_shift(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Return the shift of an image in noise units, in whole pixels."""
-    # Clipped, so that no bright source dominates.
-    one, other = (torch.fft.rfft2(data.clamp(0.0, _SIGNIFICANCE)) for data in (image, reference))
-    similarity = torch.fft.irfft2(one * other.conj(), s=image.shape)
+    """Return the shift of an image in noise units, in whole pixels, from one
+    whose `_clipped_transform` is given.
+    """
+    similarity = torch.fft.irfft2(_clipped_transform(image) * reference.conj(), s=image.shape)
     reach = min(_SEARCH, (min(image.shape) - 1) // 2)
     lags = torch.arange(-reach, reach + 1, device=image.device)
     near = similarity[lags[:, None], lags]

@@ -39,7 +39,7 @@ _FIRST_SHIFT = 0.2
 _LEAST_TRUST = 1e-6
 """Weight that outliers keep, so that every source has a flux."""
 
-_ITERATIONS = 40
+_ITERATIONS = 25
 """Iterations of the weights; twenty are enough."""
 
 _DAMPING = 0.5

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("box_means", "fast_length", "largest_around", "masked_medians", "smooth")
+__all__ = ("box_means", "fast_length", "largest_around", "local_medians", "masked_medians", "smooth")
 
 import math
 
@@ -21,7 +21,6 @@ from ._psf_stamps import fwhm_to_sigma
 
 _DIRECT_RADIUS = 10
 """Kernel radius in pixels above which Fourier space is faster."""
-
 
 _MEDIAN_SIZE = 1 << 14
 """Number of pixels that a median is taken from."""
@@ -161,6 +160,52 @@ def masked_medians(images: torch.Tensor, good: torch.Tensor, default: float) -> 
     if step > 1 and bool(medians.isnan().any()):
         medians = torch.stack([image.nanmedian() for image in values])
     return medians.nan_to_num(nan=default)
+
+
+def local_medians(image: torch.Tensor) -> torch.Tensor:
+    """Return 5-pixel medians along rows, then columns, without the pixel.
+
+    They keep rectangles from 3 pixels on unchanged.
+
+    Parameters
+    ----------
+    image
+        Shape (H, W), mirrored at the edges.
+
+    Returns
+    -------
+    medians : `torch.Tensor`
+        Shape (H, W).
+    """
+    left, right, middle, *others = (_shifted(image, k, 1) for k in (-2, 2, 0, -1, 1))
+    low, high = _middle_two(left, right, *others)
+    rows = _median_of_three(low, high, middle)
+    low, high = _middle_two(*(_shifted(rows, k, 0) for k in (-2, 2, -1, 1)))
+    own = _middle_two(left, right, *others)
+    return _median_of_three(low, high, 0.5 * (own[0] + own[1]))
+
+
+def _shifted(image: torch.Tensor, offset: int, dim: int) -> torch.Tensor:
+    """Return pixels at an offset, mirrored at the edges."""
+    if not offset:
+        return image
+    last = image.shape[dim] - 1
+    index = (torch.arange(last + 1, device=image.device) + offset).abs()
+    return image.index_select(dim, (last - (last - index).abs()).clamp(min=0))
+
+
+def _middle_two(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the second and third smallest of four values."""
+    return (
+        torch.maximum(torch.minimum(a, b), torch.minimum(c, d)),
+        torch.minimum(torch.maximum(a, b), torch.maximum(c, d)),
+    )
+
+
+def _median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
 
 
 def fast_length(length: int) -> int:

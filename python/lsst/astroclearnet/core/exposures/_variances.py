@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ._filters import box_means, largest_around, masked_medians
+from ._filters import box_means, largest_around, local_medians, masked_medians
 from ._stack import ExposureStack
 
 _SIGNIFICANCE = 5.0
@@ -88,7 +88,7 @@ def model_variances(stack: ExposureStack, prediction: torch.Tensor | None = None
     # result.
     return torch.stack(
         [
-            _local_medians(_fill_variance(stack.variances[t], stack.good[t]))
+            local_medians(_fill_variance(stack.variances[t], stack.good[t]))
             if prediction is None
             else decorrelate_variance(
                 stack.variances[t], stack.good[t], stack.images[t], prediction[t]
@@ -149,7 +149,7 @@ def decorrelate_variance(
         The variances to weight with.
     """
     filled = _fill_variance(variance, good)
-    level = _local_medians(filled)
+    level = local_medians(filled)
     # Over-subtracted sky is no negative flux.
     prediction = prediction.clamp(min=0)
     residual = torch.where(good, image - prediction, 0.0)
@@ -166,7 +166,7 @@ def decorrelate_variance(
     around = level
     for slope, is_known in _slopes(filled, level, residual, prediction, plain):
         # Without sources, which the medians would flatten.
-        dark = _local_medians(filled - slope * torch.where(good, image, prediction))
+        dark = local_medians(filled - slope * torch.where(good, image, prediction))
         around = torch.maximum(dark + slope * prediction, _LEAST_RATIO * level)
         decorrelated = torch.where(
             plain, torch.maximum(filled - slope * residual, _LEAST_RATIO * level), around
@@ -286,7 +286,7 @@ def _slopes(
     found, covariance = _regress(variance, torch.cat([templates, pattern * templates]), weight)
     sigmas = (covariance[0, 0] + 2.0 * pattern * covariance[0, 2] + pattern**2 * covariance[2, 2]).sqrt()
     # Read noise limits the slope.
-    largest = level / _local_medians(prediction).clamp(min=1e-30)
+    largest = level / local_medians(prediction).clamp(min=1e-30)
     yield torch.minimum(found[0] + found[2] * pattern, largest), _mostly_true((sigmas <= least)[plain])
 
 
@@ -355,63 +355,20 @@ def _eroded(use: torch.Tensor) -> torch.Tensor:
     return 1.0 - largest_around((~use).float(), 3)
 
 
-def _local_medians(image: torch.Tensor) -> torch.Tensor:
-    """Return 5-pixel medians along rows, then columns, without the pixel.
-
-    They keep rectangles from 3 pixels on unchanged.
-    """
-    left, right, middle, *others = (_shifted(image, k, 1) for k in (-2, 2, 0, -1, 1))
-    low, high = _middle_two(left, right, *others)
-    rows = _median_of_three(low, high, middle)
-    low, high = _middle_two(*(_shifted(rows, k, 0) for k in (-2, 2, -1, 1)))
-    own = _middle_two(left, right, *others)
-    return _median_of_three(low, high, 0.5 * (own[0] + own[1]))
-
-
-def _shifted(image: torch.Tensor, offset: int, dim: int) -> torch.Tensor:
-    """Return pixels at an offset, mirrored at the edges."""
-    if not offset:
-        return image
-    last = image.shape[dim] - 1
-    index = (torch.arange(last + 1, device=image.device) + offset).abs()
-    return image.index_select(dim, (last - (last - index).abs()).clamp(min=0))
-
-
-def _middle_two(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the second and third smallest of four values."""
-    return (
-        torch.maximum(torch.minimum(a, b), torch.minimum(c, d)),
-        torch.minimum(torch.maximum(a, b), torch.maximum(c, d)),
-    )
-
-
-def _median_of_three(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
-
-
 def _fill_variance(variance: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     """Give unusable pixels the mean of their surroundings; 1 without any."""
     if bool(good.all()):
         return variance
-    use = good.to(variance.dtype)
-    sums = torch.stack([use, torch.where(good, variance, 0.0)])
+    (height, width), side = good.shape, _FILL_BLOCK
+    sums = torch.stack([good.to(variance.dtype), torch.where(good, variance, 0.0)])
+    margins = [-size % side**2 for size in (width, height)]
+    blocks = torch.nn.functional.avg_pool2d(
+        torch.nn.functional.pad(sums, (0, margins[0], 0, margins[1])), side
+    )
     filled = torch.where(good, variance, masked_medians(variance[None], good[None], 1.0))
-    height, width = good.shape
-    (bottom, right), side = (-size % _FILL_BLOCK**2 for size in (height, width)), _FILL_BLOCK
-    coarse = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(sums, (0, right, 0, bottom)), side)
-    for step in (_FILL_BLOCK, 1):
-        pooled = torch.nn.functional.avg_pool2d(coarse, step) if step > 1 else coarse
-        share, mean = _enlarged(pooled[0] > 0, pooled[1] / pooled[0], side * step)
-        filled = torch.where(~good & share[:height, :width], mean[:height, :width], filled)
+    for (share, total), size in ((torch.nn.functional.avg_pool2d(blocks, side), side**2), (blocks, side)):
+        mean = (total / share).repeat_interleave(size, 0).repeat_interleave(size, 1)[:height, :width]
+        filled = torch.where(good | mean.isnan(), filled, mean)
     share, total = box_means(sums, 3)
     # Less than half a pixel is rounding.
     return torch.where(~good & (share * 9.0 > 0.5), total / share.clamp(min=1e-30), filled)
-
-
-def _enlarged(share: torch.Tensor, mean: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Repeat pixels along both axes."""
-    larger = (values.repeat_interleave(side, 0).repeat_interleave(side, 1) for values in (share, mean))
-    first, second = larger
-    return first, second

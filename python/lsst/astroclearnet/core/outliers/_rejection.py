@@ -85,11 +85,11 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         # other.
         objections = torch.where(rejected, plain, deviations)
         found = _groups(deviations, objections, stack.good, model.sampling, options)
-        reach = max(1, round(_BRIDGE * model.target_fwhm))
-        # Seen in several exposures it is a change of the sky.
-        bridges = (plain > options.low_threshold) & ~_shared(plain > options.high_threshold, model.sampling)
-        for one, limits in zip(found, bridges, strict=True):
-            one |= limits & _closing(one, reach)
+        if bool(found.any()):
+            reach = max(1, round(_BRIDGE * model.target_fwhm))
+            # Seen in several exposures it is a change of the sky.
+            shared = _shared(plain > options.high_threshold, model.sampling)
+            found |= (plain > options.low_threshold) & ~shared & _closing(found, reach)
         if number > _FREE_ROUNDS:
             found |= rejected
         changed = float((found != rejected).sum()) / float(stack.good.sum())
@@ -146,6 +146,8 @@ def _groups(
     options: RejectionOptions,
 ) -> torch.Tensor:
     """Return the deviating pixels to which no other exposure objects."""
+    if not bool((good & (size > options.high_threshold)).any()):
+        return torch.zeros_like(good)
     # Exposures are compared where they meet: on the patch.
     near, objecting = (_with_neighbours(sampling.largest(maps)) for maps in (size, objections))
     first = second = torch.zeros_like(near[0])
@@ -181,8 +183,8 @@ def _shared(differs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 def _closing(pixels: torch.Tensor, radius: int) -> torch.Tensor:
-    """Fill gaps of up to twice a radius, (h, w), bool."""
-    size, margin = 2 * radius + 1, (radius,) * 4
-    grown = torch.nn.functional.pad(pixels[None].float(), margin)
-    grown = largest_around(grown, size)
-    return -largest_around(-grown, size)[0, radius:-radius, radius:-radius] > 0
+    """Fill gaps of up to twice a radius, (n, h, w), bool."""
+    size, inner = 2 * radius + 1, slice(radius, -radius)
+    padded = torch.nn.functional.pad(pixels.to(torch.float32), (radius,) * 4)
+    grown = largest_around(padded, size)
+    return -largest_around(-grown, size)[:, inner, inner] > 0

@@ -276,8 +276,7 @@ class _LocalFit:
 
 def _band_matrix(profile: torch.Tensor, length: int) -> torch.Tensor:
     """Return the matrix, (length + 2 r, length), of weighted sums."""
-    shape = (length + len(profile) - 1, length)
-    matrix = profile.new_zeros(shape)
-    for k in range(length):
-        matrix[k : k + len(profile), k] = profile
-    return matrix
+    offsets = torch.arange(length + len(profile) - 1, device=profile.device)[:, None]
+    offsets = offsets - torch.arange(length, device=profile.device)
+    known = (offsets >= 0) & (offsets < len(profile))
+    return torch.where(known, profile[offsets.clamp(0, len(profile) - 1)], 0.0)

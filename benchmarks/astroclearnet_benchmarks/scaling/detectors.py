@@ -200,6 +200,7 @@ def measure_detectors(*, quick: bool, device: str, sizes: Sequence[int], visits:
                 "pixels (1e6)": f"{1e-6 * run['pixels']:.2f}",
                 **{stage: f"{1e6 * run[stage] / run['pixels']:.2f}" for stage in _STAGES},
                 "all": f"{1e6 * total / run['pixels']:.1f}",
+                "all, a pixel of the patch and image": f"{1e6 * total / (size**2 * run['images']):.1f}",
                 "PSFs (%)": f"{100.0 * run['PSFs'] / total:.1f}",
             }
         )
@@ -208,6 +209,7 @@ def measure_detectors(*, quick: bool, device: str, sizes: Sequence[int], visits:
         "whose detectors are as high as the patch and half as wide, with gaps of 15 pixels, and have Piff "
         "models of the PSF.  Columns are microseconds of CPU time for each usable pixel of a detector image "
         "on the patch: cutting pixels and masks out of images in memory, PSFs, positions, reading tiles, "
-        "calibration with the choice of the network, and the tiles."
+        "calibration with the choice of the network, and the tiles.  An image covers a part of the patch, so "
+        "that the time for each pixel of the patch and image is less."
     )
     return [Table("Detector images", legend, rows)]

@@ -187,11 +187,11 @@ def pad_to_common_size(psfs: Sequence[np.ndarray]) -> np.ndarray:
         Shape (..., P, P) each, P odd; NaN where there is none.
     """
     size = max(stamps.shape[-1] for stamps in psfs)
-    padded = []
-    for stamps in psfs:
-        pad = (size - stamps.shape[-1]) // 2
-        larger = np.pad(stamps, [(0, 0)] * (stamps.ndim - 2) + [(pad, pad)] * 2)
+    padded = np.zeros((len(psfs), *psfs[0].shape[:-2], size, size))
+    for larger, stamps in zip(padded, psfs, strict=True):
+        start = (size - stamps.shape[-1]) // 2
+        inside = slice(start, start + stamps.shape[-1])
+        larger[..., inside, inside] = stamps
         # The padding of a cell without a PSF must not make it look like one.
         larger[~np.isfinite(stamps).all(axis=(-1, -2))] = np.nan
-        padded.append(larger)
-    return np.stack(padded)
+    return padded

@@ -20,7 +20,7 @@ import torch
 from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions, Tile, gaussian_kernel, restore
 from lsst.astroclearnet.core.calibration._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
 from lsst.astroclearnet.core.exposures import StackSource, decorrelate_variance
-from lsst.astroclearnet.core.exposures._variances import _local_medians
+from lsst.astroclearnet.core.exposures._variances import local_medians
 from lsst.astroclearnet.core.forward import TileReader
 from lsst.astroclearnet.tests import gaussian_stars
 
@@ -107,15 +107,15 @@ def test_what_follows_noise_otherwise_is_smoothed() -> None:
     assert abs(bias_of(plane, noise, np.full(SHAPE, 100.0)) - float(noise.mean()) / 10.0) < 0.02
 
 
-def test_local_medians_keep_rectangles_and_leave_out_the_pixel() -> None:
+def testlocal_medians_keep_rectangles_and_leave_out_the_pixel() -> None:
     """If it fails, edges of amplifiers are blurred, or noise comes back."""
     image = torch.from_numpy(PATTERNS["patches"])
-    medians = _local_medians(image)
+    medians = local_medians(image)
     # Corners alone belong to no one.
     assert float((medians == image).double().mean()) > 0.9
     single = torch.ones(9, 9)
     single[4, 4] = 1e6
-    torch.testing.assert_close(_local_medians(single), torch.ones(9, 9))
+    torch.testing.assert_close(local_medians(single), torch.ones(9, 9))
 
 
 def draw(seed: int, variances: np.ndarray) -> np.ndarray:

@@ -250,3 +250,18 @@ def test_start_does_not_matter() -> None:
     torch.testing.assert_close(
         sample(started)[inner], sample(direct)[inner], rtol=0.0, atol=0.02 * float(sample(direct)[:20].std())
     )
+
+
+@pytest.mark.parametrize("factor", [1.0, 25.0])
+def test_noise_is_solved_as_exactly_as_weights_allow(factor: float) -> None:
+    """If it fails, errors are wrong where weights change within a PSF."""
+    rows, columns = np.indices(SHAPE) // 8
+    patches = torch.from_numpy(np.where((rows + columns) % 2, factor, 1.0)).float()
+    estimator = make_estimator(WEIGHTS / patches)
+    assert estimator.is_stationary == (factor == 1.0)
+    draws = white_noise(2, seed=3) * (patches / WEIGHTS).sqrt()
+    right = torch.stack([estimator.right_side(draw) for draw in draws])
+    found = sample(estimator.solve_noise(right, (1e-4,), refine=True))
+    exact = sample(estimator.solve(right, (1e-4, 1e-4), precision=EXACT))
+    inner = np.s_[:, 8:-8, 8:-8]
+    assert float((found - exact)[inner].std()) < 0.1 * float(exact[inner].std())

@@ -159,7 +159,7 @@ class Debiaser:
     ) -> torch.Tensor:
         """Debias an image of the same light with other noise.
 
-        Only differences are solved for, with the `stationary` equations.
+        Only differences are solved for, as drawn noise.
 
         Parameters
         ----------
@@ -177,14 +177,14 @@ class Debiaser:
         debiased : `torch.Tensor`
             Shape latent_shape.
         """
-        stationary = self.linear.stationary
+        linear = self.linear
         # What is left of the first image goes into the correction, and out of
         # it again.
-        change = noise + (expected - first.right) - stationary.normal((mixed - first.mixed)[None])[0]
-        corrections = first.corrections + stationary.solve(change[None], self._factors)
-        image = self._correct(mixed, corrections)
-        change = noise - stationary.normal((image - first.image)[None])[0]
-        light = self.linear.solve_roughly(change[None], (_LEVEL_PENALTY_WEIGHT,))[0]
+        change = noise + (expected - first.right) - linear.normal_of_noise((mixed - first.mixed)[None])[0]
+        found = linear.solve_noise(change[None], self.penalty_weights).div_(1.0 + self._numbers)
+        image = self._correct(mixed, found.add_(first.corrections))
+        change = noise - linear.normal_of_noise((image - first.image)[None])[0]
+        light = linear.solve_noise(change[None], (_LEVEL_PENALTY_WEIGHT,))[0]
         return image + self._level(light, image)
 
     def linear_image(self, right: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
@@ -204,10 +204,6 @@ class Debiaser:
     def _numbers(self) -> torch.Tensor:
         """Penalty weights of the corrections, (s, 1, 1)."""
         return torch.tensor(self.penalty_weights, device=self.star_noise.device)[:, None, None]
-
-    @functools.cached_property
-    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.linear.stationary.factors(self._numbers.flatten())
 
     def _correct(self, mixed: torch.Tensor, corrections: torch.Tensor) -> torch.Tensor:
         """Add its share of each correction."""

@@ -126,7 +126,7 @@ class Estimator:
         expected
             Shape latent_shape, right-hand side of the light.
         """
-        estimates = light + self.linear.solve_roughly(noise[None], self.network.penalty_weights)
+        estimates = light + self.linear.solve_noise(noise[None], self.network.penalty_weights)
         return self.debiaser.debias_again(noise, self._mix(estimates), first, expected)
 
     def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:

@@ -77,7 +77,7 @@ def repeat_observations(
     expected = solver.normal(estimate.restored[None])[0]
     # What the image leaves of the exposures is noise, and solved as such.
     left = (estimate.debiased.right - expected)[None]
-    light = estimate.estimates - solver.solve_roughly(left, estimator.network.penalty_weights)
+    light = estimate.estimates - solver.solve_noise(left, estimator.network.penalty_weights)
     weights = estimator.weights if counted is None else estimator.weights * counted
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     restored, right = [], []
@@ -109,7 +109,7 @@ def _linear_errors(
         unseen = model.filter_images(structure.clamp_(min=0.0).sqrt() * white, model.target_transform)
         right = right + solver.normal(unseen)
     penalty_weights = (estimator.linear_penalty_weight,)
-    return solver.solve_roughly(right, penalty_weights, refine=True) - unseen
+    return solver.solve_noise(right, penalty_weights, refine=True) - unseen
 
 
 def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

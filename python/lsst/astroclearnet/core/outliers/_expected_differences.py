@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -72,27 +73,44 @@ def list_differences(
     templates : `torch.Tensor`
         Shape (6, h, w): brightness, positions (2) and second moments (3).
     """
-    pairs = [
-        (inside.narrow(axis, 1, length) & inside.narrow(axis, 0, length)).to(light.dtype)
-        for axis, length in ((1, light.shape[1] - 1), (2, light.shape[2] - 1))
-    ]
-    rows, columns = (_slope(light, pair, axis) for axis, pair in enumerate(pairs, 1))
+    ways = [_Neighbours.along(axis, inside, light.dtype) for axis in (1, 2)]
+    rows, columns = (way.slope(light) for way in ways)
     templates = [
         brightness,
         shift * rows,
         shift * columns,
-        width * _slope(rows, pairs[0], 1),
-        width * _slope(columns, pairs[1], 2),
-        math.sqrt(2.0) * width * _slope(rows, pairs[1], 2),
+        width * ways[0].slope(rows),
+        width * ways[1].slope(columns),
+        math.sqrt(2.0) * width * ways[1].slope(rows),
     ]
     return torch.cat(templates)
 
 
-def _slope(image: torch.Tensor, pairs: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the mean difference from both neighbours that are known."""
-    length = image.shape[axis] - 1
-    half = torch.diff(image, dim=axis).mul_(pairs).mul_(0.5)
-    slope = torch.zeros_like(image)
-    slope.narrow(axis, 0, length).add_(half)
-    slope.narrow(axis, 1, length).add_(half)
-    return slope
+@dataclasses.dataclass(frozen=True)
+class _Neighbours:
+    """Pairs of known neighbours along an axis, 0 or 1, and one over their
+    number for each pixel.
+    """
+
+    axis: int
+    pairs: torch.Tensor
+    share: torch.Tensor
+
+    @classmethod
+    def along(cls, axis: int, inside: torch.Tensor, dtype: torch.dtype) -> _Neighbours:
+        length = inside.shape[axis] - 1
+        pairs = (inside.narrow(axis, 1, length) & inside.narrow(axis, 0, length)).to(dtype)
+        one = cls(axis, pairs, torch.ones((), dtype=dtype, device=inside.device))
+        return dataclasses.replace(one, share=one._sum(pairs).clamp_(min=1.0).reciprocal_())
+
+    def slope(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the mean difference from neighbours, where the data end from
+        one alone.
+        """
+        return self._sum(torch.diff(image, dim=self.axis).mul_(self.pairs)).mul_(self.share)
+
+    def _sum(self, pairs: torch.Tensor) -> torch.Tensor:
+        length, axis = pairs.shape[self.axis], self.axis
+        before = torch.nn.functional.pad(pairs, (0, 0, 1, 0) if axis == 1 else (1, 0))
+        before.narrow(axis, 0, length).add_(pairs)
+        return before

@@ -20,8 +20,9 @@ _MAX_ITERATIONS = 200
 _PATIENCE = 50
 """Steps without progress after which rounding errors win: in single precision
 the error then grows again."""
-_LEAST_GAIN = 0.05
-"""Least share of an error that a correction leaves."""
+_LEAST_SHARE, _LARGEST_SHARE = 0.05, 0.5
+"""Least share of an error that a correction is taken to leave, and the share
+from which on it is not made."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -76,12 +77,13 @@ def solve_equations(
     open_ = list(range(number))
     for step in range(_MAX_ITERATIONS + 1):
         # The estimate of the error is also a correction.
-        corrected = solutions[active] + error
+        plain = solutions[active]
+        corrected = plain + error
         # The only thing that a device is waited for.
         sizes = judge(error, corrected, active).T.tolist()
         better = [k for k, one in enumerate(open_) if progress[one].add(step, *sizes[k])]
-        if better:
-            best[active[better]] = corrected[better]
+        for k in better:
+            best[open_[k]] = corrected[k] if progress[open_[k]].shrinks else plain[k]
         kept = [k for k, one in enumerate(open_) if progress[one].goes_on]
         if not kept or step == _MAX_ITERATIONS:
             break
@@ -100,19 +102,23 @@ def solve_equations(
 
 @dataclasses.dataclass
 class _Progress:
-    """Steps of a system, its least error, and the steps since then."""
+    """Steps of a system, its least error, the steps since then, and whether a
+    correction helps.
+    """
 
     step: int = 0
     error: float = math.inf
-    last: float = math.inf
+    last: float = 0.0
     waited: int = 0
+    shrinks: bool = False
 
     def add(self, step: int, inside: float, edge: float) -> bool:
         """Note the size of an error; return whether it is the least."""
         # A correction leaves of the error about as much as the step before
         # did, but not at the edge.
-        share = inside / self.last if math.isfinite(self.last) and self.last else 1.0
-        found = max(inside * min(max(share, _LEAST_GAIN), 1.0), edge)
+        share = inside / self.last if self.last else 1.0
+        self.shrinks = share < _LARGEST_SHARE
+        found = max(inside * max(share, _LEAST_SHARE) if self.shrinks else inside, edge)
         # What is not a number is never better.
         better = found < self.error
         self.step, self.last, self.waited = step, inside, 0 if better else self.waited + 1

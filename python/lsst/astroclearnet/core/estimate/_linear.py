@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("LinearEstimator",)
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -40,8 +41,8 @@ weights."""
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
-_NOISE_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.3)
-"""Of estimates of drawn noise."""
+_NOISE_PRECISION = Precision(light=0.05, noise=0.03)
+"""Of estimates of drawn noise; where they are refined the edge counts."""
 
 _TYPICAL_PENALTY_WEIGHT = 1e-3
 
@@ -224,7 +225,8 @@ class LinearEstimator:
         if not self.is_stationary:
             number = max(len(right), len(penalty_weights))
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
-            return self.solve(right.expand(number, -1, -1), each, precision=_NOISE_PRECISION)
+            precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if refine else None)
+            return self.solve(right.expand(number, -1, -1), each, precision=precision)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
         weights = weights[:, None, None]

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("MixingNetwork", "make_layer")
+__all__ = ("MixingNetwork",)
 
 from collections.abc import Callable
 from typing import Any

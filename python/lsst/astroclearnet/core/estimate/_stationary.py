@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-__all__ = ("StationaryEquations",)
-
 import dataclasses
 
 import torch

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("box_means", "fast_length", "largest_around", "local_medians", "masked_medians", "smooth")
+__all__ = ("box_means", "fast_length", "largest_around", "masked_medians", "smooth")
 
 import math
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("decorrelate_variance", "is_blank", "model_variances", "second_difference")
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import torch
@@ -226,8 +227,10 @@ class _CorrelationTest:
             use, level = (_eroded(plain)[1:-1, 1:-1] > 0) & ~curved, level[1:-1, 1:-1]
         octave = torch.log2(level).round()
         # None of a plane of one level; at most one for each bit of a float.
-        limits = octave.masked_fill(~use, torch.inf).amin(), octave.masked_fill(~use, -torch.inf).amax()
-        low, high = torch.stack(limits).tolist()
+        low, high = math.inf, -math.inf
+        if octave.numel():
+            limits = octave.masked_fill(~use, torch.inf).amin(), octave.masked_fill(~use, -torch.inf).amax()
+            low, high = torch.stack(limits).tolist()
         octaves = torch.arange(low, high + 1.0, device=level.device) if low <= high else level.new_zeros(0)
         groups = use & (octave == octaves[:, None, None])
         groups = groups[groups.sum(dim=(1, 2)) >= _LEAST_PIXELS]

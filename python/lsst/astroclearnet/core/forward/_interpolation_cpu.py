@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("LANES", "adjoint_one", "interleave", "normal_lanes", "normal_one", "observe_one", "separate")
-
 from collections.abc import Callable
 from typing import Any
 

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("COEFFICIENTS", "REACH", "WIDTH", "transfer_function")
-
 import math
 
 import numpy as np

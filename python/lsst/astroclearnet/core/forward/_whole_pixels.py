@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("WholePixels", "find_offsets")
-
 import torch
 
 from ..exposures import PixelPositions

@@ -26,8 +26,8 @@ _PENALTY_WEIGHT = 1e-5
 """Of 1e-4, 1e-5 and 1e-6 that of the smallest error where stars crowd."""
 
 _PRECISION = Precision(light=1e-3, noise=0.005)
-"""With an error of 0.02 in place of 0.005 of the noise, pixels at the border
-of bright light are rejected."""
+"""With 0.02 in place of 0.005 of the noise, pixels at the border of
+bright light are rejected."""
 
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""

@@ -20,7 +20,7 @@ import torch
 from lsst.astroclearnet.core import ExposureStack, FitOptions, RestoreOptions, Tile, gaussian_kernel, restore
 from lsst.astroclearnet.core.calibration._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
 from lsst.astroclearnet.core.exposures import StackSource, decorrelate_variance
-from lsst.astroclearnet.core.exposures._variances import local_medians
+from lsst.astroclearnet.core.exposures._filters import local_medians
 from lsst.astroclearnet.core.forward import TileReader
 from lsst.astroclearnet.tests import gaussian_stars
 

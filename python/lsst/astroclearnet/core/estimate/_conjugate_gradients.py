@@ -45,6 +45,7 @@ def solve_equations(
     start: torch.Tensor | None,
     *,
     judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    correct: bool = False,
 ) -> Solution:
     """Solve systems by preconditioned conjugate gradients.
 
@@ -65,6 +66,10 @@ def solve_equations(
     judge
         Takes errors, solutions and indices to the sizes of the errors, shape
         (2, b), inside and at the edge: at most 1 where they are small enough.
+    correct
+        Whether to add the estimate of the error to a solution, as long as it
+        shrinks by half or more in a step.  This saves a step, or two, but what
+        is left of the error is then not known well.
     """
     number = len(right)
     active = torch.arange(number, device=right.device)
@@ -73,10 +78,9 @@ def solve_equations(
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
     best = torch.full_like(solutions, torch.nan)
-    progress = [_Progress() for _ in range(number)]
+    progress = [_Progress(_LARGEST_SHARE if correct else 0.0) for _ in range(number)]
     open_ = list(range(number))
     for step in range(_MAX_ITERATIONS + 1):
-        # The estimate of the error is also a correction.
         plain = solutions[active]
         corrected = plain + error
         # The only thing that a device is waited for.
@@ -106,6 +110,7 @@ class _Progress:
     correction helps.
     """
 
+    largest_share: float
     step: int = 0
     error: float = math.inf
     last: float = 0.0
@@ -117,7 +122,7 @@ class _Progress:
         # A correction leaves of the error about as much as the step before
         # did, but not at the edge.
         share = inside / self.last if self.last else 1.0
-        self.shrinks = share < _LARGEST_SHARE
+        self.shrinks = share < self.largest_share
         found = max(inside * max(share, _LEAST_SHARE) if self.shrinks else inside, edge)
         # What is not a number is never better.
         better = found < self.error

@@ -41,6 +41,10 @@ weights."""
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
+_ROUGH = 0.02
+"""Error of the noise from which on solutions are corrected by what is left of
+them: with less, tiles would differ by 0.21 instead of 0.13 sigma."""
+
 _NOISE_PRECISION = Precision(light=0.05, noise=0.03)
 """Of estimates of drawn noise; where they are refined the edge counts."""
 
@@ -197,6 +201,7 @@ class LinearEstimator:
             residual.expand(len(penalty_weights), -1, -1),
             None if start is None else (start - light) / scale,
             judge=judge,
+            correct=precision.noise >= _ROUGH,
         )
         for steps, error in zip(solution.steps, solution.errors, strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)

@@ -27,7 +27,7 @@ from ._precision import Precision
 _PRECISION = Precision(light=5e-3, noise=0.03)
 """Of corrections."""
 
-_LINEAR_PRECISION = Precision(light=1e-3, noise=0.005, edge_noise=0.1)
+_LINEAR_PRECISION = Precision(light=5e-4, noise=0.0025, edge_noise=0.1)
 """Of the linear image, on which bright stars are measured."""
 
 _BRIGHTNESS_FWHM = 2.0

@@ -25,7 +25,6 @@ from unittest import mock
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ..core.forward import TileReader
 from ..core.forward._interpolation import _CompiledInterpolation
@@ -73,7 +72,9 @@ _VIEWS = frozenset(
 )
 """Functions that launch nothing."""
 
-_WRITERS = frozenset(("arange", "fill", "full", "full_like", "ones", "ones_like", "zero", "zeros", "zeros_like"))
+_WRITERS = frozenset(
+    ("arange", "fill", "full", "full_like", "ones", "ones_like", "zero", "zeros", "zeros_like")
+)
 """Functions that do not read what they are given."""
 
 _BINNING = 13, 100
@@ -209,8 +210,7 @@ class CountingMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        values, _ = tree_flatten((args, kwargs))
-        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        tensors = _find_tensors((args, *kwargs.values()))
         there = [value for value in tensors if isinstance(value, StandIn)]
         name = func._schema.name.split("::")[-1].rstrip("_") if hasattr(func, "_schema") else str(func)
         asked = kwargs.get("device")
@@ -226,42 +226,38 @@ class CountingMode(TorchDispatchMode):
             self._counts.to_device[name] += sum(map(_size, mixed))
         if to_device:
             kwargs["device"] = torch.device("cpu")
-        plain_args, plain_kwargs = tree_map_only(StandIn, lambda t: t.held, (args, kwargs))
-        result = func(*plain_args, **plain_kwargs)
+        result = func(
+            *_replace(args, _held), **{key: _replace(value, _held) for key, value in kwargs.items()}
+        )
         if name in _WAITS or (name in ("index", "index_put") and _has_mask(args)):
             self._counts.waits[name] += 1
         if name not in _VIEWS:
             out = {id(kwargs.get("out"))}
             read = [] if name in _WRITERS else [t.held for t in there if id(t) not in out]
-            written = [t for t in tree_flatten(result)[0] if isinstance(t, torch.Tensor)]
-            self.launch(name, sum(map(_size, read)) + sum(map(_size, written)))
+            self.launch(name, sum(map(_size, (*read, *_find_tensors((result,))))))
         if name == "_local_scalar_dense":
             return result
-        return self._wrap(func, result, args, kwargs)
-
-    def _wrap(self, func: Any, result: Any, args: Any, kwargs: Any) -> Any:
-        """Wrap results; one that was changed in place is the argument."""
-        given = {id(t.held): t for t in tree_flatten((args, kwargs))[0] if isinstance(t, StandIn)}
-        return tree_map_only(torch.Tensor, lambda t: given[id(t)] if id(t) in given else StandIn(t), result)
+        # A tensor that was changed in place is the one that was given.
+        given = {id(t.held): t for t in there}
+        return _replace(result, lambda t: given[id(t)] if id(t) in given else StandIn(t))
 
     def _copy(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Copy, perhaps between host and device."""
         if name == "copy":
             target, source = args[:2]
             self._count(isinstance(source, StandIn), isinstance(target, StandIn), source)
-            pair = [t.held if isinstance(t, StandIn) else t for t in (target, source)]
-            func(*pair, *args[2:], **kwargs)
+            func(_held(target), _held(source), *args[2:], **kwargs)
             return target
         source = args[0]
         was = isinstance(source, StandIn)
         device = kwargs.pop("device", None)
         stays = was if device is None else torch.device(device) == STAND_IN_DEVICE
         self._count(was, stays, source)
-        result = func(source.held if was else source, **kwargs, device=torch.device("cpu"))
+        result = func(_held(source), **kwargs, device=torch.device("cpu"))
         return StandIn(result) if stays else result
 
     def _count(self, was: bool, stays: bool, source: torch.Tensor) -> None:
-        size = _size(source.held if isinstance(source, StandIn) else source)
+        size = _size(_held(source))
         if was and stays:
             self.launch("copy", 2 * size)
         elif was:
@@ -269,6 +265,30 @@ class CountingMode(TorchDispatchMode):
             self._counts.to_host["copy"] += size
         elif stays:
             self._counts.to_device["copy"] += size
+
+
+def _find_tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    """Return tensors, also those in lists."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _find_tensors(value)
+    return found
+
+
+def _replace(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a value with other tensors, also in lists."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_replace(one, change) for one in value])
+    return value
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.held if isinstance(tensor, StandIn) else tensor
 
 
 def _size(tensor: torch.Tensor) -> int:
@@ -302,14 +322,11 @@ class _ListsMode(TorchFunctionMode):
 def _make_engine(mode: CountingMode) -> type:
     """Return interpolation as on a GPU, computed on the CPU."""
 
-    def held(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.held if isinstance(tensor, StandIn) else tensor
-
     class Engine(_CompiledInterpolation):
         def __init__(
             self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
         ) -> None:
-            super().__init__(held(first), held(ty), held(tx), latent_shape)
+            super().__init__(_held(first), _held(ty), _held(tx), latent_shape)
             self._plane = 4 * latent_shape[0] * latent_shape[1]
             mode.launch("bin", _BINNING[1] * len(first), _BINNING[0])
 
@@ -317,18 +334,18 @@ def _make_engine(mode: CountingMode) -> type:
             self._gather(images, factors)
             # Values are put into the order of the pixels.
             mode.launch("index_put", (8 * len(images) + 4) * len(factors))
-            return StandIn(super().observe(held(images).contiguous(), held(factors).contiguous()))
+            return StandIn(super().observe(_held(images).contiguous(), _held(factors).contiguous()))
 
         def adjoint(self, values: torch.Tensor) -> torch.Tensor:
             number, pixels = values.shape
             mode.launch("index", (8 * number + 4) * pixels)
             self._collect(number, pixels)
-            return StandIn(super().adjoint(held(values).contiguous()))
+            return StandIn(super().adjoint(_held(values).contiguous()))
 
         def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
             self._gather(images, factors)
             self._collect(len(images), len(factors))
-            super().normal(held(images), held(factors).contiguous())
+            super().normal(_held(images), _held(factors).contiguous())
 
         def _gather(self, images: torch.Tensor, factors: torch.Tensor) -> None:
             # First tap, two offsets, order and factor; pixels and a value.
@@ -340,6 +357,13 @@ def _make_engine(mode: CountingMode) -> type:
             mode.launch("collect", self._plane + 8 * pixels + number * (4 * pixels + self._plane))
 
     return Engine
+
+
+def _set_module(name: str, module: ModuleType | None) -> None:
+    if module is None:
+        del sys.modules[name]
+    else:
+        sys.modules[name] = module
 
 
 @contextlib.contextmanager
@@ -370,7 +394,9 @@ def count_device_work() -> Iterator[CountingMode]:
         (TileRestorer, "restore", "tile"),
     )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, {kernels.__name__: kernels}))
+        # Modules that are loaded in the context stay.
+        stack.callback(_set_module, kernels.__name__, sys.modules.get(kernels.__name__))
+        _set_module(kernels.__name__, kernels)
         for place, name, stage in stages:
             counted = mode.within(stage, getattr(place, name))
             stack.enter_context(mock.patch.object(place, name, counted))

@@ -45,7 +45,8 @@ def measure_agreement(*, device: str, seconds: float, quick: bool) -> list[Table
         "Each patch restored on the CPU, and on the card twice, with the same seed and default options. "
         f"Differences are in units of the declared sigma; none should be above {_GOAL:g}. Both kinds of "
         "noise realisations are differences that noise makes in the images."
-        + f" **Not finished within {seconds:.0f} s.**" * (found is None)
+        + f" **Not finished within {seconds:.0f} s.**"
+        * (found is None)
     )
     noise_legend = (
         "A million numbers of the same counters on the CPU and on the card; they may differ by the "
@@ -98,4 +99,6 @@ def _equal(one: StackResult, other: StackResult) -> bool:
     pairs: list[tuple[Any, Any]] = [
         (getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one)
     ]
-    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs if isinstance(a, np.ndarray))
+    return all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs if isinstance(a, np.ndarray)
+    )

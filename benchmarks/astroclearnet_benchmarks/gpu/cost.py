@@ -176,7 +176,8 @@ def _profile(device: str, end: float, quick: bool) -> Table:
         f"Kernels of a restoration of {size}x{size} pixels and {exposures} exposures, from PyTorch's profiler, "
         f"the first {_NUM_KERNELS} by their time. Together all kernels ran for {format_value(busy, 100.0)} % of "
         "the time on the clock, which the profiler makes longer: the goal is 80 %."
-        + f" **Not finished within {left:.0f} s.**" * (found is None)
+        + f" **Not finished within {left:.0f} s.**"
+        * (found is None)
     )
     return Table("Where the time of the card goes", legend, rows)
 

@@ -39,7 +39,8 @@ def measure_kernels(*, device: str, seconds: float, quick: bool) -> list[Table]:
         f"The median of {_REPEATS} runs, each of which is waited for. Bytes are those that have to be moved at "
         "least once: images and values, and for the interpolation the positions of pixels. The copy of an "
         "image, which reads and writes each value once, is what can be reached."
-        + f" **Not finished within {seconds:.0f} s.**" * (rows is None)
+        + f" **Not finished within {seconds:.0f} s.**"
+        * (rows is None)
     )
     return [Table("Kernels", legend, rows or [])]
 
@@ -93,9 +94,7 @@ def time_kernels(*, device: str, quick: bool) -> list[dict[str, str]]:
     return rows
 
 
-def _rows(
-    shape: str, work: dict[str, tuple[Callable[[], object], int]], device: str
-) -> list[dict[str, str]]:
+def _rows(shape: str, work: dict[str, tuple[Callable[[], object], int]], device: str) -> list[dict[str, str]]:
     rows = []
     best = math.nan
     for name, (function, num_bytes) in work.items():

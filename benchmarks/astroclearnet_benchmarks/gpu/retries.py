@@ -62,9 +62,7 @@ def run_out_of_memory(*, device: str, quick: bool) -> list[dict[str, str]]:
     rows = [_row("one tile", len(plan.grid.tiles), taken.seconds, options, whole, whole)]
     _release(device)
     limit = _TOO_LITTLE * taken.device / _GIB or options.tiling.max_device_memory
-    small = dataclasses.replace(
-        options, tiling=dataclasses.replace(options.tiling, max_device_memory=limit)
-    )
+    small = dataclasses.replace(options, tiling=dataclasses.replace(options.tiling, max_device_memory=limit))
     record = _TileRecord()
     retried, taken = measure_restoration(source, small, device, plan=plan, maps=record)
     name = "too little memory"

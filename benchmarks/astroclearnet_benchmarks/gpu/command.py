@@ -43,8 +43,8 @@ The last one only counts, and takes that long on a slow machine."""
 
 _INTRODUCTION = (
     "What a restoration takes on a GPU, and whether it gives what a CPU gives. Sections that need a card are "
-    "here if the command was run where there is one; each ends within its share of ten minutes, and says what "
-    "it left out. The prediction needs no card, and is no measurement. Exposures are those of "
+    "here if the command was run where there is one; each ends within its share of ten minutes, and says "
+    "what it left out. The prediction needs no card, and is no measurement. Exposures are those of "
     "[scaling](scaling.md)."
 )
 

@@ -107,10 +107,10 @@ def _measure_patches(device: str, end: float, quick: bool) -> Table:
     legend = (
         "Exposures on their own pixels with varying PSFs, which are made by one thread of the host when they "
         "are read; default options, but tiles as large as card and host hold, in a process of its own that "
-        "has restored a tiny patch before (its start). Patches grow until the time is over. Of one that would "
-        f"take longer, a tile of up to {_PART} pixels is calibrated and restored, and the time of the whole is "
-        "extrapolated by pixels. The share of reading is that of the time in which nothing else happens. "
-        "The card is busy while any kernel runs, as its driver says (with the package `pynvml`)."
+        "has restored a tiny patch before (its start). Patches grow until the time is over. Of one that "
+        f"would take longer, a tile of up to {_PART} pixels is calibrated and restored, and the time of the "
+        "whole is extrapolated by pixels. The share of reading is that of the time in which nothing else "
+        "happens. The card is busy while any kernel runs, as its driver says (with the package `pynvml`)."
     )
     return Table("Time and memory", legend, rows)
 
@@ -173,11 +173,10 @@ def _profile(device: str, end: float, quick: bool) -> Table:
     found = call_within(left, profile_patch, size=size, exposures=exposures, device=device)
     rows, busy = ([], float("nan")) if found is None else found
     legend = (
-        f"Kernels of a restoration of {size}x{size} pixels and {exposures} exposures, from PyTorch's profiler, "
-        f"the first {_NUM_KERNELS} by their time. Together all kernels ran for {format_value(busy, 100.0)} % of "
-        "the time on the clock, which the profiler makes longer: the goal is 80 %."
-        + f" **Not finished within {left:.0f} s.**"
-        * (found is None)
+        f"Kernels of a restoration of {size}x{size} pixels and {exposures} exposures, from PyTorch's "
+        f"profiler, the first {_NUM_KERNELS} by their time. Together all kernels ran for "
+        f"{format_value(busy, 100.0)} % of the time on the clock, which the profiler makes longer: the goal "
+        "is 80 %." + f" **Not finished within {left:.0f} s.**" * (found is None)
     )
     return Table("Where the time of the card goes", legend, rows)
 

@@ -36,8 +36,8 @@ def measure_kernels(*, device: str, seconds: float, quick: bool) -> list[Table]:
     """Time the kernels alone."""
     rows = call_within(seconds, time_kernels, device=device, quick=quick)
     legend = (
-        f"The median of {_REPEATS} runs, each of which is waited for. Bytes are those that have to be moved at "
-        "least once: images and values, and for the interpolation the positions of pixels. The copy of an "
+        f"The median of {_REPEATS} runs, each of which is waited for. Bytes are those that have to be moved "
+        "at least once: images and values, and for the interpolation the positions of pixels. The copy of an "
         "image, which reads and writes each value once, is what can be reached."
         + f" **Not finished within {seconds:.0f} s.**"
         * (rows is None)
@@ -51,47 +51,41 @@ def time_kernels(*, device: str, quick: bool) -> list[dict[str, str]]:
     for side in (128,) if quick else (1024, 4096):
         grid = LatentGrid((side, side), _MARGIN)
         interpolation = Interpolation(*_positions(side, device), grid)
-        height, width = grid.latent_shape
-        weights = torch.rand(side, side, device=device)
         for number in (1, 6):
-            images = torch.rand(number, height, width, device=device)
-            other = torch.empty_like(images)
-            values = torch.rand(number, side, side, device=device)
-            spectrum = torch.fft.rfft2(images)
-            image_bytes, data_bytes = 4 * images.numel(), 4 * values.numel()
-            pixel_bytes = _PIXEL * side**2
-            spectrum_bytes = 8 * spectrum.numel()
-            work: dict[str, tuple[Callable[[], object], int]] = {
-                "copy": (lambda a=images, b=other: b.copy_(a), 2 * image_bytes),  # type: ignore[misc]
-                "sample an exposure": (
-                    lambda a=images: interpolation.observe(a),  # type: ignore[misc]
-                    image_bytes + data_bytes + pixel_bytes,
-                ),
-                "adjoint": (
-                    lambda v=values: interpolation.adjoint(v),  # type: ignore[misc]
-                    image_bytes + data_bytes + pixel_bytes,
-                ),
-                "sample, weight and adjoint": (
-                    lambda a=images, w=weights: interpolation.normal(a, w),  # type: ignore[misc]
-                    2 * image_bytes + 2 * data_bytes + 2 * pixel_bytes,
-                ),
-                "real transform": (
-                    lambda a=images, s=spectrum: torch.fft.rfft2(a, out=s),  # type: ignore[misc]
-                    image_bytes + spectrum_bytes,
-                ),
-                "inverse transform": (
-                    lambda s=spectrum, a=other: torch.fft.irfft2(s, s=a.shape[-2:], out=a),  # type: ignore[misc]
-                    image_bytes + spectrum_bytes,
-                ),
-                "white noise": (
-                    lambda n=number: [  # type: ignore[misc]
-                        white_noise(1, d, 0, (0, 0), (side, side), device) for d in range(n)
-                    ],
-                    data_bytes,
-                ),
-            }
-            rows += _rows(f"{number} x {height} x {width}", work, device)
+            shape = " x ".join(map(str, (number, *grid.latent_shape)))
+            rows += _rows(shape, _make_work(interpolation, grid, number, device), device)
     return rows
+
+
+def _make_work(
+    interpolation: Interpolation, grid: LatentGrid, number: int, device: str
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Return functions, and the bytes that they have to move."""
+    height, width = grid.shape
+    images = torch.rand(number, *grid.latent_shape, device=device)
+    other = torch.empty_like(images)
+    values = torch.rand(number, height, width, device=device)
+    weights = torch.rand(height, width, device=device)
+    spectrum = torch.fft.rfft2(images)
+    one_way = 4 * images.numel() + 4 * values.numel() + _PIXEL * height * width
+    transformed = 4 * images.numel() + 8 * spectrum.numel()
+
+    def draw() -> None:
+        for draw in range(number):
+            white_noise(1, draw, 0, (0, 0), grid.shape, device)
+
+    return {
+        "copy": (lambda: other.copy_(images), 8 * images.numel()),
+        "sample an exposure": (lambda: interpolation.observe(images), one_way),
+        "adjoint": (lambda: interpolation.adjoint(values), one_way),
+        "sample, weight, adjoint": (lambda: interpolation.normal(images, weights), 2 * one_way),
+        "real transform": (lambda: torch.fft.rfft2(images, out=spectrum), transformed),
+        "inverse transform": (
+            lambda: torch.fft.irfft2(spectrum, s=grid.latent_shape, out=other),
+            transformed,
+        ),
+        "white noise": (draw, 4 * values.numel()),
+    }
 
 
 def _rows(shape: str, work: dict[str, tuple[Callable[[], object], int]], device: str) -> list[dict[str, str]]:

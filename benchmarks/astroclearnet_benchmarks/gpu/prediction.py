@@ -256,11 +256,11 @@ def _count_table(size: int, cases: Sequence[CaseCounts]) -> Table:
             for stage, numbers in stages.items()
         ]
     legend = (
-        f"Counted, not predicted: a patch of {size}x{size} pixels on its own pixels with varying PSFs, restored "
-        "as one tile with default options on a stand-in for a GPU, which computes on the CPU and gives its "
-        "images to the bit. A launch is a call of a function of PyTorch, or of a kernel for the interpolation; "
-        "its bytes are those of its arguments and results, twice for transforms. The host waits where it "
-        "needs a value, a number of pixels, or an array."
+        f"Counted, not predicted: a patch of {size}x{size} pixels on its own pixels with varying PSFs, "
+        "restored as one tile with default options on a stand-in for a GPU, which computes on the CPU and "
+        "gives its images to the bit. A launch is a call of a function of PyTorch, or of a kernel for the "
+        "interpolation; its bytes are those of its arguments and results, twice for transforms. The host "
+        "waits where it needs a value, a number of pixels, or an array."
     )
     return Table("Counts on a stand-in", legend, rows)
 
@@ -277,7 +277,10 @@ def _function_table(size: int, case: CaseCounts) -> Table:
         }
         for name in names
     ]
-    legend = f"Counted: the functions that move most bytes, of {size}x{size} pixels and {case.num_exposures} exposures."
+    legend = (
+        f"Counted: the functions that move most bytes, of {size}x{size} pixels and "
+        f"{case.num_exposures} exposures."
+    )
     return Table("Functions", legend, rows)
 
 
@@ -308,13 +311,14 @@ def _prediction_table(size: int, few: CaseCounts, many: CaseCounts) -> Table:
     legend = (
         f"**Nothing here was measured on a card.** A patch of {side}x{side} pixels and {number} exposures on "
         f"their own pixels, predicted from the counts of {size}x{size} pixels with {few.num_exposures} and "
-        f"{many.num_exposures} exposures: launches and waits of a tile do not depend on its size, bytes go with "
-        "the pixels of its latent image, all grow linearly with the exposures, and the network is chosen once. "
-        f"Tiles are planned for {100 * _SHARE:.0f} % of the card. A launch takes {1e6 * LAUNCH_SECONDS:.0f} and "
-        f"a wait {1e6 * WAIT_SECONDS:.0f} microseconds, the link carries {LINK_BANDWIDTH / 1e9:.0f} GB/s "
-        "(sources in `gpu/cards.py`), and kernels reach the bandwidth of the data sheet, which real ones do "
-        "to 60 to 90 %, while caches serve some. The lower time is that of a host that launches while the "
-        "card works, the higher one of both in turn. Not in it: reading the exposures; what the host computes; "
-        "arithmetic; and, where there are several tiles, that the calibration reads them several times."
+        f"{many.num_exposures} exposures: launches and waits of a tile do not depend on its size, bytes go "
+        "with the pixels of its latent image, all grow linearly with the exposures, and the network is "
+        f"chosen once. Tiles are planned for {100 * _SHARE:.0f} % of the card. A launch takes "
+        f"{1e6 * LAUNCH_SECONDS:.0f} and a wait {1e6 * WAIT_SECONDS:.0f} microseconds, the link carries "
+        f"{LINK_BANDWIDTH / 1e9:.0f} GB/s (sources in `gpu/cards.py`), and kernels reach the bandwidth of "
+        "the data sheet, which real ones do to 60 to 90 %, while caches serve some. The lower time is that "
+        "of a host that launches while the card works, the higher one of both in turn. Not in it: reading "
+        "the exposures; what the host computes; arithmetic; and, where there are several tiles, that the "
+        "calibration reads them several times."
     )
     return Table(f"Predicted: {side}x{side} pixels with {number} exposures", legend, rows)

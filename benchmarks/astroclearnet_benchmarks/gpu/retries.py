@@ -43,10 +43,10 @@ def measure_retries(*, device: str, seconds: float, quick: bool) -> list[Table]:
     """Restore a patch with a limit that is too small for its plan."""
     rows = call_within(seconds, run_out_of_memory, device=device, quick=quick)
     legend = (
-        f"A patch that is planned as one tile, with the memory that it takes; with {100 * _TOO_LITTLE:.0f} % of "
-        "it, in the same plan, so that memory runs out; and planned in tiles of half the side. Differences of "
-        "the image are to the first, in units of the declared sigma: those of the last are what tiles alone "
-        "make." + f" **Not finished within {seconds:.0f} s.**" * (rows is None)
+        f"A patch that is planned as one tile, with the memory that it takes; with {100 * _TOO_LITTLE:.0f} % "
+        "of it, in the same plan, so that memory runs out; and planned in tiles of half the side. "
+        "Differences of the image are to the first, in units of the declared sigma: those of the last are "
+        "what tiles alone make." + f" **Not finished within {seconds:.0f} s.**" * (rows is None)
     )
     return [Table("Out of memory", legend, rows or [])]
 

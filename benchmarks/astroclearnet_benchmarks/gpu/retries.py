@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from lsst.astroclearnet.core import RestorationResult, RestoreOptions, Tile, plan_memory
+from lsst.astroclearnet.core.exposures import OVERLAP
 
 from ..record import Table
 from ..scaling.source import SyntheticSource
@@ -44,7 +45,7 @@ def measure_retries(*, device: str, seconds: float, quick: bool) -> list[Table]:
     rows = call_within(seconds, run_out_of_memory, device=device, quick=quick)
     legend = (
         f"A patch that is planned as one tile, with the memory that it takes; with {100 * _TOO_LITTLE:.0f} % "
-        "of it, in the same plan, so that memory runs out; and planned in tiles of half the side. "
+        "of it, in the same plan, so that memory runs out; and planned in tiles that own a quarter each. "
         "Differences of the image are to the first, in units of the declared sigma: those of the last are "
         "what tiles alone make." + f" **Not finished within {seconds:.0f} s.**" * (rows is None)
     )
@@ -53,7 +54,7 @@ def measure_retries(*, device: str, seconds: float, quick: bool) -> list[Table]:
 
 def run_out_of_memory(*, device: str, quick: bool) -> list[dict[str, str]]:
     """Return the rows of the table."""
-    size, exposures = (192, 2) if quick else (500, 12)
+    size, exposures = (208, 3) if quick else (500, 12)
     warm_up(device)
     source = SyntheticSource((size, size), exposures)
     options = make_options(device)
@@ -70,7 +71,7 @@ def run_out_of_memory(*, device: str, quick: bool) -> list[dict[str, str]]:
         name += ", **which did not run out**"
     rows.append(_row(name, len(record.tiles), taken.seconds, small, retried, whole))
     _release(device)
-    halved = make_options(device, max_tile_size=size // 2 + 48)
+    halved = make_options(device, max_tile_size=size // 2 + 2 * OVERLAP)
     smaller = plan_memory(source, halved, device=device)
     tiled, taken = measure_restoration(source, halved, device, plan=smaller)
     rows.append(_row("planned in tiles", len(smaller.grid.tiles), taken.seconds, halved, tiled, whole))

@@ -25,7 +25,8 @@ microseconds takes 9.6 if it is waited for (ibid.), and the next launches."""
 
 LINK_BANDWIDTH = 50e9
 """Bytes per second between host and device: PCIe Gen 5 x16, 64e9 one way (host
-of the H200 in MLPerf's inference_results_v4.1), of which 80 % are reached."""
+of the H200 in MLPerf's inference_results_v4.1), of which 80 % are reached from
+pinned memory; from other memory it is several times slower."""
 
 
 @dataclasses.dataclass(frozen=True)

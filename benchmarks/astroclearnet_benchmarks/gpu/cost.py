@@ -22,8 +22,15 @@ from lsst.astroclearnet.core import plan_memory
 from lsst.astroclearnet.core.exposures import TileGrid
 
 from ..record import Table, compare, format_value
-from ..scaling.source import SyntheticSource
-from .run import Measurement, call_within, make_options, measure_restoration, synchronize, warm_up
+from .run import (
+    Measurement,
+    call_within,
+    make_options,
+    make_source,
+    measure_restoration,
+    synchronize,
+    warm_up,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,7 +112,7 @@ def _measure_patches(device: str, end: float, quick: bool) -> Table:
         rate = run.measurement.seconds / (run.pixels * exposures)
         rows.append(_row(size, exposures, run, size == _STEPS[-1][0]))
     legend = (
-        "Exposures on their own pixels with varying PSFs, which are made by one thread of the host when they "
+        "Exposures on their own pixels with varying PSFs, which all threads of the host make when they "
         "are read; default options, but tiles as large as card and host hold, in a process of its own that "
         "has restored a tiny patch before (its start). Patches grow until the time is over. Of one that "
         f"would take longer, a tile of up to {_PART} pixels is calibrated and restored, and the time of the "
@@ -154,7 +161,7 @@ def restore_patch(*, size: int, exposures: int, device: str, part: int = 0) -> P
         Largest side of the one tile that is restored; 0 for the whole patch.
     """
     start = warm_up(device)
-    source = SyntheticSource((size, size), exposures)
+    source = make_source(size, exposures)
     options = make_options(device, max_tile_size=part) if part else make_options(device)
     plan = plan_memory(source, options, device=device)
     tiles = plan.grid.tiles
@@ -187,7 +194,7 @@ def profile_patch(*, size: int, exposures: int, device: str) -> tuple[list[dict[
     on_cpu = device == "cpu"
     activity = torch.profiler.ProfilerActivity.CPU if on_cpu else torch.profiler.ProfilerActivity.CUDA
     with torch.profiler.profile(activities=[activity]) as profile:
-        source = SyntheticSource((size, size), exposures)
+        source = make_source(size, exposures)
         seconds = measure_restoration(source, make_options(device), device)[1].seconds
         synchronize(device)
     name = "self_cpu_time_total" if on_cpu else "self_device_time_total"

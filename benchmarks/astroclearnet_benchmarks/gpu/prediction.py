@@ -69,7 +69,7 @@ class CaseCounts:
     stages: Mapping[str, DeviceCounts]
 
     def numbers(self, stage: str) -> dict[str, float]:
-        """Return launches, waits, bytes moved and transferred of a stage.
+        """Return launches, waits, and bytes of a stage.
 
         Parameters
         ----------
@@ -82,7 +82,8 @@ class CaseCounts:
             "launches": counts.launches.total(),
             "waits": counts.waits.total(),
             "moved": counts.moved.total() + twice,
-            "transferred": counts.to_device.total() + counts.to_host.total(),
+            "uploaded": counts.to_device.total(),
+            "downloaded": counts.to_host.total(),
         }
 
 
@@ -132,7 +133,7 @@ class Prediction:
     ----------
     num_tiles
         Number of tiles.
-    launches, waits, moved, transferred
+    launches, waits, moved, uploaded, downloaded
         Numbers and bytes of the whole patch.
     launching, waiting, moving, transferring
         Seconds of each.
@@ -142,7 +143,8 @@ class Prediction:
     launches: float
     waits: float
     moved: float
-    transferred: float
+    uploaded: float
+    downloaded: float
     launching: float
     waiting: float
     moving: float
@@ -209,7 +211,7 @@ def predict(few: CaseCounts, many: CaseCounts, size: int, num_exposures: int, ca
     side = min(FitOptions.sample_size, size)
     box = LatentGrid((side, side), few.margin).latent_shape
     box_growth = max(1.0, box[0] * box[1] / few.latent_pixels)
-    total = dict.fromkeys(("launches", "waits", "moved", "transferred"), 0.0)
+    total = dict.fromkeys(("launches", "waits", "moved", "uploaded", "downloaded"), 0.0)
     for stage in _STAGES:
         low, high = few.numbers(stage), many.numbers(stage)
         once = stage == "network"
@@ -226,7 +228,7 @@ def predict(few: CaseCounts, many: CaseCounts, size: int, num_exposures: int, ca
         launching=total["launches"] * LAUNCH_SECONDS,
         waiting=total["waits"] * WAIT_SECONDS,
         moving=total["moved"] / card.bandwidth,
-        transferring=total["transferred"] / LINK_BANDWIDTH,
+        transferring=(total["uploaded"] + total["downloaded"]) / LINK_BANDWIDTH,
     )
 
 
@@ -251,7 +253,8 @@ def _count_table(size: int, cases: Sequence[CaseCounts]) -> Table:
                 "waits": f"{numbers['waits']:,.0f}",
                 "moved (GB)": f"{numbers['moved'] / 1e9:.2f}",
                 "bytes a pixel of the latent image": f"{numbers['moved'] / case.latent_pixels:,.0f}",
-                "transferred (MB)": f"{numbers['transferred'] / 1e6:.2f}",
+                "to the card (MB)": f"{numbers['uploaded'] / 1e6:.2f}",
+                "to the host (MB)": f"{numbers['downloaded'] / 1e6:.2f}",
             }
             for stage, numbers in stages.items()
         ]
@@ -298,6 +301,8 @@ def _prediction_table(size: int, few: CaseCounts, many: CaseCounts) -> Table:
                 "predicted launches": f"{found.launches:,.0f}",
                 "predicted waits": f"{found.waits:,.0f}",
                 "predicted bytes (TB)": f"{found.moved / 1e12:.1f}",
+                "predicted bytes to the card (GB)": f"{found.uploaded / 1e9:.1f}",
+                "predicted bytes to the host (GB)": f"{found.downloaded / 1e9:.1f}",
                 "predicted launching (s)": f"{found.launching:.1f}",
                 "predicted waiting (s)": f"{found.waiting:.2f}",
                 "predicted moving (s)": f"{found.moving:.1f}",

@@ -21,8 +21,7 @@ from lsst.astroclearnet.core import RestorationResult, RestoreOptions, Tile, pla
 from lsst.astroclearnet.core.exposures import OVERLAP
 
 from ..record import Table
-from ..scaling.source import SyntheticSource
-from .run import call_within, make_options, measure_restoration, warm_up
+from .run import call_within, make_options, make_source, measure_restoration, warm_up
 
 _GIB = 2.0**30
 
@@ -56,7 +55,7 @@ def run_out_of_memory(*, device: str, quick: bool) -> list[dict[str, str]]:
     """Return the rows of the table."""
     size, exposures = (208, 3) if quick else (500, 12)
     warm_up(device)
-    source = SyntheticSource((size, size), exposures)
+    source = make_source(size, exposures)
     options = make_options(device)
     plan = plan_memory(source, options, device=device)
     whole, taken = measure_restoration(source, options, device, plan=plan)

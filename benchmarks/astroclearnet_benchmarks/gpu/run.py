@@ -16,6 +16,7 @@ __all__ = (
     "call_within",
     "device_memory",
     "make_options",
+    "make_source",
     "measure_restoration",
     "synchronize",
     "warm_up",
@@ -167,6 +168,19 @@ def _watch(device: str) -> Iterator[list[float]]:
     finally:
         done.set()
         thread.join()
+
+
+def make_source(size: int, num_exposures: int) -> SyntheticSource:
+    """Return exposures of a square patch, which all processors make.
+
+    Parameters
+    ----------
+    size
+        Side of the patch in pixels.
+    num_exposures
+        Number of exposures.
+    """
+    return SyntheticSource((size, size), num_exposures, threads=os.cpu_count() or 1)
 
 
 def make_options(device: str, *, max_tile_size: int = 1 << 14, share: float = 1.0) -> RestoreOptions:

@@ -23,8 +23,7 @@ from lsst.astroclearnet.core import RestoreOptions
 
 from ..processes import start_logging
 from ..record import Table
-from ..scaling.source import SyntheticSource
-from .run import Measurement, device_memory, make_options, measure_restoration, warm_up
+from .run import Measurement, device_memory, make_options, make_source, measure_restoration, warm_up
 
 _GIB = 2.0**30
 
@@ -120,7 +119,7 @@ def restore_together(size: int, exposures: int, device: str, share: float) -> Sh
     warm_up(device)
     options: RestoreOptions = make_options(device, share=share)
     _barrier.wait()
-    _, measurement = measure_restoration(SyntheticSource((size, size), exposures), options, device)
+    _, measurement = measure_restoration(make_source(size, exposures), options, device)
     _barrier.wait()
     used = device_memory() - torch.cuda.mem_get_info()[0] if device != "cpu" else 0
     _barrier.wait()

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "rejection",
     "alarms",
     "release",
+    "gpu",
 )
 
 

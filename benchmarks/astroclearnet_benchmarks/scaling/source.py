@@ -14,6 +14,7 @@ __all__ = ("SyntheticSource", "star_catalogue")
 
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -77,11 +78,14 @@ class SyntheticSource:
         Number of exposures.
     seed
         Which sky and noise.
+    threads
+        Number of threads that make exposures.
     """
 
     shape: tuple[int, int]
     num_exposures: int
     seed: int = 1
+    threads: int = 1
 
     resident_bytes = 0
 
@@ -97,13 +101,18 @@ class SyntheticSource:
         size = [max(frame[1][axis] for frame in frames) for axis in (0, 1)]
         shape = (self.num_exposures, *size)
         images, y, x = np.empty(shape, dtype=np.float32), np.empty(shape), np.empty(shape)
-        for t, (origin, _, angle, shift) in enumerate(frames):
+
+        def make(t: int) -> None:
+            origin, _, angle, shift = frames[t]
             grid = np.meshgrid(*(o + np.arange(s) for o, s in zip(origin, size, strict=True)), indexing="ij")
             y[t], x[t] = _turn(grid[0], grid[1], angle, shift)
             images[t] = white_noise(self.seed, 1 << 20, t, _positive(origin), (size[0], size[1]))
             self._add_stars(images[t], t, stars, origin, angle, shift)
             y[t] -= rows.start
             x[t] -= columns.start
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(make, range(self.num_exposures)))
         positions = PixelPositions.from_arrays(region, y, x, np.ones(shape, dtype=np.float32))
         return ExposureCutouts(
             exposures=torch.arange(self.num_exposures),

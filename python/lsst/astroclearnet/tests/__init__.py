@@ -12,4 +12,5 @@
 from ._assertions import *
 from ._exposures import *
 from ._restorations import *
+from ._stand_in_device import *
 from ._visit_images import *

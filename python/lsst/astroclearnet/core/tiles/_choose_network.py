@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -135,7 +136,8 @@ def _check(
     """Compare conditions with the trained range, and predictions with those of
     the prior, from which a fit starts.
     """
-    network = model.network.to(reader.device)
+    # The model is the caller's, or that of all restorations of the process.
+    network = copy.deepcopy(model.network).to(reader.device)
     doubt, loss = "", math.nan
     with torch.no_grad():
         # The last box is the one with two exposures or more, if there is any.

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -103,9 +104,18 @@ class BinnedInterpolation:
         values = torch.empty(len(images), number, device=images.device)
         pixels = self._first, self._ty, self._tx, self._order
         grid = triton.cdiv(number, _BLOCK), len(images)
-        _gather_kernel[grid](
-            images, *pixels, factors, self._coefficients, values, number, width, height * width, BLOCK=_BLOCK
-        )
+        with _on_device_of(images):
+            _gather_kernel[grid](
+                images,
+                *pixels,
+                factors,
+                self._coefficients,
+                values,
+                number,
+                width,
+                height * width,
+                BLOCK=_BLOCK,
+            )
         return values
 
     def _collect(self, values: torch.Tensor, images: torch.Tensor) -> None:
@@ -113,27 +123,33 @@ class BinnedInterpolation:
         height, width = self._latent_shape
         together = min(_MOST_TOGETHER, triton.next_power_of_2(len(images)))
         grid = triton.cdiv(height * width, _BLOCK), triton.cdiv(len(images), together)
-        _collect_kernel[grid](
-            values,
-            self._starts,
-            self._ty,
-            self._tx,
-            self._coefficients,
-            self._most,
-            images,
-            len(self._first),
-            len(images),
-            width,
-            height * width,
-            BLOCK=_BLOCK,
-            TOGETHER=together,
-        )
+        with _on_device_of(images):
+            _collect_kernel[grid](
+                values,
+                self._starts,
+                self._ty,
+                self._tx,
+                self._coefficients,
+                self._most,
+                images,
+                len(self._first),
+                len(images),
+                width,
+                height * width,
+                BLOCK=_BLOCK,
+                TOGETHER=together,
+            )
 
 
 @functools.cache
 def _coefficients(device: torch.device) -> torch.Tensor:
     """Return the coefficients of the kernel on a device."""
     return torch.from_numpy(COEFFICIENTS).to(device)
+
+
+def _on_device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Make its device the one on which Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
 @triton.jit

@@ -48,18 +48,18 @@ path, options = sys.argv[1], json.loads(sys.argv[2])
 fit = RestoreOptions(fit=FitOptions(**options))
 data = np.load(path)
 def run(part):
-    images, variances, good = (data[name][:, part, part] for name in ("images", "variances", "good"))
+    images, variances, good, psfs = (data[name][part] for name in ("images", "variances", "good", "psfs"))
     positions = None
     if "y" in data:
         size = tuple(int(n) for n in data["shape"])
-        y, x, area = (data[name][:, part, part] for name in ("y", "x", "area"))
+        y, x, area = (data[name][part] for name in ("y", "x", "area"))
         positions = PixelPositions.from_arrays(size, y=y, x=x, area=area)
     start = time.process_time()
-    result = restore(images, variances, good, data["psfs"], positions=positions,
+    result = restore(images, variances, good, psfs, positions=positions,
                      target_fwhm=float(data["target"]), device="cpu", seed=1, options=fit)
     return result, time.process_time() - start
 # What is loaded and compiled for a first patch is not counted.
-run(slice(0, 96))
+run(slice(0, 3))
 result, seconds = run(slice(None))
 np.savez(sys.argv[3], image=result.image, linear_image=result.linear_image, seconds=seconds)
 """
@@ -174,7 +174,7 @@ def measure_reference(checkout: Path | None, *, quick: bool) -> Table:
             _LOG.info("%s", rows[-1])
     legend = (
         "Whole restorations from arrays to the result with default options, each in a process of its own "
-        "that has restored a small patch before. The reference fits its network to the patch; without its "
+        "that has restored three of the exposures before. The reference fits its network to the patch; without its "
         "fit it makes one epoch. The error is the rms against the sky at the target PSF, "
         f"{_BORDER} pixels and more from the border."
     )

@@ -174,8 +174,8 @@ def measure_reference(checkout: Path | None, *, quick: bool) -> Table:
             _LOG.info("%s", rows[-1])
     legend = (
         "Whole restorations from arrays to the result with default options, each in a process of its own "
-        "that has restored three of the exposures before. The reference fits its network to the patch; without its "
-        "fit it makes one epoch. The error is the rms against the sky at the target PSF, "
+        "that has restored three of the exposures before. The reference fits its network to the patch; "
+        "without its fit it makes one epoch. The error is the rms against the sky at the target PSF, "
         f"{_BORDER} pixels and more from the border."
     )
     return Table("Beside the reference", legend, rows)

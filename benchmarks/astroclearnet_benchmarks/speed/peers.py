@@ -44,7 +44,7 @@ def measure_peers(number: int, *, quick: bool) -> Table:
     stops = (5, 10, 20) if quick else (10, 20, 40, 60, 100, 150, 200, 300, 400, 600)
     scene = simulate_scene(SceneOptions(seed=31, kind="field", shape=(size, size), num_exposures=number))
     arrays = scene.images, scene.variances, scene.good, scene.psfs
-    # What is loaded for a first patch is not counted.
+    # What a first run loads is not counted, for all methods.
     small = (array[:, :48, :48] for array in arrays[:3])
     restore(*small, psfs=scene.psfs, target_fwhm=_TARGET, device="cpu", seed=1)  # type: ignore[misc]
     start = time.process_time()
@@ -54,7 +54,9 @@ def measure_peers(number: int, *, quick: bool) -> Table:
         _row(name, ours, ours, _error(image, scene, _TARGET), np.nan, "")
         for name, image in (("restored_coadd", result.image), ("restored_coadd_linear", result.linear_image))
     ]
-    rows += [_run(peer, scene, ours) for peer in (ImageMM(stops=stops), RichardsonLucy(stops=stops))]
+    for peer in (ImageMM, RichardsonLucy):
+        _run(peer(stops=stops[:1]), scene, ours)
+        rows.append(_run(peer(stops=stops), scene, ours))
     legend = (
         f"A field of {number} exposures of {size}x{size} pixels. The error is the rms against the sky at the "
         "PSF of the image, in sky sigma of the coadd. Iterative methods are stopped where their error is "
@@ -67,14 +69,16 @@ def measure_peers(number: int, *, quick: bool) -> Table:
 def _run(peer: Restorer, scene: Scene, ours: float) -> dict[str, str]:
     best, at, seconds, early = np.inf, 0, 0.0, np.nan
     arrays = scene.images, scene.variances, scene.good, scene.psfs
-    start = time.process_time()
+    elapsed, start = 0.0, time.process_time()
     for stop in peer.restore(*arrays, target_fwhm=_TARGET, seed=1):
-        elapsed = time.process_time() - start
+        elapsed += time.process_time() - start
         error = _error(stop.image, scene, stop.fwhm)
         if error <= _ERROR and np.isnan(early):
             early = elapsed
         if error < best:
             best, at, seconds = error, stop.iteration or 0, elapsed
+        # The comparison with the truth is not the method's time.
+        start = time.process_time()
     return _row(peer.name, seconds, ours, best, early, str(at))
 
 

@@ -96,6 +96,7 @@ def test_constant_light_reaches_the_edge(penalty_weight: float, missing: tuple[s
     images = torch.where(weights > 0, 1000.0, 0.0)
     estimate = sample(solve(make_estimator(weights), images, penalty_weight))
     error = (estimate - 1000.0)[weights[0] > 0]
+    # Rough solves are corrected once more, which at an edge helps less.
     assert float(error.abs().max()) < 2e-4 * 1000.0
 
 
@@ -114,7 +115,7 @@ def test_star_at_the_border(column: float) -> None:
     estimate = sample(solve(estimator, data, 1e-6, precision=precision)).numpy()
     error = np.abs(estimate - truth[0])[:, :8].max()
     # The residual of stars from the target PSF is up to 0.4 %.
-    assert error < 0.004 * truth.max() + 2.5 * sigma
+    assert error < 0.004 * truth.max() + 2.0 * sigma
 
 
 def test_star_is_recovered_at_the_target_psf() -> None:

@@ -61,9 +61,8 @@ def test_what_rounding_forbids_is_no_convergence() -> None:
     found = solve(torch.logspace(-3, 3, SIZE), 1e-12)
     assert found.errors[0] > 1.0
     # It is the best on the way that is returned.
-    values = torch.logspace(-3, 3, SIZE).reshape(8, 8)
-    left = values * (found.values[0] - 1.0)
-    assert float(left.square().mean()) < (0.02 * float(values.square().mean().sqrt())) ** 2
+    left = torch.logspace(-3, 3, SIZE).reshape(8, 8) * (found.values[0] - 1.0)
+    assert float(left.square().mean().sqrt()) < 1.0
 
 
 def test_what_is_not_a_number_is_no_convergence() -> None:

@@ -107,7 +107,7 @@ def test_what_follows_noise_otherwise_is_smoothed() -> None:
     assert abs(bias_of(plane, noise, np.full(SHAPE, 100.0)) - float(noise.mean()) / 10.0) < 0.02
 
 
-def testlocal_medians_keep_rectangles_and_leave_out_the_pixel() -> None:
+def test_local_medians_keep_rectangles_and_leave_out_the_pixel() -> None:
     """If it fails, edges of amplifiers are blurred, or noise comes back."""
     image = torch.from_numpy(PATTERNS["patches"])
     medians = local_medians(image)

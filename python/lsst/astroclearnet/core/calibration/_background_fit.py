@@ -96,10 +96,6 @@ class BackgroundTile:
     def _estimator(self) -> LinearEstimator:
         return LinearEstimator(self.model, self.weights)
 
-    @functools.cached_property
-    def _area(self) -> torch.Tensor:
-        return self.model.sampling.area.to(self.weights)
-
     def residual(self, background: BackgroundDifferences) -> tuple[torch.Tensor, torch.Tensor]:
         """Return residuals of a linear estimate, and its prediction.
 

@@ -123,7 +123,9 @@ class _Progress:
         # did, but not at the edge.
         share = inside / self.last if self.last else 1.0
         self.shrinks = share < self.largest_share
-        found = max(inside * max(share, _LEAST_SHARE) if self.shrinks else inside, edge)
+        found = inside * max(share, _LEAST_SHARE) if self.shrinks else inside
+        # Of a number and NaN the maximum would be the number.
+        found = found if found >= edge else edge
         # What is not a number is never better.
         better = found < self.error
         self.step, self.last, self.waited = step, inside, 0 if better else self.waited + 1

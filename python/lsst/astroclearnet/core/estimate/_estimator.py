@@ -129,17 +129,15 @@ class Estimator:
         estimates = light + self.linear.solve_noise(noise[None], self.network.penalty_weights)
         return self.debiaser.debias_again(noise, self._mix(estimates), first, expected)
 
-    def linear_estimates(self, right: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
+    def linear_estimates(self, right: torch.Tensor) -> torch.Tensor:
         """Return the estimates that are mixed, ``(s, *latent_shape)``.
 
         Parameters
         ----------
         right
             Shape latent_shape, right-hand side of the normal equations.
-        start
-            Estimates close to the solution.
         """
-        return self.linear.solve(right, self.network.penalty_weights, start=start)
+        return self.linear.solve(right, self.network.penalty_weights)
 
     def bank(self, estimates: torch.Tensor) -> FilterBank:
         """Return the bank of linear estimates.

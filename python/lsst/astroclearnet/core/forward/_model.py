@@ -185,7 +185,8 @@ class ForwardModel(LatentSpace):
         ]
         return Convolution(
             means=torch.stack([otf[0] for otf in otfs]),
-            components=tuple(otf[1:] for otf in otfs),
+            # A view would keep the transform of the mean a second time.
+            components=tuple(otf[1:].clone() for otf in otfs),
             coefficients=tuple(kernels.coefficients(t) for t in range(len(otfs))),
             latent_shape=self.latent_shape,
         )

@@ -24,6 +24,9 @@ from ..forward import WEIGHT_FLOOR, ForwardModel
 _STRUCTURE_FWHM = 4.0
 """FWHM in pixels above which light is smooth and continued beyond the data."""
 
+_TOGETHER = 3
+"""Draws whose linear images are solved for together, for the memory."""
+
 _NUM_COUNTED = 2
 """Draws from which the expected chi-square follows: it is a mean over so many
 pixels that they suffice."""
@@ -99,17 +102,21 @@ def _linear_errors(
     there are no data, ``(k, *latent_shape)``.
     """
     model, solver = estimator.model, estimator.linear
-    unseen = torch.zeros_like(right)
+    penalty_weights = (estimator.linear_penalty_weight,)
+    structure = torch.zeros_like(restored)
     if bool((solver.coverage <= WEIGHT_FLOOR).any()):
         # That of blank sky is zero.
-        structure = _unseen_structure(model, solver.coverage, restored[None])
-        structure -= 2.0 * _unseen_structure(model, solver.coverage, errors).mean(dim=0)
-        generator = torch.Generator().manual_seed(0)
-        white = torch.randn(right.shape, generator=generator).to(right)
-        unseen = model.filter_images(structure.clamp_(min=0.0).sqrt() * white, model.target_transform)
-        right = right + solver.normal(unseen)
-    penalty_weights = (estimator.linear_penalty_weight,)
-    return solver.solve_noise(right, penalty_weights, refine=True) - unseen
+        structure = _unseen_structure(model, solver.coverage, restored[None])[0]
+        noise = sum(_unseen_structure(model, solver.coverage, error[None])[0] for error in errors)
+        structure = (structure - 2.0 * noise / len(errors)).clamp_(min=0.0).sqrt_()
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for some in right.split(_TOGETHER):
+        white = torch.randn(some.shape, generator=generator).to(some)
+        unseen = model.filter_images(structure * white, model.target_transform)
+        some = some + solver.normal(unseen) if bool(structure.any()) else some
+        found.append(solver.solve_noise(some, penalty_weights, refine=True) - unseen)
+    return torch.cat(found)
 
 
 def _unseen_structure(model: ForwardModel, coverage: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

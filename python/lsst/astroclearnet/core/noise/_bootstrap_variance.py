@@ -109,7 +109,8 @@ def restored_variance(
     seen
         Shape (H, W), bool, pixels with data.
     """
-    squares = errors.restored.square().mean(dim=0) / linear
+    mean_square = errors.restored.square().mean(dim=0)
+    squares = mean_square / linear
     typical = _mean_of_like(squares, brightness, seen)
     # Cores of saturated stars must not count for pixels that are as bright.
     plain = seen & (largest_around(_mean_of_near(squares / typical, seen), 3) < _CORE_RATIO)
@@ -119,7 +120,7 @@ def restored_variance(
     shrunk = (number * found + _PRIOR_DRAWS) / (number + _PRIOR_DRAWS)
     variance = linear * typical * torch.where(found > _CORE_RATIO, found, shrunk)
     # Where nothing is seen only the squares themselves tell.
-    unseen = torch.maximum(_mean_of_near(squares * linear, torch.ones_like(seen)), linear)
+    unseen = torch.maximum(_mean_of_near(mean_square, torch.ones_like(seen)), linear)
     return torch.where(seen, variance, unseen)
 
 

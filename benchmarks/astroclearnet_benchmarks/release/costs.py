@@ -162,7 +162,7 @@ _PROFILE = "profile of commit 113abb2"
 _GRAPH = "`pipetask qgraph` for 45 and 405 quanta with 1 and 8 exposures, SQLite, commit 48ffbf1"
 
 _CPU = PatchCosts(
-    name="CPU, measured",
+    name="CPU, of commit 113abb2",
     on_gpu=False,
     compute=Cost(
         113.0,
@@ -223,7 +223,7 @@ _GPU_LOSS = Cost(
 
 _GPU_HOST = dataclasses.replace(
     _CPU,
-    name="GPU, predicted, host-bound",
+    name="GPU, predicted, host of commit 113abb2",
     on_gpu=True,
     compute=Cost(
         DeviceWork(traffic=1.8e14, launches=8e6, host_seconds=12046.0).predict(),
@@ -239,7 +239,7 @@ _GPU_HOST = dataclasses.replace(
 
 _GPU_DEVICE = dataclasses.replace(
     _GPU_HOST,
-    name="GPU, predicted, device-resident",
+    name="GPU, predicted, device-resident (a goal)",
     compute=Cost(
         DeviceWork(traffic=1.8e14, launches=2e4, host_seconds=0.0).predict(),
         "µs",

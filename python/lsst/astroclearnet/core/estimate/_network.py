@@ -142,7 +142,7 @@ def make_layer[Layer: nn.Module](make: Callable[..., Layer], *arguments: int, **
     ----------
     make
         Class of the layer.
-    arguments, options
+    *arguments, **options
         What it takes.
     """
     with torch.random.fork_rng(devices=[]):

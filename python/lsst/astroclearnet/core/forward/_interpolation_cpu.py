@@ -239,10 +239,12 @@ def normal_lanes(
     ----------
     images
         Shape (Hl * Wl * lanes,), float32.
-    width, pixels, factors, c
+    width
         As for `observe_one`.
     lanes
         Number of images: a constant would not become vector instructions.
+    pixels, factors, c
+        As for `observe_one`.
     results
         Shape (Hl * Wl * lanes,), float32, added to.
     """

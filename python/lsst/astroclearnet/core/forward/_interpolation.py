@@ -146,7 +146,7 @@ class _CompiledInterpolation:
     def __init__(
         self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
     ) -> None:
-        # The compiler takes half a second to load: only where it is needed.
+        # The compiler takes 0.2 s to load: only where it is needed.
         from . import _interpolation_cpu
 
         self._compiled = _interpolation_cpu

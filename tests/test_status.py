@@ -201,7 +201,8 @@ def test_metrics_of_patches(restored: Path) -> None:
     assert band.median("target_fwhm") == pytest.approx(0.65)
     assert band.median("num_exposures") == 2
     assert cpu <= band.median_time * 1.2
-    assert band.median("host_memory") == quantum["endMaxResidentSetSize"]
+    # It may grow a little after it was noted.
+    assert band.median("host_memory") == pytest.approx(quantum["endMaxResidentSetSize"], rel=0.01)
     assert (status.unit, band.read[0].device) == ("CPU", "cpu")
     assert band.hours == pytest.approx(cpu / 3600.0)
     # The failure took time as well; the patch in r is taken to be like those

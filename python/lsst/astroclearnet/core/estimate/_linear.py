@@ -208,14 +208,14 @@ class LinearEstimator:
         return solution.values.mul_(scale).add_(light)
 
     def solve_noise(
-        self, right: torch.Tensor, penalty_weights: Sequence[float], *, refine: bool = False
+        self, right: torch.Tensor, penalty_weights: Sequence[float], *, num_refinements: int = 0
     ) -> torch.Tensor:
-        """Return about the estimates of drawn noise, without smooth light.
+        """Return about the estimates of drawn noise.
 
         Where the stationary equations are good enough, their solutions differ
         from those of `solve` by a tenth of the noise of the finest estimate,
         and less of smoother ones; with one step of refinement by two thirds of
-        that.  Elsewhere the exact equations are solved.
+        that.  Elsewhere the exact equations are solved, with smooth light.
 
         Parameters
         ----------
@@ -224,19 +224,20 @@ class LinearEstimator:
             penalty weight, or one for all or with all.
         penalty_weights
             Weights of the penalty.
-        refine
-            Whether to correct once for the exact residuals.
+        num_refinements
+            How often to correct for the exact residuals; if at all, errors at
+            the edge count where the exact equations are solved.
         """
         if not self.is_stationary:
             number = max(len(right), len(penalty_weights))
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
-            precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if refine else None)
+            precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if num_refinements else None)
             return self.solve(right.expand(number, -1, -1), each, precision=precision)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
         weights = weights[:, None, None]
         found = self.stationary.solve(right, factors)
-        if refine:
+        for _ in range(num_refinements):
             residual = self.normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
             found.add_(self.stationary.solve(residual, factors))
         return found.mul_(1.0 + weights)

@@ -86,7 +86,8 @@ class LinearEstimator:
     coverage
         Shape (H, W), share of the exposures that are used, by weight.
     full_weight
-        Sum of the weights at full weight.
+        Sum of the weights at full weight: where the most of them, by typical
+        weight, are present together.
 
     Raises
     ------
@@ -101,12 +102,13 @@ class LinearEstimator:
         self._exposures = exposures
         self._weights = weights if exposures is None else weights[exposures]
         total, present, typical = self._total_maps()
-        self.full_weight = float(typical.sum())
+        # Detector images of a visit are nowhere present together.
+        self.full_weight = float(present.max())
         if not self.full_weight > 0:
             raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
         self.relative_weight = total / self.full_weight
         self.coverage = present / self.full_weight
-        self._power = model.total_power(typical / self.full_weight, self._exposures)
+        self._power = model.total_power(typical / typical.sum(), self._exposures)
         self._whitening = model.inverse_target_power
         self._root_penalty = self._penalty().sqrt()
 

@@ -149,7 +149,7 @@ def test_a_gpu_computes_the_same(
     images = random_images(number, grid)
     ours = Interpolation(y, x, area, grid)
     theirs = Interpolation(y, x, area, grid)
-    first, ty, tx = (torch.from_numpy(p) for p in ours._engine._pixels)  # type: ignore[attr-defined]
+    first, ty, tx = (torch.from_numpy(p) for p in ours._engine._parts[0])  # type: ignore[attr-defined]
     first = torch.where(y.isfinite().flatten(), first.long(), -1)
     first, ty, tx = (c.to(device) for c in (first, ty, tx))
     theirs._engine = _interpolation_gpu.BinnedInterpolation(first, ty, tx, grid.latent_shape)

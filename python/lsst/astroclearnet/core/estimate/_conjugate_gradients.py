@@ -46,6 +46,7 @@ def solve_equations(
     *,
     judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     correct: bool = False,
+    reduction: float = 0.0,
 ) -> Solution:
     """Solve systems by preconditioned conjugate gradients.
 
@@ -70,6 +71,8 @@ def solve_equations(
         Whether to add the estimate of the error to a solution, as long as it
         shrinks by half or more in a step.  This saves a step, or two, but what
         is left of the error is then not known well.
+    reduction
+        Share of the first error that is small enough, too.
     """
     number = len(right)
     active = torch.arange(number, device=right.device)
@@ -78,7 +81,7 @@ def solve_equations(
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
     best = torch.full_like(solutions, torch.nan)
-    progress = [_Progress(_LARGEST_SHARE if correct else 0.0) for _ in range(number)]
+    progress = [_Progress(_LARGEST_SHARE if correct else 0.0, reduction) for _ in range(number)]
     open_ = list(range(number))
     for step in range(_MAX_ITERATIONS + 1):
         plain = solutions[active]
@@ -111,6 +114,8 @@ class _Progress:
     """
 
     largest_share: float
+    reduction: float
+    enough: float = 1.0
     step: int = 0
     error: float = math.inf
     last: float = 0.0
@@ -126,6 +131,8 @@ class _Progress:
         found = inside * max(share, _LEAST_SHARE) if self.shrinks else inside
         # Of a number and NaN the maximum would be the number.
         found = found if found >= edge else edge
+        if not step:
+            self.enough = max(1.0, self.reduction * max(inside, edge))
         # What is not a number is never better.
         better = found < self.error
         self.step, self.last, self.waited = step, inside, 0 if better else self.waited + 1
@@ -135,7 +142,7 @@ class _Progress:
     @property
     def goes_on(self) -> bool:
         """Whether another step is needed, and may help."""
-        return self.error > 1.0 and self.waited < _PATIENCE
+        return self.error > self.enough and self.waited < _PATIENCE
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,9 @@ import torch
 
 from .._errors import NoUsableDataError
 from ..exposures import smooth
-from ..forward import WEIGHT_FLOOR, ForwardModel, iterate_weight_maps
-from ._conjugate_gradients import solve_equations
+from ..forward import WEIGHT_FLOOR, ForwardModel, TypicalModel, iterate_weight_maps
+from ._conjugate_gradients import Solution
+from ._equations import RegularizedEquations
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
@@ -41,9 +42,9 @@ weights."""
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
-_ROUGH = 0.02
-"""Error of the noise from which on solutions are corrected by what is left of
-them: with less, tiles would differ by 0.21 instead of 0.13 sigma."""
+_FEW = 0.7
+"""Kernels of the typical model, over those of the exact one, from which on it
+is not worth its while."""
 
 _NOISE_PRECISION = Precision(light=0.05, noise=0.03)
 """Of estimates of drawn noise; where they are refined the edge counts."""
@@ -108,7 +109,8 @@ class LinearEstimator:
             raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
         self.relative_weight = total / self.full_weight
         self.coverage = present / self.full_weight
-        self._power = model.total_power(typical / typical.sum(), self._exposures)
+        self._shares = typical / typical.sum()
+        self._power = model.total_power(self._shares, self._exposures)
         self._whitening = model.inverse_target_power
         self._root_penalty = self._penalty().sqrt()
 
@@ -159,6 +161,37 @@ class LinearEstimator:
         """
         return self.model.normal(latents, self._weights, self._exposures)
 
+    def typical_right_side(self, images: torch.Tensor) -> torch.Tensor:
+        """Return about what `right_side` does, for drawn noise.
+
+        Parameters
+        ----------
+        images
+            Shape (n, h, w), all exposures of the model.
+        """
+        if self._typical is None:
+            return self.right_side(images)
+        some = images if self._exposures is None else images[self._exposures]
+        return self._typical.adjoint(some, self._weights)
+
+    def typical_normal(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return about what `normal` does, at the cost of a few kernels.
+
+        Parameters
+        ----------
+        latents
+            Shape ``(b, *latent_shape)``.
+        """
+        return self.normal(latents) if self._typical is None else self._typical.normal(latents, self._weights)
+
+    @functools.cached_property
+    def _typical(self) -> TypicalModel | None:
+        """The model with few kernels, where they are much fewer."""
+        model, chosen = self.model, self.model.sampling.indices(self._exposures)
+        penalty = _TYPICAL_PENALTY_WEIGHT * self._whitening
+        typical = TypicalModel(model, chosen, self._shares, penalty)
+        return typical if typical.num_kernels <= _FEW * model.count_kernels(chosen) else None
+
     def solve(
         self,
         right: torch.Tensor,
@@ -180,34 +213,29 @@ class LinearEstimator:
         precision
             Errors at which to stop.
         """
-        number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
-        gain, local = self.stationary.factors(number.flatten())
+        right = right if right.ndim == 3 else right[None]
+        light, rest = self._smooth_light.fit(right)
+        equations = self._equations(penalty_weights)
+        scale = 1.0 + equations.penalty_weights[:, None, None]
+        begin = None if start is None else (start - light) / scale
+        return self._record(equations.solve(right, light, rest, begin, precision)).mul_(scale).add_(light)
 
-        def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            found = self.normal(latents)
-            return found.addcmul_(self._penalise(latents), number[active])
-
-        def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            return self.stationary.solve(residual, (gain[active], local[active]))
-
-        scale = 1.0 + number
-        light, residual = self._smooth_light.fit(right if right.ndim == 3 else right[None])
-        noise = self.variances(number.flatten()).sqrt() / scale.flatten()
-
-        def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            return self._measure.ratios(errors, latents, noise[active], precision)
-
-        solution = solve_equations(
-            apply,
-            precondition,
-            residual.expand(len(penalty_weights), -1, -1),
-            None if start is None else (start - light) / scale,
-            judge=judge,
-            correct=precision.noise >= _ROUGH,
+    def _equations(self, penalty_weights: Sequence[float]) -> RegularizedEquations:
+        weights = torch.tensor(penalty_weights, dtype=torch.float32, device=self._weights.device)
+        return RegularizedEquations(
+            exact=self.normal,
+            typical=self.normal if self._typical is None else self.typical_normal,
+            penalise=self._penalise,
+            stationary=self.stationary,
+            measure=self._measure,
+            penalty_weights=weights,
+            noise=self.variances(weights).sqrt() / (1.0 + weights),
         )
+
+    def _record(self, solution: Solution) -> torch.Tensor:
         for steps, error in zip(solution.steps, solution.errors, strict=True):
             record_solve("linear_estimate", steps=steps, residual=error)
-        return solution.values.mul_(scale).add_(light)
+        return solution.values
 
     def solve_noise(
         self, right: torch.Tensor, penalty_weights: Sequence[float], *, num_refinements: int = 0
@@ -234,13 +262,16 @@ class LinearEstimator:
             number = max(len(right), len(penalty_weights))
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
             precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if num_refinements else None)
-            return self.solve(right.expand(number, -1, -1), each, precision=precision)
+            equations = self._equations(each)
+            light, rest = self._smooth_light.fit(right)
+            solution = equations.iterate(equations.typical, rest, precision)
+            return self._record(solution).mul_(1.0 + equations.penalty_weights[:, None, None]).add_(light)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
         weights = weights[:, None, None]
         found = self.stationary.solve(right, factors)
         for _ in range(num_refinements):
-            residual = self.normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
+            residual = self.typical_normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
             found.add_(self.stationary.solve(residual, factors))
         return found.mul_(1.0 + weights)
 
@@ -252,7 +283,7 @@ class LinearEstimator:
         images
             Shape ``(b, *latent_shape)``.
         """
-        return self.stationary.normal(images) if self.is_stationary else self.normal(images)
+        return self.stationary.normal(images) if self.is_stationary else self.typical_normal(images)
 
     @functools.cached_property
     def is_stationary(self) -> bool:
@@ -265,7 +296,7 @@ class LinearEstimator:
         right = model.filter_images(white.to(root)[None], self._power.sqrt()).mul_(root)
         factors = stationary.factors(torch.tensor([_TYPICAL_PENALTY_WEIGHT], device=root.device))
         typical = stationary.solve(right, factors)
-        exact = self.normal(typical).add_(self._penalise(typical), alpha=_TYPICAL_PENALTY_WEIGHT)
+        exact = self.typical_normal(typical).add_(self._penalise(typical), alpha=_TYPICAL_PENALTY_WEIGHT)
         error = stationary.solve(exact, factors).sub_(typical)
         # In units of the noise, where there are data.
         unit = model.embed(self.relative_weight * (self.coverage > WEIGHT_FLOOR))
@@ -280,7 +311,7 @@ class LinearEstimator:
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         power = None if self.model.psf_varies else self._power
-        return SmoothLight(self.model, power, self.normal, self.full_weight, self._weights.device)
+        return SmoothLight(self.model, power, self.typical_normal, self.full_weight, self._weights.device)
 
     @functools.cached_property
     def stationary(self) -> StationaryEquations:

@@ -14,6 +14,7 @@ from ._latent_grid import LatentGrid, LatentSpace
 from ._model import ForwardModel
 from ._sampling import Sampling
 from ._tile_reader import CleanTile, TileData, TileReader, is_covered, psf_fwhms
+from ._typical_model import TypicalModel
 from ._weight_maps import WEIGHT_FLOOR, WeightMaps, iterate_weight_maps, weight_maps
 
 __all__ = (
@@ -26,6 +27,7 @@ __all__ = (
     "Sampling",
     "TileData",
     "TileReader",
+    "TypicalModel",
     "WeightMaps",
     "is_covered",
     "iterate_weight_maps",

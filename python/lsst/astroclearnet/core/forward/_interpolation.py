@@ -12,7 +12,9 @@ from __future__ import annotations
 
 __all__ = ("Interpolation",)
 
-from typing import Protocol
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -63,7 +65,7 @@ class Interpolation:
         row, ty = _first_tap(y, grid.margin, height)
         column, tx = _first_tap(x, grid.margin, width)
         first = torch.where(known, row * width + column, -1).flatten()
-        self._shape, self._latent_shape = y.shape, grid.latent_shape
+        self._shape, self._latent_shape = tuple(y.shape), grid.latent_shape
         self._scale = torch.where(known, scale, 0.0).flatten()
         engine: type[_Engine] = _CompiledInterpolation
         if y.device.type != "cpu":
@@ -72,6 +74,28 @@ class Interpolation:
 
             engine = BinnedInterpolation
         self._engine = engine(first, ty.flatten(), tx.flatten(), grid.latent_shape)
+
+    @classmethod
+    def join(cls, operators: Sequence[Interpolation]) -> Interpolation:
+        """Return the interpolation at the positions of several exposures.
+
+        Parameters
+        ----------
+        operators
+            Those of the exposures, of one shape and on the same grid.
+
+        Returns
+        -------
+        joint : `Interpolation`
+            For values of shape (..., m, h, w); it shares memory with them
+            where it can.
+        """
+        joint = object.__new__(cls)
+        first = operators[0]
+        joint._shape, joint._latent_shape = (len(operators), *first._shape), first._latent_shape
+        joint._scale = torch.cat([one._scale for one in operators])
+        joint._engine = type(first._engine).join([one._engine for one in operators])
+        return joint
 
     def observe(self, images: torch.Tensor) -> torch.Tensor:
         """Interpolate images.
@@ -127,6 +151,11 @@ class _Engine(Protocol):
         self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
     ) -> None: ...
 
+    @classmethod
+    def join(cls, engines: Sequence[Self]) -> Self:
+        """Return the engine of the pixels of several, one after the other."""
+        ...
+
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return values, (b, p), times factors, (p,)."""
         ...
@@ -150,30 +179,39 @@ class _CompiledInterpolation:
         from . import _interpolation_cpu
 
         self._compiled = _interpolation_cpu
-        self._pixels = first.clamp(min=0).to(torch.int32).numpy(), ty.numpy(), tx.numpy()
+        self._parts = [(first.clamp(min=0).to(torch.int32).numpy(), ty.numpy(), tx.numpy())]
         self._latent_shape = latent_shape
+
+    @classmethod
+    def join(cls, engines: Sequence[Self]) -> Self:
+        joint = copy.copy(engines[0])
+        joint._parts = [part for engine in engines for part in engine._parts]
+        return joint
 
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         values = torch.empty(len(images), len(factors))
-        width, scale = self._latent_shape[1], factors.numpy()
-        for image, result in zip(images.flatten(1).numpy(), values.numpy(), strict=True):
-            self._compiled.observe_one(image, width, self._pixels, scale, COEFFICIENTS, result)
+        width = self._latent_shape[1]
+        for image, result in zip(images.flatten(1).numpy(), values, strict=True):
+            for pixels, scale, part in self._split(factors, result):
+                self._compiled.observe_one(image, width, pixels, scale, COEFFICIENTS, part)
         return values
 
     def adjoint(self, values: torch.Tensor) -> torch.Tensor:
         images = torch.zeros(len(values), *self._latent_shape)
         width = self._latent_shape[1]
-        for value, image in zip(values.numpy(), images.flatten(1).numpy(), strict=True):
-            self._compiled.adjoint_one(value, width, self._pixels, COEFFICIENTS, image)
+        for value, image in zip(values, images.flatten(1).numpy(), strict=True):
+            for pixels, part in self._split(value):
+                self._compiled.adjoint_one(part, width, pixels, COEFFICIENTS, image)
         return images
 
     def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
-        width, pixels, weights = self._latent_shape[1], self._pixels, factors.numpy()
+        width, parts = self._latent_shape[1], list(self._split(factors))
         if len(images) < _LEAST_TOGETHER:
             for plane in images.flatten(1):
                 image = plane.clone().numpy()
                 plane.zero_()
-                self._compiled.normal_one(image, width, pixels, weights, COEFFICIENTS, plane.numpy())
+                for pixels, weights in parts:
+                    self._compiled.normal_one(image, width, pixels, weights, COEFFICIENTS, plane.numpy())
             return
         lanes = self._compiled.LANES
         before, after = torch.empty(2, *self._latent_shape, lanes)
@@ -181,8 +219,15 @@ class _CompiledInterpolation:
         for some in images.split(lanes):
             self._compiled.interleave(some.numpy(), before.numpy())
             after.zero_()
-            self._compiled.normal_lanes(source, width, lanes, pixels, weights, COEFFICIENTS, result)
+            for pixels, weights in parts:
+                self._compiled.normal_lanes(source, width, lanes, pixels, weights, COEFFICIENTS, result)
             self._compiled.separate(after.numpy(), some.numpy())
+
+    def _split(self, *values: torch.Tensor) -> Iterator[tuple[Any, ...]]:
+        """Yield the pixels of each part with their values, (p,)."""
+        sizes = [len(pixels[0]) for pixels in self._parts]
+        for pixels, *some in zip(self._parts, *(v.split(sizes) for v in values), strict=True):
+            yield pixels, *(one.numpy() for one in some)
 
 
 def _first_tap(position: torch.Tensor, margin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Self
 
 import torch
 import triton
@@ -53,11 +55,28 @@ class BinnedInterpolation:
         sorted_first, order = torch.sort(torch.where(first < 0, size, first), stable=True)
         starts = torch.searchsorted(sorted_first, torch.arange(size + 1, device=first.device))
         self._most = starts.diff().amax().to(torch.int32)
-        self._first, self._order, self._starts = (
-            t.to(torch.int32) for t in (sorted_first % size, order, starts)
-        )
+        self._first, self._order, self._starts = (t.to(torch.int32) for t in (sorted_first, order, starts))
         self._ty, self._tx = ty[order], tx[order]
         self._coefficients = _coefficients(first.device)
+
+    @classmethod
+    def join(cls, engines: Sequence[Self]) -> Self:
+        """Return the engine of the pixels of several, one after the other.
+
+        Parameters
+        ----------
+        engines
+            The engines.
+        """
+        latent_shape = engines[0]._latent_shape
+        size = latent_shape[0] * latent_shape[1]
+        pixels = []
+        for one in engines:
+            in_order = torch.empty(3, len(one._order), device=one._ty.device, dtype=torch.float64)
+            in_order[:, one._order] = torch.stack([one._first.double(), one._ty.double(), one._tx.double()])
+            pixels.append(in_order)
+        first, ty, tx = torch.cat(pixels, dim=1)
+        return cls(torch.where(first < size, first, -1.0).long(), ty.float(), tx.float(), latent_shape)
 
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Interpolate images; return values.
@@ -185,6 +204,7 @@ def _gather_kernel(  # noqa: PLR0913
     known = k < num_pixels
     taps = images + image * image_size + tl.load(first + k, mask=known, other=0)
     factor = tl.load(factors + tl.load(order + k, mask=known, other=0), mask=known, other=0.0)
+    # A pixel without a position has a factor of 0.
     used = known & (factor != 0.0)
     y = tl.load(ty + k, mask=known, other=0.0)
     x = tl.load(tx + k, mask=known, other=0.0)

@@ -13,8 +13,7 @@ from __future__ import annotations
 __all__ = ("ForwardModel",)
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -23,8 +22,9 @@ from ..exposures import ExposureStack, PixelPositions
 from ._autograd import apply_linear
 from ._convolution import Convolution, ConvolutionMemory
 from ._latent_grid import LatentGrid, LatentSpace, psf_margin
+from ._normal_operator import NormalOperator, SharedKernel
 from ._sampling import Sampling
-from ._threads import num_workers, ordered_map
+from ._threads import ordered_map
 from ._varying_kernels import VaryingKernels
 
 _DECONVOLUTION_FLOOR = 1e-6
@@ -113,11 +113,8 @@ class ForwardModel(LatentSpace):
         self._kernels = VaryingKernels.separate(psfs, self.grid)
         target = self.gaussian_transform(target_fwhm, psfs)
         self._convolution = self._convolve_with(self._kernels, self._inverse(target))
-        self._memory: list[ConvolutionMemory] = []
+        self._operator = NormalOperator(self._convolution, self.sampling)
         self.inverse_target_power, self.target_transform = _inverse_power(target).float(), target.float()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": []}
 
     @classmethod
     def from_stack(cls, stack: ExposureStack, target_fwhm: float) -> ForwardModel:
@@ -166,6 +163,16 @@ class ForwardModel(LatentSpace):
         Shape (n, Hl, Wl // 2 + 1), complex64.
         """
         return self._convolution.means
+
+    def count_kernels(self, exposures: Sequence[int]) -> int:
+        """Return the number of kernels that images are convolved with.
+
+        Parameters
+        ----------
+        exposures
+            Indices of the exposures that count.
+        """
+        return sum(1 + self._kernels.ranks[t] for t in exposures)
 
     @property
     def psf_varies(self) -> bool:
@@ -238,15 +245,7 @@ class ForwardModel(LatentSpace):
         latent : `torch.Tensor`
             Shape latent_shape, the sum over exposures.
         """
-        chosen = self.sampling.indices(exposures)
-
-        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
-            some = data[index : index + 1]
-            some = some if weights is None else some * weights[index]
-            memory.images.copy_(self.sampling.adjoint(some, chosen[index : index + 1]))
-            return self._convolution.correlate(chosen[index], memory)
-
-        return self._sum(one, 1, len(chosen))[0]
+        return self._operator.adjoint(data, weights, self._groups(exposures))
 
     def normal(
         self,
@@ -255,9 +254,6 @@ class ForwardModel(LatentSpace):
         exposures: torch.Tensor | Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Predict exposures, weight them, and apply the adjoint.
-
-        Beside the memory that the model holds, that which is needed does not
-        grow with the number of exposures.
 
         Parameters
         ----------
@@ -273,15 +269,7 @@ class ForwardModel(LatentSpace):
         latents : `torch.Tensor`
             Shape ``(b, *latent_shape)``, sums over exposures.
         """
-        chosen = self.sampling.indices(exposures)
-        transform = self._convolution.transform(latents, self.sampling.prefilter)
-
-        def one(index: int, memory: ConvolutionMemory) -> torch.Tensor:
-            self._convolution.convolve(transform, chosen[index], memory)
-            self.sampling.normal(memory.images, weights[index], chosen[index])
-            return self._convolution.correlate(chosen[index], memory)
-
-        return self._sum(one, len(latents), len(chosen))
+        return self._operator.normal(latents, weights, self._groups(exposures))
 
     def power(self, exposure: int) -> torch.Tensor:
         """Return the power of the mean difference kernel, (Hl, Wl // 2 + 1).
@@ -340,30 +328,15 @@ class ForwardModel(LatentSpace):
 
         number = len(chosen)
         data = torch.empty(number, *self.sampling.area.shape[1:], device=latent.device)
-        for index, part in enumerate(ordered_map(one, range(number), self._memories(1, number))):
+        memories = self._operator.memories(1, number)
+        for index, part in enumerate(ordered_map(one, range(number), memories)):
             data[index] = part
         return data
 
-    def _sum(
-        self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, num_exposures: int
-    ) -> torch.Tensor:
-        """Return the sum over exposures of latent images, given by their
-        transforms.
-        """
-        memories = self._memories(number, num_exposures)
-        total = torch.zeros_like(memories[0].spectrum)
-        for part in ordered_map(function, range(num_exposures), memories):
-            total += part
-        return self._convolution.inverse_transform(total, self.sampling.prefilter)
-
-    def _memories(self, number: int, num_exposures: int) -> list[ConvolutionMemory]:
-        """Return memory for each thread; it is kept for the next time."""
-        threads = max(1, min(num_workers(self._convolution.means.device), num_exposures))
-        kept = self._memory
-        if len(kept) < threads or len(kept[0].images) < number:
-            kept.clear()
-            kept.extend(self._convolution.allocate(number) for _ in range(threads))
-        return [memory.narrow(number) for memory in kept[:threads]]
+    def _groups(self, exposures: torch.Tensor | Sequence[int] | None) -> list[SharedKernel]:
+        """Return exposures, each with its own kernel."""
+        chosen = self.sampling.indices(exposures)
+        return [SharedKernel(t, (place,), (t,)) for place, t in enumerate(chosen)]
 
 
 def _patch_positions(shape: tuple[int, int], psfs: torch.Tensor) -> PixelPositions:

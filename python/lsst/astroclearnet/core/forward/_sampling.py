@@ -50,11 +50,13 @@ class Sampling:
     def __init__(self, positions: PixelPositions, grid: LatentGrid) -> None:
         self.grid = grid
         self._positions = positions
-        self._operators: dict[int, Interpolation | WholePixels] = {}
+        self._interpolations: dict[int, Interpolation] = {}
+        self._joint: dict[tuple[int, ...], Interpolation] = {}
+        self._boxes: dict[int, WholePixels] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What is made of the positions is made again.
-        return self.__dict__ | {"_operators": {}}
+        return self.__dict__ | {"_interpolations": {}, "_joint": {}, "_boxes": {}}
 
     @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:
@@ -127,20 +129,28 @@ class Sampling:
             image.copy_(self._operator(t).adjoint(one)[0])
         return images
 
-    def normal(self, images: torch.Tensor, weights: torch.Tensor, exposure: int) -> None:
-        """Sample images on one exposure, weight the data and go back.
+    def normal(self, images: torch.Tensor, weights: Sequence[torch.Tensor], exposures: Sequence[int]) -> None:
+        """Sample images on some exposures, weight the data and go back.
 
         Parameters
         ----------
         images
-            Shape ``(b, *latent_shape)``, replaced by the adjoint of their
-            weighted data.
+            Shape ``(b, *latent_shape)``, replaced by the sum over exposures
+            of the adjoints of their weighted data.
         weights
-            Shape (h, w).
-        exposure
-            Index of the exposure.
+            Shape (h, w) each.
+        exposures
+            Indices of the exposures.
         """
-        self._operator(exposure).normal(images, weights)
+        if self._offsets is not None:
+            factors = torch.zeros(self.grid.latent_shape, device=images.device)
+            for t, weight in zip(exposures, weights, strict=True):
+                self._whole_pixels(t).add_factors(factors, weight)
+            images.mul_(factors)
+        elif len(exposures) == 1:
+            self._interpolation(exposures[0]).normal(images, weights[0])
+        else:
+            self._joint_interpolation(tuple(exposures)).normal(images, torch.stack(list(weights)))
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Return maps of local means of data, 0 where there are none.
@@ -218,18 +228,34 @@ class Sampling:
         return find_offsets(self._positions)
 
     def _operator(self, exposure: int) -> Interpolation | WholePixels:
-        p = self._positions
-        if p.y.stride(0) == p.x.stride(0) == p.area.stride(0) == 0:
-            # Exposures on the grid of the patch have the same positions.
-            exposure = 0
-        if exposure not in self._operators:
+        return self._interpolation(exposure) if self._offsets is None else self._whole_pixels(exposure)
+
+    def _interpolation(self, exposure: int) -> Interpolation:
+        p, exposure = self._positions, self._same_as(exposure)
+        if exposure not in self._interpolations:
             y, x, area = p.y[exposure], p.x[exposure], p.area[exposure]
-            self._operators[exposure] = (
-                Interpolation(y, x, area, self.grid)
-                if self._offsets is None
-                else WholePixels(self._offsets[exposure], area, self.grid)
-            )
-        return self._operators[exposure]
+            self._interpolations[exposure] = Interpolation(y, x, area, self.grid)
+        return self._interpolations[exposure]
+
+    def _joint_interpolation(self, exposures: tuple[int, ...]) -> Interpolation:
+        if exposures not in self._joint:
+            self._joint[exposures] = Interpolation.join([self._interpolation(t) for t in exposures])
+        return self._joint[exposures]
+
+    def _whole_pixels(self, exposure: int) -> WholePixels:
+        assert self._offsets is not None
+        exposure = self._same_as(exposure)
+        if exposure not in self._boxes:
+            area = self._positions.area[exposure]
+            self._boxes[exposure] = WholePixels(self._offsets[exposure], area, self.grid)
+        return self._boxes[exposure]
+
+    def _same_as(self, exposure: int) -> int:
+        """Return the first exposure with the same positions: exposures on the
+        grid of the patch share them.
+        """
+        p = self._positions
+        return 0 if p.y.stride(0) == p.x.stride(0) == p.area.stride(0) == 0 else exposure
 
     def _nearest(self, exposure: int) -> torch.Tensor:
         """Return numbers of patch pixels, shape (p,); the last for off it."""

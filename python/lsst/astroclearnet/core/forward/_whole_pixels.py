@@ -63,22 +63,18 @@ class WholePixels:
         images[:, *self._latent] = (values * self._scale)[:, *self._data]
         return images
 
-    def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
-        """Sample images, weight the values, and apply the adjoint.
+    def add_factors(self, total: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add to a map what images are multiplied with when they are sampled,
+        weighted, and the adjoint is applied.
 
         Parameters
         ----------
-        images
-            Shape ``(b, *latent_shape)``; replaced.
+        total
+            Shape latent_shape, changed.
         weights
             Shape (h, w).
         """
-        rows, columns = self._latent
-        images[:, rows, columns].mul_(weights[self._data] * self._square)
-        images[:, : rows.start] = 0.0
-        images[:, rows.stop :] = 0.0
-        images[:, rows, : columns.start] = 0.0
-        images[:, rows, columns.stop :] = 0.0
+        total[self._latent].addcmul_(weights[self._data], self._square)
 
 
 def find_offsets(positions: PixelPositions) -> list[tuple[int, int]] | None:

@@ -149,7 +149,7 @@ def _regression(
 
 
 def _mean_of_like(values: torch.Tensor, brightness: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Return means over seen pixels of about the same brightness, (c, H, W)."""
+    """Return means over seen pixels about as bright, (c, H, W)."""
     low, high = _BRIGHTNESS
     position = (brightness.clamp(low, high) / low).log() / _BRIGHTNESS_STEP
     result = torch.zeros_like(values)

@@ -18,6 +18,7 @@ import torch
 
 from lsst.astroclearnet.core import ExposureStack
 from lsst.astroclearnet.core.estimate import Estimator, MixingNetwork
+from lsst.astroclearnet.core.exposures import smooth
 from lsst.astroclearnet.core.forward import ForwardModel
 from lsst.astroclearnet.core.noise import (
     LocalNoise,
@@ -166,6 +167,70 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
         # Of six draws alone the scatter is 0.58, over neighbours 0.35.
         assert float(ratio[region].std()) < 0.25
     assert float(ratio[50, 52]) == pytest.approx(1.0, rel=0.6)
+
+
+def declare(errors: torch.Tensor, linear: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    """Return the declared variance of pixels that are all seen."""
+    seen = torch.ones(linear.shape, dtype=torch.bool)
+    return restored_variance(RepeatedErrors(errors, errors, torch.ones(3)), linear, brightness, seen)
+
+
+@pytest.mark.parametrize("factor", [4.0, 25.0])
+def test_declared_errors_scale_with_the_depth(factor: float) -> None:
+    """If it fails, a part of a patch that is deeper has the errors of the
+    rest.
+    """
+    shape = (96, 160)
+    generator = make_generator(8)
+    # Brightness is in units of the noise, and the same where it is deeper.
+    brightness = (0.5 * torch.rand(shape, generator=generator)).exp() * 0.05
+    brightness[30:66, 20:60] = brightness[30:66, 100:140] = 20.0
+    share = torch.where(brightness > 1.0, 0.9, 0.1)
+    errors = torch.randn((6, *shape), generator=generator) * share.sqrt()
+    even = declare(errors, torch.ones(shape), brightness)
+    deep = torch.where(torch.arange(160) < 80, 1.0, factor).expand(shape)
+    uneven = declare(errors / deep.sqrt(), 1.0 / deep, brightness)
+    away = (torch.arange(160) - 79.5).abs() > 8
+    torch.testing.assert_close((uneven * deep)[:, away], even[:, away], rtol=0.02, atol=0.0)
+    # At the step noise is mixed, and no part is far off.
+    ratio = (uneven * deep / even)[:, ~away]
+    assert 0.5 < float(ratio.min()) <= float(ratio.max()) < factor
+    whole = declare(errors / factor**0.5, torch.full(shape, 1.0 / factor), brightness)
+    torch.testing.assert_close(factor * whole, even)
+
+
+def test_errors_leak_across_a_step() -> None:
+    """If it fails, deep pixels beside noisy ones are called too good."""
+    linear = torch.where(torch.arange(160) < 80, 1.0, 0.04).expand(96, 160)
+    # Estimates of sky mix the noise of neighbours, here over FWHM 2.
+    mixed = smooth(linear[None], 2.0)[0] / smooth(torch.ones(1, 96, 160), 2.0)[0]
+    white = torch.randn((6, 96, 160), generator=make_generator(9))
+    variance = declare(white * (0.1 * mixed).sqrt(), linear, torch.full((96, 160), 0.02))
+    for columns in (slice(4, 76), slice(80, 82), slice(84, 156)):
+        assert float((variance / (0.1 * mixed))[8:-8, columns].mean()) == pytest.approx(1.0, rel=0.15)
+
+
+def test_few_pixels_that_err_more_do_not_count_for_all() -> None:
+    """If it fails, the surroundings of a bright star in a deep exposure raise
+    the declared errors of all pixels as bright.
+    """
+    shape = (120, 120)
+    brightness = torch.full(shape, 20.0)
+    true = torch.full(shape, 0.5)
+    true[50:70, 50:70] = 5.0
+    white = torch.randn((6, *shape), generator=make_generator(10))
+    variance = declare(white * true.sqrt(), torch.ones(shape), brightness)
+    ratio = (variance / true).sqrt()
+    assert float(ratio[:40].median()) == pytest.approx(1.0, abs=0.06)
+    assert float(ratio[53:67, 53:67].median()) == pytest.approx(1.0, abs=0.06)
+
+
+def test_one_draw_is_pooled() -> None:
+    """If it fails, a single draw has no declared error, or its own."""
+    white = torch.randn((1, 100, 100), generator=make_generator(11))
+    variance = declare(white, torch.ones(100, 100), torch.full((100, 100), 0.02))
+    assert float(variance.mean()) == pytest.approx(1.0, rel=0.05)
+    assert float(variance.std()) < 0.3
 
 
 @torch.no_grad()

@@ -35,16 +35,18 @@ scatter of a few draws and the cores of saturated stars, where squared errors
 were measured to be 20 to 60 times the declared variance."""
 
 _PRIOR_DRAWS = 4.0
-"""Number of draws that the mean of pixels of the same brightness is worth:
-with it the scatter of the declared error is smallest, for 6 and 12 draws."""
+"""Number of draws that the mean of pixels of the same brightness is worth at
+most: with it the scatter of the declared error on sky is smallest, for 6 and
+12 draws."""
 
 _CORE_RATIO = 30.0
 """Mean square over that of pixels of the same brightness above which a pixel
 stands for itself, as the cores of saturated stars do: beyond the scatter of a
 few draws on blank sky, where errors are rare and large."""
 
-_BRIGHTNESS, _BRIGHTNESS_STEP = (0.01, 300.0), 0.5
-"""Range of brightness with means of its own, and step of its logarithm."""
+_BRIGHTNESS, _BRIGHTNESS_STEP = (0.01, 3e4), 1.0
+"""Range of brightness with means of its own, up to that of saturated stars in
+deep exposures, and step of its logarithm."""
 
 _FEW = 30.0
 """Number of pixels that are few for a mean."""
@@ -91,9 +93,14 @@ def restored_variance(
 
     A few draws tell little about a pixel.  Their mean square in it and its
     neighbours is therefore combined with that of all pixels of the same
-    brightness, in units of the variance of the linear image, as the mean of a
-    scaled inverse chi-square prior is (Gelman et al. 2013, Bayesian Data
-    Analysis, section 2.6).
+    brightness, in units of the variance of the linear image there.  The weight
+    of the pixel is the regression of its variance on its mean square among
+    pixels of the same brightness, which their scatter and the covariance of
+    two halves of the draws tell (Lord & Novick 1968, Statistical Theories of
+    Mental Test Scores, section 3.7): where variances differ much, as beside
+    bright stars of deep exposures, each pixel stands for itself.  It is at
+    least that of a scaled inverse chi-square prior of some draws (Gelman et
+    al. 2013, Bayesian Data Analysis, section 2.6).
 
     Parameters
     ----------
@@ -109,34 +116,51 @@ def restored_variance(
     seen
         Shape (H, W), bool, pixels with data.
     """
-    mean_square = errors.restored.square().mean(dim=0)
-    squares = mean_square / linear
-    typical = _mean_of_like(squares, brightness, seen)
+    squares = errors.restored.square()
+    mean_square = squares.mean(dim=0)
+    # Averaged as the squares are: estimates mix noise across a step.
+    unit = torch.where(seen, _mean_of_near(linear, seen), linear)
+    typical = unit * _mean_of_like((mean_square / unit)[None], brightness, seen)[0]
     # Cores of saturated stars must not count for pixels that are as bright.
-    plain = seen & (largest_around(_mean_of_near(squares / typical, seen), 3) < _CORE_RATIO)
-    typical = _mean_of_like(squares, brightness, plain)
-    found = _mean_of_near(squares / typical, seen)
-    number = len(errors.restored)
-    shrunk = (number * found + _PRIOR_DRAWS) / (number + _PRIOR_DRAWS)
-    variance = linear * typical * torch.where(found > _CORE_RATIO, found, shrunk)
+    plain = seen & (largest_around(_mean_of_near(mean_square / typical, seen), 3) < _CORE_RATIO)
+    typical = unit * _mean_of_like((mean_square / unit)[None], brightness, plain)[0]
+    found = _mean_of_near(mean_square / typical, seen)
+    number = len(squares)
+    weight = torch.full_like(found, number / (number + _PRIOR_DRAWS))
+    if number > 1:
+        halves = [_mean_of_near(squares[k::2].mean(dim=0) / typical, seen) for k in range(2)]
+        weight = torch.maximum(weight, _regression(found, halves, brightness, plain))
+    variance = typical * torch.where(found > _CORE_RATIO, found, 1.0 + weight * (found - 1.0))
     # Where nothing is seen only the squares themselves tell.
     unseen = torch.maximum(_mean_of_near(mean_square, torch.ones_like(seen)), linear)
     return torch.where(seen, variance, unseen)
 
 
-def _mean_of_like(squares: torch.Tensor, brightness: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the seen pixels of about the same brightness."""
+def _regression(
+    found: torch.Tensor, halves: list[torch.Tensor], brightness: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
+    """Return the slope of the truth on a mean of two halves, at most 1."""
+    first, second = halves
+    moments = torch.stack([found, found**2, first, second, first * second])
+    mean, square, first, second, product = _mean_of_like(moments, brightness, seen)
+    # The errors of the halves are independent, and only the truth correlates.
+    covariance = product - first * second
+    return (covariance / (square - mean**2).clamp(min=1e-6)).clamp(max=1.0)
+
+
+def _mean_of_like(values: torch.Tensor, brightness: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Return means over seen pixels about as bright, (c, H, W)."""
     low, high = _BRIGHTNESS
     position = (brightness.clamp(low, high) / low).log() / _BRIGHTNESS_STEP
-    result = torch.zeros_like(squares)
-    overall = squares[seen].mean()
+    result = torch.zeros_like(values)
+    overall = values[:, seen].mean(dim=1)
     for node in range(math.ceil(math.log(high / low) / _BRIGHTNESS_STEP) + 1):
         hat = (1.0 - (position - node).abs()).clamp(min=0.0)
         use = hat * seen
         # Brightnesses of few pixels take after those that are fainter.
-        overall = ((squares * use).sum() + _FEW * overall) / (use.sum() + _FEW)
-        result += hat * overall.log()
-    return result.exp()
+        overall = ((values * use).sum(dim=(1, 2)) + _FEW * overall) / (use.sum() + _FEW)
+        result += hat * overall[:, None, None]
+    return result
 
 
 def _mean_of_near(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -78,6 +78,17 @@ def _fill(t: np.ndarray, c: np.ndarray, weights: _Arrays) -> None:
 
 
 @_inline
+def _is_empty(values: np.ndarray) -> bool:
+    """Return whether all are 0: detector images have whole blocks of pixels
+    off the patch.
+    """
+    for value in values:  # noqa: SIM110
+        if value != 0.0:
+            return False
+    return True
+
+
+@_inline
 def _taps(weights: _Arrays, p: np.uint64) -> _Weights:
     return weights[0][p], weights[1][p], weights[2][p], weights[3][p], weights[4][p]
 
@@ -150,6 +161,9 @@ def observe_one(
     y, x = _scratch(), _scratch()
     for start in range(0, len(first), _BLOCK):
         stop = min(start + _BLOCK, len(first))
+        if _is_empty(factors[start:stop]):
+            values[start:stop] = 0.0
+            continue
         _fill(ty[start:stop], c, y)
         _fill(tx[start:stop], c, x)
         for i in range(_Index(stop - start)):
@@ -183,6 +197,8 @@ def adjoint_one(
     y, x = _scratch(), _scratch()
     for start in range(0, len(first), _BLOCK):
         stop = min(start + _BLOCK, len(first))
+        if _is_empty(values[start:stop]):
+            continue
         _fill(ty[start:stop], c, y)
         _fill(tx[start:stop], c, x)
         for i in range(_Index(stop - start)):
@@ -213,6 +229,8 @@ def normal_one(
     y, x = _scratch(), _scratch()
     for start in range(0, len(first), _BLOCK):
         stop = min(start + _BLOCK, len(first))
+        if _is_empty(factors[start:stop]):
+            continue
         _fill(ty[start:stop], c, y)
         _fill(tx[start:stop], c, x)
         for i in range(_Index(stop - start)):
@@ -253,6 +271,8 @@ def normal_lanes(
     y, x = _scratch(), _scratch()
     for start in range(0, len(first), _BLOCK):
         stop = min(start + _BLOCK, len(first))
+        if _is_empty(factors[start:stop]):
+            continue
         _fill(ty[start:stop], c, y)
         _fill(tx[start:stop], c, x)
         for i in range(_Index(stop - start)):

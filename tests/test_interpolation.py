@@ -100,6 +100,24 @@ def test_normal_operator_of_several_images(number: int) -> None:
         assert torch.equal(images[:3], first)
 
 
+@pytest.mark.parametrize("number", [1, 5])
+def test_exposures_together(number: int) -> None:
+    """If it fails, exposures that share a kernel mix, or count twice."""
+    grid = LatentGrid(SHAPE, 7)
+    y, x, area = make_pixels()
+    shifted = torch.where(y < SHAPE[0] - 3.0, y + 2.3, torch.nan)
+    operators = [Interpolation(rows, x, area, grid) for rows in (y, shifted)]
+    joint = Interpolation.join(operators)
+    images = random_images(number, grid)
+    values = joint.observe(images)
+    torch.testing.assert_close(values, torch.stack([one.observe(images) for one in operators], dim=1))
+    weights = torch.rand(2, *y.shape, generator=torch.Generator().manual_seed(2))
+    expected = sum(one.adjoint(v * w) for one, v, w in zip(operators, values.unbind(1), weights, strict=True))
+    torch.testing.assert_close(joint.adjoint(values * weights), expected, rtol=0.0, atol=2e-6)
+    joint.normal(images, weights)
+    torch.testing.assert_close(images, expected, rtol=0.0, atol=5e-6)
+
+
 def test_pixels_without_a_position_are_left_alone() -> None:
     """If it fails, what lies off the patch gets into the estimate."""
     grid = LatentGrid(SHAPE, 5)
@@ -163,6 +181,8 @@ def test_a_gpu_computes_the_same(
     theirs.normal(normal, weights.to(device))
     ours.normal(images, weights)
     torch.testing.assert_close(normal.cpu(), images, rtol=0.0, atol=2e-6)
+    joint, expected = Interpolation.join([theirs, theirs]), theirs.observe(images.to(device))
+    torch.testing.assert_close(joint.observe(images.to(device)), torch.stack([expected, expected], dim=1))
 
 
 def test_functions_are_compiled_where_nothing_can_be_written() -> None:

@@ -112,7 +112,7 @@ class RegularizedEquations:
         solutions = torch.zeros(len(self.noise), *rest.shape[1:], device=rest.device)
         if start is not None:
             solutions, rest = start, self._residual(right, light, start)
-        steps, last = [0] * len(solutions), math.inf
+        steps, share, last = [0] * len(solutions), _FIRST_SHARE, math.inf
         for number in range(_MAX_REFINEMENTS):
             found = self.iterate(
                 self.typical, rest, precision, known=solutions, allowed=_INNER, reduction=_REDUCTION
@@ -120,12 +120,15 @@ class RegularizedEquations:
             solutions = solutions + found.values
             steps = [a + b for a, b in zip(steps, found.steps, strict=True)]
             sizes = self._judge(found.values, solutions, precision).amax(dim=0).tolist()
-            share = max(sizes) / last if number else _FIRST_SHARE
-            if not share <= _LARGEST_SHARE:
-                break
+            shrunk = max(sizes) / last
+            if number:
+                # The last ones are errors of the solver, which do not shrink.
+                share = shrunk if number == 1 else min(share, shrunk)
             if share * max(sizes) <= _OUTER and max(found.errors) <= 1.0:
                 left = [math.hypot(_INNER * a, share * b) for a, b in zip(found.errors, sizes, strict=True)]
                 return Solution(solutions, steps, left)
+            if number and not shrunk <= _LARGEST_SHARE:
+                break
             rest, last = self._residual(right, light, solutions), max(sizes)
         exact = self.iterate(self.exact, right - self.exact(light), precision, start=solutions)
         return dataclasses.replace(exact, steps=[a + b for a, b in zip(steps, exact.steps, strict=True)])

@@ -17,9 +17,9 @@ import dataclasses
 import functools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import torch
@@ -331,6 +331,14 @@ def _make_engine(mode: CountingMode) -> type:
             super().__init__(_held(first), _held(ty), _held(tx), latent_shape)
             self._plane = 4 * latent_shape[0] * latent_shape[1]
             mode.launch("bin", _BINNING[1] * len(first), _BINNING[0])
+
+        @classmethod
+        def join(cls, engines: Sequence[Self]) -> Self:
+            joint = super().join(engines)
+            # Pixels are put into their order, stacked, and sorted anew.
+            pixels = sum(len(part[0]) for part in joint._parts)
+            mode.launch("bin", (_BINNING[1] + 84) * pixels, _BINNING[0] + 8 * len(engines))
+            return joint
 
         def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
             self._gather(images, factors)

@@ -63,7 +63,10 @@ class ErrorMeasure:
         self._inner = next(choice for choice in choices if bool(choice.any()))
         self._edge = covered - inner
         variance = relative_weight.clamp(min=0.02).reciprocal()
-        self._edge_share, self._variance = _block_means(torch.stack([self._edge, variance]))
+        edge_share, self._variance = _block_means(torch.stack([self._edge, variance]))
+        self._has_edge = bool((edge_share > 0).any())
+        # Blocks without an edge never count.
+        self._inverse_share = torch.where(edge_share > 0, edge_share, torch.inf).reciprocal_()
 
     def ratios(
         self,
@@ -86,13 +89,13 @@ class ErrorMeasure:
         """
         found, light = (self._mean_square(images) for images in (errors, solutions))
         worst = found / (precision.light**2 * light + precision.noise**2 * noise.square())
-        edge, used = torch.zeros_like(worst), self._edge_share > 0
-        if precision.edge_noise is not None and bool(used.any()):
+        edge = torch.zeros_like(worst)
+        if precision.edge_noise is not None and self._has_edge:
             light = _block_means(solutions.square())
             variance = self._variance * noise.square()[:, None, None]
             allowed = precision.edge_noise**2 * variance + 1e-3**2 * light
-            found = (_block_means(errors.square() * self._edge) / allowed)[:, used] / self._edge_share[used]
-            edge = found.amax(dim=1)
+            found = _block_means(errors.square() * self._edge).mul_(self._inverse_share)
+            edge = (found / allowed).amax(dim=(1, 2))
         return torch.stack([worst, edge]).sqrt()
 
     def _mean_square(self, images: torch.Tensor) -> torch.Tensor:

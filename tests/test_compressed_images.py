@@ -6,11 +6,12 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Compressed images are read as astropy reads them."""
+"""Compressed images are those of astropy, read and written sooner."""
 
 from __future__ import annotations
 
 import io
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.io.fits.hdu.compressed import section
+from astropy.io.fits.hdu.compressed import _codecs, section
 
+from lsst.astroclearnet.adapters import quick_compression
 from lsst.astroclearnet.adapters.read import _astropy_compat
 
 QUICK: Callable[..., Any] = section.decompress_image_data_section
@@ -110,3 +112,34 @@ def test_damaged_tiles_are_left_to_astropy(found: list[bool]) -> None:
         errors.append(str(caught.value))
     assert errors[0] == errors[1]
     assert found == []
+
+
+def test_quick_compression_keeps_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, coadds are written wrongly, or much larger."""
+    image = PIXELS.astype(np.float32)
+    usual = compressed(image)
+    with quick_compression():
+        quick = compressed(image)
+    monkeypatch.setattr(section, "decompress_image_data_section", PLAIN)
+    np.testing.assert_array_equal(read(quick), image)
+    assert quick != usual
+    assert len(quick) <= 1.1 * len(usual)
+
+
+def test_quick_compression_ends() -> None:
+    """If it fails, other files of the process are compressed otherwise too."""
+    before = _codecs.gzip_compress
+    with pytest.raises(KeyError), quick_compression():
+        assert _codecs.gzip_compress is not before
+        raise KeyError
+    assert _codecs.gzip_compress is before
+
+
+def test_quick_compression_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, files with the same pixels differ."""
+    files = []
+    for now in (1.0e9, 1.1e9):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        with quick_compression():
+            files.append(compressed(PIXELS))
+    assert files[0] == files[1]

@@ -260,7 +260,7 @@ def test_error_names_the_exposure() -> None:
 def test_device_is_used() -> None:
     """If it fails, computations mix devices."""
     arrays = make_exposure_arrays(SHAPE, FWHMS, psf_size=9)
-    stack = ExposureStack.from_arrays(*arrays, device=torch.device("cuda"))
+    stack = ExposureStack.from_arrays(*arrays).to(torch.device("cuda"))
     assert stack.device.type == "cuda"
     assert stack.psfs.device.type == "cuda"
     assert make_exposure_stack(SHAPE, FWHMS, psf_size=9).device.type == "cpu"

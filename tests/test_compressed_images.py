@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import time
 import zlib
@@ -26,7 +27,7 @@ from lsst.astroclearnet.adapters.read import _astropy_compat
 
 QUICK: Callable[..., Any] = section.decompress_image_data_section
 # What was patched, which is kept by the function that takes its place.
-PLAIN: Callable[..., Any] = QUICK.__closure__[0].cell_contents  # type: ignore[attr-defined]
+PLAIN: Callable[..., Any] = inspect.getclosurevars(QUICK).nonlocals["decompress"]
 
 PIXELS = np.random.default_rng(5).normal(scale=300.0, size=(53, 61))
 

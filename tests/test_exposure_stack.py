@@ -84,7 +84,10 @@ def test_blocks_and_memory_do_not_matter() -> None:
         data = [array.copy() for array in (images, variances, good)]
         places = [array.copy() for array in (y, x, area)]
         positions = PixelPositions.from_arrays(shape[1:], *places, overwrite=overwrite)
-        stack = ExposureStack.from_arrays(*data, psfs, positions=positions, overwrite=overwrite)
+        image, variance, use = data
+        stack = ExposureStack.from_arrays(
+            image, variance, use, psfs, positions=positions, overwrite=overwrite
+        )
         if not overwrite:
             for array, original in zip([*data, *places], (images, variances, good, y, x, area), strict=True):
                 np.testing.assert_array_equal(array, original)

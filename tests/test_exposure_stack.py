@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ExposureStack, InputError, NoUsableDataError, gaussian_kernel
+from lsst.astroclearnet.core import (
+    ExposureStack,
+    InputError,
+    NoUsableDataError,
+    PixelPositions,
+    gaussian_kernel,
+)
+from lsst.astroclearnet.core.exposures._stack import _sample_median
 from lsst.astroclearnet.tests import ExposureArrays, make_exposure_arrays, make_exposure_stack
 
 SHAPE = (20, 28)
@@ -57,6 +64,58 @@ def test_inputs_are_left_alone(arrays: ExposureArrays) -> None:
     ExposureStack.from_arrays(*given)
     for tensor, copy in zip(given, before, strict=True):
         torch.testing.assert_close(tensor, copy, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def test_blocks_and_memory_do_not_matter() -> None:
+    """If it fails, large images are checked otherwise than small ones, or
+    arrays that may be overwritten become another stack.
+    """
+    rng, shape = np.random.default_rng(11), (2, 520, 410)
+    images = rng.normal(size=shape).astype(np.float32)
+    variances = rng.uniform(1.0, 2.0, size=shape).astype(np.float32)
+    good = rng.random(shape) > 0.02
+    y, x = (values + rng.uniform(-0.4, 0.4, size=shape) for values in np.indices(shape)[1:])
+    area = rng.uniform(0.5, 1.5, size=shape).astype(np.float32)
+    images[0, 300, 7], variances[1, 400, 9], y[0, 410, 5], x[1, 0, 0] = np.nan, -1.0, 600.0, np.nan
+    images[1, 519, 409] = 1e9
+    psfs = np.stack([gaussian_kernel(fwhm, 9) for fwhm in FWHMS])
+
+    def make(overwrite: bool) -> ExposureStack:
+        data = [array.copy() for array in (images, variances, good)]
+        places = [array.copy() for array in (y, x, area)]
+        positions = PixelPositions.from_arrays(shape[1:], *places, overwrite=overwrite)
+        image, variance, use = data
+        stack = ExposureStack.from_arrays(
+            image, variance, use, psfs, positions=positions, overwrite=overwrite
+        )
+        if not overwrite:
+            for array, original in zip([*data, *places], (images, variances, good, y, x, area), strict=True):
+                np.testing.assert_array_equal(array, original)
+        return stack
+
+    kept = good.copy()
+    for place in ((0, 300, 7), (1, 400, 9), (0, 410, 5), (1, 0, 0), (1, 519, 409)):
+        kept[place] = False
+    for stack in (make(False), make(True)):
+        assert stack.positions is not None
+        np.testing.assert_array_equal(stack.good.numpy(), kept)
+        np.testing.assert_array_equal(stack.images.numpy(), np.where(kept, images, 0))
+        np.testing.assert_array_equal(stack.variances.numpy(), np.where(kept, variances, 1))
+        on_patch = stack.positions.inside.numpy()
+        assert (~on_patch).sum() == 2
+        np.testing.assert_array_equal(stack.positions.y.numpy()[on_patch], y[on_patch])
+        np.testing.assert_array_equal(stack.positions.area.numpy(), np.where(on_patch, area, 0))
+
+
+def test_median_is_that_of_a_regular_sample() -> None:
+    """If it fails, the unit of noise depends on how pixels are read."""
+    rng = np.random.default_rng(12)
+    values, use = (
+        torch.from_numpy(rng.normal(size=(700, 510))),
+        torch.from_numpy(rng.random((700, 510)) > 0.1),
+    )
+    assert _sample_median(values, use) == values[use][::3].median()
+    assert torch.isnan(_sample_median(values, torch.zeros_like(use)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -260,7 +319,7 @@ def test_error_names_the_exposure() -> None:
 def test_device_is_used() -> None:
     """If it fails, computations mix devices."""
     arrays = make_exposure_arrays(SHAPE, FWHMS, psf_size=9)
-    stack = ExposureStack.from_arrays(*arrays, device=torch.device("cuda"))
+    stack = ExposureStack.from_arrays(*arrays).to(torch.device("cuda"))
     assert stack.device.type == "cuda"
     assert stack.psfs.device.type == "cuda"
     assert make_exposure_stack(SHAPE, FWHMS, psf_size=9).device.type == "cpu"

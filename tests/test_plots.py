@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import Any
@@ -85,6 +86,7 @@ def panel(figure: Figure, title: str) -> Axes:
 
 def assert_panels_apart(figure: Figure) -> None:
     """Check that no panel, with all its labels, covers another."""
+    figure.canvas.draw()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     inside = figure.bbox.padded(1.0)
     for index, box in enumerate(boxes):
@@ -119,6 +121,47 @@ def test_restoration_figure() -> None:
     assert panel(figure, "Exposures").get_title().endswith(r"rms 1.50 $\sigma$")
     assert panel(figure, "Uncertainty").get_xlabel() == "flagged pixels: 25 %"
     assert_panels_apart(figure)
+
+
+@pytest.mark.parametrize("shape", [(40, 120), (60, 60), (120, 40)])
+def test_panels_of_any_shape(shape: tuple[int, int]) -> None:
+    """If it fails, labels of patches that are not square cover each other."""
+    arguments = scene()
+    for name in ("variance", "residual", "mask"):
+        arguments[name] = np.ones(shape)
+    arguments["images"] = {name: np.eye(*shape) for name in arguments["images"]}
+    assert_panels_apart(restoration_figure(**arguments))
+
+
+def test_large_images_are_thinned() -> None:
+    """If it fails, figures of patches take a minute or show other places."""
+    image = np.add.outer(10000.0 * np.arange(1900), np.arange(2500.0))
+    figure = comparison_figure([("One", image)], zooms=[Zoom(400.0, 100.0, 20, "cut")], pixel_scale=0.2)
+    whole, cut = (axes.images[0] for axes in figure.axes if axes.images)
+    drawn = np.asarray(whole.get_array())
+    assert drawn.shape == (633, 833)
+    left, right, bottom, top = whole.get_extent()
+    assert (left, right, bottom, top) == (-0.5, 2499.5, -0.5, 1899.5)
+    # Each of the pixels has the value at its centre, but for the remainder.
+    x = left + (np.arange(833) + 0.5) * (right - left) / 833
+    y = bottom + (np.arange(633) + 0.5) * (top - bottom) / 633
+    np.testing.assert_allclose(drawn[300] % 10000.0, x, atol=1.0)
+    np.testing.assert_allclose(drawn[:, 0] // 10000.0, y, atol=1.0)
+    assert np.asarray(cut.get_array()).shape == (20, 20)
+
+
+def test_style_is_that_of_the_package() -> None:
+    """If it fails, a figure looks different where it is saved."""
+    pictures = []
+    figure = restoration_figure(**scene())
+    for family in ("sans-serif", "monospace"):
+        with matplotlib.rc_context({"font.family": [family], "xtick.direction": "out", "lines.linewidth": 9}):
+            pictures.append(io.BytesIO())
+            figure.savefig(pictures[-1], metadata={"Software": None})
+    assert pictures[0].getvalue() == pictures[1].getvalue()
+    figure.canvas.draw()
+    labels = panel(figure, "Convergence").get_xticklabels()
+    assert {label.get_fontfamily()[0] for label in labels} == {"STIXGeneral"}
 
 
 def test_exposures_stand_in_for_a_fit() -> None:

@@ -19,11 +19,12 @@ from astropy.stats import gaussian_sigma_to_fwhm
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import least_squares, minimize
-from scipy.signal import resample
 from scipy.spatial import cKDTree
 
+from ._fourier import _upsample
+
 _NUM_ANGLES = 64
-_RADIUS_STEP = 0.02
+_RADIUS_STEP, _STEPS = 0.02, 50
 _UPSAMPLING = 4
 
 _RADIUS = 10
@@ -94,7 +95,7 @@ def fwhm_of_kernel(kernel: NDArray[Any]) -> float:
     if not np.isfinite(stamp).all() or stamp.max() <= 0:
         raise ValueError("A PSF stamp must be finite and have a positive peak.")
     height, width = stamp.shape
-    fine = resample(resample(stamp, _UPSAMPLING * height, axis=0), _UPSAMPLING * width, axis=1)
+    fine = _upsample(stamp, _UPSAMPLING)
     rows, columns = (np.arange(_UPSAMPLING * size) / _UPSAMPLING for size in stamp.shape)
     spline = RectBivariateSpline(rows, columns, fine)
     start = np.array(np.unravel_index(np.argmax(stamp), stamp.shape), dtype=float)
@@ -108,8 +109,14 @@ def fwhm_of_kernel(kernel: NDArray[Any]) -> float:
     edge = min(y, x, height - 1 - y, width - 1 - x)
     radius = np.arange(0.0, max(edge, 0.0), _RADIUS_STEP)
     angle = 2.0 * np.pi * np.arange(_NUM_ANGLES) / _NUM_ANGLES
-    profile = spline.ev(y + np.outer(radius, np.sin(angle)), x + np.outer(radius, np.cos(angle))).mean(axis=1)
-    below = np.flatnonzero(profile <= 0.5 * -found.fun * stamp.max())
+    profile = np.zeros(0)
+    # Outwards in steps of a pixel, until there is no need to go on.
+    for part in np.split(radius, range(_STEPS, len(radius), _STEPS)):
+        ring = spline.ev(y + np.outer(part, np.sin(angle)), x + np.outer(part, np.cos(angle)))
+        profile = np.append(profile, ring.mean(axis=1))
+        below = np.flatnonzero(profile <= 0.5 * -found.fun * stamp.max())
+        if below.size:
+            break
     if below.size == 0 or below[0] == 0:
         return float("nan")
     outer = below[0]

@@ -162,7 +162,6 @@ def color_comparison_figure(
                 )
             )
             _show(axes[1, column], picture[cut], pixel_scale)
-        figure.canvas.draw()
     return figure
 
 

@@ -136,7 +136,6 @@ def comparison_figure(
             for panel in row:
                 for spine in panel.spines.values():
                     spine.set(color=_FRAME_COLOR, linewidth=1.2)
-        figure.canvas.draw()
     return figure
 
 

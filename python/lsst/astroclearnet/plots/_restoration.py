@@ -33,10 +33,16 @@ from ._style import (
     _new_figure,
     _show_image,
     _sky_sigma,
+    _thin,
 )
 
 _FLAG_COLOR = "#2f9e8f"
 _MISSING_COLOR = "#3a3a3a"
+
+# In inches, with room for the labels and colour bars: fixed, because measuring
+# all texts takes longer than drawing them.
+_WIDTH, _PANEL, _LEFT, _GAP = 16.0, 2.9, 0.75, 0.9
+_TOP, _BETWEEN, _BOTTOM = 0.75, 0.4, 0.55
 
 _LARGEST_AREA = 120.0
 """Area (square points) of the mark of the exposure with the largest weight."""
@@ -119,15 +125,27 @@ def restoration_figure(
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        Figure with an Agg canvas, 16 inches wide and, for a square image, 7.8
+        Figure with an Agg canvas, 16 inches wide and, for a square image, 7.5
         inches high.
     """
     with matplotlib.rc_context(_STYLE):
         height, width = residual.shape
         ratio = float(np.clip(height / width, 0.5, 1.6))
-        figure = _new_figure(16.0, 1.6 + 6.2 * ratio, 0.09)
-        figure.suptitle(title, fontsize=14)
-        axes = figure.subplots(2, 4)
+        figure = _new_figure(_WIDTH, 2.0 * _PANEL * ratio + _TOP + _BETWEEN + _BOTTOM)
+        _, full = figure.get_size_inches()
+        figure.suptitle(title, fontsize=14, y=1.0 - 0.1 / full, va="top")
+        axes = figure.subplots(
+            2,
+            4,
+            gridspec_kw={
+                "left": _LEFT / _WIDTH,
+                "right": (_LEFT + 4.0 * _PANEL + 3.0 * _GAP) / _WIDTH,
+                "wspace": _GAP / _PANEL,
+                "bottom": _BOTTOM / full,
+                "top": 1.0 - _TOP / full,
+                "hspace": _BETWEEN / (_PANEL * ratio),
+            },
+        )
         _draw_sky(axes[0, :3], images, pixel_scale)
         _draw_residual(axes[0, 3], residual)
         _draw_psfs(axes[1, 0], psfs, pixel_scale)
@@ -139,7 +157,6 @@ def restoration_figure(
         _draw_uncertainty(axes[1, 3], variance, mask)
         for panel in axes[1, :3]:
             panel.set_box_aspect(height / width)
-        figure.canvas.draw()
     return figure
 
 
@@ -168,13 +185,14 @@ def _draw_uncertainty(axes: Axes, variance: NDArray[Any], mask: NDArray[Any]) ->
     sigma = np.sqrt(np.where(np.asarray(variance) >= 0, variance, np.nan))
     has_data = np.isfinite(sigma)
     flagged = has_data & (np.asarray(mask) != 0)
-    trusted = sigma[has_data & ~flagged]
+    thin = _thin(sigma)
+    trusted = thin[np.isfinite(thin) & ~_thin(flagged)]
     low, high = np.percentile(trusted, [0.5, 99.0]) if trusted.size else (0.0, 1.0)
     norm = Normalize(float(low), float(high) if high > low else float(low) + 1.0)
     drawn = _show_image(axes, sigma, norm, _color_map("bone", _MISSING_COLOR))
-    overlay = np.zeros((*flagged.shape, 4))
-    overlay[flagged] = to_rgba(_FLAG_COLOR, 0.85)
-    axes.imshow(overlay, origin="lower", interpolation="nearest")
+    overlay = np.zeros((*_thin(flagged).shape, 4))
+    overlay[_thin(flagged)] = to_rgba(_FLAG_COLOR, 0.85)
+    axes.imshow(overlay, origin="lower", interpolation="nearest", extent=drawn.get_extent())
     share = 100.0 * float(flagged.sum()) / max(1, int(has_data.sum()))
     axes.set_title("Uncertainty")
     axes.set_xlabel(f"flagged pixels: {share:.2g} %", color=_FLAG_COLOR, labelpad=5)

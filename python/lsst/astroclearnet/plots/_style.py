@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import AsinhNorm, Colormap, Normalize
 from matplotlib.figure import Figure
@@ -42,7 +43,6 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.5,
-    "savefig.dpi": 150,
 }
 """Settings of matplotlib under which the figures are made."""
 
@@ -55,13 +55,37 @@ _OUTLINE = withStroke(linewidth=1.8, foreground="black")
 _BARS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 """Lengths of scale bars in arcsec."""
 
+_DRAWN_SIZE = 600
+"""Pixels on the shorter side of an image that are drawn at least: panels have
+fewer."""
 
-def _new_figure(width: float, height: float, gap: float) -> Figure:
-    """Return an empty figure on its own Agg canvas."""
-    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(width, height), layout=layout)
+
+class _StyledFigure(Figure):
+    """Figure that has the style of the package whenever it is drawn."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        with matplotlib.rc_context(_STYLE):
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        with matplotlib.rc_context(_STYLE):
+            super().savefig(fname, **kwargs)
+
+
+def _new_figure(width: float, height: float, gap: float | None = None) -> Figure:
+    """Return an empty figure on an Agg canvas, laid out if a gap is given."""
+    layout = None
+    if gap is not None:
+        layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0.0, hspace=0.0)
+    figure = _StyledFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def _thin(image: NDArray[Any]) -> NDArray[Any]:
+    """Return every k-th pixel of an image that is larger than needed."""
+    step = max(1, min(image.shape) // _DRAWN_SIZE)
+    return image[step // 2 :: step, step // 2 :: step]
 
 
 def _color_map(name: str, bad: str) -> Colormap:
@@ -71,7 +95,8 @@ def _color_map(name: str, bad: str) -> Colormap:
 
 def _sky_sigma(image: NDArray[Any]) -> float:
     """Return the robust scatter of the darker half of an image."""
-    values = np.asarray(image, dtype=float)[np.isfinite(image)]
+    thin = _thin(image)
+    values = np.asarray(thin, dtype=float)[np.isfinite(thin)]
     if values.size == 0:
         return 1.0
     median = np.median(values)
@@ -82,15 +107,22 @@ def _sky_sigma(image: NDArray[Any]) -> float:
 
 def _asinh_norm(images: list[NDArray[Any]], sigma: float) -> AsinhNorm:
     """Return one asinh stretch for several images."""
-    tops = [np.percentile(i[np.isfinite(i)], 99.8) for i in images if np.isfinite(i).any()]
+    thinned = [_thin(image) for image in images]
+    tops = [np.percentile(i[np.isfinite(i)], 99.8) for i in thinned if np.isfinite(i).any()]
     top = max([float(t) for t in tops] + [20.0 * sigma])
     return AsinhNorm(linear_width=2.5 * sigma, vmin=-1.5 * sigma, vmax=top)
 
 
 def _show_image(axes: Axes, image: NDArray[Any], norm: Normalize, cmap: Colormap) -> AxesImage:
     """Draw an image with the first row at the bottom and no ticks."""
+    height, width = image.shape[:2]
     drawn = axes.imshow(
-        np.ma.masked_invalid(image), origin="lower", norm=norm, cmap=cmap, interpolation="nearest"
+        np.ma.masked_invalid(_thin(image)),
+        origin="lower",
+        norm=norm,
+        cmap=cmap,
+        interpolation="nearest",
+        extent=(-0.5, width - 0.5, -0.5, height - 0.5),
     )
     axes.set_xticks([])
     axes.set_yticks([])

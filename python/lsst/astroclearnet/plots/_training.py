@@ -56,5 +56,4 @@ def training_figure(
             axes.plot(step, held, color=_COLORS[0], label="patches set aside")
         axes.margins(x=0.0)
         axes.legend(loc="upper right")
-        figure.canvas.draw()
     return figure

@@ -83,7 +83,6 @@ def _verdict_map(patches: Sequence[_PatchBox], *, title: str) -> Figure:
         counts = Counter(patch.verdict for patch in patches)
         handles = [Patch(color=color, label=f"{v}: {counts[v]}") for v, color in _VERDICT_COLORS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        figure.canvas.draw()
     return figure
 
 

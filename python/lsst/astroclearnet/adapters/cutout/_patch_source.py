@@ -134,7 +134,7 @@ class PatchSource:
         if not found:
             return None
         try:
-            stack = ExposureStack.from_arrays(**stack_exposures(list(found.values())))
+            stack = ExposureStack.from_arrays(**stack_exposures(list(found.values())), overwrite=True)
         except NoUsableDataError:
             return None
         starts = [(e.bbox.start, self.cutouts[n].bbox.start) for n, e in found.items()]
@@ -173,7 +173,7 @@ def stack_exposures(exposures: Sequence[PatchExposure]) -> dict[str, Any]:
         "good": stacked["good"],
         "psfs": pad_to_common_size([e.psfs for e in exposures]),
         "positions": PixelPositions.from_arrays(
-            (height, width), y=stacked["y"], x=stacked["x"], area=stacked["area"]
+            (height, width), y=stacked["y"], x=stacked["x"], area=stacked["area"], overwrite=True
         ),
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .._errors import InputError
-from ._arrays import require_plain
+from ._arrays import blocks, require_plain
 
 _LARGEST_AREA = 1e4
 """Pixel area beyond which (or its inverse) it is not in pixels of the
@@ -46,7 +46,13 @@ class PixelPositions:
 
     @classmethod
     def from_arrays(
-        cls, shape: tuple[int, int], y: np.ndarray, x: np.ndarray, area: np.ndarray
+        cls,
+        shape: tuple[int, int],
+        y: np.ndarray,
+        x: np.ndarray,
+        area: np.ndarray,
+        *,
+        overwrite: bool = False,
     ) -> PixelPositions:
         """Validate arrays.
 
@@ -57,6 +63,8 @@ class PixelPositions:
         y, x, area
             As the attributes, of any real type; positions off the patch become
             NaN.
+        overwrite
+            Whether the arrays may be changed, and kept.
 
         Returns
         -------
@@ -74,23 +82,19 @@ class PixelPositions:
             raise InputError(
                 f"Positions need shape (n, h, w) each, not y {y.shape}, x {x.shape} and area {area.shape}."
             )
-        with np.errstate(invalid="ignore"):
-            inside = (y >= -0.5) & (y < shape[0] - 0.5) & (x >= -0.5) & (x < shape[1] - 0.5)
-            known = np.isfinite(area) & (area > 0)
-        if (inside & ~known).any():
-            raise InputError("A pixel on the patch has no positive area.")
-        known &= (area >= 1.0 / _LARGEST_AREA) & (area <= _LARGEST_AREA)
-        if (inside & ~known).any():
-            raise InputError(
-                f"The area of a pixel on the patch differs from one by more than a factor of "
-                f"{_LARGEST_AREA:g}; it must be in pixels of the patch."
-            )
-        return cls(
-            shape=shape,
-            y=torch.from_numpy(np.where(inside, y, np.nan).astype(np.float64, copy=False)),
-            x=torch.from_numpy(np.where(inside, x, np.nan).astype(np.float64, copy=False)),
-            area=torch.from_numpy(np.where(inside, area, 0.0).astype(np.float32)),
-        )
+        checked = [
+            array
+            if overwrite and array.dtype == dtype and array.flags.writeable
+            else np.empty(y.shape, dtype)
+            for array, dtype in ((y, np.float64), (x, np.float64), (area, np.float32))
+        ]
+        for block in blocks(y.shape):
+            inside = (y[block] >= -0.5) & (y[block] < shape[0] - 0.5)
+            inside &= (x[block] >= -0.5) & (x[block] < shape[1] - 0.5)
+            _require_areas(area[block][inside])
+            for array, values, elsewhere in zip(checked, (y, x, area), (np.nan, np.nan, 0.0), strict=True):
+                np.copyto(array[block], np.where(inside, values[block], elsewhere), casting="same_kind")
+        return cls(shape, *(torch.from_numpy(array) for array in checked))
 
     @property
     def inside(self) -> torch.Tensor:
@@ -126,6 +130,18 @@ class PixelPositions:
             The selection.
         """
         return PixelPositions(self.shape, self.y[exposures], self.x[exposures], self.area[exposures])
+
+
+def _require_areas(areas: np.ndarray) -> None:
+    """Refuse areas of pixels on the patch that are none."""
+    if not len(areas) or (areas.min() >= 1.0 / _LARGEST_AREA and areas.max() <= _LARGEST_AREA):
+        return
+    if not (np.isfinite(areas) & (areas > 0)).all():
+        raise InputError("A pixel on the patch has no positive area.")
+    raise InputError(
+        f"The area of a pixel on the patch differs from one by more than a factor of {_LARGEST_AREA:g}; it "
+        "must be in pixels of the patch."
+    )
 
 
 def _as_real(name: str, array: np.ndarray) -> np.ndarray:

@@ -143,7 +143,9 @@ class StackSource:
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             p = stack.positions
             positions = PixelPositions.from_arrays(
-                shape, *(c.numpy() for c in (take(p.y) - rows.start, take(p.x) - columns.start, take(p.area)))
+                shape,
+                *(c.numpy() for c in (take(p.y) - rows.start, take(p.x) - columns.start, take(p.area))),
+                overwrite=True,
             )
         images, variances, good = take(stack.images), take(stack.variances), good[used]
         return ExposureCutouts(

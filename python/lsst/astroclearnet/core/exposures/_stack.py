@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .._errors import InputError, NoUsableDataError
-from ._arrays import ArrayLike, as_tensor, require_plain
+from ._arrays import ArrayLike, as_tensor, blocks, require_plain
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault
 
@@ -82,10 +82,10 @@ class ExposureStack:
         psfs: ArrayLike,
         *,
         positions: PixelPositions | None = None,
-        device: torch.device | None = None,
         in_noise_units: bool = False,
+        overwrite: bool = False,
     ) -> ExposureStack:
-        """Validate arrays and put them on a device.
+        """Validate arrays.
 
         Pixels that are not finite, or whose variance is not between 1e-30 and
         1e30, are not used.  Nor are pixels that exceed float32 precision:
@@ -109,17 +109,17 @@ class ExposureStack:
         positions
             Positions of the pixels, for exposures on their own grids; pixels
             off the patch are not used.
-        device
-            Device of the tensors, by default the CPU.
         in_noise_units
             Whether to divide by the median noise of the exposures, in double
             precision, so that sums stay within single precision and the stack
             does not depend on the flux unit.
+        overwrite
+            Whether images, variances and good may be changed, and kept.
 
         Returns
         -------
         stack : `ExposureStack`
-            The exposures.
+            The exposures, on the CPU.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class ExposureStack:
         NoUsableDataError
             If there is no usable pixel.
         """
-        device = device if device is not None else torch.device("cpu")
+        device = torch.device("cpu")
         image = as_tensor("images", images, None, device)
         variance = as_tensor("variances", variances, None, device)
         if image.ndim != 3 or min(image.shape[1:]) < 2:
@@ -155,23 +155,28 @@ class ExposureStack:
                     f"positions have shape {tuple(positions.y.shape)}, which is not that of images, "
                     f"{tuple(image.shape)}."
                 )
-            usable = usable & positions.inside
-        usable = usable & torch.isfinite(image)
-        usable = usable & (variance >= 1.0 / _MAX_VARIANCE) & (variance <= _MAX_VARIANCE)
-        unit = _noise_unit(variance, usable) if in_noise_units else 1.0
-        image, variance = _rescale(image, unit), _rescale(variance, unit**2)
-        usable = _keep_measurable(image, variance, usable)
+        if not overwrite:
+            usable = usable.clone()
+        _require_usable(image, variance, usable, positions)
+        medians = torch.stack([_sample_median(v, use) for v, use in zip(variance, usable, strict=True)])
+        median = float(medians.nanmedian())
+        unit = math.sqrt(median) if in_noise_units and median > 0 else 1.0
+        images, variances = (
+            values
+            if overwrite and values.dtype == torch.float32
+            else torch.empty_like(values, dtype=torch.float32)
+            for values in (image, variance)
+        )
+        _keep_measurable(image, variance, usable, medians, unit, (images, variances))
         if not bool(usable.any()):
             raise NoUsableDataError(
                 f"None of the pixels of {image.shape[0]} exposures is usable: all are masked, not finite, "
                 "of a variance that is not positive or beyond single precision, millions of times as bright "
                 "as the noise, or off the patch."
             )
-        zero = torch.zeros((), device=device)
-        one = torch.ones((), device=device)
         return cls(
-            images=torch.where(usable, image, zero),
-            variances=torch.where(usable, variance, one),
+            images=images,
+            variances=variances,
             good=usable,
             psfs=_check_psfs(as_tensor("psfs", psfs, torch.float64, device), image.shape[0]),
             positions=positions,
@@ -253,38 +258,66 @@ class ExposureStack:
         return dataclasses.replace(self, **changes)
 
 
-def _noise_unit(variance: torch.Tensor, usable: torch.Tensor) -> float:
-    """Return the median noise of the exposures, 1 without usable pixels."""
-    medians = torch.stack([_sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
-    median = float(medians.nanmedian())
-    return math.sqrt(median) if median > 0 else 1.0
+def _require_usable(
+    image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor, positions: PixelPositions | None
+) -> None:
+    """Clear pixels off the patch or without a finite value and variance."""
+    for block in blocks(image.shape):
+        use, v = usable[block], variance[block]
+        use &= torch.isfinite(image[block])
+        use &= (v >= 1.0 / _MAX_VARIANCE) & (v <= _MAX_VARIANCE)
+        if positions is not None:
+            use &= torch.isfinite(positions.y[block])
 
 
-def _rescale(values: torch.Tensor, unit: float) -> torch.Tensor:
-    """Divide in double precision, one exposure at a time; float32."""
-    return torch.stack([(one.double() / unit).to(torch.float32) for one in values])
-
-
-def _keep_measurable(image: torch.Tensor, variance: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Return the usable pixels within float32 precision of each other."""
-    medians = torch.stack([_sample_median(v[use]) for v, use in zip(variance, usable, strict=True)])
-    reference = medians[medians.isfinite()].median() if bool(usable.any()) else medians[0]
-    kept = usable & (variance >= reference / _MAX_RATIO) & (variance <= reference * _MAX_RATIO)
-    kept &= image.abs() <= _MAX_RATIO * medians.sqrt()[:, None, None]
-    number = int((usable & ~kept).sum())
+def _keep_measurable(
+    image: torch.Tensor,
+    variance: torch.Tensor,
+    usable: torch.Tensor,
+    medians: torch.Tensor,
+    unit: float,
+    to: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Rescale images and variances; clear pixels beyond single precision."""
+    medians = _rescale(medians, unit**2)
+    known = medians[medians.isfinite()]
+    reference = known.median() if len(known) else medians[0]
+    brightest = _MAX_RATIO * medians.sqrt()
+    images, variances = to
+    number = int(torch.count_nonzero(usable))
+    for block in blocks(image.shape):
+        use, i, v = usable[block], _rescale(image[block], unit), _rescale(variance[block], unit**2)
+        use &= (v >= reference / _MAX_RATIO) & (v <= reference * _MAX_RATIO)
+        use &= i.abs() <= brightest[block[0]]
+        images[block] = torch.where(use, i, 0.0)
+        variances[block] = torch.where(use, v, 1.0)
+    number -= int(torch.count_nonzero(usable))
     if number:
         _LOG.warning(
             "%d pixels are not used: their values are more than 2^24 times the noise, or their variances "
             "differ by more than that factor from the others.",
             number,
         )
-    return kept
 
 
-def _sample_median(values: torch.Tensor) -> torch.Tensor:
+def _rescale(values: torch.Tensor, unit: float) -> torch.Tensor:
+    """Divide in double precision; float32."""
+    if unit == 1.0:
+        return values.to(torch.float32)
+    return (values.double() / unit).to(torch.float32)
+
+
+def _sample_median(values: torch.Tensor, use: torch.Tensor) -> torch.Tensor:
     """Return the median of a regular sample, NaN without values."""
-    step = max(1, values.numel() // _MEDIAN_SIZE)
-    return values[::step].median() if values.numel() else values.new_tensor(torch.nan)
+    step = max(1, int(torch.count_nonzero(use)) // _MEDIAN_SIZE)
+    samples, seen = [], 0
+    for _, rows in blocks((1, *use.shape)):
+        places = np.flatnonzero(use[rows].numpy())
+        chosen = places[-seen % step :: step]
+        samples.append(values[rows].flatten()[torch.from_numpy(chosen)])
+        seen += len(places)
+    sample = torch.cat(samples)
+    return sample.median() if len(sample) else values.new_tensor(torch.nan)
 
 
 def _check_psfs(psfs: torch.Tensor, num_exposures: int) -> torch.Tensor:

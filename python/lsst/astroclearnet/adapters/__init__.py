@@ -26,7 +26,6 @@ from .coadd import (
     missing_cells,
     pixels_from_exposure,
     place_on_patch,
-    quick_compression,
     require_recordable,
     unusable_pixels,
 )
@@ -107,7 +106,6 @@ __all__ = (
     "patch_slices",
     "pixels_from_exposure",
     "place_on_patch",
-    "quick_compression",
     "read_overlap",
     "read_visit_psf",
     "require_recordable",

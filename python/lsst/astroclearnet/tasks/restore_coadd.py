@@ -30,14 +30,7 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import (
-    PatchGeometry,
-    PatchSource,
-    PatchSummary,
-    VisitImageSource,
-    model_from_dict,
-    quick_compression,
-)
+from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import list_warnings, make_metrics
@@ -89,8 +82,7 @@ class RestoreCoaddTask(PatchExposuresTask):
             band=str(data_id["band"]),
             **gather_inputs(butlerQC, inputRefs),
         )
-        with quick_compression():
-            butlerQC.put(outputs, outputRefs)
+        butlerQC.put(outputs, outputRefs)
         if outputs.partial is not None:
             # Without the coadds themselves: what is annotated of a failure
             # cannot be written with them.

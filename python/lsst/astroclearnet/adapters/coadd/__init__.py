@@ -12,7 +12,6 @@
 from . import _provenance_compat as _provenance_compat
 from ._cell_coadd import FEW_EXPOSURES, make_cell_coadd, missing_cells
 from ._coadd_arrays import CoaddArrays, crop_to_box, place_on_patch, unusable_pixels
-from ._compression import quick_compression
 from ._legacy import coadd_from_exposure, direct_storage_class, pixels_from_exposure
 from ._summary import PatchSummary, require_recordable
 
@@ -27,7 +26,6 @@ __all__ = (
     "missing_cells",
     "pixels_from_exposure",
     "place_on_patch",
-    "quick_compression",
     "require_recordable",
     "unusable_pixels",
 )

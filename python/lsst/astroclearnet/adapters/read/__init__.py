@@ -8,9 +8,7 @@
 
 """Visit images: from handles to calibrated pixels."""
 
-# On import stored images are made fast to decompress, and their Piff models
-# readable and harmless.
-from . import _astropy_compat as _astropy_compat
+# Piff models of stored images are made readable, and harmless, on import.
 from . import _piff_compat as _piff_compat
 from ._calibration import VisitCalibration, adjust_background, convert_to_njy, recalibrate, require_psf
 from ._components import VisitComponents, read_visit_psf

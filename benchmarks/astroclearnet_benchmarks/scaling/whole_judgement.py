@@ -173,5 +173,5 @@ def _stars(
             "stars": str(int(chosen.sum())),
             "bias (%)": f"{np.median(percent):+.2f} ± {1.25 * scatter / np.sqrt(chosen.sum()):.2f}",
             "scatter (%)": f"{scatter:.2f}",
-            "scatter / that of a realisation": f"{mad_std(error_flux[chosen]) / mad_std(noise_flux[chosen]):.2f}",
+            "scatter / realisation": f"{mad_std(error_flux[chosen]) / mad_std(noise_flux[chosen]):.2f}",
         }

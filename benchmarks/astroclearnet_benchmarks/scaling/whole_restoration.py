@@ -11,9 +11,9 @@ from __future__ import annotations
 
 __all__ = ("RESTORED", "restore_patch")
 
-import json
 import time
 from typing import Any
+from unittest import mock
 
 from lsst.astroclearnet.commands._pipetask import restore_command
 from lsst.astroclearnet.core import MemoryPlan
@@ -71,8 +71,6 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         finally:
             task_cpu.extend([time.process_time() - before, peak_memory() / 2**10])
 
-    setattr(RestoreCoaddTask, "_plan_memory", plan)
-    setattr(RestoreCoaddTask, "run", run)
     resume = _RESUME if RESTORED in _collections(patch) else ()
     words = restore_command(
         patch.root,
@@ -87,7 +85,11 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         ],
     )
     start, cpu = time.perf_counter(), time.process_time()
-    cli.main(["--log-level", "lsst.astroclearnet=VERBOSE", *words[1:]], standalone_mode=False)
+    with (
+        mock.patch.object(RestoreCoaddTask, "_plan_memory", plan),
+        mock.patch.object(RestoreCoaddTask, "run", run),
+    ):
+        cli.main(["--log-level", "lsst.astroclearnet=VERBOSE", *words[1:]], standalone_mode=False)
     figures: dict[str, Any] = {
         "wall": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,

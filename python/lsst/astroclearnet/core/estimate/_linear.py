@@ -278,7 +278,10 @@ class LinearEstimator:
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         power = None if self.model.psf_varies else self._power
-        return SmoothLight(self.model, power, self.normal, self.full_weight, self._weights.device)
+        # A bound method would keep the estimator, and its tile, alive until
+        # the garbage collector comes.
+        normal = functools.partial(self.model.normal, weights=self._weights, exposures=self._exposures)
+        return SmoothLight(self.model, power, normal, self.full_weight, self._weights.device)
 
     @functools.cached_property
     def stationary(self) -> StationaryEquations:

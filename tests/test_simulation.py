@@ -148,7 +148,7 @@ def test_detectors_of_a_visit_do_not_overlap(
 ) -> None:
     # Neighbours share one boresight: a gap, and no pixel of sky twice.
     first, second = (detector_projection(visits[0], layout, CLEAN) for layout in detectors)
-    edge = first.pixel_to_sky(YX(y=60.0, x=169.5 + OPTIONS.detector_gap))
+    edge = first.pixel_to_sky(YX(y=60.0, x=169.5 + OPTIONS.detector_gap[1]))
     pixel = second.sky_to_pixel(edge)
     np.testing.assert_allclose((pixel.x, pixel.y), (-0.5, 60.0), atol=1e-3)
 

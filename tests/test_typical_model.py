@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from unittest.mock import Mock
 
 import numpy as np
@@ -147,3 +149,19 @@ def test_full_weight_is_that_of_a_visit() -> None:
     assert estimator.full_weight == pytest.approx(2.0, rel=0.02)
     assert float(estimator.coverage.median()) == pytest.approx(1.0, abs=0.02)
     assert float(estimator.relative_weight.max()) < 1.1
+
+
+def test_estimators_are_not_kept() -> None:
+    """If it fails, memory holds tiles that are done with."""
+    model = make_model([[4.0, 4.1], [4.0, 4.1], [5.0, 5.0], [5.0, 5.0]], halves())
+    estimator = LinearEstimator(model, make_weights(model))
+    gc.disable()
+    try:
+        right = estimator.right_side(torch.randn(4, 70, 40, generator=torch.Generator().manual_seed(2)))
+        estimator.solve(right, (1e-2,))
+        estimator.solve_noise(right[None], (1e-2,), num_refinements=1)
+        kept = [weakref.ref(estimator), weakref.ref(model)]
+        del estimator, model
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()

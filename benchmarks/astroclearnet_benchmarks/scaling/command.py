@@ -21,6 +21,7 @@ from ..record import Table, make_page, make_parser, measure_sections, read_secti
 from .consistency import measure_patches, measure_seams
 from .cost import draw_memory, measure_memory, measure_time
 from .detectors import measure_detectors
+from .whole import measure_whole
 
 _SECTIONS: dict[str, Callable[..., list[Table]]] = {
     "memory": measure_memory,
@@ -28,6 +29,7 @@ _SECTIONS: dict[str, Callable[..., list[Table]]] = {
     "seams": measure_seams,
     "patches": measure_patches,
     "detectors": measure_detectors,
+    "whole": measure_whole,
 }
 
 _INTRODUCTION = (
@@ -62,6 +64,13 @@ def main(words: Sequence[str]) -> int:
         detectors = {"sizes": tuple(options.sizes), "visits": options.visits}
         measures["detectors"] = partial(measures["detectors"], **detectors)
         flags += f" --sizes {' '.join(map(str, options.sizes))} --visits {options.visits}"
+    if "whole" in measures:
+        # Its settings are not those of the other sections, and it has no GPU.
+        whole = {"size": options.whole_size, "visits": options.whole_visits, "max_memory": options.max_memory}
+        folder = options.work / "whole"
+        measures["whole"] = partial(measure_whole, quick=options.quick, folder=folder, **whole)
+        flags += f" --whole-size {options.whole_size} --whole-visits {options.whole_visits}"
+        flags += f" --max-memory {options.max_memory:g}"
     command = f"{options.program} --sections {{}}{flags}"
     return int(measure_sections(measures, command.format, options.work, write, options.device) > 0)
 
@@ -87,6 +96,21 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--visits", type=int, default=8, help="number of visits of detector images (%(default)s)"
+    )
+    parser.add_argument(
+        "--whole-size",
+        type=int,
+        default=4200,
+        metavar="SIZE",
+        help="side in pixels of the patch that is restored whole (%(default)s)",
+    )
+    parser.add_argument("--whole-visits", type=int, default=16, help="number of its visits (%(default)s)")
+    parser.add_argument(
+        "--max-memory",
+        type=float,
+        default=8.0,
+        metavar="GIB",
+        help="limit on the memory of its restoration (%(default)s)",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="device to compute on")
     parser.add_argument("--quick", action="store_true", help="tiny patches, to see that all works")

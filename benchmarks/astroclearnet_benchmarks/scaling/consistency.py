@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("measure_patches", "measure_seams")
+__all__ = ("DISTANCES", "distance_to_borders", "measure_patches", "measure_seams")
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -26,11 +27,13 @@ from lsst.astroclearnet.core import (
     plan_memory,
     restore_exposures,
 )
-from lsst.astroclearnet.core.exposures import TileGrid
 
 from ..record import Table
 from .run import TARGET
 from .source import SyntheticSource, star_catalogue
+
+DISTANCES = ((0, 6), (6, 24), (24, 48), (48, 10000))
+"""Limits in pixels of the distances from borders of tiles."""
 
 _SKY = 0.05
 """Light, in sigma of the linear image, below which a pixel is blank."""
@@ -45,14 +48,18 @@ def measure_seams(*, quick: bool, device: str) -> list[Table]:
     result = restore_exposures(source, target_fwhm=TARGET, options=options, device=device)
     truth = render(source, slice(0, size), slice(0, size))
     sigma = np.sqrt(np.median(result.linear_variance))
-    distance = _distance_to_borders(grid)
+    distance = distance_to_borders(
+        grid.shape,
+        {tile.inner_rows.start for tile in grid.tiles} - {0},
+        {tile.inner_columns.start for tile in grid.tiles} - {0},
+    )
     edge = np.minimum.outer(*(np.minimum(np.arange(size), size - 1 - np.arange(size)),) * 2)
     rows = []
     for name in ("image", "linear_image"):
         error = getattr(result, name) - truth
         noise = getattr(result, "noise_realizations" if name == "image" else "linear_noise_realizations")[0]
         variance = getattr(result, "variance" if name == "image" else "linear_variance")
-        for low, high in ((0, 6), (6, 24), (24, 48), (48, 1000)):
+        for low, high in DISTANCES:
             there = (distance >= low) & (distance < high) & (edge > 24)
             blank = there & (truth < _SKY * sigma)
             source_pixels = there & (truth > 3.0 * sigma)
@@ -160,11 +167,15 @@ def render(source: SyntheticSource, rows: slice, columns: slice) -> np.ndarray:
     return image
 
 
-def _distance_to_borders(grid: TileGrid) -> np.ndarray:
-    """Return the distance of each pixel from the next border of tiles."""
+def distance_to_borders(
+    shape: tuple[int, int], rows: Collection[int], columns: Collection[int]
+) -> np.ndarray:
+    """Return the distance of each pixel from the next border of tiles.
+
+    Borders are given by the first rows and columns behind them.
+    """
     sides = []
-    for axis, size in enumerate(grid.shape):
-        starts = {(t.inner_rows, t.inner_columns)[axis].start for t in grid.tiles} - {0}
+    for size, starts in zip(shape, (rows, columns), strict=True):
         pixels = np.arange(size) + 0.5
         sides.append(np.min([np.abs(pixels - start) for start in starts] or [np.full(size, np.inf)], axis=0))
     return np.asarray(np.minimum.outer(sides[0], sides[1]))

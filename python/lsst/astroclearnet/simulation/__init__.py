@@ -11,6 +11,7 @@
 from ._artefacts import *
 from ._deep_coadd import *
 from ._direct_warp import *
+from ._fast_drawing import *
 from ._instrument import *
 from ._observe import *
 from ._options import *

@@ -100,11 +100,10 @@ def add_cosmic_rays(electrons: Array, options: ArtefactOptions, rng: np.random.G
         columns = np.floor(x + step * math.cos(angle)).astype(int)
         rows = np.floor(y + step * math.sin(angle)).astype(int)
         inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        track = np.zeros(electrons.shape)
-        np.add.at(track, (rows[inside], columns[inside]), charge / steps_per_pixel)
-        electrons += track
-        if is_flagged:
-            flagged |= track > 0.0
+        pixels, steps = np.unique(rows[inside] * width + columns[inside], return_counts=True)
+        track = np.divmod(pixels, width)
+        electrons[track] += steps * (charge / steps_per_pixel)
+        flagged[track] |= is_flagged
     return flagged
 
 
@@ -131,13 +130,20 @@ def bleed(electrons: Array) -> Mask:
         values = electrons[:, column]
         excess = np.clip(values - FULL_WELL, 0.0, None)
         np.minimum(values, FULL_WELL, out=values)
+        full = np.flatnonzero(excess)
         for direction in (1, -1):
-            carried = 0.0
-            for row in range(len(values))[::direction]:
-                carried += 0.5 * excess[row]
+            carried, remaining, row = 0.0, list(full[::-direction]), 0
+            while remaining or carried:
+                if not carried:
+                    row = remaining[-1]
+                if not 0 <= row < len(values):
+                    break
+                if remaining and row == remaining[-1]:
+                    carried += 0.5 * excess[remaining.pop()]
                 room = min(FULL_WELL - values[row], carried)
                 values[row] += room
                 carried -= room
+                row += direction
     return np.asarray(binary_dilation(electrons >= FULL_WELL, structure=np.ones((3, 3))))
 
 

@@ -117,7 +117,9 @@ class DetectorLayout:
     y_offset: float
 
 
-def focal_plane(grid: tuple[int, int], shape: tuple[int, int], gap: int) -> tuple[DetectorLayout, ...]:
+def focal_plane(
+    grid: tuple[int, int], shape: tuple[int, int], gap: tuple[int, int]
+) -> tuple[DetectorLayout, ...]:
     """Return the detectors of a mosaic centred on the boresight.
 
     Parameters
@@ -127,23 +129,23 @@ def focal_plane(grid: tuple[int, int], shape: tuple[int, int], gap: int) -> tupl
     shape
         Height and width of a detector in pixels.
     gap
-        Gap between detectors in pixels.
+        Gaps between detectors along y and x in pixels.
 
     Returns
     -------
     detectors : `tuple` [`DetectorLayout`, ...]
         The detectors, row by row, in the order of their IDs.
     """
-    (rows, columns), (height, width) = grid, shape
-    y_corner = -(rows * (height + gap) - gap - 1) / 2.0
-    x_corner = -(columns * (width + gap) - gap - 1) / 2.0
+    (rows, columns), (height, width), (y_gap, x_gap) = grid, shape, gap
+    y_corner = -(rows * (height + y_gap) - y_gap - 1) / 2.0
+    x_corner = -(columns * (width + x_gap) - x_gap - 1) / 2.0
     return tuple(
         DetectorLayout(
             detector=row * columns + column,
             name=f"{row}_{column:02d}",
             bbox=Box.from_shape([height, width]),
-            x_offset=x_corner + column * (width + gap),
-            y_offset=y_corner + row * (height + gap),
+            x_offset=x_corner + column * (width + x_gap),
+            y_offset=y_corner + row * (height + y_gap),
         )
         for row in range(rows)
         for column in range(columns)

@@ -105,7 +105,7 @@ class SurveyOptions:
     detector_shape
         Height and width of a detector in pixels.
     detector_gap
-        Gap between detectors in pixels.
+        Gaps between detectors along y and x in pixels.
     dither_arcsec
         Radius of the disc in which boresights lie around the centre.
     seeing_arcsec
@@ -133,13 +133,16 @@ class SurveyOptions:
         FWHM of the circular Gaussian PSF of the truth images in pixels.
     artefacts
         Noise and defects.
+    is_drawn_fast
+        Draw stars on the pixels and faint galaxies photon by photon, which
+        takes a fraction of the time; else all are drawn by Fourier transforms.
 
     Raises
     ------
     ValueError
         If there are no bands or unknown ones, no visits, no detectors,
-        too few PSF stars, seeing that is not in order, or a number that is
-        negative or not finite.
+        too few PSF stars, seeing that is not in order, photons without noise,
+        or a number that is negative or not finite.
     """
 
     seed: int = 1
@@ -155,7 +158,7 @@ class SurveyOptions:
     num_patches: tuple[int, int] = (2, 2)
     detector_grid: tuple[int, int] = (2, 2)
     detector_shape: tuple[int, int] = (300, 350)
-    detector_gap: int = 15
+    detector_gap: tuple[int, int] = (15, 15)
     dither_arcsec: float = 15.0
     seeing_arcsec: tuple[float, float, float] = (0.5, 0.66, 0.95)
     distortion: float = 0.005
@@ -168,6 +171,7 @@ class SurveyOptions:
     num_psf_stars: int = 30
     truth_fwhm: float = 3.0
     artefacts: ArtefactOptions = ArtefactOptions()
+    is_drawn_fast: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.bands) - set(BANDS))
@@ -210,6 +214,8 @@ class SurveyOptions:
             first, last = getattr(self, name)
             if first > last:
                 raise ValueError(f"SurveyOptions.{name}={(first, last)} must be in order.")
+        if self.is_drawn_fast and not self.artefacts.noise:
+            raise ValueError("SurveyOptions.is_drawn_fast needs noise: that of photons comes with them.")
         if not 0.0 < self.truth_fwhm < math.inf:
             raise ValueError(f"SurveyOptions.truth_fwhm={self.truth_fwhm} must be positive.")
 

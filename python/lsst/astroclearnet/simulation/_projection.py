@@ -39,8 +39,18 @@ def local_wcs(
     maps : `list` [`galsim.JacobianWCS`]
         Maps from pixels to arcsec towards west and north.
     """
+    return [
+        galsim.JacobianWCS(*(float(value) for value in jacobian.ravel()))
+        for jacobian in _jacobians(projection, x, y)
+    ]
+
+
+def _jacobians(
+    projection: SkyProjection[Any], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the matrices of `local_wcs`, shape (n, 2, 2)."""
     if not len(x):
-        return []
+        return np.zeros((0, 2, 2))
     offsets = ((0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
     sky = projection.pixel_to_sky(
         YX(
@@ -53,10 +63,7 @@ def local_wcs(
     to_arcsec = np.degrees(1.0) * 3600.0
     west = -np.cos(dec.mean(axis=0)) * (ra[0::2] - ra[1::2]) * to_arcsec
     north = (dec[0::2] - dec[1::2]) * to_arcsec
-    return [
-        galsim.JacobianWCS(float(dudx), float(dudy), float(dvdx), float(dvdy))
-        for dudx, dudy, dvdx, dvdy in zip(*west, *north, strict=True)
-    ]
+    return np.moveaxis(np.array([west, north]), -1, 0)
 
 
 def _sky_to_pixels(

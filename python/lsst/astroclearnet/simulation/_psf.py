@@ -36,10 +36,10 @@ _CENTROID_ERROR = 0.02
 _UNIT_MOFFAT = galsim.Moffat(beta=MOFFAT_BETA, fwhm=1.0, gsparams=galsim.GSParams(folding_threshold=1e-3))
 
 
-def _true_psf(
-    visit: SimulatedVisit, layout: DetectorLayout, options: SurveyOptions, *, x: float, y: float
-) -> galsim.GSObject:
-    """Return the PSF at a position on a detector."""
+def _psf_shape[Position: (float, npt.NDArray[np.float64])](
+    visit: SimulatedVisit, layout: DetectorLayout, options: SurveyOptions, *, x: Position, y: Position
+) -> tuple[Position, Position, Position]:
+    """Return FWHM (arcsec) and reduced shear of the PSF at positions."""
     corner = _corner_distance(options)
     u, v = (x + layout.x_offset) / corner, (y + layout.y_offset) / corner
     along_x, along_y, radial = visit.size_gradient
@@ -47,6 +47,14 @@ def _true_psf(
     g1_x, g1_y, g2_x, g2_y = visit.ellipticity_gradient
     g1 = visit.ellipticity[0] + g1_x * u + g1_y * v
     g2 = visit.ellipticity[1] + g2_x * u + g2_y * v
+    return fwhm, g1, g2
+
+
+def _true_psf(
+    visit: SimulatedVisit, layout: DetectorLayout, options: SurveyOptions, *, x: float, y: float
+) -> galsim.GSObject:
+    """Return the PSF at a position on a detector."""
+    fwhm, g1, g2 = _psf_shape(visit, layout, options, x=x, y=y)
     return _UNIT_MOFFAT.dilate(fwhm).shear(g1=g1, g2=g2)
 
 

@@ -224,8 +224,10 @@ def detector_projection(
 def _corner_distance(options: SurveyOptions) -> float:
     """Return the distance in pixels from the boresight to the corner."""
     sides = [
-        number * (size + options.detector_gap) - options.detector_gap
-        for number, size in zip(options.detector_grid, options.detector_shape, strict=True)
+        number * (size + gap) - gap
+        for number, size, gap in zip(
+            options.detector_grid, options.detector_shape, options.detector_gap, strict=True
+        )
     ]
     return math.hypot(*sides) / 2.0
 

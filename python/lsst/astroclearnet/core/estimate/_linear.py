@@ -311,7 +311,14 @@ class LinearEstimator:
     @functools.cached_property
     def _smooth_light(self) -> SmoothLight:
         power = None if self.model.psf_varies else self._power
-        return SmoothLight(self.model, power, self.typical_normal, self.full_weight, self._weights.device)
+        # A bound method would keep the estimator, and its tile, alive until
+        # the garbage collector comes.
+        normal = (
+            functools.partial(self.model.normal, weights=self._weights, exposures=self._exposures)
+            if self._typical is None
+            else functools.partial(self._typical.normal, weights=self._weights)
+        )
+        return SmoothLight(self.model, power, normal, self.full_weight, self._weights.device)
 
     @functools.cached_property
     def stationary(self) -> StationaryEquations:

@@ -241,7 +241,7 @@ def test_target_too_wide_is_refused() -> None:
 def test_senseless_positions_are_refused(changes: dict[str, Any], message: str) -> None:
     """If it fails, pixels are put anywhere, with any weight."""
     grid = np.broadcast_to(np.arange(5.0), (1, 4, 5))
-    good = {"y": grid, "x": grid, "area": np.ones((1, 4, 5))}
+    good: dict[str, Any] = {"y": grid, "x": grid, "area": np.ones((1, 4, 5))}
     changed = {name: np.full((1, 4, 5), v) if isinstance(v, float) else v for name, v in changes.items()}
     with pytest.raises(InputError, match=message):
         PixelPositions.from_arrays((9, 9), **{**good, **changed})

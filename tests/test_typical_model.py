@@ -160,8 +160,9 @@ def test_estimators_are_not_kept() -> None:
         right = estimator.right_side(torch.randn(4, 70, 40, generator=torch.Generator().manual_seed(2)))
         estimator.solve(right, (1e-2,))
         estimator.solve_noise(right[None], (1e-2,), num_refinements=1)
-        kept = [weakref.ref(estimator), weakref.ref(model)]
+        kept = weakref.ref(estimator), weakref.ref(model)
         del estimator, model
-        assert [one() for one in kept] == [None, None]
+        assert kept[0]() is None
+        assert kept[1]() is None
     finally:
         gc.enable()

@@ -21,7 +21,7 @@ import torch
 from .._errors import NoUsableDataError
 from ..exposures import smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel, iterate_weight_maps
-from ._conjugate_gradients import solve_equations
+from ._conjugate_gradients import Operator, Solution, solve_equations
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
@@ -179,17 +179,10 @@ class LinearEstimator:
             Errors at which to stop.
         """
         number = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)[:, None, None]
-        gain, local = self.stationary.factors(number.flatten())
-
-        def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            found = self.normal(latents)
-            return found.addcmul_(self._penalise(latents), number[active])
-
-        def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-            return self.stationary.solve(residual, (gain[active], local[active]))
-
+        apply, precondition = self._equations(number)
         scale = 1.0 + number
-        light, residual = self._smooth_light.fit(right if right.ndim == 3 else right[None])
+        right = right if right.ndim == 3 else right[None]
+        light = self._smooth_light.fit(right)
         noise = self.variances(number.flatten()).sqrt() / scale.flatten()
 
         def judge(errors: torch.Tensor, latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
@@ -198,14 +191,89 @@ class LinearEstimator:
         solution = solve_equations(
             apply,
             precondition,
-            residual.expand(len(penalty_weights), -1, -1),
+            (right - self.normal(light)).expand(len(penalty_weights), -1, -1),
             None if start is None else (start - light) / scale,
             judge=judge,
             correct=precision.noise >= _ROUGH,
         )
-        for steps, error in zip(solution.steps, solution.errors, strict=True):
-            record_solve("linear_estimate", steps=steps, residual=error)
-        return solution.values.mul_(scale).add_(light)
+        return _recorded(solution).mul_(scale).add_(light)
+
+    def refine(
+        self,
+        right: torch.Tensor,
+        penalty_weight: float,
+        *,
+        start: torch.Tensor,
+        prior: torch.Tensor,
+        light: torch.Tensor,
+        precision: Precision,
+    ) -> torch.Tensor:
+        """Return the estimate whose difference from a prior is penalised.
+
+        Parameters
+        ----------
+        right
+            Right-hand side, shape latent_shape.
+        penalty_weight
+            Weight of the penalty.
+        start
+            Estimate that is close, shape latent_shape.
+        prior
+            Shape latent_shape: smooth light, or an estimate that is iterated.
+        light
+            Shape latent_shape, smooth light, which does not count in relative
+            errors.
+        precision
+            Error at which to stop.
+
+        Returns
+        -------
+        estimate : `torch.Tensor`
+            Shape latent_shape.
+        """
+        number = torch.tensor([penalty_weight], dtype=torch.float32, device=right.device)[:, None, None]
+        apply, precondition = self._equations(number)
+        residual = right - self.normal(start[None])
+        residual.addcmul_(self._penalise((start - prior)[None]), number, value=-1.0)
+        noise = self._variances(1.0 / (self._power + number * self._whitening)).sqrt()
+        known = start - light
+
+        def judge(errors: torch.Tensor, change: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            return self._measure.ratios(errors, known + change, noise, precision)
+
+        solution = solve_equations(
+            apply, precondition, residual, None, judge=judge, correct=precision.noise >= _ROUGH
+        )
+        return _recorded(solution)[0].add_(start)
+
+    def smooth_light(self, right: torch.Tensor) -> torch.Tensor:
+        """Return the smooth light of the data, continued beyond them.
+
+        Parameters
+        ----------
+        right
+            Right-hand side, shape latent_shape.
+
+        Returns
+        -------
+        light : `torch.Tensor`
+            Shape latent_shape.
+        """
+        return self._smooth_light.fit(right[None])[0]
+
+    def _equations(self, number: torch.Tensor) -> tuple[Operator, Operator]:
+        """Return the normal matrices of penalty weights, (s, 1, 1), and their
+        approximate inverses.
+        """
+        gain, local = self.stationary.factors(number.flatten())
+
+        def apply(latents: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            return self.normal(latents).addcmul_(self._penalise(latents), number[active])
+
+        def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+            return self.stationary.solve(residual, (gain[active], local[active]))
+
+        return apply, precondition
 
     def solve_noise(
         self, right: torch.Tensor, penalty_weights: Sequence[float], *, num_refinements: int = 0
@@ -366,3 +434,10 @@ class LinearEstimator:
 
     def _variances(self, responses: torch.Tensor) -> torch.Tensor:
         return self.model.fold_transform(self._power * responses**2) / self.full_weight
+
+
+def _recorded(solution: Solution) -> torch.Tensor:
+    """Return the solutions, and record how they converged."""
+    for steps, error in zip(solution.steps, solution.errors, strict=True):
+        record_solve("linear_estimate", steps=steps, residual=error)
+    return solution.values

@@ -29,6 +29,9 @@ _PRECISION = Precision(light=1e-3, noise=0.005)
 """With 0.02 in place of 0.005 of the noise, pixels at the border of
 bright light are rejected."""
 
+_ROUGH_PRECISION = Precision(light=0.03, noise=0.1)
+"""That of the estimate which is iterated."""
+
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""
 
@@ -122,16 +125,20 @@ class LeaveOneOut:
         self.stack = stack = stack.replace(good=good)
         self._model, self._options = model, options
         # Constant weights: the sums are diagonal in Fourier space.
-        self._weights = weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+        self._weights = weights = (
+            good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+            if previous is None
+            else previous._weights
+        )
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        solve = functools.partial(estimator.solve, penalty_weights=(_PENALTY_WEIGHT,), precision=_PRECISION)
-        start = None if previous is None else previous._once
-        self._once: torch.Tensor = solve(estimator.right_side(stack.images), start=start)[0]
-        # Residuals and light together: alone they are too faint for single
-        # precision.
-        twice = 2.0 * stack.images - model.predict(self._once)
-        start = self._once if previous is None else previous._latent
-        self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
+        right = estimator.right_side(stack.images)
+        self._smooth = smooth = estimator.smooth_light(right) if previous is None else previous._smooth
+        refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
+        start = smooth if previous is None else previous._once
+        # Iteration leaves of its error what the penalty takes of the light.
+        self._once = once = refine(start=start, prior=smooth, precision=_ROUGH_PRECISION)
+        start = once if previous is None else previous._latent
+        self._latent = refine(start=start, prior=once, precision=_PRECISION)
         self._areas = _mean_areas(model)
         self._inside = model.sampling.positions()[0].isfinite()
         psfs = stack.psfs.mean(dim=(1, 2))

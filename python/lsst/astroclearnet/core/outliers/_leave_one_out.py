@@ -29,8 +29,9 @@ _PRECISION = Precision(light=1e-3, noise=0.005)
 """With 0.02 in place of 0.005 of the noise, pixels at the border of
 bright light are rejected."""
 
-_ROUGH_PRECISION = Precision(light=0.03, noise=0.1)
-"""That of the estimate which is iterated."""
+_LATER_PRECISION = Precision(light=5e-4, noise=0.0025)
+"""That of later rounds, which start close: what is left of the error is then
+where the mask changed, and not all over."""
 
 _VARIANCE_ROUNDS = 2
 """Rounds in which variances are expected anew: artefacts are then known."""
@@ -140,12 +141,14 @@ class LeaveOneOut:
         right = estimator.right_side(stack.images)
         self._smooth: torch.Tensor = estimator.smooth_light(right) if previous is None else previous._smooth
         smooth = self._smooth
-        refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
+        precision = _PRECISION if previous is None else _LATER_PRECISION
+        refine = functools.partial(
+            estimator.refine, right, _PENALTY_WEIGHT, light=smooth, precision=precision
+        )
         start = smooth if previous is None else previous._once
-        # Iteration leaves of its error what the penalty takes of the light.
-        self._once: torch.Tensor = refine(start=start, prior=smooth, precision=_ROUGH_PRECISION)
+        self._once: torch.Tensor = refine(start=start, prior=smooth)
         start = self._once if previous is None else previous._latent
-        self._latent: torch.Tensor = refine(start=start, prior=self._once, precision=_PRECISION)
+        self._latent: torch.Tensor = refine(start=start, prior=self._once)
         self._shares: _Shares = _Shares.build(stack, model, weights) if previous is None else previous._shares
         self.light = everything = model.predict(self._latent)
         # Later on they hardly change.

@@ -141,14 +141,12 @@ class LeaveOneOut:
         right = estimator.right_side(stack.images)
         self._smooth: torch.Tensor = estimator.smooth_light(right) if previous is None else previous._smooth
         smooth = self._smooth
-        precision = _PRECISION if previous is None else _LATER_PRECISION
-        refine = functools.partial(
-            estimator.refine, right, _PENALTY_WEIGHT, light=smooth, precision=precision
-        )
+        refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
         start = smooth if previous is None else previous._once
-        self._once: torch.Tensor = refine(start=start, prior=smooth)
+        self._once: torch.Tensor = refine(start=start, prior=smooth, precision=_PRECISION)
         start = self._once if previous is None else previous._latent
-        self._latent: torch.Tensor = refine(start=start, prior=self._once)
+        precision = _PRECISION if previous is None else _LATER_PRECISION
+        self._latent: torch.Tensor = refine(start=start, prior=self._once, precision=precision)
         self._shares: _Shares = _Shares.build(stack, model, weights) if previous is None else previous._shares
         self.light = everything = model.predict(self._latent)
         # Later on they hardly change.

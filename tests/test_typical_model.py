@@ -38,7 +38,7 @@ def make_model(fwhms: list[list[float]], positions: PixelPositions | None = None
 def make_typical(model: ForwardModel, exposures: list[int]) -> TypicalModel:
     """Return the typical model of exposures of equal weight."""
     shares = torch.full((len(exposures),), 1.0 / len(exposures))
-    return TypicalModel(model, exposures, shares, 1e-3 * model.inverse_target_power)
+    return TypicalModel(model, exposures, shares)
 
 
 def halves(angle: float = 0.4) -> PixelPositions:

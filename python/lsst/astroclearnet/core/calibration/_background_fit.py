@@ -20,16 +20,17 @@ from scipy.sparse.csgraph import connected_components
 
 from .._errors import InputError
 from ..estimate import LinearEstimator, Precision, record_solve
-from ..exposures import Tile
+from ..exposures import Tile, masked_medians
 from ..forward import ForwardModel
 from ._background_differences import BackgroundDifferences
 
 _PENALTY_WEIGHT = 1e-3
 """Penalty weight of the linear estimate that residuals are taken from."""
 
-_PRECISION = Precision(light=3e-4, noise=0.01)
-"""Its precision: residuals of a bright galaxy must stay small beside the noise
-of an average over thousands of pixels."""
+_PRECISION = Precision(light=1e-3, noise=0.03)
+"""Its precision: errors that the residuals of all exposures share, as those of
+the sky of a bright galaxy, drop out.  Planes agree with those of an exact
+estimate to half of their standard deviation."""
 
 _MAX_ROUNDS = 10
 """Limit on the number of estimates."""
@@ -94,7 +95,10 @@ class BackgroundTile:
 
     @functools.cached_property
     def _estimator(self) -> LinearEstimator:
-        return LinearEstimator(self.model, self.weights)
+        # With one weight for each exposure it takes fewer steps.
+        used = self.weights > 0
+        typical = masked_medians(self.weights, used, 0.0)
+        return LinearEstimator(self.model, used * typical[:, None, None])
 
     def residual(self, background: BackgroundDifferences) -> tuple[torch.Tensor, torch.Tensor]:
         """Return residuals of a linear estimate, and its prediction.
@@ -268,13 +272,15 @@ class _BlockAverages:
         """Fit planes robustly; return coefficients and sigmas, (n, 3)."""
         grid, number = self.grid, len(self.information)
         share = self.information / self.information.sum(dim=0).clamp(min=1e-300)
+        # Whatever the estimate of the sky weighted, and missed.
+        averages = self.averages - (share * self.averages).sum(dim=0)
         # With the error of the model as a further variance, on average.
         excess = _MODEL_ERROR**2 * (share * self.information * self.light**2).sum(dim=0)
         robust_weight = base = 1.0 / (1.0 + excess)
         independent = ((self.information > 0).sum(dim=0) - 1.0).clamp(min=1.0)
         previous = torch.full((number, 1), math.inf, dtype=robust_weight.dtype)
         for steps in range(1, _CLIP_STEPS + 1):
-            values, covariance, known = self._least_squares(share, robust_weight)
+            values, covariance, known = self._least_squares(averages, share, robust_weight)
             noise = covariance.diagonal().clamp(min=1e-300).sqrt().reshape(number, -1)
             change = torch.where(known, (values - previous).abs() / noise, 0.0)
             largest = float(change.max()) / _CLIP_TOLERANCE
@@ -282,7 +288,7 @@ class _BlockAverages:
                 break
             previous = values
             planes = values @ grid.terms.T
-            residual = self.averages - planes + (share * planes).sum(dim=0)
+            residual = averages - planes + (share * planes).sum(dim=0)
             chi_square = base * (self.information * residual**2).sum(dim=0) / independent
             robust_weight = base * (_CLIP / chi_square.sqrt().clamp(min=_CLIP)) ** 2
         record_solve("background_fit", steps=steps, residual=largest)
@@ -302,7 +308,7 @@ class _BlockAverages:
         return float((size * typical.sqrt()).max())
 
     def _least_squares(
-        self, share: torch.Tensor, robust_weight: torch.Tensor
+        self, averages: torch.Tensor, share: torch.Tensor, robust_weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return values (n, p), their covariance, and which are known."""
         terms = self.grid.terms
@@ -316,7 +322,7 @@ class _BlockAverages:
         # What all exposures share has no information, exactly.
         normal[index, index] += pairs.sum(dim=1)
         normal = normal.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-        right = (weighted * self.averages) @ terms
+        right = (weighted * averages) @ terms
         scale = normal.diagonal().clamp(min=1e-300).rsqrt()
         scale = torch.where(normal.diagonal() > 0, scale, 0.0)
         inverse = torch.linalg.pinv(scale[:, None] * normal * scale, rtol=_NULL, hermitian=True)

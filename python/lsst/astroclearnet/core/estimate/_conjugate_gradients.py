@@ -24,7 +24,7 @@ _LEAST_SHARE, _LARGEST_SHARE = 0.05, 0.5
 """Least share of an error that a correction is taken to leave, and the share
 from which on it is not made."""
 
-type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+type Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Solution:
 
 
 def solve_equations(
-    apply: _Operator,
-    precondition: _Operator,
+    apply: Operator,
+    precondition: Operator,
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,

@@ -68,6 +68,9 @@ class RegularizedEquations:
         Shape (s,), weights of the penalty.
     noise
         Shape (s,), noise of the solutions at full weight.
+    counted
+        Shape ``(1, *latent_shape)``, light that counts in relative errors
+        besides the solutions.
     """
 
     exact: _Matrix
@@ -77,12 +80,12 @@ class RegularizedEquations:
     measure: ErrorMeasure
     penalty_weights: torch.Tensor
     noise: torch.Tensor
+    counted: torch.Tensor | None = None
 
     def solve(
         self,
         right: torch.Tensor,
         light: torch.Tensor,
-        rest: torch.Tensor,
         start: torch.Tensor | None,
         precision: Precision,
     ) -> Solution:
@@ -95,8 +98,6 @@ class RegularizedEquations:
             ``(1, *latent_shape)`` for one of all.
         light
             Light that is known already, of the shape of ``right``.
-        rest
-            Right-hand sides without this light, by the typical equations.
         start
             Shape ``(s, *latent_shape)``, close to the solutions; 0 if `None`.
         precision
@@ -108,9 +109,11 @@ class RegularizedEquations:
             The rest of the light.
         """
         if not self._is_refined:
-            return self.iterate(self.exact, rest, precision, start=start)
-        solutions = torch.zeros(len(self.noise), *rest.shape[1:], device=rest.device)
-        if start is not None:
+            return self.iterate(self.exact, right - self.exact(light), precision, start=start)
+        if start is None:
+            solutions = torch.zeros(len(self.noise), *right.shape[1:], device=right.device)
+            rest = right - self.typical(light)
+        else:
             solutions, rest = start, self._residual(right, light, start)
         steps, share, last = [0] * len(solutions), _FIRST_SHARE, math.inf
         for number in range(_MAX_REFINEMENTS):
@@ -208,4 +211,5 @@ class RegularizedEquations:
         precision: Precision,
         active: torch.Tensor | slice = slice(None),
     ) -> torch.Tensor:
-        return self.measure.ratios(errors, solutions, self.noise[active], precision)
+        light = solutions if self.counted is None else solutions + self.counted
+        return self.measure.ratios(errors, light, self.noise[active], precision)

@@ -187,10 +187,9 @@ class LinearEstimator:
     @functools.cached_property
     def _typical(self) -> TypicalModel | None:
         """The model with few kernels, where they are much fewer."""
-        model, chosen = self.model, self.model.sampling.indices(self._exposures)
-        penalty = _TYPICAL_PENALTY_WEIGHT * self._whitening
-        typical = TypicalModel(model, chosen, self._shares, penalty)
-        return typical if typical.num_kernels <= _FEW * model.count_kernels(chosen) else None
+        chosen = self.model.sampling.indices(self._exposures)
+        typical = TypicalModel(self.model, chosen, self._shares)
+        return typical if typical.num_kernels <= _FEW * self.model.count_kernels(chosen) else None
 
     def solve(
         self,
@@ -214,11 +213,67 @@ class LinearEstimator:
             Errors at which to stop.
         """
         right = right if right.ndim == 3 else right[None]
-        light, rest = self._smooth_light.fit(right)
+        light = self._smooth_light.fit(right)
         equations = self._equations(penalty_weights)
         scale = 1.0 + equations.penalty_weights[:, None, None]
         begin = None if start is None else (start - light) / scale
-        return self._record(equations.solve(right, light, rest, begin, precision)).mul_(scale).add_(light)
+        solution = equations.solve(right, light, begin, precision)
+        return _recorded(solution).mul_(scale).add_(light)
+
+    def refine(
+        self,
+        right: torch.Tensor,
+        penalty_weight: float,
+        *,
+        start: torch.Tensor,
+        prior: torch.Tensor,
+        light: torch.Tensor,
+        precision: Precision,
+    ) -> torch.Tensor:
+        """Return the estimate whose difference from a prior is penalised.
+
+        Parameters
+        ----------
+        right
+            Right-hand side, shape latent_shape.
+        penalty_weight
+            Weight of the penalty.
+        start
+            Estimate that is close, shape latent_shape.
+        prior
+            Shape latent_shape: smooth light, or an estimate that is iterated.
+        light
+            Shape latent_shape, smooth light, which does not count in relative
+            errors.
+        precision
+            Error at which to stop.
+
+        Returns
+        -------
+        estimate : `torch.Tensor`
+            Shape latent_shape.
+        """
+        equations = self._equations((penalty_weight,))
+        number = equations.penalty_weights[:, None, None]
+        noise = self._variances(1.0 / (self._power + number * self._whitening)).sqrt()
+        equations = dataclasses.replace(equations, noise=noise, counted=(prior - light)[None])
+        solution = equations.solve(right[None], prior[None], (start - prior)[None], precision)
+        return _recorded(solution)[0].add_(prior)
+
+    def smooth_light(self, right: torch.Tensor) -> torch.Tensor:
+        """Return the smooth light of the data, continued beyond them.
+
+        Parameters
+        ----------
+        right
+            Right-hand side, shape latent_shape.
+
+        Returns
+        -------
+        light : `torch.Tensor`
+            Shape latent_shape.
+        """
+        return self._smooth_light.fit(right[None])[0]
 
     def _equations(self, penalty_weights: Sequence[float]) -> RegularizedEquations:
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=self._weights.device)
@@ -231,11 +286,6 @@ class LinearEstimator:
             penalty_weights=weights,
             noise=self.variances(weights).sqrt() / (1.0 + weights),
         )
-
-    def _record(self, solution: Solution) -> torch.Tensor:
-        for steps, error in zip(solution.steps, solution.errors, strict=True):
-            record_solve("linear_estimate", steps=steps, residual=error)
-        return solution.values
 
     def solve_noise(
         self, right: torch.Tensor, penalty_weights: Sequence[float], *, num_refinements: int = 0
@@ -263,9 +313,9 @@ class LinearEstimator:
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
             precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if num_refinements else None)
             equations = self._equations(each)
-            light, rest = self._smooth_light.fit(right)
-            solution = equations.iterate(equations.typical, rest, precision)
-            return self._record(solution).mul_(1.0 + equations.penalty_weights[:, None, None]).add_(light)
+            light = self._smooth_light.fit(right)
+            solution = equations.iterate(equations.typical, right - self.typical_normal(light), precision)
+            return _recorded(solution).mul_(1.0 + equations.penalty_weights[:, None, None]).add_(light)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
         weights = weights[:, None, None]
@@ -406,3 +456,10 @@ class LinearEstimator:
 
     def _variances(self, responses: torch.Tensor) -> torch.Tensor:
         return self.model.fold_transform(self._power * responses**2) / self.full_weight
+
+
+def _recorded(solution: Solution) -> torch.Tensor:
+    """Return the solutions, and record how they converged."""
+    for steps, error in zip(solution.steps, solution.errors, strict=True):
+        record_solve("linear_estimate", steps=steps, residual=error)
+    return solution.values

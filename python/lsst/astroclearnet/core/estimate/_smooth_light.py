@@ -94,8 +94,8 @@ class SmoothLight:
         """
         return self._fit.gain
 
-    def fit(self, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the smooth light, 0 far from all data, and A'W of the rest.
+    def fit(self, right: torch.Tensor) -> torch.Tensor:
+        """Return the smooth light, 0 far from all data.
 
         Parameters
         ----------
@@ -103,11 +103,10 @@ class SmoothLight:
             Shape ``(b, *latent_shape)``, A'W y.
         """
         light = self._fit(right / self._full_weight)
-        residual = right - self._normal(light)
         if self._edge_fit is None:
-            return light, residual
-        change = self._edge_fit(residual / self._full_weight).mul_(self._edge)
-        return light.add_(change), residual.sub_(self._normal(change))
+            return light
+        residual = right - self._normal(light)
+        return light.add_(self._edge_fit(residual / self._full_weight).mul_(self._edge))
 
 
 class _PlaneFit:

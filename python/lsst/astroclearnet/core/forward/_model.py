@@ -13,12 +13,14 @@ from __future__ import annotations
 __all__ = ("ForwardModel",)
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
 
 from .._errors import InputError
 from ..exposures import ExposureStack, PixelPositions
+from ._alike_kernels import find_alike
 from ._autograd import apply_linear
 from ._convolution import Convolution, ConvolutionMemory
 from ._latent_grid import LatentGrid, LatentSpace, psf_margin
@@ -163,6 +165,11 @@ class ForwardModel(LatentSpace):
         Shape (n, Hl, Wl // 2 + 1), complex64.
         """
         return self._convolution.means
+
+    @functools.cached_property
+    def kernel_numbers(self) -> tuple[int, ...]:
+        """The same number for exposures whose kernels are much alike."""
+        return find_alike(self.mean_otfs, self.inverse_target_power)
 
     def count_kernels(self, exposures: Sequence[int]) -> int:
         """Return the number of kernels that images are convolved with.

@@ -11,23 +11,14 @@ from __future__ import annotations
 
 __all__ = ("TypicalModel",)
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from ._convolution import Convolution
 from ._model import ForwardModel
 from ._normal_operator import NormalOperator, SharedKernel
-
-_ALIKE = 0.1
-"""Largest rms difference of kernels that count as alike, over the root of the
-power of all exposures.  Solutions then have errors of 1 % at most on detector
-images of very different seeing; with 0.2 it is 5 %."""
-
-_STEP = 3
-"""Kernels are compared at every third frequency along both axes."""
 
 
 class TypicalModel:
@@ -45,9 +36,6 @@ class TypicalModel:
         Indices of the exposures.
     shares
         Shape (n,), weights of the exposures, of sum 1.
-    penalty
-        Shape (Hl, Wl // 2 + 1), added to the power, so that differences where
-        there is no power do not count.
 
     Attributes
     ----------
@@ -55,23 +43,20 @@ class TypicalModel:
         Number of kernels.
     """
 
-    def __init__(
-        self, model: ForwardModel, exposures: Sequence[int], shares: torch.Tensor, penalty: torch.Tensor
-    ) -> None:
-        power = model.total_power(shares, exposures) + penalty
-        labels = _find_alike(model.mean_otfs[list(exposures)], power)
+    def __init__(self, model: ForwardModel, exposures: Sequence[int], shares: torch.Tensor) -> None:
+        members = defaultdict(list)
+        for place, exposure in enumerate(exposures):
+            members[model.kernel_numbers[exposure]].append((place, exposure))
         self._groups = [
-            SharedKernel(number, tuple(places), tuple(exposures[place] for place in places))
-            for number, places in enumerate(
-                np.flatnonzero(labels == label).tolist() for label in np.unique(labels)
-            )
+            SharedKernel(number, *zip(*members[label], strict=True))
+            for number, label in enumerate(sorted(members))
         ]
-        means = torch.empty(len(self._groups), *power.shape, dtype=torch.complex64, device=power.device)
+        otfs = model.mean_otfs
+        means = otfs.new_zeros(len(self._groups), *otfs.shape[1:])
         for mean, group in zip(means, self._groups, strict=True):
             weights = shares[list(group.places)].clamp(min=torch.finfo(shares.dtype).tiny)
-            mean.zero_()
             for weight, exposure in zip(weights / weights.sum(), group.exposures, strict=True):
-                mean.add_(weight * model.mean_otfs[exposure])
+                mean.add_(weight * otfs[exposure])
         none = (means.new_empty(0),) * len(means)
         convolution = Convolution(means, none, none, model.latent_shape)
         self._operator = NormalOperator(convolution, model.sampling)
@@ -102,14 +87,3 @@ class TypicalModel:
             Shape (n, h, w), those of the exposures.
         """
         return self._operator.normal(latents, weights, self._groups)
-
-
-def _find_alike(otfs: torch.Tensor, power: torch.Tensor) -> np.ndarray:
-    """Return the same label, shape (n,), for kernels that are all alike."""
-    if len(otfs) == 1:
-        return np.ones(1, dtype=int)
-    some = (otfs[:, ::_STEP, ::_STEP] / power[::_STEP, ::_STEP].sqrt()).flatten(1)
-    product = (some @ some.mH).real / some.shape[1]
-    square = product.diagonal()
-    distance = (square[:, None] + square - 2.0 * product).clamp_(min=0.0).sqrt().double().cpu().numpy()
-    return fcluster(linkage(distance[np.triu_indices(len(otfs), 1)], "complete"), _ALIKE, "distance")

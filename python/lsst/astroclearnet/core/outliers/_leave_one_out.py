@@ -29,6 +29,13 @@ _PRECISION = Precision(light=1e-3, noise=0.005)
 """With 0.02 in place of 0.005 of the noise, pixels at the border of
 bright light are rejected."""
 
+_LATER_PRECISION = Precision(light=5e-4, noise=0.0025)
+"""That of later rounds, which start close: what is left of the error is then
+where the mask changed, and not all over."""
+
+_VARIANCE_ROUNDS = 2
+"""Rounds in which variances are expected anew: artefacts are then known."""
+
 _LEAST_COVERAGE = 0.05
 """Share of the weight of the others below which noise is not extrapolated."""
 
@@ -109,6 +116,8 @@ class LeaveOneOut:
         The exposures, with these pixels.
     variances
         Shape (n, h, w), their variances.
+    light
+        Shape (n, h, w), their predictions.
     """
 
     def __init__(
@@ -122,25 +131,31 @@ class LeaveOneOut:
         self.stack = stack = stack.replace(good=good)
         self._model, self._options = model, options
         # Constant weights: the sums are diagonal in Fourier space.
-        self._weights = weights = good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+        self._weights: torch.Tensor = (
+            good.any(dim=(1, 2)) / masked_medians(stack.variances, good, 1.0)
+            if previous is None
+            else previous._weights
+        )
+        weights = self._weights
         estimator = LinearEstimator(model, good * weights[:, None, None])
-        solve = functools.partial(estimator.solve, penalty_weights=(_PENALTY_WEIGHT,), precision=_PRECISION)
-        start = None if previous is None else previous._once
-        self._once: torch.Tensor = solve(estimator.right_side(stack.images), start=start)[0]
-        # Residuals and light together: alone they are too faint for single
-        # precision.
-        twice = 2.0 * stack.images - model.predict(self._once)
+        right = estimator.right_side(stack.images)
+        self._smooth: torch.Tensor = estimator.smooth_light(right) if previous is None else previous._smooth
+        smooth = self._smooth
+        refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
+        start = smooth if previous is None else previous._once
+        self._once: torch.Tensor = refine(start=start, prior=smooth, precision=_PRECISION)
         start = self._once if previous is None else previous._latent
-        self._latent: torch.Tensor = solve(estimator.right_side(twice), start=start)[0]
-        self._areas = _mean_areas(model)
-        self._inside = model.sampling.positions()[0].isfinite()
-        psfs = stack.psfs.mean(dim=(1, 2))
-        # Of Gaussians with the squared norms of the PSFs.
-        moments = 1.0 / (4.0 * math.pi * psfs.square().sum(dim=(1, 2))).to(self._areas)
-        self._scales = torch.stack([moments, self._areas], dim=1).tolist()
-        everything = model.predict(self._latent)
-        self.variances = model_variances(stack, everything)
-        self._predict_all(everything)
+        precision = _PRECISION if previous is None else _LATER_PRECISION
+        self._latent: torch.Tensor = refine(start=start, prior=self._once, precision=precision)
+        self._shares: _Shares = _Shares.build(stack, model, weights) if previous is None else previous._shares
+        self.light = everything = model.predict(self._latent)
+        # Later on they hardly change.
+        self._round: int = 1 if previous is None else previous._round + 1
+        if previous is None or self._round <= _VARIANCE_ROUNDS:
+            self.variances: torch.Tensor = model_variances(stack, everything)
+        else:
+            self.variances = previous.variances
+        self._predict_all(None if previous is None else previous._near)
 
     def predict(self, exposure: int) -> Prediction:
         """Predict an exposure from the others.
@@ -150,11 +165,11 @@ class LeaveOneOut:
         exposure
             Its index.
         """
-        (moment, area), options = self._scales[exposure], self._options
+        (moment, area), options = self._shares.scales[exposure], self._options
         one = slice(exposure, exposure + 1)
-        light, inside = self._light[one], self._inside[one]
+        light, inside = self.light[one], self._shares.inside[one]
         sigma = math.sqrt(moment / area)
-        structure = find_structure(light, inside, sigma, 3.0 * self._typical[exposure].sqrt())
+        structure = find_structure(light, inside, sigma, 3.0 * self._shares.typical[exposure].sqrt())
         templates = list_differences(
             light,
             inside,
@@ -170,64 +185,40 @@ class LeaveOneOut:
             templates,
             self._border[one],
             self._variance[one],
-            self._smooth_shares[exposure],
+            self._shares.smooth[exposure],
             sigma / fwhm_to_sigma(1.0),
         )
 
-    def _predict_all(self, light: torch.Tensor) -> None:
+    def _predict_all(self, near: torch.Tensor | None) -> None:
         """Correct predictions from all exposures to those from the others."""
-        model, stack, number = self._model, self.stack, self.stack.num_exposures
-        shares = self._weights * self._areas
-        present = model.sampling.mean(stack.good.to(shares.dtype))
-        covered = _covered_by_others(present, shares)
-        near = _near_borders(model, present)
+        model, stack, shares = self._model, self.stack, self._shares
+        number, light = stack.num_exposures, self.light
+        present = model.sampling.mean(stack.good.to(light.dtype))
+        covered = _covered_by_others(present, shares.weights)
+        near = _near_borders(model, present) if near is None else near
+        self._near: torch.Tensor = near
         weighted = stack.good * self.variances * self._weights[:, None, None]
-        self._variance = _noise_ratios(model, weighted, shares, covered)
-        # The adjoint of the sampling holds one factor of the area.
-        power, total, inverse = model.total_power(shares), shares.sum(), model.inverse_target_power
+        self._variance = _noise_ratios(model, weighted, shares.weights, covered)
         own = [self._own(t, light[t]) for t in range(number)]
         numerator = functools.reduce(torch.add, own)
-        penalised = power + _PENALTY_WEIGHT * total * inverse
-        spectrum, smoothing = model.transform(self._latent), self._smoothing()
-        gains, typical, smooth, unresolved = [], [], [], []
-        for t, share in enumerate(shares):
-            rest = power - share * model.power(t)
-            gains.append(1.0 / (rest + _PENALTY_WEIGHT * (total - share) * inverse))
-            withheld = 1.0 - gains[t] * rest
-            noise = model.power(t) * gains[t] ** 2 * rest * (1.0 + withheld) ** 2
-            star = model.mean_otfs[t].abs() * model.target_transform
-            typical.append(model.fold_transform(noise) * self._areas[t] ** 2)
-            smooth.append(model.fold_transform(noise * smoothing) / model.fold_transform(noise))
-            unresolved.append(model.fold_transform(withheld**2 * star) / model.fold_transform(star))
-        self._typical, self._smooth_shares = torch.stack(typical), torch.stack(smooth).tolist()
-        self._light, self._border = light, torch.empty_like(light)
+        spectrum = model.transform(self._latent)
+        self._border = torch.empty_like(light)
         self._unresolved: dict[int, torch.Tensor] = {}
-        for t, share in enumerate(torch.stack(unresolved).tolist()):
-            others, rest = total - shares[t], power - shares[t] * model.power(t)
-            withheld = 1.0 - gains[t] * rest
-            change = gains[t] * (1.0 + withheld) * (numerator - own[t])
-            change -= (others / total * gains[t]) ** 2 * (2.0 * penalised - power) * numerator
+        for t in range(number):
+            change = shares.own_factors[t] * own[t] + shares.factors[t] * numerator
             fewer = 1.0 + model.embed(1.0 / covered[t] - 1.0)
             change = model.transform(model.inverse_transform(change) * fewer)
             correction = self._observe(change * model.mean_otfs[t], t)
-            self._light[t] += correction[0]
-            self._variance[t] *= self._typical[t]
+            light[t] += correction[0]
+            self._variance[t] *= shares.typical[t]
             # The largest errors that were measured at the border.
-            most = 0.03 * self._light[t].abs() + 3.0 * self._variance[t].sqrt()
+            most = 0.03 * light[t].abs() + 3.0 * self._variance[t].sqrt()
             self._border[t] = near[t] * torch.minimum(largest_around(correction[0].abs(), 3), most)
-            if share > _LEAST_UNRESOLVED:
+            if t in shares.unresolved:
                 seen = model.inverse_transform((spectrum + change) * model.mean_otfs[t])[None]
-                sigma = math.sqrt(self._scales[t][0])
-                structure = find_structure(seen, None, sigma, 3.0 * self._typical[t].sqrt())
-                self._unresolved[t] = self._observe(withheld**2 * model.transform(structure[0]), t)
-
-    def _smoothing(self) -> torch.Tensor:
-        """Return the power of the smoothing of trails."""
-        height, width = self._model.latent_shape
-        device = self.stack.good.device
-        ky = 2.0 * math.pi * torch.fft.fftfreq(height, device=device)[:, None]
-        kx = 2.0 * math.pi * torch.fft.rfftfreq(width, device=device)
-        return torch.exp(-(fwhm_to_sigma(TRAIL_FWHM) ** 2) * (ky**2 + kx**2))
+                sigma = math.sqrt(shares.scales[t][0])
+                structure = find_structure(seen, None, sigma, 3.0 * shares.typical[t].sqrt())
+                self._unresolved[t] = self._observe(shares.unresolved[t] * model.transform(structure[0]), t)
 
     def _observe(self, spectrum: torch.Tensor, exposure: int) -> torch.Tensor:
         """Sample the transform of an image on an exposure, (1, h, w)."""
@@ -241,6 +232,75 @@ class LeaveOneOut:
         image = self._model.sampling.adjoint(residual[None], torch.tensor([exposure]))[0]
         seen = self._model.filtered(self._model.transform(image))
         return self._weights[exposure] * self._model.mean_otfs[exposure].conj() * seen
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shares:
+    """Shares of exposures in the estimate, which do not depend on rejection.
+
+    Weights are per area, (n,); what residuals of the exposure and of all are
+    multiplied with, (n) of (Hl, Wl // 2 + 1); typical variances of
+    predictions, (n,), their shares after smoothing, and what is not resolved.
+    """
+
+    weights: torch.Tensor
+    scales: list[list[float]]
+    inside: torch.Tensor
+    own_factors: list[torch.Tensor]
+    factors: list[torch.Tensor]
+    typical: torch.Tensor
+    smooth: list[float]
+    unresolved: dict[int, torch.Tensor]
+
+    @classmethod
+    def build(cls, stack: ExposureStack, model: ForwardModel, weights: torch.Tensor) -> _Shares:
+        """Work out what leaving an exposure out takes."""
+        areas = _mean_areas(model)
+        # Of Gaussians with the squared norms of the PSFs.
+        moments = stack.psfs.mean(dim=(1, 2)).square().sum(dim=(1, 2))
+        moments = 1.0 / (4.0 * math.pi * moments).to(areas)
+        # The adjoint of the sampling holds one factor of the area.
+        shares = weights * areas
+        power, total, inverse = model.total_power(shares), shares.sum(), model.inverse_target_power
+        penalised, smoothing = power + _PENALTY_WEIGHT * total * inverse, _trail_power(model)
+        own, every, withheld, maps = [], [], [], []
+        for t, share in enumerate(shares):
+            rest = power - share * model.power(t)
+            gain = 1.0 / (rest + _PENALTY_WEIGHT * (total - share) * inverse)
+            lost = 1.0 - gain * rest
+            twice = gain * (1.0 + lost)
+            own.append(-twice)
+            every.append(twice - ((total - share) / total * gain) ** 2 * (2.0 * penalised - power))
+            noise = model.power(t) * gain**2 * rest * (1.0 + lost) ** 2
+            star = model.mean_otfs[t].abs() * model.target_transform
+            withheld.append(lost**2)
+            maps.append(
+                [model.fold_transform(one) for one in (noise, noise * smoothing, lost**2 * star, star)]
+            )
+        noise, smooth, lacking, stars = torch.stack([torch.stack(one) for one in maps], dim=1)
+        return cls(
+            weights=shares,
+            scales=torch.stack([moments, areas], dim=1).tolist(),
+            inside=model.sampling.positions()[0].isfinite(),
+            own_factors=own,
+            factors=every,
+            typical=noise * areas**2,
+            smooth=(smooth / noise).tolist(),
+            unresolved={
+                t: withheld[t]
+                for t, share in enumerate((lacking / stars).tolist())
+                if share > _LEAST_UNRESOLVED
+            },
+        )
+
+
+def _trail_power(model: ForwardModel) -> torch.Tensor:
+    """Return the power of the smoothing of trails."""
+    height, width = model.latent_shape
+    device = model.mean_otfs.device
+    ky = 2.0 * math.pi * torch.fft.fftfreq(height, device=device)[:, None]
+    kx = 2.0 * math.pi * torch.fft.rfftfreq(width, device=device)
+    return torch.exp(-(fwhm_to_sigma(TRAIL_FWHM) ** 2) * (ky**2 + kx**2))
 
 
 def _near_borders(model: ForwardModel, present: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 __all__ = ("reject_outliers",)
 
+import dataclasses
+
 import numpy as np
 import torch
 from scipy.ndimage import binary_propagation
@@ -24,8 +26,9 @@ from ._leave_one_out import LeaveOneOut
 from ._structured_residuals import StructuredResiduals
 
 _FREE_ROUNDS = 2
-"""Rounds after which pixels are only added, as a few would come and go without
-end: 4 to 5 % of those rejected in scenes with trails and cosmic rays."""
+"""Rounds with fits after which pixels are only added, as a few would come and
+go without end: 4 to 5 % of those rejected in scenes with trails and cosmic
+rays."""
 
 _CONVERGED = 1e-4
 """Share of the pixels that may still change in the last round."""
@@ -38,6 +41,9 @@ because the star below an artefact is fainter, neighbours show it too."""
 _REACH = 1.25
 """Distance from such residuals, in FWHM of the target PSF, up to which it is
 fitted."""
+
+_MOVED = 0.1
+"""Change of a prediction, in sigma, up to which fits around it are kept."""
 
 _OBJECTION_RATIO = 1.3
 """Least deviation of an outlier over that of any other exposure."""
@@ -72,19 +78,26 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     rejected : `torch.Tensor`
         Shape (n, h, w), bool, good pixels only.
     """
-    rejected = torch.zeros_like(stack.good)
+    rejected, num_good = torch.zeros_like(stack.good), float(stack.good.sum())
     # With two exposures the faulty one cannot be identified.
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < 3:
         return rejected
-    predictor = None
+    predictor, residuals, fits = None, None, 0
     for number in range(1, options.max_rounds + 1):
         predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
-        deviations, plain = _deviations(predictor, stack.good, model, options)
+        residuals = _Residuals.measure(predictor, stack.good, options, residuals)
+        deviates = residuals.beyond > options.high_threshold
+        # While many artefacts are in the predictions of other exposures, fits
+        # are in vain.
+        if number > 1 or options.max_rounds == 1 or float(deviates.sum()) <= _CONVERGED * num_good:
+            residuals.fit(model, options)
+            fits += 1
         # Pixels that were rejected before object with all of their residual: a
         # change of the sky must not be rejected from one exposure after the
         # other.
-        objections = torch.where(rejected, plain, deviations)
-        found = _groups(deviations, objections, stack.good, model.sampling, options)
+        plain = residuals.plain
+        objections = torch.where(rejected, plain, residuals.beyond)
+        found = _groups(residuals.beyond, objections, stack.good, model.sampling, options)
         if bool(found.any()):
             reach = max(1, round(_BRIDGE * model.target_fwhm))
             # Seen in several exposures it is a change of the sky.
@@ -92,50 +105,84 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
             found |= (plain > options.low_threshold) & ~shared & _closing(found, reach)
         if number > _FREE_ROUNDS:
             found |= rejected
-        changed = float((found != rejected).sum()) / float(stack.good.sum())
+        changed = float((found != rejected).sum()) / num_good
         rejected = found
-        if changed <= _CONVERGED:
+        if changed <= _CONVERGED and fits:
             break
     record_solve("outliers", steps=number, residual=changed / _CONVERGED)
     return rejected
 
 
-def _deviations(
-    predictor: LeaveOneOut, good: torch.Tensor, model: ForwardModel, options: RejectionOptions
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return absolute residuals in units of their error, (n, h, w): those
-    beyond what may differ between exposures, and all.
+@dataclasses.dataclass
+class _Residuals:
+    """Residuals from the predictions of a round.
+
+    Absolute ones in units of their error, (n, h, w), beyond what may differ
+    between exposures, and all; and in which pixels the former is fitted.
     """
-    images = predictor.stack.images
-    deviations, plain, scales = (torch.empty_like(images) for _ in range(3))
-    differs, candidates = torch.empty_like(good), torch.empty_like(good)
 
-    def build(t: int, scale: torch.Tensor | None = None) -> StructuredResiduals:
-        one = slice(t, t + 1)
-        return StructuredResiduals(
-            images[one], predictor.variances[one], good[one], predictor.predict(t), scale
-        )
+    predictor: LeaveOneOut
+    good: torch.Tensor
+    beyond: torch.Tensor
+    plain: torch.Tensor
+    scales: torch.Tensor
+    differs: torch.Tensor
+    candidates: torch.Tensor
+    fitted: torch.Tensor | None
+    previous: _Residuals | None
 
-    for t in range(len(images)):
-        residuals = build(t)
-        deviations[t], plain[t], scales[t] = (
-            residuals.significance()[0],
-            residuals.plain[0],
-            residuals.scale[0],
-        )
-        differs[t] = residuals.may_differ[0]
-        candidates[t] = residuals.bound()[0].abs() > _CANDIDATE * options.high_threshold
-    # What may differ is fitted where any exposure deviates, so that they are
-    # compared with each other.
-    near = model.sampling.largest(candidates).any(dim=0)
-    reach = 2 * round(_REACH * model.target_fwhm) + 1
-    differs &= model.sampling.look_up(largest_around(near.to(torch.float32), reach) > 0)
-    pixels = differs.flatten(1).nonzero()
-    numbers = differs.sum(dim=(1, 2)).tolist()
-    for t, chosen in enumerate(pixels[:, 1].split(numbers)):
-        if len(chosen):
-            deviations[t] = build(t, scales[t : t + 1]).fit(chosen)[0]
-    return deviations.abs_(), plain.abs_()
+    @classmethod
+    def measure(
+        cls,
+        predictor: LeaveOneOut,
+        good: torch.Tensor,
+        options: RejectionOptions,
+        previous: _Residuals | None,
+    ) -> _Residuals:
+        """Measure residuals without a fit."""
+        beyond, plain, scales = (torch.empty_like(predictor.variances) for _ in range(3))
+        differs, candidates = torch.empty_like(good), torch.empty_like(good)
+        if previous is not None:
+            previous.previous = None
+        found = cls(predictor, good, beyond, plain, scales, differs, candidates, None, previous)
+        for t in range(len(good)):
+            one = found._build(t)
+            torch.abs(one.significance()[0], out=beyond[t])
+            torch.abs(one.plain[0], out=plain[t])
+            scales[t], differs[t] = one.scale[0], one.may_differ[0]
+            torch.gt(one.bound()[0].abs(), _CANDIDATE * options.high_threshold, out=candidates[t])
+        return found
+
+    def fit(self, model: ForwardModel, options: RejectionOptions) -> None:
+        """Fit what may differ where any exposure deviates, so that they are
+        compared with each other.
+        """
+        near = model.sampling.largest(self.candidates).any(dim=0)
+        size = 2 * round(_REACH * model.target_fwhm) + 1
+        chosen = self.differs & model.sampling.look_up(_grown(near, size))
+        self.fitted = chosen.clone()
+        previous = self.previous
+        if previous is not None and previous.fitted is not None:
+            change = self.predictor.light - previous.predictor.light
+            moved = change.square() > _MOVED**2 * self.predictor.variances
+            kept = chosen & previous.fitted & ~_grown(moved, size)
+            torch.where(kept, previous.beyond, self.beyond, out=self.beyond)
+            chosen &= ~kept
+        self.previous = None
+        pixels = chosen.flatten(1).nonzero()[:, 1].split(chosen.sum(dim=(1, 2)).tolist())
+        for t, some in enumerate(pixels):
+            if len(some):
+                torch.abs(self._build(t, self.scales[t : t + 1]).fit(some)[0], out=self.beyond[t])
+
+    def _build(self, exposure: int, scale: torch.Tensor | None = None) -> StructuredResiduals:
+        one, predictor = slice(exposure, exposure + 1), self.predictor
+        images, variances = predictor.stack.images[one], predictor.variances[one]
+        return StructuredResiduals(images, variances, self.good[one], predictor.predict(exposure), scale)
+
+
+def _grown(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Return whether one of a square of pixels around is true."""
+    return largest_around(pixels.to(torch.float32), size) > 0
 
 
 def _groups(

@@ -18,26 +18,15 @@ from collections.abc import Sequence
 
 import torch
 
-from .._errors import NoUsableDataError
-from ..exposures import smooth
-from ..forward import WEIGHT_FLOOR, ForwardModel, TypicalModel, iterate_weight_maps
+from ..forward import WEIGHT_FLOOR, ForwardModel, TypicalModel
 from ._conjugate_gradients import Solution
 from ._equations import RegularizedEquations
+from ._patch_weights import PatchWeights
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
 from ._star_image import penalty_weight_for_residual, star_psf_residual
 from ._stationary import StationaryEquations
-
-_STEP_FWHM = 1.5
-"""FWHM, in units of that of the target PSF, over which the penalty follows
-the noise.  A star of 30 000 sigma on patches of 8 pixels that differ by a
-factor of 25 in variance then has an error of 0.4 % of its peak, instead of
-17 %."""
-
-_LOCAL_FWHM = 3.0
-"""FWHM in pixels over which preconditioner and error measure follow the
-weights."""
 
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
@@ -80,16 +69,6 @@ class LinearEstimator:
     exposures
         Indices of the exposures to use; all by default.
 
-    Attributes
-    ----------
-    relative_weight
-        Shape (H, W), sum of weights over its value at full weight.
-    coverage
-        Shape (H, W), share of the exposures that are used, by weight.
-    full_weight
-        Sum of the weights at full weight: where the most of them, by typical
-        weight, are present together.
-
     Raises
     ------
     NoUsableDataError
@@ -100,45 +79,28 @@ class LinearEstimator:
         self, model: ForwardModel, weights: torch.Tensor, exposures: torch.Tensor | None = None
     ) -> None:
         self.model = model
-        self._exposures = exposures
+        self._exposures = model.sampling.indices(exposures)
+        self._is_selection = exposures is not None
         self._weights = weights if exposures is None else weights[exposures]
-        total, present, typical = self._total_maps()
-        # Detector images of a visit are nowhere present together.
-        self.full_weight = float(present.max())
-        if not self.full_weight > 0:
-            raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
-        self.relative_weight = total / self.full_weight
-        self.coverage = present / self.full_weight
-        self._shares = typical / typical.sum()
-        self._power = model.total_power(self._shares, self._exposures)
+        self._on_patch = PatchWeights(model, self._weights, self._exposures)
+        self._power = model.total_power(self._on_patch.shares, self._exposures)
         self._whitening = model.inverse_target_power
-        self._root_penalty = self._penalty().sqrt()
+        self._root_penalty = self._on_patch.penalty().sqrt()
 
-    def _total_maps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return sums of weights and of typical weights, (H, W), and the
-        typical weights of the exposures, (n,).
-        """
-        total = present = torch.zeros(self.model.shape, device=self._weights.device)
-        typical = []
-        for maps in iterate_weight_maps(self.model, self._weights, self._exposures):
-            total = total + maps.weights[0]
-            present = present + maps.typical * maps.presence[0]
-            typical.append(maps.typical)
-        return total, present, torch.cat(typical)
+    @property
+    def full_weight(self) -> float:
+        """Sum of the weights at full weight (`float`)."""
+        return self._on_patch.full_weight
 
-    def _penalty(self) -> torch.Tensor:
-        """Return q^2 of the penalty, which varies more slowly than the target
-        PSF: a step would make q R smooth across it, and not R.
-        """
-        noise = torch.where(self.coverage > WEIGHT_FLOOR, self.relative_weight / self.coverage, 1.0)
-        logs = torch.stack([noise.clamp(min=1e-30).log(), torch.ones_like(noise)])
-        logs, share = smooth(logs, _STEP_FWHM * self.model.target_fwhm)
-        noise = (logs / share).exp()
-        # The coverage has steps at masks and is smoothed over more pixels.
-        coverage = smooth(self.model.embed(self.coverage)[None], 8.0)[0]
-        outside = 1.0 - self.model.embed(torch.ones_like(noise))
-        # Without a floor the equations would be singular far from all data.
-        return self.full_weight * coverage.clamp(min=0.02) * (self.model.embed(noise) + outside)
+    @property
+    def relative_weight(self) -> torch.Tensor:
+        """Sum of weights over its value at full weight, (H, W)."""
+        return self._on_patch.relative_weight
+
+    @property
+    def coverage(self) -> torch.Tensor:
+        """Share of the full weight that is present, (H, W)."""
+        return self._on_patch.coverage
 
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side A'W y of the normal equations.
@@ -148,8 +110,7 @@ class LinearEstimator:
         images
             Shape (n, h, w), all exposures of the model.
         """
-        some = images if self._exposures is None else images[self._exposures]
-        return self.model.adjoint(some, self._exposures, weights=self._weights)
+        return self.model.adjoint(self._chosen(images), self._exposures, weights=self._weights)
 
     def normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Return A'W A of images: the right-hand sides of what they predict.
@@ -171,8 +132,10 @@ class LinearEstimator:
         """
         if self._typical is None:
             return self.right_side(images)
-        some = images if self._exposures is None else images[self._exposures]
-        return self._typical.adjoint(some, self._weights)
+        return self._typical.adjoint(self._chosen(images), self._weights)
+
+    def _chosen(self, images: torch.Tensor) -> torch.Tensor:
+        return images[self._exposures] if self._is_selection else images
 
     def typical_normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Return about what `normal` does, at the cost of a few kernels.
@@ -187,9 +150,8 @@ class LinearEstimator:
     @functools.cached_property
     def _typical(self) -> TypicalModel | None:
         """The model with few kernels, where they are much fewer."""
-        chosen = self.model.sampling.indices(self._exposures)
-        typical = TypicalModel(self.model, chosen, self._shares)
-        return typical if typical.num_kernels <= _FEW * self.model.count_kernels(chosen) else None
+        typical = TypicalModel(self.model, self._exposures, self._on_patch.shares)
+        return typical if typical.num_kernels <= _FEW * self.model.count_kernels(self._exposures) else None
 
     def solve(
         self,
@@ -375,28 +337,13 @@ class LinearEstimator:
         """The equations as those of slowly varying weights and PSFs
         (`StationaryEquations`).
         """
-        return StationaryEquations(self.model, self._power, self._local_weight, self._root_penalty)
-
-    @functools.cached_property
-    def _local_weight(self) -> torch.Tensor:
-        """Weights by the share of an exposure in the power at a frequency:
-        sharp ones decide about most frequencies.  Shape latent_shape.
-        """
-        model = self.model
-        chosen = range(len(self._weights)) if self._exposures is None else self._exposures.tolist()
-        # Wide targets leave no power at high frequencies, nor shares of it.
-        known = self._power > torch.finfo(self._power.dtype).tiny
-        inverse = torch.where(known, self._power, 1.0).reciprocal_() * known / known.sum()
-        total = torch.zeros(model.shape, device=self._weights.device)
-        maps = iterate_weight_maps(model, self._weights, self._exposures)
-        for t, one in zip(chosen, maps, strict=True):
-            total.addcmul_((model.power(t) * inverse).sum(), one.weights[0])
-        return smooth(model.embed(total)[None], _LOCAL_FWHM)[0]
+        return StationaryEquations(
+            self.model, self._power, self._on_patch.local(self._power), self._root_penalty
+        )
 
     @functools.cached_property
     def _measure(self) -> ErrorMeasure:
-        covered = self.model.embed((self.coverage > WEIGHT_FLOOR).to(torch.float32))
-        return ErrorMeasure(covered, smooth(self.model.embed(self.relative_weight)[None], _LOCAL_FWHM)[0])
+        return ErrorMeasure(self._on_patch.covered(), self._on_patch.smooth_weight())
 
     def psf_residual(self, penalty_weight: float) -> float:
         """Return `star_psf_residual` at full weight.

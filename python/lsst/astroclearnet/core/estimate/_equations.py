@@ -123,7 +123,7 @@ class RegularizedEquations:
             solutions = solutions + found.values
             steps = [a + b for a, b in zip(steps, found.steps, strict=True)]
             sizes = self._judge(found.values, solutions, precision).amax(dim=0).tolist()
-            shrunk = max(sizes) / last
+            shrunk = max(sizes) / last if last else math.inf
             if number:
                 # The last ones are errors of the solver, which do not shrink.
                 share = shrunk if number == 1 else min(share, shrunk)

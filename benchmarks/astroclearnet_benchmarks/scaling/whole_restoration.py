@@ -15,7 +15,6 @@ import time
 from typing import Any
 from unittest import mock
 
-from lsst.astroclearnet.commands._pipetask import restore_command
 from lsst.astroclearnet.core import MemoryPlan
 from lsst.astroclearnet.simulation import PIXEL_SCALE
 from lsst.astroclearnet.tasks import RestoreCoaddTask
@@ -27,6 +26,8 @@ from .survey import SurveyPatch
 
 RESTORED = "u/benchmark/restored"
 """Collection of the outputs."""
+
+_PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
 
 _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
 
@@ -72,24 +73,20 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
             task_cpu.extend([time.process_time() - before, peak_memory() / 2**10])
 
     resume = _RESUME if RESTORED in _collections(patch) else ()
-    words = restore_command(
-        patch.root,
-        skymap=patch.options.skymap,
-        inputs=patch.collection,
-        output=RESTORED,
-        options=[
-            *("-c", f"restoreCoadd:target_fwhm={target_fwhm * PIXEL_SCALE}"),
-            *("-c", f"restoreCoadd:restoration.tiling.max_host_memory={max_memory}"),
-            *("-j", "1"),
-            *resume,
-        ],
-    )
+    words = [
+        *("run", "-b", str(patch.root), "-p", _PIPELINE, "-i", patch.collection, "-o", RESTORED),
+        *("-d", f"skymap='{patch.options.skymap}'", "--register-dataset-types"),
+        *("-c", f"restoreCoadd:target_fwhm={target_fwhm * PIXEL_SCALE}"),
+        *("-c", f"restoreCoadd:restoration.tiling.max_host_memory={max_memory}"),
+        *("-j", "1"),
+        *resume,
+    ]
     start, cpu = time.perf_counter(), time.process_time()
     with (
         mock.patch.object(RestoreCoaddTask, "_plan_memory", plan),
         mock.patch.object(RestoreCoaddTask, "run", run),
     ):
-        cli.main(["--log-level", "lsst.astroclearnet=VERBOSE", *words[1:]], standalone_mode=False)
+        cli.main(["--log-level", "lsst.astroclearnet=VERBOSE", *words], standalone_mode=False)
     figures: dict[str, Any] = {
         "wall": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astroclearnet_benchmarks.scaling import detectors
+from astroclearnet_benchmarks.scaling import detectors, whole_judgement
 from astroclearnet_benchmarks.scaling.command import main
-from astroclearnet_benchmarks.scaling.consistency import render
+from astroclearnet_benchmarks.scaling.consistency import distance_to_borders, render
 from astroclearnet_benchmarks.scaling.run import TARGET
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.speed import command as speed
@@ -94,6 +94,48 @@ def test_time_belongs_to_the_innermost_stage(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
+def test_distance_to_borders_of_tiles() -> None:
+    """If it fails, errors at seams are taken for those inside."""
+    distance = distance_to_borders((8, 10), {4}, {3, 6})
+    assert distance[3, 9] == distance[4, 9] == 0.5
+    assert distance[0, 2] == distance[0, 3] == 0.5
+    assert distance[0, 9] == 3.5
+    assert np.isinf(distance_to_borders((3, 3), set(), set())).all()
+
+
+def test_flux_errors_of_stars() -> None:
+    """If it fails, the record of the whole patch has wrong biases."""
+    width, noise = 1.5, np.random.default_rng(1).normal(size=(300, 300))
+    middles = np.arange(60.0, 250.0, 40.0)
+    y, x = (values.ravel() + 0.3 for values in np.meshgrid(middles, middles))
+    rows, columns = np.arange(300)[:, None, None], np.arange(300)[:, None]
+    psfs = np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / width**2) / (2.0 * np.pi * width**2)
+    stars = {"y": y, "x": x, "flux": np.full(len(y), 5000.0)}
+    error = np.sum(-0.1 * 5000.0 * psfs, axis=-1)
+    error[0, 0] = error[60, 60] = np.nan
+    (line,) = whole_judgement._stars(error, noise, stars, width, 1.0)
+    assert line["signal-to-noise ratio"] == "above 100"
+    assert line["stars"] == str(len(y) - 1)
+    assert line["bias (%)"].startswith("-10.00 ")
+
+
+def test_errors_at_seams() -> None:
+    """If it fails, errors at seams hide among those inside."""
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(400, 400))
+    truth = np.zeros((400, 400))
+    truth[::20] = 10.0
+    distance = distance_to_borders((400, 400), {200}, set())
+    error = 2.0 * noise
+    error[194:206] = 6.0 * noise[194:206]
+    lines = list(whole_judgement._seams(truth, error, noise, np.full_like(noise, 4.0), distance, 2.0))
+    assert [line["distance (pixels)"] for line in lines] == ["0 to 6", "6 to 24", "24 to 48", "beyond 48"]
+    rms = [float(line["rms error on blank sky"]) for line in lines]
+    declared = [float(line["error / declared"]) for line in lines]
+    np.testing.assert_allclose(rms, [3.0, 1.0, 1.0, 1.0], rtol=0.05)
+    np.testing.assert_allclose(declared, rms, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_all_sections_run(tmp_path: Path) -> None:
     """If it fails, the record cannot be made again."""
@@ -106,6 +148,8 @@ def test_all_sections_run(tmp_path: Path) -> None:
         "### Seams between tiles",
         "### Overlap of two patches",
         "### Detector images",
+        "### A whole patch",
+        "### Its seams",
     ):
         assert heading in text
     assert "nan" not in text

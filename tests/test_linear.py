@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -266,3 +268,17 @@ def test_noise_is_solved_as_exactly_as_weights_allow(factor: float) -> None:
     exact = sample(estimator.solve(right, (1e-4, 1e-4), precision=EXACT))
     inner = np.s_[:, 8:-8, 8:-8]
     assert float((found - exact)[inner].std()) < 0.1 * float(exact[inner].std())
+
+
+def test_nothing_is_kept_alive() -> None:
+    """If it fails, a patch takes the memory of many tiles at a time."""
+    estimator = make_estimator()
+    estimator.solve_noise(estimator.right_side(white_noise(1)[0])[None], (1e-2,))
+    solve(estimator, white_noise(1)[0], 1e-2)
+    model = weakref.ref(estimator.model)
+    gc.disable()
+    try:
+        del estimator
+        assert model() is None
+    finally:
+        gc.enable()

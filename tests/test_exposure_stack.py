@@ -88,6 +88,8 @@ def test_blocks_and_memory_do_not_matter() -> None:
         stack = ExposureStack.from_arrays(
             image, variance, use, psfs, positions=positions, overwrite=overwrite
         )
+        assert np.shares_memory(stack.images.numpy(), image) == overwrite
+        assert np.shares_memory(positions.y.numpy(), places[0]) == overwrite
         if not overwrite:
             for array, original in zip([*data, *places], (images, variances, good, y, x, area), strict=True):
                 np.testing.assert_array_equal(array, original)

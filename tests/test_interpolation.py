@@ -93,29 +93,25 @@ def test_normal_operator_of_several_images(number: int) -> None:
     images = random_images(number, grid)
     expected = operator.adjoint(operator.observe(images) * weights)
     first = images[: min(number, 3)].clone()
-    operator.normal(images, weights)
+    Interpolation.normal([operator], images, [weights])
     torch.testing.assert_close(images, expected, rtol=0.0, atol=2e-6)
     if number > 3:
-        operator.normal(first, weights)
+        Interpolation.normal([operator], first, [weights])
         assert torch.equal(images[:3], first)
 
 
-@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize("number", [1, 5, 11])
 def test_exposures_together(number: int) -> None:
     """If it fails, exposures that share a kernel mix, or count twice."""
     grid = LatentGrid(SHAPE, 7)
     y, x, area = make_pixels()
     shifted = torch.where(y < SHAPE[0] - 3.0, y + 2.3, torch.nan)
     operators = [Interpolation(rows, x, area, grid) for rows in (y, shifted)]
-    joint = Interpolation.join(operators)
     images = random_images(number, grid)
-    values = joint.observe(images)
-    torch.testing.assert_close(values, torch.stack([one.observe(images) for one in operators], dim=1))
     weights = torch.rand(2, *y.shape, generator=torch.Generator().manual_seed(2))
-    expected = sum(one.adjoint(v * w) for one, v, w in zip(operators, values.unbind(1), weights, strict=True))
-    torch.testing.assert_close(joint.adjoint(values * weights), expected, rtol=0.0, atol=2e-6)
-    joint.normal(images, weights)
-    torch.testing.assert_close(images, expected, rtol=0.0, atol=5e-6)
+    parts = [one.adjoint(one.observe(images) * w) for one, w in zip(operators, weights, strict=True)]
+    Interpolation.normal(operators, images, list(weights))
+    torch.testing.assert_close(images, parts[0] + parts[1], rtol=0.0, atol=5e-6)
 
 
 def test_pixels_without_a_position_are_left_alone() -> None:
@@ -167,7 +163,7 @@ def test_a_gpu_computes_the_same(
     images = random_images(number, grid)
     ours = Interpolation(y, x, area, grid)
     theirs = Interpolation(y, x, area, grid)
-    first, ty, tx = (torch.from_numpy(p) for p in ours._engine._parts[0])  # type: ignore[attr-defined]
+    first, ty, tx = (torch.from_numpy(p) for p in ours._engine._pixels)  # type: ignore[attr-defined]
     first = torch.where(y.isfinite().flatten(), first.long(), -1)
     first, ty, tx = (c.to(device) for c in (first, ty, tx))
     theirs._engine = _interpolation_gpu.BinnedInterpolation(first, ty, tx, grid.latent_shape)
@@ -178,11 +174,9 @@ def test_a_gpu_computes_the_same(
     torch.testing.assert_close(back.cpu(), ours.adjoint(values.cpu()), rtol=0.0, atol=2e-6)
     assert float((values * values).sum()) == pytest.approx(float((back.cpu() * images).sum()), rel=1e-5)
     normal = images.to(device)
-    theirs.normal(normal, weights.to(device))
-    ours.normal(images, weights)
-    torch.testing.assert_close(normal.cpu(), images, rtol=0.0, atol=2e-6)
-    joint, expected = Interpolation.join([theirs, theirs]), theirs.observe(images.to(device))
-    torch.testing.assert_close(joint.observe(images.to(device)), torch.stack([expected, expected], dim=1))
+    Interpolation.normal([theirs, theirs], normal, [weights.to(device)] * 2)
+    Interpolation.normal([ours, ours], images, [weights] * 2)
+    torch.testing.assert_close(normal.cpu(), images, rtol=0.0, atol=4e-6)
 
 
 def test_functions_are_compiled_where_nothing_can_be_written() -> None:

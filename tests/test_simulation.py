@@ -398,3 +398,10 @@ def test_progress_is_reported(survey: SurveySummary, progress: list[tuple[int, i
     # The demo shows a bar; its end must be reached.
     assert [call[:2] for call in progress] == [(done, 12) for done in range(1, 13)]
     assert progress[1][2] == "visit 2000 detector 1"
+
+
+@pytest.mark.parametrize("changes", [{"detector_gap": (15,)}, {"num_patches": (1, 2, 3)}])
+def test_sizes_are_pairs(changes: dict[str, Any]) -> None:
+    """If it fails, a survey is simulated with a size that was not meant."""
+    with pytest.raises(ValueError, match="must be a pair, along y and x"):
+        SurveyOptions(**changes)

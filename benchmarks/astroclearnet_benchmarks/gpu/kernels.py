@@ -78,7 +78,10 @@ def _make_work(
         "copy": (lambda: other.copy_(images), 8 * images.numel()),
         "sample an exposure": (lambda: interpolation.observe(images), one_way),
         "adjoint": (lambda: interpolation.adjoint(values), one_way),
-        "sample, weight, adjoint": (lambda: interpolation.normal(images, weights), 2 * one_way),
+        "sample, weight, adjoint": (
+            lambda: Interpolation.normal([interpolation], images, [weights]),
+            2 * one_way,
+        ),
         "real transform": (lambda: torch.fft.rfft2(images, out=spectrum), transformed),
         "inverse transform": (
             lambda: torch.fft.irfft2(spectrum, s=grid.latent_shape, out=other),

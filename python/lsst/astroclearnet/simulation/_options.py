@@ -198,6 +198,9 @@ class SurveyOptions:
         _require_at_least(
             self, -math.inf, "ra_deg", "dec_deg", "distortion", "star_magnitudes", "galaxy_magnitudes"
         )
+        for name in ("num_patches", "detector_grid", "detector_shape", "detector_gap"):
+            if len(getattr(self, name)) != 2:
+                raise ValueError(f"SurveyOptions.{name}={getattr(self, name)} must be a pair, along y and x.")
         if abs(self.dec_deg) > 90.0:
             raise ValueError(f"SurveyOptions.dec_deg={self.dec_deg} must be from -90 to 90.")
         if self.num_psf_stars < 3:

@@ -332,14 +332,6 @@ def _make_engine(mode: CountingMode) -> type:
             self._plane = 4 * latent_shape[0] * latent_shape[1]
             mode.launch("bin", _BINNING[1] * len(first), _BINNING[0])
 
-        @classmethod
-        def join(cls, engines: Sequence[Self]) -> Self:
-            joint = super().join(engines)
-            # Pixels are put into their order, stacked, and sorted anew.
-            pixels = sum(len(part[0]) for part in joint._parts)
-            mode.launch("bin", (_BINNING[1] + 84) * pixels, _BINNING[0] + 8 * len(engines))
-            return joint
-
         def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
             self._gather(images, factors)
             # Values are put into the order of the pixels.
@@ -352,10 +344,18 @@ def _make_engine(mode: CountingMode) -> type:
             self._collect(number, pixels)
             return StandIn(super().adjoint(_held(values).contiguous()))
 
-        def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
-            self._gather(images, factors)
-            self._collect(len(images), len(factors))
-            super().normal(_held(images), _held(factors).contiguous())
+        @classmethod
+        def normal(
+            cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]
+        ) -> None:
+            held = [_held(factor).contiguous() for factor in factors]
+            for one, factor in zip(engines, held, strict=True):
+                one._gather(images, factor)
+                one._collect(len(images), len(factor))
+            if len(engines) > 1:
+                # The sum is not where the images are.
+                mode.launch("copy", 2 * len(images) * engines[0]._plane)
+            super().normal(engines, _held(images), held)
 
         def _gather(self, images: torch.Tensor, factors: torch.Tensor) -> None:
             # First tap, two offsets, order and factor; pixels and a value.

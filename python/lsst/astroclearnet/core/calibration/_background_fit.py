@@ -302,8 +302,13 @@ class _BlockAverages:
         return coefficients * grid.units, sigma * grid.units
 
     def significance(self, change: torch.Tensor) -> float:
-        """Return the largest change on the patch in sigma of a pixel."""
-        size = (change.abs() / self.grid.units).sum(dim=1)
+        """Return the largest change where an exposure has data, in sigma of a
+        pixel.
+        """
+        terms = self.grid.terms
+        planes = (change / self.grid.units)[:, : terms.shape[1]] @ terms.T
+        # A plane of the corner of a detector means nothing elsewhere.
+        size = (planes.abs() * (self.information > 0)).amax(dim=1)
         typical = self.information.sum(dim=1) / self.num_used.clamp(min=1.0)
         return float((size * typical.sqrt()).max())
 

@@ -24,7 +24,7 @@ _LEAST_SHARE, _LARGEST_SHARE = 0.05, 0.5
 """Least share of an error that a correction is taken to leave, and the share
 from which on it is not made."""
 
-type Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Solution:
 
 
 def solve_equations(
-    apply: Operator,
-    precondition: Operator,
+    apply: _Operator,
+    precondition: _Operator,
     right: torch.Tensor,
     start: torch.Tensor | None,
     *,

@@ -27,17 +27,14 @@ _INNER, _OUTER = 0.7, 0.6
 """Errors, of those that are allowed, of solutions of the typical equations
 and of what refinement leaves; they add in quadrature."""
 
-_FIRST_SHARE = 0.03
-"""Error of the first typical solution over the solution; on detector images
-of very different seeing it is 0.007."""
-
 _REDUCTION = 0.01
 """Share of an error to which it is reduced with the typical equations; less
 would not count beside what they leave."""
 
 _LARGEST_SHARE = 0.3
 """Share of an error that refinement may leave; more, and the exact equations
-are solved instead."""
+are solved instead.  It leaves 0.001 to 0.02 on fields of stars and galaxies,
+0.2 where PSFs vary by 5 % over 70 pixels beside stars of 1e4 sigma."""
 
 _MAX_REFINEMENTS = 10
 
@@ -110,28 +107,32 @@ class RegularizedEquations:
         """
         if not self._is_refined:
             return self.iterate(self.exact, right - self.exact(light), precision, start=start)
-        if start is None:
-            solutions = torch.zeros(len(self.noise), *right.shape[1:], device=right.device)
-            rest = right - self.typical(light)
-        else:
-            solutions, rest = start, self._residual(right, light, start)
-        steps, share, last = [0] * len(solutions), _FIRST_SHARE, math.inf
+        solutions = torch.zeros(len(self.noise), *right.shape[1:], device=right.device)
+        rest = right - self.typical(light) if start is None else self._residual(right, light, start)
+        solutions = solutions if start is None else start
+        steps, share, last = [0] * len(solutions), math.inf, math.inf
         for number in range(_MAX_REFINEMENTS):
             found = self.iterate(
                 self.typical, rest, precision, known=solutions, allowed=_INNER, reduction=_REDUCTION
             )
-            solutions = solutions + found.values
+            before, solutions = solutions, solutions + found.values
             steps = [a + b for a, b in zip(steps, found.steps, strict=True)]
             sizes = self._judge(found.values, solutions, precision).amax(dim=0).tolist()
-            shrunk = max(sizes) / last if last else math.inf
-            if number:
-                # The last ones are errors of the solver, which do not shrink.
-                share = shrunk if number == 1 else min(share, shrunk)
-            if share * max(sizes) <= _OUTER and max(found.errors) <= 1.0:
-                left = [math.hypot(_INNER * a, share * b) for a, b in zip(found.errors, sizes, strict=True)]
-                return Solution(solutions, steps, left)
-            if number and not shrunk <= _LARGEST_SHARE:
+            if not all(map(math.isfinite, sizes)):
+                solutions = before
                 break
+            if number:
+                shrunk = max(sizes) / last if last else math.inf
+                # The last ones are errors of the solver, which do not shrink.
+                share = min(share, shrunk)
+                if share * max(sizes) <= _OUTER and max(found.errors) <= 1.0:
+                    left = [
+                        math.hypot(_INNER * a, share * b) for a, b in zip(found.errors, sizes, strict=True)
+                    ]
+                    return Solution(solutions, steps, left)
+                if not shrunk <= _LARGEST_SHARE:
+                    solutions = solutions if shrunk <= 1.0 else before
+                    break
             rest, last = self._residual(right, light, solutions), max(sizes)
         exact = self.iterate(self.exact, right - self.exact(light), precision, start=solutions)
         return dataclasses.replace(exact, steps=[a + b for a, b in zip(steps, exact.steps, strict=True)])

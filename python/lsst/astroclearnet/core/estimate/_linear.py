@@ -80,7 +80,7 @@ class LinearEstimator:
     ) -> None:
         self.model = model
         self._exposures = model.sampling.indices(exposures)
-        self._is_selection = exposures is not None
+        self._selected = exposures
         self._weights = weights if exposures is None else weights[exposures]
         self._on_patch = PatchWeights(model, self._weights, self._exposures)
         self._power = model.total_power(self._on_patch.shares, self._exposures)
@@ -110,7 +110,8 @@ class LinearEstimator:
         images
             Shape (n, h, w), all exposures of the model.
         """
-        return self.model.adjoint(self._chosen(images), self._exposures, weights=self._weights)
+        some = images if self._selected is None else images[self._selected]
+        return self.model.adjoint(some, self._exposures, weights=self._weights)
 
     def normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Return A'W A of images: the right-hand sides of what they predict.
@@ -121,21 +122,6 @@ class LinearEstimator:
             Shape ``(b, *latent_shape)``.
         """
         return self.model.normal(latents, self._weights, self._exposures)
-
-    def typical_right_side(self, images: torch.Tensor) -> torch.Tensor:
-        """Return about what `right_side` does, for drawn noise.
-
-        Parameters
-        ----------
-        images
-            Shape (n, h, w), all exposures of the model.
-        """
-        if self._typical is None:
-            return self.right_side(images)
-        return self._typical.adjoint(self._chosen(images), self._weights)
-
-    def _chosen(self, images: torch.Tensor) -> torch.Tensor:
-        return images[self._exposures] if self._is_selection else images
 
     def typical_normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Return about what `normal` does, at the cost of a few kernels.
@@ -150,8 +136,9 @@ class LinearEstimator:
     @functools.cached_property
     def _typical(self) -> TypicalModel | None:
         """The model with few kernels, where they are much fewer."""
-        typical = TypicalModel(self.model, self._exposures, self._on_patch.shares)
-        return typical if typical.num_kernels <= _FEW * self.model.count_kernels(self._exposures) else None
+        if self.model.share_of_kernels(self._exposures) > _FEW:
+            return None
+        return TypicalModel(self.model, self._exposures, self._on_patch.shares)
 
     def solve(
         self,
@@ -274,16 +261,13 @@ class LinearEstimator:
             number = max(len(right), len(penalty_weights))
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
             precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if num_refinements else None)
-            equations = self._equations(each)
-            light = self._smooth_light.fit(right)
-            solution = equations.iterate(equations.typical, right - self.typical_normal(light), precision)
-            return _recorded(solution).mul_(1.0 + equations.penalty_weights[:, None, None]).add_(light)
+            return self.solve(right.expand(number, -1, -1), each, precision=precision)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
         weights = weights[:, None, None]
         found = self.stationary.solve(right, factors)
         for _ in range(num_refinements):
-            residual = self.typical_normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
+            residual = self.normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
             found.add_(self.stationary.solve(residual, factors))
         return found.mul_(1.0 + weights)
 
@@ -295,7 +279,7 @@ class LinearEstimator:
         images
             Shape ``(b, *latent_shape)``.
         """
-        return self.stationary.normal(images) if self.is_stationary else self.typical_normal(images)
+        return self.stationary.normal(images) if self.is_stationary else self.normal(images)
 
     @functools.cached_property
     def is_stationary(self) -> bool:
@@ -308,7 +292,7 @@ class LinearEstimator:
         right = model.filter_images(white.to(root)[None], self._power.sqrt()).mul_(root)
         factors = stationary.factors(torch.tensor([_TYPICAL_PENALTY_WEIGHT], device=root.device))
         typical = stationary.solve(right, factors)
-        exact = self.typical_normal(typical).add_(self._penalise(typical), alpha=_TYPICAL_PENALTY_WEIGHT)
+        exact = self.normal(typical).add_(self._penalise(typical), alpha=_TYPICAL_PENALTY_WEIGHT)
         error = stationary.solve(exact, factors).sub_(typical)
         # In units of the noise, where there are data.
         unit = model.embed(self.relative_weight * (self.coverage > WEIGHT_FLOOR))
@@ -325,11 +309,7 @@ class LinearEstimator:
         power = None if self.model.psf_varies else self._power
         # A bound method would keep the estimator, and its tile, alive until
         # the garbage collector comes.
-        normal = (
-            functools.partial(self.model.normal, weights=self._weights, exposures=self._exposures)
-            if self._typical is None
-            else functools.partial(self._typical.normal, weights=self._weights)
-        )
+        normal = functools.partial(self.model.normal, weights=self._weights, exposures=self._exposures)
         return SmoothLight(self.model, power, normal, self.full_weight, self._weights.device)
 
     @functools.cached_property

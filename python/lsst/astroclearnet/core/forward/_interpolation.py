@@ -12,9 +12,8 @@ from __future__ import annotations
 
 __all__ = ("Interpolation",)
 
-import copy
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
 
 import torch
 
@@ -75,28 +74,6 @@ class Interpolation:
             engine = BinnedInterpolation
         self._engine = engine(first, ty.flatten(), tx.flatten(), grid.latent_shape)
 
-    @classmethod
-    def join(cls, operators: Sequence[Interpolation]) -> Interpolation:
-        """Return the interpolation at the positions of several exposures.
-
-        Parameters
-        ----------
-        operators
-            Those of the exposures, of one shape and on the same grid.
-
-        Returns
-        -------
-        joint : `Interpolation`
-            For values of shape (..., m, h, w); it shares memory with them
-            where it can.
-        """
-        joint = object.__new__(cls)
-        first = operators[0]
-        joint._shape, joint._latent_shape = (len(operators), *first._shape), first._latent_shape
-        joint._scale = torch.cat([one._scale for one in operators])
-        joint._engine = type(first._engine).join([one._engine for one in operators])
-        return joint
-
     def observe(self, images: torch.Tensor) -> torch.Tensor:
         """Interpolate images.
 
@@ -129,19 +106,29 @@ class Interpolation:
         """
         return self._engine.adjoint((values.detach().flatten(1) * self._scale).float())
 
-    def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
-        """Interpolate images, weight the values, and apply the adjoint.
+    @staticmethod
+    def normal(
+        operators: Sequence[Interpolation], images: torch.Tensor, weights: Sequence[torch.Tensor]
+    ) -> None:
+        """Interpolate images at the pixels of several exposures, weight the
+        values, and add up the adjoints.
 
         Parameters
         ----------
+        operators
+            Those of the exposures, on the same grid.
         images
             Shape ``(b, *latent_shape)``, float32, contiguous, as for
             `observe`; replaced.
         weights
-            Shape (h, w).
+            Shape (h, w) each.
         """
-        factors = (weights.flatten() * self._scale).mul_(self._scale).float()
-        self._engine.normal(images, factors)
+        factors = (
+            (weight.flatten() * one._scale).mul_(one._scale).float()
+            for one, weight in zip(operators, weights, strict=True)
+        )
+        engines = [one._engine for one in operators]
+        type(engines[0]).normal(engines, images, factors)
 
 
 class _Engine(Protocol):
@@ -151,11 +138,6 @@ class _Engine(Protocol):
         self, first: torch.Tensor, ty: torch.Tensor, tx: torch.Tensor, latent_shape: tuple[int, int]
     ) -> None: ...
 
-    @classmethod
-    def join(cls, engines: Sequence[Self]) -> Self:
-        """Return the engine of the pixels of several, one after the other."""
-        ...
-
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return values, (b, p), times factors, (p,)."""
         ...
@@ -164,8 +146,11 @@ class _Engine(Protocol):
         """Return images."""
         ...
 
-    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
-        """Replace images by the adjoint of their values times factors."""
+    @classmethod
+    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
+        """Replace images by the sum of the adjoints of their values times
+        factors.
+        """
         ...
 
 
@@ -179,55 +164,46 @@ class _CompiledInterpolation:
         from . import _interpolation_cpu
 
         self._compiled = _interpolation_cpu
-        self._parts = [(first.clamp(min=0).to(torch.int32).numpy(), ty.numpy(), tx.numpy())]
+        self._pixels = first.clamp(min=0).to(torch.int32).numpy(), ty.numpy(), tx.numpy()
         self._latent_shape = latent_shape
-
-    @classmethod
-    def join(cls, engines: Sequence[Self]) -> Self:
-        joint = copy.copy(engines[0])
-        joint._parts = [part for engine in engines for part in engine._parts]
-        return joint
 
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         values = torch.empty(len(images), len(factors))
-        width = self._latent_shape[1]
-        for image, result in zip(images.flatten(1).numpy(), values, strict=True):
-            for pixels, scale, part in self._split(factors, result):
-                self._compiled.observe_one(image, width, pixels, scale, COEFFICIENTS, part)
+        width, scale = self._latent_shape[1], factors.numpy()
+        for image, result in zip(images.flatten(1).numpy(), values.numpy(), strict=True):
+            self._compiled.observe_one(image, width, self._pixels, scale, COEFFICIENTS, result)
         return values
 
     def adjoint(self, values: torch.Tensor) -> torch.Tensor:
         images = torch.zeros(len(values), *self._latent_shape)
         width = self._latent_shape[1]
-        for value, image in zip(values, images.flatten(1).numpy(), strict=True):
-            for pixels, part in self._split(value):
-                self._compiled.adjoint_one(part, width, pixels, COEFFICIENTS, image)
+        for value, image in zip(values.numpy(), images.flatten(1).numpy(), strict=True):
+            self._compiled.adjoint_one(value, width, self._pixels, COEFFICIENTS, image)
         return images
 
-    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
-        width, parts = self._latent_shape[1], list(self._split(factors))
+    @classmethod
+    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
+        compiled, (height, width) = engines[0]._compiled, engines[0]._latent_shape
         if len(images) < _LEAST_TOGETHER:
-            for plane in images.flatten(1):
-                image = plane.clone().numpy()
-                plane.zero_()
-                for pixels, weights in parts:
-                    self._compiled.normal_one(image, width, pixels, weights, COEFFICIENTS, plane.numpy())
+            sources = images.flatten(1).clone().numpy()
+            results = images.zero_().flatten(1).numpy()
+            for one, factor in zip(engines, factors, strict=True):
+                weights = factor.numpy()
+                for source, result in zip(sources, results, strict=True):
+                    compiled.normal_one(source, width, one._pixels, weights, COEFFICIENTS, result)
             return
-        lanes = self._compiled.LANES
-        before, after = torch.empty(2, *self._latent_shape, lanes)
-        source, result = before.flatten().numpy(), after.flatten().numpy()
-        for some in images.split(lanes):
-            self._compiled.interleave(some.numpy(), before.numpy())
-            after.zero_()
-            for pixels, weights in parts:
-                self._compiled.normal_lanes(source, width, lanes, pixels, weights, COEFFICIENTS, result)
-            self._compiled.separate(after.numpy(), some.numpy())
-
-    def _split(self, *values: torch.Tensor) -> Iterator[tuple[Any, ...]]:
-        """Yield the pixels of each part with their values, (p,)."""
-        sizes = [len(pixels[0]) for pixels in self._parts]
-        for pixels, *some in zip(self._parts, *(v.split(sizes) for v in values), strict=True):
-            yield pixels, *(one.numpy() for one in some)
+        lanes = compiled.LANES
+        parts = images.split(lanes)
+        before, after = torch.empty(2, len(parts), height, width, lanes)
+        for some, source in zip(parts, before, strict=True):
+            compiled.interleave(some.numpy(), source.numpy())
+        after.zero_()
+        for one, factor in zip(engines, factors, strict=True):
+            weights = factor.numpy()
+            for source, result in zip(before.flatten(1).numpy(), after.flatten(1).numpy(), strict=True):
+                compiled.normal_lanes(source, width, lanes, one._pixels, weights, COEFFICIENTS, result)
+        for some, result in zip(parts, after, strict=True):
+            compiled.separate(result.numpy(), some.numpy())
 
 
 def _first_tap(position: torch.Tensor, margin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

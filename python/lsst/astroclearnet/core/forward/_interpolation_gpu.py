@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
@@ -55,28 +55,11 @@ class BinnedInterpolation:
         sorted_first, order = torch.sort(torch.where(first < 0, size, first), stable=True)
         starts = torch.searchsorted(sorted_first, torch.arange(size + 1, device=first.device))
         self._most = starts.diff().amax().to(torch.int32)
-        self._first, self._order, self._starts = (t.to(torch.int32) for t in (sorted_first, order, starts))
+        self._first, self._order, self._starts = (
+            t.to(torch.int32) for t in (sorted_first % size, order, starts)
+        )
         self._ty, self._tx = ty[order], tx[order]
         self._coefficients = _coefficients(first.device)
-
-    @classmethod
-    def join(cls, engines: Sequence[Self]) -> Self:
-        """Return the engine of the pixels of several, one after the other.
-
-        Parameters
-        ----------
-        engines
-            The engines.
-        """
-        latent_shape = engines[0]._latent_shape
-        size = latent_shape[0] * latent_shape[1]
-        pixels = []
-        for one in engines:
-            in_order = torch.empty(3, len(one._order), device=one._ty.device, dtype=torch.float64)
-            in_order[:, one._order] = torch.stack([one._first.double(), one._ty.double(), one._tx.double()])
-            pixels.append(in_order)
-        first, ty, tx = torch.cat(pixels, dim=1)
-        return cls(torch.where(first < size, first, -1.0).long(), ty.float(), tx.float(), latent_shape)
 
     def observe(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Interpolate images; return values.
@@ -105,17 +88,24 @@ class BinnedInterpolation:
         self._collect(values[:, self._order], images)
         return images
 
-    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
-        """Interpolate images, and apply the adjoint.
+    @classmethod
+    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
+        """Interpolate images, and add up the adjoints.
 
         Parameters
         ----------
+        engines
+            Those of the exposures, with the same latent shape.
         images
             Shape ``(b, *latent_shape)``, float32, contiguous; replaced.
         factors
-            Shape (p,), float32, of the values.
+            Shape (p,), float32, of the values of each exposure.
         """
-        self._collect(self._gather(images, factors), images)
+        total = images if len(engines) == 1 else torch.empty_like(images)
+        for number, (one, factor) in enumerate(zip(engines, factors, strict=True)):
+            one._collect(one._gather(images, factor), total, add=number > 0)
+        if total is not images:
+            images.copy_(total)
 
     def _gather(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return values in the order of the bins, (b, p)."""
@@ -137,8 +127,10 @@ class BinnedInterpolation:
             )
         return values
 
-    def _collect(self, values: torch.Tensor, images: torch.Tensor) -> None:
-        """Fill images from values in the order of the bins, (b, p)."""
+    def _collect(self, values: torch.Tensor, images: torch.Tensor, *, add: bool = False) -> None:
+        """Fill images from values in the order of the bins, (b, p), or add to
+        them.
+        """
         height, width = self._latent_shape
         together = min(_MOST_TOGETHER, triton.next_power_of_2(len(images)))
         grid = triton.cdiv(height * width, _BLOCK), triton.cdiv(len(images), together)
@@ -157,6 +149,7 @@ class BinnedInterpolation:
                 height * width,
                 BLOCK=_BLOCK,
                 TOGETHER=together,
+                ADD=add,
             )
 
 
@@ -204,7 +197,6 @@ def _gather_kernel(  # noqa: PLR0913
     known = k < num_pixels
     taps = images + image * image_size + tl.load(first + k, mask=known, other=0)
     factor = tl.load(factors + tl.load(order + k, mask=known, other=0), mask=known, other=0.0)
-    # A pixel without a position has a factor of 0.
     used = known & (factor != 0.0)
     y = tl.load(ty + k, mask=known, other=0.0)
     x = tl.load(tx + k, mask=known, other=0.0)
@@ -232,6 +224,7 @@ def _collect_kernel(  # noqa: PLR0913
     image_size: tl.tensor,
     BLOCK: tl.constexpr,
     TOGETHER: tl.constexpr,
+    ADD: tl.constexpr,
 ) -> None:
     """Add up the values whose taps reach some pixels of images."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -257,8 +250,8 @@ def _collect_kernel(  # noqa: PLR0913
                     other=0.0,
                 )
                 total += weight[:, None] * found
-    tl.store(
-        images + image[None, :] * image_size + place[:, None],
-        total,
-        mask=inside[:, None] & (image < num_images)[None, :],
-    )
+    target = images + image[None, :] * image_size + place[:, None]
+    known = inside[:, None] & (image < num_images)[None, :]
+    if ADD:
+        total += tl.load(target, mask=known, other=0.0)
+    tl.store(target, total, mask=known)

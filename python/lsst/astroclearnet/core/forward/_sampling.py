@@ -51,12 +51,11 @@ class Sampling:
         self.grid = grid
         self._positions = positions
         self._interpolations: dict[int, Interpolation] = {}
-        self._joint: dict[tuple[int, ...], Interpolation] = {}
         self._boxes: dict[int, WholePixels] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What is made of the positions is made again.
-        return self.__dict__ | {"_interpolations": {}, "_joint": {}, "_boxes": {}}
+        return self.__dict__ | {"_interpolations": {}, "_boxes": {}}
 
     @functools.cached_property
     def prefilter(self) -> torch.Tensor | None:
@@ -147,10 +146,8 @@ class Sampling:
             for t, weight in zip(exposures, weights, strict=True):
                 self._whole_pixels(t).add_factors(factors, weight)
             images.mul_(factors)
-        elif len(exposures) == 1:
-            self._interpolation(exposures[0]).normal(images, weights[0])
         else:
-            self._joint_interpolation(tuple(exposures)).normal(images, torch.stack(list(weights)))
+            Interpolation.normal([self._interpolation(t) for t in exposures], images, weights)
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Return maps of local means of data, 0 where there are none.
@@ -236,11 +233,6 @@ class Sampling:
             y, x, area = p.y[exposure], p.x[exposure], p.area[exposure]
             self._interpolations[exposure] = Interpolation(y, x, area, self.grid)
         return self._interpolations[exposure]
-
-    def _joint_interpolation(self, exposures: tuple[int, ...]) -> Interpolation:
-        if exposures not in self._joint:
-            self._joint[exposures] = Interpolation.join([self._interpolation(t) for t in exposures])
-        return self._joint[exposures]
 
     def _whole_pixels(self, exposure: int) -> WholePixels:
         assert self._offsets is not None

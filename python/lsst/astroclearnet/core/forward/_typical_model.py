@@ -20,6 +20,9 @@ from ._convolution import Convolution
 from ._model import ForwardModel
 from ._normal_operator import NormalOperator, SharedKernel
 
+_MOST_TOGETHER = 16
+"""Exposures that are sampled one after the other by one thread."""
+
 
 class TypicalModel:
     """A forward model in which exposures with kernels that are much alike
@@ -36,45 +39,27 @@ class TypicalModel:
         Indices of the exposures.
     shares
         Shape (n,), weights of the exposures, of sum 1.
-
-    Attributes
-    ----------
-    num_kernels
-        Number of kernels.
     """
 
     def __init__(self, model: ForwardModel, exposures: Sequence[int], shares: torch.Tensor) -> None:
         members = defaultdict(list)
         for place, exposure in enumerate(exposures):
             members[model.kernel_numbers[exposure]].append((place, exposure))
-        self._groups = [
-            SharedKernel(number, *zip(*members[label], strict=True))
-            for number, label in enumerate(sorted(members))
-        ]
         otfs = model.mean_otfs
-        means = otfs.new_zeros(len(self._groups), *otfs.shape[1:])
-        for mean, group in zip(means, self._groups, strict=True):
-            weights = shares[list(group.places)].clamp(min=torch.finfo(shares.dtype).tiny)
-            for weight, exposure in zip(weights / weights.sum(), group.exposures, strict=True):
-                mean.add_(weight * otfs[exposure])
+        means = otfs.new_zeros(len(members), *otfs.shape[1:])
+        self._groups: list[SharedKernel] = []
+        for number, label in enumerate(sorted(members)):
+            places, indices = zip(*members[label], strict=True)
+            weights = torch.stack([shares[place] for place in places])
+            weights = weights.clamp(min=torch.finfo(shares.dtype).tiny)
+            for weight, exposure in zip(weights / weights.sum(), indices, strict=True):
+                means[number].add_(weight * otfs[exposure])
+            for start in range(0, len(places), _MOST_TOGETHER):
+                some = slice(start, start + _MOST_TOGETHER)
+                self._groups.append(SharedKernel(number, places[some], indices[some]))
         none = (means.new_empty(0),) * len(means)
         convolution = Convolution(means, none, none, model.latent_shape)
         self._operator = NormalOperator(convolution, model.sampling)
-
-    @property
-    def num_kernels(self) -> int:
-        """Number of kernels (`int`)."""
-        return len(self._groups)
-
-    def adjoint(self, data: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Do about what `ForwardModel.adjoint` does.
-
-        Parameters
-        ----------
-        data, weights
-            Shape (n, h, w), those of the exposures.
-        """
-        return self._operator.adjoint(data, weights, self._groups)
 
     def normal(self, latents: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Do about what `ForwardModel.normal` does.

@@ -89,7 +89,7 @@ def repeat_observations(
     chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
     restored, right = [], []
     for number, draw in enumerate(noise):
-        right.append(solver.typical_right_side(draw))
+        right.append(solver.right_side(draw))
         again = estimator.restore_again(right[-1], light, estimate.debiased, expected)
         restored.append(again - estimate.restored)
         if number < _NUM_COUNTED:
@@ -118,7 +118,7 @@ def _linear_errors(
     for some in right.split(_TOGETHER):
         white = torch.randn(some.shape, generator=generator).to(some)
         unseen = model.filter_images(structure * white, model.target_transform)
-        some = some + solver.typical_normal(unseen) if bool(structure.any()) else some
+        some = some + solver.normal(unseen) if bool(structure.any()) else some
         found.append(solver.solve_noise(some, penalty_weights, num_refinements=_NUM_REFINEMENTS) - unseen)
     return torch.cat(found)
 

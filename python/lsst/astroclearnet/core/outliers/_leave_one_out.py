@@ -139,7 +139,11 @@ class LeaveOneOut:
         weights = self._weights
         estimator = LinearEstimator(model, good * weights[:, None, None])
         right = estimator.right_side(stack.images)
-        self._smooth: torch.Tensor = estimator.smooth_light(right) if previous is None else previous._smooth
+        self._round: int = 1 if previous is None else previous._round + 1
+        # In the second round artefacts are no longer in it.
+        self._smooth: torch.Tensor = (
+            estimator.smooth_light(right) if previous is None or self._round == 2 else previous._smooth
+        )
         smooth = self._smooth
         refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
         start = smooth if previous is None else previous._once
@@ -149,8 +153,7 @@ class LeaveOneOut:
         self._latent: torch.Tensor = refine(start=start, prior=self._once, precision=precision)
         self._shares: _Shares = _Shares.build(stack, model, weights) if previous is None else previous._shares
         self.light = everything = model.predict(self._latent)
-        # Later on they hardly change.
-        self._round: int = 1 if previous is None else previous._round + 1
+        # Later on variances hardly change.
         if previous is None or self._round <= _VARIANCE_ROUNDS:
             self.variances: torch.Tensor = model_variances(stack, everything)
         else:

@@ -26,9 +26,8 @@ from ._leave_one_out import LeaveOneOut
 from ._structured_residuals import StructuredResiduals
 
 _FREE_ROUNDS = 2
-"""Rounds with fits after which pixels are only added, as a few would come and
-go without end: 4 to 5 % of those rejected in scenes with trails and cosmic
-rays."""
+"""Rounds after which pixels are only added, as a few would come and go without
+end: 4 to 5 % of those rejected in scenes with trails and cosmic rays."""
 
 _CONVERGED = 1e-4
 """Share of the pixels that may still change in the last round."""
@@ -82,7 +81,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
     # With two exposures the faulty one cannot be identified.
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < 3:
         return rejected
-    predictor, residuals, fits = None, None, 0
+    predictor, residuals, is_fitted = None, None, False
     for number in range(1, options.max_rounds + 1):
         predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
         residuals = _Residuals.measure(predictor, stack.good, options, residuals)
@@ -91,7 +90,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         # are in vain.
         if number > 1 or options.max_rounds == 1 or float(deviates.sum()) <= _CONVERGED * num_good:
             residuals.fit(model, options)
-            fits += 1
+            is_fitted = True
         # Pixels that were rejected before object with all of their residual: a
         # change of the sky must not be rejected from one exposure after the
         # other.
@@ -107,7 +106,7 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
             found |= rejected
         changed = float((found != rejected).sum()) / num_good
         rejected = found
-        if changed <= _CONVERGED and fits:
+        if changed <= _CONVERGED and is_fitted:
             break
     record_solve("outliers", steps=number, residual=changed / _CONVERGED)
     return rejected
@@ -118,7 +117,8 @@ class _Residuals:
     """Residuals from the predictions of a round.
 
     Absolute ones in units of their error, (n, h, w), beyond what may differ
-    between exposures, and all; and in which pixels the former is fitted.
+    between exposures, and all; in which pixels the former is fitted, and the
+    predictions with which it was.
     """
 
     predictor: LeaveOneOut
@@ -129,6 +129,7 @@ class _Residuals:
     differs: torch.Tensor
     candidates: torch.Tensor
     fitted: torch.Tensor | None
+    light: torch.Tensor
     previous: _Residuals | None
 
     @classmethod
@@ -144,7 +145,9 @@ class _Residuals:
         differs, candidates = torch.empty_like(good), torch.empty_like(good)
         if previous is not None:
             previous.previous = None
-        found = cls(predictor, good, beyond, plain, scales, differs, candidates, None, previous)
+        found = cls(
+            predictor, good, beyond, plain, scales, differs, candidates, None, predictor.light, previous
+        )
         for t in range(len(good)):
             one = found._build(t)
             torch.abs(one.significance()[0], out=beyond[t])
@@ -160,13 +163,14 @@ class _Residuals:
         near = model.sampling.largest(self.candidates).any(dim=0)
         size = 2 * round(_REACH * model.target_fwhm) + 1
         chosen = self.differs & model.sampling.look_up(_grown(near, size))
-        self.fitted = chosen.clone()
+        self.fitted, self.light = chosen.clone(), self.predictor.light
         previous = self.previous
         if previous is not None and previous.fitted is not None:
-            change = self.predictor.light - previous.predictor.light
+            change = self.light - previous.light
             moved = change.square() > _MOVED**2 * self.predictor.variances
             kept = chosen & previous.fitted & ~_grown(moved, size)
             torch.where(kept, previous.beyond, self.beyond, out=self.beyond)
+            self.light = torch.where(kept, previous.light, self.light)
             chosen &= ~kept
         self.previous = None
         pixels = chosen.flatten(1).nonzero()[:, 1].split(chosen.sum(dim=(1, 2)).tolist())

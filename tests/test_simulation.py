@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import astropy.units as u
 import galsim

@@ -158,6 +158,11 @@ def test_full_weight_is_that_of_a_visit() -> None:
     assert estimator.full_weight == pytest.approx(2.0, rel=0.02)
     assert float(estimator.coverage.median()) == pytest.approx(1.0, abs=0.02)
     assert float(estimator.relative_weight.max()) < 1.1
+    # One more along a border of four pixels does not make the others few.
+    weights[3, :, 4:] = 0.0
+    sliver = LinearEstimator(model, weights)
+    assert float(sliver.coverage[:, : SHAPE[1] // 2 - 4].median()) == pytest.approx(1.0, abs=0.02)
+    assert float(sliver.coverage.max()) == 1.0
 
 
 def test_estimators_are_not_kept() -> None:

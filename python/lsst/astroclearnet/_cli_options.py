@@ -87,7 +87,7 @@ def survey_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="X[,Y]",
             help="Patches of the tract along x and y.",
         ),
-        click.option("--visits", type=POSITIVE, default=5, metavar="N", help="Visits in each band."),
+        click.option("--visits", type=POSITIVE, default=8, metavar="N", help="Visits in each band."),
         click.option(
             "--bands",
             default=["g,r,i"],

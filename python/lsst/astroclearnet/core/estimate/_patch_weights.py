@@ -26,6 +26,10 @@ _LOCAL_FWHM = 3.0
 weights."""
 
 
+_BLOCK = 32
+"""Side in pixels of blocks, the heaviest of which has full weight."""
+
+
 class PatchWeights:
     """Weights of exposures, brought onto the patch.
 
@@ -44,8 +48,8 @@ class PatchWeights:
     shares
         Shape (n,), typical weights of the exposures, of sum 1.
     full_weight
-        Sum of the weights at full weight: where the most of them, by typical
-        weight, are present together.
+        Sum of the weights at full weight: in the block where the most of them,
+        by typical weight, are present together.
     relative_weight
         Shape (H, W), sum of weights over its value at full weight.
     coverage
@@ -65,12 +69,14 @@ class PatchWeights:
             total = total + maps.weights[0]
             present = present + maps.typical * maps.presence[0]
             typical.append(maps.typical)
-        # Detector images of a visit are nowhere present together.
-        self.full_weight = float(present.max())
+        # Detector images of a visit are nowhere present together, and a sliver
+        # in which one more is present is not typical.
+        sides = [min(_BLOCK, side) for side in present.shape]
+        self.full_weight = float(torch.nn.functional.avg_pool2d(present[None], sides, ceil_mode=True).max())
         if not self.full_weight > 0:
             raise NoUsableDataError("No pixel of the patch is covered by usable pixels of an exposure.")
         self.relative_weight = total / self.full_weight
-        self.coverage = present / self.full_weight
+        self.coverage = (present / self.full_weight).clamp_(max=1.0)
         self.shares = torch.cat(typical) / torch.cat(typical).sum()
 
     def penalty(self) -> torch.Tensor:

@@ -11,8 +11,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,9 +70,3 @@ def test_version_is_that_of_the_distribution() -> None:
     than the one installed.
     """
     assert lsst.astroclearnet.__version__ == version("lsst-astroclearnet")
-
-
-def test_tasks_do_without_slow_packages() -> None:
-    """If this fails, each process that restores starts half a second later."""
-    code = "import sys, lsst.astroclearnet.tasks; sys.exit('scipy.signal' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

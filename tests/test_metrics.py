@@ -32,7 +32,6 @@ from lsst.astroclearnet.metrics import (
     star_statistics,
     stellar_fwhms,
 )
-from lsst.astroclearnet.metrics._fourier import _correlate, _correlate_centered, _upsample
 
 SHAPE = (120, 90)
 Array = NDArray[np.float64]
@@ -288,28 +287,6 @@ def test_stellar_fwhms(fwhm: float) -> None:
     wings = moffat(fwhm, 3.0, 61)
     image = point_source_image(shape, wings, x, y, flux) + rng.normal(size=shape)
     assert np.nanmedian(stellar_fwhms(image, np.ones(shape), x, y, flux)) == pytest.approx(fwhm, rel=0.03)
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (4, 2)])
-def test_correlation_is_that_of_sums(shape: tuple[int, int]) -> None:
-    """If it fails, depths are measured beside the positions."""
-    rng = np.random.default_rng(20)
-    image, kernel = rng.normal(size=(9, 8)), rng.normal(size=shape)
-    padded = np.pad(image, [(size - 1, size - 1) for size in shape])
-    expected = np.einsum("ijkl,kl->ij", np.lib.stride_tricks.sliding_window_view(padded, shape), kernel)
-    np.testing.assert_allclose(_correlate(image, kernel), expected, atol=1e-12)
-    top, left = ((size - 1) // 2 for size in shape)
-    np.testing.assert_allclose(
-        _correlate_centered(image, kernel), expected[top : top + 9, left : left + 8], atol=1e-12
-    )
-
-
-@pytest.mark.parametrize("size", [10, 11])
-def test_upsampled_waves_are_waves(size: int) -> None:
-    """If it fails, widths of PSFs are those of another image."""
-    y, x = np.mgrid[:size:0.25, :size:0.25] * (2.0 * np.pi / size)
-    wave = np.cos(3.0 * y - 1.0) * np.sin(4.0 * x + 0.5) + 2.0
-    np.testing.assert_allclose(_upsample(wave[::4, ::4], 4), wave, atol=1e-12)
 
 
 def test_stellar_fwhms_selects() -> None:

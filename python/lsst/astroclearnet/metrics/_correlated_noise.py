@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, pinvh
+from scipy.signal import correlate
 
-from ._fourier import _correlate
 from ._photometry import _MIN_RESOLUTION, _design_matrix
 
 _RIDGE = 0.01
@@ -172,8 +172,7 @@ def flux_error_factor(correlation: NDArray[Any], weights: NDArray[Any]) -> NDArr
     profile = np.asarray(weights, dtype=float)
     if profile.ndim != 2 or not np.isfinite(profile).all() or not profile.any():
         raise ValueError("Weights must be an image of finite values that are not all 0.")
-    rows, columns = (slice(side - 1, side - 1 + size) for side in profile.shape)
-    overlap = _correlate(np.pad(profile, size // 2), profile)[rows, columns]
+    overlap = correlate(np.pad(profile, size // 2), profile, mode="valid")
     ratio = np.sum(stamps * overlap, axis=(-1, -2)) / overlap[size // 2, size // 2]
     if stamps.ndim == 3:
         ratio = np.where(known & (ratio >= 0.0), ratio, np.nan)

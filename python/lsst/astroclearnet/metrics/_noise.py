@@ -18,8 +18,7 @@ import astropy.units as u
 import numpy as np
 from astropy.stats import mad_std
 from numpy.typing import NDArray
-
-from ._fourier import _correlate_centered
+from scipy.signal import fftconvolve
 
 _MIN_POSITIONS = 100
 """Least number of positions or pixel pairs for a scatter or correlation."""
@@ -80,13 +79,13 @@ def measured_depth(image: NDArray[Any], psf: NDArray[Any], sources: NDArray[np.b
     """
     kernel = np.asarray(psf, dtype=float)
     blank = np.isfinite(image) & ~sources
-    information = _correlate_centered(blank, kernel**2)
+    information = fftconvolve(blank.astype(float), kernel[::-1, ::-1] ** 2, mode="same")
     information /= np.sum(kernel**2)
     usable = blank & (information > _MIN_INFORMATION)
     if np.count_nonzero(usable) < _MIN_POSITIONS:
         return float("nan")
     level = np.where(blank, image, 0.0).astype(float)
-    product = _correlate_centered(level, kernel)
+    product = fftconvolve(level, kernel[::-1, ::-1], mode="same")
     # Scaled to what the whole stamp would have given for white noise.
     flux = product[usable] / np.sqrt(information[usable]) / np.sum(kernel**2)
     return depth_of_error(float(mad_std(flux)))

@@ -19,9 +19,8 @@ from astropy.stats import gaussian_sigma_to_fwhm
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import least_squares, minimize
+from scipy.signal import resample
 from scipy.spatial import cKDTree
-
-from ._fourier import _upsample
 
 _NUM_ANGLES = 64
 _RADIUS_STEP, _STEPS = 0.02, 50
@@ -95,7 +94,7 @@ def fwhm_of_kernel(kernel: NDArray[Any]) -> float:
     if not np.isfinite(stamp).all() or stamp.max() <= 0:
         raise ValueError("A PSF stamp must be finite and have a positive peak.")
     height, width = stamp.shape
-    fine = _upsample(stamp, _UPSAMPLING)
+    fine = resample(resample(stamp, _UPSAMPLING * height, axis=0), _UPSAMPLING * width, axis=1)
     rows, columns = (np.arange(_UPSAMPLING * size) / _UPSAMPLING for size in stamp.shape)
     spline = RectBivariateSpline(rows, columns, fine)
     start = np.array(np.unravel_index(np.argmax(stamp), stamp.shape), dtype=float)

@@ -52,9 +52,10 @@ class RegularizedEquations:
 
     Attributes
     ----------
-    exact, typical
-        Multiply images, shape ``(b, *latent_shape)``, with A'WA and with about
-        that; they may be the same.
+    exact
+        Multiplies images, shape ``(b, *latent_shape)``, with A'WA.
+    typical
+        Multiplies them with about that; `None` if it does not save time.
     penalise
         Multiplies images with the matrix of the penalty.
     stationary
@@ -71,7 +72,7 @@ class RegularizedEquations:
     """
 
     exact: _Matrix
-    typical: _Matrix
+    typical: _Matrix | None
     penalise: _Matrix
     stationary: StationaryEquations
     measure: ErrorMeasure
@@ -105,14 +106,14 @@ class RegularizedEquations:
         solution : `Solution`
             The rest of the light.
         """
-        if not self._is_refined:
-            return self.iterate(self.exact, right - self.exact(light), precision, start=start)
+        if self.typical is None:
+            return self._iterate(self.exact, right - self.exact(light), precision, start=start)
         solutions = torch.zeros(len(self.noise), *right.shape[1:], device=right.device)
         rest = right - self.typical(light) if start is None else self._residual(right, light, start)
         solutions = solutions if start is None else start
         steps, share, last = [0] * len(solutions), math.inf, math.inf
         for number in range(_MAX_REFINEMENTS):
-            found = self.iterate(
+            found = self._iterate(
                 self.typical, rest, precision, known=solutions, allowed=_INNER, reduction=_REDUCTION
             )
             before, solutions = solutions, solutions + found.values
@@ -134,10 +135,10 @@ class RegularizedEquations:
                     solutions = solutions if shrunk <= 1.0 else before
                     break
             rest, last = self._residual(right, light, solutions), max(sizes)
-        exact = self.iterate(self.exact, right - self.exact(light), precision, start=solutions)
+        exact = self._iterate(self.exact, right - self.exact(light), precision, start=solutions)
         return dataclasses.replace(exact, steps=[a + b for a, b in zip(steps, exact.steps, strict=True)])
 
-    def iterate(
+    def _iterate(
         self,
         matrix: _Matrix,
         right: torch.Tensor,
@@ -148,31 +149,7 @@ class RegularizedEquations:
         allowed: float = 1.0,
         reduction: float = 0.0,
     ) -> Solution:
-        """Solve the equations of one of the matrices.
-
-        Parameters
-        ----------
-        matrix
-            `exact` or `typical`.
-        right
-            Right-hand sides, shape ``(s, *latent_shape)`` or
-            ``(1, *latent_shape)``.
-        precision
-            Errors at which to stop.
-        start
-            As for `solve`.
-        known
-            Shape ``(s, *latent_shape)``, part of the solutions that is known.
-        allowed
-            Share of these errors.
-        reduction
-            Share of the first error that is small enough, too.
-
-        Returns
-        -------
-        solution : `Solution`
-            The solutions.
-        """
+        """Solve for what a known part leaves, to a share of the errors."""
         weights = self.penalty_weights[:, None, None]
         gain, local = self.stationary.factors(self.penalty_weights)
 
@@ -195,10 +172,6 @@ class RegularizedEquations:
             correct=precision.noise >= _ROUGH,
             reduction=reduction,
         )
-
-    @property
-    def _is_refined(self) -> bool:
-        return self.typical != self.exact
 
     def _residual(self, right: torch.Tensor, light: torch.Tensor, solutions: torch.Tensor) -> torch.Tensor:
         applied = self.exact(solutions + light)

@@ -14,7 +14,7 @@ __all__ = ("LinearEstimator",)
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -123,22 +123,13 @@ class LinearEstimator:
         """
         return self.model.normal(latents, self._weights, self._exposures)
 
-    def typical_normal(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return about what `normal` does, at the cost of a few kernels.
-
-        Parameters
-        ----------
-        latents
-            Shape ``(b, *latent_shape)``.
-        """
-        return self.normal(latents) if self._typical is None else self._typical.normal(latents, self._weights)
-
     @functools.cached_property
-    def _typical(self) -> TypicalModel | None:
-        """The model with few kernels, where they are much fewer."""
+    def _typical_normal(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What multiplies images with about A'WA, where few kernels do."""
         if self.model.share_of_kernels(self._exposures) > _FEW:
             return None
-        return TypicalModel(self.model, self._exposures, self._on_patch.shares)
+        typical = TypicalModel(self.model, self._exposures, self._on_patch.shares)
+        return functools.partial(typical.normal, weights=self._weights)
 
     def solve(
         self,
@@ -228,7 +219,7 @@ class LinearEstimator:
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=self._weights.device)
         return RegularizedEquations(
             exact=self.normal,
-            typical=self.normal if self._typical is None else self.typical_normal,
+            typical=self._typical_normal,
             penalise=self._penalise,
             stationary=self.stationary,
             measure=self._measure,

@@ -64,7 +64,7 @@ class Interpolation:
         row, ty = _first_tap(y, grid.margin, height)
         column, tx = _first_tap(x, grid.margin, width)
         first = torch.where(known, row * width + column, -1).flatten()
-        self._shape, self._latent_shape = tuple(y.shape), grid.latent_shape
+        self._shape, self._latent_shape = y.shape, grid.latent_shape
         self._scale = torch.where(known, scale, 0.0).flatten()
         engine: type[_Engine] = _CompiledInterpolation
         if y.device.type != "cpu":

@@ -98,7 +98,7 @@ class TimedSource:
         self._source = source
         self.shape = source.shape
         self.num_exposures = source.num_exposures
-        self.count = source.count
+        self.extent = source.extent
         self.seconds = 0.0
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts:

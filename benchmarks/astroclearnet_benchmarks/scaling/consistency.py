@@ -147,13 +147,16 @@ class _Window:
         self._start = rows.start, columns.start
         self.shape = (rows.stop - rows.start, columns.stop - columns.start)
         self.num_exposures = source.num_exposures
-        self.count = source.count
+
+    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
+        return self._source.extent(*self._within(rows, columns))
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts:
+        return self._source.read(*self._within(rows, columns))
+
+    def _within(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         y, x = self._start
-        return self._source.read(
-            slice(rows.start + y, rows.stop + y), slice(columns.start + x, columns.stop + x)
-        )
+        return slice(rows.start + y, rows.stop + y), slice(columns.start + x, columns.stop + x)
 
 
 def render(source: SyntheticSource, rows: slice, columns: slice) -> np.ndarray:

@@ -89,9 +89,11 @@ class SyntheticSource:
 
     resident_bytes = 0
 
-    def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures have pixels in a region."""
-        return self.num_exposures
+    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
+        """Return the shape of the exposures in a region."""
+        sizes = [self._frame(t, rows, columns)[1] for t in range(self.num_exposures)]
+        height, width = (max(sides) for sides in zip(*sizes, strict=True))
+        return self.num_exposures, height, width
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts:
         """Return the exposures in a region."""

@@ -116,7 +116,7 @@ class PatchSummary:
         place = box.slice_within(outer)
         index = {int(t): k for k, t in enumerate(exposures)}
         for n, cutout in enumerate(self._source.cutouts):
-            if not cutout.touches(box):
+            if cutout.overlap(box) is None:
                 continue
             planes = cutout.planes_within(box)
             covered = planes["covered"]

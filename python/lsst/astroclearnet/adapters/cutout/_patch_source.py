@@ -97,8 +97,8 @@ class PatchSource:
         y, x = self.bbox.y.start, self.bbox.x.start
         return Box.factory[y + rows.start : y + rows.stop, x + columns.start : x + columns.stop]
 
-    def count(self, rows: slice, columns: slice) -> int:
-        """Return how many exposures may have pixels in a box.
+    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
+        """Return an upper bound of the shape of the stack in a box.
 
         Parameters
         ----------
@@ -106,7 +106,11 @@ class PatchSource:
             As of `box`.
         """
         box = self.box(rows, columns)
-        return sum(cutout.touches(box) for cutout in self.cutouts)
+        overlaps = [overlap.shape for cutout in self.cutouts if (overlap := cutout.overlap(box))]
+        height, width = (
+            (max(sides, default=0) for sides in zip(*overlaps, strict=True)) if overlaps else (0, 0)
+        )
+        return len(overlaps), height, width
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         """Return the exposures with a usable pixel in a box, or `None`.

@@ -260,15 +260,15 @@ class VisitCutout:
         """Usable pixels with centres on the patch, shape (h, w), bool."""
         return (self.bits & _GOOD) > 0
 
-    def touches(self, box: Box) -> bool:
-        """Return False if certainly no pixel is in a box of the patch.
+    def overlap(self, box: Box) -> Box | None:
+        """Return which pixels may be in a box of the patch; `None` without.
 
         Parameters
         ----------
         box
             A box in the bordered patch, in tract pixels.
         """
-        return self._overlap(box) is not None
+        return self.from_patch.part(box).overlap(self.bbox, padding=1)
 
     def within(self, box: Box) -> PatchExposure | None:
         """Return the pixels with centres in a box; `None` if none is usable.
@@ -283,7 +283,7 @@ class VisitCutout:
         lsst.astroclearnet.core.InputError
             If the PSF cannot be evaluated.
         """
-        overlap = self._overlap(box)
+        overlap = self.overlap(box)
         location = None if overlap is None else _locate(self.to_patch.part(overlap), box)
         if location is None:
             return None
@@ -352,9 +352,6 @@ class VisitCutout:
         """Twice the reach of a pixel around its centre, in patch pixels."""
         y, x = self.bbox.y.center, self.bbox.x.center
         return math.ceil(np.abs(self.to_patch.jacobian(y=np.array(y), x=np.array(x))).sum(axis=-1).max())
-
-    def _overlap(self, box: Box) -> Box | None:
-        return self.from_patch.part(box).overlap(self.bbox, padding=1)
 
 
 def _locate(to_patch: PixelMap, box: Box) -> _Location | None:

@@ -35,7 +35,7 @@ estimate to half of their standard deviation."""
 _MAX_ROUNDS = 10
 """Limit on the number of estimates."""
 
-_TOLERANCE = 0.1
+_TOLERANCE = 0.5
 """Convergence: change of a background in sigma of a pixel.  The next is at
 most 4 % of it (in twelve fits to fields of stars and saturated stars)."""
 

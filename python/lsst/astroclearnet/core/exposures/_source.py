@@ -21,6 +21,9 @@ from ._cut_outs import bounding_boxes, cut_out
 from ._positions import PixelPositions
 from ._stack import ExposureStack
 
+_STEP = 16
+"""Pixels between those that the size of a cut-out is estimated from."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ExposureCutouts:
@@ -60,8 +63,8 @@ class ExposureSource(Protocol):
     def resident_bytes(self) -> int:
         """Memory that the whole exposures take (`int`)."""
 
-    def count(self, rows: slice, columns: slice) -> int:
-        """Return an upper bound of the number of exposures in a box.
+    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
+        """Return an upper bound of the shape of the stack in a box.
 
         Parameters
         ----------
@@ -70,8 +73,8 @@ class ExposureSource(Protocol):
 
         Returns
         -------
-        number : `int`
-            The bound.
+        number, height, width : `int`
+            The bounds; cut-outs of rotated exposures are larger than the box.
         """
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
@@ -119,8 +122,15 @@ class StackSource:
             tensors += [self._stack.positions.y, self._stack.positions.x, self._stack.positions.area]
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    def count(self, rows: slice, columns: slice) -> int:
-        return self.num_exposures
+    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
+        number, *full = self._stack.images.shape
+        sides = [rows.stop - rows.start, columns.stop - columns.start]
+        if self._stack.positions is not None and tuple(sides) != self.shape:
+            _, boxes = self._locate(rows, columns, step=_STEP)
+            # The box may begin and end between two of the pixels looked at.
+            sides = [(side.stop - side.start + 1) * _STEP for side in boxes[0]]
+        height, width = map(min, sides, full)
+        return number, height, width
 
     def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
         stack = self._stack
@@ -161,13 +171,15 @@ class StackSource:
             noise=None if self._noise is None else torch.stack([take(draw) for draw in self._noise]),
         )
 
-    def _locate(self, rows: slice, columns: slice) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
+    def _locate(
+        self, rows: slice, columns: slice, step: int = 1
+    ) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
         """Return which pixels of cut-outs are in the box, and their slices."""
         stack = self._stack
         if stack.positions is None:
             boxes = [(rows, columns)] * stack.num_exposures
             return torch.ones((), dtype=torch.bool), boxes
-        y, x = stack.positions.y, stack.positions.x
+        y, x = (c[:, ::step, ::step] for c in (stack.positions.y, stack.positions.x))
         inside = (y >= rows.start - 0.5) & (y < rows.stop - 0.5)
         inside &= (x >= columns.start - 0.5) & (x < columns.stop - 0.5)
         boxes = bounding_boxes(inside)

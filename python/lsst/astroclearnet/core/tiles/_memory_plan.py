@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("MemoryPlan", "plan_memory")
 
 import dataclasses
+import math
 
 from .._errors import InputError
 from .._options import RestoreOptions, TilingOptions
@@ -42,7 +43,7 @@ _REALIZATION = 8.0
 """Bytes per pixel of the patch and noise realisation."""
 
 _CUTOUT = 40.0
-"""Bytes per pixel of a tile and exposure, for reading."""
+"""Bytes per stacked pixel of a tile, for reading."""
 
 _MARGIN = 20
 """Pixels by which the latent image extends beyond the tile."""
@@ -53,15 +54,16 @@ _LATENT = 1050.0
 _LATENT_DRAW = 32.0
 """Bytes per such pixel and noise draw."""
 
-_LATENT_EXPOSURE = 45.0
-"""Bytes per such pixel and exposure."""
+_EXPOSURE = 45.0
+"""Bytes per such pixel and exposure, or per stacked pixel if there are more:
+cut-outs of rotated detectors have twice the area of a tile."""
 
 _INTERPOLATION = 24.0
-"""Bytes per such pixel and exposure of its interpolation: first tap, offsets
+"""The same for its interpolation: first tap, offsets
 and scale, and on a GPU the order of its pixels and the starts of bins."""
 
 _COEFFICIENTS = 12.0
-"""Bytes per such pixel and exposure of the coefficients of a varying PSF, of
+"""The same for the coefficients of a varying PSF, of
 up to three components."""
 
 
@@ -170,28 +172,23 @@ def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
 
 
 def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
-    counts = [source.count(tile.rows, tile.columns) for tile in grid.tiles]
+    extents = [source.extent(tile.rows, tile.columns) for tile in grid.tiles]
     working = max(
-        _working_bytes(tile, count, options) for tile, count in zip(grid.tiles, counts, strict=True)
+        _working_bytes(tile, *extent, options) for tile, extent in zip(grid.tiles, extents, strict=True)
     )
-    cutouts = max(_cutout_bytes(tile, count) for tile, count in zip(grid.tiles, counts, strict=True))
+    cutouts = max(_CUTOUT * math.prod(extent) for extent in extents)
+    most = max(number for number, *_ in extents)
     height, width = grid.shape
     planes = height * width * (_PLANES + _REALIZATION * options.noise.num_realizations)
     host = _LIBRARIES + source.resident_bytes + planes + cutouts
     if device == "cpu":
-        return MemoryPlan(grid, max(counts), host + working, 0.0)
-    return MemoryPlan(grid, max(counts), host + _CUDA_LIBRARIES, working)
+        return MemoryPlan(grid, most, host + working, 0.0)
+    return MemoryPlan(grid, most, host + _CUDA_LIBRARIES, working)
 
 
-def _working_bytes(tile: Tile, num_exposures: int, options: RestoreOptions) -> float:
+def _working_bytes(tile: Tile, number: int, height: int, width: int, options: RestoreOptions) -> float:
     """Return the memory of a tile's computation on its device."""
-    height, width = (size + 2 * _MARGIN for size in tile.shape)
+    latent = math.prod(size + 2 * _MARGIN for size in tile.shape)
+    stacked = max(latent, (height + 2 * _MARGIN) * (width + 2 * _MARGIN)) * number
     per_pixel = _LATENT + _LATENT_DRAW * options.noise.num_draws
-    per_pixel += (_LATENT_EXPOSURE + _INTERPOLATION + _COEFFICIENTS) * num_exposures
-    return height * width * per_pixel
-
-
-def _cutout_bytes(tile: Tile, num_exposures: int) -> float:
-    """Return the memory of a tile's exposures on the host."""
-    height, width = tile.shape
-    return _CUTOUT * height * width * num_exposures
+    return latent * per_pixel + stacked * (_EXPOSURE + _INTERPOLATION + _COEFFICIENTS)

@@ -35,9 +35,10 @@ estimate to half of their standard deviation."""
 _MAX_ROUNDS = 10
 """Limit on the number of estimates."""
 
-_TOLERANCE = 0.5
+_TOLERANCE = 0.25
 """Convergence: change of a background in sigma of a pixel.  The next is at
-most 4 % of it (in twelve fits to fields of stars and saturated stars)."""
+most 4 % of it in twelve fits to fields of stars, and 27 % in corners of
+detectors; the fit after rejection then goes on from there."""
 
 _BLOCK = 16
 """Smallest side of the averaging blocks in pixels."""

@@ -67,8 +67,7 @@ def main(words: Sequence[str]) -> int:
     if "whole" in measures:
         # Its settings are not those of the other sections, and it has no GPU.
         whole = {"size": options.whole_size, "visits": options.whole_visits, "max_memory": options.max_memory}
-        folder = options.work / "whole"
-        measures["whole"] = partial(measure_whole, quick=options.quick, folder=folder, **whole)
+        measures["whole"] = partial(measure_whole, quick=options.quick, folder=options.work, **whole)
         flags += f" --whole-size {options.whole_size} --whole-visits {options.whole_visits}"
         flags += f" --max-memory {options.max_memory:g}"
     command = f"{options.program} --sections {{}}{flags}"

@@ -38,7 +38,8 @@ def measure_whole(*, quick: bool, folder: Path, size: int, visits: int, max_memo
     quick
         Whether to take a tiny patch, to see that all works.
     folder
-        Folder of the repository, the truth and what the parts found.
+        Where the folder of such a patch is or will be, with its repository, the
+        truth and what the parts found.
     size
         Side of the patch with its border in pixels.
     visits
@@ -46,11 +47,14 @@ def measure_whole(*, quick: bool, folder: Path, size: int, visits: int, max_memo
     max_memory
         Limit on the memory of the restoration in GiB.
     """
-    patch = SurveyPatch(folder, *((200, 4) if quick else (size, visits)))
+    if quick:
+        size, visits = 200, 4
+    folder = folder / f"whole_{size}_{visits}"
     folder.mkdir(parents=True, exist_ok=True)
+    patch = SurveyPatch(folder, size, visits)
     simulated = _keep(folder / "simulated.json", simulate_survey, patch, _TARGET)
-    restored = _keep(folder / "restored.json", restore_patch, patch, _TARGET, max_memory)
-    judged = _keep(folder / "judged.json", judge_patch, patch, _TARGET, restored["tiles"])
+    restored = _keep(folder / f"restored_{max_memory:g}.json", restore_patch, patch, _TARGET, max_memory)
+    judged = _keep(folder / f"judged_{max_memory:g}.json", judge_patch, patch, _TARGET, restored["tiles"])
     ratio = restored["peak"] / restored["planned"]
     cost = {
         "patch": f"{patch.size} x {patch.size}",

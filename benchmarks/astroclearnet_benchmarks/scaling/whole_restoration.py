@@ -29,15 +29,12 @@ RESTORED = "u/benchmark/restored"
 
 _PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
 
-_RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
-
 
 def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> dict[str, Any]:
     """Run ``pipetask`` in this process, and record what it took.
 
     The pipeline is that of simulated surveys: restoration, its measurement,
-    summary and picture.  Tasks that an interrupted run completed are not
-    repeated, and not counted.
+    summary and picture.  One that was interrupted is repeated from its start.
 
     Parameters
     ----------
@@ -52,10 +49,10 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
     -------
     figures : `dict`
         Of the process: ``wall`` and ``cpu`` seconds, and peak ``memory`` in
-        GiB.  Of the restoration, as far as it was run here: ``plan``, in
-        words; ``planned`` and ``peak`` memory in GiB; ``tiles``, first and
-        one after last row and column that each owns; ``restore_cpu``.
-        ``output`` is what the datasets take on disk in GiB.
+        GiB.  Of the restoration: ``plan``, in words; ``planned`` and ``peak``
+        memory in GiB; ``tiles``, first and one after last row and column that
+        each owns; ``restore_cpu``.  ``output`` is what the datasets take on
+        disk in GiB.
     """
     plans: list[MemoryPlan] = []
     task_cpu: list[float] = []
@@ -72,14 +69,12 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         finally:
             task_cpu.extend([time.process_time() - before, peak_memory() / 2**10])
 
-    resume = _RESUME if RESTORED in _collections(patch) else ()
     words = [
         *("run", "-b", str(patch.root), "-p", _PIPELINE, "-i", patch.collection, "-o", RESTORED),
         *("-d", f"skymap='{patch.options.skymap}'", "--register-dataset-types"),
         *("-c", f"restoreCoadd:target_fwhm={target_fwhm * PIXEL_SCALE}"),
         *("-c", f"restoreCoadd:restoration.tiling.max_host_memory={max_memory}"),
         *("-j", "1"),
-        *resume,
     ]
     start, cpu = time.perf_counter(), time.process_time()
     with (
@@ -87,21 +82,17 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         mock.patch.object(RestoreCoaddTask, "run", run),
     ):
         cli.main(["--log-level", "lsst.astroclearnet=VERBOSE", *words], standalone_mode=False)
-    figures: dict[str, Any] = {
+    return {
         "wall": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,
         "memory": peak_memory() / 2**10,
         "output": _output_bytes(patch) / 2**30,
+        "plan": str(plans[0]),
+        "planned": plans[0].host_memory / 2**30,
+        "restore_cpu": task_cpu[0],
+        "peak": task_cpu[1],
+        "tiles": _tiles(plans[0]),
     }
-    if plans:
-        figures |= {
-            "plan": str(plans[0]),
-            "planned": plans[0].host_memory / 2**30,
-            "restore_cpu": task_cpu[0],
-            "peak": task_cpu[1],
-            "tiles": _tiles(plans[0]),
-        }
-    return figures
 
 
 def _tiles(plan: MemoryPlan) -> list[list[int]]:
@@ -118,13 +109,9 @@ def _tiles(plan: MemoryPlan) -> list[list[int]]:
     ]
 
 
-def _collections(patch: SurveyPatch) -> list[str]:
-    return list(Butler.from_config(str(patch.root)).collections.query("*"))
-
-
 def _output_bytes(patch: SurveyPatch) -> int:
     """Return the bytes of the datasets of the restoration."""
     butler = Butler.from_config(str(patch.root))
-    (run,) = [name for name in butler.collections.query("*") if name.startswith(f"{RESTORED}/")][-1:]
+    run = max(name for name in butler.collections.query("*") if name.startswith(f"{RESTORED}/"))
     refs = butler.query_all_datasets([run], limit=None)
     return sum(butler.getURI(ref).size() for ref in refs if butler.stored(ref))

@@ -38,7 +38,7 @@ def measure_whole(*, quick: bool, folder: Path, size: int, visits: int, max_memo
     quick
         Whether to take a tiny patch, to see that all works.
     folder
-        Where the folder of such a patch is or will be, with its repository, the
+        Where the folder of the patch is made, or was: with its repository, the
         truth and what the parts found.
     size
         Side of the patch with its border in pixels.

@@ -158,20 +158,16 @@ class PatchCosts:
     straggler_factor: Cost
 
 
-_PROFILE = "profile of commit 113abb2"
+_WHOLE = "a patch of 2100x2100 pixels under the detectors of 16 visits (scaling.md, A whole patch)"
 _GRAPH = "`pipetask qgraph` for 45 and 405 quanta with 1 and 8 exposures, SQLite, commit 48ffbf1"
+_COUNTS = "launches, waits and bytes counted on a stand-in (gpu.md)"
 
 _CPU = PatchCosts(
-    name="CPU, of commit 113abb2",
+    name="CPU",
     on_gpu=False,
-    compute=Cost(
-        113.0,
-        "µs",
-        "measured",
-        f"94 to 135 on patches of the demonstration ({_PROFILE}); 12 on synthetic tiles (scaling.md, Memory)",
-    ),
-    scatter=Cost(0.13, "", "assumed", f"the range 94 to 135 as ± 1.4 standard deviations ({_PROFILE})"),
-    overhead=Cost(10.0, "s", "measured", f"8 to 12 s ({_PROFILE})"),
+    compute=Cost(@@COMPUTE@@, "µs", "measured", f"{_WHOLE}; 24 on small patches of the demonstration"),
+    scatter=Cost(0.2, "", "assumed", "between patches with few and with many bright stars"),
+    overhead=Cost(3.7, "s", "measured", "3.3 to 4.0 s in a process that has restored a patch (doc, Scaling)"),
     cores=Cost(4, "", "set", "bps/resources/cpu.yaml; 10 GiB for 4 cores, of 16 GiB"),
     speedup=Cost(3.0, "", "assumed", "threads of one process on idle cores"),
     cluster=Cost(1, "patches", "set", "bps/clustering/patch.yaml"),
@@ -181,8 +177,8 @@ _CPU = PatchCosts(
         "assumed",
         "5.5 s until the first read (bps/README.md, measured), and 30 s for the batch system",
     ),
-    decode=Cost(134.0, "MB/s", "measured", f"4.7 GB in 23 to 47 s of one core ({_PROFILE})"),
-    prefetch=Cost(0, "", "set", "as commit 48ffbf1 does"),
+    decode=Cost(125.0, "MB/s", "measured", "53 ns a pixel of an image on one core (doc, Scaling)"),
+    prefetch=Cost(0, "", "set", "as the task does"),
     read=Cost(6.6, "bytes", "measured", "visit_image of 108 MB with 4000x4072 pixels (RTN-109, Table 6)"),
     write=Cost(
         31.0,
@@ -221,36 +217,30 @@ _GPU_LOSS = Cost(
     50700.0, "h", "measured", "16,384 GPUs in 54 days: 419 unplanned interruptions (arXiv:2407.21783)"
 )
 
-_GPU_HOST = dataclasses.replace(
+_GPU = dataclasses.replace(
     _CPU,
-    name="GPU, predicted, host of commit 113abb2",
+    name="GPU, predicted",
     on_gpu=True,
     compute=Cost(
-        DeviceWork(traffic=1.8e14, launches=8e6, host_seconds=12046.0).predict(),
+        DeviceWork(traffic=4.82e13, launches=230308, host_seconds=0.76).predict(),
         "µs",
         "predicted",
-        f"180 TB, 8 million launches, and 12,046 s of the host for matrices, PSFs and noise ({_PROFILE})",
+        f"48.2 TB, 230,308 launches, and 0.76 s of waits and transfers, from {_COUNTS}",
     ),
-    overhead=Cost(10.0, "s", "assumed", "that of the CPU"),
+    overhead=Cost(3.7, "s", "assumed", "that of the CPU"),
     speedup=Cost(1.0, "", "set", "in the time a pixel already"),
     cluster=Cost(9, "patches", "set", "bps/clustering/patches.yaml"),
     loss=_GPU_LOSS,
 )
 
-_GPU_DEVICE = dataclasses.replace(
-    _GPU_HOST,
-    name="GPU, predicted, device-resident (a goal)",
-    compute=Cost(
-        DeviceWork(traffic=1.8e14, launches=2e4, host_seconds=0.0).predict(),
-        "µs",
-        "predicted",
-        f"180 TB ({_PROFILE}), 5,000 launches for each of 4 tiles, and nothing on the host",
-    ),
+_GPU_PREFETCHED = dataclasses.replace(
+    _GPU,
+    name="GPU, predicted, with prefetching (a goal)",
     overhead=Cost(3.0, "s", "assumed", "the goal for a patch that is not the first of its process"),
-    decode=Cost(536.0, "MB/s", "assumed", "four cores that decode apart"),
+    decode=Cost(500.0, "MB/s", "assumed", "four cores that decode apart"),
     prefetch=Cost(1, "", "set", "the host is idle meanwhile"),
 )
 
-COSTS = (_CPU, _GPU_HOST, _GPU_DEVICE)
+COSTS = (_CPU, _GPU, _GPU_PREFETCHED)
 """Costs that the record compares.  Whoever has measured others adds them
 here."""

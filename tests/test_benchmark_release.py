@@ -171,7 +171,10 @@ def test_plan_without_accidents_is_arithmetic() -> None:
     survey = dataclasses.replace(HSC_WIDE, site=dataclasses.replace(HSC_WIDE.site, bandwidth=1e18))
     plan = plan_release(survey, costs)
     exposures = np.mean(list(survey.depths.values()))
-    quantum = 113e-6 * survey.patch_pixels * exposures / costs.speedup.value + costs.overhead.value
+    quantum = (
+        1e-6 * costs.compute.value * survey.patch_pixels * exposures / costs.speedup.value
+        + costs.overhead.value
+    )
     # A Poisson distribution that does not go below one has a higher mean.
     assert plan.worker_seconds / survey.num_quanta == pytest.approx(quantum, rel=0.03)
     assert plan.wall_seconds == pytest.approx(plan.worker_seconds / plan.workers, rel=0.05)

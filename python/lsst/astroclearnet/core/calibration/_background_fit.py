@@ -213,18 +213,17 @@ class _BlockGrid:
         """Number K of blocks (`int`)."""
         return self.rows * self.columns
 
-    def find(self, data: BackgroundTile) -> torch.Tensor:
-        """Return the flat index of (exposure, block) of pixels, (m, h, w)."""
-        y, x = data.model.sampling.positions()
+    def find(self, data: BackgroundTile, used: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the flat index of (exposure, block) of used pixels, (N,)."""
+        y, x = (position[used] for position in data.model.sampling.positions())
         origin = (data.tile.rows.start, data.tile.columns.start)
         index = [
-            ((torch.nan_to_num(c) + (start + 0.5)) * number / size).long().clamp(0, number - 1)
+            ((c + (start + 0.5)) * number / size).long().clamp(0, number - 1)
             for c, start, number, size in zip(
                 (y, x), origin, (self.rows, self.columns), self.shape, strict=True
             )
         ]
-        exposure = torch.arange(len(data.weights), device=data.weights.device)[:, None, None]
-        return exposure * self.num_blocks + index[0] * self.columns + index[1]
+        return used[0] * self.num_blocks + index[0] * self.columns + index[1]
 
     def owned(self, tile: Tile) -> torch.Tensor:
         """Return which blocks, (K,), have centres that a tile owns."""
@@ -255,13 +254,16 @@ class _BlockAverages:
 
     def add(self, data: BackgroundTile, residual: torch.Tensor, prediction: torch.Tensor) -> None:
         """Add the blocks that a tile owns."""
-        grid, weights = self.grid, data.weights
-        block, number = grid.find(data), grid.num_blocks
-        area = data.model.sampling.area.to(weights)
-        information = _sum(weights * area**2, block, number)
-        averages = _robust_averages(residual, weights, area, block, information)
-        light = _sum(weights * area * prediction, block, number) / information.clamp(min=1e-300)
-        used = _sum((weights > 0).to(weights.dtype), block, number)
+        grid = self.grid
+        # Cut-outs of detectors that are rotated, or end, are mostly empty.
+        pixels = (data.weights > 0).nonzero(as_tuple=True)
+        weights, area = data.weights[pixels], data.model.sampling.area[pixels].to(data.weights)
+        shape = len(data.weights), grid.num_blocks
+        block = grid.find(data, pixels)
+        information = _sum(weights * area**2, block, shape)
+        averages = _robust_averages(residual[pixels], weights, area, block, information)
+        light = _sum(weights * area * prediction[pixels], block, shape) / information.clamp(min=1e-300)
+        used = _sum(torch.ones_like(weights), block, shape)
         owned = grid.owned(data.tile)
         place = data.exposures[:, None], owned.nonzero()[:, 0]
         self.information[place] = information.cpu()[:, owned]
@@ -363,13 +365,14 @@ def _robust_averages(
     block: torch.Tensor,
     information: torch.Tensor,
 ) -> torch.Tensor:
-    """Return Huber means of blocks, (m, K), by safeguarded Newton steps."""
-    num_blocks = information.shape[1]
+    """Return Huber means of blocks, (m, K), of used pixels, (N,), by
+    safeguarded Newton steps.
+    """
+    shape = tuple(information.shape)
     averages = torch.zeros_like(information)
-    levels = torch.where(weights > 0, residual / area, 0.0).double().flatten()
+    levels = (residual / area).double()
     lowest, highest = (
-        averages.flatten().scatter_reduce(0, block.flatten(), levels, end).view_as(averages)
-        for end in ("amin", "amax")
+        averages.flatten().scatter_reduce(0, block, levels, end).view_as(averages) for end in ("amin", "amax")
     )
     # Huber 1964, Ann. Math. Statist. 35, 73.
     root, moment = weights.sqrt(), weights * area**2
@@ -377,8 +380,8 @@ def _robust_averages(
         rest = residual - averages.flatten()[block].to(residual) * area
         deviation = (rest * root).abs()
         clipped = weights * (_CLIP / deviation.clamp(min=_CLIP))
-        pull = _sum(clipped * area * rest, block, num_blocks)
-        slope = _sum(moment * (deviation <= _CLIP), block, num_blocks)
+        pull = _sum(clipped * area * rest, block, shape)
+        slope = _sum(moment * (deviation <= _CLIP), block, shape)
         lowest = torch.where(pull > 0, averages, lowest)
         highest = torch.where(pull < 0, averages, highest)
         previous, averages = averages, averages + pull / slope.clamp(min=1e-300)
@@ -397,8 +400,7 @@ def _connected(overlaps: torch.Tensor) -> list[torch.Tensor]:
     return [torch.from_numpy((labels == label).nonzero()[0]) for label in range(number)]
 
 
-def _sum(values: torch.Tensor, block: torch.Tensor, num_blocks: int) -> torch.Tensor:
+def _sum(values: torch.Tensor, block: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Return sums over the pixels of blocks, (n, K), double."""
-    number = len(block)
-    sums = torch.zeros(number * num_blocks, dtype=torch.float64, device=values.device)
-    return sums.index_add(0, block.flatten(), values.flatten().double()).reshape(number, num_blocks)
+    sums = torch.zeros(math.prod(shape), dtype=torch.float64, device=values.device)
+    return sums.index_add(0, block, values.double()).reshape(shape)

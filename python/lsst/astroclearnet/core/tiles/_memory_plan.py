@@ -28,8 +28,9 @@ _LEAST_TILE = 2 * OVERLAP + 32
 _STEP = 0.85
 """Ratio of the sides of tiles that are tried."""
 
-# Measured on a CPU: peaks of memory are 0.89 to 0.95 of the prediction between
-# 400x400 pixels with 8 exposures and 700x700 with 3, or 400x400 with 24.
+# Measured on a CPU: peaks of memory are 0.86 to 0.95 of the prediction between
+# 400x400 pixels with 8 exposures and 700x700 with 3, or 400x400 with 24, and
+# 0.97 for 800x800 with 115.
 _LIBRARIES = 1.0 * _GIB
 """Bytes of the interpreter and the libraries."""
 
@@ -54,7 +55,7 @@ _LATENT = 1050.0
 _LATENT_DRAW = 32.0
 """Bytes per such pixel and noise draw."""
 
-_EXPOSURE = 45.0
+_EXPOSURE = 60.0
 """Bytes per such pixel and exposure, or per stacked pixel if there are more:
 cut-outs of rotated detectors have twice the area of a tile."""
 

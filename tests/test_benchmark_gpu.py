@@ -150,6 +150,7 @@ def test_patches_grow_while_time_lasts(
     assert run_steps(1e-6 * microseconds, 180.0, monkeypatch) == expected
 
 
+@pytest.mark.slow
 def test_sections_compute_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the one who has a card finds the mistakes."""
     monkeypatch.setattr(agreement, "restore", functools.partial(restore, options=QUICK))
@@ -166,6 +167,7 @@ def test_sections_compute_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None
     assert "sample, weight, adjoint" in names
 
 
+@pytest.mark.slow
 def test_lack_of_memory_is_provoked(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the record says that retries work where there was none."""
 

@@ -156,6 +156,7 @@ def test_all_sections_run(tmp_path: Path) -> None:
     assert (tmp_path / "scaling.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_speed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, the record of speed cannot be made again."""
     for module in (peers, whole):

@@ -258,6 +258,7 @@ def test_half_of_the_holes_lie_on_sources() -> None:
     assert 0.3 < np.mean(on_source) < 0.6
 
 
+@pytest.mark.slow
 def test_scenes_can_be_restored(dithered: TrainingScene) -> None:
     """If this fails, scenes are not valid input of a restoration."""
     # The middle of the patch, and pixels around it.

@@ -181,6 +181,7 @@ def assert_equal(name: str, one: Any, other: Any) -> None:
         np.testing.assert_equal(one, other)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_put(repo: Path) -> None:
     """If it fails, half a coadd can be read, or cannot be made whole."""
     output = "u/test/half"

@@ -172,6 +172,7 @@ def test_proposed_is_the_sharpest_affordable(max_noise: float) -> None:
     assert band.target_fwhm == round(band.target_fwhm, 2)
 
 
+@pytest.mark.slow
 def test_nearly_all_patches_decide() -> None:
     """If it fails, one bad patch softens a campaign, or many are ignored."""
     good, bad = [3.6, 4.2], [5.0, 5.6]

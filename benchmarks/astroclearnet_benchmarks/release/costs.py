@@ -226,10 +226,10 @@ _GPU = dataclasses.replace(
     name="GPU, predicted",
     on_gpu=True,
     compute=Cost(
-        DeviceWork(traffic=4.82e13, launches=230308, host_seconds=0.76).predict(),
+        DeviceWork(traffic=2.95e13, launches=153799, host_seconds=0.52).predict(),
         "µs",
         "predicted",
-        f"48.2 TB, 230,308 launches, and 0.76 s of waits and transfers, from {_COUNTS}",
+        f"29.5 TB, 153,799 launches, and 0.52 s of waits and transfers, from {_COUNTS}",
     ),
     overhead=Cost(3.7, "s", "assumed", "that of the CPU"),
     speedup=Cost(1.0, "", "set", "in the time a pixel already"),

@@ -25,6 +25,7 @@ from lsst.astroclearnet.core import (
     RestorationError,
     StackResult,
     TilingOptions,
+    gaussian_kernel,
     plan_memory,
     restore,
 )
@@ -289,6 +290,28 @@ def source(shape: tuple[int, int], number: int) -> StackSource:
     stack = ExposureStack.from_arrays(*arrays)
     repeated = torch.arange(number) % len(FWHMS)
     return StackSource(stack.select(repeated))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [((0, 90), (0, 60)), ((70, 110), (20, 140)), ((3, 6), (5, 150))]
+)
+def test_extent_bounds_what_is_read(rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    """If it fails, rotated exposures take more memory than planned, or tiles
+    are much smaller than need be.
+    """
+    v, u = np.indices((211, 197)) - 95.3
+    angles = np.radians([0.0, 20.0, 45.0, -70.0])[:, None, None]
+    y, x = 75.0 + np.cos(angles) * v - np.sin(angles) * u, 75.0 + np.sin(angles) * v + np.cos(angles) * u
+    good = np.ones(y.shape, dtype=bool)
+    positions = PixelPositions.from_arrays((150, 150), y, x, good.astype(np.float32))
+    psfs = np.stack([gaussian_kernel(4.0, 25)] * len(y))
+    stack = ExposureStack.from_arrays(0.0 * y, 1.0 + 0.0 * y, good, psfs, positions=positions)
+    box = slice(*rows), slice(*columns)
+    cut, bounds = StackSource(stack).read(*box), StackSource(stack).extent(*box)
+    assert cut is not None
+    shape = cut.stack.images.shape
+    assert shape[0] == bounds[0]
+    assert all(size <= bound <= size + 42 for size, bound in zip(shape[1:], bounds[1:], strict=True))
 
 
 def test_plan_follows_from_the_limits() -> None:

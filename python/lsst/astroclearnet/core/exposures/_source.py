@@ -21,8 +21,12 @@ from ._cut_outs import bounding_boxes, cut_out
 from ._positions import PixelPositions
 from ._stack import ExposureStack
 
-_STEP = 16
+_STEP = 8
 """Pixels between those that the size of a cut-out is estimated from."""
+
+_REACH = 12
+"""Pixels by which the box is widened for that, at least the diagonal of a
+step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +130,11 @@ class StackSource:
         number, *full = self._stack.images.shape
         sides = [rows.stop - rows.start, columns.stop - columns.start]
         if self._stack.positions is not None and tuple(sides) != self.shape:
-            _, boxes = self._locate(rows, columns, step=_STEP)
-            # The box may begin and end between two of the pixels looked at.
-            sides = [(side.stop - side.start + 1) * _STEP for side in boxes[0]]
+            # Of any pixel in the box the next one before it that is looked at
+            # is within this distance of it.
+            y, x = (slice(side.start - _REACH, side.stop + _REACH) for side in (rows, columns))
+            _, boxes = self._locate(y, x, step=_STEP)
+            sides = [(side.stop - side.start) * _STEP for side in boxes[0]]
         height, width = map(min, sides, full)
         return number, height, width
 

@@ -165,10 +165,11 @@ _CPU = PatchCosts(
     name="CPU",
     on_gpu=False,
     compute=Cost(
-        24.0,
+        67.0,
         "µs",
-        "measured",
-        "patches of the demonstration, of 282x282 pixels and ten detector images (doc, Scaling)",
+        "predicted",
+        "14.7 a stacked pixel (scaling.md, A whole patch), of which 4200x4200 pixels of HSC have 4.6 for each "
+        "with data (doc, Scaling); measured: 24 on small patches of the demonstration",
     ),
     scatter=Cost(0.2, "", "assumed", "between patches with few and with many bright stars"),
     overhead=Cost(3.7, "s", "measured", "3.3 to 4.0 s in a process that has restored a patch (doc, Scaling)"),

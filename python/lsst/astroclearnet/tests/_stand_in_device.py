@@ -344,18 +344,10 @@ def _make_engine(mode: CountingMode) -> type:
             self._collect(number, pixels)
             return StandIn(super().adjoint(_held(values).contiguous()))
 
-        @classmethod
-        def normal(
-            cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]
-        ) -> None:
-            held = [_held(factor).contiguous() for factor in factors]
-            for one, factor in zip(engines, held, strict=True):
-                one._gather(images, factor)
-                one._collect(len(images), len(factor))
-            if len(engines) > 1:
-                # The sum is not where the images are.
-                mode.launch("copy", 2 * len(images) * engines[0]._plane)
-            super().normal(engines, _held(images), held)
+        def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+            self._gather(images, factors)
+            self._collect(len(images), len(factors))
+            super().normal(_held(images), _held(factors).contiguous())
 
         def _gather(self, images: torch.Tensor, factors: torch.Tensor) -> None:
             # First tap, two offsets, order and factor; pixels and a value.

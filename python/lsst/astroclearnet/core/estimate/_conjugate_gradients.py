@@ -51,7 +51,7 @@ def solve_equations(
     """Solve systems by preconditioned conjugate gradients.
 
     Each makes steps until the preconditioned residual, an estimate of its
-    error, is small.
+    error, is small.  The preconditioner may differ from step to step.
 
     Parameters
     ----------
@@ -100,10 +100,13 @@ def solve_equations(
         image = apply(search, active)
         length = (product / _dot(search, image))[:, None, None]
         solutions[active] += length * search
-        residual.sub_(image.mul_(length))
+        change = image.mul_(length)
+        residual.sub_(change)
         error = precondition(residual, active)
         previous, product = product, _dot(residual, error)
-        search.mul_((product / previous)[:, None, None]).add_(error)
+        # Polak & Ribiere (1969), for preconditioners that are not constant.
+        gain = -_dot(change, error) / previous
+        search.mul_(gain[:, None, None]).add_(error)
     return Solution(best, [one.step for one in progress], [one.error for one in progress])
 
 

@@ -32,8 +32,8 @@ _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
 _FEW = 0.4
-"""Kernels of the typical model, over those of the exact one, up to which it
-saves time: with half of them nothing, with a quarter of them a third."""
+"""Kernels of the typical equations, over those of the exact ones, up to which
+they save time where nothing is interpolated."""
 
 _NOISE_PRECISION = Precision(light=0.05, noise=0.03)
 """Of estimates of drawn noise; where they are refined the edge counts."""
@@ -126,10 +126,10 @@ class LinearEstimator:
     @functools.cached_property
     def _typical_normal(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What multiplies images with about A'WA, where few kernels do."""
-        if self.model.share_of_kernels(self._exposures) > _FEW:
+        is_sampled = self.model.sampling.prefilter is not None
+        if not is_sampled and self.model.share_of_kernels(self._exposures) > _FEW:
             return None
-        typical = TypicalModel(self.model, self._exposures, self._on_patch.shares)
-        return functools.partial(typical.normal, weights=self._weights)
+        return TypicalModel(self.model, self._exposures, self._on_patch.shares, self._weights).normal
 
     def solve(
         self,

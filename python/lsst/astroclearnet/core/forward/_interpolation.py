@@ -12,8 +12,7 @@ from __future__ import annotations
 
 __all__ = ("Interpolation",)
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 
@@ -106,29 +105,19 @@ class Interpolation:
         """
         return self._engine.adjoint((values.detach().flatten(1) * self._scale).float())
 
-    @staticmethod
-    def normal(
-        operators: Sequence[Interpolation], images: torch.Tensor, weights: Sequence[torch.Tensor]
-    ) -> None:
-        """Interpolate images at the pixels of several exposures, weight the
-        values, and add up the adjoints.
+    def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
+        """Interpolate images, weight the values, and apply the adjoint.
 
         Parameters
         ----------
-        operators
-            Those of the exposures, on the same grid.
         images
             Shape ``(b, *latent_shape)``, float32, contiguous, as for
             `observe`; replaced.
         weights
-            Shape (h, w) each.
+            Shape (h, w).
         """
-        factors = (
-            (weight.flatten() * one._scale).mul_(one._scale).float()
-            for one, weight in zip(operators, weights, strict=True)
-        )
-        engines = [one._engine for one in operators]
-        type(engines[0]).normal(engines, images, factors)
+        factors = (weights.flatten() * self._scale).mul_(self._scale).float()
+        self._engine.normal(images, factors)
 
 
 class _Engine(Protocol):
@@ -146,11 +135,8 @@ class _Engine(Protocol):
         """Return images."""
         ...
 
-    @classmethod
-    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
-        """Replace images by the sum of the adjoints of their values times
-        factors.
-        """
+    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+        """Replace images by the adjoints of their values times factors."""
         ...
 
 
@@ -181,29 +167,20 @@ class _CompiledInterpolation:
             self._compiled.adjoint_one(value, width, self._pixels, COEFFICIENTS, image)
         return images
 
-    @classmethod
-    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
-        compiled, (height, width) = engines[0]._compiled, engines[0]._latent_shape
+    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+        compiled, (height, width), weights = self._compiled, self._latent_shape, factors.numpy()
         if len(images) < _LEAST_TOGETHER:
-            sources = images.flatten(1).clone().numpy()
-            results = images.zero_().flatten(1).numpy()
-            for one, factor in zip(engines, factors, strict=True):
-                weights = factor.numpy()
-                for source, result in zip(sources, results, strict=True):
-                    compiled.normal_one(source, width, one._pixels, weights, COEFFICIENTS, result)
+            for image in images.flatten(1):
+                source = image.clone().numpy()
+                compiled.normal_one(source, width, self._pixels, weights, COEFFICIENTS, image.zero_().numpy())
             return
         lanes = compiled.LANES
-        parts = images.split(lanes)
-        before, after = torch.empty(2, len(parts), height, width, lanes)
-        for some, source in zip(parts, before, strict=True):
-            compiled.interleave(some.numpy(), source.numpy())
-        after.zero_()
-        for one, factor in zip(engines, factors, strict=True):
-            weights = factor.numpy()
-            for source, result in zip(before.flatten(1).numpy(), after.flatten(1).numpy(), strict=True):
-                compiled.normal_lanes(source, width, lanes, one._pixels, weights, COEFFICIENTS, result)
-        for some, result in zip(parts, after, strict=True):
-            compiled.separate(result.numpy(), some.numpy())
+        before, after = torch.empty(2, height, width, lanes)
+        for some in images.split(lanes):
+            compiled.interleave(some.numpy(), before.numpy())
+            source, result = before.flatten().numpy(), after.zero_().flatten().numpy()
+            compiled.normal_lanes(source, width, lanes, self._pixels, weights, COEFFICIENTS, result)
+            compiled.separate(after.numpy(), some.numpy())
 
 
 def _first_tap(position: torch.Tensor, margin: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -88,24 +88,17 @@ class BinnedInterpolation:
         self._collect(values[:, self._order], images)
         return images
 
-    @classmethod
-    def normal(cls, engines: Sequence[Self], images: torch.Tensor, factors: Iterable[torch.Tensor]) -> None:
-        """Interpolate images, and add up the adjoints.
+    def normal(self, images: torch.Tensor, factors: torch.Tensor) -> None:
+        """Interpolate images, and apply the adjoint.
 
         Parameters
         ----------
-        engines
-            Those of the exposures, with the same latent shape.
         images
             Shape ``(b, *latent_shape)``, float32, contiguous; replaced.
         factors
-            Shape (p,), float32, of the values of each exposure.
+            Shape (p,), float32, of the values.
         """
-        total = images if len(engines) == 1 else torch.empty_like(images)
-        for number, (one, factor) in enumerate(zip(engines, factors, strict=True)):
-            one._collect(one._gather(images, factor), total, add=number > 0)
-        if total is not images:
-            images.copy_(total)
+        self._collect(self._gather(images, factors), images)
 
     def _gather(self, images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return values in the order of the bins, (b, p)."""

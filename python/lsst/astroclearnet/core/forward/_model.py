@@ -24,7 +24,7 @@ from ._alike_kernels import find_alike
 from ._autograd import apply_linear
 from ._convolution import Convolution, ConvolutionMemory
 from ._latent_grid import LatentGrid, LatentSpace, psf_margin
-from ._normal_operator import NormalOperator, SharedKernel
+from ._normal_operator import NormalOperator
 from ._sampling import Sampling
 from ._threads import ordered_map
 from ._varying_kernels import VaryingKernels
@@ -253,7 +253,7 @@ class ForwardModel(LatentSpace):
         latent : `torch.Tensor`
             Shape latent_shape, the sum over exposures.
         """
-        return self._operator.adjoint(data, weights, self._groups(exposures))
+        return self._operator.adjoint(data, weights, self.sampling.indices(exposures))
 
     def normal(
         self,
@@ -277,7 +277,7 @@ class ForwardModel(LatentSpace):
         latents : `torch.Tensor`
             Shape ``(b, *latent_shape)``, sums over exposures.
         """
-        return self._operator.normal(latents, weights, self._groups(exposures))
+        return self._operator.normal(latents, weights, self.sampling.indices(exposures))
 
     def power(self, exposure: int) -> torch.Tensor:
         """Return the power of the mean difference kernel, (Hl, Wl // 2 + 1).
@@ -340,11 +340,6 @@ class ForwardModel(LatentSpace):
         for index, part in enumerate(ordered_map(one, range(number), memories)):
             data[index] = part
         return data
-
-    def _groups(self, exposures: torch.Tensor | Sequence[int] | None) -> list[SharedKernel]:
-        """Return exposures, each with its own kernel."""
-        chosen = self.sampling.indices(exposures)
-        return [SharedKernel(t, (place,), (t,)) for place, t in enumerate(chosen)]
 
 
 def _patch_positions(shape: tuple[int, int], psfs: torch.Tensor) -> PixelPositions:

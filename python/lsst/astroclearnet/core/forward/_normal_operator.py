@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,113 +19,28 @@ from ._sampling import Sampling
 from ._threads import num_workers, ordered_map
 
 
-@dataclasses.dataclass(frozen=True)
-class SharedKernel:
-    """Exposures that are convolved with one kernel.
+class KernelSums:
+    """Sums over kernels of what convolution makes of images.
 
-    Attributes
-    ----------
-    kernel
-        Index of the kernel.
-    places
-        Where the exposures are in an array of data.
-    exposures
-        Their indices.
-    """
-
-    kernel: int
-    places: tuple[int, ...]
-    exposures: tuple[int, ...]
-
-    def take(self, data: torch.Tensor) -> list[torch.Tensor]:
-        """Return the data of the exposures.
-
-        Parameters
-        ----------
-        data
-            Shape (n, h, w).
-        """
-        return [data[place] for place in self.places]
-
-
-class NormalOperator:
-    """Convolution and sampling of images, weighting, and the adjoint.
-
-    Beside the memory that convolution and sampling hold, that which is needed
-    does not grow with the number of exposures.
+    Beside what the convolution holds, the memory that is needed does not grow
+    with the number of kernels.
 
     Parameters
     ----------
     convolution
         With each kernel.
-    sampling
-        At the pixels of each exposure.
+    prefilter
+        Shape (Hl, Wl // 2 + 1), factor of the transforms of images before and
+        after; `None` for 1.
     """
 
-    def __init__(self, convolution: Convolution, sampling: Sampling) -> None:
+    def __init__(self, convolution: Convolution, prefilter: torch.Tensor | None) -> None:
         self.convolution = convolution
-        self.sampling = sampling
+        self._prefilter = prefilter
         self._memory: list[ConvolutionMemory] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_memory": []}
-
-    def adjoint(
-        self, data: torch.Tensor, weights: torch.Tensor | None, groups: Sequence[SharedKernel]
-    ) -> torch.Tensor:
-        """Return the sum over exposures of the adjoint of weighted data.
-
-        Parameters
-        ----------
-        data
-            Shape (n, h, w).
-        weights
-            Shape (n, h, w); `None` for 1.
-        groups
-            The exposures.
-
-        Returns
-        -------
-        latent : `torch.Tensor`
-            Shape latent_shape.
-        """
-
-        def one(group: SharedKernel, memory: ConvolutionMemory) -> torch.Tensor:
-            image = memory.images[0].zero_()
-            for place, exposure in zip(group.places, group.exposures, strict=True):
-                some = data[place] if weights is None else data[place] * weights[place]
-                image += self.sampling.adjoint(some[None], [exposure])[0]
-            return self.convolution.correlate(group.kernel, memory)
-
-        return self._sum(one, 1, groups)[0]
-
-    def normal(
-        self, latents: torch.Tensor, weights: torch.Tensor, groups: Sequence[SharedKernel]
-    ) -> torch.Tensor:
-        """Predict exposures, weight them, and apply the adjoint.
-
-        Parameters
-        ----------
-        latents
-            Shape ``(b, *latent_shape)``, several latent images.
-        weights
-            Shape (n, h, w).
-        groups
-            The exposures.
-
-        Returns
-        -------
-        latents : `torch.Tensor`
-            Shape ``(b, *latent_shape)``, sums over exposures.
-        """
-        transform = self.convolution.transform(latents, self.sampling.prefilter)
-
-        def one(group: SharedKernel, memory: ConvolutionMemory) -> torch.Tensor:
-            self.convolution.convolve(transform, group.kernel, memory)
-            self.sampling.normal(memory.images, group.take(weights), group.exposures)
-            return self.convolution.correlate(group.kernel, memory)
-
-        return self._sum(one, len(latents), groups)
 
     def memories(self, number: int, most: int) -> list[ConvolutionMemory]:
         """Return memory for each thread; it is kept for the next time.
@@ -145,15 +59,122 @@ class NormalOperator:
             kept.extend(self.convolution.allocate(number) for _ in range(threads))
         return [memory.narrow(number) for memory in kept[:threads]]
 
-    def _sum(
+    def apply(
         self,
-        function: Callable[[SharedKernel, ConvolutionMemory], torch.Tensor],
-        number: int,
-        groups: Sequence[SharedKernel],
+        latents: torch.Tensor,
+        change: Callable[[int, torch.Tensor], None],
+        kernels: Sequence[int],
     ) -> torch.Tensor:
-        """Return the sum of latent images, given by their transforms."""
-        memories = self.memories(number, len(groups))
+        """Convolve images, change them, and apply the adjoint.
+
+        Parameters
+        ----------
+        latents
+            Shape ``(b, *latent_shape)``.
+        change
+            Takes a place among the kernels and convolved images, and changes
+            these.
+        kernels
+            Indices of kernels.
+
+        Returns
+        -------
+        latents : `torch.Tensor`
+            Shape ``(b, *latent_shape)``, sums over kernels.
+        """
+        transform = self.convolution.transform(latents, self._prefilter)
+
+        def one(place: int, memory: ConvolutionMemory) -> torch.Tensor:
+            self.convolution.convolve(transform, kernels[place], memory)
+            change(place, memory.images)
+            return self.convolution.correlate(kernels[place], memory)
+
+        return self.add_up(one, len(latents), len(kernels))
+
+    def add_up(
+        self, function: Callable[[int, ConvolutionMemory], torch.Tensor], number: int, most: int
+    ) -> torch.Tensor:
+        """Return the sum of images that are given by their transforms.
+
+        Parameters
+        ----------
+        function
+            Takes a place, below ``most``, and memory; returns transforms.
+        number
+            Number of images.
+        most
+            Number of places.
+        """
+        memories = self.memories(number, most)
         total = torch.zeros_like(memories[0].spectrum)
-        for part in ordered_map(function, groups, memories):
+        for part in ordered_map(function, range(most), memories):
             total += part
-        return self.convolution.inverse_transform(total, self.sampling.prefilter)
+        return self.convolution.inverse_transform(total, self._prefilter)
+
+
+class NormalOperator(KernelSums):
+    """Convolution and sampling of images, weighting, and the adjoint.
+
+    Parameters
+    ----------
+    convolution
+        With the kernel of each exposure.
+    sampling
+        At the pixels of each exposure.
+    """
+
+    def __init__(self, convolution: Convolution, sampling: Sampling) -> None:
+        super().__init__(convolution, sampling.prefilter)
+        self.sampling = sampling
+
+    def adjoint(
+        self, data: torch.Tensor, weights: torch.Tensor | None, exposures: Sequence[int]
+    ) -> torch.Tensor:
+        """Return the sum over exposures of the adjoint of weighted data.
+
+        Parameters
+        ----------
+        data
+            Shape (n, h, w), of the exposures.
+        weights
+            Shape (n, h, w); `None` for 1.
+        exposures
+            Their indices.
+
+        Returns
+        -------
+        latent : `torch.Tensor`
+            Shape latent_shape.
+        """
+
+        def one(place: int, memory: ConvolutionMemory) -> torch.Tensor:
+            some = data[place] if weights is None else data[place] * weights[place]
+            memory.images.copy_(self.sampling.adjoint(some[None], [exposures[place]]))
+            return self.convolution.correlate(exposures[place], memory)
+
+        return self.add_up(one, 1, len(exposures))[0]
+
+    def normal(
+        self, latents: torch.Tensor, weights: torch.Tensor, exposures: Sequence[int]
+    ) -> torch.Tensor:
+        """Predict exposures, weight them, and apply the adjoint.
+
+        Parameters
+        ----------
+        latents
+            Shape ``(b, *latent_shape)``, several latent images.
+        weights
+            Shape (n, h, w), of the exposures.
+        exposures
+            Their indices.
+
+        Returns
+        -------
+        latents : `torch.Tensor`
+            Shape ``(b, *latent_shape)``, sums over exposures.
+        """
+
+        def observe(place: int, images: torch.Tensor) -> None:
+            self.sampling.normal(images, weights[place], exposures[place])
+
+        return self.apply(latents, observe, exposures)

@@ -128,26 +128,20 @@ class Sampling:
             image.copy_(self._operator(t).adjoint(one)[0])
         return images
 
-    def normal(self, images: torch.Tensor, weights: Sequence[torch.Tensor], exposures: Sequence[int]) -> None:
-        """Sample images on some exposures, weight the data and go back.
+    def normal(self, images: torch.Tensor, weights: torch.Tensor, exposure: int) -> None:
+        """Sample images on an exposure, weight the data and go back.
 
         Parameters
         ----------
         images
-            Shape ``(b, *latent_shape)``, replaced by the sum over exposures
-            of the adjoints of their weighted data.
+            Shape ``(b, *latent_shape)``, replaced by the adjoints of their
+            weighted data.
         weights
-            Shape (h, w) each.
-        exposures
-            Indices of the exposures.
+            Shape (h, w).
+        exposure
+            Index of the exposure.
         """
-        if self._offsets is not None:
-            factors = torch.zeros(self.grid.latent_shape, device=images.device)
-            for t, weight in zip(exposures, weights, strict=True):
-                self._whole_pixels(t).add_factors(factors, weight)
-            images.mul_(factors)
-        else:
-            Interpolation.normal([self._interpolation(t) for t in exposures], images, weights)
+        self._operator(exposure).normal(images, weights)
 
     def mean(self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Return maps of local means of data, 0 where there are none.

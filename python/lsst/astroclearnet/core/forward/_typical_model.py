@@ -18,18 +18,17 @@ import torch
 
 from ._convolution import Convolution
 from ._model import ForwardModel
-from ._normal_operator import NormalOperator, SharedKernel
-
-_MOST_TOGETHER = 16
-"""Exposures that are sampled one after the other by one thread."""
+from ._normal_operator import KernelSums
 
 
 class TypicalModel:
-    """A forward model in which exposures with kernels that are much alike
-    share their mean, and PSFs do not vary over the patch.
+    """About what each exposure should look like, weighted and brought back.
 
-    The work goes with the number of kernels that differ: detector images of a
-    visit have about one, and so do visits of the same seeing.
+    Exposures with kernels that are much alike share their mean, PSFs do not
+    vary over the patch, and pixels are not sampled: their weights are those of
+    the places on the patch.  The work goes with the number of kernels that
+    differ: detector images of a visit have about one, and so do visits of the
+    same seeing.
 
     Parameters
     ----------
@@ -39,36 +38,41 @@ class TypicalModel:
         Indices of the exposures.
     shares
         Shape (n,), weights of the exposures, of sum 1.
+    weights
+        Shape (n, h, w), those of their pixels.
     """
 
-    def __init__(self, model: ForwardModel, exposures: Sequence[int], shares: torch.Tensor) -> None:
+    def __init__(
+        self, model: ForwardModel, exposures: Sequence[int], shares: torch.Tensor, weights: torch.Tensor
+    ) -> None:
         members = defaultdict(list)
         for place, exposure in enumerate(exposures):
             members[model.kernel_numbers[exposure]].append((place, exposure))
-        otfs = model.mean_otfs
-        means = otfs.new_zeros(len(members), *otfs.shape[1:])
-        self._groups: list[SharedKernel] = []
-        for number, label in enumerate(sorted(members)):
+        otfs, number = model.mean_otfs, len(members)
+        means = otfs.new_zeros(number, *otfs.shape[1:])
+        self._weights = torch.zeros(number, *model.latent_shape, device=otfs.device)
+        for label, mean, total in zip(sorted(members), means, self._weights, strict=True):
             places, indices = zip(*members[label], strict=True)
-            weights = torch.stack([shares[place] for place in places])
-            weights = weights.clamp(min=torch.finfo(shares.dtype).tiny)
-            for weight, exposure in zip(weights / weights.sum(), indices, strict=True):
-                means[number].add_(weight * otfs[exposure])
-            for start in range(0, len(places), _MOST_TOGETHER):
-                some = slice(start, start + _MOST_TOGETHER)
-                self._groups.append(SharedKernel(number, places[some], indices[some]))
-        none = (means.new_empty(0),) * len(means)
-        convolution = Convolution(means, none, none, model.latent_shape)
-        self._operator = NormalOperator(convolution, model.sampling)
+            parts = torch.stack([shares[place] for place in places])
+            parts = parts.clamp(min=torch.finfo(shares.dtype).tiny)
+            for place, part, exposure in zip(places, parts / parts.sum(), indices, strict=True):
+                mean.add_(part * otfs[exposure])
+                # Without the prefilter they are not negative.
+                total.add_(model.sampling.adjoint((weights[place] * model.sampling.area[exposure])[None], [exposure])[0])
+        none = (means.new_empty(0),) * number
+        self._kernels = range(number)
+        self._sums = KernelSums(Convolution(means, none, none, model.latent_shape), None)
 
-    def normal(self, latents: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Do about what `ForwardModel.normal` does.
 
         Parameters
         ----------
         latents
             Shape ``(b, *latent_shape)``.
-        weights
-            Shape (n, h, w), those of the exposures.
         """
-        return self._operator.normal(latents, weights, self._groups)
+
+        def weight(kernel: int, images: torch.Tensor) -> None:
+            images.mul_(self._weights[kernel])
+
+        return self._sums.apply(latents, weight, self._kernels)

@@ -63,18 +63,19 @@ class WholePixels:
         images[:, *self._latent] = (values * self._scale)[:, *self._data]
         return images
 
-    def add_factors(self, total: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add to a map what images are multiplied with when they are sampled,
-        weighted, and the adjoint is applied.
+    def normal(self, images: torch.Tensor, weights: torch.Tensor) -> None:
+        """Sample images, weight the values, and apply the adjoint.
 
         Parameters
         ----------
-        total
-            Shape latent_shape, changed.
+        images
+            Shape ``(b, *latent_shape)``, replaced.
         weights
             Shape (h, w).
         """
-        total[self._latent].addcmul_(weights[self._data], self._square)
+        factors = torch.zeros(self._latent_shape, device=images.device)
+        factors[self._latent] = weights[self._data] * self._square
+        images.mul_(factors)
 
 
 def find_offsets(positions: PixelPositions) -> list[tuple[int, int]] | None:

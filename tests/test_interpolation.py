@@ -93,25 +93,11 @@ def test_normal_operator_of_several_images(number: int) -> None:
     images = random_images(number, grid)
     expected = operator.adjoint(operator.observe(images) * weights)
     first = images[: min(number, 3)].clone()
-    Interpolation.normal([operator], images, [weights])
+    operator.normal(images, weights)
     torch.testing.assert_close(images, expected, rtol=0.0, atol=2e-6)
     if number > 3:
-        Interpolation.normal([operator], first, [weights])
+        operator.normal(first, weights)
         assert torch.equal(images[:3], first)
-
-
-@pytest.mark.parametrize("number", [1, 5, 11])
-def test_exposures_together(number: int) -> None:
-    """If it fails, exposures that share a kernel mix, or count twice."""
-    grid = LatentGrid(SHAPE, 7)
-    y, x, area = make_pixels()
-    shifted = torch.where(y < SHAPE[0] - 3.0, y + 2.3, torch.nan)
-    operators = [Interpolation(rows, x, area, grid) for rows in (y, shifted)]
-    images = random_images(number, grid)
-    weights = torch.rand(2, *y.shape, generator=torch.Generator().manual_seed(2))
-    parts = [one.adjoint(one.observe(images) * w) for one, w in zip(operators, weights, strict=True)]
-    Interpolation.normal(operators, images, list(weights))
-    torch.testing.assert_close(images, parts[0] + parts[1], rtol=0.0, atol=5e-6)
 
 
 def test_pixels_without_a_position_are_left_alone() -> None:
@@ -174,8 +160,8 @@ def test_a_gpu_computes_the_same(
     torch.testing.assert_close(back.cpu(), ours.adjoint(values.cpu()), rtol=0.0, atol=2e-6)
     assert float((values * values).sum()) == pytest.approx(float((back.cpu() * images).sum()), rel=1e-5)
     normal = images.to(device)
-    Interpolation.normal([theirs, theirs], normal, [weights.to(device)] * 2)
-    Interpolation.normal([ours, ours], images, [weights] * 2)
+    theirs.normal(normal, weights.to(device))
+    ours.normal(images, weights)
     torch.testing.assert_close(normal.cpu(), images, rtol=0.0, atol=4e-6)
 
 

@@ -125,7 +125,7 @@ def test_normal_is_made_of_its_parts() -> None:
     weights = torch.rand((56, 56), generator=generator)
     weights[5:9] = 0.0
     found = images.clone()
-    sampling.normal(found, [weights], [1])
+    sampling.normal(found, weights, 1)
     exposure = torch.tensor([1])
     for image, result in zip(images, found, strict=True):
         expected = sampling.adjoint(weights * sampling.observe(image[None], exposure), exposure)[0]
@@ -181,7 +181,7 @@ def test_exposures_at_whole_offsets(offset: tuple[int, int]) -> None:
     assert_adjoint(sampling.observe, sampling.adjoint, tuple(images.shape), tuple(y.shape))
     weights = torch.rand(SHAPE, generator=generator)
     several = torch.cat([images, 2.0 * images])
-    sampling.normal(several, [weights], [0])
+    sampling.normal(several, weights, 0)
     expected = sampling.adjoint(weights * found)
     torch.testing.assert_close(several, torch.cat([expected, 2.0 * expected]))
 

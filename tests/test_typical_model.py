@@ -35,10 +35,10 @@ def make_model(fwhms: list[list[float]], positions: PixelPositions | None = None
     return ForwardModel(psfs[:, None], SHAPE, TARGET, positions)
 
 
-def make_typical(model: ForwardModel, exposures: list[int]) -> TypicalModel:
-    """Return the typical model of exposures of equal weight."""
+def make_typical(model: ForwardModel, exposures: list[int], weights: torch.Tensor) -> TypicalModel:
+    """Return the typical model of exposures of about equal weight."""
     shares = torch.full((len(exposures),), 1.0 / len(exposures))
-    return TypicalModel(model, exposures, shares)
+    return TypicalModel(model, exposures, shares, weights)
 
 
 def halves(angle: float = 0.4) -> PixelPositions:
@@ -61,57 +61,63 @@ def make_weights(model: ForwardModel) -> torch.Tensor:
     return weights * model.sampling.positions()[0].isfinite()
 
 
-def test_large_groups_are_divided() -> None:
-    """If it fails, one thread has all the work, or some exposures are lost."""
-    psfs = torch.from_numpy(gaussian_kernel(4.0, 31))[None, None, None].expand(37, 1, 1, 31, 31)
-    model = ForwardModel(psfs, (30, 30), TARGET)
-    weights = torch.rand(37, 30, 30, generator=torch.Generator().manual_seed(1))
-    images = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(7))
-    expected = model.normal(images, weights)
-    torch.testing.assert_close(
-        make_typical(model, list(range(37))).normal(images, weights), expected, rtol=0.0, atol=5e-5
-    )
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_equal_kernels_are_one(native: bool) -> None:
+def test_equal_kernels_are_one() -> None:
     """If it fails, detectors of a visit lose each other's light."""
-    model = make_model([[4.0, 4.0], [4.0, 4.0], [5.0, 5.0], [4.0, 4.0]], halves() if native else None)
-    exposures = [0, 1, 2, 3] if native else [3, 2, 0]
-    if not native:
-        assert model.sampling.prefilter is None
-    typical = make_typical(model, exposures)
+    model = make_model([[4.0, 4.0], [4.0, 4.0], [5.6, 5.6], [4.0, 4.0]], halves())
     assert len(set(model.kernel_numbers)) == 2
-    weights = (
-        make_weights(model) if native else torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1))
+    weights = make_weights(model)
+    typical = make_typical(model, [0, 1, 2, 3], weights)
+    images = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(7))
+    expected, found = model.normal(images, weights), typical.normal(images)
+    # Pixels are not interpolated, so that borders and masks are soft.
+    assert float((found - expected).norm()) < 0.08 * float(expected.norm())
+
+
+def test_pixels_of_the_patch_are_those_of_the_exposures() -> None:
+    """If it fails, exposures of other weights or areas are meant."""
+    model = make_model([[4.0, 4.0], [4.0, 4.0], [5.6, 5.6], [4.0, 4.0]])
+    weights = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(
+        make_typical(model, [3, 2, 0], weights).normal(images),
+        model.normal(images, weights, [3, 2, 0]),
+        rtol=0.0,
+        atol=2e-5,
     )
-    # One, two, and more images than are interpolated alone.
-    for number in (1, 2, 5):
-        images = torch.randn(number, *model.latent_shape, generator=torch.Generator().manual_seed(7))
-        expected = model.normal(images, weights, exposures)
-        torch.testing.assert_close(typical.normal(images, weights), expected, rtol=0.0, atol=2e-5)
+
+
+def test_typical_matrix_is_positive() -> None:
+    """If it fails, conjugate gradients break down beside masks."""
+    model = make_model([[4.0, 4.0], [4.0, 4.0], [5.6, 5.6], [4.0, 4.0]], halves())
+    weights = make_weights(model) * 10.0 ** (2.0 * torch.rand(4, 70, 40, generator=torch.manual_seed(5)) - 1)
+    typical = make_typical(model, [0, 1, 2, 3], weights)
+    images = torch.randn(20, *model.latent_shape, generator=torch.Generator().manual_seed(7))
+    for _ in range(8):
+        # Towards what it multiplies with least.
+        images = images - 0.5 * typical.normal(images) / float(weights.max())
+        images /= images.flatten(1).norm(dim=1)[:, None, None]
+    assert float((images * typical.normal(images)).sum(dim=(1, 2)).min()) > -1e-6 * float(weights.max())
 
 
 def test_kernels_that_differ_are_kept() -> None:
-    """If it fails, solutions converge slowly, or not at all."""
-    model = make_model([[3.6, 3.6], [4.4, 4.4], [5.6, 5.6]])
-    assert model.share_of_kernels([0, 1, 2]) == model.share_of_kernels([1]) == 1.0
+    """If it fails, solutions converge slowly."""
+    assert len(set(make_model([[3.4, 3.4], [3.6, 3.6], [5.6, 5.6]]).kernel_numbers)) == 2
     # Alike in the mean, so that variations are left out.
     model = make_model([[4.3, 4.5], [4.5, 4.3]])
-    typical = make_typical(model, [0, 1])
-    assert model.share_of_kernels([0, 1]) == 0.25
-    image = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(7))
+    assert len(set(model.kernel_numbers)) == 1
     weights = torch.ones(2, *SHAPE)
-    exact, about = model.normal(image, weights), typical.normal(image, weights)
+    image = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(7))
+    exact, about = model.normal(image, weights), make_typical(model, [0, 1], weights).normal(image)
     assert 1e-4 < float((about - exact).norm() / exact.norm()) < 2e-2
 
 
-@pytest.mark.parametrize(("change", "start", "most"), [(0.04, False, 5), (0.04, True, 5), (0.6, False, 30)])
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("change", [0.04, 0.6])
 def test_solutions_are_those_of_the_exact_equations(
-    change: float, start: bool, most: int, monkeypatch: pytest.MonkeyPatch
+    change: float, start: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, stars have the mean PSF of a visit, or the exact equations
-    are needed in each step.
+    """If it fails, stars have the mean PSF of a visit, or the typical
+    equations are no use.
     """
     model = make_model([[fwhm, fwhm + change] for fwhm in (4.0, 4.05, 5.0, 5.05)], halves())
     estimator, exact = (LinearEstimator(model, make_weights(model)) for _ in range(2))
@@ -127,21 +133,23 @@ def test_solutions_are_those_of_the_exact_equations(
     expected = exact.solve(right, (1e-3, 1e-2), precision=Precision(light=1e-5, noise=1e-4))
     spy = Mock(side_effect=model.normal)
     monkeypatch.setattr(model, "normal", spy)
+    exact.solve(right, (1e-3, 1e-2), precision=FINE, start=begin)
+    most, spy.call_count = spy.call_count, 0
     found = estimator.solve(right, (1e-3, 1e-2), precision=FINE, start=begin)
     inner = np.s_[:, margin + 12 : -margin - 12, margin + 12 : -margin - 12]
     error = (found - expected)[inner].square().mean().sqrt()
     assert float(error) < 3.0 * FINE.light * float(expected[inner].square().mean().sqrt())
-    # Two of them are for the smooth light.
-    assert 3 <= spy.call_count <= most
+    assert 2 < spy.call_count < most
 
 
-def test_exact_equations_are_solved_where_refinement_fails() -> None:
+def test_poor_typical_equations_do_no_harm() -> None:
     """If it fails, typical kernels that are none spoil an image."""
     model = make_model([[4.0, 4.6], [4.1, 4.7], [5.0, 5.6], [5.1, 5.5]], halves())
     estimator, exact = (LinearEstimator(model, make_weights(model)) for _ in range(2))
     noise = torch.randn(4, 70, 40, generator=torch.Generator().manual_seed(2))
     right = estimator.right_side(30.0 * noise)
-    estimator.__dict__["_typical_normal"] = lambda latents: 0.4 * estimator.normal(latents)
+    columns = torch.linspace(0.2, 2.0, model.latent_shape[1]).sqrt()
+    estimator.__dict__["_typical_normal"] = lambda latents: columns * estimator.normal(columns * latents)
     exact.__dict__["_typical_normal"] = None
     found, expected = (one.solve(right, (1e-2,), precision=FINE)[0] for one in (estimator, exact))
     inner = np.s_[30:-30, 30:-30]
@@ -186,7 +194,6 @@ def test_drawn_noise_knows_that_psfs_vary() -> None:
     """If it fails, errors are those of the mean PSF of a tile."""
     model = make_model([[4.0, 5.0]] * 4)
     estimator = LinearEstimator(model, torch.ones(4, *SHAPE))
-    assert model.share_of_kernels([0, 1, 2, 3]) < 0.2
     noise = torch.randn(12, 4, *SHAPE, generator=torch.Generator().manual_seed(4))
     right = torch.stack([estimator.right_side(draw) for draw in noise])
     exact = torch.cat([estimator.solve(one, (1e-3,), precision=FINE) for one in right])

@@ -79,7 +79,7 @@ def _make_work(
         "sample an exposure": (lambda: interpolation.observe(images), one_way),
         "adjoint": (lambda: interpolation.adjoint(values), one_way),
         "sample, weight, adjoint": (
-            lambda: Interpolation.normal([interpolation], images, [weights]),
+            lambda: interpolation.normal(images, weights),
             2 * one_way,
         ),
         "real transform": (lambda: torch.fft.rfft2(images, out=spectrum), transformed),

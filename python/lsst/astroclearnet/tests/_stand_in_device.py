@@ -17,9 +17,9 @@ import dataclasses
 import functools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import torch

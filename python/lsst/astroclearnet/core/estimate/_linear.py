@@ -31,10 +31,6 @@ from ._stationary import StationaryEquations
 _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
-_FEW = 0.4
-"""Kernels of the typical equations, over those of the exact ones, up to which
-they save time where nothing is interpolated."""
-
 _NOISE_PRECISION = Precision(light=0.05, noise=0.03)
 """Of estimates of drawn noise; where they are refined the edge counts."""
 
@@ -125,9 +121,10 @@ class LinearEstimator:
 
     @functools.cached_property
     def _typical_normal(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """What multiplies images with about A'WA, where few kernels do."""
-        is_sampled = self.model.sampling.prefilter is not None
-        if not is_sampled and self.model.share_of_kernels(self._exposures) > _FEW:
+        """What multiplies images with about A'WA, where pixels have to be
+        interpolated.
+        """
+        if self.model.sampling.prefilter is None:
             return None
         return TypicalModel(self.model, self._exposures, self._on_patch.shares, self._weights).normal
 

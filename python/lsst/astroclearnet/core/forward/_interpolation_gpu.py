@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
 
 import torch
 import triton
@@ -120,10 +118,8 @@ class BinnedInterpolation:
             )
         return values
 
-    def _collect(self, values: torch.Tensor, images: torch.Tensor, *, add: bool = False) -> None:
-        """Fill images from values in the order of the bins, (b, p), or add to
-        them.
-        """
+    def _collect(self, values: torch.Tensor, images: torch.Tensor) -> None:
+        """Fill images from values in the order of the bins, (b, p)."""
         height, width = self._latent_shape
         together = min(_MOST_TOGETHER, triton.next_power_of_2(len(images)))
         grid = triton.cdiv(height * width, _BLOCK), triton.cdiv(len(images), together)
@@ -142,7 +138,6 @@ class BinnedInterpolation:
                 height * width,
                 BLOCK=_BLOCK,
                 TOGETHER=together,
-                ADD=add,
             )
 
 
@@ -217,7 +212,6 @@ def _collect_kernel(  # noqa: PLR0913
     image_size: tl.tensor,
     BLOCK: tl.constexpr,
     TOGETHER: tl.constexpr,
-    ADD: tl.constexpr,
 ) -> None:
     """Add up the values whose taps reach some pixels of images."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -243,8 +237,5 @@ def _collect_kernel(  # noqa: PLR0913
                     other=0.0,
                 )
                 total += weight[:, None] * found
-    target = images + image[None, :] * image_size + place[:, None]
     known = inside[:, None] & (image < num_images)[None, :]
-    if ADD:
-        total += tl.load(target, mask=known, other=0.0)
-    tl.store(target, total, mask=known)
+    tl.store(images + image[None, :] * image_size + place[:, None], total, mask=known)

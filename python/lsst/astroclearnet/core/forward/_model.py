@@ -171,17 +171,6 @@ class ForwardModel(LatentSpace):
         """The same number for exposures whose kernels are much alike."""
         return find_alike(self.mean_otfs, self.inverse_target_power)
 
-    def share_of_kernels(self, exposures: Sequence[int]) -> float:
-        """Return the number of kernels of a typical model over that of this.
-
-        Parameters
-        ----------
-        exposures
-            Indices of the exposures that count.
-        """
-        number = len({self.kernel_numbers[t] for t in exposures})
-        return number / sum(1 + self._kernels.ranks[t] for t in exposures)
-
     @property
     def psf_varies(self) -> bool:
         """Whether the PSF of an exposure varies over the patch (`bool`)."""

@@ -154,9 +154,7 @@ class NormalOperator(KernelSums):
 
         return self.add_up(one, 1, len(exposures))[0]
 
-    def normal(
-        self, latents: torch.Tensor, weights: torch.Tensor, exposures: Sequence[int]
-    ) -> torch.Tensor:
+    def normal(self, latents: torch.Tensor, weights: torch.Tensor, exposures: Sequence[int]) -> torch.Tensor:
         """Predict exposures, weight them, and apply the adjoint.
 
         Parameters

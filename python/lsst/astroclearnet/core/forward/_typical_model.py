@@ -57,8 +57,9 @@ class TypicalModel:
             parts = parts.clamp(min=torch.finfo(shares.dtype).tiny)
             for place, part, exposure in zip(places, parts / parts.sum(), indices, strict=True):
                 mean.add_(part * otfs[exposure])
-                # Without the prefilter they are not negative.
-                total.add_(model.sampling.adjoint((weights[place] * model.sampling.area[exposure])[None], [exposure])[0])
+                # Without the prefilter it stays positive.
+                data = weights[place] * model.sampling.area[exposure]
+                total.add_(model.sampling.adjoint(data[None], [exposure])[0])
         none = (means.new_empty(0),) * number
         self._kernels = range(number)
         self._sums = KernelSums(Convolution(means, none, none, model.latent_shape), None)

@@ -15,6 +15,8 @@ import time
 from typing import Any
 from unittest import mock
 
+import torch
+
 from lsst.astroclearnet.core import MemoryPlan
 from lsst.astroclearnet.simulation import PIXEL_SCALE
 from lsst.astroclearnet.tasks import RestoreCoaddTask
@@ -51,8 +53,8 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         Of the process: ``wall`` and ``cpu`` seconds, and peak ``memory`` in
         GiB.  Of the restoration: ``plan``, in words; ``planned`` and ``peak``
         memory in GiB; ``tiles``, first and one after last row and column that
-        each owns; ``restore_cpu``.  ``output`` is what the datasets take on
-        disk in GiB.
+        each owns; ``restore_cpu``; number of ``threads``.  ``output`` is what
+        the datasets take on disk in GiB.
     """
     plans: list[MemoryPlan] = []
     task_cpu: list[float] = []
@@ -92,6 +94,7 @@ def restore_patch(patch: SurveyPatch, target_fwhm: float, max_memory: float) -> 
         "restore_cpu": task_cpu[0],
         "peak": task_cpu[1],
         "tiles": _tiles(plans[0]),
+        "threads": torch.get_num_threads(),
     }
 
 

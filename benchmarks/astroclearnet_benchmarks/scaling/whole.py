@@ -80,9 +80,9 @@ def measure_whole(*, quick: bool, folder: Path, size: int, visits: int, max_memo
         "one band, dithered by up to 10 arcmin and rotated by any angle: detectors of 2048x4176 pixels with "
         "gaps of 12 and 53 arcsec, as many of them as touch the patch; sizes are in proportion where the "
         "patch is not 4200 pixels wide.  Stars and galaxies have the density of the demonstration, PSFs are "
-        "fitted by Piff, and `pipetask` restores the patch from a Butler repository in a process of its own.  "
-        "Memory is the largest resident set of the process at the end of the restoration; "
-        "time is that of the restoration with its reading, and of all tasks of the pipeline with the quantum "
+        "fitted by Piff, and `pipetask` restores the patch from a Butler repository in a process of its "
+        "own.  Memory is the largest resident set of the process at the end of the restoration; time is "
+        "that of the restoration with its reading, and of all tasks of the pipeline with the quantum "
         f"graph.  The plan: {restored['plan']}."
     )
     seams = (

@@ -72,6 +72,44 @@ def test_what_is_not_a_number_is_no_convergence() -> None:
     assert not torch.isfinite(found.values).any()
 
 
+@pytest.mark.parametrize("sizes", [(math.nan, 0.0), (0.0, math.nan)])
+def test_half_a_number_is_none(sizes: tuple[float, float]) -> None:
+    """If it fails, NaN inside passes for a solution where no edge counts."""
+    found = solve_equations(
+        lambda latents, active: latents,
+        lambda residual, active: residual,
+        torch.ones(1, 8, 8),
+        None,
+        judge=lambda errors, latents, active: torch.tensor(sizes)[:, None],
+    )
+    assert not found.errors[0] <= 1.0
+
+
+def test_preconditioners_may_change() -> None:
+    """If it fails, solutions of typical equations do not precondition."""
+    diagonal = torch.logspace(0, 4, SIZE).reshape(1, 8, 8)
+    generator, calls = torch.Generator().manual_seed(4), []
+
+    def precondition(residual: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        # Wrong by up to a factor of three, otherwise in each step.
+        calls.append(1)
+        factor = 0.3 + 2.7 * torch.rand(residual.shape, generator=generator)
+        return factor * residual / diagonal
+
+    found = solve_equations(
+        lambda latents, active: diagonal * latents,
+        precondition,
+        diagonal,
+        None,
+        judge=lambda errors, latents, active: torch.stack(
+            [1e5 * errors.flatten(1).square().mean(dim=1).sqrt(), torch.zeros(1)]
+        ),
+    )
+    assert found.errors[0] <= 1.0
+    torch.testing.assert_close(found.values, torch.ones(1, 8, 8), rtol=0.0, atol=1e-4)
+    assert len(calls) < 25
+
+
 def test_records_are_added_up(caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, the worst of many solves is lost."""
     with caplog.at_level(logging.WARNING, logger="lsst.astroclearnet"), collect_solves() as solves:

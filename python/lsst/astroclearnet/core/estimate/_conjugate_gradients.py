@@ -21,8 +21,8 @@ _PATIENCE = 50
 """Steps without progress after which rounding errors win: in single precision
 the error then grows again."""
 _LEAST_SHARE, _LARGEST_SHARE = 0.05, 0.5
-"""Least share of an error that a correction is taken to leave, and the share
-from which on it is not made."""
+"""Least share of an error that a correction is usually taken to leave, and the
+share from which on it is not made."""
 
 type _Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -46,6 +46,8 @@ def solve_equations(
     *,
     judge: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     correct: bool = False,
+    least_share: float = _LEAST_SHARE,
+    first_share: float = 1.0,
     reduction: float = 0.0,
 ) -> Solution:
     """Solve systems by preconditioned conjugate gradients.
@@ -71,8 +73,13 @@ def solve_equations(
         Whether to add the estimate of the error to a solution, as long as it
         shrinks by half or more in a step.  This saves a step, or two, but what
         is left of the error is then not known well.
+    least_share
+        Least share of an error that a correction is taken to leave.
+    first_share
+        Share that the first correction is taken to leave; 1 if unknown.
     reduction
-        Share of the first error that is small enough, too.
+        Share of the first error that is small enough, too, both inside and at
+        the edge.
     """
     number = len(right)
     active = torch.arange(number, device=right.device)
@@ -81,7 +88,8 @@ def solve_equations(
     error = precondition(residual, active)
     search, product = error.clone(), _dot(residual, error)
     best = torch.full_like(solutions, torch.nan)
-    progress = [_Progress(_LARGEST_SHARE if correct else 0.0, reduction) for _ in range(number)]
+    largest_share = _LARGEST_SHARE if correct else 0.0
+    progress = [_Progress(largest_share, least_share, first_share, reduction) for _ in range(number)]
     open_ = list(range(number))
     for step in range(_MAX_ITERATIONS + 1):
         plain = solutions[active]
@@ -117,35 +125,40 @@ class _Progress:
     """
 
     largest_share: float
+    least_share: float
+    first_share: float
     reduction: float
-    enough: float = 1.0
+    enough: tuple[float, float] = (1.0, 1.0)
     step: int = 0
     error: float = math.inf
     last: float = 0.0
     waited: int = 0
     shrinks: bool = False
+    is_done: bool = False
 
     def add(self, step: int, inside: float, edge: float) -> bool:
         """Note the size of an error; return whether it is the least."""
         # A correction leaves of the error about as much as the step before
         # did, but not at the edge.
-        share = inside / self.last if self.last else 1.0
+        share = inside / self.last if self.last else self.first_share
         self.shrinks = share < self.largest_share
-        found = inside * max(share, _LEAST_SHARE) if self.shrinks else inside
-        # Of a number and NaN the maximum would be the number.
-        found = found if found >= edge else edge
+        left = inside * max(share, self.least_share) if self.shrinks else inside
         if not step:
-            self.enough = max(1.0, self.reduction * max(inside, edge))
-        # What is not a number is never better.
+            self.enough = max(1.0, self.reduction * inside), max(1.0, self.reduction * edge)
+        # Of a number and NaN the maximum may be the number.
+        found = max(left, edge) if math.isfinite(left) and math.isfinite(edge) else math.nan
+        # What is not a number is never better, and never becomes one again.
         better = found < self.error
-        self.step, self.last, self.waited = step, inside, 0 if better else self.waited + 1
+        waited = _PATIENCE if math.isnan(found) else self.waited + 1
+        self.step, self.last, self.waited = step, inside, 0 if better else waited
         self.error = found if better else self.error
+        self.is_done |= better and left <= self.enough[0] and edge <= self.enough[1]
         return better
 
     @property
     def goes_on(self) -> bool:
         """Whether another step is needed, and may help."""
-        return self.error > self.enough and self.waited < _PATIENCE
+        return not self.is_done and self.waited < _PATIENCE
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

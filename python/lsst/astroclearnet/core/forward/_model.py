@@ -172,6 +172,11 @@ class ForwardModel(LatentSpace):
         return find_alike(self.mean_otfs, self.inverse_target_power)
 
     @property
+    def memory(self) -> list[ConvolutionMemory]:
+        """Memory of its sums, for others on the same grid."""
+        return self._operator.memory
+
+    @property
     def psf_varies(self) -> bool:
         """Whether the PSF of an exposure varies over the patch (`bool`)."""
         return any(rank > 0 for rank in self._kernels.ranks)

@@ -32,15 +32,28 @@ class KernelSums:
     prefilter
         Shape (Hl, Wl // 2 + 1), factor of the transforms of images before and
         after; `None` for 1.
+    memory
+        Memory of other sums on the same grid, which are not computed at the
+        same time.
+
+    Attributes
+    ----------
+    memory
+        What is kept from sum to sum.
     """
 
-    def __init__(self, convolution: Convolution, prefilter: torch.Tensor | None) -> None:
+    def __init__(
+        self,
+        convolution: Convolution,
+        prefilter: torch.Tensor | None,
+        memory: list[ConvolutionMemory] | None = None,
+    ) -> None:
         self.convolution = convolution
         self._prefilter = prefilter
-        self._memory: list[ConvolutionMemory] = []
+        self.memory: list[ConvolutionMemory] = [] if memory is None else memory
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": []}
+        return self.__dict__ | {"memory": []}
 
     def memories(self, number: int, most: int) -> list[ConvolutionMemory]:
         """Return memory for each thread; it is kept for the next time.
@@ -53,7 +66,7 @@ class KernelSums:
             Number of threads that there is work for.
         """
         threads = max(1, min(num_workers(self.convolution.means.device), most))
-        kept = self._memory
+        kept = self.memory
         if len(kept) < threads or len(kept[0].images) < number:
             kept.clear()
             kept.extend(self.convolution.allocate(number) for _ in range(threads))

@@ -62,7 +62,8 @@ class TypicalModel:
                 total.add_(model.sampling.adjoint(data[None], [exposure])[0])
         none = (means.new_empty(0),) * number
         self._kernels = range(number)
-        self._sums = KernelSums(Convolution(means, none, none, model.latent_shape), None)
+        convolution = Convolution(means, none, none, model.latent_shape)
+        self._sums = KernelSums(convolution, None, model.memory)
 
     def normal(self, latents: torch.Tensor) -> torch.Tensor:
         """Do about what `ForwardModel.normal` does.

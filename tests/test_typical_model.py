@@ -89,10 +89,8 @@ def test_pixels_of_the_patch_are_those_of_the_exposures() -> None:
 def test_typical_matrix_is_positive() -> None:
     """If it fails, conjugate gradients break down beside masks."""
     psfs = torch.from_numpy(gaussian_kernel(3.0, 15))[None, None, None].expand(2, 1, 1, 15, 15)
-    rows, columns = np.mgrid[:14, :12] + np.array([0.3, -0.2])[:, None, None]
-    positions = PixelPositions.from_arrays(
-        (14, 12), *(np.stack([c, c + 0.4]) for c in (rows, columns)), np.ones((2, 14, 12))
-    )
+    y, x = (np.stack([c + 0.3, c - 0.2]) for c in np.mgrid[:14, :12].astype(float))
+    positions = PixelPositions.from_arrays((14, 12), y, x, np.ones_like(y))
     model = ForwardModel(psfs, (14, 12), 3.0, positions)
     weights = torch.ones(2, 14, 12)
     weights[:, 4:9, 5:8] = 0.0

@@ -165,11 +165,10 @@ _CPU = PatchCosts(
     name="CPU",
     on_gpu=False,
     compute=Cost(
-        67.0,
+        36.0,
         "µs",
-        "predicted",
-        "14.7 a stacked pixel (scaling.md, A whole patch), of which a patch of HSC has 4.6 for each with "
-        "data (doc, Scaling); measured: 24 on small patches of the demonstration",
+        "measured",
+        "a patch of 2100 x 2100 pixels under the detectors of HSC in proportion (scaling.md, A whole patch)",
     ),
     scatter=Cost(0.2, "", "assumed", "between patches with few and with many bright stars"),
     overhead=Cost(3.7, "s", "measured", "3.3 to 4.0 s in a process that has restored a patch (doc, Scaling)"),

@@ -30,7 +30,7 @@ _STEP = 0.85
 
 # Measured on a CPU: peaks of memory are 0.76 to 0.86 of the prediction between
 # 400x400 pixels with 8 exposures and 1000x1000, or 400x400 with 24, 0.88 for
-# 800x800 with 115, and 0.96 for 600x600 with 60 detector images.
+# 800x800 with 115, and 0.96 to 1.00 for 600x600 with 41 to 60 detector images.
 _LIBRARIES = 1.0 * _GIB
 """Bytes of the interpreter and the libraries."""
 

@@ -35,7 +35,7 @@ def find(arrays: ExposureArrays, options: RejectionOptions | None = None) -> np.
     stack = ExposureStack.from_arrays(*arrays)
     model = ForwardModel.from_stack(stack, 3.6)
     with torch.no_grad():
-        return reject_outliers(stack, model, options or RejectionOptions()).numpy()
+        return reject_outliers(stack, model, options or RejectionOptions()).rejected.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +361,7 @@ def rejected_dithered() -> np.ndarray:
     stack = ExposureStack.from_arrays(*arrays, positions=positions)
     with torch.no_grad():
         model = ForwardModel.from_stack(stack, 2.6)
-        return reject_outliers(stack, model, RejectionOptions()).numpy()
+        return reject_outliers(stack, model, RejectionOptions()).rejected.numpy()
 
 
 def test_cosmic_rays_in_dithered_sharp_exposures_are_found(rejected_dithered: np.ndarray) -> None:

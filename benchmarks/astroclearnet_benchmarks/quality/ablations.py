@@ -135,7 +135,7 @@ class _Patch:
         """Prepare the exposures of a scene."""
         stack = ExposureStack.from_arrays(scene.images, scene.variances, scene.good, scene.psfs)
         model = ForwardModel.from_stack(stack, target_fwhm)
-        rejected = reject_outliers(stack, model, options.rejection)
+        rejected = reject_outliers(stack, model, options.rejection).rejected
         stack = stack.replace(good=stack.good & ~rejected)
         weights = stack.good / likelihood_variances(stack, model)
         return cls(stack, model, weights, make_generator(seed))

@@ -85,7 +85,7 @@ def _find(scene: RejectionScene, added: Array, rng: np.random.Generator) -> Mask
     stack = ExposureStack.from_arrays(images, variances, np.ones(images.shape, dtype=bool), scene.psfs)
     model = ForwardModel.from_stack(stack, _TARGET)
     with torch.no_grad():
-        return np.asarray(reject_outliers(stack, model, RejectionOptions()).numpy())
+        return np.asarray(reject_outliers(stack, model, RejectionOptions()).rejected.numpy())
 
 
 @dataclasses.dataclass

@@ -20,7 +20,7 @@ import torch
 from .._options import RestoreOptions
 from ..exposures import Tile, model_variances
 from ..forward import CleanTile, TileData, TileReader, is_covered
-from ..outliers import TileOutliers, likelihood_variances, reject_outliers
+from ..outliers import Outliers, PsfErrors, TileOutliers, likelihood_variances, reject_outliers
 from ._background_differences import BackgroundDifferences
 from ._background_fit import BackgroundTile, fit_backgrounds
 from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
@@ -50,6 +50,8 @@ class ExposureCalibration:
         Reasons why other exposures may be wrong, by index.
     noise
         Variances measured in blank sky.
+    psf_errors
+        How much exposures differ where light has structure.
     options
         Settings.
     """
@@ -59,6 +61,7 @@ class ExposureCalibration:
     dropped: dict[int, str]
     suspect: dict[int, str]
     noise: SkyNoise
+    psf_errors: PsfErrors
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
     _latents: dict[Tile, torch.Tensor]
@@ -89,6 +92,7 @@ class ExposureCalibration:
             dropped={},
             suspect={},
             noise=SkyNoise.unknown(num_exposures),
+            psf_errors=PsfErrors.unknown(num_exposures),
             options=options,
             _rejected={},
             _latents={},
@@ -162,7 +166,7 @@ class ExposureCalibration:
         return clean
 
     def reject(self, tiles: Iterable[TileData]) -> ExposureCalibration:
-        """Find outliers in all tiles.
+        """Find outliers in all tiles, and how much exposures differ.
 
         Parameters
         ----------
@@ -174,12 +178,16 @@ class ExposureCalibration:
         calibration : `ExposureCalibration`
             The calibration with the outliers.
         """
-        found = {}
+        found, fits = {}, []
         for tile_data in filter(self.has_data, tiles):
-            corrected = self.apply(tile_data)
-            outliers = reject_outliers(corrected.stack, corrected.model, self.options.rejection)
-            found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers)
-        return dataclasses.replace(self, _rejected=found)
+            outliers = self._reject(self.apply(tile_data))
+            found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers.rejected)
+            fits.append((tile_data.exposures, outliers.psf_errors))
+        psf_errors = PsfErrors.solve(fits, len(self.psf_errors.amplitudes))
+        return dataclasses.replace(self, psf_errors=psf_errors, _rejected=found)
+
+    def _reject(self, corrected: TileData) -> Outliers:
+        return reject_outliers(corrected.stack, corrected.model, self.options.rejection)
 
     def _changes_weights(self) -> bool:
         """Return whether any pixel is rejected or has another variance."""
@@ -190,7 +198,7 @@ class ExposureCalibration:
         """Return outliers among the pixels of a corrected tile."""
         known = next((one for one in self._rejected.values() if one.covers(tile_data.tile)), None)
         if known is None:
-            return reject_outliers(tile_data.stack, tile_data.model, self.options.rejection)
+            return self._reject(tile_data).rejected
         return known.within(tile_data) & tile_data.stack.good
 
 
@@ -226,6 +234,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
         known,
         background=first.background,
         noise=first.noise,
+        psf_errors=first.psf_errors,
         _rejected=first._rejected,
         _latents=first._latents,
     )

@@ -13,12 +13,14 @@ from ._bootstrap_variance import linear_variance, restored_variance
 from ._cell_noise import CellLayout, CellNoise
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information
+from ._psf_error_images import PsfErrorImages
 from ._white_noise import white_noise
 
 __all__ = (
     "CellLayout",
     "CellNoise",
     "LocalNoise",
+    "PsfErrorImages",
     "RepeatedErrors",
     "information_shares",
     "linear_variance",

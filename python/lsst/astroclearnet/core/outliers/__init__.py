@@ -8,12 +8,18 @@
 
 """Pixels of exposures that are outliers among the exposures."""
 
+from ._expected_differences import find_structure
 from ._likelihood import likelihood_variances
-from ._rejection import reject_outliers
+from ._psf_errors import PsfErrors, psf_moments
+from ._rejection import Outliers, reject_outliers
 from ._tile_outliers import TileOutliers
 
 __all__ = (
+    "Outliers",
+    "PsfErrors",
     "TileOutliers",
+    "find_structure",
     "likelihood_variances",
+    "psf_moments",
     "reject_outliers",
 )

@@ -21,6 +21,7 @@ from ..estimate import LinearEstimator, Precision
 from ..exposures import ExposureStack, fwhm_to_sigma, largest_around, masked_medians, model_variances
 from ..forward import ForwardModel
 from ._expected_differences import find_structure, list_differences
+from ._psf_errors import mean_areas, psf_moments
 
 _PENALTY_WEIGHT = 1e-5
 """Of 1e-4, 1e-5 and 1e-6 that of the smallest error where stars crowd."""
@@ -118,6 +119,8 @@ class LeaveOneOut:
         Shape (n, h, w), their variances.
     light
         Shape (n, h, w), their predictions.
+    num_covering
+        Shape (), mean number of exposures in a pixel.
     """
 
     def __init__(
@@ -168,29 +171,61 @@ class LeaveOneOut:
         exposure
             Its index.
         """
-        (moment, area), options = self._shares.scales[exposure], self._options
-        one = slice(exposure, exposure + 1)
-        light, inside = self.light[one], self._shares.inside[one]
-        sigma = math.sqrt(moment / area)
-        structure = find_structure(light, inside, sigma, 3.0 * self._shares.typical[exposure].sqrt())
-        templates = list_differences(
-            light,
-            inside,
-            options.variability * structure,
-            shift=options.shift_tolerance / math.sqrt(area),
-            width=options.psf_tolerance * moment / area,
+        options, one = self._options, slice(exposure, exposure + 1)
+        moment, area = self._shares.scales[exposure]
+        structure, templates = self.differences(exposure)
+        brightness, shifts, moments = templates.split([1, 2, 3])
+        templates = torch.cat(
+            [
+                options.variability * brightness,
+                options.shift_tolerance * shifts,
+                options.psf_tolerance * moments,
+            ]
         )
         if exposure in self._unresolved:
             templates = torch.cat([templates, self._unresolved[exposure]])
         return Prediction(
-            light,
+            self.light[one],
             structure,
             templates,
             self._border[one],
             self._variance[one],
             self._shares.smooth[exposure],
-            sigma / fwhm_to_sigma(1.0),
+            math.sqrt(moment / area) / fwhm_to_sigma(1.0),
         )
+
+    def differences(self, exposure: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return structure of an exposure, and what may differ in it.
+
+        Parameters
+        ----------
+        exposure
+            Its index.
+
+        Returns
+        -------
+        structure : `torch.Tensor`
+            Shape (1, h, w), that of `Prediction`.
+        templates : `torch.Tensor`
+            Shape (6, h, w), for amplitudes of one, as of `PsfErrors`.
+        """
+        moment, area = self._shares.scales[exposure]
+        one = slice(exposure, exposure + 1)
+        light, inside = self.light[one], self._shares.inside[one]
+        noise = 3.0 * self._shares.typical[exposure].sqrt()
+        structure = find_structure(light, inside, math.sqrt(moment / area), noise)
+        shift, width = 1.0 / math.sqrt(area), moment / area
+        return structure, list_differences(light, inside, structure, shift=shift, width=width)
+
+    def noise(self, exposure: int) -> torch.Tensor:
+        """Return the variance of an exposure and its prediction, (h, w).
+
+        Parameters
+        ----------
+        exposure
+            Its index.
+        """
+        return self.variances[exposure] + self._variance[exposure]
 
     def _predict_all(self, near: torch.Tensor | None) -> None:
         """Correct predictions from all exposures to those from the others."""
@@ -198,6 +233,8 @@ class LeaveOneOut:
         number, light = stack.num_exposures, self.light
         present = model.sampling.mean(stack.good.to(light.dtype))
         covered = _covered_by_others(present, shares.weights)
+        number_there = (present > _LEAST_COVERAGE).sum(dim=0)
+        self.num_covering: torch.Tensor = number_there.sum() / (number_there > 0).sum()
         near = _near_borders(model, present) if near is None else near
         self._near: torch.Tensor = near
         weighted = stack.good * self.variances * self._weights[:, None, None]
@@ -258,10 +295,7 @@ class _Shares:
     @classmethod
     def build(cls, stack: ExposureStack, model: ForwardModel, weights: torch.Tensor) -> _Shares:
         """Work out what leaving an exposure out takes."""
-        areas = _mean_areas(model)
-        # Of Gaussians with the squared norms of the PSFs.
-        moments = stack.psfs.mean(dim=(1, 2)).square().sum(dim=(1, 2))
-        moments = 1.0 / (4.0 * math.pi * moments).to(areas)
+        areas = mean_areas(model)
         # The adjoint of the sampling holds one factor of the area.
         shares = weights * areas
         power, total, inverse = model.total_power(shares), shares.sum(), model.inverse_target_power
@@ -283,7 +317,7 @@ class _Shares:
         noise, smooth, lacking, stars = torch.stack([torch.stack(one) for one in maps], dim=1)
         return cls(
             weights=shares,
-            scales=torch.stack([moments, areas], dim=1).tolist(),
+            scales=torch.stack([psf_moments(stack.psfs).to(areas), areas], dim=1).tolist(),
             inside=model.sampling.positions()[0].isfinite(),
             own_factors=own,
             factors=every,
@@ -331,10 +365,3 @@ def _noise_ratios(
     noise = model.sampling.mean(weighted) * shares[:, None, None]
     others = (shares.sum() - shares).clamp(min=1e-30)[:, None, None]
     return model.sampling.look_up((noise.sum(dim=0) - noise).clamp(min=0.0) / others / covered**2)
-
-
-def _mean_areas(model: ForwardModel) -> torch.Tensor:
-    """Return the mean area of the pixels of each exposure, (n,)."""
-    area = model.sampling.area
-    number = (area > 0).sum(dim=(1, 2)).clamp(min=1)
-    return area.sum(dim=(1, 2)) / number

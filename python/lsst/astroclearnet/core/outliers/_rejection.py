@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("reject_outliers",)
+__all__ = ("Outliers", "reject_outliers")
 
 import dataclasses
 
@@ -23,6 +23,7 @@ from ..estimate import record_solve
 from ..exposures import ExposureStack, largest_around
 from ..forward import ForwardModel, Sampling
 from ._leave_one_out import LeaveOneOut
+from ._psf_errors import PsfErrorFit, shape_templates
 from ._structured_residuals import StructuredResiduals
 
 _FREE_ROUNDS = 2
@@ -52,7 +53,23 @@ _BRIDGE = 1.25
 through a star that hides it."""
 
 
-def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> torch.Tensor:
+@dataclasses.dataclass(frozen=True)
+class Outliers:
+    """Outliers among exposures, and how much these differ without them.
+
+    Attributes
+    ----------
+    rejected
+        Shape (n, h, w), bool, good pixels only.
+    psf_errors
+        Sums for the fit of errors of PSFs.
+    """
+
+    rejected: torch.Tensor
+    psf_errors: PsfErrorFit
+
+
+def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> Outliers:
     """Find pixels in which one exposure deviates from all others.
 
     Each exposure is predicted from the others.  A pixel deviates when its
@@ -74,13 +91,13 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
 
     Returns
     -------
-    rejected : `torch.Tensor`
-        Shape (n, h, w), bool, good pixels only.
+    outliers : `Outliers`
+        The pixels, and how much exposures differ without them.
     """
     rejected, num_good = torch.zeros_like(stack.good), float(stack.good.sum())
     # With two exposures the faulty one cannot be identified.
     if not options.enabled or int(stack.good.any(dim=(1, 2)).sum()) < 3:
-        return rejected
+        return Outliers(rejected, PsfErrorFit.empty(len(rejected), rejected.device))
     predictor, residuals, is_fitted = None, None, False
     for number in range(1, options.max_rounds + 1):
         predictor = LeaveOneOut(stack, model, stack.good & ~rejected, options, predictor)
@@ -109,7 +126,8 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
         if changed <= _CONVERGED and is_fitted:
             break
     record_solve("outliers", steps=number, residual=changed / _CONVERGED)
-    return rejected
+    assert residuals is not None
+    return Outliers(rejected, residuals.fit_psf_errors(stack.good & ~rejected))
 
 
 @dataclasses.dataclass
@@ -177,6 +195,17 @@ class _Residuals:
         for t, some in enumerate(pixels):
             if len(some):
                 torch.abs(self._build(t, self.scales[t : t + 1]).fit(some)[0], out=self.beyond[t])
+
+    def fit_psf_errors(self, good: torch.Tensor) -> PsfErrorFit:
+        """Compare what is left of good pixels with what may differ."""
+        predictor = self.predictor
+        fit = PsfErrorFit.empty(len(good), good.device)
+        for t, use in enumerate(good):
+            residual = predictor.stack.images[t] - predictor.light[t] - self.scales[t]
+            _, differences = predictor.differences(t)
+            templates = shape_templates(differences)
+            fit.add(t, residual, predictor.noise(t), templates, use, predictor.num_covering)
+        return fit
 
     def _build(self, exposure: int, scale: torch.Tensor | None = None) -> StructuredResiduals:
         one, predictor = slice(exposure, exposure + 1), self.predictor

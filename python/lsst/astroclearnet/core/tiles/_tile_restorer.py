@@ -24,6 +24,7 @@ from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, 
 from ..noise import (
     CellLayout,
     LocalNoise,
+    PsfErrorImages,
     linear_variance,
     repeat_observations,
     restored_variance,
@@ -125,22 +126,40 @@ class TileRestorer:
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
+        psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
+        of_psfs = PsfErrorImages.build(
+            psf_errors,
+            stack,
+            model,
+            maps,
+            image=estimate.restored,
+            variance=variance_of_linear,
+            penalty_weight=estimator.linear_penalty_weight,
+        )
+        variance_of_psfs = of_psfs.variance()
         brightness = model.crop(estimator.debiaser.brightness(estimate.restored))
         widths = psf_fwhms(stack)
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
+        psf_draws = self._draw_psf_errors(of_psfs, tile_data, min(kept, len(errors.linear)))
         blended = {
             "image": model.crop(estimate.restored),
-            "variance": restored_variance(errors, variance_of_linear, brightness, seen),
-            "noise_realizations": errors.restored[:kept],
+            "variance": restored_variance(errors, variance_of_linear, brightness, seen) + variance_of_psfs,
+            "noise_realizations": errors.restored[:kept] + psf_draws,
             "linear_image": model.crop(estimate.linear),
-            "linear_variance": variance_of_linear,
-            "linear_noise_realizations": errors.linear[:kept],
+            "linear_variance": variance_of_linear + variance_of_psfs,
+            "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
         _require_finite(blended, ~no_data, tile_data.tile)
-        deviation = (stack.images - model.predict(estimate.restored)) * weights.sqrt()
+        light = model.predict(estimate.restored)
+        deviation = (stack.images - light) * weights.sqrt()
+        counted = owned * weights
+        # The image follows each exposure by its share.
+        shares = (maps.weights * maps.used).sum(dim=(1, 2))
+        of_exposures = (counted * psf_errors.variances(light, stack, model)).sum(dim=(1, 2))
+        expected = errors.chi_square + (1.0 - shares / shares.sum()) * of_exposures
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
@@ -164,7 +183,7 @@ class TileRestorer:
             weights=_to_numpy((maps.weights * maps.used)[used, rows, columns]),
             rejected=_to_numpy(clipped[used, rows, columns]),
             deviations=_to_numpy((owned * deviation**2).sum(dim=(1, 2), dtype=torch.float64)[used]),
-            expected=_to_numpy(errors.chi_square.double()[used]),
+            expected=_to_numpy(expected.double()[used]),
             correlations={
                 (i, j): local_noise.correlation(cell_rows, cell_columns)
                 for i, j, cell_rows, cell_columns in self.layout.cells_of(tile_data.tile)
@@ -175,6 +194,13 @@ class TileRestorer:
                 "linear_psf_residual": estimator.linear_psf_residual,
             },
         )
+
+    def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:
+        """Draw errors of the images from those of PSFs, (k, H, W)."""
+        origin = tile_data.tile.rows.start, tile_data.tile.columns.start
+        exposures = tile_data.exposures.tolist()
+        draws = [errors.draw(self.seed, draw, exposures, origin) for draw in range(number)]
+        return torch.stack(draws) if draws else torch.zeros(0, *errors.shape)
 
     def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
         """Draw noise of the exposures, the same for any tiles."""

@@ -108,3 +108,6 @@ def test_image_is_that_of_the_estimator(target: float, profile: Profile) -> None
     truth = gaussian_stars(SHAPE, [(30.0, 41.0, 1.0)], target)
     residual = float(np.abs(solved.numpy() - truth).max() / truth.max())
     assert residual == pytest.approx(estimator.psf_residual(penalty_weight), rel=0.05)
+    light = model.embed(torch.from_numpy(truth).float())
+    missing = model.crop(estimator.light_residual(penalty_weight, light))
+    np.testing.assert_allclose(missing, torch.from_numpy(truth) - solved, atol=0.1 * residual * peak)

@@ -71,7 +71,10 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         position (``shift``, arcsec) and PSF width (``psf_width_error``,
         relative), with standard deviations (``flux_sigma`` and so on);
         ``psf_consistent``, false if the last is more than 1.5 % and 5 sigma
-        (NaN for a single exposure); ``suspect_reason``; and
+        (NaN for a single exposure); what differs in it from star to star
+        (``light_scatter``, ``position_scatter`` in arcsec,
+        ``psf_width_scatter``, ``psf_ellipticity_scatter``);
+        ``suspect_reason``; and
         ``sky_noise``, ``weight_bias``, ``variance_smoothed``,
         ``background`` (nJy a pixel of the patch) and so on, as in
         `~lsst.astroclearnet.core.RestorationResult`.
@@ -285,6 +288,10 @@ def _offsets(result: RestorationResult, n: int, scale: float, is_comparable: boo
         "psf_width_error": error,
         "psf_width_sigma": sigma,
         "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),
+        "light_scatter": float(result.psf_scatter[n, 0]),
+        "position_scatter": float(result.psf_scatter[n, 1]) * scale,
+        "psf_width_scatter": float(result.psf_scatter[n, 2]),
+        "psf_ellipticity_scatter": float(result.psf_scatter[n, 3]),
         "background": [float(value) for value in result.background[n]],
         "background_sigma": [float(value) for value in result.background_sigma[n]],
     }

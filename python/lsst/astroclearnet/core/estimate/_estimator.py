@@ -96,6 +96,16 @@ class Estimator:
         """
         return self.linear.psf_residual(self.linear_penalty_weight)
 
+    def linear_residual(self, light: torch.Tensor) -> torch.Tensor:
+        """Return the light that is missing in its linear image, latent_shape.
+
+        Parameters
+        ----------
+        light
+            Shape latent_shape, light at the target PSF.
+        """
+        return self.linear.light_residual(self.linear_penalty_weight, light)
+
     def estimate(self, images: torch.Tensor) -> Estimate:
         """Restore exposures.
 

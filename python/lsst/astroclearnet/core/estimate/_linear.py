@@ -25,7 +25,7 @@ from ._patch_weights import PatchWeights
 from ._precision import ErrorMeasure, Precision
 from ._smooth_light import SmoothLight
 from ._solves import record_solve
-from ._star_image import penalty_weight_for_residual, star_psf_residual
+from ._star_image import light_residual, penalty_weight_for_residual, star_psf_residual
 from ._stationary import StationaryEquations
 
 _PRECISION = Precision()
@@ -322,6 +322,18 @@ class LinearEstimator:
             Weight of the penalty.
         """
         return star_psf_residual(self.model, self._power, penalty_weight)
+
+    def light_residual(self, penalty_weight: float, light: torch.Tensor) -> torch.Tensor:
+        """Return `light_residual` at full weight, latent_shape.
+
+        Parameters
+        ----------
+        penalty_weight
+            Weight of the penalty.
+        light
+            Shape latent_shape, light at the target PSF.
+        """
+        return light_residual(self.model, self._power, penalty_weight, light)
 
     def penalty_weight_for(self, residual: float) -> float:
         """Return `penalty_weight_for_residual` at full weight.

@@ -19,6 +19,9 @@ from ..forward import ForwardModel
 _PENALTY_WEIGHTS = tuple(10.0 ** (-8.0 + 0.5 * k) for k in range(15))
 """Brackets of the search for a penalty weight."""
 
+_LEAST_TRANSFER = 1e-3
+"""Transfer of the target PSF below which light has no signal."""
+
 _NUM_BETWEEN = 12
 """Penalty weights that are tried between two of them, a tenth apart."""
 
@@ -48,6 +51,24 @@ def star_image(model: ForwardModel, power: torch.Tensor, penalty_weight: float) 
     gain = (1.0 + penalty_weight) * power / (power + penalty_weight * inverse)
     # The floor keeps out 0 / 0, where the target PSF leaves no signal.
     return gain / (inverse * model.target_transform.clamp(min=1e-30))
+
+
+def light_residual(
+    model: ForwardModel, power: torch.Tensor, penalty_weight: float, light: torch.Tensor
+) -> torch.Tensor:
+    """Return the light that is missing in the estimate, latent_shape.
+
+    Parameters
+    ----------
+    model, power, penalty_weight
+        As for `star_image`.
+    light
+        Shape latent_shape, light at the target PSF.
+    """
+    target = model.target_transform
+    star = star_image(model, power, penalty_weight)
+    missing = torch.where(target > _LEAST_TRANSFER, 1.0 - star / target, 0.0)
+    return model.inverse_transform(missing * model.transform(light))
 
 
 def star_psf_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:

@@ -14,7 +14,7 @@ __all__ = ("PsfErrorImages",)
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -24,14 +24,18 @@ from ..outliers import PsfErrors, find_structure, psf_moments
 from ._white_noise import white_noise
 
 _LEAST_SHARE = 0.01
-"""Variance of such errors, over that of the noise, from which on they count."""
+"""Variance of such errors, over that of the noise, above which they count."""
 
 _NODES = 64
 """Distance in pixels of the nodes between which coefficients vary smoothly, so
 that the stars of a tile do not all have the same errors."""
 
-_KEY_BITS = 24
-"""Bits of the number of an exposure: the next tell coefficients apart."""
+_NO_PIXELS = 1 << 24
+"""Added to the number of an exposure: coefficients are not the noise of its
+pixels."""
+
+_STRIDE = 8
+"""Numbers that are drawn for a node, at least that of coefficients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,18 +100,21 @@ class PsfErrorImages:
         used = maps.weights * maps.used
         shares = (used / used.sum(dim=0).clamp(min=1e-30)).flatten(1)
         sizes = errors.of_templates(psf_moments(stack.psfs).to(shares))
+        derivatives = _differentiate(model, image)
+        # What exposures of equal PSFs would do tells where to look.
+        squares = model.crop(model.inverse_transform(derivatives)).flatten(1).square_()
         total = torch.zeros_like(shares[0])
-        responses = list(_respond(model, maps.typical, image, penalty_weight))
-        for exposures, response in responses:
-            squares = response.square()
-            for t in exposures:
-                total.addcmul_(shares[t].square(), sizes[t].square() @ squares)
+        for size, share in zip(sizes, shares, strict=True):
+            total.addcmul_(size.square() @ squares, share.square())
         pixels = (total > _LEAST_SHARE * variance.flatten()).nonzero()[:, 0]
+        del squares, total
         templates = torch.empty(*sizes.shape, len(pixels), device=shares.device)
-        for exposures, response in responses:
-            some = response[:, pixels]
-            for t in exposures:
-                torch.mul(some, sizes[t][:, None] * shares[t, pixels], out=templates[t])
+        weights = maps.typical / maps.typical.sum().clamp(min=1e-30)
+        power = model.total_power(weights) + penalty_weight * model.inverse_target_power
+        for t, (size, share) in enumerate(zip(sizes, shares, strict=True)):
+            gain = (1.0 + penalty_weight) * model.power(t) / power
+            found = model.crop(model.inverse_transform(gain * derivatives)).flatten(1)
+            torch.mul(found[:, pixels], size[:, None] * share[pixels], out=templates[t])
         return cls(pixels, templates, model.shape)
 
     def variance(self) -> torch.Tensor:
@@ -126,12 +133,17 @@ class PsfErrorImages:
         origin
             Row and column on the patch of the first pixel.
         """
-        nodes = _Nodes.between(self.pixels, origin, self.shape)
-        total = torch.zeros_like(self.templates[0, 0])
-        for exposure, templates in zip(exposures, self.templates, strict=True):
-            for k, template in enumerate(templates, 1):
-                total.addcmul_(template, nodes.interpolate(seed, draw, exposure + (k << _KEY_BITS)))
-        return self._on_patch(total)
+        first = origin[0] // _NODES, origin[1] // _NODES
+        rows, columns = self.pixels // self.shape[1] + origin[0], self.pixels % self.shape[1] + origin[1]
+        shape = tuple(
+            (o + n - 1) // _NODES + 2 - f for o, n, f in zip(origin, self.shape, first, strict=True)
+        )
+        nodes = _draw_nodes(seed, draw, exposures, first, shape, self.pixels.device)
+        total = torch.zeros_like(self.templates)
+        for y, y_weight in _neighbours(rows, first[0]):
+            for x, x_weight in _neighbours(columns, first[1]):
+                total.addcmul_(nodes[:, :, y, x], y_weight * x_weight)
+        return self._on_patch(total.mul_(self.templates).sum(dim=(0, 1)))
 
     def _on_patch(self, values: torch.Tensor) -> torch.Tensor:
         image = torch.zeros(self.shape[0] * self.shape[1], device=values.device)
@@ -139,56 +151,37 @@ class PsfErrorImages:
         return image.reshape(self.shape)
 
 
-def _respond(
-    model: ForwardModel, typical: torch.Tensor, image: torch.Tensor, penalty_weight: float
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield exposures with kernels that are alike, and what derivatives of the
-    light do to an estimate from them alone, (6, H * W).
+def _differentiate(model: ForwardModel, image: torch.Tensor) -> torch.Tensor:
+    """Return the transforms, (6, Hl, Wl // 2 + 1), of light above its
+    surroundings, of its slopes, and of second derivatives.
     """
-    weights = typical / typical.sum().clamp(min=1e-30)
-    total = model.total_power(weights) + penalty_weight * model.inverse_target_power
     sigma = fwhm_to_sigma(model.target_fwhm)
-    brightness = model.transform(find_structure(image[None], None, sigma, image.new_zeros(()))[0])
+    structure = find_structure(image[None], None, sigma, image.new_zeros(()))[0]
     light = model.transform(image)
     ky = 2.0 * math.pi * torch.fft.fftfreq(image.shape[0], device=image.device)[:, None]
     kx = 2.0 * math.pi * torch.fft.rfftfreq(image.shape[1], device=image.device)
     ways = (1j * ky, 1j * kx, -(ky**2 + kx**2), kx**2 - ky**2, -2.0 * ky * kx)
-    for number in sorted(set(model.kernel_numbers)):
-        exposures = [t for t, other in enumerate(model.kernel_numbers) if other == number]
-        equal = torch.full((len(exposures),), 1.0 / len(exposures), device=image.device)
-        gain = (1.0 + penalty_weight) * model.total_power(equal, exposures) / total
-        found = [brightness * gain, *(way * gain * light for way in ways)]
-        yield exposures, torch.stack([model.crop(model.inverse_transform(one)) for one in found]).flatten(1)
+    return torch.stack([model.transform(structure), *(way * light for way in ways)])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Nodes:
-    """Nodes of a regular grid around pixels of a patch: the first of all, how
-    many, and of each pixel the corners and their weights.
+def _draw_nodes(
+    seed: int,
+    draw: int,
+    exposures: Sequence[int],
+    first: tuple[int, int],
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> torch.Tensor:
+    """Draw coefficients at nodes, (n, 6, *shape)."""
+    # Those of a node are neighbours in a row of noise that no pixels have.
+    origin, box = (first[0], _STRIDE * first[1]), (shape[0], _STRIDE * shape[1])
+    noise = [white_noise(seed, draw, t + _NO_PIXELS, origin, box, device) for t in exposures]
+    return torch.stack(noise).reshape(len(noise), *shape, _STRIDE)[..., :6].permute(0, 3, 1, 2)
+
+
+def _neighbours(places: torch.Tensor, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the nodes before and after places, and weights whose squares sum
+    up to one.
     """
-
-    first: tuple[int, int]
-    shape: tuple[int, int]
-    corners: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-
-    @classmethod
-    def between(cls, pixels: torch.Tensor, origin: tuple[int, int], shape: tuple[int, int]) -> _Nodes:
-        """Find the nodes around some pixels of a tile."""
-        first = origin[0] // _NODES, origin[1] // _NODES
-        rows, columns = pixels // shape[1] + origin[0], pixels % shape[1] + origin[1]
-        sides: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
-        for place, node in zip((rows, columns), first, strict=True):
-            fraction, before = (place % _NODES) / _NODES, place // _NODES - node
-            # Squares of the weights sum up to one.
-            sides.append([(before, (1.0 - fraction).sqrt()), (before + 1, fraction.sqrt())])
-        corners = [(y, x, wy * wx) for y, wy in sides[0] for x, wx in sides[1]]
-        height, width = ((o + n - 1) // _NODES + 2 - f for o, n, f in zip(origin, shape, first, strict=True))
-        return cls(first, (height, width), corners)
-
-    def interpolate(self, seed: int, draw: int, key: int) -> torch.Tensor:
-        """Return a smooth field of unit variance at the pixels."""
-        values = white_noise(seed, draw, key, self.first, self.shape, self.corners[0][0].device)
-        total = torch.zeros_like(self.corners[0][2])
-        for y, x, weight in self.corners:
-            total.addcmul_(weight, values[y, x])
-        return total
+    before, fraction = places // _NODES - first, (places % _NODES) / _NODES
+    return [(before, (1.0 - fraction).sqrt()), (before + 1, fraction.sqrt())]

@@ -90,13 +90,17 @@ class PsfErrors:
         sizes[:, 3:] *= moments[:, None]
         return sizes
 
-    def variances(self, light: torch.Tensor, stack: ExposureStack, model: ForwardModel) -> torch.Tensor:
-        """Return the variances of such errors in the pixels of exposures.
+    def chi_squares(
+        self, light: torch.Tensor, weights: torch.Tensor, stack: ExposureStack, model: ForwardModel
+    ) -> torch.Tensor:
+        """Return what such errors add to the chi-square of each exposure.
 
         Parameters
         ----------
         light
             Shape (n, h, w), expected light.
+        weights
+            Shape (n, h, w), inverse variances of the pixels that count.
         stack
             The exposures.
         model
@@ -104,21 +108,20 @@ class PsfErrors:
 
         Returns
         -------
-        variances : `torch.Tensor`
-            Shape (n, h, w).
+        chi_squares : `torch.Tensor`
+            Shape (n,).
         """
-        found = torch.zeros_like(light)
         inside = model.sampling.positions()[0].isfinite()
         moments, areas = psf_moments(stack.psfs).to(light), mean_areas(model)
-        none = light.new_zeros(())
+        none, found = light.new_zeros(()), []
         for t, (moment, area) in enumerate(torch.stack([moments, areas], dim=1).tolist()):
             one = slice(t, t + 1)
             structure = find_structure(light[one], inside[one], math.sqrt(moment / area), none)
             shift, width = 1.0 / math.sqrt(area), moment / area
             templates = list_differences(light[one], inside[one], structure, shift=shift, width=width)
-            squares = self.amplitudes[t].square().to(light)
-            found[t] = (squares[:, None, None] * _sum_squares(shape_templates(templates))).sum(dim=0)
-        return found
+            squares = _sum_squares(shape_templates(templates)).flatten(1) @ weights[t].flatten()
+            found.append(self.amplitudes[t].square().to(squares) @ squares)
+        return torch.stack(found)
 
     def select(self, exposures: torch.Tensor) -> PsfErrors:
         """Return those of some exposures.

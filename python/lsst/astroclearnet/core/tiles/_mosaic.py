@@ -151,6 +151,7 @@ class Mosaic:
             "chi_square": (self._deviations / expected).astype(np.float32),
             "psf_width_error": values[3].numpy(),
             "psf_width_sigma": sigmas[3].numpy(),
+            "psf_scatter": calibration.psf_errors.amplitudes.numpy(),
             "flux_error": values[0].numpy(),
             "flux_sigma": sigmas[0].numpy(),
             "shift": values[1:3].T.numpy(),

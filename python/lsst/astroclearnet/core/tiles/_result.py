@@ -140,6 +140,12 @@ class RestorationResult:
         "Standard deviation of ``psf_width_error``, from noise and from differences between sources.",
         "n",
     )
+    psf_scatter: np.ndarray = _field(
+        "Standard deviations of what differs in each exposure where light has structure, beyond noise: "
+        "light above its surroundings (relative), position along an axis (pixels), width of the PSF and "
+        "its ellipticity (relative).  They are part of the variances and of the expected chi-square.",
+        "n, 4",
+    )
     background: np.ndarray = _field(
         "Background differences that were subtracted: level at the centre of the patch, and slopes per "
         "pixel along rows (y) and columns (x).",

@@ -127,7 +127,7 @@ class TileRestorer:
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
         psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
-        of_psfs = PsfErrorImages.build(
+        psf_images = PsfErrorImages.build(
             psf_errors,
             stack,
             model,
@@ -136,30 +136,30 @@ class TileRestorer:
             variance=variance_of_linear,
             penalty_weight=estimator.linear_penalty_weight,
         )
-        variance_of_psfs = of_psfs.variance()
+        variance_of_psfs = psf_images.variance()
+        missing = model.crop(estimator.linear_residual(estimate.restored))
         brightness = model.crop(estimator.debiaser.brightness(estimate.restored))
         widths = psf_fwhms(stack)
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
         kept = options.noise.num_realizations
-        psf_draws = self._draw_psf_errors(of_psfs, tile_data, min(kept, len(errors.linear)))
+        psf_draws = self._draw_psf_errors(psf_images, tile_data, min(kept, len(errors.linear)))
         blended = {
             "image": model.crop(estimate.restored),
             "variance": restored_variance(errors, variance_of_linear, brightness, seen) + variance_of_psfs,
             "noise_realizations": errors.restored[:kept] + psf_draws,
             "linear_image": model.crop(estimate.linear),
-            "linear_variance": variance_of_linear + variance_of_psfs,
+            "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
         _require_finite(blended, ~no_data, tile_data.tile)
         light = model.predict(estimate.restored)
-        deviation = (stack.images - light) * weights.sqrt()
-        counted = owned * weights
         # The image follows each exposure by its share.
         shares = (maps.weights * maps.used).sum(dim=(1, 2))
-        of_exposures = (counted * psf_errors.variances(light, stack, model)).sum(dim=(1, 2))
-        expected = errors.chi_square + (1.0 - shares / shares.sum()) * of_exposures
+        of_psfs = psf_errors.chi_squares(light, owned * weights, stack, model)
+        expected = errors.chi_square + (1.0 - shares / shares.sum()) * of_psfs
+        deviation = light.neg_().add_(stack.images).mul_(weights.sqrt())
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
         coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)

@@ -231,6 +231,19 @@ def test_comparison_figure() -> None:
     assert_panels_apart(figure)
 
 
+def test_colour_pictures_are_shown_as_they_are() -> None:
+    """If it fails, colours are false, or zooms show another place."""
+    picture = np.zeros((*SHAPE, 3), dtype=np.uint8)
+    picture[12:28, 42:58] = (200, 100, 50)
+    zooms = [Zoom(50.0, 20.0, 16, "pair")]
+    figure = comparison_figure([("Coadd", picture), ("Truth", picture)], zooms=zooms, pixel_scale=0.2)
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    assert len(shown) == 4
+    np.testing.assert_array_equal(shown[1], picture)
+    assert (shown[3] == np.array([200, 100, 50])).all()
+    assert_panels_apart(figure)
+
+
 def test_comparison_figure_refuses() -> None:
     """If it fails, images of different patches are compared."""
     with pytest.raises(ValueError, match=r"images of one shape; got \[\(3, 4\), \(4, 3\)\]"):

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("ColorStretch", "color_comparison_figure", "color_picture", "color_stretch")
+__all__ = ("COLOR_SCALES", "ColorStretch", "color_comparison_figure", "color_picture", "color_stretch")
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +25,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ._style import _STYLE, _add_scale_bar, _new_figure, _sky_sigma
+
+COLOR_SCALES = (0.8, 1.0, 1.5)
+"""Factors of the fluxes in red, green and blue: i, r and g of stars and
+galaxies are then white, yellow and blue as they are to the eye."""
 
 _LINEAR_SIGMAS = 20.0
 """Range of the linear part of the stretch in sigma of the sky."""
@@ -154,23 +158,24 @@ def color_comparison_figure(
         axes = figure.subplots(2, len(panels), squeeze=False)
         for column, (name, picture) in enumerate(panels):
             axes[0, column].set_title(name)
-            _show(axes[0, column], picture, pixel_scale)
+            _show_picture(axes[0, column], picture, pixel_scale)
             corner = (cut[1].start - 0.5, cut[0].start - 0.5)
             axes[0, column].add_patch(
                 Rectangle(
                     corner, cut[1].stop - cut[1].start, cut[0].stop - cut[0].start, fill=False, ec="w", lw=0.8
                 )
             )
-            _show(axes[1, column], picture[cut], pixel_scale)
+            _show_picture(axes[1, column], picture[cut], pixel_scale)
     return figure
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8], pixel_scale: float) -> None:
+def _show_picture(axes: Axes, picture: NDArray[np.uint8], pixel_scale: float, bar: bool = True) -> None:
     """Draw a picture with the first row at the bottom, and a scale bar."""
     axes.imshow(picture, origin="lower", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    _add_scale_bar(axes, (picture.shape[0], picture.shape[1]), pixel_scale)
+    if bar:
+        _add_scale_bar(axes, (picture.shape[0], picture.shape[1]), pixel_scale)
 
 
 def _brightest_part(picture: NDArray[np.uint8]) -> tuple[slice, slice]:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from ._color import _show_picture
 from ._style import (
     _OUTLINE,
     _STYLE,
@@ -86,13 +87,15 @@ def comparison_figure(
     """Draw images of one patch in a row, and zooms of each below it.
 
     All images have one asinh stretch, which follows the sky noise of the
-    least noisy of them that has any; so has every row of zooms.
+    least noisy of them that has any; so has every row of zooms.  Colour
+    pictures are shown as they are.
 
     Parameters
     ----------
     panels
-        Title and image in nJy, shape (H, W) alike, NaN where missing; best
-        exposure, coadd, restored image and truth, for example.
+        Title and image in nJy, shape (H, W) alike, NaN where missing, or
+        colour picture, shape (H, W, 3), uint8; best exposure, coadd, restored
+        image and truth, for example.
     zooms
         Cut-outs, one row each.
     pixel_scale
@@ -113,7 +116,7 @@ def comparison_figure(
     shapes = {image.shape for _, image in panels}
     if len(shapes) != 1:
         raise ValueError(f"The panels must be images of one shape; got {sorted(shapes)}.")
-    shape = shapes.pop()
+    shape = shapes.pop()[:2]
     rows = 1 + len(zooms)
     with matplotlib.rc_context(_STYLE):
         height = 3.0 * (shape[0] / shape[1] + len(zooms)) + 0.7
@@ -123,13 +126,14 @@ def comparison_figure(
         ratios = [shape[0] / shape[1]] + [1.0] * len(zooms)
         axes = figure.subplots(rows, len(panels), squeeze=False, height_ratios=ratios)
         images = [image for _, image in panels]
-        _draw_row(axes[0], images, _common_sigma(images), pixel_scale)
+        draw = _draw_pictures if images[0].ndim == 3 else _draw_row
+        draw(axes[0], images, images, pixel_scale)
         for (name, _), panel in zip(panels, axes[0], strict=True):
             panel.set_title(name)
         for number, (zoom, row) in enumerate(zip(zooms, axes[1:], strict=True), start=1):
             x, y = zoom.corner(shape)
             cuts = [image[y : y + zoom.size, x : x + zoom.size] for image in images]
-            _draw_row(row, cuts, _common_sigma(images), pixel_scale)
+            draw(row, cuts, images, pixel_scale)
             row[0].set_ylabel(f"{number}   {zoom.label}", labelpad=6, fontsize=11.5)
             for panel in axes[0]:
                 _frame(panel, x, y, zoom.size, str(number))
@@ -139,19 +143,26 @@ def comparison_figure(
     return figure
 
 
-def _common_sigma(images: Sequence[NDArray[Any]]) -> float:
-    """Return the sky noise that sets the stretch."""
-    return float(np.median([_sky_sigma(image) for image in images]))
-
-
-def _draw_row(row: Sequence[Axes], images: Sequence[NDArray[Any]], sigma: float, pixel_scale: float) -> None:
-    """Draw a row of images with one stretch and one colour bar."""
-    norm = _asinh_norm(list(images), sigma)
+def _draw_row(
+    row: Sequence[Axes], images: Sequence[NDArray[Any]], whole: Sequence[NDArray[Any]], pixel_scale: float
+) -> None:
+    """Draw a row of images with one stretch, by the sky noise of the whole
+    ones, and one colour bar.
+    """
+    norm = _asinh_norm(list(images), float(np.median([_sky_sigma(image) for image in whole])))
     cmap = _color_map("magma", "#3a3a3a")
     for axes, image in zip(row, images, strict=True):
         drawn = _show_image(axes, image, norm, cmap)
     _add_scale_bar(row[0], images[0].shape, pixel_scale)
     _add_color_bar(drawn, row[-1], "nJy / pixel")
+
+
+def _draw_pictures(
+    row: Sequence[Axes], pictures: Sequence[NDArray[Any]], whole: Sequence[NDArray[Any]], pixel_scale: float
+) -> None:
+    """Draw a row of colour pictures."""
+    for axes, picture in zip(row, pictures, strict=True):
+        _show_picture(axes, picture, pixel_scale, bar=axes is row[0])
 
 
 def _frame(axes: Axes, x: int, y: int, size: int, label: str) -> None:

@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from lsst.daf.butler import Butler
 
-from ...simulation import render_truth, warp_visit_image
+from ...simulation import BANDS, render_truth, warp_visit_image
 from .._errors import CommandError
 from .._tables import ARCSEC
 from ._patch import Patch
@@ -48,43 +48,64 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
 
     The panels are the best visit, the direct coadd, the restored coadd and
     the truth at its PSF, with one stretch, and zooms on a close pair, a
-    galaxy and an artefact.
+    galaxy and an artefact; in colour if there are three bands.
     """
-    from ...plots import comparison_figure
+    from ...plots import COLOR_SCALES, color_picture, color_stretch, comparison_figure
 
     if not patches:
         raise CommandError("There is no patch to draw.")
     patch = max(patches, key=_interest)
     zooms = _zooms(patch)
-    exposure, name = _best_exposure(butler, patch, zooms[:1])
-    scale = patch.geometry.pixel_scale
-    width = float(patch.metrics["image"]["target_fwhm"])
-    truth = render_truth(patch.sources, patch.geometry, patch.band, psf_fwhm=width / scale)
+    same = {one.band: one for one in patches if _place(one) == _place(patch)}
+    # From red to blue.
+    bands = sorted(same, key=list(BANDS).index, reverse=True)
+    bands = bands[:3] if len(bands) >= 3 else [patch.band]
+    panels: dict[str, list[Array]] = {}
+    for band in bands:
+        for name, image in _panels(butler, same[band], zooms[:1]).items():
+            panels.setdefault(name, []).append(image)
+    pictures: dict[str, npt.NDArray[Any]] = {name: images[0] for name, images in panels.items()}
+    if len(bands) == 3:
+        stretch = color_stretch(panels["Coadd"], COLOR_SCALES)
+        pictures = {name: color_picture(images, stretch) for name, images in panels.items()}
     keys = patch.data_id
     return comparison_figure(
-        [
-            (f"Best exposure ({name})", exposure),
-            (f"Coadd of {patch.num_coadd_exposures} exposures", patch.coadd.image),
-            ("Restored coadd", patch.restored.image),
-            (f"Truth at {width:.2f}{ARCSEC} FWHM", truth),
-        ],
+        list(pictures.items()),
         zooms=zooms,
-        pixel_scale=scale,
-        title=f"{keys['skymap']}, tract {keys['tract']}, patch {keys['patch']}, {keys['band']} band",
+        pixel_scale=patch.geometry.pixel_scale,
+        title=f"{keys['skymap']}, tract {keys['tract']}, patch {keys['patch']}: {', '.join(bands)}",
     )
 
 
-def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple[Array, str]:
-    """Return the sharpest visit that shows half the patch and the zooms.
+def _place(patch: Patch) -> tuple[Any, ...]:
+    """Return where a patch is, in any band."""
+    return tuple(patch.data_id[name] for name in ("skymap", "tract", "patch"))
 
-    It is in nJy on the grid of the patch, NaN where no pixel is usable, and
-    comes with its name.
+
+def _panels(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> dict[str, Array]:
+    """Return the images of a patch that are compared, by their titles."""
+    scale = patch.geometry.pixel_scale
+    width = float(patch.metrics["image"]["target_fwhm"])
+    restored = butler.get("restored_coadd", **patch.data_id).image.array
+    return {
+        "Best exposure": _best_exposure(butler, patch, zooms),
+        "Coadd": patch.coadd.image,
+        "Restored coadd": np.asarray(restored, dtype=float),
+        f"Truth at {width:.2f}{ARCSEC} FWHM": render_truth(
+            patch.sources, patch.geometry, patch.band, psf_fwhm=width / scale
+        ),
+    }
+
+
+def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> Array:
+    """Return the sharpest visit that shows half the patch and the zooms, in
+    nJy on the grid of the patch, NaN where no pixel is usable.
     """
     visits: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for exposure in patch.metrics["exposures"]:
         visits.setdefault((exposure["instrument"], exposure["visit"]), []).append(exposure)
     widths = {visit: np.mean([part["psf_fwhm"] for part in parts]) for visit, parts in visits.items()}
-    best: tuple[float, Array, str] | None = None
+    best: tuple[float, Array] | None = None
     for visit in sorted(visits, key=lambda visit: float(widths[visit])):
         image = np.full(patch.coadd.image.shape, np.nan)
         for part in visits[visit]:
@@ -96,12 +117,12 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> tuple
             x, y = zoom.corner(image.shape)
             shares.append(float(np.isfinite(image[y : y + zoom.size, x : x + zoom.size]).mean()) / 0.9)
         if best is None or min(shares) > best[0]:
-            best = (min(shares), image, f"{visit[0]} visit {visit[1]}, {widths[visit]:.2f}{ARCSEC}")
+            best = (min(shares), image)
         if best[0] >= 1.0:
             break
     if best is None:
         raise CommandError("The restored coadd has no exposures.")
-    return best[1:]
+    return best[1]
 
 
 def _zooms(patch: Patch) -> list[Zoom]:

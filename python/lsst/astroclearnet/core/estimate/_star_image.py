@@ -19,9 +19,6 @@ from ..forward import ForwardModel
 _PENALTY_WEIGHTS = tuple(10.0 ** (-8.0 + 0.5 * k) for k in range(15))
 """Brackets of the search for a penalty weight."""
 
-_LEAST_TRANSFER = 1e-3
-"""Transfer of the target PSF below which light has no signal."""
-
 _NUM_BETWEEN = 12
 """Penalty weights that are tried between two of them, a tenth apart."""
 
@@ -65,10 +62,9 @@ def light_residual(
     light
         Shape latent_shape, light at the target PSF.
     """
-    target = model.target_transform
-    star = star_image(model, power, penalty_weight)
-    missing = torch.where(target > _LEAST_TRANSFER, 1.0 - star / target, 0.0)
-    return model.inverse_transform(missing * model.transform(light))
+    # At frequencies without any signal all of it is missing.
+    star = star_image(model, power, penalty_weight) / model.target_transform.clamp(min=1e-20)
+    return model.inverse_transform((1.0 - star.clamp(max=2.0)) * model.transform(light))
 
 
 def star_psf_residual(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:

@@ -121,6 +121,8 @@ class LeaveOneOut:
         Shape (n, h, w), their predictions.
     num_covering
         Shape (), mean number of exposures in a pixel.
+    near
+        Shape (n, h, w), bool, whether all data end near a pixel.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class LeaveOneOut:
             self.variances: torch.Tensor = model_variances(stack, everything)
         else:
             self.variances = previous.variances
-        self._predict_all(None if previous is None else previous._near)
+        self._predict_all(None if previous is None else previous.near)
 
     def predict(self, exposure: int) -> Prediction:
         """Predict an exposure from the others.
@@ -236,7 +238,7 @@ class LeaveOneOut:
         number_there = (present > _LEAST_COVERAGE).sum(dim=0)
         self.num_covering: torch.Tensor = number_there.sum() / (number_there > 0).sum()
         near = _near_borders(model, present) if near is None else near
-        self._near: torch.Tensor = near
+        self.near: torch.Tensor = near
         weighted = stack.good * self.variances * self._weights[:, None, None]
         self._variance = _noise_ratios(model, weighted, shares.weights, covered)
         own = [self._own(t, light[t]) for t in range(number)]
@@ -341,12 +343,12 @@ def _trail_power(model: ForwardModel) -> torch.Tensor:
 
 
 def _near_borders(model: ForwardModel, present: torch.Tensor) -> torch.Tensor:
-    """Return whether all data end near a pixel, (n, h, w), 0 or 1."""
+    """Return whether all data end near a pixel, (n, h, w), bool."""
     covered = present.sum(dim=0) > _LEAST_COVERAGE
     ends = 1.0 - model.embed(covered.to(torch.float32))
     # Leaving out is not exact within four FWHM.
     near = model.crop(largest_around(ends, 2 * round(4.0 * model.target_fwhm) + 1))
-    return model.sampling.look_up(near)
+    return model.sampling.look_up(near) > 0
 
 
 def _covered_by_others(present: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

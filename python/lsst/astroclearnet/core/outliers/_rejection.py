@@ -204,7 +204,10 @@ class _Residuals:
             residual = predictor.stack.images[t] - predictor.light[t] - self.scales[t]
             _, differences = predictor.differences(t)
             templates = shape_templates(differences)
-            fit.add(t, residual, predictor.noise(t), templates, use, predictor.num_covering)
+            # Near missing data predictions have errors of their own.
+            fit.add(
+                t, residual, predictor.noise(t), templates, use & ~predictor.near[t], predictor.num_covering
+            )
         return fit
 
     def _build(self, exposure: int, scale: torch.Tensor | None = None) -> StructuredResiduals:

@@ -30,6 +30,7 @@ from ..noise import (
     restored_variance,
     white_noise,
 )
+from ..stars import StarErrors, draw_stars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 
 
@@ -127,17 +128,19 @@ class TileRestorer:
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
         psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
+        stars = self._draw_stars(tile_data)
+        restored, linear = estimate.restored + stars, estimate.linear + stars
         of_psfs = PsfErrorImages.build(
             psf_errors,
             stack,
             model,
             maps,
-            image=estimate.restored,
+            image=restored,
             variance=variance_of_linear,
             penalty_weight=estimator.linear_penalty_weight,
         )
         variance_of_psfs = of_psfs.variance()
-        brightness = model.crop(estimator.debiaser.brightness(estimate.restored))
+        brightness = model.crop(estimator.debiaser.brightness(restored))
         widths = psf_fwhms(stack)
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
@@ -145,24 +148,26 @@ class TileRestorer:
         kept = options.noise.num_realizations
         psf_draws = self._draw_psf_errors(of_psfs, tile_data, min(kept, len(errors.linear)))
         blended = {
-            "image": model.crop(estimate.restored),
+            "image": model.crop(restored),
             "variance": restored_variance(errors, variance_of_linear, brightness, seen) + variance_of_psfs,
             "noise_realizations": errors.restored[:kept] + psf_draws,
-            "linear_image": model.crop(estimate.linear),
+            "linear_image": model.crop(linear),
             "linear_variance": variance_of_linear + variance_of_psfs,
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
+        self._add_star_errors(blended, tile_data, estimator)
         _require_finite(blended, ~no_data, tile_data.tile)
-        light = model.predict(estimate.restored)
-        deviation = (stack.images - light) * weights.sqrt()
+        rest = model.predict(estimate.restored)
+        of_stars = self.calibration.star_light(tile_data)
+        deviation = (stack.images - rest) * weights.sqrt()
         counted = owned * weights
         # The image follows each exposure by its share.
         shares = (maps.weights * maps.used).sum(dim=(1, 2))
-        of_exposures = (counted * psf_errors.variances(light, stack, model)).sum(dim=(1, 2))
+        of_exposures = (counted * psf_errors.variances(rest + of_stars, stack, model)).sum(dim=(1, 2))
         expected = errors.chi_square + (1.0 - shares / shares.sum()) * of_exposures
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
-        coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
+        coadd = torch.where(seen, _coadd(model, stack.images + of_stars, weights, maps), torch.nan)
         faintest = BELIEVABLE_SIGNAL_TO_NOISE * model.crop(estimator.debiaser.flux_noise)
         own = {
             "mask": mask,
@@ -194,6 +199,31 @@ class TileRestorer:
                 "linear_psf_residual": estimator.linear_psf_residual,
             },
         )
+
+    def _draw_stars(self, tile_data: TileData) -> torch.Tensor:
+        """Return the bright stars at the target PSF, shape latent_shape."""
+        stars, model = self.calibration.stars_near(tile_data), tile_data.model
+        image = draw_stars(stars, tile_data.tile, model.grid.margin, model.latent_shape, model.target_fwhm)
+        return image.to(tile_data.stack.device)
+
+    def _add_star_errors(
+        self, planes: dict[str, torch.Tensor], tile_data: TileData, estimator: Estimator
+    ) -> None:
+        """Add the errors of bright stars to variances and realisations."""
+        stars = self.calibration.stars_near(tile_data)
+        if not len(stars):
+            return
+        errors = StarErrors.estimate(
+            stars,
+            tile_data.tile,
+            estimator.linear,
+            estimator.linear_penalty_weight,
+            self.seed,
+            self.calibration.options.noise.num_realizations,
+        )
+        for name in ("", "linear_"):
+            planes[f"{name}variance"] = planes[f"{name}variance"] + errors.variance
+            planes[f"{name}noise_realizations"] = planes[f"{name}noise_realizations"] + errors.realizations
 
     def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:
         """Draw errors of the images from those of PSFs, (k, H, W)."""

@@ -211,7 +211,7 @@ class ExposureCalibration:
         if not options.enabled:
             return self
         found = [
-            find_stars(self.clean(tile_data), self.psf_errors, options, reader.source.shape)
+            find_stars(self.clean(tile_data), options, reader.source.shape)
             for tile_data in filter(self.has_data, reader)
         ]
         calibration = dataclasses.replace(self, stars=StarList.merge(found))

@@ -19,7 +19,6 @@ import torch
 from .._options import StarOptions
 from ..exposures import ExposureStack, Tile, largest_around
 from ..forward import CleanTile
-from ..outliers import PsfErrors
 from ._fit_star import FittedStar, fit_star
 from ._matched_filter import matched_filter
 from ._star_light import stars_in_exposures
@@ -44,9 +43,7 @@ _TRIED = 3.0
 """Distance in pixels within which a position is not tried again."""
 
 
-def find_stars(
-    clean: CleanTile, errors: PsfErrors, options: StarOptions, patch_shape: tuple[int, int]
-) -> StarList:
+def find_stars(clean: CleanTile, options: StarOptions, patch_shape: tuple[int, int]) -> StarList:
     """Find the bright stars of a tile, and fit them.
 
     Where point sources are most significant they are fitted, and kept if
@@ -57,8 +54,6 @@ def find_stars(
     ----------
     clean
         The tile.
-    errors
-        Amplitudes of the errors of PSFs, of all exposures of the patch.
     options
         Settings.
     patch_shape
@@ -69,7 +64,7 @@ def find_stars(
     stars : `StarList`
         Stars that the tile owns.
     """
-    search = _Search(clean, errors, options, patch_shape)
+    search = _Search(clean, options, patch_shape)
     for _ in range(_MAX_ROUNDS):
         if not search.add_stars():
             break
@@ -80,14 +75,11 @@ def find_stars(
 class _Search:
     """Stars of a tile, and exposures without them."""
 
-    def __init__(
-        self, clean: CleanTile, errors: PsfErrors, options: StarOptions, patch_shape: tuple[int, int]
-    ) -> None:
+    def __init__(self, clean: CleanTile, options: StarOptions, patch_shape: tuple[int, int]) -> None:
         tile_data = clean.tile_data
         self._tile_data = tile_data
         self._options = options
         self._patch_shape = patch_shape
-        self._errors = errors.select(tile_data.exposures)
         # Boxes around stars are small.
         stack = tile_data.stack.replace(variances=clean.variances)
         self._stack = stack.to(torch.device("cpu"))
@@ -185,7 +177,7 @@ class _Search:
     def _fit(self, stack: ExposureStack, place: tuple[float, float], flux: float) -> FittedStar | None:
         tile = self._tile_data.tile
         origin = tile.rows.start, tile.columns.start
-        return fit_star(stack, origin, self._tile_data.model.target_fwhm, self._errors, place, flux)
+        return fit_star(stack, origin, self._tile_data.model.target_fwhm, place, flux)
 
     def _change(self, stars: list[FittedStar], sign: float) -> None:
         """Add the light of stars to the exposures, or take it out."""

@@ -19,8 +19,9 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ..outliers import PsfErrors, psf_moments
+from ..outliers import psf_moments
 from ._matched_filter import matched_filter
+from ._star_equations import StarEquations
 from ._star_light import psfs_at, star_templates
 
 _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
@@ -40,8 +41,8 @@ _NEIGHBOUR = 5.0
 not used."""
 
 _LIGHT_ERROR = 0.03
-"""Error of the light of a star relative to itself, below which what is left is
-none: errors of PSFs beyond those that are known."""
+"""Light over that of the star there, below which what is left is no other
+source: PSFs are not exact, least of all in their wings."""
 
 _NEAR = 0.1
 """Significance of the light of a star, over the largest, down to which it is
@@ -80,7 +81,6 @@ def fit_star(
     stack: ExposureStack,
     origin: tuple[int, int],
     fwhm: float,
-    errors: PsfErrors,
     position: tuple[float, float],
     flux: float,
 ) -> FittedStar | None:
@@ -88,10 +88,9 @@ def fit_star(
 
     Flux and position, and a plane for the light around, are the same for all
     exposures.  In each of them the light may differ as errors of its PSF make
-    it: brightness, position, width and ellipticity have normal priors of the
-    given amplitudes, and are marginalised, so that the innermost pixels do not
-    decide where the PSF is not exact.  Pixels of neighbours, which stand out
-    from what is left, are left out of a second fit.
+    it, which are marginalised, so that the innermost pixels do not decide
+    where the PSF is not exact; see `StarEquations`.  Pixels of neighbours,
+    which stand out from what is left, are left out of a second fit.
 
     Parameters
     ----------
@@ -102,8 +101,6 @@ def fit_star(
         First row and column of the tile on the patch.
     fwhm
         FWHM of the target PSF in pixels.
-    errors
-        Amplitudes of the errors of the PSFs.
     position, flux
         Where to start.
 
@@ -113,7 +110,7 @@ def fit_star(
         The star; `None` if the fit does not converge near the start, or
         neighbours leave too little of the star.
     """
-    box = _Box.cut(stack, origin, fwhm, errors, position)
+    box = _Box.cut(stack, origin, fwhm, position)
     if box is None:
         return None
     everything = torch.ones_like(box.stack.good)
@@ -142,7 +139,6 @@ class _Fit:
     star: FittedStar
     light: torch.Tensor
     residual: torch.Tensor
-    errors: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,14 +154,12 @@ class _Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class _Box:
-    """Exposures around a star: their stack, with variances of the noise, and
-    forward model, amplitudes of the errors of their PSFs, (n, 6), and the
-    first row and column on the patch.
+    """Exposures around a star: their stack, with variances of the noise,
+    forward model, and first row and column on the patch.
     """
 
     stack: ExposureStack
     model: ForwardModel
-    amplitudes: torch.Tensor
     origin: tuple[int, int]
 
     @classmethod
@@ -174,8 +168,7 @@ class _Box:
         stack: ExposureStack,
         origin: tuple[int, int],
         fwhm: float,
-        errors: PsfErrors,
-        position: tuple[float, float],
+            position: tuple[float, float],
     ) -> _Box | None:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER
@@ -193,22 +186,22 @@ class _Box:
         # Those of the tile, lest a change with the box count as that of light.
         cut = found.stack.replace(psfs=psfs_at(stack, place)[found.exposures][:, None, None])
         model = ForwardModel.from_stack(cut, fwhm)
-        amplitudes = errors.select(found.exposures).of_templates(psf_moments(cut.psfs))
-        return cls(cut, model, amplitudes, (sides[0].start, sides[1].start))
+        return cls(cut, model, (sides[0].start, sides[1].start))
 
     def fit(self, position: tuple[float, float], flux: float, use: torch.Tensor) -> _Fit | None:
         """Fit the star to the good pixels that may be used."""
         place = position[0] - self.origin[0], position[1] - self.origin[1]
         limit = self.stack.psfs.shape[-1] / 4.0
         weights = (self.stack.good & use) / self.stack.variances
-        start = place
+        start, amplitudes = place, None
         for _ in range(_MAX_STEPS):
-            templates = star_templates(self.stack, self.model, place)
-            solution, covariance, chi_square, number = self._solve(templates, flux, weights)
-            flux = float(solution[0])
+            equations = self._equations(star_templates(self.stack, self.model, place), flux, weights)
+            # Once the star is about where it is.
+            solved, amplitudes = equations.solve(amplitudes)
+            flux = float(solved.values[0])
             if not flux > 0.0:
                 return None
-            step = [min(max(float(s), -_LARGEST_STEP), _LARGEST_STEP) for s in solution[1:3]]
+            step = [min(max(float(s), -_LARGEST_STEP), _LARGEST_STEP) for s in solved.values[1:3]]
             place = place[0] + step[0], place[1] + step[1]
             if math.hypot(place[0] - start[0], place[1] - start[1]) > limit:
                 return None
@@ -216,52 +209,29 @@ class _Box:
                 break
         else:
             return None
-        templates = star_templates(self.stack, self.model, place)
-        light = flux * templates[0]
-        residual = torch.where(self.stack.good, self.stack.images - light - self._plane(solution[3:]), 0.0)
-        errors = self._errors(templates, flux)
+        light = flux * star_templates(self.stack, self.model, place)[0]
+        residual = self.stack.images - light - self._plane(solved.values[3:])
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
-        star = FittedStar(on_patch, flux, covariance[:3, :3], chi_square / max(number - 6.0, 1.0), math.nan)
-        return _Fit(on_patch, flux, star, light, residual, errors.square().sum(dim=1))
+        chi_square = solved.chi_square / max(int((weights > 0).sum()) - 6, 1)
+        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], chi_square, math.nan)
+        return _Fit(on_patch, flux, star, light, torch.where(self.stack.good, residual, 0.0))
 
-    def _solve(
-        self, templates: torch.Tensor, flux: float, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, float, float]:
-        """Return changes, their covariance, chi-square and number of pixels."""
-        normal = torch.zeros(6, 6, dtype=torch.float64)
-        right = torch.zeros(6, dtype=torch.float64)
-        total = number = 0.0
-        errors = self._errors(templates, flux)
+    def _equations(self, templates: torch.Tensor, flux: float, weights: torch.Tensor) -> StarEquations:
+        """Return the equations of the fit around a position."""
+        moments = psf_moments(self.stack.psfs).tolist()
+        products = []
         for t, weight in enumerate(weights):
             used = weight > 0
-            if not bool(used.any()):
-                continue
             root = weight[used].double().sqrt()
-            star = templates[:3, t][:, used].double()
-            star[1:] *= flux
+            star, rows, columns, second_rows, second_columns, mixed = templates[:, t][:, used].double()
+            width, shapes = second_rows + second_columns, (second_rows - second_columns, 2.0 * mixed)
             plane = self._plane_templates[:, t][:, used].double()
-            columns = torch.cat([star, plane]) * root
-            own = errors[t][:, used].double() * root
-            data = self.stack.images[t][used].double() * root
-            # The errors of the PSF, marginalised (Woodbury's identity).
-            inner = own @ own.T + torch.eye(6, dtype=torch.float64)
-            factor = torch.linalg.cholesky(inner)
-            mixed = torch.linalg.solve_triangular(factor, own @ torch.cat([columns, data[None]]).T, upper=False)
-            normal += columns @ columns.T - mixed[:, :6].T @ mixed[:, :6]
-            right += columns @ data - mixed[:, :6].T @ mixed[:, 6]
-            total += float(data @ data - mixed[:, 6] @ mixed[:, 6])
-            number += float(used.sum())
-        scale = normal.diagonal().clamp(min=1e-300).rsqrt()
-        inverse = torch.linalg.pinv(scale[:, None] * normal * scale, hermitian=True, rtol=1e-10)
-        inverse = scale[:, None] * inverse * scale
-        solution = inverse @ right
-        return solution, inverse, total - float(solution @ right), number
-
-    def _errors(self, templates: torch.Tensor, flux: float) -> torch.Tensor:
-        """Return what errors of PSFs do, one standard deviation, (n, 6, h, w)."""
-        star, rows, columns, second_rows, second_columns, mixed = templates
-        shapes = [star, rows, columns, second_rows + second_columns, second_rows - second_columns, 2.0 * mixed]
-        return torch.stack(shapes, dim=1) * (flux * self.amplitudes)[:, :, None, None].to(star)
+            light = flux * torch.stack([star, rows, columns])
+            second = moments[t] * flux * torch.stack([width, *shapes])
+            data = self.stack.images[t][used].double()
+            every = torch.cat([star[None], light[1:], plane, data[None], light, second]) * root
+            products.append(every @ every.T)
+        return StarEquations(torch.stack(products))
 
     @property
     def _plane_templates(self) -> torch.Tensor:
@@ -286,11 +256,9 @@ class _Box:
         # The noise of what is left has a variance of one.
         excess = float((left.significance[clear].square() - 1.0).sum().clamp(min=0.0))
         misfit = math.sqrt(excess / float(squares[clear].sum()) + 1e-12) if kept > 0.0 else math.inf
-        tolerance = (_LIGHT_ERROR * fit.light).square() + fit.errors
-        weights = good / (self.stack.variances + tolerance)
-        left = matched_filter(self.model, self.stack.psfs, weights, fit.residual)
+        others = (left.significance > _NEIGHBOUR) & (left.score > _LIGHT_ERROR * star.score)
         size = 2 * round(self.model.target_fwhm) + 1
-        others = self.model.crop(left.significance) > _NEIGHBOUR
+        others = self.model.crop(others)
         return _Comparison(misfit, kept, largest_around(others.float(), size) > 0)
 
 

@@ -47,6 +47,8 @@ _NUM_PSF_STARS = 12
 _PSF_STAR_SNR = (150.0, 1500.0)
 _CENTROID_ERROR = 0.02
 _FIT_STAMP_SIZE = 25
+_EDGE = 1e-7
+"""Light of a true PSF below which there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,5 +154,7 @@ def _fit_psf(conditions: SceneConditions, rng: np.random.Generator) -> Array:
         stars.append(piff.Star(piff.StarData(image, measured, weight=galsim.Image(1.0 / variance)), None))
     psf = piff.SimplePSF(piff.Moffat(beta=MOFFAT_BETA, fastfit=True), piff.Mean(), chisq_thresh=1e-2, max_iter=6)
     psf.fit(stars, {0: wcs}, None)
-    drawn = psf.draw(x=0.0, y=0.0, stamp_size=_STAMP_SIZE, center=True).array
+    # It has no edge, and the true one does.
+    inside = draw_source(SceneSource("star", 0.0, 0.0), conditions.psf, _STAMP_SIZE // 2).array > _EDGE
+    drawn = inside * psf.draw(x=0.0, y=0.0, stamp_size=_STAMP_SIZE, center=True).array
     return np.asarray(drawn / drawn.sum(), dtype=float)

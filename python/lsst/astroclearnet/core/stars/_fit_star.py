@@ -19,9 +19,8 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ..outliers import psf_moments
 from ._matched_filter import matched_filter
-from ._star_equations import StarEquations
+from ._least_squares import solve_star
 from ._star_light import psfs_at, star_templates
 
 _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
@@ -35,6 +34,10 @@ position."""
 _BORDER = 6
 """Pixels by which the fitted box extends beyond the stamp of the PSF, for the
 light around."""
+
+_PSF_ERROR = 0.02
+"""Error of a PSF in a pixel, relative to its light there: fits to stars leave
+a few per mille of the peak in the core, and a few per cent in wings."""
 
 _NEIGHBOUR = 5.0
 """Significance from which on what is left is another source, whose pixels are
@@ -87,10 +90,14 @@ def fit_star(
     """Fit a point source by least squares to all exposures.
 
     Flux and position, and a plane for the light around, are the same for all
-    exposures.  In each of them the light may differ as errors of its PSF make
-    it, which are marginalised, so that the innermost pixels do not decide
-    where the PSF is not exact; see `StarEquations`.  Pixels of neighbours,
-    which stand out from what is left, are left out of a second fit.
+    exposures.  Weights include an error of the PSF in proportion to the light,
+    so that the innermost pixels do not decide where the PSF is not exact.
+    Pixels of neighbours, which stand out from what is left, are left out of a
+    second fit.
+
+    The covariance is `solve_star`'s, with errors of the PSFs of single
+    exposures and light around; an error of the PSF that all exposures share is
+    not part of it.
 
     Parameters
     ----------
@@ -192,12 +199,14 @@ class _Box:
         """Fit the star to the good pixels that may be used."""
         place = position[0] - self.origin[0], position[1] - self.origin[1]
         limit = self.stack.psfs.shape[-1] / 4.0
-        weights = (self.stack.good & use) / self.stack.variances
-        start, amplitudes = place, None
+        good = self.stack.good & use
+        start = place
         for _ in range(_MAX_STEPS):
-            equations = self._equations(star_templates(self.stack, self.model, place), flux, weights)
-            # Once the star is about where it is.
-            solved, amplitudes = equations.solve(amplitudes)
+            templates = star_templates(self.stack, self.model, place)
+            # Errors of PSFs go with the light.
+            weights = good / (self.stack.variances + (_PSF_ERROR * flux * templates[0]).square())
+            columns = torch.cat([templates[:1], flux * templates[1:], self._plane_templates])
+            solved = solve_star(columns, self.stack.images, weights, self._sectors(place))
             flux = float(solved.values[0])
             if not flux > 0.0:
                 return None
@@ -210,28 +219,17 @@ class _Box:
         else:
             return None
         light = flux * star_templates(self.stack, self.model, place)[0]
-        residual = self.stack.images - light - self._plane(solved.values[3:])
+        plane = torch.tensordot(solved.values[3:].to(light), self._plane_templates, dims=1)
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
-        chi_square = solved.chi_square / max(int((weights > 0).sum()) - 6, 1)
-        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], chi_square, math.nan)
-        return _Fit(on_patch, flux, star, light, torch.where(self.stack.good, residual, 0.0))
+        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square, math.nan)
+        residual = torch.where(self.stack.good, self.stack.images - light - plane, 0.0)
+        return _Fit(on_patch, flux, star, light, residual)
 
-    def _equations(self, templates: torch.Tensor, flux: float, weights: torch.Tensor) -> StarEquations:
-        """Return the equations of the fit around a position."""
-        moments = psf_moments(self.stack.psfs).tolist()
-        products = []
-        for t, weight in enumerate(weights):
-            used = weight > 0
-            root = weight[used].double().sqrt()
-            star, rows, columns, second_rows, second_columns, mixed = templates[:, t][:, used].double()
-            width, shapes = second_rows + second_columns, (second_rows - second_columns, 2.0 * mixed)
-            plane = self._plane_templates[:, t][:, used].double()
-            light = flux * torch.stack([star, rows, columns])
-            second = moments[t] * flux * torch.stack([width, *shapes])
-            data = self.stack.images[t][used].double()
-            every = torch.cat([star[None], light[1:], plane, data[None], light, second]) * root
-            products.append(every @ every.T)
-        return StarEquations(torch.stack(products))
+    def _sectors(self, place: tuple[float, float]) -> torch.Tensor:
+        """Return the octant around the star of each pixel, (n, h, w)."""
+        y, x = self.model.sampling.positions()
+        angle = torch.atan2(y - place[0], x - place[1])
+        return torch.nan_to_num((angle + math.pi) * 4.0 / math.pi).long().clamp(0, 7)
 
     @property
     def _plane_templates(self) -> torch.Tensor:
@@ -239,9 +237,6 @@ class _Box:
         area, size = self.model.sampling.area, max(self.stack.shape)
         y, x = (torch.nan_to_num(c / size - 0.5).to(area) for c in self.model.sampling.positions())
         return torch.stack([area, area * y, area * x])
-
-    def _plane(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return torch.tensordot(coefficients.to(torch.float32), self._plane_templates, dims=1)
 
     def compare(self, fit: _Fit, use: torch.Tensor, neighbours: torch.Tensor | None = None) -> _Comparison:
         """Compare what a fit leaves with the light of the star."""

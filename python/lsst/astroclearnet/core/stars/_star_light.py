@@ -54,8 +54,7 @@ def stars_in_exposures(
 
 def star_templates(stack: ExposureStack, model: ForwardModel, position: tuple[float, float]) -> torch.Tensor:
     """Return a star of unit flux in exposures, and its derivatives with
-    respect to its position: of first order in row and column, and of second
-    order in rows, columns and both.
+    respect to row and column.
 
     Parameters
     ----------
@@ -69,9 +68,9 @@ def star_templates(stack: ExposureStack, model: ForwardModel, position: tuple[fl
     Returns
     -------
     templates : `torch.Tensor`
-        Shape (6, n, h, w).
+        Shape (3, n, h, w).
     """
-    stamps = shifted_stamps(psfs_at(stack, position), position, num_orders=6)
+    stamps = shifted_stamps(psfs_at(stack, position), position, num_orders=3)
     images = torch.zeros(*stamps.shape[:2], *model.latent_shape, device=stack.device)
     for image, stamp in zip(images, stamps, strict=True):
         add_stamps(image, stamp, position, model.grid.margin)
@@ -112,7 +111,7 @@ def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_ord
     position
         Row and column.
     num_orders
-        1 for the PSF, 6 for `star_templates`.
+        1 for the PSF, 3 for `star_templates`.
 
     Returns
     -------
@@ -125,7 +124,7 @@ def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_ord
     x = -2j * math.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=psfs.device)
     shift = torch.exp(y * (position[0] - round(position[0])) + x * (position[1] - round(position[1])))
     one = torch.ones_like(shift)
-    factors = torch.stack([one, y * one, x * one, y * y * one, x * x * one, y * x * one][:num_orders])
+    factors = torch.stack([one, y * one, x * one][:num_orders])
     spectra = torch.fft.rfft2(padded) * shift * factors[:, None]
     return torch.fft.irfft2(spectra, s=(size, size)).to(torch.float32)
 

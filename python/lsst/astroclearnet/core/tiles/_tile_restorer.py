@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_propagation
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
@@ -128,19 +129,17 @@ class TileRestorer:
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
         psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
-        stars = self._draw_stars(tile_data)
-        restored, linear = estimate.restored + stars, estimate.linear + stars
         of_psfs = PsfErrorImages.build(
             psf_errors,
             stack,
             model,
             maps,
-            image=restored,
+            image=estimate.restored + self._draw_stars(tile_data),
             variance=variance_of_linear,
             penalty_weight=estimator.linear_penalty_weight,
         )
         variance_of_psfs = of_psfs.variance()
-        brightness = model.crop(estimator.debiaser.brightness(restored))
+        brightness = model.crop(estimator.debiaser.brightness(estimate.restored))
         widths = psf_fwhms(stack)
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
@@ -148,14 +147,14 @@ class TileRestorer:
         kept = options.noise.num_realizations
         psf_draws = self._draw_psf_errors(of_psfs, tile_data, min(kept, len(errors.linear)))
         blended = {
-            "image": model.crop(restored),
+            "image": model.crop(estimate.restored),
             "variance": restored_variance(errors, variance_of_linear, brightness, seen) + variance_of_psfs,
             "noise_realizations": errors.restored[:kept] + psf_draws,
-            "linear_image": model.crop(linear),
+            "linear_image": model.crop(estimate.linear),
             "linear_variance": variance_of_linear + variance_of_psfs,
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
-        self._add_star_errors(blended, tile_data, estimator)
+        self._put_stars_back(blended, tile_data, estimator, seen)
         _require_finite(blended, ~no_data, tile_data.tile)
         rest = model.predict(estimate.restored)
         of_stars = self.calibration.star_light(tile_data)
@@ -206,13 +205,19 @@ class TileRestorer:
         image = draw_stars(stars, tile_data.tile, model.grid.margin, model.latent_shape, model.target_fwhm)
         return image.to(tile_data.stack.device)
 
-    def _add_star_errors(
-        self, planes: dict[str, torch.Tensor], tile_data: TileData, estimator: Estimator
+    def _put_stars_back(
+        self, planes: dict[str, torch.Tensor], tile_data: TileData, estimator: Estimator, seen: torch.Tensor
     ) -> None:
-        """Add the errors of bright stars to variances and realisations."""
+        """Add bright stars to images, and their errors to variances and
+        realisations.
+        """
         stars = self.calibration.stars_near(tile_data)
         if not len(stars):
             return
+        image = tile_data.model.crop(self._draw_stars(tile_data))
+        # A linear estimate without data is noise that is amplified, in trails
+        # of saturated pixels too.
+        core = _connected(~seen & (image.square() > planes["linear_variance"]), ~seen)
         errors = StarErrors.estimate(
             stars,
             tile_data.tile,
@@ -221,9 +226,14 @@ class TileRestorer:
             self.seed,
             self.calibration.options.noise.num_realizations,
         )
-        for name in ("", "linear_"):
-            planes[f"{name}variance"] = planes[f"{name}variance"] + errors.variance
-            planes[f"{name}noise_realizations"] = planes[f"{name}noise_realizations"] + errors.realizations
+        for name, change in (
+            ("image", image),
+            ("variance", errors.variance),
+            ("noise_realizations", errors.realizations),
+        ):
+            restored, linear = planes[name], planes[f"linear_{name}"]
+            planes[name] = restored + change
+            planes[f"linear_{name}"] = torch.where(core, restored, linear) + change
 
     def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:
         """Draw errors of the images from those of PSFs, (k, H, W)."""
@@ -296,6 +306,12 @@ def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Te
     mask[near & ~seen] |= MaskBit.INPAINTED
     mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
     return mask
+
+
+def _connected(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return the allowed pixels that are connected with some."""
+    grown = binary_propagation(pixels.cpu().numpy(), np.ones((3, 3)), allowed.cpu().numpy())
+    return torch.from_numpy(grown).to(pixels.device)
 
 
 def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("BrightStar", "StarField", "make_field")
+__all__ = ("BRIGHT", "SATURATED", "BrightStar", "StarField", "make_field")
 
 import dataclasses
 import math
@@ -33,8 +33,8 @@ SHAPE = (200, 200)
 NUM_EXPOSURES = 12
 _STAMP_SIZE = 41
 _SEEING = (0.5, 0.95)
-_SATURATED = ((14.0, 16.0), (16.0, 18.0))
-_BRIGHT = (18.7, 20.0)
+SATURATED = ((14.0, 16.0), (16.0, 18.0))
+BRIGHT = (18.7, 20.0)
 """Magnitudes of stars with a signal-to-noise ratio above 1000 that do not
 saturate, or in the sharpest exposures alone."""
 
@@ -97,7 +97,7 @@ def make_field(seed: int) -> StarField:
     rng = np.random.default_rng([seed, 1501])
     half = _STAMP_SIZE // 2
     conditions = [draw_conditions(_SEEING, _STAMP_SIZE, rng) for _ in range(NUM_EXPOSURES)]
-    limits = (*_SATURATED, _BRIGHT, _BRIGHT)
+    limits = (*SATURATED, BRIGHT, BRIGHT)
     bright = []
     for (row, column), (low, high) in zip(_PLACES, limits, strict=True):
         y, x = (place + rng.uniform(-_JITTER, _JITTER) for place in (row, column))

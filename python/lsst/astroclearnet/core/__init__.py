@@ -18,6 +18,7 @@ from ._options import (
     NoiseOptions,
     RejectionOptions,
     RestoreOptions,
+    StarOptions,
     TilingOptions,
     TrainingOptions,
 )
@@ -89,6 +90,7 @@ __all__ = (
     "RestoreOptions",
     "SolveStatus",
     "StackResult",
+    "StarOptions",
     "Tile",
     "TileCallback",
     "TileGrid",

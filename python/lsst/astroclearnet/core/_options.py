@@ -26,6 +26,7 @@ __all__ = (
     "NoiseOptions",
     "RejectionOptions",
     "RestoreOptions",
+    "StarOptions",
     "TilingOptions",
     "TrainingOptions",
 )
@@ -292,6 +293,26 @@ class CalibrationOptions(_Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class StarOptions(_Options):
+    """Bright stars that are fitted as point sources, taken out and put back."""
+
+    enabled: bool = _option(True, "Take them out of the exposures?")
+    signal_to_noise: float = _option(
+        1000.0,
+        "Signal-to-noise ratio of the flux from which on a star is taken out; a tenth of it where its core is "
+        "masked in most exposures.",
+        above=0.0,
+    )
+    max_misfit: float = _option(
+        0.03,
+        "What a point source may leave of the light where it is brightest, relative, root mean square: a "
+        "source that leaves more is not a point, and stays.",
+        above=0.0,
+        below=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class NoiseOptions(_Options):
     """What is recorded of the noise."""
 
@@ -345,6 +366,7 @@ class RestoreOptions:
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
     calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
+    stars: StarOptions = dataclasses.field(default_factory=StarOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     tiling: TilingOptions = dataclasses.field(default_factory=TilingOptions)
 

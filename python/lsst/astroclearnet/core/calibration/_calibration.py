@@ -21,6 +21,7 @@ from .._options import RestoreOptions
 from ..exposures import Tile, model_variances
 from ..forward import CleanTile, TileData, TileReader, is_covered
 from ..outliers import Outliers, PsfErrors, TileOutliers, likelihood_variances, reject_outliers
+from ..stars import StarList, find_stars, stars_in_exposures
 from ._background_differences import BackgroundDifferences
 from ._background_fit import BackgroundTile, fit_backgrounds
 from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
@@ -52,6 +53,8 @@ class ExposureCalibration:
         Variances measured in blank sky.
     psf_errors
         How much exposures differ where light has structure.
+    stars
+        Bright stars, to be taken out.
     options
         Settings.
     """
@@ -62,6 +65,7 @@ class ExposureCalibration:
     suspect: dict[int, str]
     noise: SkyNoise
     psf_errors: PsfErrors
+    stars: StarList
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
     _latents: dict[Tile, torch.Tensor]
@@ -93,6 +97,7 @@ class ExposureCalibration:
             suspect={},
             noise=SkyNoise.unknown(num_exposures),
             psf_errors=PsfErrors.unknown(num_exposures),
+            stars=StarList.empty(),
             options=options,
             _rejected={},
             _latents={},
@@ -142,8 +147,32 @@ class ExposureCalibration:
         good = tile_data.stack.good & torch.tensor(kept, device=tile_data.stack.device)[:, None, None]
         return is_covered(tile_data.model, good)
 
+    def stars_near(self, tile_data: TileData) -> StarList:
+        """Return the stars with light in a tile.
+
+        Parameters
+        ----------
+        tile_data
+            The tile.
+        """
+        return self.stars.near(tile_data.tile, tile_data.stack.psfs.shape[-1] // 2 + 1)
+
+    def star_light(self, tile_data: TileData) -> torch.Tensor:
+        """Return the light of stars in exposures of a tile, (m, h, w).
+
+        Parameters
+        ----------
+        tile_data
+            The tile.
+        """
+        origin = tile_data.tile.rows.start, tile_data.tile.columns.start
+        return stars_in_exposures(self.stars_near(tile_data), tile_data.stack, tile_data.model, origin)
+
     def clean(self, tile_data: TileData) -> CleanTile:
-        """Calibrate a tile and reject outliers.
+        """Calibrate a tile, reject outliers and take bright stars out.
+
+        Outliers are rejected, and variances expected, with the light of the
+        stars.
 
         Parameters
         ----------
@@ -162,8 +191,42 @@ class ExposureCalibration:
         stack = applied.stack.replace(good=applied.stack.good & ~rejected)
         variances = likelihood_variances(stack, applied.model, self._latents.get(applied.tile))
         clean = CleanTile(dataclasses.replace(applied, stack=stack), variances, rejected)
-        self._cleaned[tile_data] = clean
+        self._cleaned[tile_data] = clean = self._without_stars(clean)
         return clean
+
+    def find_stars(self, reader: TileReader) -> ExposureCalibration:
+        """Find the bright stars of the patch.
+
+        Parameters
+        ----------
+        reader
+            The tiles.
+
+        Returns
+        -------
+        calibration : `ExposureCalibration`
+            The calibration that takes them out.
+        """
+        options = self.options.stars
+        if not options.enabled:
+            return self
+        found = [
+            find_stars(self.clean(tile_data), options, reader.source.shape)
+            for tile_data in filter(self.has_data, reader)
+        ]
+        calibration = dataclasses.replace(self, stars=StarList.merge(found))
+        for tile_data, clean in self._cleaned.items():
+            calibration._cleaned[tile_data] = calibration._without_stars(clean)
+        return calibration
+
+    def _without_stars(self, clean: CleanTile) -> CleanTile:
+        """Take the stars out of a clean tile."""
+        if not len(self.stars_near(clean.tile_data)):
+            return clean
+        stack = clean.tile_data.stack
+        images = torch.where(stack.good, stack.images - self.star_light(clean.tile_data), 0.0)
+        tile_data = dataclasses.replace(clean.tile_data, stack=stack.replace(images=images))
+        return dataclasses.replace(clean, tile_data=tile_data)
 
     def reject(self, tiles: Iterable[TileData]) -> ExposureCalibration:
         """Find outliers in all tiles, and how much exposures differ.
@@ -229,7 +292,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
     )
     if found.dropped:
         # The outlier exposures had a share in all measurements.
-        return _measure(reader, known)
+        return _measure(reader, known).find_stars(reader)
     known = dataclasses.replace(
         known,
         background=first.background,
@@ -239,7 +302,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
         _latents=first._latents,
     )
     known._cleaned.update(first._cleaned)
-    return known
+    return known.find_stars(reader)
 
 
 def _measure(reader: TileReader, calibration: ExposureCalibration) -> ExposureCalibration:

@@ -136,7 +136,7 @@ class Mosaic:
             plane /= share
             plane[..., missing] = np.nan
         expected = np.where(self._expected > 0, self._expected, np.nan)
-        background = calibration.background
+        background, stars = calibration.background, calibration.stars
         values, sigmas = calibration.offsets.values, calibration.offsets.sigmas
         scalars = {
             f.name: float(_REDUCTIONS[f.metadata["tiles"]](self._scalars[f.name] or [math.nan]))
@@ -165,6 +165,12 @@ class Mosaic:
             ).numpy(),
             "weight_bias": calibration.noise.bias.numpy(),
             "variance_smoothed": calibration.noise.smoothed.numpy(),
+            "star_position": stars.positions.numpy(),
+            "star_position_sigma": stars.position_sigma.numpy(),
+            "star_flux": stars.flux.numpy(),
+            "star_flux_sigma": stars.flux_sigma.numpy(),
+            "star_chi_square": stars.chi_square.numpy(),
+            "star_misfit": stars.misfit.numpy(),
             "dropped": dict(calibration.dropped),
             "suspect": dict(calibration.suspect),
         }

@@ -184,6 +184,28 @@ class RestorationResult:
         "Why exposures that were used may be outliers, which neither the others nor the photometry of "
         "stars prove, by their index."
     )
+    star_position: np.ndarray = _field(
+        "Row (y) and column (x) of the bright stars that were taken out of the exposures and put back at the "
+        "target PSF, brightest first; they may lie off the patch.",
+        "m, 2",
+        unit="pixels",
+    )
+    star_position_sigma: np.ndarray = _field("Standard deviation of ``star_position``.", "m, 2", unit="pixels")
+    star_flux: np.ndarray = _field(
+        "Fluxes of these stars, fitted to all exposures outside of masked cores.", "m", flux_power=1
+    )
+    star_flux_sigma: np.ndarray = _field(
+        "Standard deviation of ``star_flux``, from noise and from errors of the PSFs that differ from "
+        "exposure to exposure.",
+        "m",
+        flux_power=1,
+    )
+    star_chi_square: np.ndarray = _field("Reduced chi-square of the fit of these stars.", "m")
+    star_misfit: np.ndarray = _field(
+        "What a point source leaves of the light of these stars where it is brightest, relative, root mean "
+        "square.",
+        "m",
+    )
     target_fwhm: float = _field("FWHM of the circular Gaussian PSF of ``image``.", unit="pixels")
     sky_level: float = _field(
         "Level below which the network sees no light, the median over tiles.",

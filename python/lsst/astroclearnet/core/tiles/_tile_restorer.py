@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_propagation
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
@@ -30,6 +31,7 @@ from ..noise import (
     restored_variance,
     white_noise,
 )
+from ..stars import StarErrors, draw_stars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 
 
@@ -132,7 +134,7 @@ class TileRestorer:
             stack,
             model,
             maps,
-            image=estimate.restored,
+            image=estimate.restored + self._draw_stars(tile_data),
             variance=variance_of_linear,
             penalty_weight=estimator.linear_penalty_weight,
         )
@@ -153,16 +155,17 @@ class TileRestorer:
             "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
+        self._put_stars_back(blended, tile_data, estimator, seen)
         _require_finite(blended, ~no_data, tile_data.tile)
-        light = model.predict(estimate.restored)
+        rest, of_stars = model.predict(estimate.restored), self.calibration.star_light(tile_data)
         # The image follows each exposure by its share.
         shares = (maps.weights * maps.used).sum(dim=(1, 2))
-        of_psfs = psf_errors.chi_squares(light, owned * weights, stack, model)
+        of_psfs = psf_errors.chi_squares(rest + of_stars, owned * weights, stack, model)
         expected = errors.chi_square + (1.0 - shares / shares.sum()) * of_psfs
-        deviation = light.neg_().add_(stack.images).mul_(weights.sqrt())
+        deviation = rest.neg_().add_(stack.images).mul_(weights.sqrt())
         total = model.sampling.total
         residual = total(deviation * weights.sqrt()) * total(weights).clamp(min=1e-30).rsqrt()
-        coadd = torch.where(seen, _coadd(model, stack.images, weights, maps), torch.nan)
+        coadd = torch.where(seen, _coadd(model, stack.images + of_stars, weights, maps), torch.nan)
         faintest = BELIEVABLE_SIGNAL_TO_NOISE * model.crop(estimator.debiaser.flux_noise)
         own = {
             "mask": mask,
@@ -194,6 +197,42 @@ class TileRestorer:
                 "linear_psf_residual": estimator.linear_psf_residual,
             },
         )
+
+    def _draw_stars(self, tile_data: TileData) -> torch.Tensor:
+        """Return the bright stars at the target PSF, shape latent_shape."""
+        stars, model = self.calibration.stars_near(tile_data), tile_data.model
+        image = draw_stars(stars, tile_data.tile, model.grid.margin, model.latent_shape, model.target_fwhm)
+        return image.to(tile_data.stack.device)
+
+    def _put_stars_back(
+        self, planes: dict[str, torch.Tensor], tile_data: TileData, estimator: Estimator, seen: torch.Tensor
+    ) -> None:
+        """Add bright stars to images, and their errors to variances and
+        realisations.
+        """
+        stars = self.calibration.stars_near(tile_data)
+        if not len(stars):
+            return
+        image = tile_data.model.crop(self._draw_stars(tile_data))
+        # A linear estimate without data is noise that is amplified, in trails
+        # of saturated pixels too.
+        core = _connected(~seen & (image.square() > planes["linear_variance"]), ~seen)
+        errors = StarErrors.estimate(
+            stars,
+            tile_data.tile,
+            estimator.linear,
+            estimator.linear_penalty_weight,
+            self.seed,
+            self.calibration.options.noise.num_realizations,
+        )
+        for name, change in (
+            ("image", image),
+            ("variance", errors.variance),
+            ("noise_realizations", errors.realizations),
+        ):
+            restored, linear = planes[name], planes[f"linear_{name}"]
+            planes[name] = restored + change
+            planes[f"linear_{name}"] = torch.where(core, restored, linear) + change
 
     def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:
         """Draw errors of the images from those of PSFs, (k, H, W)."""
@@ -266,6 +305,12 @@ def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Te
     mask[near & ~seen] |= MaskBit.INPAINTED
     mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
     return mask
+
+
+def _connected(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return the allowed pixels that are connected with some."""
+    grown = binary_propagation(pixels.cpu().numpy(), np.ones((3, 3)), allowed.cpu().numpy())
+    return torch.from_numpy(grown).to(pixels.device)
 
 
 def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:

@@ -1,0 +1,206 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Search for bright stars in a tile."""
+
+from __future__ import annotations
+
+__all__ = ("find_stars",)
+
+import math
+
+import torch
+
+from .._options import StarOptions
+from ..exposures import ExposureStack, Tile, largest_around
+from ..forward import CleanTile
+from ._fit_star import FittedStar, fit_star
+from ._matched_filter import matched_filter
+from ._star_light import stars_in_exposures
+from ._star_list import StarList
+
+_MAX_ROUNDS = 4
+"""Limit on searches in what is left when the stars of the last are taken
+out."""
+
+_MASKED_SHARE = 0.1
+"""Significance of a star whose core is masked over that of others, from which
+on it is fitted: its wings alone tell about it."""
+
+_LEAST_LEFT = 0.1
+"""Light over that of the stars there, below which it is what is left of
+them."""
+
+_SEEN = 0.5
+"""Share of the information that is present, below which a core is masked."""
+
+_TRIED = 3.0
+"""Distance in pixels within which a position is not tried again."""
+
+
+def find_stars(clean: CleanTile, options: StarOptions, patch_shape: tuple[int, int]) -> StarList:
+    """Find the bright stars of a tile, and fit them.
+
+    Where point sources are most significant they are fitted, and kept if
+    hardly anything is left; then what is left of the exposures is searched
+    again.  Stars of which others are near are fitted once more without these.
+
+    Parameters
+    ----------
+    clean
+        The tile.
+    options
+        Settings.
+    patch_shape
+        Height and width of the patch.
+
+    Returns
+    -------
+    stars : `StarList`
+        Stars that the tile owns.
+    """
+    search = _Search(clean, options, patch_shape)
+    for _ in range(_MAX_ROUNDS):
+        if not search.add_stars():
+            break
+    search.refit()
+    return search.owned()
+
+
+class _Search:
+    """Stars of a tile, and exposures without them."""
+
+    def __init__(self, clean: CleanTile, options: StarOptions, patch_shape: tuple[int, int]) -> None:
+        tile_data = clean.tile_data
+        self._tile_data = tile_data
+        self._options = options
+        self._patch_shape = patch_shape
+        # Boxes around stars are small.
+        stack = tile_data.stack.replace(variances=clean.variances)
+        self._stack = stack.to(torch.device("cpu"))
+        self._weights = tile_data.stack.good / clean.variances
+        self._radius = stack.psfs.shape[-1] // 2
+        self._stars: list[FittedStar] = []
+        self._tried: list[tuple[float, float]] = []
+
+    def add_stars(self) -> bool:
+        """Search once; return whether there may be more."""
+        new: list[FittedStar] = []
+        for place, flux, significance in self._candidates():
+            if any(_distance(place, star.position) < self._radius for star in new):
+                # What is left of it is seen in the next round.
+                continue
+            star = self._fit(self._stack, place, flux)
+            self._tried.append(place)
+            if star is not None and significance > 0 and star.misfit < self._options.max_misfit:
+                new.append(star)
+        self._change(new, -1.0)
+        self._stars += new
+        return bool(new)
+
+    def refit(self) -> None:
+        """Fit stars again that others are near."""
+        for number, star in enumerate(self._stars):
+            others = [one for one in self._stars if one is not star]
+            if not any(_distance(star.position, one.position) < 2 * self._radius for one in others):
+                continue
+            self._change([star], 1.0)
+            again = self._fit(self._stack, star.position, star.flux)
+            if again is not None and again.misfit < self._options.max_misfit:
+                self._stars[number] = again
+            self._change([self._stars[number]], -1.0)
+
+    def owned(self) -> StarList:
+        """Return the stars that the tile owns, or nearly."""
+        tile = self._tile_data.tile
+        sides = zip((tile.inner_rows, tile.inner_columns), self._patch_shape, strict=True)
+        ranges = [
+            (
+                -math.inf if own.start == 0 else own.start - 1.0,
+                math.inf if own.stop == size else own.stop + 1.0,
+            )
+            for own, size in sides
+        ]
+        return _listed(
+            [
+                star
+                for star in self._stars
+                if all(low <= p < high for p, (low, high) in zip(star.position, ranges, strict=True))
+            ]
+        )
+
+    def _candidates(self) -> list[tuple[tuple[float, float], float, float]]:
+        """Return positions, fluxes and significances, the highest first."""
+        tile_data, model = self._tile_data, self._tile_data.model
+        stack = tile_data.stack
+        images = self._stack.images.to(stack.device)
+        found = matched_filter(model, stack.psfs, self._weights, images)
+        before = matched_filter(model, stack.psfs, self._weights, stack.images).score
+        significance = found.significance
+        sky = self._sky_weights()
+        whole = matched_filter(model, stack.psfs, sky, stack.images).information
+        masked = found.information < _SEEN * whole
+        limit = self._options.signal_to_noise * torch.where(masked, _MASKED_SHARE, 1.0)
+        size = 2 * round(2.0 * model.target_fwhm) + 1
+        peak = (significance == largest_around(significance, size)) & (significance > limit)
+        peak &= found.score > _LEAST_LEFT * (before - found.score)
+        places = peak.nonzero()
+        order = significance[peak].argsort(descending=True)
+        margin, tile = model.grid.margin, tile_data.tile
+        result = []
+        for row, column in places[order].tolist():
+            place = row - margin + tile.rows.start, column - margin + tile.columns.start
+            if self._is_within(place) and all(_distance(place, one) > _TRIED for one in self._tried):
+                result.append((place, float(found.flux[row, column]), float(significance[row, column])))
+        return result
+
+    def _sky_weights(self) -> torch.Tensor:
+        """Return weights as if all pixels were good."""
+        variances = self._stack.variances.to(self._weights.device)
+        inside = self._tile_data.model.sampling.positions()[0].isfinite()
+        return inside / variances
+
+    def _is_within(self, place: tuple[float, float]) -> bool:
+        """Return whether a position is in the tile, or off the patch."""
+        tile = self._tile_data.tile
+        sides = zip(place, (tile.rows, tile.columns), self._patch_shape, strict=True)
+        return all(
+            (side.start <= p or side.start == 0) and (p < side.stop or side.stop == size)
+            for p, side, size in sides
+        )
+
+    def _fit(self, stack: ExposureStack, place: tuple[float, float], flux: float) -> FittedStar | None:
+        tile = self._tile_data.tile
+        origin = tile.rows.start, tile.columns.start
+        return fit_star(stack, origin, self._tile_data.model.target_fwhm, place, flux)
+
+    def _change(self, stars: list[FittedStar], sign: float) -> None:
+        """Add the light of stars to the exposures, or take it out."""
+        if not stars:
+            return
+        tile_data = self._tile_data
+        origin = tile_data.tile.rows.start, tile_data.tile.columns.start
+        light = stars_in_exposures(_listed(stars), tile_data.stack, tile_data.model, origin).cpu()
+        images = torch.where(self._stack.good, self._stack.images + sign * light, 0.0)
+        self._stack = self._stack.replace(images=images)
+
+
+def _listed(stars: list[FittedStar]) -> StarList:
+    if not stars:
+        return StarList.empty()
+    return StarList(
+        positions=torch.tensor([star.position for star in stars], dtype=torch.float64),
+        flux=torch.tensor([star.flux for star in stars], dtype=torch.float64),
+        covariance=torch.stack([star.covariance for star in stars]),
+        chi_square=torch.tensor([star.chi_square for star in stars], dtype=torch.float64),
+        misfit=torch.tensor([star.misfit for star in stars], dtype=torch.float64),
+    )
+
+
+def _distance(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return math.hypot(one[0] - other[0], one[1] - other[1])

@@ -1,0 +1,176 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Images of stars in exposures."""
+
+from __future__ import annotations
+
+__all__ = ("stars_in_exposures",)
+
+import math
+
+import torch
+
+from ..exposures import ExposureStack
+from ..forward import ForwardModel, Sampling
+from ._star_list import StarList
+
+_SPILL = 4
+"""Pixels around a stamp that take up what a shift by a fraction of a pixel
+moves beyond its edge."""
+
+
+def stars_in_exposures(
+    stars: StarList, stack: ExposureStack, model: ForwardModel, origin: tuple[int, int]
+) -> torch.Tensor:
+    """Return the light of stars in exposures, (n, h, w).
+
+    A star is the PSF at its position, as far as its stamp reaches.
+
+    Parameters
+    ----------
+    stars
+        The stars.
+    stack
+        The exposures of a tile.
+    model
+        Their forward model.
+    origin
+        First row and column of the tile.
+    """
+    device = stack.device
+    images = torch.zeros(stack.num_exposures, *model.latent_shape, device=device)
+    for place, flux in zip(stars.positions.tolist(), stars.flux.tolist(), strict=True):
+        local = place[0] - origin[0], place[1] - origin[1]
+        stamps = shifted_stamps(psfs_at(stack, local), local, num_orders=1)[0]
+        add_stamps(images, flux * stamps, local, model.grid.margin)
+    return observe(images, model)
+
+
+def star_templates(stack: ExposureStack, model: ForwardModel, position: tuple[float, float]) -> torch.Tensor:
+    """Return a star of unit flux in exposures, and its derivatives with
+    respect to row and column.
+
+    Parameters
+    ----------
+    stack
+        The exposures of a box.
+    model
+        Their forward model.
+    position
+        Row and column of the star in the box.
+
+    Returns
+    -------
+    templates : `torch.Tensor`
+        Shape (3, n, h, w).
+    """
+    stamps = shifted_stamps(psfs_at(stack, position), position, num_orders=3)
+    images = torch.zeros(*stamps.shape[:2], *model.latent_shape, device=stack.device)
+    for image, stamp in zip(images, stamps, strict=True):
+        add_stamps(image, stamp, position, model.grid.margin)
+    return torch.stack([observe(image, model) for image in images])
+
+
+def psfs_at(stack: ExposureStack, position: tuple[float, float]) -> torch.Tensor:
+    """Interpolate the PSFs to a position, (n, P, P).
+
+    Parameters
+    ----------
+    stack
+        The exposures.
+    position
+        Row and column; off the patch the PSF is that of its edge.
+    """
+    psfs = stack.psfs
+    for place, length in zip(position, stack.shape, strict=True):
+        number = psfs.shape[1]
+        if number == 1:
+            psfs = psfs[:, 0]
+            continue
+        place = min(max(place, 0.0), length - 1.0)
+        node = (place + 0.5) * number / length - 0.5
+        first = min(max(math.floor(node), 0), number - 2)
+        share = node - first
+        psfs = (1.0 - share) * psfs[:, first] + share * psfs[:, first + 1]
+    return psfs
+
+
+def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_orders: int) -> torch.Tensor:
+    """Shift PSFs by the fraction of a position, and differentiate them.
+
+    Parameters
+    ----------
+    psfs
+        Shape (n, P, P).
+    position
+        Row and column.
+    num_orders
+        1 for the PSF, 3 for `star_templates`.
+
+    Returns
+    -------
+    stamps : `torch.Tensor`
+        Shape (num_orders, n, Q, Q), float32, around the nearest pixel.
+    """
+    padded = torch.nn.functional.pad(psfs, 4 * (_SPILL,))
+    size = padded.shape[-1]
+    y = -2j * math.pi * torch.fft.fftfreq(size, dtype=torch.float64, device=psfs.device)[:, None]
+    x = -2j * math.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=psfs.device)
+    shift = torch.exp(y * (position[0] - round(position[0])) + x * (position[1] - round(position[1])))
+    one = torch.ones_like(shift)
+    factors = torch.stack([one, y * one, x * one][:num_orders])
+    spectra = torch.fft.rfft2(padded) * shift * factors[:, None]
+    return torch.fft.irfft2(spectra, s=(size, size)).to(torch.float32)
+
+
+def add_stamps(images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int) -> None:
+    """Add stamps to images on the latent grid, (n, Hl, Wl), as far as it
+    reaches.
+
+    Parameters
+    ----------
+    images
+        Shape (n, Hl, Wl), changed.
+    stamps
+        Shape (n, Q, Q).
+    position
+        Row and column on the patch.
+    margin
+        Pixels of the latent grid before the patch.
+    """
+    size = stamps.shape[-1]
+    to, of = [], []
+    for place, length in zip(position, images.shape[1:], strict=True):
+        start = round(place) + margin - size // 2
+        first, last = max(start, 0), min(start + size, length)
+        if first >= last:
+            return
+        to.append(slice(first, last))
+        of.append(slice(first - start, last - start))
+    images[:, to[0], to[1]] += stamps[:, of[0], of[1]]
+
+
+def observe(images: torch.Tensor, model: ForwardModel) -> torch.Tensor:
+    """Sample images on the latent grid, one for each exposure.
+
+    Parameters
+    ----------
+    images
+        Shape (n, Hl, Wl).
+    model
+        Forward model of the exposures.
+    """
+    sampling: Sampling = model.sampling
+    if sampling.prefilter is None:
+        return sampling.observe(images)
+    sampled = [
+        sampling.observe(model.inverse_transform(model.filtered(model.transform(image)))[None], [t])[0]
+        for t, image in enumerate(images)
+    ]
+    return torch.stack(sampled)

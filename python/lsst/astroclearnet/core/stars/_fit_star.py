@@ -175,7 +175,7 @@ class _Box:
         stack: ExposureStack,
         origin: tuple[int, int],
         fwhm: float,
-            position: tuple[float, float],
+        position: tuple[float, float],
     ) -> _Box | None:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER

@@ -91,7 +91,9 @@ class StarErrors:
         return cls(left[:3].square().sum(dim=0), left[3:])
 
 
-def draw_stars(stars: StarList, tile: Tile, margin: int, latent_shape: tuple[int, int], fwhm: float) -> torch.Tensor:
+def draw_stars(
+    stars: StarList, tile: Tile, margin: int, latent_shape: tuple[int, int], fwhm: float
+) -> torch.Tensor:
     """Return the stars at the target PSF, shape latent_shape, on the CPU.
 
     Parameters

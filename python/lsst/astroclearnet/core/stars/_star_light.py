@@ -20,9 +20,17 @@ from ..exposures import ExposureStack
 from ..forward import ForwardModel, Sampling
 from ._star_list import StarList
 
-_SPILL = 4
-"""Pixels around a stamp that take up what a shift by a fraction of a pixel
-moves beyond its edge."""
+_SPILL = 8
+"""Radius in pixels of the kernel that shifts stamps by a fraction of a pixel.
+The sinc function without a window takes light of stamps that are not quite
+well sampled far away: 2e-6 of that of a star under 3 pixels FWHM."""
+
+_KAISER = 8.0
+"""Shape of its window: shifted stamps of 3 and 3.6 pixels FWHM are right to 3e-4 and
+1.6e-4 of their peak, and with 6 or 12 to twice that."""
+
+_STEP = 1e-3
+"""Shift in pixels with which it is differentiated."""
 
 
 def stars_in_exposures(
@@ -118,15 +126,28 @@ def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_ord
     stamps : `torch.Tensor`
         Shape (num_orders, n, Q, Q), float32, around the nearest pixel.
     """
-    padded = torch.nn.functional.pad(psfs, 4 * (_SPILL,))
-    size = padded.shape[-1]
-    y = -2j * math.pi * torch.fft.fftfreq(size, dtype=torch.float64, device=psfs.device)[:, None]
-    x = -2j * math.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=psfs.device)
-    shift = torch.exp(y * (position[0] - round(position[0])) + x * (position[1] - round(position[1])))
-    one = torch.ones_like(shift)
-    factors = torch.stack([one, y * one, x * one][:num_orders])
-    spectra = torch.fft.rfft2(padded) * shift * factors[:, None]
-    return torch.fft.irfft2(spectra, s=(size, size)).to(torch.float32)
+    rows, columns = (_shifts(p - round(p), psfs) for p in position)
+    orders = ((0, 0), (1, 0), (0, 1))[:num_orders]
+    stamps = [rows[y] @ psfs.double() @ columns[x].T for y, x in orders]
+    return torch.stack(stamps).to(torch.float32)
+
+
+def _shifts(fraction: float, psfs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return matrices, (Q, P), that shift stamps along an axis by a fraction
+    of a pixel, and that differentiate with respect to it.
+    """
+    size = psfs.shape[-1]
+    offset = torch.arange(size + 2 * _SPILL, dtype=torch.float64, device=psfs.device)[:, None] - _SPILL
+    offset = offset - torch.arange(size, dtype=torch.float64, device=psfs.device) - fraction
+    before, after = (_windowed_sinc(offset + step) for step in (_STEP, -_STEP))
+    return _windowed_sinc(offset), (after - before) / (2.0 * _STEP)
+
+
+def _windowed_sinc(x: torch.Tensor) -> torch.Tensor:
+    """Return the sinc function in the window of Kaiser."""
+    inside = (1.0 - (x / _SPILL) ** 2).clamp(min=0.0).sqrt()
+    window = torch.special.i0(_KAISER * inside) / torch.special.i0(x.new_tensor(_KAISER))
+    return torch.where(x.abs() < _SPILL, torch.sinc(x) * window, 0.0)
 
 
 def add_stamps(images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int) -> None:

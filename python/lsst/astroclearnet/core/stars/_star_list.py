@@ -57,9 +57,7 @@ class StarList:
     @classmethod
     def empty(cls) -> StarList:
         """Return no stars."""
-        return cls(
-            *(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((2,), (), (3, 3), (), ()))
-        )
+        return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((2,), (), (3, 3), (), ())))
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -117,7 +115,9 @@ class StarList:
         repeats = (distance < _SAME).tril(diagonal=-1).any(dim=1)
         return every.select(~repeats)
 
-    def draw(self, box: tuple[slice, slice], fwhm: float, changes: torch.Tensor | None = None) -> torch.Tensor:
+    def draw(
+        self, box: tuple[slice, slice], fwhm: float, changes: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Draw the stars at a circular Gaussian PSF.
 
         Parameters
@@ -155,6 +155,8 @@ class StarList:
             else:
                 light, row, column = changes[number].tolist()
                 stamp *= light + flux / sigma * (row * y[:, None] + column * x)
-            rows, columns = (slice(r.start - s.start, r.stop - s.start) for r, s in zip(ranges, box, strict=True))
+            rows, columns = (
+                slice(r.start - s.start, r.stop - s.start) for r, s in zip(ranges, box, strict=True)
+            )
             image[rows, columns] += stamp
         return image.to(torch.float32)

@@ -33,12 +33,17 @@ _STANDS_OUT = 3.0
 """Signal-to-noise ratio from which on light stands out: its demanded share has
 a standard deviation of a third at most."""
 
-_REFUTED = 3.0
-"""Significance with which exposures must refute light that stands out."""
-
 _DEMANDED = 5.0
-"""Significance with which they must demand light that is missing: larger,
+"""Significance with which exposures must demand withheld light: larger,
 because it is looked for in each pixel of blank sky."""
+
+_DIFFERS = 3.0
+"""Significance of the difference between light that stands out and light that
+is demanded."""
+
+_LEAST_SHARE = 0.5
+"""Share below which light is supplied, or withheld, and of light that stands
+out that exposures must see."""
 
 _AROUND_FWHM = 32.0
 """FWHM in pixels over which weights are averaged for pixels in holes."""
@@ -104,23 +109,33 @@ def measure_demanded_light(
     """
     model = estimator.model
     left = estimate.debiased.right - estimator.linear.normal(estimate.restored[None])[0]
-    seen = maps.used.any(dim=0)
-    share = torch.full(seen.shape, torch.nan, device=seen.device)
+    # Photon noise must not decide on what exposures see.
+    usable = (estimator.weights > 0.0) * (maps.typical[:, None, None] / model.sampling.area)
+    has_data = maps.used.any(dim=0)
+    share = torch.full(has_data.shape, torch.nan, device=has_data.device)
     sigma = share.clone()
-    supplied, withheld = torch.zeros_like(seen), torch.zeros_like(seen)
+    supplied, withheld = torch.zeros_like(has_data), torch.zeros_like(has_data)
     for blob in _find_blobs(model, maps):
-        known = blob.is_constrained
-        found = blob.found(estimate.restored)
-        missing = torch.where(known, blob.filter(left) / blob.response, -found)
+        found = blob.flux(estimate.restored)
+        observed = blob.observed(model.normal(blob.contrast(estimate.restored)[None], usable)[0])
+        missing = blob.missing(left)
         # Correlated noise scatters more than the Cramer-Rao bound.
-        ratios = [(blob.filter(draw).square() / blob.variance)[known & seen].mean() for draw in noise]
+        seen = blob.is_constrained & has_data
+        ratios = [(blob.missing(draw).square() / blob.variance)[seen].mean() for draw in noise]
         variance = blob.variance * torch.stack(ratios).mean().nan_to_num(nan=1.0).clamp(min=1.0)
-        error = (variance / blob.response**2 + blob.coherent(psf_variance.sqrt()) ** 2).sqrt()
-        here = share.isnan() & (found >= _STANDS_OUT * error)
-        share = torch.where(here, 1.0 + missing / found, share)
+        error = (variance + blob.coherent(psf_variance.sqrt()).square()).sqrt()
+        differs = missing.abs() >= _DIFFERS * error
+        demanded = found + missing
+        is_withheld = (demanded >= _DEMANDED * error) & (found < _LEAST_SHARE * demanded)
+        withheld |= blob.is_constrained & differs & is_withheld
+        # Of what lies in a hole exposures say nothing; beside it they say
+        # nothing of blobs that are mostly within.
+        known = blob.is_constrained & (observed > _LEAST_SHARE * found)
+        demanded = torch.where(known, demanded, 0.0)
+        here = share.isnan() & (found >= _STANDS_OUT * error) & (known | ~has_data)
+        share = torch.where(here, demanded / found, share)
         sigma = torch.where(here & known, error / found, sigma)
-        supplied |= here & (missing < -0.5 * found) & ~(known & (missing > -_REFUTED * error))
-        withheld |= known & (missing >= _DEMANDED * error) & (missing > found)
+        supplied |= here & (differs | ~known) & (demanded < _LEAST_SHARE * found)
     return DemandedLight(share, sigma, supplied, withheld)
 
 
@@ -128,24 +143,52 @@ def measure_demanded_light(
 class _Blob:
     """Matched filter for a blob above its surroundings.
 
-    Of a right-hand side of the normal equations it makes ``response`` times
-    the flux of the blob, with the variance ``variance``; both have the shape
-    (H, W), and are those around where the data do not constrain the blob.
+    Attributes
+    ----------
+    model
+        Forward model of the exposures.
+    profile, above, surroundings
+        Transforms of the blob, of the blob less its surroundings, and of what
+        the surroundings are averaged with.
+    power
+        Mean power of the exposures.
+    is_constrained
+        Shape (H, W), bool, whether pixels of exposures see the blob.
+    response, coverage
+        Shape (H, W), what the filter makes of the right-hand side of a blob
+        of unit flux, with the weights of pixels and with typical ones; those
+        of pixels around where it is not constrained.
+    variance
+        Shape (H, W), variance of fluxes for white noise.
     """
 
     model: ForwardModel
     profile: torch.Tensor
     above: torch.Tensor
+    surroundings: torch.Tensor
     power: torch.Tensor
     is_constrained: torch.Tensor
     response: torch.Tensor
+    coverage: torch.Tensor
     variance: torch.Tensor
 
-    def filter(self, right: torch.Tensor) -> torch.Tensor:
-        """Apply the filter to a right-hand side, latent_shape, (H, W)."""
-        return self.model.crop(self.model.filter_images(right[None], self.above)[0])
+    def missing(self, right: torch.Tensor) -> torch.Tensor:
+        """Return fluxes above the surroundings from a right-hand side of
+        residuals, latent_shape, (H, W).
+        """
+        return self.model.crop(self.model.filter_images(right[None], self.above)[0]) / self.response
 
-    def found(self, image: torch.Tensor) -> torch.Tensor:
+    def observed(self, right: torch.Tensor) -> torch.Tensor:
+        """Return fluxes from a right-hand side, latent_shape, with typical
+        weights, of light without its surroundings, (H, W).
+        """
+        return self.model.crop(self.model.filter_images(right[None], self.profile)[0]) / self.coverage
+
+    def contrast(self, image: torch.Tensor) -> torch.Tensor:
+        """Subtract the surroundings, latent_shape."""
+        return image - self.model.filter_images(image[None], self.surroundings)[0]
+
+    def flux(self, image: torch.Tensor) -> torch.Tensor:
         """Return fluxes above the surroundings in an image, (H, W)."""
         return self._flux(image, self.power * self.above)
 
@@ -166,31 +209,40 @@ def _find_blobs(model: ForwardModel, maps: WeightMaps) -> Iterator[_Blob]:
     norms = torch.empty(len(_SCALES), 2, model.num_exposures, device=power.device)
     filters = []
     for scale in _SCALES:
-        fwhm = scale * model.target_fwhm
-        profile = model.gaussian_transform(fwhm, power)
-        filters.append((profile, profile * (1.0 - model.gaussian_transform(_SURROUNDINGS * fwhm, power))))
+        profile, around = (
+            model.gaussian_transform(factor * scale * model.target_fwhm, power)
+            for factor in (1.0, _SURROUNDINGS)
+        )
+        filters.append((profile, profile * (1.0 - around), around))
     for t in range(model.num_exposures):
         one = model.power(t)
-        for k, (profile, above) in enumerate(filters):
+        for k, (profile, above, _) in enumerate(filters):
             norms[k, 0, t] = model.fold_transform(one * profile * above)
             norms[k, 1, t] = model.fold_transform(one * above**2)
     present = maps.typical[:, None, None] * maps.presence
-    seen = maps.used.any(dim=0).to(power.dtype)
-    around = smooth(seen[None], _AROUND_FWHM).clamp(min=1e-6)
-    for (profile, above), norm in zip(filters, norms, strict=True):
+    seen = smooth(maps.used.any(dim=0).to(power.dtype)[None], _AROUND_FWHM).clamp(min=1e-6)
+    for (profile, above, surroundings), norm in zip(filters, norms, strict=True):
         # Products of the profiles in the exposures say what a pixel tells of
         # the blob, and of its variance.
-        seen_profiles = model.inverse_transform(torch.stack([profile, above]) * power.sqrt() + 0j)
-        kernels = seen_profiles * seen_profiles[1]
-        weights = torch.tensordot(norm, maps.weights, dims=1)
-        response, variance = _spread(model, weights, kernels)
-        typical_response, typical_variance = smooth(weights, _AROUND_FWHM) / around
-        coverage = torch.tensordot(norm[:1], present, dims=1)
-        share = _spread(model, coverage, kernels[:1])[0] / (smooth(coverage, _AROUND_FWHM) / around)[0]
-        known = (share > WEIGHT_FLOOR) & (response > 0.0) & (variance > 0.0)
-        response = torch.where(known, response, typical_response)
+        profiles = model.inverse_transform(torch.stack([profile, above]) * power.sqrt() + 0j)
+        kernels = profiles * profiles[1]
+        maps_of_weights = torch.stack(
+            [*torch.tensordot(norm, maps.weights, dims=1), torch.tensordot(norm[0], present, dims=1)]
+        )
+        local = _spread(model, maps_of_weights, kernels[[0, 1, 0]])
+        typical = smooth(maps_of_weights, _AROUND_FWHM) / seen
+        known = (local[:2] > 0.0).all(dim=0) & (local[2] > WEIGHT_FLOOR * typical[2])
+        response, variance, coverage = torch.where(known, local, typical)
         yield _Blob(
-            model, profile, above, power, known, response, torch.where(known, variance, typical_variance)
+            model=model,
+            profile=profile,
+            above=above,
+            surroundings=surroundings,
+            power=power,
+            is_constrained=known,
+            response=response,
+            coverage=coverage,
+            variance=variance / response**2,
         )
 
 

@@ -23,6 +23,7 @@ BENCHMARKS = (
     "speed",
     "rejection",
     "alarms",
+    "demand",
     "release",
     "gpu",
 )

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from ..estimate import Estimate, Estimator
-from ..exposures import smooth
+from ..exposures import largest_around, smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel, WeightMaps
 
 _SCALES = (1.0, 2.0, 4.0)
@@ -28,6 +28,10 @@ of wider ones is no longer small against errors of backgrounds."""
 _SURROUNDINGS = 2.0
 """FWHM over which surroundings are averaged, in that of the blob: a star then
 loses a fifth of its peak, and 10 % of its signal-to-noise ratio."""
+
+_OPENING = 1.5
+"""Half the side of the squares of the opening, in FWHM of the target PSF, at
+which a star has a four-hundredth of its peak."""
 
 _STANDS_OUT = 3.0
 """Signal-to-noise ratio from which on light stands out: its demanded share has
@@ -115,22 +119,27 @@ def measure_demanded_light(
     share = torch.full(has_data.shape, torch.nan, device=has_data.device)
     sigma = share.clone()
     supplied, withheld = torch.zeros_like(has_data), torch.zeros_like(has_data)
-    for blob in _find_blobs(model, maps):
+    knots = _find_knots(model, estimate.restored)
+    for number, blob in enumerate(_find_blobs(model, maps)):
         found = blob.flux(estimate.restored)
         observed = blob.observed(model.normal(blob.contrast(estimate.restored)[None], usable)[0])
-        missing = blob.missing(left)
+        unseen = found - observed
+        if number == 0:
+            found = torch.maximum(found, knots)
+        missing, level = blob.missing(left)
         # Correlated noise scatters more than the Cramer-Rao bound.
         seen = blob.is_constrained & has_data
-        ratios = [(blob.missing(draw).square() / blob.variance)[seen].mean() for draw in noise]
+        ratios = [(blob.missing(draw)[0].square() / blob.variance)[seen].mean() for draw in noise]
         variance = blob.variance * torch.stack(ratios).mean().nan_to_num(nan=1.0).clamp(min=1.0)
         error = (variance + blob.coherent(psf_variance.sqrt()).square()).sqrt()
-        differs = missing.abs() >= _DIFFERS * error
-        demanded = found + missing
+        # Around light that is wrong surroundings are so with the other sign.
+        differs = (missing.abs() >= _DIFFERS * error) & (missing * level > 0.0)
+        demanded = found.clamp(min=0.0) + missing
         is_withheld = (demanded >= _DEMANDED * error) & (found < _LEAST_SHARE * demanded)
         withheld |= blob.is_constrained & differs & is_withheld
         # Of what lies in a hole exposures say nothing; beside it they say
         # nothing of blobs that are mostly within.
-        known = blob.is_constrained & (observed > _LEAST_SHARE * found)
+        known = blob.is_constrained & (unseen < _LEAST_SHARE * found)
         demanded = torch.where(known, demanded, 0.0)
         here = share.isnan() & (found >= _STANDS_OUT * error) & (known | ~has_data)
         share = torch.where(here, demanded / found, share)
@@ -172,11 +181,13 @@ class _Blob:
     coverage: torch.Tensor
     variance: torch.Tensor
 
-    def missing(self, right: torch.Tensor) -> torch.Tensor:
-        """Return fluxes above the surroundings from a right-hand side of
-        residuals, latent_shape, (H, W).
+    def missing(self, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return fluxes from a right-hand side of residuals, latent_shape,
+        above the surroundings and, but for a factor, without them, (H, W).
         """
-        return self.model.crop(self.model.filter_images(right[None], self.above)[0]) / self.response
+        gains = torch.stack([self.above, self.profile])
+        above, level = self.model.crop(self.model.filter_images(right.expand(2, -1, -1), gains))
+        return above / self.response, level
 
     def observed(self, right: torch.Tensor) -> torch.Tensor:
         """Return fluxes from a right-hand side, latent_shape, with typical
@@ -201,6 +212,16 @@ class _Blob:
     def _flux(self, image: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         gain = gain / self.model.fold_transform(gain * self.profile)
         return self.model.crop(self.model.filter_images(image[None], gain)[0])
+
+
+def _find_knots(model: ForwardModel, image: torch.Tensor) -> torch.Tensor:
+    """Return fluxes of stars with the peaks that stand out of a morphological
+    opening, which bright light beside them does not change, (H, W).
+    """
+    pixels = model.crop(image)
+    size = 2 * round(_OPENING * model.target_fwhm) + 1
+    opened = largest_around(-largest_around(-pixels, size), size)
+    return (pixels - opened) / model.fold_transform(model.target_transform)
 
 
 def _find_blobs(model: ForwardModel, maps: WeightMaps) -> Iterator[_Blob]:

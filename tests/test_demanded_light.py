@@ -63,7 +63,7 @@ class Doctored:
         right = self.estimator.linear.right_side(seen)
         debiased = Debiased(restored, restored, restored[None], right)
         estimate = Estimate(debiased=debiased, linear=restored, estimates=restored[None])
-        arguments = {
+        arguments: dict[str, Any] = {
             "noise": torch.zeros(1, *self.model.latent_shape),
             "maps": weight_maps(self.model, self.weights),
             "psf_variance": torch.zeros(SHAPE),

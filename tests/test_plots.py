@@ -133,9 +133,8 @@ def test_restoration_figure() -> None:
     assert panel(figure, "Uncertainty").get_xlabel() == "flagged pixels: 25 %"
     demanded = panel(figure, "Demanded")
     assert demanded.get_xlabel() == "supplied: 4, withheld: 3 pixels"
-    np.testing.assert_array_equal(
-        demanded.images[1].get_array()[..., 3] > 0, arguments["demanded"]["withheld"]
-    )
+    overlay = np.asarray(demanded.images[1].get_array())
+    np.testing.assert_array_equal(overlay[..., 3] > 0, arguments["demanded"]["withheld"])
     (marks,) = panel(figure, "Light that stands out").collections
     np.testing.assert_allclose(np.asarray(marks.get_offsets()), np.tile([10.0, 0.9], (25, 1)))
     assert_panels_apart(figure)

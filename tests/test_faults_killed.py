@@ -36,6 +36,7 @@ SHAPE = (90, 160)
 PATCHES = (0, 1)
 TYPES = (
     "restored_coadd",
+    "restored_coadd_demand",
     "restored_coadd_linear",
     "restored_coadd_linear_noise",
     "restored_coadd_metrics",
@@ -172,7 +173,7 @@ def assert_taken_up(repo: Path, output: str, complete: set[int]) -> dict[tuple[s
 
 def assert_equal(name: str, one: Any, other: Any) -> None:
     """Check that two datasets of a type are the same, every bit."""
-    if name in ("restored_coadd", "restored_coadd_linear"):
+    if name in ("restored_coadd", "restored_coadd_demand", "restored_coadd_linear"):
         for plane in ("image", "variance", "mask"):
             np.testing.assert_array_equal(getattr(one, plane).array, getattr(other, plane).array)
     elif name == "restored_coadd_linear_noise":

@@ -99,6 +99,7 @@ STORAGE_CLASSES = {
     "visit_image": "VisitImage",
     "direct_warp": "ExposureF",
     "restored_coadd": "CellCoadd",
+    "restored_coadd_demand": "MaskedImageV2",
     "restored_coadd_linear": "CellCoadd",
     "restored_coadd_linear_noise": "ArrowAstropy",
     "restored_coadd_metrics": "StructuredDataDict",

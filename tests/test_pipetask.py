@@ -110,6 +110,7 @@ def test_pipelines_expand(name: str) -> None:
     assert set(graph.tasks) == {"restoreCoadd", *diagnosing}
     assert graph.tasks["restoreCoadd"].outputs.keys() == {
         "restored_coadd",
+        "restored_coadd_demand",
         "restored_coadd_linear",
         "restored_coadd_linear_noise",
         "restored_coadd_metrics",
@@ -119,7 +120,7 @@ def test_pipelines_expand(name: str) -> None:
 
 def test_queries_find_what_was_restored(restored: Path) -> None:
     output = command("butler", "query-datasets", restored, "restored_coadd*", "--collections", RUN)
-    for name in ("", "_linear", "_linear_noise", "_metrics", "_plot"):
+    for name in ("", "_demand", "_linear", "_linear_noise", "_metrics", "_plot"):
         assert f"restored_coadd{name} " in output
     butler = Butler.from_config(str(restored), collections=[RUN])
     refs = butler.query_datasets("restored_coadd", where="patch=0", tract=3, skymap="test_map")
@@ -168,6 +169,27 @@ def test_products_read_whole_and_by_parts(restored: Path) -> None:
     assert metadata["restoreCoadd"]["network_source"] == "packaged"
     assert metadata["restoreCoadd"]["network_identity"] == metrics["network"]["identity"]
     assert butler.getURI("restored_coadd_plot", data_id).exists()
+
+
+def test_demanded_light_is_stored(restored: Path) -> None:
+    """If it fails, a feature cannot be defended from what is kept."""
+    butler = Butler.from_config(str(restored), collections=[RUN])
+    data_id = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}
+    coadd, demand = (butler.get(f"restored_coadd{name}", data_id) for name in ("", "_demand"))
+    assert demand.bbox == coadd.bbox
+    assert demand.sky_projection == coadd.sky_projection
+    np.testing.assert_array_equal(demand.mask.array, coadd.mask.array)
+    share, variance = demand.image.array, demand.variance.array
+    known = np.isfinite(share)
+    assert 0 < known.sum() < known.size
+    assert not np.isfinite(variance[~known]).any()
+    box = Box.factory[40:90, 35:70]
+    part = butler.get("restored_coadd_demand", data_id, parameters={"bbox": box})
+    np.testing.assert_array_equal(part.image.array, demand[box].image.array)
+    image = butler.get("restored_coadd_metrics", data_id)["image"]
+    assert image["supplied_fraction"] == coadd.mask.get("SUPPLIED").mean()
+    assert image["withheld_fraction"] == coadd.mask.get("WITHHELD").mean()
+    assert 0.9 < image["demanded_fraction"] <= 1.0
 
 
 def test_unreadable_image_is_dropped(restored: Path) -> None:

@@ -47,6 +47,16 @@ def gaussian(fwhm: float, size: int = 25) -> NDArray[np.float64]:
     return np.asarray(stamp / stamp.sum())
 
 
+def make_demanded(shape: tuple[int, int]) -> dict[str, Any]:
+    """Return a source that is demanded, and pixels of one that is not."""
+    share, sigma = np.full(shape, np.nan), np.full(shape, np.nan)
+    share[10:15, 10:15], sigma[10:15, 10:15] = 0.9, 0.1
+    share[20:22, 20:22] = 0.0
+    withheld = np.zeros(shape, dtype=bool)
+    withheld[30, 10:13] = True
+    return {"share": share, "sigma": sigma, "supplied": share < 0.5, "withheld": withheld}
+
+
 def scene() -> dict[str, Any]:
     """Return the arguments of `restoration_figure` for a small patch."""
     rng = np.random.default_rng(6)
@@ -63,6 +73,7 @@ def scene() -> dict[str, Any]:
         "variance": np.full(SHAPE, 4.0) + np.linspace(0, 1, SHAPE[1]),
         "mask": mask,
         "residual": residual,
+        "demanded": make_demanded(SHAPE),
         "psfs": {"coadd": gaussian(5.0), "restored": gaussian(3.0)},
         "growth": [
             GrowthCurve("coadd", radius, 1.0 - np.exp(-radius), np.full(9, 0.01)),
@@ -120,6 +131,12 @@ def test_restoration_figure() -> None:
     np.testing.assert_allclose(np.asarray(model.get_ydata()), arguments["growth"][1].light)
     assert panel(figure, "Exposures").get_title().endswith(r"rms 1.50 $\sigma$")
     assert panel(figure, "Uncertainty").get_xlabel() == "flagged pixels: 25 %"
+    demanded = panel(figure, "Demanded")
+    assert demanded.get_xlabel() == "supplied: 4, withheld: 3 pixels"
+    overlay = np.asarray(demanded.images[1].get_array())
+    np.testing.assert_array_equal(overlay[..., 3] > 0, arguments["demanded"]["withheld"])
+    (marks,) = panel(figure, "Light that stands out").collections
+    np.testing.assert_allclose(np.asarray(marks.get_offsets()), np.tile([10.0, 0.9], (25, 1)))
     assert_panels_apart(figure)
 
 
@@ -129,6 +146,7 @@ def test_panels_of_any_shape(shape: tuple[int, int]) -> None:
     arguments = scene()
     for name in ("variance", "residual", "mask"):
         arguments[name] = np.ones(shape)
+    arguments["demanded"] = make_demanded(shape)
     arguments["images"] = {name: np.eye(*shape) for name in arguments["images"]}
     assert_panels_apart(restoration_figure(**arguments))
 
@@ -191,6 +209,7 @@ def test_restoration_figure_of_nothing() -> None:
     for name in ("variance", "residual"):
         arguments[name] = np.full(SHAPE, np.nan)
     arguments["images"] = {name: np.full(SHAPE, np.nan) for name in ("Coadd", "Restored", "Linear")}
+    arguments["demanded"] |= {name: np.full(SHAPE, np.nan) for name in ("share", "sigma")}
     arguments["growth"] = []
     arguments["history"] = {"epoch": [], "loss": []}
     arguments["psfs"] = {}
@@ -198,6 +217,7 @@ def test_restoration_figure_of_nothing() -> None:
     figure = restoration_figure(**arguments)
     assert panel(figure, "Agreement").texts[0].get_text() == "no exposure with pixels"
     assert panel(figure, "Curve of growth").texts[0].get_text() == "no bright isolated star"
+    assert panel(figure, "Light that stands out").texts[0].get_text() == "no light stands out"
 
 
 def test_scale_bar_length() -> None:

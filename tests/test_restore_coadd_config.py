@@ -135,7 +135,7 @@ def test_connections_follow_the_geometry_source(source: str) -> None:
     names = {"skymap": "skymap", "coadd": "reference_coadd", "dict": "skymap_geometry"}
     assert connections.inputs == {"visit_images", names[source]}
     linear = {"restored_coadd_linear", "restored_coadd_linear_noise"}
-    others = {"restored_coadd", "restored_coadd_metrics", "restored_coadd_plot"}
+    others = {f"restored_coadd{name}" for name in ("", "_demand", "_metrics", "_plot")}
     assert connections.outputs == linear | others
     lintConnections(config.connections.ConnectionsClass)
     config.do_plot = False

@@ -90,7 +90,7 @@ def test_linear_variance_follows_the_errors() -> None:
     white = torch.randn((40, 96, 150), generator=generator) * predicted.sqrt()
     white[:, :, 75:] *= 2.0
     seen = torch.ones(96, 150, dtype=torch.bool)
-    errors = RepeatedErrors(white, white, torch.ones(3))
+    errors = RepeatedErrors(white, white, torch.ones(3), torch.zeros(0))
     variance = linear_variance(errors, noise, seen)
     # At the edge there are fewer pixels to compare with.
     for region, rtol in ((np.s_[8:-8, 8:30], 0.05), (np.s_[:, :30], 0.15)):
@@ -121,7 +121,7 @@ def test_edges_and_cores_stand_for_themselves() -> None:
     factor[40:46, 80:86] = 400.0
     seen = torch.ones(shape, dtype=torch.bool)
     white = torch.randn((40, *shape), generator=make_generator(7)) * (factor * predicted).sqrt()
-    variance = linear_variance(RepeatedErrors(white, white, torch.ones(3)), noise, seen)
+    variance = linear_variance(RepeatedErrors(white, white, torch.ones(3), torch.zeros(0)), noise, seen)
     ratio = variance / predicted
     # Some 60 pixels of 40 draws each: a scatter of 0.03 along the edge.
     assert float(ratio[40:56, 0].mean()) == pytest.approx(3.0, rel=0.15)
@@ -139,11 +139,15 @@ def test_restored_variance_is_the_mean_square() -> None:
     sky = torch.zeros(40, 52)
     seen = torch.ones(40, 52, dtype=torch.bool)
     seen[10:14, 20:24] = False
-    variance = restored_variance(RepeatedErrors(errors, errors, torch.ones(3)), linear, sky, seen)
+    variance = restored_variance(
+        RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0)), linear, sky, seen
+    )
     # Also in the corner, where half the neighbours are missing.
     torch.testing.assert_close(variance[seen], torch.full_like(variance[seen], 11.0))
     torch.testing.assert_close(variance[~seen], torch.full_like(variance[~seen], 50.0))
-    louder = restored_variance(RepeatedErrors(10.0 * errors, errors, torch.ones(3)), linear, sky, seen)
+    louder = restored_variance(
+        RepeatedErrors(10.0 * errors, errors, torch.ones(3), torch.zeros(0)), linear, sky, seen
+    )
     torch.testing.assert_close(louder, torch.full_like(louder, 1100.0))
 
 
@@ -159,7 +163,7 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
     # One saturated core is far worse than its brightness tells.
     share[48:53, 50:55] = 400.0
     white = torch.randn((6, *shape), generator=make_generator(4)) * (share * linear).sqrt()
-    errors = RepeatedErrors(white, white, torch.ones(3))
+    errors = RepeatedErrors(white, white, torch.ones(3), torch.zeros(0))
     variance = restored_variance(errors, linear, brightness, torch.ones(shape, dtype=torch.bool))
     ratio = variance / (share * linear)
     for region in (np.s_[5:35, 5:-5], np.s_[42:58, 60:88]):
@@ -172,7 +176,9 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
 def declare(errors: torch.Tensor, linear: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
     """Return the declared variance of pixels that are all seen."""
     seen = torch.ones(linear.shape, dtype=torch.bool)
-    return restored_variance(RepeatedErrors(errors, errors, torch.ones(3)), linear, brightness, seen)
+    return restored_variance(
+        RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0)), linear, brightness, seen
+    )
 
 
 @pytest.mark.parametrize("factor", [4.0, 25.0])

@@ -24,6 +24,8 @@ BENCHMARKS = (
     "rejection",
     "alarms",
     "stars",
+    "demand",
+    "psf_errors",
     "release",
     "gpu",
 )

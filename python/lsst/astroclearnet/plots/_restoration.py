@@ -38,10 +38,12 @@ from ._style import (
 
 _FLAG_COLOR = "#2f9e8f"
 _MISSING_COLOR = "#3a3a3a"
+_PLAIN_COLOR = "#e8e8e8"
+_WITHHELD_COLOR = "#2b5fb4"
 
 # In inches, with room for the labels and colour bars: fixed, because measuring
 # all texts takes longer than drawing them.
-_WIDTH, _PANEL, _LEFT, _GAP = 16.0, 2.9, 0.75, 0.9
+_WIDTH, _PANEL, _LEFT, _GAP = 19.8, 2.9, 0.75, 0.9
 _TOP, _BETWEEN, _BOTTOM = 0.75, 0.4, 0.55
 
 _LARGEST_AREA = 120.0
@@ -73,12 +75,13 @@ class GrowthCurve:
     error: NDArray[Any] | None = None
 
 
-def restoration_figure(
+def restoration_figure(  # noqa: PLR0913
     *,
     images: Mapping[str, NDArray[Any]],
     variance: NDArray[Any],
     mask: NDArray[Any],
     residual: NDArray[Any],
+    demanded: Mapping[str, NDArray[Any]],
     psfs: Mapping[str, NDArray[Any]],
     growth: Sequence[GrowthCurve],
     history: Mapping[str, Sequence[float]],
@@ -103,6 +106,11 @@ def restoration_figure(
     residual
         Weighted mean of exposures minus model in units of its standard
         deviation, shape (H, W).
+    demanded
+        How much of the light of the restored image the exposures demand, by
+        the keys ``share``, NaN where none stands out, and ``sigma``, its
+        standard deviation, and where light is ``supplied`` and ``withheld``,
+        boolean; each of shape (H, W).
     psfs
         PSF stamps, shape (P, P), by their label in the legend, in drawing
         order: the coadd's, the target, for example.
@@ -125,8 +133,8 @@ def restoration_figure(
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        Figure with an Agg canvas, 16 inches wide and, for a square image, 7.5
-        inches high.
+        Figure with an Agg canvas, 19.8 inches wide and, for a square image,
+        7.5 inches high.
     """
     with matplotlib.rc_context(_STYLE):
         height, width = residual.shape
@@ -136,10 +144,10 @@ def restoration_figure(
         figure.suptitle(title, fontsize=14, y=1.0 - 0.1 / full, va="top")
         axes = figure.subplots(
             2,
-            4,
+            5,
             gridspec_kw={
                 "left": _LEFT / _WIDTH,
-                "right": (_LEFT + 4.0 * _PANEL + 3.0 * _GAP) / _WIDTH,
+                "right": (_LEFT + 5.0 * _PANEL + 4.0 * _GAP) / _WIDTH,
                 "wspace": _GAP / _PANEL,
                 "bottom": _BOTTOM / full,
                 "top": 1.0 - _TOP / full,
@@ -147,15 +155,17 @@ def restoration_figure(
             },
         )
         _draw_sky(axes[0, :3], images, pixel_scale)
-        _draw_residual(axes[0, 3], residual)
+        _draw_demanded(axes[0, 3], demanded)
+        _draw_residual(axes[0, 4], residual)
         _draw_psfs(axes[1, 0], psfs, pixel_scale)
         _draw_growth(axes[1, 1], growth)
         if len(history["epoch"]):
             _draw_history(axes[1, 2], history)
         else:
             _draw_exposures(axes[1, 2], exposures)
-        _draw_uncertainty(axes[1, 3], variance, mask)
-        for panel in axes[1, :3]:
+        _draw_shares(axes[1, 3], demanded)
+        _draw_uncertainty(axes[1, 4], variance, mask)
+        for panel in axes[1, :4]:
             panel.set_box_aspect(height / width)
     return figure
 
@@ -169,6 +179,39 @@ def _draw_sky(row: Sequence[Axes], images: Mapping[str, NDArray[Any]], pixel_sca
         axes.set_title(name)
         _add_scale_bar(axes, image.shape, pixel_scale)
     _add_color_bar(drawn, row[-1], "nJy / pixel")
+
+
+def _draw_demanded(axes: Axes, demanded: Mapping[str, NDArray[Any]]) -> None:
+    """Draw the demanded share, with light that was supplied or withheld."""
+    drawn = _show_image(axes, demanded["share"], Normalize(0.0, 1.0), _color_map("RdYlGn", _PLAIN_COLOR))
+    withheld = np.zeros((*_thin(demanded["withheld"]).shape, 4))
+    withheld[_thin(demanded["withheld"])] = to_rgba(_WITHHELD_COLOR)
+    axes.imshow(withheld, origin="lower", interpolation="nearest", extent=drawn.get_extent())
+    axes.set_title("Demanded by the exposures")
+    supplied, lacking = (int(np.asarray(demanded[name]).sum()) for name in ("supplied", "withheld"))
+    axes.set_xlabel(f"supplied: {supplied}, withheld: {lacking} pixels", color=_WITHHELD_COLOR, labelpad=1)
+    _add_color_bar(drawn, axes, "share of the light that stands out")
+
+
+def _draw_shares(axes: Axes, demanded: Mapping[str, NDArray[Any]]) -> None:
+    """Draw demanded shares of pixels against their signal-to-noise ratio."""
+    axes.set(xlabel="signal-to-noise ratio", ylabel="demanded share", title="Light that stands out")
+    for value in (0.0, 1.0):
+        axes.axhline(value, color="0.6", lw=0.7, zorder=0)
+    axes.set_ylim(-0.75, 1.75)
+    share, sigma = (_thin(np.asarray(demanded[name], dtype=float)).ravel() for name in ("share", "sigma"))
+    known = np.isfinite(share) & (sigma > 0)
+    if not known.any():
+        axes.text(0.5, 0.5, "no light stands out", transform=axes.transAxes, ha="center", color="0.5")
+        return
+    ratio = 1.0 / sigma[known]
+    axes.set_xscale("log")
+    axes.scatter(
+        ratio, share[known].clip(-0.7, 1.7), 4.0, color=_COLORS[0], alpha=0.3, lw=0.0, rasterized=True
+    )
+    line = np.geomspace(ratio.min(), max(ratio.max(), 1.01 * ratio.min()), 50)
+    for side in (-2.0, 2.0):
+        axes.plot(line, 1.0 + side / line, color="0.4", lw=0.8, ls="--")
 
 
 def _draw_residual(axes: Axes, residual: NDArray[Any]) -> None:

@@ -29,7 +29,7 @@ from lsst.resources import ResourcePath
 
 from ._bands import band_order
 
-_COADDS = ("", "_linear", "_linear_noise", "_metrics")
+_COADDS = ("", "_demand", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
 
 

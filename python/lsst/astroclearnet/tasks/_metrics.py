@@ -324,8 +324,20 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),
         "inpainted_fraction": float(((mask & MaskBit.INPAINTED) > 0).mean()),
         "clipped_fraction": float(((mask & MaskBit.CLIPPED) > 0).mean()),
+        "demanded_fraction": _demanded_fraction(image, crop_to_patch(result.demanded_share, geometry)),
+        "supplied_fraction": float(((mask & MaskBit.SUPPLIED) > 0).mean()),
+        "withheld_fraction": float(((mask & MaskBit.WITHHELD) > 0).mean()),
         "chi_square": _pooled_chi_square(result, inputs),
     }
+
+
+def _demanded_fraction(image: np.ndarray, share: np.ndarray) -> float:
+    """Return the share that exposures demand of all light that stands out."""
+    light = np.where(np.isfinite(share), image, 0.0).clip(min=0.0)
+    total = light.sum(dtype=float)
+    return (
+        float((light * np.nan_to_num(share).clip(0.0, 1.0)).sum(dtype=float) / total) if total else math.nan
+    )
 
 
 def _median_sigma(variance: np.ndarray) -> float:

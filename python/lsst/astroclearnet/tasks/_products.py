@@ -14,6 +14,7 @@ __all__ = (
     "RestorationInputs",
     "describe_tile",
     "make_coadd",
+    "make_demand_map",
     "make_linear_coadd",
     "make_noise_table",
     "predict_disk_bytes",
@@ -27,6 +28,7 @@ import math
 import numpy as np
 from astropy.table import Table
 
+from lsst.images import MaskedImage
 from lsst.images.cells import CellCoadd
 
 from ..adapters import (
@@ -37,6 +39,7 @@ from ..adapters import (
     PatchSummary,
     crop_to_patch,
     make_cell_coadd,
+    make_demand_image,
     missing_cells,
     patch_slices,
 )
@@ -48,6 +51,10 @@ _FLOAT_COMPRESSION = 0.9
 
 _PLANES_BYTES = 1.0
 """Bytes a pixel of mask and rejected fraction, compressed."""
+
+_DEMAND_BYTES = 2.0
+"""Bytes a pixel of the map of demanded light, of which few pixels have light
+that stands out."""
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -111,7 +118,7 @@ class RestorationInputs:
 
 
 def predict_disk_bytes(geometry: PatchGeometry, num_realizations: int, do_linear: bool) -> float:
-    """Return what the coadds of a patch take on disk.
+    """Return what coadds and maps of a patch take on disk.
 
     Parameters
     ----------
@@ -130,7 +137,8 @@ def predict_disk_bytes(geometry: PatchGeometry, num_realizations: int, do_linear
     # Image, variance and realisations; fractions and mask compress well.
     coadd = geometry.bbox.area * ((2 + num_realizations) * 4.0 * _FLOAT_COMPRESSION + _PLANES_BYTES)
     size = geometry.definition.cells.grid_size
-    return coadd * (2 if do_linear else 1) + do_linear * size.i * size.j * 31**2 * 4.0
+    linear = do_linear * (coadd + size.i * size.j * 31**2 * 4.0)
+    return coadd + geometry.bbox.area * _DEMAND_BYTES + linear
 
 
 def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:
@@ -150,7 +158,37 @@ def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoad
         realisations, and in its metadata which network made it.
     """
     return _make_coadd(
-        result, inputs, image=result.image, variance=result.variance, noise=result.noise_realizations
+        result,
+        inputs,
+        image=result.image,
+        variance=result.variance,
+        noise=result.noise_realizations,
+        mask_planes=_mask_planes(result, inputs) | _demand_planes(result, inputs),
+    )
+
+
+def make_demand_map(result: RestorationResult, inputs: RestorationInputs) -> MaskedImage:
+    """Assemble the map of the restored light that the exposures demand.
+
+    Parameters
+    ----------
+    result
+        The restoration, on the patch and its border.
+    inputs
+        What it was made from.
+
+    Returns
+    -------
+    demand : `lsst.images.MaskedImage`
+        Demanded share of the light that stands out, its variance, and the
+        mask planes of the restored coadd.
+    """
+    geometry = inputs.geometry
+    return make_demand_image(
+        geometry=geometry,
+        share=crop_to_patch(result.demanded_share, geometry),
+        sigma=crop_to_patch(result.demanded_share_sigma, geometry),
+        mask_planes=_mask_planes(result, inputs) | _demand_planes(result, inputs),
     )
 
 
@@ -168,9 +206,10 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
     -------
     coadd : `lsst.images.cells.CellCoadd`
         As `make_coadd`, with image, variance and noise realisations of the
-        linear image, and in its metadata also ``linear_penalty_weight`` and
-        ``linear_psf_residual``, the residual of the image of a star from the
-        PSF, relative to the peak.
+        linear image, without the mask planes about the network, and in its
+        metadata also ``linear_penalty_weight`` and ``linear_psf_residual``,
+        the residual of the image of a star from the PSF, relative to the
+        peak.
     """
     coadd = _make_coadd(
         result,
@@ -178,6 +217,7 @@ def make_linear_coadd(result: RestorationResult, inputs: RestorationInputs) -> C
         image=result.linear_image,
         variance=result.linear_variance,
         noise=result.linear_noise_realizations,
+        mask_planes=_mask_planes(result, inputs),
     )
     coadd.metadata["linear_penalty_weight"] = result.linear_penalty_weight
     coadd.metadata["linear_psf_residual"] = result.linear_psf_residual
@@ -227,6 +267,7 @@ def _make_coadd(
     image: np.ndarray,
     variance: np.ndarray,
     noise: np.ndarray,
+    mask_planes: dict[str, np.ndarray],
 ) -> CellCoadd:
     """Assemble a coadd from planes of the patch and its border."""
     geometry = inputs.geometry
@@ -238,7 +279,7 @@ def _make_coadd(
         band=inputs.band,
         image=cropped,
         variance=crop_to_patch(variance, geometry),
-        mask_planes=_mask_planes(result, inputs),
+        mask_planes=mask_planes,
         psf=target_psf(result.target_fwhm),
         provenance=summary.make_provenance(missing),
         noise_realizations=np.nan_to_num(crop_to_patch(noise, geometry)),
@@ -262,6 +303,14 @@ def _mask_planes(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "REJECTED": rejected,
         "INEXACT_PSF": rejected,
         FEW_EXPOSURES: number < inputs.min_exposures,
+    }
+
+
+def _demand_planes(result: RestorationResult, inputs: RestorationInputs) -> dict[str, np.ndarray]:
+    bits = crop_to_patch(result.mask, inputs.geometry)
+    return {
+        "SUPPLIED": (bits & MaskBit.SUPPLIED) > 0,
+        "WITHHELD": (bits & MaskBit.WITHHELD) > 0,
     }
 
 

@@ -141,6 +141,9 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "unconverged_solves": _unconverged_share(metrics.get("solves", {})),
         "no_data_fraction": float(image["no_data_fraction"]),
         "clipped_fraction": float(image["clipped_fraction"]),
+        "demanded_fraction": float(image.get("demanded_fraction", math.nan)),
+        "supplied_fraction": float(image.get("supplied_fraction", math.nan)),
+        "withheld_fraction": float(image.get("withheld_fraction", math.nan)),
         "linear_psf_residual": float(image["linear_psf_residual"]),
         "faintest_flux": float(image["faintest_flux"]),
     }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapters import crop_to_patch, pad_to_common_size
-from ..core import RestorationResult, kernel_fwhm
+from ..core import MaskBit, RestorationResult, kernel_fwhm
 from ..metrics import curve_of_growth, detect_sources, find_stars
 from ._products import RestorationInputs, target_psf
 
@@ -52,10 +52,11 @@ def make_figure(
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        Coadd, restored and linear image with one stretch, residual, profiles
-        of the PSFs, curves of growth of bright stars, the course of the fit,
-        or without one chi-square and seeing of the exposures, and the
-        uncertainty.
+        Coadd, restored and linear image with one stretch, the demanded share
+        of the light, residual, profiles of the PSFs, curves of growth of
+        bright stars, the course of the fit, or without one chi-square and
+        seeing of the exposures, demanded shares by signal-to-noise ratio, and
+        the uncertainty.
     """
     from ..plots import restoration_figure
 
@@ -71,12 +72,19 @@ def make_figure(
         crop_to_patch(plane, geometry)
         for plane in (result.coadd, result.image, result.linear_image, result.linear_variance)
     )
-    history = result.history
+    history, mask = result.history, crop_to_patch(result.mask, geometry)
     return restoration_figure(
         images={"Coadd": coadd, "Restored": restored, "Linear": linear},
         variance=crop_to_patch(result.variance, geometry),
-        mask=crop_to_patch(result.mask, geometry),
+        # Supplied and withheld light has its own panel.
+        mask=mask & ~np.uint8(MaskBit.SUPPLIED | MaskBit.WITHHELD),
         residual=crop_to_patch(result.residual, geometry),
+        demanded={
+            "share": crop_to_patch(result.demanded_share, geometry),
+            "sigma": crop_to_patch(result.demanded_share_sigma, geometry),
+            "supplied": (mask & MaskBit.SUPPLIED) > 0,
+            "withheld": (mask & MaskBit.WITHHELD) > 0,
+        },
         psfs=psfs,
         growth=_growth_curves(coadd, restored, linear, linear_variance, psfs, geometry.pixel_scale),
         history={

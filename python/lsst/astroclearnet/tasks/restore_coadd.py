@@ -35,7 +35,14 @@ from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, r
 from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import list_warnings, make_metrics
 from ._patch_exposures import PatchExposuresTask
-from ._products import RestorationInputs, make_coadd, make_linear_coadd, make_noise_table, predict_disk_bytes
+from ._products import (
+    RestorationInputs,
+    make_coadd,
+    make_demand_map,
+    make_linear_coadd,
+    make_noise_table,
+    predict_disk_bytes,
+)
 from ._progress import report_progress
 from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry
 from ._restoration_figure import make_figure
@@ -134,6 +141,7 @@ class RestoreCoaddTask(PatchExposuresTask):
         -------
         outputs : `lsst.pipe.base.Struct`
             ``restored_coadd`` (`lsst.images.cells.CellCoadd`),
+            ``restored_coadd_demand`` (`lsst.images.MaskedImage`),
             ``restored_coadd_metrics`` (`dict`), ``partial``, which says what
             is missing (`RestorationAlgorithmError`) or is `None`, and, if
             configured,
@@ -188,7 +196,10 @@ class RestoreCoaddTask(PatchExposuresTask):
         metrics["warnings"] = list_warnings(metrics, options.debiasing.max_psf_residual)
         self._record(metrics, device)
         outputs = Struct(
-            restored_coadd=make_coadd(result, inputs), restored_coadd_metrics=metrics, partial=partial
+            restored_coadd=make_coadd(result, inputs),
+            restored_coadd_demand=make_demand_map(result, inputs),
+            restored_coadd_metrics=metrics,
+            partial=partial,
         )
         if self.config.do_linear:
             outputs.restored_coadd_linear = make_linear_coadd(result, inputs)

@@ -46,6 +46,12 @@ class RestoreCoaddConnections(
         storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch", "band"),
     )
+    restored_coadd_demand = cT.Output(
+        doc="Share of the light that stands out of the denoised coadd that the exposures demand.",
+        name="{output_name}_demand",
+        storageClass="MaskedImageV2",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
     restored_coadd_linear = cT.Output(
         doc="Linear coadd at the same PSF, with the noise of the exposures, in nJy: for measurement.",
         name="{output_name}_linear",

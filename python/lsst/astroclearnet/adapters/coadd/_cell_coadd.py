@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("FEW_EXPOSURES", "make_cell_coadd", "missing_cells")
+__all__ = ("FEW_EXPOSURES", "make_cell_coadd", "make_demand_image", "missing_cells")
 
 from collections.abc import Mapping
 
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
+from lsst.images import Image, Mask, MaskedImage, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
 from lsst.images.cells import (
     CellCoadd,
     CellGrid,
@@ -35,6 +35,15 @@ FEW_EXPOSURES = "FEW_EXPOSURES"
 _FEW_EXPOSURES_PLANE = MaskPlane(
     FEW_EXPOSURES,
     "Fewer exposures than configured have a usable pixel here, too few to tell artefacts from sources.",
+)
+
+_DEMAND_PLANES = (
+    MaskPlane(
+        "SUPPLIED",
+        "Light stands out here, more than half of which the exposures do not demand: the network supplied "
+        "it.",
+    ),
+    MaskPlane("WITHHELD", "The exposures demand light here that the restored image does not have."),
 )
 
 
@@ -78,8 +87,8 @@ def make_cell_coadd(
     variance
         Shape (H, W), nJy^2.
     mask_planes
-        Boolean planes of shape (H, W) by name: those of Rubin's deep coadds
-        and `FEW_EXPOSURES`.
+        Boolean planes of shape (H, W) by name: those of Rubin's deep coadds,
+        `FEW_EXPOSURES`, ``SUPPLIED`` and ``WITHHELD``.
     psf
         Shape (P, P), or (n_cells_y, n_cells_x, P, P), sum 1, P odd.
     provenance
@@ -96,10 +105,7 @@ def make_cell_coadd(
     kernels = np.broadcast_to(psf, (size.i, size.j, *psf.shape[-2:])).copy()
     for cell in missing:
         kernels[cell.i, cell.j] = np.nan
-    schema = MaskSchema([*get_legacy_deep_coadd_mask_planes().values(), _FEW_EXPOSURES_PLANE])
-    mask = Mask(0, schema=schema, bbox=bbox)
-    for name, plane in mask_planes.items():
-        mask.set(name, plane)
+    mask = _make_mask(mask_planes, geometry)
     return CellCoadd(
         Image(image.astype(np.float32), bbox=bbox, unit=u.nJy),
         mask=mask,
@@ -118,3 +124,34 @@ def make_cell_coadd(
         patch=geometry.definition,
         provenance=provenance,
     )
+
+
+def make_demand_image(
+    *, geometry: PatchGeometry, share: np.ndarray, sigma: np.ndarray, mask_planes: Mapping[str, np.ndarray]
+) -> MaskedImage:
+    """Assemble the map of the light that the exposures demand.
+
+    Parameters
+    ----------
+    geometry
+        Geometry of the patch.
+    share
+        Shape (H, W), share of the light that they demand; NaN = none.
+    sigma
+        Shape (H, W), its standard deviation.
+    mask_planes
+        Boolean planes of shape (H, W) by name, as of `make_cell_coadd`.
+    """
+    image, variance = (Image(v.astype(np.float32), bbox=geometry.bbox) for v in (share, sigma**2))
+    mask = _make_mask(mask_planes, geometry)
+    return MaskedImage(image, mask=mask, variance=variance, sky_projection=geometry.projection)
+
+
+def _make_mask(mask_planes: Mapping[str, np.ndarray], geometry: PatchGeometry) -> Mask:
+    schema = MaskSchema(
+        [*get_legacy_deep_coadd_mask_planes().values(), _FEW_EXPOSURES_PLANE, *_DEMAND_PLANES]
+    )
+    mask = Mask(0, schema=schema, bbox=geometry.bbox)
+    for name, plane in mask_planes.items():
+        mask.set(name, plane)
+    return mask

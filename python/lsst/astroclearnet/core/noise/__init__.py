@@ -11,6 +11,7 @@
 from ._bootstrap import RepeatedErrors, repeat_observations
 from ._bootstrap_variance import linear_variance, restored_variance
 from ._cell_noise import CellLayout, CellNoise
+from ._demanded_light import DemandedLight, measure_demanded_light
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information
 from ._psf_error_images import PsfErrorImages
@@ -19,11 +20,13 @@ from ._white_noise import white_noise
 __all__ = (
     "CellLayout",
     "CellNoise",
+    "DemandedLight",
     "LocalNoise",
     "PsfErrorImages",
     "RepeatedErrors",
     "information_shares",
     "linear_variance",
+    "measure_demanded_light",
     "point_source_information",
     "repeat_observations",
     "restored_variance",

@@ -46,11 +46,14 @@ class RepeatedErrors:
         Shape (k, H, W), errors of the restored and the linear image.
     chi_square
         Shape (n,), mean chi-square of each exposure.
+    right
+        Shape ``(k, *latent_shape)``, right-hand sides of the noise.
     """
 
     restored: torch.Tensor
     linear: torch.Tensor
     chi_square: torch.Tensor
+    right: torch.Tensor
 
 
 def repeat_observations(
@@ -96,7 +99,8 @@ def repeat_observations(
             chi_square += (weights * (draw - model.predict(restored[-1])) ** 2).sum(dim=(1, 2))
     errors = torch.stack(restored)
     linear = _linear_errors(estimator, estimate.restored, torch.stack(right), errors)
-    return RepeatedErrors(model.crop(errors), model.crop(linear), chi_square / min(len(errors), _NUM_COUNTED))
+    chi_square /= min(len(errors), _NUM_COUNTED)
+    return RepeatedErrors(model.crop(errors), model.crop(linear), chi_square, torch.stack(right))
 
 
 def _linear_errors(

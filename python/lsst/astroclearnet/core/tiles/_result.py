@@ -47,6 +47,13 @@ class MaskBit(enum.IntFlag):
     CLIPPED = 4
     """At least one exposure was rejected here, as an outlier."""
 
+    SUPPLIED = 8
+    """Light stands out of ``image`` here, more than half of which the
+    exposures do not demand: the network supplied it."""
+
+    WITHHELD = 16
+    """The exposures demand light here that ``image`` does not have."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FailedTile:
@@ -114,6 +121,17 @@ class RestorationResult:
         "Mean residual of the exposures from the restored image convolved to their PSFs.",
         tiles="own",
         unit="its standard deviation",
+    )
+    demanded_share: np.ndarray = _image(
+        "Share of the light that stands out from its surroundings in ``image`` that the exposures demand, "
+        "by a matched filter; about 1 for what they saw, 0 for what the network supplied.  NaN where no "
+        "light stands out by 3 sigma.",
+        tiles="own",
+    )
+    demanded_share_sigma: np.ndarray = _image(
+        "Standard deviation of ``demanded_share``; NaN also where no exposure constrains the light, and the "
+        "share is 0.",
+        tiles="own",
     )
     chi_square: np.ndarray = _field(
         "Reduced chi-square of each exposure under the restored image convolved to its PSF: the sum of "

@@ -27,6 +27,7 @@ from ..noise import (
     LocalNoise,
     PsfErrorImages,
     linear_variance,
+    measure_demanded_light,
     repeat_observations,
     restored_variance,
     white_noise,
@@ -145,6 +146,9 @@ class TileRestorer:
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
+        demanded = measure_demanded_light(estimator, estimate, errors.right, maps, variance_of_psfs)
+        mask[demanded.supplied & ~no_data] |= MaskBit.SUPPLIED
+        mask[demanded.withheld & ~no_data] |= MaskBit.WITHHELD
         kept = options.noise.num_realizations
         psf_draws = self._draw_psf_errors(psf_images, tile_data, min(kept, len(errors.linear)))
         blended = {
@@ -171,6 +175,8 @@ class TileRestorer:
             "mask": mask,
             "coadd": coadd,
             "residual": residual,
+            "demanded_share": torch.where(no_data, torch.nan, demanded.share),
+            "demanded_share_sigma": torch.where(no_data, torch.nan, demanded.sigma),
             "faintest_flux": torch.where(seen, faintest, torch.nan),
         }
         rows, columns = tile_data.tile.within

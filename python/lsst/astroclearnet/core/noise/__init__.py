@@ -14,9 +14,11 @@ from ._cell_noise import CellLayout, CellNoise
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information
 from ._psf_error_images import PsfErrorImages
+from ._star_errors import StarErrors
 from ._white_noise import white_noise
 
 __all__ = (
+    "StarErrors",
     "CellLayout",
     "CellNoise",
     "LocalNoise",

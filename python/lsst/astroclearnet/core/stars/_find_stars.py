@@ -24,7 +24,7 @@ from ._matched_filter import matched_filter
 from ._star_light import stars_in_exposures
 from ._star_list import StarList
 
-_MAX_ROUNDS = 4
+_MAX_ROUNDS = 8
 """Limit on searches in what is left when the stars of the last are taken
 out."""
 
@@ -91,14 +91,22 @@ class _Search:
     def add_stars(self) -> bool:
         """Search once; return whether there may be more."""
         new: list[FittedStar] = []
-        for place, flux, significance in self._candidates():
-            if any(_distance(place, star.position) < self._radius for star in new):
-                # What is left of it is seen in the next round.
+        for place, flux in self._candidates():
+            if any(_distance(place, star.position) < 2 * self._radius for star in new):
+                # It is tried in the next round, without their light.
                 continue
             star = self._fit(self._stack, place, flux)
             self._tried.append(place)
-            if star is not None and significance > 0 and star.misfit < self._options.max_misfit:
+            if star is not None and star.misfit < self._options.max_misfit:
                 new.append(star)
+        self._tried = [
+            place
+            for place in self._tried
+            if all(
+                _distance(place, star.position) < _TRIED or _distance(place, star.position) > 2 * self._radius
+                for star in new
+            )
+        ]
         self._change(new, -1.0)
         self._stars += new
         return bool(new)
@@ -134,8 +142,8 @@ class _Search:
             ]
         )
 
-    def _candidates(self) -> list[tuple[tuple[float, float], float, float]]:
-        """Return positions, fluxes and significances, the highest first."""
+    def _candidates(self) -> list[tuple[tuple[float, float], float]]:
+        """Return positions and fluxes, the most significant first."""
         tile_data, model = self._tile_data, self._tile_data.model
         stack = tile_data.stack
         images = self._stack.images.to(stack.device)
@@ -156,7 +164,7 @@ class _Search:
         for row, column in places[order].tolist():
             place = row - margin + tile.rows.start, column - margin + tile.columns.start
             if self._is_within(place) and all(_distance(place, one) > _TRIED for one in self._tried):
-                result.append((place, float(found.flux[row, column]), float(significance[row, column])))
+                result.append((place, float(found.flux[row, column])))
         return result
 
     def _sky_weights(self) -> torch.Tensor:

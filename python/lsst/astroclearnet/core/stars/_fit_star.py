@@ -27,6 +27,9 @@ _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
 """Limit on the steps of Gauss and Newton, and the step in pixels at
 convergence."""
 
+_MAX_ROUNDS = 4
+"""Limit on fits, each without the neighbours that the last one leaves."""
+
 _LARGEST_STEP = 1.0
 """Largest step in pixels, within which a PSF is about linear in the
 position."""
@@ -92,8 +95,8 @@ def fit_star(
     Flux and position, and a plane for the light around, are the same for all
     exposures.  Weights include an error of the PSF in proportion to the light,
     so that the innermost pixels do not decide where the PSF is not exact.
-    Pixels of neighbours, which stand out from what is left, are left out of a
-    second fit.
+    Pixels of neighbours, which stand out from what a fit leaves, are left out
+    of the next.
 
     The covariance is `solve_star`'s, with errors of the PSFs of single
     exposures and light around; an error of the PSF that all exposures share is
@@ -120,19 +123,17 @@ def fit_star(
     box = _Box.cut(stack, origin, fwhm, position)
     if box is None:
         return None
-    everything = torch.ones_like(box.stack.good)
-    found = box.fit(position, flux, everything)
-    if found is None:
-        return None
-    compared = box.compare(found, everything)
-    if bool(compared.neighbours.any()):
-        use = ~box.model.sampling.look_up(compared.neighbours)
-        again = box.fit(found.position, found.flux, use)
-        if again is None:
+    neighbours = torch.zeros(box.model.shape, dtype=torch.bool)
+    for _ in range(_MAX_ROUNDS):
+        found = box.fit(position, flux, ~box.model.sampling.look_up(neighbours))
+        if found is None:
             return None
-        found = again
-        compared = box.compare(found, use, compared.neighbours)
-    if compared.kept < _LEAST_KEPT or not 0.0 < compared.misfit < math.inf:
+        position, flux = found.position, found.flux
+        compared = box.compare(found, neighbours)
+        if bool((compared.neighbours == neighbours).all()):
+            break
+        neighbours = compared.neighbours
+    if compared.kept < _LEAST_KEPT:
         return None
     return dataclasses.replace(found.star, misfit=compared.misfit)
 
@@ -238,14 +239,14 @@ class _Box:
         y, x = (torch.nan_to_num(c / size - 0.5).to(area) for c in self.model.sampling.positions())
         return torch.stack([area, area * y, area * x])
 
-    def compare(self, fit: _Fit, use: torch.Tensor, neighbours: torch.Tensor | None = None) -> _Comparison:
-        """Compare what a fit leaves with the light of the star."""
+    def compare(self, fit: _Fit, neighbours: torch.Tensor) -> _Comparison:
+        """Compare what a fit leaves, without some pixels, with the star."""
         good = self.stack.good
         weights = good / self.stack.variances
         star = matched_filter(self.model, self.stack.psfs, weights, fit.light)
         left = matched_filter(self.model, self.stack.psfs, weights, fit.residual)
         near = star.significance > _NEAR * star.significance.max()
-        clear = near if neighbours is None else near & ~_embedded(self.model, neighbours)
+        clear = near & ~(self.model.embed(neighbours.float()) > 0)
         squares = star.significance.square()
         kept = float(squares[clear].sum() / squares[near].sum())
         # The noise of what is left has a variance of one.
@@ -255,7 +256,3 @@ class _Box:
         size = 2 * round(self.model.target_fwhm) + 1
         others = self.model.crop(others)
         return _Comparison(misfit, kept, largest_around(others.float(), size) > 0)
-
-
-def _embedded(model: ForwardModel, pixels: torch.Tensor) -> torch.Tensor:
-    return model.embed(pixels.float()) > 0

@@ -137,7 +137,10 @@ def _ring_table(records: dict[str, list[dict[str, Any]]], name: str) -> Table:
             if stars:
                 rows.append(
                     {"stars": group, "restored with": row, "number": f"{len(stars)}"}
-                    | {f"{low:g}-{high:g}": format_value(_mean(stars, name, f"{low:g}")) for low, high in RINGS}
+                    | {
+                        f"{low:g}-{high:g}": format_value(_mean(stars, name, f"{low:g}"))
+                        for low, high in RINGS
+                    }
                 )
     return Table(
         title=f"Mean error of `{name}` by distance",

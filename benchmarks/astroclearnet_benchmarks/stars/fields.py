@@ -22,7 +22,14 @@ import piff
 
 from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, FULL_WELL, MOFFAT_BETA, ArtefactOptions
 
-from ..scenes._exposures import SceneConditions, add_stamps, draw_conditions, draw_source, expose_source, gaussian
+from ..scenes._exposures import (
+    SceneConditions,
+    add_stamps,
+    draw_conditions,
+    draw_source,
+    expose_source,
+    gaussian,
+)
 from ..scenes._recording import record
 from ..scenes._sources import SceneSource, draw_field
 
@@ -152,7 +159,9 @@ def _fit_psf(conditions: SceneConditions, rng: np.random.Generator) -> Array:
         image.array[...] += rng.normal(size=variance.shape) * np.sqrt(variance)
         measured = center + galsim.PositionD(*rng.normal(0.0, _CENTROID_ERROR, size=2))
         stars.append(piff.Star(piff.StarData(image, measured, weight=galsim.Image(1.0 / variance)), None))
-    psf = piff.SimplePSF(piff.Moffat(beta=MOFFAT_BETA, fastfit=True), piff.Mean(), chisq_thresh=1e-2, max_iter=6)
+    psf = piff.SimplePSF(
+        piff.Moffat(beta=MOFFAT_BETA, fastfit=True), piff.Mean(), chisq_thresh=1e-2, max_iter=6
+    )
     psf.fit(stars, {0: wcs}, None)
     # It has no edge, and the true one does.
     inside = draw_source(SceneSource("star", 0.0, 0.0), conditions.psf, _STAMP_SIZE // 2).array > _EDGE

@@ -79,7 +79,8 @@ def measure_field(field: StarField, psfs: str, *, with_stars: bool, seed: int = 
         } | _fitted(star, result)
         for name, (error, declared) in planes.items():
             record[name] = {
-                ring: _moments(error[chosen], sigma[chosen], declared[chosen]) for ring, chosen in rings.items()
+                ring: _moments(error[chosen], sigma[chosen], declared[chosen])
+                for ring, chosen in rings.items()
             }
             if own.any():
                 record[name]["core"] = _moments(error[own], sigma[own], declared[own])

@@ -42,6 +42,9 @@ _PSF_ERROR = 0.02
 """Error of a PSF in a pixel, relative to its light there: fits to stars leave
 a few per mille of the peak in the core, and a few per cent in wings."""
 
+_LEAST_PIXELS = 50
+"""Number of pixels below which nothing is fitted."""
+
 _NEIGHBOUR = 5.0
 """Significance from which on what is left is another source, whose pixels are
 not used."""
@@ -53,9 +56,6 @@ source: PSFs are not exact, least of all in their wings."""
 _NEAR = 0.1
 """Significance of the light of a star, over the largest, down to which it is
 compared with what is left."""
-
-_LEAST_KEPT = 0.5
-"""Share of the squared significance there that neighbours must leave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,22 @@ class FittedStar:
         Reduced chi-square.
     misfit
         What is left of the light near the star, relative, root mean square.
+    kept
+        Share of the squared significance of the star near it that neighbours
+        leave.
     """
 
     position: tuple[float, float]
     flux: float
     covariance: torch.Tensor
     chi_square: float
-    misfit: float
+    misfit: float = math.inf
+    kept: float = 0.0
+
+    @property
+    def flux_sigma(self) -> float:
+        """Standard deviation of the flux (`float`)."""
+        return float(self.covariance[0, 0]) ** 0.5
 
 
 def fit_star(
@@ -117,8 +126,7 @@ def fit_star(
     Returns
     -------
     star : `FittedStar` or `None`
-        The star; `None` if the fit does not converge near the start, or
-        neighbours leave too little of the star.
+        The star; `None` if the fit does not converge near the start.
     """
     box = _Box.cut(stack, origin, fwhm, position)
     if box is None:
@@ -133,9 +141,7 @@ def fit_star(
         if bool((compared.neighbours == neighbours).all()):
             break
         neighbours = compared.neighbours
-    if compared.kept < _LEAST_KEPT:
-        return None
-    return dataclasses.replace(found.star, misfit=compared.misfit)
+    return dataclasses.replace(found.star, misfit=compared.misfit, kept=compared.kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +182,7 @@ class _Box:
         stack: ExposureStack,
         origin: tuple[int, int],
         fwhm: float,
-            position: tuple[float, float],
+        position: tuple[float, float],
     ) -> _Box | None:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER
@@ -206,6 +212,8 @@ class _Box:
             templates = star_templates(self.stack, self.model, place)
             # Errors of PSFs go with the light.
             weights = good / (self.stack.variances + (_PSF_ERROR * flux * templates[0]).square())
+            if int((weights > 0).sum()) < _LEAST_PIXELS:
+                return None
             columns = torch.cat([templates[:1], flux * templates[1:], self._plane_templates])
             solved = solve_star(columns, self.stack.images, weights, self._sectors(place))
             flux = float(solved.values[0])
@@ -222,7 +230,7 @@ class _Box:
         light = flux * star_templates(self.stack, self.model, place)[0]
         plane = torch.tensordot(solved.values[3:].to(light), self._plane_templates, dims=1)
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
-        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square, math.nan)
+        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square)
         residual = torch.where(self.stack.good, self.stack.images - light - plane, 0.0)
         return _Fit(on_patch, flux, star, light, residual)
 

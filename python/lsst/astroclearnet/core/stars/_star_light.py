@@ -178,7 +178,9 @@ def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_ord
     return torch.fft.irfft2(spectra, s=(size, size)).to(torch.float32)
 
 
-def add_stamps(images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int) -> None:
+def add_stamps(
+    images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int
+) -> None:
     """Add stamps to images on the latent grid, (n, Hl, Wl), as far as it
     reaches.
 

@@ -188,7 +188,9 @@ class RestorationResult:
         "m, 2",
         unit="pixels",
     )
-    star_position_sigma: np.ndarray = _field("Standard deviation of ``star_position``.", "m, 2", unit="pixels")
+    star_position_sigma: np.ndarray = _field(
+        "Standard deviation of ``star_position``.", "m, 2", unit="pixels"
+    )
     star_flux: np.ndarray = _field(
         "Fluxes of these stars, fitted to all exposures outside of masked cores.", "m", flux_power=1
     )

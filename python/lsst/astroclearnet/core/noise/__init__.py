@@ -18,12 +18,12 @@ from ._star_errors import StarErrors
 from ._white_noise import white_noise
 
 __all__ = (
-    "StarErrors",
     "CellLayout",
     "CellNoise",
     "LocalNoise",
     "PsfErrorImages",
     "RepeatedErrors",
+    "StarErrors",
     "information_shares",
     "linear_variance",
     "point_source_information",

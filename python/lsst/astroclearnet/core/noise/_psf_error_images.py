@@ -24,7 +24,8 @@ from ..outliers import PsfErrors, find_structure, psf_moments
 from ._white_noise import white_noise
 
 _LEAST_SHARE = 0.01
-"""Variance of such errors, over that of the noise, from which on they count."""
+"""Variance of such errors, over that of the noise, from which on they
+count."""
 
 _NODES = 64
 """Distance in pixels of the nodes between which coefficients vary smoothly, so

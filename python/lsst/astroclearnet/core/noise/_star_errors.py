@@ -22,7 +22,7 @@ from ..stars import StarList, draw_stars
 from ._white_noise import white_noise
 
 _DRAWN = 7 << 24
-"""Number of the exposure whose noise is drawn for stars: no exposure has it."""
+"""Number that noise is drawn with for stars: no exposure has it."""
 
 _FAR = 1 << 20
 """Added to pixels, which may be off the patch, but not negative."""

@@ -19,8 +19,8 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ._matched_filter import matched_filter
 from ._least_squares import solve_star
+from ._matched_filter import matched_filter
 from ._star_light import psfs_at, star_templates
 
 _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
@@ -136,20 +136,18 @@ def fit_star(
         found = box.fit(position, flux, ~box.model.sampling.look_up(neighbours))
         if found is None:
             return None
-        position, flux = found.position, found.flux
         compared = box.compare(found, neighbours)
+        star = dataclasses.replace(found.star, misfit=compared.misfit, kept=compared.kept)
         if bool((compared.neighbours == neighbours).all()):
             break
-        neighbours = compared.neighbours
-    return dataclasses.replace(found.star, misfit=compared.misfit, kept=compared.kept)
+        position, flux, neighbours = star.position, star.flux, compared.neighbours
+    return star
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """Where a fit ended, in the box, its star, and what it leaves."""
+    """A star, its light in the exposures, and what it leaves of them."""
 
-    position: tuple[float, float]
-    flux: float
     star: FittedStar
     light: torch.Tensor
     residual: torch.Tensor
@@ -187,8 +185,8 @@ class _Box:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER
         sides = []
-        for place, first, length in zip(position, origin, stack.shape, strict=True):
-            start, stop = max(round(place) - half, first), min(round(place) + half + 1, first + length)
+        for where, first, length in zip(position, origin, stack.shape, strict=True):
+            start, stop = max(round(where) - half, first), min(round(where) + half + 1, first + length)
             if stop - start < 2:
                 return None
             sides.append(slice(start, stop))
@@ -232,7 +230,7 @@ class _Box:
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
         star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square)
         residual = torch.where(self.stack.good, self.stack.images - light - plane, 0.0)
-        return _Fit(on_patch, flux, star, light, residual)
+        return _Fit(star, light, residual)
 
     def _sectors(self, place: tuple[float, float]) -> torch.Tensor:
         """Return the octant around the star of each pixel, (n, h, w)."""

@@ -47,7 +47,17 @@ STACK = ("lsst.afw", "lsst.cell_coadds", "lsst.geom", "lsst.meas", "lsst.skymap"
 ARRAYS = ("numba", "numpy", "safetensors", "scipy", "torch", "triton")
 
 # From below: each may import those before it.
-CORE_ROOMS = ("exposures", "forward", "estimate", "outliers", "calibration", "noise", "tiles", "training")
+CORE_ROOMS = (
+    "exposures",
+    "forward",
+    "estimate",
+    "outliers",
+    "stars",
+    "calibration",
+    "noise",
+    "tiles",
+    "training",
+)
 
 ADAPTER_ROOMS = ("place", "read", "cutout", "coadd")
 

@@ -42,9 +42,10 @@ _ROWS = {
 }
 
 _INTRODUCTION = (
-    "Fields of 200x200 pixels and 12 exposures of 200 s in i (Moffat PSFs of .5 to .95 arcsec, faint galaxies "
-    "and stars, bad columns), each with a star of magnitude 14 to 16 and one of 16 to 18, whose cores and "
-    "trails are flagged in all or nearly all exposures, and two of 18.7 to 20 that do not saturate. "
+    "Fields of 200x200 pixels and 12 exposures of 200 s in i (Moffat PSFs of .5 to .95 arcsec, faint "
+    "galaxies and stars, bad columns), each with a star of magnitude 14 to 16 and one of 16 to 18, whose "
+    "cores and trails are flagged in all or nearly all exposures, and two of 18.7 to 20 that do not "
+    "saturate. "
     f"Target {TARGET:g} pixels. Fitted PSFs are elliptical Moffat profiles that Piff fits to 12 stars of "
     "signal-to-noise ratio 150 to 1500 for each exposure, cut where the true ones end. Stars left in is the "
     "restoration with `stars.enabled` off."
@@ -178,9 +179,10 @@ def _summary_table(records: dict[str, list[dict[str, Any]]]) -> Table:
     return Table(
         title="Pulls and mean errors",
         legend=(
-            "Pulls are the root mean square of errors in declared sigmas, with errors by bootstrap over stars; "
-            "cores are flagged cores with their trails. Mean errors are over stars, and over fields beyond 40 "
-            "pixels of all four. The largest reduced chi-square of an exposure is the median over fields."
+            "Pulls are the root mean square of errors in declared sigmas, with errors by bootstrap over "
+            "stars; cores are flagged cores with their trails. Mean errors are over stars, and over fields "
+            "beyond 40 pixels of all four. The largest reduced chi-square of an exposure is the median over "
+            "fields."
         ),
         rows=rows,
     )

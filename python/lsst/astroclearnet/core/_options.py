@@ -294,13 +294,13 @@ class CalibrationOptions(_Options):
 
 @dataclasses.dataclass(frozen=True)
 class StarOptions(_Options):
-    """Bright stars that are fitted as point sources, taken out and put back."""
+    """Bright stars, fitted as point sources, taken out and put back."""
 
     enabled: bool = _option(True, "Take them out of the exposures?")
     signal_to_noise: float = _option(
         1000.0,
-        "Signal-to-noise ratio of the flux from which on a star is taken out; a tenth of it where its core is "
-        "masked in most exposures.",
+        "Signal-to-noise ratio of the flux from which on a star is taken out; a tenth of it where its core "
+        "is masked in most exposures.",
         above=0.0,
     )
     max_misfit: float = _option(

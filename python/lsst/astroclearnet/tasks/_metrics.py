@@ -78,7 +78,9 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         ``sky_noise``, ``weight_bias``, ``variance_smoothed``,
         ``background`` (nJy a pixel of the patch) and so on, as in
         `~lsst.astroclearnet.core.RestorationResult`.
-        Further ``failed_tiles``, places and reasons;
+        Further ``stars``, those that were fitted as point sources: ``x`` and
+        ``y`` (tract pixels), ``flux`` (nJy), their standard deviations,
+        ``chi_square`` and ``misfit``; ``failed_tiles``, places and reasons;
         ``dropped`` and ``not_selected``, reasons by exposure; ``solves``,
         the attributes of `~lsst.astroclearnet.core.SolveStatus` by the kind
         of solve; ``network``, ``image`` and ``patch``, flat dictionaries.
@@ -97,6 +99,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
             "num_failed_tiles": len(result.failed_tiles),
         },
         "exposures": _exposures(result, inputs),
+        "stars": _stars(result, inputs),
         "failed_tiles": [f"{describe_tile(t, inputs)}: {t.reason}" for t in result.failed_tiles],
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
@@ -307,6 +310,32 @@ def _noise(result: RestorationResult, n: int) -> dict[str, Any]:
         "weight_bias": float(result.weight_bias[n]),
         "variance_smoothed": bool(result.variance_smoothed[n]),
     }
+
+
+def _stars(result: RestorationResult, inputs: RestorationInputs) -> list[dict[str, Any]]:
+    """Return the bright stars that were taken out and put back."""
+    box = inputs.source.bbox
+    return [
+        {
+            "x": box.x.start + float(position[1]),
+            "y": box.y.start + float(position[0]),
+            "x_sigma": float(sigma[1]),
+            "y_sigma": float(sigma[0]),
+            "flux": float(flux),
+            "flux_sigma": float(flux_sigma),
+            "chi_square": float(chi_square),
+            "misfit": float(misfit),
+        }
+        for position, sigma, flux, flux_sigma, chi_square, misfit in zip(
+            result.star_position,
+            result.star_position_sigma,
+            result.star_flux,
+            result.star_flux_sigma,
+            result.star_chi_square,
+            result.star_misfit,
+            strict=True,
+        )
+    ]
 
 
 def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, Any]:

@@ -336,6 +336,7 @@ def _coadd_metadata(
         "num_not_selected": len(inputs.not_selected),
         "num_tiles": result.num_tiles,
         "num_failed_tiles": len(result.failed_tiles),
+        "num_stars": len(result.star_flux),
     }
     if metadata["network_source"] == "fit":
         metadata |= {

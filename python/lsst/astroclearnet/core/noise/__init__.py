@@ -15,6 +15,7 @@ from ._demanded_light import DemandedLight, measure_demanded_light
 from ._local_noise import LocalNoise
 from ._point_information import information_shares, point_source_information
 from ._psf_error_images import PsfErrorImages
+from ._star_errors import StarErrors
 from ._white_noise import white_noise
 
 __all__ = (
@@ -24,6 +25,7 @@ __all__ = (
     "LocalNoise",
     "PsfErrorImages",
     "RepeatedErrors",
+    "StarErrors",
     "information_shares",
     "linear_variance",
     "measure_demanded_light",

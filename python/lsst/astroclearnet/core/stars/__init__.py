@@ -9,12 +9,10 @@
 """Bright stars that are taken out of the exposures and put back."""
 
 from ._find_stars import find_stars
-from ._star_errors import StarErrors, draw_stars
-from ._star_light import stars_in_exposures
+from ._star_light import draw_stars, stars_in_exposures
 from ._star_list import StarList
 
 __all__ = (
-    "StarErrors",
     "StarList",
     "draw_stars",
     "find_stars",

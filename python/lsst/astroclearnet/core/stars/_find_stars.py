@@ -17,16 +17,20 @@ import math
 import torch
 
 from .._options import StarOptions
-from ..exposures import ExposureStack, Tile, largest_around
+from ..exposures import largest_around
 from ..forward import CleanTile
 from ._fit_star import FittedStar, fit_star
 from ._matched_filter import matched_filter
 from ._star_light import stars_in_exposures
 from ._star_list import StarList
 
-_MAX_ROUNDS = 4
+_MAX_ROUNDS = 8
 """Limit on searches in what is left when the stars of the last are taken
 out."""
+
+_MAX_SWEEPS, _SMALL_CHANGE = 5, 0.3
+"""Limit on fits of stars that others are near, and the change of flux in sigma
+at convergence."""
 
 _MASKED_SHARE = 0.1
 """Significance of a star whose core is masked over that of others, from which
@@ -38,6 +42,11 @@ them."""
 
 _SEEN = 0.5
 """Share of the information that is present, below which a core is masked."""
+
+_LEAST_KEPT, _ENOUGH_KEPT = 0.1, 0.5
+"""Share of the squared significance of a star that its neighbours must leave,
+as long as these are not fitted, and in the end: beside a nucleus they are the
+galaxy."""
 
 _TRIED = 3.0
 """Distance in pixels within which a position is not tried again."""
@@ -68,7 +77,9 @@ def find_stars(clean: CleanTile, options: StarOptions, patch_shape: tuple[int, i
     for _ in range(_MAX_ROUNDS):
         if not search.add_stars():
             break
-    search.refit()
+    for _ in range(_MAX_SWEEPS):
+        if not search.refit():
+            break
     return search.owned()
 
 
@@ -91,29 +102,48 @@ class _Search:
     def add_stars(self) -> bool:
         """Search once; return whether there may be more."""
         new: list[FittedStar] = []
-        for place, flux, significance in self._candidates():
-            if any(_distance(place, star.position) < self._radius for star in new):
-                # What is left of it is seen in the next round.
+        for place, flux in self._candidates():
+            if any(_distance(place, star.position) < 2 * self._radius for star in new):
+                # It is tried in the next round, without their light.
                 continue
-            star = self._fit(self._stack, place, flux)
             self._tried.append(place)
-            if star is not None and significance > 0 and star.misfit < self._options.max_misfit:
+            star = self._fit(place, flux, _LEAST_KEPT)
+            if star is not None:
                 new.append(star)
+        self._tried = [
+            place
+            for place in self._tried
+            if all(
+                _distance(place, star.position) < _TRIED or _distance(place, star.position) > 2 * self._radius
+                for star in new
+            )
+        ]
         self._change(new, -1.0)
         self._stars += new
         return bool(new)
 
-    def refit(self) -> None:
-        """Fit stars again that others are near."""
+    def refit(self) -> bool:
+        """Fit stars again that others are near, without their light, and drop
+        those of which neighbours hide the better part; return whether any has
+        changed.
+        """
+        kept: list[FittedStar] = []
+        has_changed = False
         for number, star in enumerate(self._stars):
-            others = [one for one in self._stars if one is not star]
-            if not any(_distance(star.position, one.position) < 2 * self._radius for one in others):
+            others = [*kept, *self._stars[number + 1 :]]
+            if star.kept > _ENOUGH_KEPT and all(
+                _distance(star.position, one.position) > 2 * self._radius for one in others
+            ):
+                kept.append(star)
                 continue
             self._change([star], 1.0)
-            again = self._fit(self._stack, star.position, star.flux)
-            if again is not None and again.misfit < self._options.max_misfit:
-                self._stars[number] = again
-            self._change([self._stars[number]], -1.0)
+            again = self._fit(star.position, star.flux, _ENOUGH_KEPT)
+            has_changed |= again is None or abs(again.flux - star.flux) > _SMALL_CHANGE * again.flux_sigma
+            if again is not None:
+                kept.append(again)
+                self._change([again], -1.0)
+        self._stars = kept
+        return has_changed
 
     def owned(self) -> StarList:
         """Return the stars that the tile owns, or nearly."""
@@ -134,8 +164,8 @@ class _Search:
             ]
         )
 
-    def _candidates(self) -> list[tuple[tuple[float, float], float, float]]:
-        """Return positions, fluxes and significances, the highest first."""
+    def _candidates(self) -> list[tuple[tuple[float, float], float]]:
+        """Return positions and fluxes, the most significant first."""
         tile_data, model = self._tile_data, self._tile_data.model
         stack = tile_data.stack
         images = self._stack.images.to(stack.device)
@@ -156,7 +186,7 @@ class _Search:
         for row, column in places[order].tolist():
             place = row - margin + tile.rows.start, column - margin + tile.columns.start
             if self._is_within(place) and all(_distance(place, one) > _TRIED for one in self._tried):
-                result.append((place, float(found.flux[row, column]), float(significance[row, column])))
+                result.append((place, float(found.flux[row, column])))
         return result
 
     def _sky_weights(self) -> torch.Tensor:
@@ -174,10 +204,14 @@ class _Search:
             for p, side, size in sides
         )
 
-    def _fit(self, stack: ExposureStack, place: tuple[float, float], flux: float) -> FittedStar | None:
+    def _fit(self, place: tuple[float, float], flux: float, least_kept: float) -> FittedStar | None:
+        """Fit a star; return `None` if it is none, or hidden."""
         tile = self._tile_data.tile
         origin = tile.rows.start, tile.columns.start
-        return fit_star(stack, origin, self._tile_data.model.target_fwhm, place, flux)
+        star = fit_star(self._stack, origin, self._tile_data.model.target_fwhm, place, flux)
+        if star is None or star.misfit > self._options.max_misfit or star.kept < least_kept:
+            return None
+        return star
 
     def _change(self, stars: list[FittedStar], sign: float) -> None:
         """Add the light of stars to the exposures, or take it out."""

@@ -19,13 +19,16 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ._matched_filter import matched_filter
 from ._least_squares import solve_star
+from ._matched_filter import matched_filter
 from ._star_light import psfs_at, star_templates
 
 _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
 """Limit on the steps of Gauss and Newton, and the step in pixels at
 convergence."""
+
+_MAX_ROUNDS = 4
+"""Limit on fits, each without the neighbours that the last one leaves."""
 
 _LARGEST_STEP = 1.0
 """Largest step in pixels, within which a PSF is about linear in the
@@ -39,6 +42,9 @@ _PSF_ERROR = 0.02
 """Error of a PSF in a pixel, relative to its light there: fits to stars leave
 a few per mille of the peak in the core, and a few per cent in wings."""
 
+_LEAST_PIXELS = 50
+"""Number of pixels below which nothing is fitted."""
+
 _NEIGHBOUR = 5.0
 """Significance from which on what is left is another source, whose pixels are
 not used."""
@@ -50,9 +56,6 @@ source: PSFs are not exact, least of all in their wings."""
 _NEAR = 0.1
 """Significance of the light of a star, over the largest, down to which it is
 compared with what is left."""
-
-_LEAST_KEPT = 0.5
-"""Share of the squared significance there that neighbours must leave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +74,22 @@ class FittedStar:
         Reduced chi-square.
     misfit
         What is left of the light near the star, relative, root mean square.
+    kept
+        Share of the squared significance of the star near it that neighbours
+        leave.
     """
 
     position: tuple[float, float]
     flux: float
     covariance: torch.Tensor
     chi_square: float
-    misfit: float
+    misfit: float = math.inf
+    kept: float = 0.0
+
+    @property
+    def flux_sigma(self) -> float:
+        """Standard deviation of the flux (`float`)."""
+        return float(self.covariance[0, 0]) ** 0.5
 
 
 def fit_star(
@@ -92,8 +104,8 @@ def fit_star(
     Flux and position, and a plane for the light around, are the same for all
     exposures.  Weights include an error of the PSF in proportion to the light,
     so that the innermost pixels do not decide where the PSF is not exact.
-    Pixels of neighbours, which stand out from what is left, are left out of a
-    second fit.
+    Pixels of neighbours, which stand out from what a fit leaves, are left out
+    of the next.
 
     The covariance is `solve_star`'s, with errors of the PSFs of single
     exposures and light around; an error of the PSF that all exposures share is
@@ -114,35 +126,28 @@ def fit_star(
     Returns
     -------
     star : `FittedStar` or `None`
-        The star; `None` if the fit does not converge near the start, or
-        neighbours leave too little of the star.
+        The star; `None` if the fit does not converge near the start.
     """
     box = _Box.cut(stack, origin, fwhm, position)
     if box is None:
         return None
-    everything = torch.ones_like(box.stack.good)
-    found = box.fit(position, flux, everything)
-    if found is None:
-        return None
-    compared = box.compare(found, everything)
-    if bool(compared.neighbours.any()):
-        use = ~box.model.sampling.look_up(compared.neighbours)
-        again = box.fit(found.position, found.flux, use)
-        if again is None:
+    neighbours = torch.zeros(box.model.shape, dtype=torch.bool)
+    for _ in range(_MAX_ROUNDS):
+        found = box.fit(position, flux, ~box.model.sampling.look_up(neighbours))
+        if found is None:
             return None
-        found = again
-        compared = box.compare(found, use, compared.neighbours)
-    if compared.kept < _LEAST_KEPT or not 0.0 < compared.misfit < math.inf:
-        return None
-    return dataclasses.replace(found.star, misfit=compared.misfit)
+        compared = box.compare(found, neighbours)
+        star = dataclasses.replace(found.star, misfit=compared.misfit, kept=compared.kept)
+        if bool((compared.neighbours == neighbours).all()):
+            break
+        position, flux, neighbours = star.position, star.flux, compared.neighbours
+    return star
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """Where a fit ended, in the box, its star, and what it leaves."""
+    """A star, its light in the exposures, and what it leaves of them."""
 
-    position: tuple[float, float]
-    flux: float
     star: FittedStar
     light: torch.Tensor
     residual: torch.Tensor
@@ -180,8 +185,8 @@ class _Box:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER
         sides = []
-        for place, first, length in zip(position, origin, stack.shape, strict=True):
-            start, stop = max(round(place) - half, first), min(round(place) + half + 1, first + length)
+        for where, first, length in zip(position, origin, stack.shape, strict=True):
+            start, stop = max(round(where) - half, first), min(round(where) + half + 1, first + length)
             if stop - start < 2:
                 return None
             sides.append(slice(start, stop))
@@ -205,6 +210,8 @@ class _Box:
             templates = star_templates(self.stack, self.model, place)
             # Errors of PSFs go with the light.
             weights = good / (self.stack.variances + (_PSF_ERROR * flux * templates[0]).square())
+            if int((weights > 0).sum()) < _LEAST_PIXELS:
+                return None
             columns = torch.cat([templates[:1], flux * templates[1:], self._plane_templates])
             solved = solve_star(columns, self.stack.images, weights, self._sectors(place))
             flux = float(solved.values[0])
@@ -221,9 +228,9 @@ class _Box:
         light = flux * star_templates(self.stack, self.model, place)[0]
         plane = torch.tensordot(solved.values[3:].to(light), self._plane_templates, dims=1)
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
-        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square, math.nan)
+        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square)
         residual = torch.where(self.stack.good, self.stack.images - light - plane, 0.0)
-        return _Fit(on_patch, flux, star, light, residual)
+        return _Fit(star, light, residual)
 
     def _sectors(self, place: tuple[float, float]) -> torch.Tensor:
         """Return the octant around the star of each pixel, (n, h, w)."""
@@ -238,14 +245,14 @@ class _Box:
         y, x = (torch.nan_to_num(c / size - 0.5).to(area) for c in self.model.sampling.positions())
         return torch.stack([area, area * y, area * x])
 
-    def compare(self, fit: _Fit, use: torch.Tensor, neighbours: torch.Tensor | None = None) -> _Comparison:
-        """Compare what a fit leaves with the light of the star."""
+    def compare(self, fit: _Fit, neighbours: torch.Tensor) -> _Comparison:
+        """Compare what a fit leaves, without some pixels, with the star."""
         good = self.stack.good
         weights = good / self.stack.variances
         star = matched_filter(self.model, self.stack.psfs, weights, fit.light)
         left = matched_filter(self.model, self.stack.psfs, weights, fit.residual)
         near = star.significance > _NEAR * star.significance.max()
-        clear = near if neighbours is None else near & ~_embedded(self.model, neighbours)
+        clear = near & ~(self.model.embed(neighbours.float()) > 0)
         squares = star.significance.square()
         kept = float(squares[clear].sum() / squares[near].sum())
         # The noise of what is left has a variance of one.
@@ -255,7 +262,3 @@ class _Box:
         size = 2 * round(self.model.target_fwhm) + 1
         others = self.model.crop(others)
         return _Comparison(misfit, kept, largest_around(others.float(), size) > 0)
-
-
-def _embedded(model: ForwardModel, pixels: torch.Tensor) -> torch.Tensor:
-    return model.embed(pixels.float()) > 0

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("stars_in_exposures",)
+__all__ = ("draw_stars", "stars_in_exposures")
 
 import math
 
 import torch
 
-from ..exposures import ExposureStack
-from ..forward import ForwardModel, Sampling
+from ..exposures import ExposureStack, Tile, fwhm_to_sigma
+from ..forward import ForwardModel
 from ._star_list import StarList
 
 _SPILL = 6
@@ -31,6 +31,11 @@ _KAISER = 14.0
 
 _STEP = 1e-3
 """Shift in pixels with which it is differentiated."""
+
+
+_LIGHT = 6.0
+"""Radius in sigma of the target PSF beyond which it has no light: 2e-8 of a
+star."""
 
 
 def stars_in_exposures(
@@ -58,6 +63,50 @@ def stars_in_exposures(
         stamps = shifted_stamps(psfs_at(stack, local), local, num_orders=1)[0]
         add_stamps(images, flux * stamps, local, model.grid.margin)
     return observe(images, model)
+
+
+def draw_stars(
+    stars: StarList, tile: Tile, model: ForwardModel, changes: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return stars at the target PSF, shape latent_shape, float32, on the CPU.
+
+    Parameters
+    ----------
+    stars
+        The stars.
+    tile
+        The tile.
+    model
+        Its forward model.
+    changes
+        Shape (m, 3), small changes of flux, row and column, of which the image
+        is drawn instead.
+    """
+    sigma, margin = fwhm_to_sigma(model.target_fwhm), model.grid.margin
+    reach = math.ceil(_LIGHT * sigma)
+    image = torch.zeros(model.latent_shape, dtype=torch.float64)
+    first = tile.rows.start - margin, tile.columns.start - margin
+    for number, (place, flux) in enumerate(zip(stars.positions.tolist(), stars.flux.tolist(), strict=True)):
+        local = [p - start for p, start in zip(place, first, strict=True)]
+        ranges = [
+            range(max(round(p) - reach, 0), min(round(p) + reach + 1, length))
+            for p, length in zip(local, model.latent_shape, strict=True)
+        ]
+        if not all(ranges):
+            continue
+        y, x = (
+            (torch.arange(r.start, r.stop, dtype=torch.float64) - p) / sigma
+            for r, p in zip(ranges, local, strict=True)
+        )
+        stamp = torch.exp(-0.5 * (y[:, None] ** 2 + x**2)) / (2.0 * math.pi * sigma**2)
+        if changes is None:
+            stamp *= flux
+        else:
+            light, row, column = changes[number].tolist()
+            stamp *= light + flux / sigma * (row * y[:, None] + column * x)
+        rows, columns = (slice(r.start, r.stop) for r in ranges)
+        image[rows, columns] += stamp
+    return image.to(torch.float32)
 
 
 def star_templates(stack: ExposureStack, model: ForwardModel, position: tuple[float, float]) -> torch.Tensor:
@@ -150,7 +199,9 @@ def _windowed_sinc(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x.abs() < _SPILL, torch.sinc(x) * window, 0.0)
 
 
-def add_stamps(images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int) -> None:
+def add_stamps(
+    images: torch.Tensor, stamps: torch.Tensor, position: tuple[float, float], margin: int
+) -> None:
     """Add stamps to images on the latent grid, (n, Hl, Wl), as far as it
     reaches.
 
@@ -187,7 +238,7 @@ def observe(images: torch.Tensor, model: ForwardModel) -> torch.Tensor:
     model
         Forward model of the exposures.
     """
-    sampling: Sampling = model.sampling
+    sampling = model.sampling
     if sampling.prefilter is None:
         return sampling.observe(images)
     sampled = [

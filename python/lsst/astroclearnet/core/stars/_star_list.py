@@ -13,16 +13,11 @@ from __future__ import annotations
 __all__ = ("StarList",)
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import torch
 
-from ..exposures import Tile, fwhm_to_sigma
-
-_LIGHT = 6.0
-"""Radius in sigma of the target PSF beyond which it has no light: 2e-8 of a
-star."""
+from ..exposures import Tile
 
 _SAME = 2.0
 """Distance in pixels up to which two tiles have found the same star."""
@@ -114,49 +109,3 @@ class StarList:
         # The brighter ones come first.
         repeats = (distance < _SAME).tril(diagonal=-1).any(dim=1)
         return every.select(~repeats)
-
-    def draw(
-        self, box: tuple[slice, slice], fwhm: float, changes: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw the stars at a circular Gaussian PSF.
-
-        Parameters
-        ----------
-        box
-            Rows and columns of the patch, which may be negative.
-        fwhm
-            FWHM of the PSF in pixels.
-        changes
-            Shape (m, 3), small changes of flux, row and column, of which the
-            image is drawn instead.
-
-        Returns
-        -------
-        image : `torch.Tensor`
-            Shape of the box, float32.
-        """
-        sigma = fwhm_to_sigma(fwhm)
-        reach = math.ceil(_LIGHT * sigma)
-        image = torch.zeros(*(side.stop - side.start for side in box), dtype=torch.float64)
-        for number, (place, flux) in enumerate(zip(self.positions.tolist(), self.flux.tolist(), strict=True)):
-            ranges = [
-                range(max(round(p) - reach, side.start), min(round(p) + reach + 1, side.stop))
-                for p, side in zip(place, box, strict=True)
-            ]
-            if not all(ranges):
-                continue
-            y, x = (
-                (torch.arange(r.start, r.stop, dtype=torch.float64) - p) / sigma
-                for r, p in zip(ranges, place, strict=True)
-            )
-            stamp = torch.exp(-0.5 * (y[:, None] ** 2 + x**2)) / (2.0 * math.pi * sigma**2)
-            if changes is None:
-                stamp *= flux
-            else:
-                light, row, column = changes[number].tolist()
-                stamp *= light + flux / sigma * (row * y[:, None] + column * x)
-            rows, columns = (
-                slice(r.start - s.start, r.stop - s.start) for r, s in zip(ranges, box, strict=True)
-            )
-            image[rows, columns] += stamp
-        return image.to(torch.float32)

@@ -42,7 +42,11 @@ class MaskBit(enum.IntFlag):
     """No exposure constrains the pixel; image and variance are NaN."""
 
     INPAINTED = 2
-    """No exposure has a usable pixel here; the value comes from around."""
+    """No exposure has a usable pixel here; the value comes from around.
+
+    In the masked core of a bright star it is the star, fitted to its wings, at
+    the target PSF.
+    """
 
     CLIPPED = 4
     """At least one exposure was rejected here, as an outlier."""

@@ -26,13 +26,14 @@ from ..noise import (
     CellLayout,
     LocalNoise,
     PsfErrorImages,
+    StarErrors,
     linear_variance,
     measure_demanded_light,
     repeat_observations,
     restored_variance,
     white_noise,
 )
-from ..stars import StarErrors, draw_stars
+from ..stars import draw_stars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 
 
@@ -206,8 +207,7 @@ class TileRestorer:
 
     def _draw_stars(self, tile_data: TileData) -> torch.Tensor:
         """Return the bright stars at the target PSF, shape latent_shape."""
-        stars, model = self.calibration.stars_near(tile_data), tile_data.model
-        image = draw_stars(stars, tile_data.tile, model.grid.margin, model.latent_shape, model.target_fwhm)
+        image = draw_stars(self.calibration.stars_near(tile_data), tile_data.tile, tile_data.model)
         return image.to(tile_data.stack.device)
 
     def _put_stars_back(

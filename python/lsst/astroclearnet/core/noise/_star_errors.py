@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("StarErrors", "draw_stars")
+__all__ = ("StarErrors",)
 
 import dataclasses
 
@@ -18,11 +18,11 @@ import torch
 
 from ..estimate import LinearEstimator
 from ..exposures import Tile
-from ..noise import white_noise
-from ._star_list import StarList
+from ..stars import StarList, draw_stars
+from ._white_noise import white_noise
 
 _DRAWN = 7 << 24
-"""Number of the exposure whose noise is drawn for stars: no exposure has it."""
+"""Number that noise is drawn with for stars: no exposure has it."""
 
 _FAR = 1 << 20
 """Added to pixels, which may be off the patch, but not negative."""
@@ -75,7 +75,6 @@ class StarErrors:
             Number of draws.
         """
         model = linear.model
-        box = _latent_box(tile, model.grid.margin, model.latent_shape)
         values, vectors = torch.linalg.eigh(stars.covariance)
         # Independent errors of unit variance, (m, 3, 3).
         directions = (vectors * values.clamp(min=0.0).sqrt()[:, None]).transpose(1, 2)
@@ -83,38 +82,12 @@ class StarErrors:
         for draw in range(num_realizations):
             numbers = _draw_numbers(stars, seed, draw)
             changes.append((numbers[:, :, None] * directions).sum(dim=1))
-        errors = torch.stack([stars.draw(box, model.target_fwhm, change) for change in changes])
+        errors = torch.stack([draw_stars(stars, tile, model, change) for change in changes])
         errors = errors.to(linear.coverage.device)
         right = linear.normal(errors)
         left = errors - linear.solve(right, (penalty_weight,) * len(errors))
         left = model.crop(left)
         return cls(left[:3].square().sum(dim=0), left[3:])
-
-
-def draw_stars(
-    stars: StarList, tile: Tile, margin: int, latent_shape: tuple[int, int], fwhm: float
-) -> torch.Tensor:
-    """Return the stars at the target PSF, shape latent_shape, on the CPU.
-
-    Parameters
-    ----------
-    stars
-        Stars with light in the tile.
-    tile
-        The tile.
-    margin, latent_shape
-        Those of the latent image.
-    fwhm
-        FWHM of the target PSF in pixels.
-    """
-    return stars.draw(_latent_box(tile, margin, latent_shape), fwhm)
-
-
-def _latent_box(tile: Tile, margin: int, latent_shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns of the latent image on the patch."""
-    starts = tile.rows.start - margin, tile.columns.start - margin
-    rows, columns = (slice(s, s + length) for s, length in zip(starts, latent_shape, strict=True))
-    return rows, columns
 
 
 def _draw_numbers(stars: StarList, seed: int, draw: int) -> torch.Tensor:

@@ -270,6 +270,7 @@ def test_geometry_from_an_existing_coadd(restored: Path) -> None:
     # Without the linear coadd there is none, nor a type of it.
     assert [t.name for t in butler.registry.queryDatasetTypes("restored_again*")] == [
         "restored_again",
+        "restored_again_demand",
         "restored_again_metrics",
         "restored_again_plot",
     ]

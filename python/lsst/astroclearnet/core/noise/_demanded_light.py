@@ -92,10 +92,9 @@ def measure_demanded_light(
     A matched filter measures the flux of a blob, a Gaussian as wide as the
     target PSF, above its surroundings: in the restored image, f, and, by the
     normal equations and without any prior, in what it leaves of the exposures,
-    d.  The exposures demand f + d, with the error of the
-    filter (a Cramer-Rao bound, `Debiaser.flux_noise`, for one free level of
-    the surroundings), and the share (f + d) / f of what is there.  Where no
-    such blob stands out blobs twice and four times as wide are looked for.
+    d.  The exposures demand f + d, with the error of the filter, and the share
+    (f + d) / f of what is there.  Where no such blob stands out blobs twice
+    and four times as wide are looked for.
 
     Parameters
     ----------
@@ -114,7 +113,8 @@ def measure_demanded_light(
     model = estimator.model
     left = estimate.debiased.right - estimator.linear.normal(estimate.restored[None])[0]
     # Photon noise must not decide on what exposures see.
-    usable = (estimator.weights > 0.0) * (maps.typical[:, None, None] / model.sampling.area)
+    typical = maps.typical[:, None, None] / model.sampling.area
+    usable = torch.where(estimator.weights > 0.0, typical, 0.0)
     has_data = maps.used.any(dim=0)
     share = torch.full(has_data.shape, torch.nan, device=has_data.device)
     sigma = share.clone()

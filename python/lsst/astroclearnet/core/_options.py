@@ -298,8 +298,8 @@ class StarOptions(_Options):
 
     enabled: bool = _option(True, "Take them out of the exposures?")
     signal_to_noise: float = _option(
-        1000.0,
-        "Signal-to-noise ratio of the flux from which on a star is taken out; a tenth of it where its core "
+        300.0,
+        "Signal-to-noise ratio of the flux from which on a star is taken out; a third of it where its core "
         "is masked in most exposures.",
         above=0.0,
     )

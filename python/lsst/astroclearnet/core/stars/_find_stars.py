@@ -32,7 +32,7 @@ _MAX_SWEEPS, _SMALL_CHANGE = 5, 0.3
 """Limit on fits of stars that others are near, and the change of flux in sigma
 at convergence."""
 
-_MASKED_SHARE = 0.1
+_MASKED_SHARE = 1.0 / 3.0
 """Significance of a star whose core is masked over that of others, from which
 on it is fitted: its wings alone tell about it."""
 

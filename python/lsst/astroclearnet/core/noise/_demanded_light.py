@@ -22,8 +22,8 @@ from ..exposures import largest_around, smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel, WeightMaps
 
 _SCALES = (1.0, 2.0, 4.0)
-"""FWHM of the blobs that are looked for, in that of the target PSF.  Light that
-is smoother depends on the backgrounds of the exposures."""
+"""FWHM of the blobs that are looked for, in that of the target PSF.  Light
+that is smoother depends on the backgrounds of the exposures."""
 
 _SURROUNDINGS = 2.0
 """FWHM over which surroundings are averaged, in that of the blob: a star then

@@ -22,16 +22,16 @@ from ..exposures import largest_around, smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel, WeightMaps
 
 _SCALES = (1.0, 2.0, 4.0)
-"""FWHM of the blobs that are looked for, in that of the target PSF.  The noise
-of wider ones is no longer small against errors of backgrounds."""
+"""FWHM of the blobs that are looked for, in that of the target PSF.  Light
+that is smoother depends on the backgrounds of the exposures."""
 
 _SURROUNDINGS = 2.0
 """FWHM over which surroundings are averaged, in that of the blob: a star then
-loses a fifth of its peak, and 10 % of its signal-to-noise ratio."""
+loses a fifth of its peak, and a sixth of its signal-to-noise ratio."""
 
 _OPENING = 1.5
 """Half the side of the squares of the opening, in FWHM of the target PSF, at
-which a star has a four-hundredth of its peak."""
+which a star has a five-hundredth of its peak."""
 
 _STANDS_OUT = 3.0
 """Signal-to-noise ratio from which on light stands out: its demanded share has
@@ -109,6 +109,11 @@ def measure_demanded_light(
         Weights of the exposures on the patch.
     psf_variance
         Shape (H, W), variance of the restored image from errors of PSFs.
+
+    Returns
+    -------
+    demanded : `DemandedLight`
+        Shares of the light that stands out by three sigma.
     """
     model = estimator.model
     left = estimate.debiased.right - estimator.linear.normal(estimate.restored[None])[0]

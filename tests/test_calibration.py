@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, InputError, RestoreOptions
+from lsst.astroclearnet.core import CalibrationOptions, ExposureStack, InputError, RestoreOptions, StarOptions
 from lsst.astroclearnet.core.calibration import ExposureCalibration, calibrate_exposures
 from lsst.astroclearnet.core.exposures import StackSource, TileGrid
 from lsst.astroclearnet.core.forward import CleanTile, TileReader
@@ -42,7 +42,11 @@ def calibrate_stack(
     stack: ExposureStack, side: int = 1024, **options: object
 ) -> tuple[ExposureCalibration, list[CleanTile]]:
     """Calibrate a stack; return also its tiles."""
-    settings = RestoreOptions(calibration=CalibrationOptions(**options))  # type: ignore[arg-type]
+    # Bright stars are not what these tests are about.
+    settings = RestoreOptions(
+        calibration=CalibrationOptions(**options),  # type: ignore[arg-type]
+        stars=StarOptions(enabled=False),
+    )
     grid = TileGrid.cover(stack.shape, side)
     reader = TileReader(StackSource(stack), grid.tiles, TARGET, torch.device("cpu"))
     with torch.no_grad():

@@ -366,9 +366,9 @@ class RestoreOptions:
     fit: FitOptions = dataclasses.field(default_factory=FitOptions)
     rejection: RejectionOptions = dataclasses.field(default_factory=RejectionOptions)
     calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
-    stars: StarOptions = dataclasses.field(default_factory=StarOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     tiling: TilingOptions = dataclasses.field(default_factory=TilingOptions)
+    stars: StarOptions = dataclasses.field(default_factory=StarOptions)
 
 
 for _class in _Options.__subclasses__():

@@ -19,7 +19,7 @@ import torch
 from .._options import StarOptions
 from ..exposures import largest_around
 from ..forward import CleanTile
-from ._fit_star import FittedStar, fit_star
+from ._fit_star import ENOUGH_KEPT, FittedStar, fit_star
 from ._matched_filter import matched_filter
 from ._star_light import stars_in_exposures
 from ._star_list import StarList
@@ -43,10 +43,9 @@ them."""
 _SEEN = 0.5
 """Share of the information that is present, below which a core is masked."""
 
-_LEAST_KEPT, _ENOUGH_KEPT = 0.1, 0.5
-"""Share of the squared significance of a star that its neighbours must leave,
-as long as these are not fitted, and in the end: beside a nucleus they are the
-galaxy."""
+_LEAST_KEPT = 0.1
+"""Share of the squared significance of a star that its neighbours must leave
+as long as these are not fitted."""
 
 _TRIED = 3.0
 """Distance in pixels within which a position is not tried again."""
@@ -131,13 +130,13 @@ class _Search:
         has_changed = False
         for number, star in enumerate(self._stars):
             others = [*kept, *self._stars[number + 1 :]]
-            if star.kept > _ENOUGH_KEPT and all(
+            if star.kept > ENOUGH_KEPT and all(
                 _distance(star.position, one.position) > 2 * self._radius for one in others
             ):
                 kept.append(star)
                 continue
             self._change([star], 1.0)
-            again = self._fit(star.position, star.flux, _ENOUGH_KEPT)
+            again = self._fit(star.position, star.flux, ENOUGH_KEPT)
             has_changed |= again is None or abs(again.flux - star.flux) > _SMALL_CHANGE * again.flux_sigma
             if again is not None:
                 kept.append(again)
@@ -208,8 +207,9 @@ class _Search:
         """Fit a star; return `None` if it is none, or hidden."""
         tile = self._tile_data.tile
         origin = tile.rows.start, tile.columns.start
-        star = fit_star(self._stack, origin, self._tile_data.model.target_fwhm, place, flux)
-        if star is None or star.misfit > self._options.max_misfit or star.kept < least_kept:
+        most = self._options.max_misfit
+        star = fit_star(self._stack, origin, self._tile_data.model.target_fwhm, place, flux, most)
+        if star is None or star.misfit > most or star.kept < least_kept:
             return None
         return star
 

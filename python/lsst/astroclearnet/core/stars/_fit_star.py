@@ -27,6 +27,10 @@ _MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
 """Limit on the steps of Gauss and Newton, and the step in pixels at
 convergence."""
 
+ENOUGH_KEPT = 0.5
+"""Share of the squared significance of a star near it that neighbours must
+leave in the end: beside a nucleus they are the galaxy."""
+
 _MAX_ROUNDS = 4
 """Limit on fits, each without the neighbours that the last one leaves."""
 
@@ -98,6 +102,7 @@ def fit_star(
     fwhm: float,
     position: tuple[float, float],
     flux: float,
+    max_misfit: float,
 ) -> FittedStar | None:
     """Fit a point source by least squares to all exposures.
 
@@ -122,6 +127,8 @@ def fit_star(
         FWHM of the target PSF in pixels.
     position, flux
         Where to start.
+    max_misfit
+        Largest misfit of a star.
 
     Returns
     -------
@@ -132,12 +139,17 @@ def fit_star(
     if box is None:
         return None
     neighbours = torch.zeros(box.model.shape, dtype=torch.bool)
+    before: FittedStar | None = None
     for _ in range(_MAX_ROUNDS):
         found = box.fit(position, flux, ~box.model.sampling.look_up(neighbours))
         if found is None:
             return None
         compared = box.compare(found, neighbours)
         star = dataclasses.replace(found.star, misfit=compared.misfit, kept=compared.kept)
+        if before is not None and before.misfit < max_misfit and star.kept < ENOUGH_KEPT:
+            # A flux that is too low leaves more and more to neighbours.
+            return before
+        before = star
         if bool((compared.neighbours == neighbours).all()):
             break
         position, flux, neighbours = star.position, star.flux, compared.neighbours

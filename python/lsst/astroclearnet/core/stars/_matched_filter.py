@@ -47,7 +47,7 @@ class MatchedFilter:
         return self.score * self.information.rsqrt()
 
 
-_LEAST_INFORMATION = 1e-4
+_LEAST_INFORMATION = 1e-8
 """Information, relative to the largest, below which there is no data."""
 
 
@@ -72,13 +72,14 @@ def matched_filter(
     """
     right = model.adjoint(images, weights=weights)
     score = model.filter_images(right[None], model.target_transform)[0]
-    information = torch.zeros(model.latent_shape, device=weights.device)
+    # Amid a large core there is little beside what surrounds it.
+    information = torch.zeros(model.latent_shape, dtype=torch.float64, device=weights.device)
     means = psfs.mean(dim=(1, 2)).square()
     for t, weight in enumerate(weights):
         data = (weight * model.sampling.area[t])[None]
         # Interpolation leaves the sum as it is.
-        on_grid = model.transform(model.sampling.adjoint(data, [t])[0])
-        information += model.inverse_transform(on_grid * model.transfer(means[t]).conj().to(on_grid))
+        on_grid = model.transform(model.sampling.adjoint(data, [t])[0].double())
+        information += model.inverse_transform(on_grid * model.transfer(means[t]).conj())
     floor = _LEAST_INFORMATION * information.max()
     score = torch.where(information > floor, score, 0.0)
-    return MatchedFilter(score, information.clamp(min=floor))
+    return MatchedFilter(score, information.clamp(min=floor).to(score))

@@ -26,7 +26,6 @@ from lsst.astroclearnet.core import (
     RejectionOptions,
     RestorationError,
     RestoreOptions,
-    StarOptions,
 )
 
 
@@ -40,7 +39,6 @@ def test_defaults_are_valid_and_frozen() -> None:
         FitOptions(),
         RejectionOptions(),
         CalibrationOptions(),
-        StarOptions(),
         NoiseOptions(),
     )
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'fit'"):

@@ -97,7 +97,7 @@ def test_declared_errors_know_those_of_psfs(width: float, shift: float) -> None:
         result = field.restore()
         pulls.append(field.pulls_of_cores(result.linear_image, result.linear_variance))
         plain.append(field.pulls_of_cores(result.linear_image, np.median(result.linear_variance)))
-        found.append(result.psf_scatter)
+        found.append(result.psf_residual_scatter)
         chi_squares.append(result.chi_square)
     # The stars of a field share their errors: only fields scatter.
     assert 0.7 < rms(np.concatenate(pulls)) < 1.3
@@ -196,4 +196,4 @@ def test_without_others_nothing_is_known() -> None:
         psfs,
         target_fwhm=TARGET,
     )
-    assert not result.psf_scatter.any()
+    assert not result.psf_residual_scatter.any()

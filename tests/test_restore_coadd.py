@@ -397,7 +397,9 @@ def test_wrong_psf_is_named(
     wrong = make_visit_image(
         visits[1].image.array, visits[1].sky_projection, variance=SIGMA**2, fwhm=WIDTHS[1] / 1.05
     )
-    task = RestoreCoaddTask(config=make_quick_config(do_linear=False))
+    config = make_quick_config(do_linear=False)
+    config.restoration.calibration.psf_refinement = "report"
+    task = RestoreCoaddTask(config=config)
     images = [visits[0], wrong, *visits[2:]]
     with caplog.at_level(logging.WARNING):
         result = task.run(visit_images=images, geometry=field.geometry, band="i")

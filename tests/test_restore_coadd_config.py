@@ -33,12 +33,22 @@ def make_config(**changes: Any) -> RestoreCoaddConfig:
     return config
 
 
+GOOD_IMAGE: dict[str, float] = {
+    "linear_psf_residual": 0.004,
+    "psf_shared_width": 0.001,
+    "psf_shared_width_sigma": 0.001,
+    "psf_shared_stars": 20,
+    "psf_flux_error": -0.0015,
+}
 GOOD_EXPOSURE = {
     "instrument": "TestCam",
     "visit": 3,
     "detector": 7,
     "psf_width_error": 0.001,
     "psf_consistent": True,
+    "psf_change": [0.001, 0.0, 0.0, 0.0],
+    "psf_change_sigma": [0.001, 0.001, 0.001, 0.003],
+    "psf_refined": True,
     "used_fraction": 0.9,
     "chi_square": 1.1,
     "variance_factor_min": 1.0,
@@ -54,10 +64,10 @@ GOOD_EXPOSURE = {
 
 
 def test_warnings_are_put_in_words() -> None:
-    metrics = {
+    metrics: dict[str, Any] = {
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE] * 3,
-        "image": {"linear_psf_residual": 0.004},
+        "image": GOOD_IMAGE,
         "network": {"source": "packaged", "identity": "0a1b", "doubt": ""},
         "solves": {"linear_estimate": {"num_solves": 9, "num_unconverged": 0, "max_residual": 0.9}},
     }
@@ -73,7 +83,7 @@ def test_warnings_are_put_in_words() -> None:
     metrics = {
         "failed_tiles": ["y 0 to 9: no"],
         "exposures": [bad, narrow, unused],
-        "image": {"linear_psf_residual": 0.021},
+        "image": {**GOOD_IMAGE, "linear_psf_residual": 0.021},
         "network": {
             "source": "fit",
             "identity": "fit",
@@ -100,6 +110,22 @@ def test_warnings_are_put_in_words() -> None:
     assert "With 2 exposure(s)" in number
 
 
+def test_warnings_name_errors_of_psfs() -> None:
+    """If it fails, an error that all PSFs share is silent."""
+    changed = {**GOOD_EXPOSURE, "visit": 8, "psf_change": [0.031, 0.0, 0.0, 0.0]}
+    metrics: dict[str, Any] = {
+        "failed_tiles": [],
+        "exposures": [GOOD_EXPOSURE, GOOD_EXPOSURE, changed],
+        "image": {**GOOD_IMAGE, "psf_shared_width": -0.03, "psf_flux_error": 0.048},
+        "network": {"source": "packaged", "identity": "0a1b", "doubt": ""},
+        "solves": {},
+    }
+    corrected, shared = list_warnings(metrics, 0.004)
+    assert "were corrected: TestCam visit 8, detector 7: wider by 3.1 %." in corrected
+    assert "stars are narrower by 3.0 % than they say, by 20 stars" in shared
+    assert "wrong by +4.8 %" in shared
+
+
 def test_warnings_name_variances() -> None:
     """If it fails, nobody learns that variances are not those given."""
     rescaled = {**GOOD_EXPOSURE, "visit": 8, "variance_factor_max": 25.0}
@@ -107,7 +133,7 @@ def test_warnings_name_variances() -> None:
     metrics = {
         "failed_tiles": [],
         "exposures": [GOOD_EXPOSURE, rescaled, smoothed],
-        "image": {"linear_psf_residual": 0.004},
+        "image": GOOD_IMAGE,
         "network": {"source": "dataset", "identity": "0a1b", "doubt": ""},
         "solves": {},
     }

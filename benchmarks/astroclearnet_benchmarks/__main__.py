@@ -26,6 +26,7 @@ BENCHMARKS = (
     "stars",
     "demand",
     "psf_errors",
+    "psf_refinement",
     "release",
     "gpu",
 )

@@ -277,6 +277,24 @@ class CalibrationOptions(_Options):
             "plane": "A plane over the patch.",
         },
     )
+    psf_refinement: str = _option(
+        "apply",
+        "Errors of the PSFs of single exposures (width, ellipticity, wings) that are measured against the "
+        "others.",
+        choices={
+            "off": "Not measured.",
+            "report": "Reported, with what they do to fluxes.",
+            "apply": "Corrected; what all exposures share is reported.",
+            "stars": "Corrected, and what all share as well, as far as stars show it.",
+        },
+    )
+    psf_error: float = _option(
+        0.01,
+        "Scale of the relative errors of PSFs that is assumed before they are compared; their distribution "
+        "has long tails, and a standard deviation 1.4 times as large. Their scatter replaces it where there "
+        "are enough stars.",
+        above=0.0,
+    )
     max_flux_error: float = _option(
         0.1,
         "Relative offset of the flux scale of an exposure from the others beyond which it is dropped, if "

@@ -119,6 +119,13 @@ _METRICS = (
     _Metric("no_data_fraction", "Pixels of the patch without data", ".1%"),
     _Metric("failed_fraction", "Tiles that failed", ".0%"),
     _Metric("linear_psf_residual", "Residual of stars from the declared PSF", ".2%"),
+    _Metric("psf_shared_width", "Error of PSF widths that all exposures share", "+.2%"),
+    _Metric("psf_flux_error", "Error of PSF fluxes from measured errors of PSFs", "+.2%"),
+    _Metric(
+        "psf_flux_systematic",
+        "The same from those that are not measured, 1\N{GREEK SMALL LETTER SIGMA}",
+        ".2%",
+    ),
     _Metric(
         "flux_offset_measured",
         "Star fluxes, linear over direct coadd, less 1",

@@ -10,7 +10,15 @@
 
 from __future__ import annotations
 
-__all__ = ("describe_offsets", "list_warnings", "make_metrics", "variances_fit", "variances_kept")
+__all__ = (
+    "describe_offsets",
+    "describe_shared_psf_error",
+    "list_warnings",
+    "make_metrics",
+    "psf_changed",
+    "variances_fit",
+    "variances_kept",
+)
 
 import dataclasses
 import math
@@ -34,6 +42,7 @@ _SIGNIFICANCE = 5.0
 # In half of the exposures these errors change the fluxes of stars by about one
 # per cent.
 _PSF_TOLERANCE = 0.015  # relative error of the PSF width
+_SHARED_TOLERANCE = 0.005  # the same, shared by all exposures
 _FLUX_TOLERANCE = 0.02  # relative error of the flux scale
 _SHIFT_TOLERANCE = 0.05  # arcsec
 
@@ -71,7 +80,8 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         position (``shift``, arcsec) and PSF width (``psf_width_error``,
         relative), with standard deviations (``flux_sigma`` and so on);
         ``psf_consistent``, false if the last is more than 1.5 % and 5 sigma
-        (NaN for a single exposure); what differs in it from star to star
+        (NaN for a single exposure); ``psf_change`` and ``psf_change_sigma``,
+        errors of the PSF given; what differs in it from star to star
         (``light_scatter``, ``position_scatter`` in arcsec,
         ``psf_width_scatter``, ``psf_ellipticity_scatter``);
         ``suspect_reason``; and
@@ -140,6 +150,7 @@ def list_warnings(metrics: Mapping[str, Any], max_psf_residual: float) -> list[s
             f"The target PSF is too sharp for these exposures: stars in the linear coadd differ from it by "
             f"{100.0 * residual:.1f} % of their peak, more than {100.0 * max_psf_residual:.1f} %."
         )
+    warnings += filter(None, [describe_shared_psf_error(metrics["image"])])
     unconverged = [
         f"{status['num_unconverged']} of {status['num_solves']} ({kind}), the worst with "
         f"{status['max_residual']:.3g} times the tolerance"
@@ -196,6 +207,46 @@ def _wider_by(error: float) -> str:
     return f"{'wider' if error > 0 else 'narrower'} by {100.0 * abs(error):.1f} %"
 
 
+def psf_changed(exposure: Mapping[str, Any]) -> bool:
+    """Tell whether the PSF given for an exposure is noticeably wrong in width.
+
+    Parameters
+    ----------
+    exposure
+        One of the ``exposures`` of `make_metrics`.
+
+    Returns
+    -------
+    changed : `bool`
+        Whether its ``psf_change`` in width exceeds 1.5 % and 5 sigma.
+    """
+    width, sigma = exposure["psf_change"][0], exposure["psf_change_sigma"][0]
+    return bool(abs(width) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma))
+
+
+def describe_shared_psf_error(image: Mapping[str, Any]) -> str:
+    """Describe an error that the PSFs of all exposures share.
+
+    Parameters
+    ----------
+    image
+        The ``image`` of `make_metrics`.
+
+    Returns
+    -------
+    words : `str`
+        Its size and what it does to fluxes; empty if it is not significant.
+    """
+    width, sigma = image["psf_shared_width"], image["psf_shared_width_sigma"]
+    if not abs(width) > max(_SHARED_TOLERANCE, _SIGNIFICANCE * sigma):
+        return ""
+    return (
+        f"The PSFs of all exposures share an error: stars are {_wider_by(width)} than they say, by "
+        f"{image['psf_shared_stars']} stars; fluxes fitted with the declared PSF are wrong by "
+        f"{100.0 * image['psf_flux_error']:+.1f} %. Correct the PSFs, or set psf_refinement to 'stars'."
+    )
+
+
 def describe_offsets(exposure: Mapping[str, Any]) -> list[str]:
     """Describe the significant offsets of an exposure from the others.
 
@@ -230,6 +281,9 @@ _EXPOSURE_WARNINGS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     ),
     "The PSFs of some exposures do not fit their stars": lambda e: (
         None if e["psf_consistent"] else f": {_wider_by(e['psf_width_error'])}"
+    ),
+    "The PSFs of some exposures were corrected": lambda e: (
+        f": {_wider_by(e['psf_change'][0])}" if e["psf_refined"] and psf_changed(e) else None
     ),
     "The variances of some exposures do not fit their residuals, by chi-square": lambda e: (
         None if variances_fit(e) else f": {e['chi_square']:.3g} with {e['weight_share']:.1%} of the weight"
@@ -291,10 +345,13 @@ def _offsets(result: RestorationResult, n: int, scale: float, is_comparable: boo
         "psf_width_error": error,
         "psf_width_sigma": sigma,
         "psf_consistent": not abs(error) > max(_PSF_TOLERANCE, _SIGNIFICANCE * sigma),
-        "light_scatter": float(result.psf_scatter[n, 0]),
-        "position_scatter": float(result.psf_scatter[n, 1]) * scale,
-        "psf_width_scatter": float(result.psf_scatter[n, 2]),
-        "psf_ellipticity_scatter": float(result.psf_scatter[n, 3]),
+        "light_scatter": float(result.psf_residual_scatter[n, 0]),
+        "position_scatter": float(result.psf_residual_scatter[n, 1]) * scale,
+        "psf_width_scatter": float(result.psf_residual_scatter[n, 2]),
+        "psf_ellipticity_scatter": float(result.psf_residual_scatter[n, 3]),
+        "psf_change": [float(value) for value in result.psf_change[n]],
+        "psf_change_sigma": [float(value) for value in result.psf_change_sigma[n]],
+        "psf_refined": result.psf_refined,
         "background": [float(value) for value in result.background[n]],
         "background_sigma": [float(value) for value in result.background_sigma[n]],
     }
@@ -348,6 +405,12 @@ def _image(result: RestorationResult, inputs: RestorationInputs) -> dict[str, An
         "linear_median_sigma": _median_sigma(crop_to_patch(result.linear_variance, geometry)),
         "median": float(np.nanmedian(image)) if np.isfinite(image).any() else math.nan,
         "linear_psf_residual": result.linear_psf_residual,
+        "psf_scatter": [float(value) for value in result.psf_scatter],
+        "psf_shared_width": result.psf_shared_width,
+        "psf_shared_width_sigma": result.psf_shared_width_sigma,
+        "psf_shared_stars": result.psf_shared_stars,
+        "psf_flux_error": result.psf_flux_error,
+        "psf_flux_systematic": result.psf_flux_systematic,
         "sky_level": result.sky_level,
         "faintest_flux": result.faintest_flux,
         "no_data_fraction": float(((mask & MaskBit.NO_DATA) > 0).mean()),

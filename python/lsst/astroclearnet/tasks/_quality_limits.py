@@ -192,6 +192,13 @@ class QualityLimitsConfig(Config):
         "Stars of the linear coadd differ from the declared PSF by {value:.1%} of their peak, more "
         "than {limit:.1%}: the target PSF is too sharp for these exposures.",
     )
+    psf_flux_error = _Limits(
+        "Relative error of PSF fluxes from errors of PSFs that were measured and not corrected",
+        (0.01, 0.03),
+        "PSF fluxes are wrong by {value:+.1%}, beyond {limit:.0%}, from errors of PSFs that were measured "
+        "and not corrected: see the details.",
+        abs,
+    )
     star_width_error = _Limits(
         "Relative error of the width of stars from the declared PSF",
         (0.03, 0.1),

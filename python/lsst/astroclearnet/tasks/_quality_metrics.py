@@ -36,7 +36,13 @@ from ..metrics import (
     psf_flux_error,
     stellar_fwhms,
 )
-from ._metrics import describe_offsets, variances_fit, variances_kept
+from ._metrics import (
+    describe_offsets,
+    describe_shared_psf_error,
+    psf_changed,
+    variances_fit,
+    variances_kept,
+)
 from ._used_network import is_doubted, is_unconverged
 
 _MAX_CELLS = 16
@@ -103,8 +109,10 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         the mean Huber loss of exposures that the network does not see (0.5 for
         each sigma^2 of a small deviation, the error of the prediction
         included); ``rejected_fraction`` of the pixels; ``faintest_flux``,
-        believable in the denoised coadd, in nJy; the shares of the weight of
-        exposures that do not fit, and what else `judge` knows.
+        believable in the denoised coadd, in nJy; ``psf_shared_width``,
+        ``psf_flux_error`` (0 if not significant) and ``psf_flux_systematic``,
+        errors of PSFs and of fluxes; the shares of the weight of exposures
+        that do not fit, and what else `judge` knows.
     """
     patch, network, image = metrics["patch"], metrics["network"], metrics["image"]
     exposures: Sequence[Mapping[str, Any]] = metrics["exposures"]
@@ -145,8 +153,18 @@ def exposure_metrics(metrics: Mapping[str, Any], min_exposures: int) -> dict[str
         "supplied_fraction": float(image.get("supplied_fraction", math.nan)),
         "withheld_fraction": float(image.get("withheld_fraction", math.nan)),
         "linear_psf_residual": float(image["linear_psf_residual"]),
+        "psf_shared_width": float(image["psf_shared_width"]),
+        "psf_flux_error": float(image["psf_flux_error"]) if _psf_errors_matter(used, image) else 0.0,
+        "psf_flux_systematic": float(image["psf_flux_systematic"]),
         "faintest_flux": float(image["faintest_flux"]),
     }
+
+
+def _psf_errors_matter(exposures: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) -> bool:
+    """Return whether errors of PSFs that are not corrected are significant."""
+    return bool(describe_shared_psf_error(image)) or any(
+        psf_changed(e) and not e["psf_refined"] for e in exposures
+    )
 
 
 def image_metrics(images: CoaddImages, min_signal_to_noise: float) -> dict[str, float]:

@@ -9,5 +9,6 @@
 """Relative backgrounds, flux scales, positions and variances of exposures."""
 
 from ._calibration import ExposureCalibration, calibrate_exposures
+from ._psf_refinement import PsfRefinement
 
-__all__ = ("ExposureCalibration", "calibrate_exposures")
+__all__ = ("ExposureCalibration", "PsfRefinement", "calibrate_exposures")

@@ -25,6 +25,8 @@ from ..stars import StarList, find_stars, stars_in_exposures
 from ._background_differences import BackgroundDifferences
 from ._background_fit import BackgroundTile, fit_backgrounds
 from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
+from ._psf_refinement import PsfRefinement
+from ._psf_residuals import PsfResiduals, measure_psf_residuals
 from ._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
 
 _MAX_ROUNDS = 3
@@ -55,6 +57,8 @@ class ExposureCalibration:
         How much exposures differ where light has structure.
     stars
         Bright stars, to be taken out.
+    refinement
+        Errors of their PSFs.
     options
         Settings.
     """
@@ -66,6 +70,7 @@ class ExposureCalibration:
     noise: SkyNoise
     psf_errors: PsfErrors
     stars: StarList
+    refinement: PsfRefinement
     options: RestoreOptions
     _rejected: dict[Tile, TileOutliers]
     _latents: dict[Tile, torch.Tensor]
@@ -98,6 +103,7 @@ class ExposureCalibration:
             noise=SkyNoise.unknown(num_exposures),
             psf_errors=PsfErrors.unknown(num_exposures),
             stars=StarList.empty(),
+            refinement=PsfRefinement.unknown(num_exposures),
             options=options,
             _rejected={},
             _latents={},
@@ -114,10 +120,10 @@ class ExposureCalibration:
         Returns
         -------
         corrected : `TileData`
-            The tile without outlier exposures and background differences, and
-            with variances as measured in blank sky.
+            The tile without outlier exposures and background differences,
+            with refined PSFs, and with variances as measured in blank sky.
         """
-        stack = tile_data.stack
+        stack, model = tile_data.stack, tile_data.model
         out = [k for k, t in enumerate(tile_data.exposures.tolist()) if t in self.dropped]
         if out:
             stack = stack.replace(good=stack.good.clone())
@@ -126,7 +132,10 @@ class ExposureCalibration:
         if bool(background.coefficients.any()):
             images = (stack.images - background.evaluate(tile_data.model)) * stack.good
             stack = stack.replace(images=images)
-        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack))
+        if self.refinement.is_applied:
+            stack = stack.replace(psfs=self.refinement.correct(stack.psfs, tile_data.exposures))
+            model = model.with_psfs(stack.psfs)
+        return self.noise.rescale(dataclasses.replace(tile_data, stack=stack, model=model))
 
     def has_data(self, tile_data: TileData) -> bool:
         """Return whether a tile has data without the outlier exposures.
@@ -229,7 +238,8 @@ class ExposureCalibration:
         return dataclasses.replace(clean, tile_data=tile_data)
 
     def reject(self, tiles: Iterable[TileData]) -> ExposureCalibration:
-        """Find outliers in all tiles, and how much exposures differ.
+        """Find outliers in all tiles, how much exposures differ, and the
+        errors of their PSFs.
 
         Parameters
         ----------
@@ -241,13 +251,25 @@ class ExposureCalibration:
         calibration : `ExposureCalibration`
             The calibration with the outliers.
         """
-        found, fits = {}, []
+        found, fits, residuals = {}, [], []
         for tile_data in filter(self.has_data, tiles):
-            outliers = self._reject(self.apply(tile_data))
+            corrected = self.apply(tile_data)
+            outliers = self._reject(corrected)
             found[tile_data.tile] = TileOutliers.from_tile(tile_data, outliers.rejected)
             fits.append((tile_data.exposures, outliers.psf_errors))
-        psf_errors = PsfErrors.solve(fits, len(self.psf_errors.amplitudes))
-        return dataclasses.replace(self, psf_errors=psf_errors, _rejected=found)
+            residuals += self._measure_psfs(corrected, outliers)
+        number, options = len(self.psf_errors.amplitudes), self.options.calibration
+        refinement = PsfRefinement.solve(residuals, number, options.psf_error, options.psf_refinement)
+        psf_errors = PsfErrors.solve(fits, number, refinement.corrected_errors())
+        return dataclasses.replace(self, psf_errors=psf_errors, refinement=refinement, _rejected=found)
+
+    def _measure_psfs(self, corrected: TileData, outliers: Outliers) -> list[PsfResiduals]:
+        """Return what a calibrated tile tells about PSFs, if anything."""
+        predictor, residuals = outliers.predictor, outliers.residuals
+        if self.options.calibration.psf_refinement == "off" or predictor is None or residuals is None:
+            return []
+        max_residual = self.options.debiasing.max_psf_residual
+        return [measure_psf_residuals(corrected, predictor, residuals, max_residual)]
 
     def _reject(self, corrected: TileData) -> Outliers:
         return reject_outliers(corrected.stack, corrected.model, self.options.rejection)
@@ -298,6 +320,7 @@ def calibrate_exposures(reader: TileReader, options: RestoreOptions) -> Exposure
         background=first.background,
         noise=first.noise,
         psf_errors=first.psf_errors,
+        refinement=first.refinement,
         _rejected=first._rejected,
         _latents=first._latents,
     )

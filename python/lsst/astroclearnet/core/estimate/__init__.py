@@ -19,6 +19,7 @@ from ._restoration_model import RestorationModel, TrainedRange, load_packaged_mo
 from ._restoration_network import RestorationNetwork
 from ._samples import TrainingSample, make_samples, sample_boxes
 from ._solves import SolveStatus, collect_solves, record_solve
+from ._star_image import penalty_weight_for_residual
 from ._target_psf import (
     gaussian_pair_limit,
     linear_noise,
@@ -55,6 +56,7 @@ __all__ = (
     "log_noise_ratios",
     "make_samples",
     "mix_by_prior",
+    "penalty_weight_for_residual",
     "psf_fit_scatter",
     "record_solve",
     "sample_boxes",

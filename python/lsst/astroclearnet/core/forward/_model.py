@@ -82,6 +82,8 @@ class ForwardModel(LatentSpace):
     positions
         Where the pixels of the exposures lie on the patch; by default they
         are those of the patch.
+    sampling
+        Sampling at these positions, if it is already there.
 
     Attributes
     ----------
@@ -101,6 +103,7 @@ class ForwardModel(LatentSpace):
         shape: tuple[int, int],
         target_fwhm: float,
         positions: PixelPositions | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         if not (target_fwhm > 0 and self._least_fwhm <= target_fwhm <= _LARGEST_FWHM):
             raise InputError(
@@ -109,9 +112,11 @@ class ForwardModel(LatentSpace):
                 target_fwhm=target_fwhm,
             )
         self.target_fwhm = target_fwhm
-        super().__init__(LatentGrid(shape, psf_margin(psfs, min(shape))))
-        positions = positions if positions is not None else _patch_positions(shape, psfs)
-        self.sampling = Sampling(positions, self.grid)
+        if sampling is None:
+            positions = positions if positions is not None else _patch_positions(shape, psfs)
+            sampling = Sampling(positions, LatentGrid(shape, psf_margin(psfs, min(shape))))
+        super().__init__(sampling.grid)
+        self.sampling = sampling
         self._kernels = VaryingKernels.separate(psfs, self.grid)
         target = self.gaussian_transform(target_fwhm, psfs)
         self._convolution = self._convolve_with(self._kernels, self._inverse(target))
@@ -130,6 +135,16 @@ class ForwardModel(LatentSpace):
             FWHM of the target PSF in pixels.
         """
         return cls(stack.psfs, stack.shape, target_fwhm, stack.positions)
+
+    def with_psfs(self, psfs: torch.Tensor) -> ForwardModel:
+        """Return the model for other PSFs, on the same latent grid.
+
+        Parameters
+        ----------
+        psfs
+            Shape (n, n_cells_y, n_cells_x, P, P), as given.
+        """
+        return ForwardModel(psfs, self.shape, self.target_fwhm, sampling=self.sampling)
 
     def local(self, rows: slice, columns: slice) -> LocalKernels:
         """Return the difference kernels in a box of the patch.

@@ -9,12 +9,14 @@
 """Pixels of exposures that are outliers among the exposures."""
 
 from ._expected_differences import find_structure
+from ._leave_one_out import LeaveOneOut
 from ._likelihood import likelihood_variances
 from ._psf_errors import PsfErrors, psf_moments
 from ._rejection import Outliers, reject_outliers
 from ._tile_outliers import TileOutliers
 
 __all__ = (
+    "LeaveOneOut",
     "Outliers",
     "PsfErrors",
     "TileOutliers",

@@ -123,6 +123,16 @@ class LeaveOneOut:
         Shape (), mean number of exposures in a pixel.
     near
         Shape (n, h, w), bool, whether all data end near a pixel.
+    latent
+        Shape latent_shape, the sky at the target PSF, from all exposures.
+    border
+        Shape (n, h, w), standard deviation of the error of predictions at the
+        border of all data; 0 elsewhere.
+    weights
+        Shape (n,), weights of the exposures per area.
+    unresolved
+        Shape (1, h, w), standard deviation of the light that the others do not
+        resolve, by index of the exposures for which it matters.
     """
 
     def __init__(
@@ -153,11 +163,12 @@ class LeaveOneOut:
         refine = functools.partial(estimator.refine, right, _PENALTY_WEIGHT, light=smooth)
         start = smooth if previous is None else previous._once
         self._once: torch.Tensor = refine(start=start, prior=smooth, precision=_PRECISION)
-        start = self._once if previous is None else previous._latent
+        start = self._once if previous is None else previous.latent
         precision = _PRECISION if previous is None else _LATER_PRECISION
-        self._latent: torch.Tensor = refine(start=start, prior=self._once, precision=precision)
+        self.latent: torch.Tensor = refine(start=start, prior=self._once, precision=precision)
         self._shares: _Shares = _Shares.build(stack, model, weights) if previous is None else previous._shares
-        self.light = everything = model.predict(self._latent)
+        self.weights = self._shares.weights
+        self.light = everything = model.predict(self.latent)
         # Later on variances hardly change.
         if previous is None or self._round <= _VARIANCE_ROUNDS:
             self.variances: torch.Tensor = model_variances(stack, everything)
@@ -184,13 +195,13 @@ class LeaveOneOut:
                 options.psf_tolerance * moments,
             ]
         )
-        if exposure in self._unresolved:
-            templates = torch.cat([templates, self._unresolved[exposure]])
+        if exposure in self.unresolved:
+            templates = torch.cat([templates, self.unresolved[exposure]])
         return Prediction(
             self.light[one],
             structure,
             templates,
-            self._border[one],
+            self.border[one],
             self._variance[one],
             self._shares.smooth[exposure],
             math.sqrt(moment / area) / fwhm_to_sigma(1.0),
@@ -243,9 +254,9 @@ class LeaveOneOut:
         self._variance = _noise_ratios(model, weighted, shares.weights, covered)
         own = [self._own(t, light[t]) for t in range(number)]
         numerator = functools.reduce(torch.add, own)
-        spectrum = model.transform(self._latent)
-        self._border = torch.empty_like(light)
-        self._unresolved: dict[int, torch.Tensor] = {}
+        spectrum = model.transform(self.latent)
+        self.border = torch.empty_like(light)
+        self.unresolved: dict[int, torch.Tensor] = {}
         for t in range(number):
             change = shares.own_factors[t] * own[t] + shares.factors[t] * numerator
             fewer = 1.0 + model.embed(1.0 / covered[t] - 1.0)
@@ -255,12 +266,12 @@ class LeaveOneOut:
             self._variance[t] *= shares.typical[t]
             # The largest errors that were measured at the border.
             most = 0.03 * light[t].abs() + 3.0 * self._variance[t].sqrt()
-            self._border[t] = near[t] * torch.minimum(largest_around(correction[0].abs(), 3), most)
+            self.border[t] = near[t] * torch.minimum(largest_around(correction[0].abs(), 3), most)
             if t in shares.unresolved:
                 seen = model.inverse_transform((spectrum + change) * model.mean_otfs[t])[None]
                 sigma = math.sqrt(shares.scales[t][0])
                 structure = find_structure(seen, None, sigma, 3.0 * shares.typical[t].sqrt())
-                self._unresolved[t] = self._observe(shares.unresolved[t] * model.transform(structure[0]), t)
+                self.unresolved[t] = self._observe(shares.unresolved[t] * model.transform(structure[0]), t)
 
     def _observe(self, spectrum: torch.Tensor, exposure: int) -> torch.Tensor:
         """Sample the transform of an image on an exposure, (1, h, w)."""

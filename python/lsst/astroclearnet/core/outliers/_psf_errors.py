@@ -134,7 +134,12 @@ class PsfErrors:
         return PsfErrors(self.amplitudes[exposures.cpu()])
 
     @classmethod
-    def solve(cls, tables: Sequence[tuple[torch.Tensor, PsfErrorFit]], num_exposures: int) -> PsfErrors:
+    def solve(
+        cls,
+        tables: Sequence[tuple[torch.Tensor, PsfErrorFit]],
+        num_exposures: int,
+        corrected: PsfErrors | None = None,
+    ) -> PsfErrors:
         """Solve for the amplitudes, which are not negative.
 
         Those of an exposure with few bright pixels are close to those of all.
@@ -145,11 +150,15 @@ class PsfErrors:
             Indices of the exposures of each tile, and its sums.
         num_exposures
             Number of exposures of the patch.
+        corrected
+            Errors in these sums that have been corrected since.
         """
         errors = cls.unknown(num_exposures)
         sums = torch.zeros(num_exposures, 4, 6, dtype=torch.float64)
         for exposures, fit in tables:
             sums.index_add_(0, exposures.cpu(), fit.sums.double().cpu())
+        if corrected is not None:
+            sums[:, :, 4] -= (sums[:, :, :4] @ corrected.amplitudes.square()[..., None])[..., 0]
         total = sums.sum(dim=0)
         if float(total[0, 5]) < _LEAST_PIXELS:
             return errors

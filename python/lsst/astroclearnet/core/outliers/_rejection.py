@@ -63,10 +63,17 @@ class Outliers:
         Shape (n, h, w), bool, good pixels only.
     psf_errors
         Sums for the fit of errors of PSFs.
+    predictor
+        What predicts each exposure from the others without these pixels;
+        `None` of less than three exposures, or without rejection.
+    residuals
+        Shape (n, h, w), residuals from its predictions.
     """
 
     rejected: torch.Tensor
     psf_errors: PsfErrorFit
+    predictor: LeaveOneOut | None = None
+    residuals: torch.Tensor | None = None
 
 
 def reject_outliers(stack: ExposureStack, model: ForwardModel, options: RejectionOptions) -> Outliers:
@@ -127,7 +134,9 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
             break
     record_solve("outliers", steps=number, residual=changed / _CONVERGED)
     assert residuals is not None
-    return Outliers(rejected, residuals.fit_psf_errors(stack.good & ~rejected))
+    return Outliers(
+        rejected, residuals.fit_psf_errors(stack.good & ~rejected), predictor, residuals.differences()
+    )
 
 
 @dataclasses.dataclass
@@ -195,6 +204,10 @@ class _Residuals:
         for t, some in enumerate(pixels):
             if len(some):
                 torch.abs(self._build(t, self.scales[t : t + 1]).fit(some)[0], out=self.beyond[t])
+
+    def differences(self) -> torch.Tensor:
+        """Return residuals of all exposures, (n, h, w)."""
+        return self.predictor.stack.images - self.predictor.light - self.scales
 
     def fit_psf_errors(self, good: torch.Tensor) -> PsfErrorFit:
         """Compare what is left of good pixels with what may differ."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..calibration import ExposureCalibration
+from ..calibration import ExposureCalibration, PsfRefinement
 from ..exposures import Tile, TileGrid
 from ..noise import CellLayout, CellNoise
 from ._result import Combination, MaskBit, fields_by_tiles
@@ -151,7 +151,8 @@ class Mosaic:
             "chi_square": (self._deviations / expected).astype(np.float32),
             "psf_width_error": values[3].numpy(),
             "psf_width_sigma": sigmas[3].numpy(),
-            "psf_scatter": calibration.psf_errors.amplitudes.numpy(),
+            "psf_residual_scatter": calibration.psf_errors.amplitudes.numpy(),
+            **_psf_fields(calibration.refinement),
             "flux_error": values[0].numpy(),
             "flux_sigma": sigmas[0].numpy(),
             "shift": values[1:3].T.numpy(),
@@ -174,6 +175,21 @@ class Mosaic:
             "dropped": dict(calibration.dropped),
             "suspect": dict(calibration.suspect),
         }
+
+
+def _psf_fields(refinement: PsfRefinement) -> dict[str, Any]:
+    """Return the fields of a result about errors of PSFs."""
+    return {
+        "psf_change": refinement.changes.numpy().astype(np.float32),
+        "psf_change_sigma": refinement.sigmas.numpy().astype(np.float32),
+        "psf_refined": refinement.is_applied,
+        "psf_scatter": refinement.scatter.numpy().astype(np.float32),
+        "psf_shared_width": refinement.shared.value,
+        "psf_shared_width_sigma": refinement.shared.sigma,
+        "psf_shared_stars": refinement.shared.number,
+        "psf_flux_error": refinement.flux_error,
+        "psf_flux_systematic": refinement.flux_systematic,
+    }
 
 
 def _median(values: np.ndarray) -> float:

@@ -154,7 +154,7 @@ class RestorationResult:
     )
     shift_sigma: np.ndarray = _field("Standard deviation of ``shift``.", "n, 2", unit="pixels")
     psf_width_error: np.ndarray = _field(
-        "Relative offset of the PSF width of each exposure from that given, compared with the others; "
+        "Relative offset of the PSF width of each exposure from that used, compared with the others; "
         "positive if wider.",
         "n",
     )
@@ -162,11 +162,40 @@ class RestorationResult:
         "Standard deviation of ``psf_width_error``, from noise and from differences between sources.",
         "n",
     )
-    psf_scatter: np.ndarray = _field(
+    psf_residual_scatter: np.ndarray = _field(
         "Standard deviations of what differs in each exposure where light has structure, beyond noise: "
         "light above its surroundings (relative), position along an axis (pixels), width of the PSF and "
         "its ellipticity (relative).  They are part of the variances and of the expected chi-square.",
         "n, 4",
+    )
+    psf_change: np.ndarray = _field(
+        "Errors of the PSF given for each exposure, from the others: width, relative and positive if it is "
+        "wider in the sky; shear along rows less columns, and along diagonals; and share of the light in "
+        "wings of twice the width.  0 where not measured.",
+        "n, 4",
+    )
+    psf_change_sigma: np.ndarray = _field(
+        "Standard deviation of ``psf_change``; infinite where not measured.", "n, 4"
+    )
+    psf_refined: bool = _field("Whether PSFs were corrected by ``psf_change``.")
+    psf_scatter: np.ndarray = _field(
+        "Scatter of the errors of PSFs between exposures, as of ``psf_change``; NaN where not measured.", "4"
+    )
+    psf_shared_width: float = _field(
+        "Relative offset of the width of stars that all exposures share, from the PSFs used; 0 where not "
+        "measured."
+    )
+    psf_shared_width_sigma: float = _field(
+        "Standard deviation of ``psf_shared_width``, from the scatter of stars; infinite without enough."
+    )
+    psf_shared_stars: int = _field("Number of stars that ``psf_shared_width`` was measured on.")
+    psf_flux_error: float = _field(
+        "Relative error of the flux of a star in ``linear_image``, fitted with the target PSF, from the "
+        "errors of PSFs that were measured and not corrected."
+    )
+    psf_flux_systematic: float = _field(
+        "Standard deviation of the relative error of all fluxes from errors of PSFs that are not measured, "
+        "such as the mean of all exposures; NaN where PSFs were not compared."
     )
     background: np.ndarray = _field(
         "Background differences that were subtracted: level at the centre of the patch, and slopes per "

@@ -1,0 +1,185 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What errors of PSFs do to predictions by other exposures, and to fluxes."""
+
+from __future__ import annotations
+
+__all__ = ("PsfResponse",)
+
+import dataclasses
+
+import torch
+
+from ..estimate import penalty_weight_for_residual
+from ..forward import ForwardModel
+from ._psf_shapes import NUM_SHAPES, reshape_psfs
+
+_LEAST_SIZE = 96
+"""Least side in pixels of the grid of the transforms."""
+
+_FLOOR = 1e-5
+"""Penalty weight of predictions by other exposures."""
+
+
+_STAR_RADIUS = 2.0
+"""Radius, in FWHM of the target PSF, of stamps of stars."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PsfResponse:
+    """Responses to errors of PSFs, for point sources and full coverage.
+
+    Attributes
+    ----------
+    psfs
+        Shape (n, P, P), double, the PSFs.
+    derivatives
+        Shape (n, 4, P, P), their derivatives.
+    shared
+        Shape (n, 4, n, 4), double, how much an error of the PSF of an exposure
+        (last) appears as one of another exposure that it predicts, with the
+        opposite sign.
+    fluxes
+        Shape (n, 4), double, derivatives of the logarithm of the flux of a
+        star, from a plain fit of the target PSF to the linear image, by the
+        changes of the PSF given for an exposure.
+    star
+        Shape (2, S, S), double, S odd: a star in the image of all exposures,
+        and its derivative by a common factor in the widths of their PSFs.
+    star_shares
+        Shape (n,), double, derivatives of the width that is measured with
+        these by that of the PSF of each exposure; of sum 1.
+    """
+
+    psfs: torch.Tensor
+    derivatives: torch.Tensor
+    shared: torch.Tensor
+    fluxes: torch.Tensor
+    star: torch.Tensor
+    star_shares: torch.Tensor
+
+    @classmethod
+    def build(
+        cls,
+        psfs: torch.Tensor,
+        derivatives: torch.Tensor,
+        weights: torch.Tensor,
+        presence: torch.Tensor,
+        *,
+        target_fwhm: float,
+        max_residual: float,
+    ) -> PsfResponse:
+        """Work out the responses.
+
+        Parameters
+        ----------
+        psfs
+            Shape (n, P, P), float64, sum 1.
+        derivatives
+            Shape (n, 4, P, P), as of `psf_derivatives`.
+        weights
+            Shape (n,), inverse variances per pixel of the patch.
+        presence
+            Shape (n, n), share of the sources that are compared of an exposure
+            (first) that others have data of: sharp ones saturate.
+        target_fwhm
+            FWHM of the target PSF in pixels.
+        max_residual
+            Largest residual of a star in the linear image, over its peak.
+        """
+        psfs, derivatives, present = psfs.cpu(), derivatives.cpu(), presence.double().cpu()
+        weights = weights.double().cpu() / weights.sum().double().cpu()
+        size = max(_LEAST_SIZE - psfs.shape[-1] + 1, 2)
+        model = ForwardModel(psfs[:, None, None], (size, size), target_fwhm)
+        transforms, changes = model.transfer(psfs), model.transfer(derivatives)
+        star, star_shares = _star_response(
+            model, transforms, changes[:, 0], weights, round(_STAR_RADIUS * target_fwhm)
+        )
+        return cls(
+            psfs=psfs,
+            derivatives=derivatives,
+            shared=_shared_response(model, transforms, changes, weights * present),
+            fluxes=_flux_response(model, transforms, changes, weights, max_residual),
+            star=star,
+            star_shares=star_shares,
+        )
+
+    def curvature(self, exposure: int, change: torch.Tensor) -> torch.Tensor:
+        """Return what a linear fit of a star finds beyond a change, (4,).
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        change
+            Shape (4,), double, that of its PSF.
+        """
+        psf, derivatives = self.psfs[exposure], self.derivatives[exposure]
+        middle, radius = psf.shape[-1] // 2, self.star.shape[-1] // 2
+        near = slice(max(middle - radius, 0), middle + radius + 1)
+        design = torch.cat([psf[None], derivatives])[:, near, near].flatten(1).T
+        difference = (reshape_psfs(psf, change) - psf)[near, near].flatten()
+        found = torch.linalg.lstsq(design, difference[:, None]).solution[1:, 0]
+        return torch.as_tensor(found - change)
+
+
+def _shared_response(
+    model: ForwardModel, psfs: torch.Tensor, changes: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return `PsfResponse.shared` for weights (n, n) in sources of each."""
+    number = len(psfs)
+    power, sky = psfs.abs() ** 2, psfs.conj()[:, None] * changes
+    shared = torch.zeros(number, NUM_SHAPES, number, NUM_SHAPES, dtype=torch.float64)
+    for t in range(number):
+        # The brightness of a star is fitted along.
+        own = torch.cat([psfs[t : t + 1], changes[t]])
+        normal = model.fold_transform((own.conj()[:, None] * own).real)
+        others = weights[t].clone()
+        others[t] = 0.0
+        total = torch.tensordot(others, power, dims=1) + _FLOOR * others.sum().clamp(min=1e-30)
+        gain = psfs[t] / total
+        products = [others[:, None] * model.fold_transform((one.conj() * gain * sky).real) for one in own]
+        found = torch.linalg.solve(normal, torch.stack(products).flatten(1))[1:]
+        shared[t] = found.reshape(NUM_SHAPES, number, NUM_SHAPES)
+    return shared
+
+
+def _flux_response(
+    model: ForwardModel,
+    psfs: torch.Tensor,
+    changes: torch.Tensor,
+    weights: torch.Tensor,
+    max_residual: float,
+) -> torch.Tensor:
+    """Return `PsfResponse.fluxes`."""
+    target, inverse = model.target_transform.double(), model.inverse_target_power.double()
+    power = (weights[:, None, None] * (psfs * target * inverse).abs() ** 2).sum(dim=0)
+    penalty = penalty_weight_for_residual(model, power.float(), max_residual)
+    total = power + penalty * inverse
+    # K' = K + dK in sum(w K'* K) / (sum(w |K'|^2) + s / |G|^2).
+    changed = (changes.conj() * psfs[:, None]).real * (target * inverse) ** 2
+    change = weights[:, None, None, None] * changed * (1.0 / total - 2.0 * power / total**2)
+    return model.fold_transform(target**2 * change) / model.fold_transform(target**2 * power / total)
+
+
+def _star_response(
+    model: ForwardModel, psfs: torch.Tensor, widths: torch.Tensor, weights: torch.Tensor, radius: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `PsfResponse.star` and `PsfResponse.star_shares`; derivatives of
+    the PSFs by width are (n, Hl, Wl // 2 + 1).
+    """
+    target, share = model.target_transform.double(), weights[:, None, None]
+    total = (share * psfs.abs() ** 2).sum(dim=0) + _FLOOR
+    changes = target * share * (psfs.conj() * widths).real / total
+    offsets = torch.arange(-radius, radius + 1)
+    images = model.inverse_transform(torch.cat([target[None], changes]).to(torch.complex128))
+    stamps = images[:, offsets[:, None], offsets]
+    star = torch.stack([stamps[0], stamps[1:].sum(dim=0)])
+    design = torch.cat([star, torch.ones_like(star[:1])]).flatten(1).T
+    return star, torch.linalg.lstsq(design, stamps[1:].flatten(1).T).solution[1]

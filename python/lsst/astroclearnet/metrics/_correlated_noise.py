@@ -47,11 +47,11 @@ def psf_flux_correlated(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit the PSF to stars with the covariance of the noise.
 
-    Generalised least squares (Aitken 1936, Proc. R. Soc. Edinburgh 55, 42)
-    with the covariance sqrt(V_p V_q) rho(p - q) of pixels p and q.  Each star
-    is fitted in a box of the size of the stamp, together with all stars whose
-    PSF reaches into it, with the weights of `correlated_weights`; the errors
-    follow from the covariance alone.
+    Each star is fitted in a box of the size of the stamp, together with all
+    stars whose PSF reaches into it, with the weights of `correlated_weights`
+    for noise of one variance (generalised least squares, Aitken 1936, Proc. R.
+    Soc. Edinburgh 55, 42); the errors follow from the covariance
+    sqrt(V_p V_q) rho(p - q) of pixels p and q alone.
 
     Parameters
     ----------
@@ -265,8 +265,11 @@ def _solve(
 ) -> tuple[float, float]:
     """Return flux and error of the first star; NaN if degenerate."""
     used = np.isfinite(box.ravel())
-    sigma = np.sqrt(variance.ravel()[used])
-    columns = design[used] / sigma[:, np.newaxis]
+    # Variances of bright stars have errors of PSFs, which are not correlated
+    # as noise is: weights must not follow them.
+    spread = np.sqrt(variance.ravel()[used])
+    sigma = np.median(spread)
+    columns = design[used] / sigma
     size = np.sqrt(np.sum(columns**2, axis=0))
     if not size[0] > 0:
         return np.nan, np.nan
@@ -281,4 +284,5 @@ def _solve(
         return np.nan, np.nan
     weights = weighted @ inverse[:, 0]
     flux = float(weights @ (box.ravel()[used] / sigma))
+    weights *= spread / sigma
     return flux / size[0], float(np.sqrt(weights @ rho @ weights)) / size[0]

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_propagation
 
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
@@ -26,14 +25,13 @@ from ..noise import (
     CellLayout,
     LocalNoise,
     PsfErrorImages,
-    StarErrors,
     linear_variance,
     measure_demanded_light,
     repeat_observations,
     restored_variance,
     white_noise,
 )
-from ..stars import draw_stars
+from ._bright_stars import BrightStars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 
 
@@ -130,13 +128,14 @@ class TileRestorer:
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
+        stars = BrightStars.draw(self.calibration, tile_data)
         psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
         psf_images = PsfErrorImages.build(
             psf_errors,
             stack,
             model,
             maps,
-            image=estimate.restored + self._draw_stars(tile_data),
+            image=estimate.restored + stars.image,
             variance=variance_of_linear,
             penalty_weight=estimator.linear_penalty_weight,
         )
@@ -160,7 +159,7 @@ class TileRestorer:
             "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
-        self._put_stars_back(blended, tile_data, estimator, seen)
+        stars.put_back(blended, estimator, seen, self.seed)
         _require_finite(blended, ~no_data, tile_data.tile)
         rest, of_stars = model.predict(estimate.restored), self.calibration.star_light(tile_data)
         # The image follows each exposure by its share.
@@ -204,41 +203,6 @@ class TileRestorer:
                 "linear_psf_residual": estimator.linear_psf_residual,
             },
         )
-
-    def _draw_stars(self, tile_data: TileData) -> torch.Tensor:
-        """Return the bright stars at the target PSF, shape latent_shape."""
-        image = draw_stars(self.calibration.stars_near(tile_data), tile_data.tile, tile_data.model)
-        return image.to(tile_data.stack.device)
-
-    def _put_stars_back(
-        self, planes: dict[str, torch.Tensor], tile_data: TileData, estimator: Estimator, seen: torch.Tensor
-    ) -> None:
-        """Add bright stars to images, and their errors to variances and
-        realisations.
-        """
-        stars = self.calibration.stars_near(tile_data)
-        if not len(stars):
-            return
-        image = tile_data.model.crop(self._draw_stars(tile_data))
-        # A linear estimate without data is noise that is amplified, in trails
-        # of saturated pixels too.
-        core = _connected(~seen & (image.square() > planes["linear_variance"]), ~seen)
-        errors = StarErrors.estimate(
-            stars,
-            tile_data.tile,
-            estimator.linear,
-            estimator.linear_penalty_weight,
-            self.seed,
-            self.calibration.options.noise.num_realizations,
-        )
-        for name, change in (
-            ("image", image),
-            ("variance", errors.variance),
-            ("noise_realizations", errors.realizations),
-        ):
-            restored, linear = planes[name], planes[f"linear_{name}"]
-            planes[name] = restored + change
-            planes[f"linear_{name}"] = torch.where(core, restored, linear) + change
 
     def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:
         """Draw errors of the images from those of PSFs, (k, H, W)."""
@@ -311,12 +275,6 @@ def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Te
     mask[near & ~seen] |= MaskBit.INPAINTED
     mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
     return mask
-
-
-def _connected(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Return the allowed pixels that are connected with some."""
-    grown = binary_propagation(pixels.cpu().numpy(), np.ones((3, 3)), allowed.cpu().numpy())
-    return torch.from_numpy(grown).to(pixels.device)
 
 
 def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:

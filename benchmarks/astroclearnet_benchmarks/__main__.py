@@ -26,7 +26,6 @@ BENCHMARKS = (
     "stars",
     "demand",
     "psf_errors",
-    "psf_refinement",
     "release",
     "gpu",
 )

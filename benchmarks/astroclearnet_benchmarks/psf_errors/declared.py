@@ -95,7 +95,7 @@ def _restore(scene: Scene, psfs: Array) -> Iterator[tuple[str, StackResult]]:
     """Restore as it is done, and without the errors of PSFs."""
     data = scene.images, scene.variances, scene.good, psfs
     yield "with PSF errors", restore(*data, target_fwhm=_TARGET)
-    with mock.patch.object(PsfErrors, "solve", lambda tables, number: PsfErrors.unknown(number)):
+    with mock.patch.object(PsfErrors, "solve", lambda fits, number, *_: PsfErrors.unknown(number)):
         yield "noise alone", restore(*data, target_fwhm=_TARGET)
 
 

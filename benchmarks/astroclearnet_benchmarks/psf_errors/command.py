@@ -17,7 +17,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ from lsst.astroclearnet.core.forward import TileReader
 from lsst.astroclearnet.metrics import psf_flux
 
 from ..processes import make_pool, start_logging
-from ..record import Section, Table, format_value, make_page, make_parser
+from ..record import Table, format_value, make_page, make_parser, measure_sections, read_sections
 from .cases import ERRORS, Array, Field, make_field
+from .declared import measure_declared
 
 _LOG = logging.getLogger(__name__)
 
+_SECTIONS = ("refined", "declared")
 _MODES = ("off", "apply", "stars")
 _TARGET_FWHM = 3.2
 _FIRST_SEED = 1000
@@ -142,6 +144,25 @@ def main(words: Sequence[str]) -> int:
     start_logging()
     options = _parse(words)
     options.work.mkdir(parents=True, exist_ok=True)
+    seeds = range(_FIRST_SEED, _FIRST_SEED + options.scenes)
+    every: dict[str, Callable[[], list[Table]]] = {
+        "refined": lambda: _measure_refined(options),
+        "declared": lambda: [measure_declared(seeds, quick=options.quick)],
+    }
+    measures = {name: every[name] for name in options.sections}
+    settings = f"--fields {options.fields} --random {options.random} --scenes {options.scenes}"
+    flags = settings + " --quick" * options.quick
+
+    def write() -> None:
+        sections = read_sections(options.work, _SECTIONS)
+        options.output.write_text(make_page(sections, title="Errors of PSFs", introduction=_INTRODUCTION))
+
+    command = f"{options.program} --sections {{}} {flags}"
+    return int(measure_sections(measures, command.format, options.work, write) > 0)
+
+
+def _measure_refined(options: argparse.Namespace) -> list[Table]:
+    """Measure what refining PSFs does."""
     jobs = [(name, "", seed) for name in ERRORS if name != "none" for seed in range(_number(options, name))]
     # A run that is stopped then has some of all.
     jobs.sort(key=lambda job: job[2])
@@ -155,11 +176,7 @@ def main(words: Sequence[str]) -> int:
             (options.work / "records.json").write_text(json.dumps(records))
     tables = [_tabulate_one(records), _tabulate_random(records), _tabulate_shared(records)]
     tables.append(_tabulate_exact(records))
-    command = f"{options.program} --jobs {options.jobs} --fields {options.fields} --random {options.random}"
-    section = Section.measured("errors of PSFs", command, tables)
-    (options.work / "psf_refinement.json").write_text(json.dumps(dataclasses.asdict(section)))
-    options.output.write_text(make_page([section], title="Refined PSFs", introduction=_INTRODUCTION))
-    return 0
+    return tables
 
 
 def _run(job: tuple[str, str, int]) -> dict[str, Any]:
@@ -278,9 +295,12 @@ def _tabulate_exact(records: dict[str, list[dict[str, Any]]]) -> Table:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = make_parser("psf_refinement", __doc__, work="what was measured")
+    parser = make_parser("psf_errors", __doc__, work="what was measured")
     parser.set_defaults(program=parser.prog)
+    parser.add_argument("--sections", nargs="+", default=_SECTIONS, choices=_SECTIONS)
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--fields", type=int, default=2, help="number of fields of each error")
     parser.add_argument("--random", type=int, default=30, help="number of fields with random errors")
+    parser.add_argument("--scenes", type=int, default=4, help="number of scenes of declared errors")
+    parser.add_argument("--quick", action="store_true", help="tiny scenes, to see that all works")
     return parser.parse_args(words)

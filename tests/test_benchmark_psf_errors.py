@@ -19,6 +19,7 @@ from astroclearnet_benchmarks.psf_errors.cases import make_field
 from astroclearnet_benchmarks.psf_errors.command import main, measure_field
 
 
+@pytest.mark.slow
 def test_declared_errors_are_tabulated(tmp_path: Path) -> None:
     """If it fails, the record of declared errors cannot be made."""
     page = tmp_path / "psf_errors.md"

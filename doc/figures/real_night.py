@@ -27,7 +27,7 @@ from lsst.astroclearnet.plots import Zoom, comparison_figure
 
 TARGET_FWHM, PIXEL_SCALE = 3.6, 0.2626
 WIDTH = 1000
-ZOOMS = (Zoom(101.0, 73.0, 64, "bright star"), Zoom(58.0, 181.0, 64, "bright star"))
+ZOOMS = (Zoom(101.0, 73.0, 64, "bright star"), Zoom(178.0, 202.0, 64, "stars"))
 
 
 def main() -> None:

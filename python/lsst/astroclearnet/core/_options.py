@@ -278,7 +278,7 @@ class CalibrationOptions(_Options):
         },
     )
     psf_refinement: str = _option(
-        "apply",
+        "report",
         "Errors of the PSFs of single exposures (width, ellipticity, wings) that are measured against the "
         "others.",
         choices={

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("PsfResiduals", "measure_psf_residuals")
-
 import dataclasses
 
 import torch

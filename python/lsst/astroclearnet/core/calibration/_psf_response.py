@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("PsfResponse",)
-
 import dataclasses
 
 import torch

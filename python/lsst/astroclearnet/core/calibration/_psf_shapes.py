@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("NUM_SHAPES", "psf_derivatives", "reshape_psfs")
-
 import numpy as np
 import torch
 from scipy.linalg import expm

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("StarWidth", "measure_star_widths")
-
 import dataclasses
 import math
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PsfErrorFit", "PsfErrors")
+__all__ = ("PsfErrors",)
 
 import dataclasses
 import math

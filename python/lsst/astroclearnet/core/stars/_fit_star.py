@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("FittedStar", "fit_star")
-
 import dataclasses
 import math
 

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("SolvedStar", "solve_star")
-
 import dataclasses
 
 import torch

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("MatchedFilter", "matched_filter")
-
 import dataclasses
 
 import torch

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("BrightStars",)
-
 import dataclasses
 
 import numpy as np
@@ -23,6 +21,9 @@ from ..estimate import Estimator
 from ..forward import TileData
 from ..noise import StarErrors
 from ..stars import StarList, draw_stars
+
+_STANDS_OUT = 3.0
+"""Signal-to-noise ratio from which on light stands out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class BrightStars:
 
     def put_back(
         self, planes: dict[str, torch.Tensor], estimator: Estimator, seen: torch.Tensor, seed: int
-    ) -> None:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add them to images, and their errors to variances and realisations.
 
         Parameters
@@ -77,9 +78,17 @@ class BrightStars:
             Shape (H, W), bool, pixels with data.
         seed
             Seed of the noise draws.
+
+        Returns
+        -------
+        stands_out : `torch.Tensor`
+            Shape (H, W), bool, where they stand out from noise.
+        sigma : `torch.Tensor`
+            Shape (H, W), standard deviation of their light there, relative.
         """
         if not len(self.stars):
-            return
+            none = torch.zeros_like(seen)
+            return none, none.to(self.image.dtype)
         image = self.tile_data.model.crop(self.image)
         # A linear estimate without data is noise that is amplified, in trails
         # of saturated pixels too.
@@ -100,6 +109,8 @@ class BrightStars:
             restored, linear = planes[name], planes[f"linear_{name}"]
             planes[name] = restored + change
             planes[f"linear_{name}"] = torch.where(core, restored, linear) + change
+        stands_out = image > _STANDS_OUT * planes["linear_variance"].sqrt()
+        return stands_out, errors.variance.sqrt() / image
 
 
 def _connected(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

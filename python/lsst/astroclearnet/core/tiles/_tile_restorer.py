@@ -159,7 +159,9 @@ class TileRestorer:
             "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
-        stars.put_back(blended, estimator, seen, self.seed)
+        of_star, star_sigma = stars.put_back(blended, estimator, seen, self.seed)
+        # The network has no part in stars that were taken out.
+        of_star &= demanded.share.isnan()
         _require_finite(blended, ~no_data, tile_data.tile)
         rest, of_stars = model.predict(estimate.restored), self.calibration.star_light(tile_data)
         # The image follows each exposure by its share.
@@ -175,8 +177,10 @@ class TileRestorer:
             "mask": mask,
             "coadd": coadd,
             "residual": residual,
-            "demanded_share": torch.where(no_data, torch.nan, demanded.share),
-            "demanded_share_sigma": torch.where(no_data, torch.nan, demanded.sigma),
+            "demanded_share": torch.where(no_data, torch.nan, demanded.share.masked_fill(of_star, 1.0)),
+            "demanded_share_sigma": torch.where(
+                no_data, torch.nan, torch.where(of_star, star_sigma, demanded.sigma)
+            ),
             "faintest_flux": torch.where(seen, faintest, torch.nan),
         }
         rows, columns = tile_data.tile.within

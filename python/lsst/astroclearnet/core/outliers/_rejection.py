@@ -134,9 +134,8 @@ def reject_outliers(stack: ExposureStack, model: ForwardModel, options: Rejectio
             break
     record_solve("outliers", steps=number, residual=changed / _CONVERGED)
     assert residuals is not None
-    return Outliers(
-        rejected, residuals.fit_psf_errors(stack.good & ~rejected), predictor, residuals.differences()
-    )
+    left = residuals.differences()
+    return Outliers(rejected, residuals.fit_psf_errors(left, stack.good & ~rejected), predictor, left)
 
 
 @dataclasses.dataclass
@@ -209,17 +208,16 @@ class _Residuals:
         """Return residuals of all exposures, (n, h, w)."""
         return self.predictor.stack.images - self.predictor.light - self.scales
 
-    def fit_psf_errors(self, good: torch.Tensor) -> PsfErrorFit:
+    def fit_psf_errors(self, left: torch.Tensor, good: torch.Tensor) -> PsfErrorFit:
         """Compare what is left of good pixels with what may differ."""
         predictor = self.predictor
         fit = PsfErrorFit.empty(len(good), good.device)
         for t, use in enumerate(good):
-            residual = predictor.stack.images[t] - predictor.light[t] - self.scales[t]
             _, differences = predictor.differences(t)
             templates = shape_templates(differences)
             # Near missing data predictions have errors of their own.
             fit.add(
-                t, residual, predictor.noise(t), templates, use & ~predictor.near[t], predictor.num_covering
+                t, left[t], predictor.noise(t), templates, use & ~predictor.near[t], predictor.num_covering
             )
         return fit
 

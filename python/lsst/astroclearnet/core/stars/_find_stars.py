@@ -21,7 +21,6 @@ from ..exposures import largest_around
 from ..forward import CleanTile
 from ._fit_star import ENOUGH_KEPT, FittedStar, fit_star
 from ._matched_filter import matched_filter
-from ._star_light import stars_in_exposures
 from ._star_list import StarList
 
 _MAX_ROUNDS = 8
@@ -92,17 +91,19 @@ class _Search:
         self._patch_shape = patch_shape
         # Boxes around stars are small.
         stack = tile_data.stack.replace(variances=clean.variances)
-        self._stack = stack.to(torch.device("cpu"))
+        self._stack = stack.replace(images=stack.images.clone()).to(torch.device("cpu"))
         self._weights = tile_data.stack.good / clean.variances
         self._radius = stack.psfs.shape[-1] // 2
         self._stars: list[FittedStar] = []
+        # Stars that are to be fitted again.
+        self._stale: list[FittedStar] = []
         self._tried: list[tuple[float, float]] = []
 
     def add_stars(self) -> bool:
         """Search once; return whether there may be more."""
         new: list[FittedStar] = []
         for place, flux in self._candidates():
-            if any(_distance(place, star.position) < 2 * self._radius for star in new):
+            if any(self._is_near(place, star) for star in new):
                 # It is tried in the next round, without their light.
                 continue
             self._tried.append(place)
@@ -112,37 +113,44 @@ class _Search:
         self._tried = [
             place
             for place in self._tried
-            if all(
-                _distance(place, star.position) < _TRIED or _distance(place, star.position) > 2 * self._radius
-                for star in new
-            )
+            if all(_distance(place, star.position) < _TRIED or not self._is_near(place, star) for star in new)
         ]
-        self._change(new, -1.0)
+        for star in new:
+            star.change(self._stack.images, -1.0)
+            self._wake_neighbours(star)
         self._stars += new
+        self._stale += [star for star in new if star.kept <= ENOUGH_KEPT]
         return bool(new)
 
     def refit(self) -> bool:
-        """Fit stars again that others are near, without their light, and drop
-        those of which neighbours hide the better part; return whether any has
-        changed.
+        """Fit stars again of which neighbours have changed, without their
+        light, and drop those of which neighbours hide the better part; return
+        whether there are more.
         """
-        kept: list[FittedStar] = []
-        has_changed = False
-        for number, star in enumerate(self._stars):
-            others = [*kept, *self._stars[number + 1 :]]
-            if star.kept > ENOUGH_KEPT and all(
-                _distance(star.position, one.position) > 2 * self._radius for one in others
-            ):
-                kept.append(star)
-                continue
-            self._change([star], 1.0)
+        stale, self._stale = self._stale, []
+        for star in stale:
+            star.change(self._stack.images, 1.0)
             again = self._fit(star.position, star.flux, ENOUGH_KEPT)
-            has_changed |= again is None or abs(again.flux - star.flux) > _SMALL_CHANGE * again.flux_sigma
+            self._stars = [one for one in self._stars if one is not star]
+            self._stale = [one for one in self._stale if one is not star]
             if again is not None:
-                kept.append(again)
-                self._change([again], -1.0)
-        self._stars = kept
-        return has_changed
+                again.change(self._stack.images, -1.0)
+            if again is None or abs(again.flux - star.flux) > _SMALL_CHANGE * again.flux_sigma:
+                self._wake_neighbours(star)
+            if again is not None:
+                self._stars.append(again)
+        return bool(self._stale)
+
+    def _wake_neighbours(self, star: FittedStar) -> None:
+        """Note that stars near one that has changed are to be fitted again."""
+        stale = {id(one) for one in self._stale}
+        self._stale += [
+            one for one in self._stars if id(one) not in stale and self._is_near(star.position, one)
+        ]
+
+    def _is_near(self, place: tuple[float, float], star: FittedStar) -> bool:
+        """Return whether stars at a place and another share pixels."""
+        return _distance(place, star.position) < 2 * self._radius
 
     def owned(self) -> StarList:
         """Return the stars that the tile owns, or nearly."""
@@ -212,16 +220,6 @@ class _Search:
         if star is None or star.misfit > most or star.kept < least_kept:
             return None
         return star
-
-    def _change(self, stars: list[FittedStar], sign: float) -> None:
-        """Add the light of stars to the exposures, or take it out."""
-        if not stars:
-            return
-        tile_data = self._tile_data
-        origin = tile_data.tile.rows.start, tile_data.tile.columns.start
-        light = stars_in_exposures(_listed(stars), tile_data.stack, tile_data.model, origin).cpu()
-        images = torch.where(self._stack.good, self._stack.images + sign * light, 0.0)
-        self._stack = self._stack.replace(images=images)
 
 
 def _listed(stars: list[FittedStar]) -> StarList:

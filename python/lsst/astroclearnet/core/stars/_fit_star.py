@@ -79,14 +79,37 @@ class FittedStar:
     kept
         Share of the squared significance of the star near it that neighbours
         leave.
+    light
+        Shape (m, h, w), its light in boxes of exposures.
+    exposures
+        Shape (m,), int64, which they are.
+    corners
+        First row and column of each box.
     """
 
     position: tuple[float, float]
     flux: float
     covariance: torch.Tensor
     chi_square: float
+    light: torch.Tensor
+    exposures: torch.Tensor
+    corners: tuple[tuple[int, int], ...]
     misfit: float = math.inf
     kept: float = 0.0
+
+    def change(self, images: torch.Tensor, sign: float) -> None:
+        """Add its light to exposures, or take it out.
+
+        Parameters
+        ----------
+        images
+            Shape (n, h, w), the exposures of the tile, changed.
+        sign
+            1 or -1.
+        """
+        height, width = self.light.shape[1:]
+        for t, (row, column), light in zip(self.exposures.tolist(), self.corners, self.light, strict=True):
+            images[t, row : row + height, column : column + width].add_(light, alpha=sign)
 
     @property
     def flux_sigma(self) -> float:
@@ -156,10 +179,9 @@ def fit_star(
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """A star, its light in the exposures, and what it leaves of them."""
+    """A star, and what it leaves of the exposures."""
 
     star: FittedStar
-    light: torch.Tensor
     residual: torch.Tensor
 
 
@@ -177,12 +199,15 @@ class _Comparison:
 @dataclasses.dataclass(frozen=True)
 class _Box:
     """Exposures around a star: their stack, with variances of the noise,
-    forward model, and first row and column on the patch.
+    forward model, first row and column on the patch, and what they are cut
+    from.
     """
 
     stack: ExposureStack
     model: ForwardModel
     origin: tuple[int, int]
+    exposures: torch.Tensor
+    corners: tuple[tuple[int, int], ...]
 
     @classmethod
     def cut(
@@ -208,7 +233,7 @@ class _Box:
         # Those of the tile, lest a change with the box count as that of light.
         cut = found.stack.replace(psfs=psfs_at(stack, place)[found.exposures][:, None, None])
         model = ForwardModel.from_stack(cut, fwhm)
-        return cls(cut, model, (sides[0].start, sides[1].start))
+        return cls(cut, model, (sides[0].start, sides[1].start), found.exposures, found.origins)
 
     def fit(self, position: tuple[float, float], flux: float, use: torch.Tensor) -> _Fit | None:
         """Fit the star to the good pixels that may be used."""
@@ -235,12 +260,14 @@ class _Box:
                 break
         else:
             return None
-        light = flux * star_templates(self.stack, self.model, place)[0]
+        # The last step hardly moves it.
+        light = flux * (templates[0] + step[0] * templates[1] + step[1] * templates[2])
         plane = torch.tensordot(solved.values[3:].to(light), self._plane_templates, dims=1)
         on_patch = place[0] + self.origin[0], place[1] + self.origin[1]
-        star = FittedStar(on_patch, flux, solved.covariance[:3, :3], solved.chi_square)
-        residual = torch.where(self.stack.good, self.stack.images - light - plane, 0.0)
-        return _Fit(star, light, residual)
+        light = torch.where(self.stack.good, light, 0.0)
+        covariance = solved.covariance[:3, :3]
+        star = FittedStar(on_patch, flux, covariance, solved.chi_square, light, self.exposures, self.corners)
+        return _Fit(star, torch.where(self.stack.good, self.stack.images - light - plane, 0.0))
 
     def _sectors(self, place: tuple[float, float]) -> torch.Tensor:
         """Return the octant around the star of each pixel, (n, h, w)."""
@@ -259,7 +286,7 @@ class _Box:
         """Compare what a fit leaves, without some pixels, with the star."""
         good = self.stack.good
         weights = good / self.stack.variances
-        star = matched_filter(self.model, self.stack.psfs, weights, fit.light)
+        star = matched_filter(self.model, self.stack.psfs, weights, fit.star.light)
         left = matched_filter(self.model, self.stack.psfs, weights, fit.residual)
         near = star.significance > _NEAR * star.significance.max()
         clear = near & ~(self.model.embed(neighbours.float()) > 0)

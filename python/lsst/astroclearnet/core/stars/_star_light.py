@@ -57,11 +57,13 @@ def stars_in_exposures(
         First row and column of the tile.
     """
     size, device = stack.psfs.shape[-1], stack.device
+    if not len(stars):
+        return torch.zeros_like(stack.images)
     images = torch.zeros(stack.num_exposures, *model.latent_shape, device=device)
     local = [(y - origin[0], x - origin[1]) for y, x in stars.positions.tolist()]
     # A GPU is sent all of them at once.
     shifts = [[_shifts(p - round(p), size)[0] for p in place] for place in local]
-    matrices = torch.stack([torch.stack(pair) for pair in shifts]).to(device).unbind() if local else ()
+    matrices = torch.stack([torch.stack(pair) for pair in shifts]).to(device).unbind()
     for place, flux, (rows, columns) in zip(local, stars.flux.tolist(), matrices, strict=True):
         stamps = rows @ psfs_at(stack, place).double() @ columns.T
         add_stamps(images, flux * stamps.to(torch.float32), place, model.grid.margin)
@@ -185,10 +187,10 @@ def _shifts(fraction: float, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return matrices, (Q, P), that shift stamps along an axis by a fraction
     of a pixel, and that differentiate with respect to it, on the CPU.
     """
-    offset = torch.arange(size + 2 * _SPILL, dtype=torch.float64)[:, None] - _SPILL
-    offset = offset - torch.arange(size, dtype=torch.float64) - fraction
+    offset = torch.arange(-size - _SPILL, size + _SPILL, dtype=torch.float64) - fraction
     before, after = (_windowed_sinc(offset + step) for step in (_STEP, -_STEP))
-    return _windowed_sinc(offset), (after - before) / (2.0 * _STEP)
+    place = size + torch.arange(size + 2 * _SPILL)[:, None] - torch.arange(size)
+    return _windowed_sinc(offset)[place], ((after - before) / (2.0 * _STEP))[place]
 
 
 def _windowed_sinc(x: torch.Tensor) -> torch.Tensor:

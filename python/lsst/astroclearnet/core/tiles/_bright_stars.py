@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scipy.ndimage import binary_propagation
 
 from ..calibration import ExposureCalibration
 from ..estimate import Estimator
+from ..exposures import largest_around
 from ..forward import TileData
 from ..noise import StarErrors
 from ..stars import StarList, draw_stars
@@ -89,28 +91,44 @@ class BrightStars:
         if not len(self.stars):
             none = torch.zeros_like(seen)
             return none, none.to(self.image.dtype)
-        image = self.tile_data.model.crop(self.image)
+        model = self.tile_data.model
+        image = model.crop(self.image)
         # A linear estimate without data is noise that is amplified, in trails
         # of saturated pixels too.
         core = _connected(~seen & (image.square() > planes["linear_variance"]), ~seen)
-        errors = StarErrors.estimate(
-            self.stars,
-            self.tile_data.tile,
-            estimator.linear,
-            estimator.linear_penalty_weight,
-            seed,
-            self.num_realizations,
-        )
-        for name, change in (
-            ("image", image),
-            ("variance", errors.variance),
-            ("noise_realizations", errors.realizations),
-        ):
-            restored, linear = planes[name], planes[f"linear_{name}"]
-            planes[name] = restored + change
-            planes[f"linear_{name}"] = torch.where(core, restored, linear) + change
+        changes = {"image": image}
+        hidden = self.stars.select(self._reach_holes(seen))
+        if len(hidden):
+            errors = StarErrors.estimate(
+                hidden,
+                self.tile_data.tile,
+                estimator.linear,
+                estimator.linear_penalty_weight,
+                seed,
+                self.num_realizations,
+            )
+            changes |= {"variance": errors.variance, "noise_realizations": errors.realizations}
+        for name in ("image", "variance", "noise_realizations"):
+            restored, linear = planes[name], torch.where(core, planes[name], planes[f"linear_{name}"])
+            change = changes.get(name, 0.0)
+            planes[name], planes[f"linear_{name}"] = restored + change, linear + change
         stands_out = image > _STANDS_OUT * planes["linear_variance"].sqrt()
-        return stands_out, errors.variance.sqrt() / image
+        fluxes = torch.zeros(len(self.stars), 3, dtype=torch.float64)
+        fluxes[:, 0] = self.stars.flux_sigma
+        sigma = model.crop(draw_stars(self.stars, self.tile_data.tile, model, fluxes).to(image.device))
+        return stands_out, sigma / image
+
+    def _reach_holes(self, seen: torch.Tensor) -> torch.Tensor:
+        """Return which stars have light in missing data, (m,), bool."""
+        tile, reach = self.tile_data.tile, math.ceil(2.0 * self.tile_data.model.target_fwhm)
+        holes = largest_around((~seen).float(), 2 * reach + 1).cpu() > 0
+        first = torch.tensor([tile.rows.start, tile.columns.start], dtype=torch.float64)
+        last = torch.tensor(holes.shape) - 1
+        places = (self.stars.positions - first).round().long()
+        # Those beyond the border are near missing data.
+        inside = ((places >= 0) & (places <= last)).all(dim=1)
+        places = torch.minimum(places.clamp(min=0), last)
+        return ~inside | holes[places[:, 0], places[:, 1]]
 
 
 def _connected(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

@@ -157,3 +157,5 @@ def test_noise_of_a_coadd(target_fwhm: float, sharpens: bool) -> None:
     # exposures, and alike where it is blurred.
     assert (measured < 0.95) is sharpens
     assert (measured > 1.3) is not sharpens
+    # The edges of the detectors cross the patch.
+    assert np.nanmax(np.abs(outputs.restored_coadd.image.array)) < 5.0 * 2.0

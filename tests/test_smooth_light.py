@@ -82,3 +82,19 @@ def test_linear() -> None:
         for data in (noise[0], noise[1], 2.0 * noise[0] - noise[1])
     )
     torch.testing.assert_close(both, 2.0 * first - second, rtol=0.0, atol=5e-3)
+
+
+@pytest.mark.parametrize("target_fwhm", [4.7, 5.4, 6.6])
+def test_wide_targets_have_bounds(target_fwhm: float) -> None:
+    """If it fails, images at a target PSF wider than those of the exposures
+    run away at oblique edges of the data.
+    """
+    model = ForwardModel.from_stack(make_exposure_stack(SHAPE, (4.7, 4.7, 4.7)), target_fwhm)
+    rows, columns = torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij")
+    weights = torch.stack([rows + slope * columns > 18.0 for slope in (0.3, 0.5, -0.2)]).float()
+    power = model.total_power(torch.full((3,), 1.0 / 3.0))
+    normal = functools.partial(model.normal, weights=weights)
+    light = SmoothLight(model, power, normal, 3.0, weights.device)
+    noise = torch.randn((3, *SHAPE), generator=torch.Generator().manual_seed(2))
+    fitted = light.fit(model.adjoint(noise, weights=weights)[None])
+    assert float(fitted.abs().max()) < 5.0

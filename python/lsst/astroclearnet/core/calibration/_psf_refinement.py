@@ -288,8 +288,8 @@ class _Posterior:
         number = len(found)
         size = number * NUM_SHAPES
         design = torch.eye(size, dtype=torch.float64) - shared.reshape(size, size)
-        inverse = torch.block_diag(*information)
-        normal, right = design.T @ inverse @ design, design.T @ inverse @ found.flatten()
+        weighted = (information @ design.reshape(number, NUM_SHAPES, size)).reshape(size, size)
+        normal, right = design.T @ weighted, weighted.T @ found.flatten()
         if datum is not None:
             shares, stars = datum
             row = torch.zeros(number, NUM_SHAPES, dtype=torch.float64)

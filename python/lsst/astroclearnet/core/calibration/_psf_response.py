@@ -24,6 +24,9 @@ _LEAST_SIZE = 96
 _FLOOR = 1e-5
 """Penalty weight of predictions by other exposures."""
 
+_EXPOSURES = 16
+"""Number of exposures at once: a product of matrices of all would take memory
+by the square of their number."""
 
 _STAR_RADIUS = 2.0
 """Radius, in FWHM of the target PSF, of stamps of stars."""
@@ -132,19 +135,24 @@ def _shared_response(
 ) -> torch.Tensor:
     """Return `PsfResponse.shared` for weights (n, n) in sources of each."""
     number = len(psfs)
-    power, sky = psfs.abs() ** 2, psfs.conj()[:, None] * changes
-    shared = torch.zeros(number, NUM_SHAPES, number, NUM_SHAPES, dtype=torch.float64)
-    for t in range(number):
+    # Sums over the frequency plane as a product of real matrices.
+    fold = model.fold_weights(psfs.device)
+    sky = torch.view_as_real(fold * psfs.conj()[:, None] * changes).flatten(2).flatten(0, 1)
+    power = psfs.abs() ** 2
+    shared = torch.empty(number, NUM_SHAPES, number, NUM_SHAPES, dtype=torch.float64)
+    for block in torch.arange(number).split(_EXPOSURES):
         # The brightness of a star is fitted along.
-        own = torch.cat([psfs[t : t + 1], changes[t]])
-        normal = model.fold_transform((own.conj()[:, None] * own).real)
-        others = weights[t].clone()
-        others[t] = 0.0
-        total = torch.tensordot(others, power, dims=1) + _FLOOR * others.sum().clamp(min=1e-30)
-        gain = psfs[t] / total
-        products = [others[:, None] * model.fold_transform((one.conj() * gain * sky).real) for one in own]
-        found = torch.linalg.solve(normal, torch.stack(products).flatten(1))[1:]
-        shared[t] = found.reshape(NUM_SHAPES, number, NUM_SHAPES)
+        own = torch.cat([psfs[block, None], changes[block]], dim=1)
+        normal = (fold * own.conj()[:, :, None] * own[:, None]).real.sum(dim=(-2, -1))
+        others = weights[block].clone()
+        others[torch.arange(len(block)), block] = 0.0
+        floor = _FLOOR * others.sum(dim=1).clamp(min=1e-30)
+        total = torch.tensordot(others, power, dims=1) + floor[:, None, None]
+        left = torch.view_as_real(own * (psfs[block] / total).conj()[:, None]).flatten(2)
+        products = (left @ sky.T).reshape(len(block), 1 + NUM_SHAPES, number, NUM_SHAPES)
+        products *= others[:, None, :, None]
+        found = torch.linalg.solve(normal, products.flatten(2))[:, 1:]
+        shared[block] = found.reshape(len(block), NUM_SHAPES, number, NUM_SHAPES)
     return shared
 
 

@@ -44,14 +44,15 @@ class SmoothLight:
 
     The right-hand side of the normal equations is A'W y, that of light of 1
     everywhere a = A'W A 1.  A plane is fitted to their ratio around each
-    pixel, weighted by a and the distance (normalised convolution of first
+    pixel, weighted by |a| and the distance (normalised convolution of first
     order, Knutsson & Westin 1993, CVPR 515), and at the edge of the data
     another to the residuals, in a smaller neighbourhood.  This is linear in
     the data, and exact for light that is constant up to the edge.
 
-    For a target PSF wider than those of the exposures A'W A sharpens.  The
-    second fit is left out where it would amplify the residuals of the first,
-    and where PSFs vary, so that this is not known.
+    For a target PSF wider than those of the exposures A'W A sharpens, and a
+    is negative on some pixels at edges.  The second fit is left out where it
+    would amplify the residuals of the first, and where PSFs vary, so that
+    this is not known.
 
     Parameters
     ----------
@@ -120,17 +121,19 @@ class _PlaneFit:
         square = y**2 + y.T**2
         transfers = []
         for width in (1.0, _FAR_WIDTH):
-            weight = torch.exp(-0.5 * square / width**2)
-            weight /= weight.sum()
-            moments = (weight, y * weight, y.T * weight, y**2 * weight, y * y.T * weight, y.T**2 * weight)
+            near = torch.exp(-0.5 * square / width**2)
+            near /= near.sum()
+            moments = (near, y * near, y.T * near, y**2 * near, y * y.T * near, y.T**2 * near)
             # Neighbours are summed up, so that it correlates.
             transfers.append(space.transfer(torch.stack(moments)).conj().to(torch.complex64))
         self._transfers = torch.stack(transfers)
         self._far = torch.zeros(())
-        near = self._moments(response, 1)[0, 0]
+        self._sign = response.sign()
+        weight = response.abs()
+        near = self._moments(weight, 1)[0, 0]
         # The second counts where the first has less than a tenth of its data.
         self._far = 0.01 * (1.0 - near / 0.1).clamp(min=0.0)
-        share, y_sum, x_sum, yy, yx, xx = self._moments(response, 6)[0]
+        share, y_sum, x_sum, yy, yx, xx = self._moments(weight, 6)[0]
         self._known = share > _LEAST_WEIGHT
         self.total = share.clamp(min=_LEAST_WEIGHT)
         self._y, self._x = y_sum / self.total, x_sum / self.total
@@ -152,7 +155,7 @@ class _PlaneFit:
 
     def __call__(self, right: torch.Tensor) -> torch.Tensor:
         """Fit planes to right-hand sides for weights of sum 1."""
-        level, dy, dx = (self._moments(right, 3) / self.total).unbind(dim=1)
+        level, dy, dx = (self._moments(right * self._sign, 3) / self.total).unbind(dim=1)
         dy, dx = dy - self._y * level, dx - self._x * level
         determinant = self._yy * self._xx - self._yx**2
         level -= (self._xx * dy - self._yx * dx) / determinant * self._y

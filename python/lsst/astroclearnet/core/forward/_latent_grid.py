@@ -196,6 +196,20 @@ class LatentSpace:
         width = self.latent_shape[1]
         return (2.0 * columns.sum(dim=-1) - columns[..., 0] - columns[..., -1]) / width
 
+    def fold_weights(self, device: torch.device) -> torch.Tensor:
+        """Return the weights of `fold_transform`, (Hl, Wl // 2 + 1), double.
+
+        Parameters
+        ----------
+        device
+            Where they are needed.
+        """
+        height, width = self.latent_shape
+        shape = (height, width // 2 + 1)
+        weights = torch.full(shape, 2.0 / (height * width), dtype=torch.float64, device=device)
+        weights[:, [0, -1]] /= 2.0
+        return weights
+
     def embed(self, maps: torch.Tensor) -> torch.Tensor:
         """Do what `LatentGrid.embed` does.
 

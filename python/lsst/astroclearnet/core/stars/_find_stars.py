@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("find_stars",)
 
+import functools
 import math
 
 import torch
@@ -20,7 +21,7 @@ from .._options import StarOptions
 from ..exposures import largest_around
 from ..forward import CleanTile
 from ._fit_star import ENOUGH_KEPT, FittedStar, fit_star
-from ._matched_filter import matched_filter
+from ._matched_filter import MatchedFilter
 from ._star_list import StarList
 
 _MAX_ROUNDS = 8
@@ -175,17 +176,14 @@ class _Search:
         """Return positions and fluxes, the most significant first."""
         tile_data, model = self._tile_data, self._tile_data.model
         stack = tile_data.stack
-        images = self._stack.images.to(stack.device)
-        found = matched_filter(model, stack.psfs, self._weights, images)
-        before = matched_filter(model, stack.psfs, self._weights, stack.images).score
-        significance = found.significance
-        sky = self._sky_weights()
-        whole = matched_filter(model, stack.psfs, sky, stack.images).information
-        masked = found.information < _SEEN * whole
+        left = self._filter.score(self._stack.images.to(stack.device))
+        significance = self._filter.significance(left)
+        # Without data there is no peak either.
+        masked = self._filter.information < _SEEN * self._whole_information
         limit = self._options.signal_to_noise * torch.where(masked, _MASKED_SHARE, 1.0)
         size = 2 * round(2.0 * model.target_fwhm) + 1
         peak = (significance == largest_around(significance, size)) & (significance > limit)
-        peak &= found.score > _LEAST_LEFT * (before - found.score)
+        peak &= left > _LEAST_LEFT * (self._filter.score(stack.images) - left)
         places = peak.nonzero()
         order = significance[peak].argsort(descending=True)
         margin, tile = model.grid.margin, tile_data.tile
@@ -193,14 +191,20 @@ class _Search:
         for row, column in places[order].tolist():
             place = row - margin + tile.rows.start, column - margin + tile.columns.start
             if self._is_within(place) and all(_distance(place, one) > _TRIED for one in self._tried):
-                result.append((place, float(found.flux[row, column])))
+                result.append((place, float(left[row, column] / self._filter.information[row, column])))
         return result
 
-    def _sky_weights(self) -> torch.Tensor:
-        """Return weights as if all pixels were good."""
+    @functools.cached_property
+    def _filter(self) -> MatchedFilter:
+        return MatchedFilter.build(self._tile_data.model, self._tile_data.stack.psfs, self._weights)
+
+    @functools.cached_property
+    def _whole_information(self) -> torch.Tensor:
+        """The information as if all pixels were good."""
         variances = self._stack.variances.to(self._weights.device)
-        inside = self._tile_data.model.sampling.positions()[0].isfinite()
-        return inside / variances
+        model = self._tile_data.model
+        inside = model.sampling.positions()[0].isfinite()
+        return MatchedFilter.build(model, self._tile_data.stack.psfs, inside / variances).information
 
     def _is_within(self, place: tuple[float, float]) -> bool:
         """Return whether a position is in the tile, or off the patch."""

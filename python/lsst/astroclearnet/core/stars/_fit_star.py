@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -18,10 +19,10 @@ import torch
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
 from ._least_squares import solve_star
-from ._matched_filter import matched_filter
+from ._matched_filter import MatchedFilter
 from ._star_light import psfs_at, star_templates
 
-_MAX_STEPS, _SMALLEST_STEP = 10, 1e-3
+_MAX_STEPS, _SMALLEST_STEP = 10, 3e-3
 """Limit on the steps of Gauss and Newton, and the step in pixels at
 convergence."""
 
@@ -275,7 +276,11 @@ class _Box:
         angle = torch.atan2(y - place[0], x - place[1])
         return torch.nan_to_num((angle + math.pi) * 4.0 / math.pi).long().clamp(0, 7)
 
-    @property
+    @functools.cached_property
+    def _filter(self) -> MatchedFilter:
+        return MatchedFilter.build(self.model, self.stack.psfs, self.stack.good / self.stack.variances)
+
+    @functools.cached_property
     def _plane_templates(self) -> torch.Tensor:
         """Light of 1 and of slopes over the box, (3, n, h, w)."""
         area, size = self.model.sampling.area, max(self.stack.shape)
@@ -284,18 +289,16 @@ class _Box:
 
     def compare(self, fit: _Fit, neighbours: torch.Tensor) -> _Comparison:
         """Compare what a fit leaves, without some pixels, with the star."""
-        good = self.stack.good
-        weights = good / self.stack.variances
-        star = matched_filter(self.model, self.stack.psfs, weights, fit.star.light)
-        left = matched_filter(self.model, self.stack.psfs, weights, fit.residual)
-        near = star.significance > _NEAR * star.significance.max()
+        light, residual = (self._filter.score(images) for images in (fit.star.light, fit.residual))
+        star, left = self._filter.significance(light), self._filter.significance(residual)
+        near = star > _NEAR * star.max()
         clear = near & ~(self.model.embed(neighbours.float()) > 0)
-        squares = star.significance.square()
+        squares = star.square()
         kept = float(squares[clear].sum() / squares[near].sum())
         # The noise of what is left has a variance of one.
-        excess = float((left.significance[clear].square() - 1.0).sum().clamp(min=0.0))
+        excess = float((left[clear].square() - 1.0).sum().clamp(min=0.0))
         misfit = math.sqrt(excess / float(squares[clear].sum()) + 1e-12) if kept > 0.0 else math.inf
-        others = (left.significance > _NEIGHBOUR) & (left.score > _LIGHT_ERROR * star.score)
+        others = (left > _NEIGHBOUR) & (residual > _LIGHT_ERROR * light)
         size = 2 * round(self.model.target_fwhm) + 1
         others = self.model.crop(others)
         return _Comparison(misfit, kept, largest_around(others.float(), size) > 0)

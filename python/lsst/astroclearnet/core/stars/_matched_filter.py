@@ -16,7 +16,6 @@ import torch
 
 from ..forward import ForwardModel
 
-
 _LEAST_INFORMATION = 1e-8
 """Information, relative to the largest, below which there is no data."""
 

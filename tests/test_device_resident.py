@@ -49,20 +49,20 @@ class Limits:
 # where sums are rounded in another way.  They are to be lowered with what is
 # measured; the aim is 5000 launches and 100 waits a tile.
 ONE_GRID = Limits(
-    launches=77_300,  # 75,602
+    launches=77_200,  # 75,495
     waits=840,  # 823
-    tile_launches=27_200,  # 26,533
+    tile_launches=27_200,  # 26,536
     tile_waits=204,  # 198
     to_device=5.25,  # 5.11
     to_host=5.32,  # 5.18
 )
 OWN_PIXELS = Limits(
-    launches=45_800,  # 44,717
-    waits=600,  # 585
-    tile_launches=29_700,  # 28,906
-    tile_waits=332,  # 323
-    to_device=3.52,  # 3.42
-    to_host=2.91,  # 2.83
+    launches=44_900,  # 43,808
+    waits=592,  # 577
+    tile_launches=29_400,  # 28,632
+    tile_waits=330,  # 321
+    to_device=2.90,  # 2.82
+    to_host=2.21,  # 2.14
 )
 """Three of its stars are taken out, whose errors are solved for."""
 

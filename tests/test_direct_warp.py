@@ -131,18 +131,18 @@ def test_unreadable_warp_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "value"),
     [
-        "use_visit_summary_psf",
-        "use_visit_summary_wcs",
-        "use_visit_summary_photo_calib",
-        "do_restore_background",
-        "do_apply_sky_correction",
+        ("use_visit_summary_psf", True),
+        ("use_visit_summary_wcs", True),
+        ("use_visit_summary_photo_calib", True),
+        ("background", "none"),
+        ("do_apply_sky_correction", True),
     ],
 )
-def test_warps_take_no_other_calibration(name: str) -> None:
+def test_warps_take_no_other_calibration(name: str, value: Any) -> None:
     """If it fails, a setting that cannot act is accepted."""
     config = warp_config()
-    setattr(config if name.startswith("use") else config.preparation, name, True)
+    setattr(config if name.startswith("use") else config.preparation, name, value)
     with pytest.raises(FieldValidationError, match=f"{name} is for visit images"):
         config.validate()

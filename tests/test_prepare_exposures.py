@@ -166,7 +166,7 @@ def test_background_and_sky_correction(geometry: PatchGeometry) -> None:
 
     assert values(sky_corrections=corrections)[0] == {1: 1.0, 2: 1.0}
     assert values(sky_corrections=corrections, do_apply_sky_correction=True)[0] == {1: -2.0, 2: -3.0}
-    kept, dropped = values(do_restore_background=True)
+    kept, dropped = values(background="none")
     assert kept == {1: 9.0}
     assert dropped["TestCam visit 2, detector 0"].startswith("no_background: ")
     kept, dropped = values(do_apply_sky_correction=True, sky_corrections={second: corrections[second]})

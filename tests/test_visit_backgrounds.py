@@ -61,7 +61,7 @@ def with_background(
 def test_background_is_added_back(geometry: PatchGeometry, unit: u.UnitBase | None, factor: float) -> None:
     """If it fails, the light that a background swallowed stays lost."""
     visit_image = with_background(unit)
-    exposure = prepare(visit_image, geometry, restore_background=True)
+    exposure = prepare(visit_image, geometry, background="none")
     rows, columns = exposure.bbox.y.arange, exposure.bbox.x.arange
     # Chebyshev polynomials of first order over the box, from -1 to 1.
     v, w = ((2.0 * (a + 0.5) / size - 1.0) for a, size in zip((rows, columns), SHAPE, strict=True))
@@ -76,8 +76,8 @@ def test_background_of_instrumental_pixels_is_calibrated_with_them(geometry: Pat
     scaling = ChebyshevField(Box.from_shape(SHAPE), np.array([[20.0]]), unit=u.nJy / u.electron)
     options = {"unit": u.electron, "photometric_scaling": scaling}
     plain = prepare(with_background(u.electron, **options), geometry)
-    restored = prepare(with_background(u.electron, **options), geometry, restore_background=True)
-    in_njy = prepare(with_background(u.nJy), geometry, restore_background=True)
+    restored = prepare(with_background(u.electron, **options), geometry, background="none")
+    in_njy = prepare(with_background(u.nJy), geometry, background="none")
     np.testing.assert_allclose(
         (restored.image - plain.image)[plain.good], 20.0 * (in_njy.image[plain.good] - 1.0), rtol=1e-4
     )
@@ -98,15 +98,26 @@ def test_sky_correction_is_subtracted(geometry: PatchGeometry) -> None:
     same = with_background(u.nJy)
     subtracted = same.backgrounds.subtracted
     assert subtracted is not None
-    exposure = prepare(same, geometry, restore_background=True, sky_correction=subtracted.field)
+    exposure = prepare(same, geometry, background="none", sky_correction=subtracted.field)
     np.testing.assert_allclose(exposure.image[exposure.good], 1.0, rtol=1e-5)
+
+
+def test_another_background_takes_its_place(geometry: PatchGeometry) -> None:
+    """If it fails, halos stay lost, or have the wrong sky."""
+    visit_image = with_background(u.nJy)
+    visit_image.backgrounds.add("pretty", ChebyshevField(visit_image.bbox, np.array([[0.5]]), unit=u.nJy))
+    exposure = prepare(visit_image, geometry, background="pretty")
+    added_back = prepare(visit_image, geometry, background="none")
+    good = exposure.good
+    np.testing.assert_allclose(exposure.image[good], added_back.image[good] - 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("visit_image", "options", "reason", "message"),
     [
-        (with_background(u.nJy, None), {"restore": True}, "no_background", r"it has \['sky'\]"),
-        (with_background(u.adu), {"restore": True}, "bad_background", "'sky' is in adu"),
+        (with_background(u.nJy, None), {"background": "none"}, "no_background", r"it has \['sky'\]"),
+        (with_background(u.adu), {"background": "none"}, "bad_background", "'sky' is in adu"),
+        (with_background(u.nJy), {"background": "object"}, "no_background", r"no background 'object'.*'sky'"),
         (with_background(u.nJy), {"correction": Image(np.ones((5, 9)))}, "bad_background", "covers"),
     ],
 )

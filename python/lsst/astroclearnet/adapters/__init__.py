@@ -53,6 +53,7 @@ from .place import (
 )
 from .read import (
     DEFAULT_MASK_TREATMENTS,
+    SUBTRACTED_BACKGROUND,
     DirectWarpSource,
     ImageHandle,
     MaskTable,
@@ -70,6 +71,7 @@ from .read import (
 __all__ = (
     "DEFAULT_MASK_TREATMENTS",
     "FEW_EXPOSURES",
+    "SUBTRACTED_BACKGROUND",
     "CoaddArrays",
     "DirectWarpSource",
     "ExposureId",

@@ -26,6 +26,7 @@ from lsst.pex.config import (
 )
 from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections
 
+from ..adapters import SUBTRACTED_BACKGROUND
 from ._options_config import RestorationConfig
 from ._quantum_inputs import GEOMETRY_CONNECTIONS
 from .prepare_exposures import PrepareExposuresTask
@@ -214,17 +215,17 @@ class PatchExposuresConfig(PipelineTaskConfig, pipelineConnections=PatchExposure
         super().validate()
         if self.input_type != "direct_warp":
             return
-        for config, name in (
-            (self, "use_visit_summary_psf"),
-            (self, "use_visit_summary_wcs"),
-            (self, "use_visit_summary_photo_calib"),
-            (self.preparation, "do_restore_background"),
-            (self.preparation, "do_apply_sky_correction"),
+        for config, name, default in (
+            (self, "use_visit_summary_psf", False),
+            (self, "use_visit_summary_wcs", False),
+            (self, "use_visit_summary_photo_calib", False),
+            (self.preparation, "background", SUBTRACTED_BACKGROUND),
+            (self.preparation, "do_apply_sky_correction", False),
         ):
-            if getattr(config, name):
+            if getattr(config, name) != default:
                 raise FieldValidationError(
                     type(self).input_type,
                     self,
                     f"{name} is for visit images; direct warps have the calibration and the background that "
-                    f"they were made with. Set input_type='visit_image' or {name}=False.",
+                    f"they were made with. Set input_type='visit_image' or {name}={default!r}.",
                 )

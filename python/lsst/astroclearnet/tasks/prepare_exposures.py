@@ -23,6 +23,7 @@ from lsst.pipe.base import Struct, Task
 
 from ..adapters import (
     DEFAULT_MASK_TREATMENTS,
+    SUBTRACTED_BACKGROUND,
     ExposureId,
     ImageHandle,
     MaskTable,
@@ -66,10 +67,11 @@ class PrepareExposuresConfig(Config):
         max=1.0,
         inclusiveMax=True,
     )
-    do_restore_background = Field[bool](
-        doc="Add back the background that was subtracted from each visit image, with the light of objects "
-        "in it? The sky must then be subtracted otherwise: turn on do_apply_sky_correction.",
-        default=False,
+    background = Field[str](
+        doc="Background to subtract from each visit image: 'subtracted', the one that was; 'none', for which "
+        "it is added back with the light of objects in it, so that the sky must be subtracted otherwise, by "
+        "do_apply_sky_correction; or the name of another one that the visit image records, in its place.",
+        default=SUBTRACTED_BACKGROUND,
     )
     do_apply_sky_correction = Field[bool](
         doc="Subtract the sky correction of each visit image? An exposure without one is dropped.",
@@ -194,7 +196,7 @@ class PrepareExposuresTask(Task):
             bbox=bbox,
             pixel_map=pixel_map,
             mask_table=self.mask_table,
-            restore_background=self.config.do_restore_background,
+            background=self.config.background,
             sky_correction=None if correction is None else _read_correction(correction),
             scratch=scratch,
         )

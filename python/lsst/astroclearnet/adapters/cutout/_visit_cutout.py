@@ -23,7 +23,14 @@ from lsst.images.fields import BaseField
 from ...core import InputError
 from .._exposure_id import ExposureId, UnusableExposureError
 from ..place import NearestPixel, PatchGeometry, PatchPsf, PixelMap, VisitFootprint
-from ..read import MaskTable, adjust_background, convert_to_njy, mask_of_planes, require_psf
+from ..read import (
+    SUBTRACTED_BACKGROUND,
+    MaskTable,
+    adjust_background,
+    convert_to_njy,
+    mask_of_planes,
+    require_psf,
+)
 from ._scratch import Scratch
 
 _VALID, _USABLE, _GOOD = 1, 2, 4
@@ -149,7 +156,7 @@ class VisitCutout:
         bbox: Box | None = None,
         pixel_map: PixelMap | None = None,
         mask_table: MaskTable | None = None,
-        restore_background: bool = False,
+        background: str = SUBTRACTED_BACKGROUND,
         sky_correction: Image | BaseField | None = None,
         scratch: Scratch | None = None,
     ) -> VisitCutout:
@@ -170,8 +177,8 @@ class VisitCutout:
             Map from that box to the visit image, if already known.
         mask_table
             Treatment of the mask planes; `DEFAULT_MASK_TREATMENTS` by default.
-        restore_background
-            Whether to add the background that was subtracted.
+        background
+            Background to subtract, as for `adjust_background`.
         sky_correction
             What to subtract, at least over the overlap with the patch.
         scratch
@@ -190,9 +197,7 @@ class VisitCutout:
         overlap = pixel_map.overlap(visit_image.bbox, padding=1)
         if overlap is None:
             raise UnusableExposureError("no_overlap", "The visit image has no pixel on the patch.")
-        visit_image = adjust_background(
-            visit_image[overlap], restore=restore_background, correction=sky_correction
-        )
+        visit_image = adjust_background(visit_image[overlap], background, correction=sky_correction)
         visit_image = convert_to_njy(visit_image)
         psf = require_psf(visit_image)
         excluded = mask_of_planes(visit_image.mask, table.excluded)

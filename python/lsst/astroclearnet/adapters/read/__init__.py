@@ -10,7 +10,14 @@
 
 # Piff models of stored images are made readable, and harmless, on import.
 from . import _piff_compat as _piff_compat
-from ._calibration import VisitCalibration, adjust_background, convert_to_njy, recalibrate, require_psf
+from ._calibration import (
+    SUBTRACTED_BACKGROUND,
+    VisitCalibration,
+    adjust_background,
+    convert_to_njy,
+    recalibrate,
+    require_psf,
+)
 from ._components import VisitComponents, read_visit_psf
 from ._handles import ImageHandle, VisitImageSource, read_overlap, read_visit_image, source_id
 from ._legacy import (
@@ -30,6 +37,7 @@ from ._sources import WARP_DETECTOR, DirectWarpSource, RecalibratedSource
 __all__ = (
     "DEFAULT_EXCLUDED_PLANES",
     "DEFAULT_MASK_TREATMENTS",
+    "SUBTRACTED_BACKGROUND",
     "WARP_DETECTOR",
     "DirectWarpSource",
     "ImageHandle",

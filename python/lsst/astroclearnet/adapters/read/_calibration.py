@@ -10,19 +10,31 @@
 
 from __future__ import annotations
 
-__all__ = ("VisitCalibration", "adjust_background", "convert_to_njy", "recalibrate", "require_psf")
+__all__ = (
+    "SUBTRACTED_BACKGROUND",
+    "VisitCalibration",
+    "adjust_background",
+    "convert_to_njy",
+    "recalibrate",
+    "require_psf",
+)
 
 import dataclasses
 
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Box, DetectorFrame, Image, SkyProjection, VisitImage
+from lsst.images import Background, Box, DetectorFrame, Image, SkyProjection, VisitImage
 from lsst.images.fields import BaseField
 from lsst.images.psfs import PointSpreadFunction
 from lsst.images.serialization import ArchiveReadError
 
 from .._exposure_id import UnusableExposureError
+
+SUBTRACTED_BACKGROUND = "subtracted"
+"""What stands for the background that was subtracted from a visit image."""
+
+_NO_BACKGROUND = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,16 +152,20 @@ def convert_to_njy(visit_image: VisitImage) -> VisitImage:
 
 
 def adjust_background(
-    visit_image: VisitImage, *, restore: bool = False, correction: Image | BaseField | None = None
+    visit_image: VisitImage,
+    background: str = SUBTRACTED_BACKGROUND,
+    *,
+    correction: Image | BaseField | None = None,
 ) -> VisitImage:
-    """Add back or correct the subtracted background, in a copy if needed.
+    """Change or correct the subtracted background, in a copy if needed.
 
     Parameters
     ----------
     visit_image
         The visit image, or a cut-out of it.
-    restore
-        Whether to add the background that was subtracted.
+    background
+        Name of the recorded background to subtract in place of the subtracted
+        one; ``none`` for no other, ``subtracted`` to leave it.
     correction
         What to subtract, over at least the box of ``visit_image``; without a
         unit it is in that of the pixels.
@@ -157,29 +173,42 @@ def adjust_background(
     Raises
     ------
     UnusableExposureError
-        If no subtracted background is recorded (``no_background``), or one of
-        the two has the wrong unit or box (``bad_background``).
+        If the subtracted background or the other one is not recorded
+        (``no_background``), or one of them or the correction has the wrong
+        unit or box (``bad_background``).
     """
-    if not restore and correction is None:
+    if background == SUBTRACTED_BACKGROUND and correction is None:
         return visit_image
     change = np.zeros(tuple(visit_image.bbox.shape), dtype=np.float32)
-    if restore:
-        subtracted = visit_image.backgrounds.subtracted
-        if subtracted is None:
+    if background != SUBTRACTED_BACKGROUND:
+        recorded = visit_image.backgrounds
+        if recorded.subtracted is None:
             raise UnusableExposureError(
                 "no_background",
                 "The visit image does not say which background was subtracted from it, so that it cannot be "
-                f"added back; it has {sorted(visit_image.backgrounds) or 'none'}.",
+                f"added back; it has {sorted(recorded) or 'none'}.",
             )
-        change += _background_values(subtracted.field, visit_image, f"background {subtracted.name!r}")
+        change += _background_values(recorded.subtracted, visit_image)
+        if background != _NO_BACKGROUND:
+            if background not in recorded:
+                raise UnusableExposureError(
+                    "no_background",
+                    f"The visit image has no background {background!r}; it has {sorted(recorded)}.",
+                )
+            change -= _background_values(recorded[background], visit_image)
     if correction is not None:
-        change -= _background_values(correction, visit_image, "sky correction")
+        change -= _field_values(correction, visit_image, "sky correction")
     adjusted = visit_image.copy()
     adjusted.image.array += change
     return adjusted
 
 
-def _background_values(background: Image | BaseField, visit_image: VisitImage, name: str) -> np.ndarray:
+def _background_values(background: Background, visit_image: VisitImage) -> np.ndarray:
+    """Return a recorded background in the pixels and the unit of an image."""
+    return _field_values(background.field, visit_image, f"background {background.name!r}")
+
+
+def _field_values(background: Image | BaseField, visit_image: VisitImage, name: str) -> np.ndarray:
     """Return a background in the pixels and the unit of a visit image."""
     bbox, unit = visit_image.bbox, visit_image.unit
     covered: Box = background.bbox if isinstance(background, Image) else background.bounds.bbox

@@ -26,6 +26,7 @@ BENCHMARKS = (
     "stars",
     "demand",
     "psf_errors",
+    "halos",
     "release",
     "gpu",
 )

@@ -213,6 +213,9 @@ class _Residuals:
         predictor = self.predictor
         fit = PsfErrorFit.empty(len(good), good.device)
         for t, use in enumerate(good):
+            if t in predictor.unresolved:
+                # Light that others do not resolve would pass for an error.
+                continue
             _, differences = predictor.differences(t)
             templates = shape_templates(differences)
             # Near missing data predictions have errors of their own.

@@ -79,7 +79,7 @@ nitpicky = True
 # Names that lead nowhere, for three reasons.
 # Other projects' would need their inventories, which are on the network.
 _OTHERS = (
-    "abc|annotated_types|astropy|collections|contextlib|enum|galsim|logging|matplotlib|np|numpy|os|"
+    "abc|annotated_types|astropy|collections|contextlib|enum|galsim|healsparse|logging|matplotlib|np|numpy|os|"
     "parsl|pathlib|pydantic|rich|scipy|torch|typing|urllib|lsst\\.(?!astroclearnet)[a-z]+"
 )
 # The base classes of tasks, connections, configurations and models document

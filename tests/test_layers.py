@@ -102,7 +102,7 @@ RULES = {
             *("lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ),
         ("core", "adapters", "metrics"),
-        (f"{PACKAGE}.plots", "matplotlib"),
+        (f"{PACKAGE}.plots", "matplotlib", "lsst.analysis.tools"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(

@@ -18,6 +18,7 @@ from ._progress import *
 from ._property_maps import *
 from ._quality_limits import *
 from ._quality_metrics import *
+from ._quality_units import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._training_patches import *

@@ -82,12 +82,12 @@ _OTHERS = (
     "abc|annotated_types|astropy|collections|contextlib|enum|galsim|healsparse|logging|matplotlib|np|numpy|os|"
     "parsl|pathlib|pydantic|rich|scipy|torch|typing|urllib|lsst\\.(?!astroclearnet)[a-z]+"
 )
-# The base classes of tasks, connections, configurations and models document
-# what is inherited from them with short names of their own.
+# The base classes of tasks, connections, configurations, formatters and models
+# document what is inherited from them with short names of their own.
 _INHERITED = (
     r"LsstLogAdapter|connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
     "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task|"
-    "QuantumGraph|"
+    "QuantumGraph|FileDescriptor|DatasetRef|get_write_extension|"
     # Made from the options; their fields are on the page of the configuration.
     "RestorationConfig|TrainingConfig"
 )

@@ -91,20 +91,18 @@ PROPERTY_MAPS = (
     PropertyMap(
         "psf_maglim",
         "weighted_mean",
-        "PSF magnitude limit (5 sigma) of a fit with equal weights",
+        "PSF magnitude limit",
         "mag(AB)",
         _depth("information"),
     ),
-    PropertyMap(
-        "psf_size", "weighted_mean", "PSF size (determinant radius)", "pixel", _ratio("size", "information")
-    ),
+    PropertyMap("psf_size", "weighted_mean", "PSF size", "pixel", _ratio("size", "information")),
     PropertyMap("psf_e1", "weighted_mean", "PSF e1", "", _ratio("e1", "information")),
     PropertyMap("psf_e2", "weighted_mean", "PSF e2", "", _ratio("e2", "information")),
     PropertyMap("n_exposure", "sum", "Number of exposures", "", _ratio("n_exposure", "num_pixels")),
     PropertyMap(
         "correlated_psf_maglim",
         "weighted_mean",
-        "PSF magnitude limit (5 sigma) of a fit with the covariance of the noise",
+        "PSF magnitude limit with the covariance of the noise",
         "mag(AB)",
         _depth("correlated_information"),
     ),

@@ -79,15 +79,15 @@ nitpicky = True
 # Names that lead nowhere, for three reasons.
 # Other projects' would need their inventories, which are on the network.
 _OTHERS = (
-    "abc|annotated_types|astropy|collections|contextlib|enum|galsim|logging|matplotlib|np|numpy|os|"
+    "abc|annotated_types|astropy|collections|contextlib|enum|galsim|healsparse|logging|matplotlib|np|numpy|os|"
     "parsl|pathlib|pydantic|rich|scipy|torch|typing|urllib|lsst\\.(?!astroclearnet)[a-z]+"
 )
-# The base classes of tasks, connections, configurations and models document
-# what is inherited from them with short names of their own.
+# The base classes of tasks, connections, configurations, formatters and models
+# document what is inherited from them with short names of their own.
 _INHERITED = (
     r"LsstLogAdapter|connectionTypes\..*|Task\.run|Input|ConfigDict|ConfigurableInstance|QuantumContext|"
     "InputQuantizedConnection|OutputQuantizedConnection|PipelineTaskConnections|PipelineTaskConfig|Config|Task|"
-    "QuantumGraph|"
+    "QuantumGraph|FileDescriptor|DatasetRef|get_write_extension|"
     # Made from the options; their fields are on the page of the configuration.
     "RestorationConfig|TrainingConfig"
 )

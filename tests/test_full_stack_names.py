@@ -22,7 +22,9 @@ CODE = (
     *sorted((TOP / "python" / "lsst" / "astroclearnet" / "adapters").rglob("_legacy.py")),
     *sorted((TOP / "tests").glob("test_afw*.py")),
 )
-PIPELINE = TOP / "pipelines" / "_ingredients" / "MeasureRestoredCoadd.yaml"
+PIPELINES = [
+    TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")
+]
 
 STACK = re.compile(r"lsst\.(afw|cell_coadds|drp|geom|meas|pex\.exceptions|pipe\.tasks|skymap)\b")
 # How the stack writes its methods, which this package does not.
@@ -55,8 +57,8 @@ def read_table() -> dict[str, dict[str, str]]:
 
 
 def used_names() -> set[str]:
-    """Return all names that code, tests and pipeline use."""
-    names = set(re.findall(r"class: (lsst\.\S+)", PIPELINE.read_text()))
+    """Return all names that code, tests and pipelines use."""
+    names = {name for path in PIPELINES for name in re.findall(r"class: (lsst\.\S+)", path.read_text())}
     for path in CODE:
         names |= find_names(path.read_text())
     return names

@@ -72,7 +72,7 @@ RULES = {
         )
         for i, room in enumerate(CORE_ROOMS)
     },
-    "metrics": Room(("numpy", "scipy", "astropy", "sep")),
+    "metrics": Room(("numpy", "scipy", "astropy", "hpgeom", "sep")),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     **{
@@ -87,16 +87,22 @@ RULES = {
         for room in ("place", "read", "coadd")
     },
     "repository": Room(
-        (*IMAGES, "lsst.daf.butler", "lsst.resources", "lsst.utils"), ("core", "adapters"), ("yaml",)
+        (*IMAGES, "healsparse", "lsst.daf.butler", "lsst.resources", "lsst.utils"),
+        ("core", "adapters"),
+        ("yaml",),
     ),
     "simulation": Room(
         (*IMAGES, "scipy", "galsim", "piff", "torch", "lsst.daf.butler", "lsst.utils"),
         ("core", "adapters", "repository"),
     ),
     "tasks": Room(
-        (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
+        (
+            *IMAGES,
+            *("healsparse", "torch", "rich"),
+            *("lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
+        ),
         ("core", "adapters", "metrics"),
-        (f"{PACKAGE}.plots", "matplotlib"),
+        (f"{PACKAGE}.plots", "matplotlib", "lsst.analysis.tools"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(

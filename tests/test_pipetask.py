@@ -152,6 +152,28 @@ def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
     assert butler.getURI("restored_coadd_quality_map", skymap="test_map", tract=3, band="i").exists()
 
 
+def test_property_maps_of_a_tract(restored: Path) -> None:
+    """If it fails, the survey has no maps of depth of what was restored."""
+    output = command(
+        "pipetask",
+        *("run", "-b", restored, "-p", f"{PIPELINES}/MakePropertyMaps.yaml", "-i", RUN, "-o", "u/test/maps"),
+        *("-d", "skymap='test_map' AND tract=3", "--register-dataset-types"),
+        *("-c", "makePropertyMaps:nside=131072"),
+    )
+    # In r nothing was restored.
+    assert "Executed 1 quanta successfully, 0 failed" in output
+    butler = Butler.from_config(str(restored), collections=["u/test/maps", RUN])
+    data_id = {"skymap": "test_map", "tract": 3, "band": "i"}
+    depth = butler.get("restoredCoadd_correlated_psf_maglim_map_weighted_mean", data_id)
+    linear = butler.get("restored_coadd_linear", data_id, patch=0)
+    inner = linear.patch.inner_bbox
+    sky = linear.sky_projection.pixel_to_sky(x=inner.x.center, y=inner.y.center)
+    assert 22.0 < depth.get_values_pos(sky.ra.deg, sky.dec.deg) < 32.0
+    exposures = butler.get("restoredCoadd_n_exposure_map_sum", data_id)
+    values = exposures[exposures.valid_pixels]
+    assert 0.0 < values.min() <= values.max() <= 3.0
+
+
 def test_products_read_whole_and_by_parts(restored: Path) -> None:
     butler = Butler.from_config(str(restored), collections=[RUN])
     data_id = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}

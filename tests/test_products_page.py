@@ -18,6 +18,7 @@ from pathlib import Path
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
 from lsst.astroclearnet.tasks import (
     MakeColorPicturesConnections,
+    MakePropertyMapsConnections,
     MeasureRestorationConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
@@ -60,6 +61,7 @@ KEYS = sorted(
             "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes", "_demand_planes"},
             "tasks/restore_coadd.py": {"_plan_memory", "_record"},
             "tasks/measure_restoration.py": {"run"},
+            "tasks/make_property_maps.py": {"run"},
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
             "tasks/_training_patches.py": {"record"},
@@ -116,3 +118,4 @@ def test_datasets_are_described() -> None:
     ]
     for name in names:
         assert f"``{name.format(output_name='restored_coadd', reference_name='deep_coadd')}``" in PAGE
+    assert [name for name in MakePropertyMapsConnections.outputs if f"``{name}``" not in PAGE] == []

@@ -27,6 +27,7 @@ from lsst.astroclearnet.adapters import PatchGeometry, make_cell_coadd
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.metrics import point_source_depth, point_source_image, psf_flux_error
 from lsst.astroclearnet.tasks import (
+    QUALITY_UNITS,
     MakeColorPicturesConfig,
     MakeColorPicturesTask,
     MeasureRestorationConfig,
@@ -190,6 +191,11 @@ def measure(config: MeasureRestorationConfig | None = None, **inputs: Any) -> di
     quality = outputs.restored_coadd_quality
     # It is written as YAML, which knows no numpy.
     assert yaml.safe_load(yaml.safe_dump(quality))["verdict"] == quality["verdict"]
+    # Dashboards take the metrics from the metadata, where none may be missing.
+    assert quality["metrics"].keys() <= QUALITY_UNITS.keys() <= set(task.metadata)
+    for name, value in quality["metrics"].items():
+        assert task.metadata[name] == pytest.approx(value, nan_ok=True)
+    assert task.metadata["verdict_level"] == ["good", "check", "bad"].index(quality["verdict"])
     return dict(quality)
 
 
@@ -201,6 +207,7 @@ def test_a_patch_without_faults_is_good(coadds: dict[str, Any]) -> None:
     assert quality["details"] == ["A detail."]
     assert quality["network"] == {"source": "packaged", "identity": "0a1b"}
     figures = quality["metrics"]
+    assert figures.keys() == QUALITY_UNITS.keys()
     scale = GEOMETRY.pixel_scale
     assert figures["fwhm_in"] == pytest.approx(0.675)
     assert figures["fwhm_in_best"] == pytest.approx(0.6)

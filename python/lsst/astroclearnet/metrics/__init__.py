@@ -18,5 +18,6 @@ from ._detection import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *
+from ._sky_maps import *
 from ._star_statistics import *
 from ._widths import *

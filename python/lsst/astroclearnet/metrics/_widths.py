@@ -6,11 +6,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Widths of PSF stamps and of the stars of an image."""
+"""Widths and shapes of PSF stamps, and widths of the stars of an image."""
 
 from __future__ import annotations
 
-__all__ = ("fwhm_of_kernel", "seeing_of_kernel", "stellar_fwhms")
+__all__ = ("fwhm_of_kernel", "seeing_of_kernel", "shape_of_kernel", "stellar_fwhms")
 
 from typing import Any
 
@@ -25,6 +25,10 @@ from scipy.spatial import cKDTree
 _NUM_ANGLES = 64
 _RADIUS_STEP, _STEPS = 0.02, 50
 _UPSAMPLING = 4
+
+_MAX_SHAPE_STEPS = 100
+_SHAPE_TOLERANCE = 1e-6
+"""Relative change of the moments of a stamp at which the iteration ends."""
 
 _RADIUS = 10
 """Half size in pixels of the box in which a star is fitted."""
@@ -122,6 +126,61 @@ def fwhm_of_kernel(kernel: NDArray[Any]) -> float:
     half = 0.5 * profile[0]
     fraction = (profile[outer - 1] - half) / (profile[outer - 1] - profile[outer])
     return float(2.0 * (radius[outer - 1] + fraction * _RADIUS_STEP))
+
+
+def shape_of_kernel(kernel: NDArray[Any]) -> tuple[float, float, float]:
+    """Return the size and the ellipticity of a PSF stamp.
+
+    They follow from adaptive moments, second moments under the elliptical
+    Gaussian that fits the stamp best (Bernstein & Jarvis 2002, AJ 123, 583),
+    and are defined as in the property maps of ``lsst.pipe.tasks``.
+
+    Parameters
+    ----------
+    kernel
+        PSF stamp, shape (P, Q), any normalisation.
+
+    Returns
+    -------
+    size : `float`
+        Determinant radius (I_xx I_yy - I_xy^2)^(1/4) in pixels, the standard
+        deviation of a round Gaussian.
+    e1, e2 : `float`
+        (I_xx - I_yy) and 2 I_xy over I_xx + I_yy + 2 size^2.
+
+    Raises
+    ------
+    ValueError
+        If the stamp is too small, has pixels that are not finite, or no
+        moments, as one without a peak.
+    """
+    stamp = np.asarray(kernel, dtype=float)
+    if stamp.ndim != 2 or min(stamp.shape) < 3 or not np.isfinite(stamp).all() or not stamp.sum() > 0:
+        raise ValueError("A PSF stamp must be finite, at least 3x3 pixels, and have a positive sum.")
+    y, x = (axis.ravel() for axis in np.indices(stamp.shape, dtype=float))
+    light = stamp.ravel()
+    position = np.array([x, y])
+    center = np.array([x[np.argmax(light)], y[np.argmax(light)]])
+    sigma = stamp.sum() / np.sqrt(4.0 * np.pi * np.sum(stamp**2))
+    moments = np.diag([sigma**2, sigma**2])
+    for _ in range(_MAX_SHAPE_STEPS):
+        offset = position - center[:, None]
+        weighted = light * np.exp(-0.5 * np.einsum("ip,ij,jp->p", offset, np.linalg.inv(moments), offset))
+        total = weighted.sum()
+        center = center + 2.0 * (offset @ weighted) / total
+        observed = (offset * weighted) @ offset.T / total
+        # A Gaussian under a weight of its own shape shows half its moments.
+        updated = np.linalg.inv(np.linalg.inv(observed) - np.linalg.inv(moments))
+        if not (np.isfinite(updated).all() and np.linalg.det(updated) > 0 and updated[0, 0] > 0):
+            raise ValueError("The PSF stamp has no adaptive moments: it has no peak, or is too small.")
+        change = np.abs(updated - moments).max() / np.abs(updated).max()
+        moments = updated
+        if change < _SHAPE_TOLERANCE:
+            break
+    (xx, xy), (_, yy) = moments
+    area = float(np.sqrt(xx * yy - xy**2))
+    norm = xx + yy + 2.0 * area
+    return area**0.5, float((xx - yy) / norm), float(2.0 * xy / norm)
 
 
 def stellar_fwhms(

@@ -9,6 +9,7 @@
 """Write Butler repositories: records, sky map geometry, visit images."""
 
 from ._footprints import *
+from ._map_formatter import *
 from ._names import *
 from ._records import *
 from ._visit_images import *

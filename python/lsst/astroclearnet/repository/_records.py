@@ -21,8 +21,10 @@ from lsst.daf.butler import Butler, CollectionType, Config, DatasetRef, DatasetT
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.images import VisitImage
 from lsst.resources import ResourcePathExpression
+from lsst.utils.introspection import get_full_type_name
 
 from ..adapters import SkyMapGeometry, TractGeometry, box_region
+from ._map_formatter import HealSparseMapFormatter
 from ._names import _require_collection, require_name
 from ._visit_record import VisitRecord
 
@@ -51,7 +53,11 @@ def create_repository(root: ResourcePathExpression, *, registry: str | None = No
     butler : `lsst.daf.butler.Butler`
         A writeable client of the new repository.
     """
-    config = None if registry is None else Config({"registry": {"db": registry}})
+    # The one that the Butler is configured with is in the full stack.
+    formatter = get_full_type_name(HealSparseMapFormatter)
+    config = Config({"datastore": {"formatters": {"HealSparseMap": formatter}}})
+    if registry is not None:
+        config["registry", "db"] = registry
     # Else the URL of another SQLite file would be replaced in silence.
     Butler.makeRepo(root, config=config, forceConfigRoot=registry is None)
     return Butler.from_config(root, writeable=True)

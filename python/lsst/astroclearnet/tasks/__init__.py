@@ -15,13 +15,16 @@ from ._patch_exposures import *
 from ._patch_exposures_config import *
 from ._products import *
 from ._progress import *
+from ._property_maps import *
 from ._quality_limits import *
 from ._quality_metrics import *
+from ._quality_units import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
 from .make_color_pictures import *
+from .make_property_maps import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *

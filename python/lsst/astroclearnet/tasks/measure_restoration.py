@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ("MeasureRestorationConfig", "MeasureRestorationConnections", "MeasureRestorationTask")
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +42,9 @@ from ..adapters import (
     place_on_patch,
     unusable_pixels,
 )
-from ._quality_limits import QualityLimitsConfig, judge
+from ._quality_limits import QualityLimitsConfig, Verdict, judge
 from ._quality_metrics import CoaddImages, exposure_metrics, image_metrics
+from ._quality_units import QUALITY_UNITS
 
 
 class MeasureRestorationConnections(
@@ -255,4 +257,8 @@ class MeasureRestorationTask(PipelineTask):
             "exposures": list(metrics["exposures"]),
         }
         self.metadata["verdict"] = str(verdict)
+        self.metadata["verdict_level"] = list(Verdict).index(verdict)
+        # All of them, as dashboards fail for one that is missing.
+        for name in QUALITY_UNITS:
+            self.metadata[name] = found.get(name, math.nan)
         return Struct(restored_coadd_quality=quality)

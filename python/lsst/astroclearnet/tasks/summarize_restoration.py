@@ -33,16 +33,7 @@ from lsst.pipe.base import (
 )
 
 from ._quality_limits import Verdict
-
-_UNITS = {
-    "fwhm": u.arcsec,
-    "star_fwhm": u.arcsec,
-    "depth": u.ABmag,
-    "faintest_flux": u.nJy,
-}
-"""Units of the columns whose names begin so, the longest match first."""
-
-_UNITLESS = ("depth_in_exposures",)
+from ._quality_units import QUALITY_UNITS
 
 
 class SummarizeRestorationConnections(
@@ -165,9 +156,8 @@ def _make_table(qualities: Sequence[Mapping[str, Any]]) -> Table:
     ]
     table = Table(rows=rows)
     for name in names:
-        unit = next((unit for start, unit in _UNITS.items() if name.startswith(start)), None)
-        if unit is not None and name not in _UNITLESS:
-            table[name].unit = unit
+        if unit := QUALITY_UNITS.get(name):
+            table[name].unit = u.Unit(unit)
     first = qualities[0]["patch"]
     table.meta.update({key: first[key] for key in ("skymap", "tract", "band")})
     return table

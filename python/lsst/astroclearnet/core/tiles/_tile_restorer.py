@@ -213,7 +213,7 @@ class TileRestorer:
         origin = tile_data.tile.rows.start, tile_data.tile.columns.start
         exposures = tile_data.exposures.tolist()
         draws = [errors.draw(self.seed, draw, exposures, origin) for draw in range(number)]
-        return torch.stack(draws) if draws else torch.zeros(0, *errors.shape)
+        return torch.stack(draws) if draws else errors.templates.new_zeros(0, *errors.shape)
 
     def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
         """Draw noise of the exposures, the same for any tiles."""

@@ -157,6 +157,20 @@ def test_psfs_may_vary() -> None:
     assert reader.read(reader.tiles[0]) is not None
 
 
+def test_data_in_a_part_of_the_patch(exact: PsfRefinement) -> None:
+    """If it fails, stars at the edge of a survey have no errors."""
+    arrays = make_arrays()
+    beyond = {"images": 0.0, "variances": 1.0, "good": False}
+    padded = {
+        name: np.pad(getattr(arrays, name), ((0, 0), (0, 160), (0, 0)), constant_values=value)
+        for name, value in beyond.items()
+    }
+    calibration, _ = calibrate(arrays._replace(**padded))
+    found = calibration.refinement.shared
+    assert found.sigma == pytest.approx(exact.shared.sigma, rel=0.15)
+    assert found.value == pytest.approx(exact.shared.value, abs=0.3 * found.sigma)
+
+
 def test_two_exposures_are_not_compared() -> None:
     """If it fails, one is changed though nobody knows which is wrong."""
     arrays = make_arrays((0.05, 0.0, 0.0, 0.0))

@@ -21,6 +21,7 @@ from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
+from ._warnings import *
 from .make_color_pictures import *
 from .measure_restoration import *
 from .prepare_exposures import *

@@ -186,13 +186,14 @@ def test_data_in_a_part_of_the_patch(exact: PsfRefinement) -> None:
     assert found.value == pytest.approx(exact.shared.value, abs=0.3 * found.sigma)
 
 
-def test_two_exposures_are_not_compared() -> None:
+def test_two_exposures_are_not_compared(caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, one is changed though nobody knows which is wrong."""
     arrays = make_arrays((0.05, 0.0, 0.0, 0.0))
     two = ExposureArrays(*(values[WRONG : WRONG + 2] for values in arrays))
     refinement = calibrate(two, "apply")[0].refinement
     assert not refinement.is_applied
     assert not bool(refinement.changes.any())
+    assert "PSFs are not refined" in caplog.text
 
 
 def test_without_sources_the_assumed_error_is_declared() -> None:

@@ -185,6 +185,27 @@ def test_light_in_a_hole_is_supplied() -> None:
     assert found.share.nan_to_num().max() < 0.01
 
 
+def test_star_that_is_put_back_is_demanded() -> None:
+    """If it fails, the masked core of a star passes for invented, or hides
+    what is invented beside it.
+    """
+    arrays = make_scene(stars=(), seed=None)
+    arrays.good[:, 28:39, 39:50] = False
+    doctored = Doctored(arrays)
+    noise = doctored.flux_noise
+    put_back = torch.from_numpy(star(3000.0 * noise)).float()
+    stars = torch.stack([doctored.model.embed(one) for one in (put_back, 0.02 * put_back)])
+    # What the network paints into the core, and a source that it invents.
+    rest = star(30.0 * noise) + star(12.0 * noise, place=(33.0, 60.0))
+    found = doctored.measure(rest, stars=stars)
+    core = put_back.numpy() > 0.1 * put_back.numpy().max()
+    assert not (found.supplied.numpy() & core).any()
+    np.testing.assert_allclose(found.share[core], 1.0, atol=0.02)
+    assert float(found.sigma[33, 44]) == pytest.approx(0.02, rel=0.05)
+    assert found.supplied[33, 60]
+    assert not found.withheld.any()
+
+
 def test_single_exposure() -> None:
     arrays = ExposureArrays(*(a[:1] for a in make_scene(stars=(), seed=3)))
     doctored = Doctored(arrays)

@@ -19,8 +19,15 @@ import torch
 
 from astroclearnet_benchmarks.scaling.source import SyntheticSource
 from astroclearnet_benchmarks.scenes import SceneOptions, simulate_scene
-from lsst.astroclearnet.core import restore
-from lsst.astroclearnet.tests import STAND_IN_DEVICE, DeviceCounts, count_device_work
+from lsst.astroclearnet.core import NoiseOptions, restore
+from lsst.astroclearnet.tests import (
+    QUICK,
+    STAND_IN_DEVICE,
+    TARGET,
+    DeviceCounts,
+    count_device_work,
+    make_scene,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +121,16 @@ def test_restoration_stays_on_the_device(make: Any, limits: Limits) -> None:
         if not 0 < getattr(measured, field.name) <= getattr(limits, field.name)
     }
     assert exceeded == {}
+
+
+def test_no_realizations_on_the_device() -> None:
+    """If it fails, a GPU cannot leave out noise realisations."""
+    options = dataclasses.replace(QUICK, noise=NoiseOptions(num_draws=1, num_realizations=0))
+    with count_device_work():
+        result = restore(
+            **make_scene()._asdict(), target_fwhm=TARGET, options=options, device=STAND_IN_DEVICE
+        )
+    assert len(result.noise_realizations) == 0
 
 
 def test_work_is_counted() -> None:

@@ -157,13 +157,43 @@ def test_psfs_may_vary() -> None:
     assert reader.read(reader.tiles[0]) is not None
 
 
-def test_two_exposures_are_not_compared() -> None:
+@pytest.mark.parametrize("number", [0, 4, 8])
+def test_one_very_bright_star_does_not_move_all(number: int) -> None:
+    """If it fails, a star whose core is masked in some exposures makes PSFs
+    that are right wrong by 10 %.
+    """
+    place = (55.3, 57.8)
+    arrays = make_exposure_arrays(SHAPE, FWHMS, stars=[(*place, 1e6)], seed=3)
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    arrays.good[:number, np.hypot(rows - place[0], columns - place[1]) < 6.0] = False
+    refinement = calibrate(arrays)[0].refinement
+    assert float((refinement.changes / refinement.sigmas).abs().max()) < 3.0
+    assert abs(refinement.flux_error) < 0.005
+    assert 0.003 < refinement.flux_systematic < 0.01
+
+
+def test_data_in_a_part_of_the_patch(exact: PsfRefinement) -> None:
+    """If it fails, stars at the edge of a survey have no errors."""
+    arrays = make_arrays()
+    beyond = {"images": 0.0, "variances": 1.0, "good": False}
+    padded = {
+        name: np.pad(getattr(arrays, name), ((0, 0), (0, 160), (0, 0)), constant_values=value)
+        for name, value in beyond.items()
+    }
+    calibration, _ = calibrate(arrays._replace(**padded))
+    found = calibration.refinement.shared
+    assert found.sigma == pytest.approx(exact.shared.sigma, rel=0.15)
+    assert found.value == pytest.approx(exact.shared.value, abs=0.3 * found.sigma)
+
+
+def test_two_exposures_are_not_compared(caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, one is changed though nobody knows which is wrong."""
     arrays = make_arrays((0.05, 0.0, 0.0, 0.0))
     two = ExposureArrays(*(values[WRONG : WRONG + 2] for values in arrays))
     refinement = calibrate(two, "apply")[0].refinement
     assert not refinement.is_applied
     assert not bool(refinement.changes.any())
+    assert "PSFs are not refined" in caplog.text
 
 
 def test_without_sources_the_assumed_error_is_declared() -> None:
@@ -188,6 +218,9 @@ def test_without_sources_the_assumed_error_is_declared() -> None:
     # The root of the variance of a t-distribution of four degrees of freedom.
     assert refinement.sigmas[:, 0].numpy() == pytest.approx(0.01 * math.sqrt(2.0), rel=0.1)
     assert math.isinf(refinement.shared.sigma)
+    expected = float((nothing.response.fluxes * refinement.sigmas).square().sum().sqrt())
+    assert refinement.flux_systematic == pytest.approx(expected, rel=0.01)
+    assert expected > 0.005
 
 
 def test_fluxes_respond_as_first_order_says() -> None:

@@ -122,8 +122,11 @@ def test_warnings_name_errors_of_psfs() -> None:
     }
     corrected, shared = list_warnings(metrics, 0.004)
     assert "were corrected: TestCam visit 8, detector 7: wider by 3.1 %." in corrected
-    assert "stars are narrower by 3.0 % than they say, by 20 stars" in shared
+    assert "stars are narrower by 3.0 % than they say (20 stars)" in shared
     assert "wrong by +4.8 %" in shared
+    metrics |= {"image": GOOD_IMAGE, "exposures": [GOOD_EXPOSURE, {**changed, "psf_refined": False}] * 2}
+    (wrong,) = list_warnings(metrics, 0.004)
+    assert "do not fit their stars: TestCam visit 8, detector 7: wider by 3.1 %;" in wrong
 
 
 def test_warnings_name_variances() -> None:

@@ -194,8 +194,10 @@ def test_no_ring_around_a_saturated_star(restored: dict[bool, StackResult]) -> N
         ]
     assert np.abs(errors[True]).max() < 0.3
     assert np.abs(errors[True]).max() < 0.3 * np.abs(errors[False]).max()
-    # In the core it is the star at the target PSF.
+    # In the core it is the star at the target PSF, which nobody supplied.
     image = restored[True].image
+    assert not (restored[True].mask[core] & MaskBit.SUPPLIED).any()
+    np.testing.assert_allclose(restored[True].demanded_share[radius < 4.0], 1.0, atol=0.05)
     np.testing.assert_allclose(image[core].sum(), truth[core].sum(), rtol=0.01)
     for name in ("", "linear_"):
         pull = (getattr(restored[True], f"{name}image") - truth) / np.sqrt(

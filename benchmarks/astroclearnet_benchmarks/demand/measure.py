@@ -33,6 +33,7 @@ from lsst.astroclearnet.core.noise import (
     measure_demanded_light,
     repeat_observations,
 )
+from lsst.astroclearnet.core.tiles import BrightStars
 from lsst.astroclearnet.tests import gaussian_stars
 
 from ..scenes import Scene, SceneOptions, simulate_scene
@@ -84,6 +85,8 @@ class Field:
         Weights on the patch.
     psf_variance
         Variance from errors of PSFs.
+    stars
+        Bright stars that are put back, if there are any.
     """
 
     scene: Scene
@@ -92,6 +95,7 @@ class Field:
     noise: torch.Tensor
     maps: WeightMaps
     psf_variance: torch.Tensor
+    stars: torch.Tensor | None
 
     def measure(self, invented: Array | None = None, withheld: Array | None = None) -> DemandedLight:
         """Return what the exposures demand, with light that only the image or
@@ -106,7 +110,9 @@ class Field:
             right = right + self.estimator.linear.normal(light[None])[0]
         doctored = dataclasses.replace(debiased, image=image, right=right)
         estimate = dataclasses.replace(self.estimate, debiased=doctored)
-        return measure_demanded_light(self.estimator, estimate, self.noise, self.maps, self.psf_variance)
+        return measure_demanded_light(
+            self.estimator, estimate, self.noise, self.maps, self.psf_variance, self.stars
+        )
 
     @property
     def seen(self) -> Mask:
@@ -173,7 +179,9 @@ def make_field(kind: str, seed: int, num_exposures: int = 8, psf_error: float = 
     assert tile_data is not None
     clean = calibration.clean(tile_data)
     model, weights = clean.tile_data.model, clean.tile_data.stack.good / clean.variances
-    estimator = Estimator(load_packaged_model().network, model, weights, options)
+    stars = BrightStars.draw(calibration, clean.tile_data)
+    network = load_packaged_model().network
+    estimator = Estimator(network, model, weights, options, bright_stars=stars.image)
     estimate = estimator.estimate(clean.tile_data.stack.images)
     generator = torch.Generator().manual_seed(seed)
     sigma = clean.variances.sqrt()
@@ -186,11 +194,11 @@ def make_field(kind: str, seed: int, num_exposures: int = 8, psf_error: float = 
         clean.tile_data.stack,
         model,
         maps,
-        image=estimate.restored,
+        image=estimate.restored + stars.image,
         variance=linear_variance(errors, local_noise, maps.used.any(dim=0)),
         penalty_weight=estimator.linear_penalty_weight,
     )
-    return Field(scene, estimator, estimate, errors.right, maps, of_psfs.variance())
+    return Field(scene, estimator, estimate, errors.right, maps, of_psfs.variance(), stars.light)
 
 
 def _widen(psf: npt.NDArray[np.float32], error: float) -> Array:

@@ -23,6 +23,7 @@ from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
+from ._warnings import *
 from .make_color_pictures import *
 from .make_property_maps import *
 from .measure_restoration import *

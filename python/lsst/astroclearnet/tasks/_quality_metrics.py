@@ -36,14 +36,14 @@ from ..metrics import (
     psf_flux_error,
     stellar_fwhms,
 )
-from ._metrics import (
+from ._used_network import is_doubted, is_unconverged
+from ._warnings import (
     describe_offsets,
     describe_shared_psf_error,
     psf_changed,
     variances_fit,
     variances_kept,
 )
-from ._used_network import is_doubted, is_unconverged
 
 _MAX_CELLS = 16
 """Number of cells whose correlation is measured, for speed."""

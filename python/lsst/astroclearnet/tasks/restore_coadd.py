@@ -33,7 +33,7 @@ from lsst.utils.timer import timeMethod
 from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import RestorationAlgorithmError, translate_errors
-from ._metrics import list_warnings, make_metrics
+from ._metrics import make_metrics
 from ._patch_exposures import PatchExposuresTask
 from ._products import (
     RestorationInputs,
@@ -47,6 +47,7 @@ from ._progress import report_progress
 from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry
 from ._restoration_figure import make_figure
 from ._used_network import describe_network
+from ._warnings import list_warnings
 from .prepare_exposures import SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig
 from .select_exposures import VisitSelections

@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = ("ExposureCalibration", "calibrate_exposures")
 
 import dataclasses
+import logging
 import weakref
 from collections.abc import Iterable, Iterator
 
@@ -28,6 +29,8 @@ from ._offsets import ExposureOffsets, find_outlier_exposures, measure_offsets
 from ._psf_refinement import PsfRefinement
 from ._psf_residuals import PsfResiduals, measure_psf_residuals
 from ._sky_noise import SkyNoise, log_sky_noise, measure_sky_noise
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_ROUNDS = 3
 """Limit on measurements of variances, which depend on those of other
@@ -89,11 +92,6 @@ class ExposureCalibration:
             Number of exposures of the patch.
         options
             Settings.
-
-        Returns
-        -------
-        calibration : `ExposureCalibration`
-            The calibration.
         """
         return cls(
             background=BackgroundDifferences.unknown(num_exposures),
@@ -259,6 +257,8 @@ class ExposureCalibration:
             fits.append((tile_data.exposures, outliers.psf_errors))
             residuals += self._measure_psfs(corrected, outliers)
         number, options = len(self.psf_errors.amplitudes), self.options.calibration
+        if options.psf_refinement in ("apply", "stars") and not residuals:
+            _LOG.warning("PSFs are not refined, which takes three exposures and the rejection of outliers.")
         refinement = PsfRefinement.solve(residuals, number, options.psf_error, options.psf_refinement)
         psf_errors = PsfErrors.solve(fits, number, refinement.corrected_errors())
         return dataclasses.replace(self, psf_errors=psf_errors, refinement=refinement, _rejected=found)

@@ -33,6 +33,11 @@ _REACH = 2.0
 """Distance from such pixels, in FWHM of the target PSF, up to which pixels
 are compared."""
 
+_LOST_REACH = 4.0
+"""Distance from such pixels that are missing, in FWHM of the target PSF, up to
+which none are compared: what wings of a star without its core say of the width
+is what the prediction gets wrong there."""
+
 _LIGHT_ERROR = 0.01
 """Error of a pixel relative to structure, beside noise, so that no star has
 more weight than one of S/N of about 100 in its brightest pixel."""
@@ -135,7 +140,10 @@ def _block_equations(
     own = predictor.variances[exposure]
     noise = predictor.noise(exposure)
     size = 2 * round(_REACH * model.target_fwhm) + 1
-    near = largest_around((structure > _SIGNIFICANCE * noise.sqrt()).float(), size)[0] > 0
+    bright = structure > _SIGNIFICANCE * noise.sqrt()
+    lost = bright & ~predictor.stack.good[exposure]
+    far = largest_around(lost.float(), 2 * round(_LOST_REACH * model.target_fwhm) + 1)[0] == 0
+    near = (largest_around(bright.float(), size)[0] > 0) & far
     # What the prediction shares with the exposures it is made from is no
     # information about this one.
     error = noise + (_LIGHT_ERROR * structure[0]) ** 2 + predictor.border[exposure] ** 2

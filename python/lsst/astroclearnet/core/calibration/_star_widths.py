@@ -123,7 +123,9 @@ def measure_star_widths(tile_data: TileData, predictor: LeaveOneOut, star: torch
     inside[rows, columns] = True
     inside[: radius + 1], inside[-radius - 1 :] = False, False
     inside[:, : radius + 1], inside[:, -radius - 1 :] = False, False
-    noise = 1.4826 * (image - image.median()).abs().median()
+    # Far from all data the image is 0.
+    seen = torch.where(whole, image, torch.nan)
+    noise = 1.4826 * (seen - seen.nanmedian()).abs().nanmedian()
     highest = largest_around(image[None], 2 * radius + 1)[0]
     peaks = (image == highest) & whole & inside & (image > _SIGNIFICANCE * noise)
     places = peaks.nonzero()

@@ -86,6 +86,7 @@ def measure_demanded_light(
     noise: torch.Tensor,
     maps: WeightMaps,
     psf_variance: torch.Tensor,
+    stars: torch.Tensor | None = None,
 ) -> DemandedLight:
     """Compare restored light with what the exposures say of it.
 
@@ -94,7 +95,8 @@ def measure_demanded_light(
     normal equations and without any prior, in what it leaves of the exposures,
     d.  The exposures demand f + d, with the error of the filter, and the share
     (f + d) / f of what is there.  Where no such blob stands out blobs twice
-    and four times as wide are looked for.
+    and four times as wide are looked for.  Bright stars that were fitted to
+    the exposures, and are put back, are demanded by them, in masked cores too.
 
     Parameters
     ----------
@@ -109,6 +111,9 @@ def measure_demanded_light(
         Weights of the exposures on the patch.
     psf_variance
         Shape (H, W), variance of the restored image from errors of PSFs.
+    stars
+        Shape ``(2, *latent_shape)``, bright stars at the target PSF, which the
+        estimate lacks, and their standard deviation by that of their fluxes.
 
     Returns
     -------
@@ -121,16 +126,18 @@ def measure_demanded_light(
     typical = maps.typical[:, None, None] / model.sampling.area
     usable = torch.where(estimator.weights > 0.0, typical, 0.0)
     has_data = maps.used.any(dim=0)
-    share = torch.full(has_data.shape, torch.nan, device=has_data.device)
-    sigma = share.clone()
+    nothing = torch.zeros(has_data.shape, device=has_data.device)
+    share, sigma = (torch.full_like(nothing, torch.nan) for _ in range(2))
     supplied, withheld = torch.zeros_like(has_data), torch.zeros_like(has_data)
-    knots = _find_knots(model, estimate.restored)
     for number, blob in enumerate(_find_blobs(model, maps)):
-        found = blob.flux(estimate.restored)
+        found, put_back, fit_error = blob.flux(estimate.restored), nothing, nothing
         observed = blob.observed(model.normal(blob.contrast(estimate.restored)[None], usable)[0])
         unseen = found - observed
         if number == 0:
-            found = torch.maximum(found, knots)
+            found = torch.maximum(found, _find_knots(model, estimate.restored))
+            if stars is not None:
+                # Wider blobs are not stars.
+                put_back, fit_error = (_find_knots(model, image) for image in stars)
         missing, level = blob.missing(left)
         # Correlated noise scatters more than the Cramer-Rao bound.
         seen = blob.is_constrained & has_data
@@ -140,16 +147,20 @@ def measure_demanded_light(
         # Around light that is wrong surroundings are so with the other sign.
         differs = (missing.abs() >= _DIFFERS * error) & (missing * level > 0.0)
         demanded = found.clamp(min=0.0) + missing
-        is_withheld = (demanded >= _DEMANDED * error) & (found < _LEAST_SHARE * demanded)
+        all_found, all_demanded = found + put_back, demanded + put_back
+        is_withheld = (all_demanded >= _DEMANDED * error) & (all_found < _LEAST_SHARE * all_demanded)
         withheld |= blob.is_constrained & differs & is_withheld
         # Of what lies in a hole exposures say nothing; beside it they say
         # nothing of blobs that are mostly within.
         known = blob.is_constrained & (unseen < _LEAST_SHARE * found)
-        demanded = torch.where(known, demanded, 0.0)
-        here = share.isnan() & (found >= _STANDS_OUT * error) & (known | ~has_data)
-        share = torch.where(here, demanded / found, share)
-        sigma = torch.where(here & known, error / found, sigma)
-        supplied |= here & (differs | ~known) & (demanded < _LEAST_SHARE * found)
+        of_star = put_back > found.abs()
+        all_demanded = torch.where(known, all_demanded, put_back)
+        # What a fit missed is left wherever there are data.
+        error = torch.where(of_star & ~known & ~has_data, fit_error, error)
+        here = share.isnan() & (all_found >= _STANDS_OUT * error) & (known | ~has_data | of_star)
+        share = torch.where(here, all_demanded / all_found, share)
+        sigma = torch.where(here & (known | of_star), error / all_found, sigma)
+        supplied |= here & (differs | ~known) & (all_demanded < _LEAST_SHARE * all_found)
     return DemandedLight(share, sigma, supplied, withheld)
 
 

@@ -34,6 +34,10 @@ _NO_PIXELS = 1 << 24
 """Added to the number of an exposure: coefficients are not the noise of its
 pixels."""
 
+_PIXELS = 1 << 16
+"""Number of pixels at once, whose coefficients take as much memory as their
+templates."""
+
 _STRIDE = 8
 """Numbers that are drawn for a node, at least that of coefficients."""
 
@@ -119,7 +123,8 @@ class PsfErrorImages:
 
     def variance(self) -> torch.Tensor:
         """Return the variance of the errors, (H, W)."""
-        return self._on_patch(self.templates.square().sum(dim=(0, 1)))
+        # Without squares of all of them in memory.
+        return self._on_patch(torch.linalg.vector_norm(self.templates, dim=(0, 1)).square())
 
     def draw(self, seed: int, draw: int, exposures: Sequence[int], origin: tuple[int, int]) -> torch.Tensor:
         """Draw errors, (H, W), the same for any tiles.
@@ -139,11 +144,15 @@ class PsfErrorImages:
             (o + n - 1) // _NODES + 2 - f for o, n, f in zip(origin, self.shape, first, strict=True)
         )
         nodes = _draw_nodes(seed, draw, exposures, first, shape, self.pixels.device)
-        total = torch.zeros_like(self.templates)
-        for y, y_weight in _neighbours(rows, first[0]):
-            for x, x_weight in _neighbours(columns, first[1]):
-                total.addcmul_(nodes[:, :, y, x], y_weight * x_weight)
-        return self._on_patch(total.mul_(self.templates).sum(dim=(0, 1)))
+        errors = torch.empty_like(self.templates[0, 0])
+        for start in range(0, len(self.pixels), _PIXELS):
+            some = slice(start, start + _PIXELS)
+            total = torch.zeros_like(self.templates[:, :, some])
+            for y, y_weight in _neighbours(rows[some], first[0]):
+                for x, x_weight in _neighbours(columns[some], first[1]):
+                    total.addcmul_(nodes[:, :, y, x], y_weight * x_weight)
+            errors[some] = total.mul_(self.templates[:, :, some]).sum(dim=(0, 1))
+        return self._on_patch(errors)
 
     def _on_patch(self, values: torch.Tensor) -> torch.Tensor:
         image = torch.zeros(self.shape[0] * self.shape[1], device=values.device)

@@ -48,10 +48,12 @@ class MatchedFilter:
 
         Parameters
         ----------
-        model, weights
-            Those of the filter.
+        model
+            Forward model of the exposures.
         psfs
-            Shape (n, n_cells_y, n_cells_x, P, P).
+            Shape (n, n_cells_y, n_cells_x, P, P), their PSFs.
+        weights
+            Shape (n, h, w), inverse variances, 0 where a pixel is not used.
         """
         # Amid a large core there is little beside what surrounds it.
         total = torch.zeros(model.latent_shape, dtype=torch.float64, device=weights.device)

@@ -8,6 +8,7 @@
 
 """Restoration of a patch tile by tile, within the memory limits."""
 
+from ._bright_stars import BrightStars
 from ._device import make_generator, select_device
 from ._memory_plan import MemoryPlan, plan_memory
 from ._mosaic import ExposureMaps
@@ -15,6 +16,7 @@ from ._restore_exposures import TileCallback, restore_exposures
 from ._result import FailedTile, MaskBit, RestorationResult, StackResult
 
 __all__ = (
+    "BrightStars",
     "ExposureMaps",
     "FailedTile",
     "MaskBit",

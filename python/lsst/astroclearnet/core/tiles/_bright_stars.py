@@ -24,9 +24,6 @@ from ..forward import TileData
 from ..noise import StarErrors
 from ..stars import StarList, draw_stars
 
-_STANDS_OUT = 3.0
-"""Signal-to-noise ratio from which on light stands out."""
-
 
 @dataclasses.dataclass(frozen=True)
 class BrightStars:
@@ -40,6 +37,8 @@ class BrightStars:
         The tile, without them.
     image
         Shape latent_shape, the stars.
+    sigma
+        Shape latent_shape, their standard deviation by that of their fluxes.
     num_realizations
         Number of realisations of the errors that are kept.
     """
@@ -47,6 +46,7 @@ class BrightStars:
     stars: StarList
     tile_data: TileData
     image: torch.Tensor
+    sigma: torch.Tensor
     num_realizations: int
 
     @classmethod
@@ -61,12 +61,24 @@ class BrightStars:
             The tile.
         """
         stars = calibration.stars_near(tile_data)
-        image = draw_stars(stars, tile_data.tile, tile_data.model).to(tile_data.stack.device)
-        return cls(stars, tile_data, image, calibration.options.noise.num_realizations)
+        errors = torch.zeros(len(stars), 3, dtype=torch.float64)
+        errors[:, 0] = stars.flux_sigma
+        image, sigma = (
+            draw_stars(stars, tile_data.tile, tile_data.model, changes).to(tile_data.stack.device)
+            for changes in (None, errors)
+        )
+        return cls(stars, tile_data, image, sigma, calibration.options.noise.num_realizations)
+
+    @property
+    def light(self) -> torch.Tensor | None:
+        """Image and ``sigma``, shape ``(2, *latent_shape)``, if there are
+        stars.
+        """
+        return torch.stack([self.image, self.sigma]) if len(self.stars) else None
 
     def put_back(
         self, planes: dict[str, torch.Tensor], estimator: Estimator, seen: torch.Tensor, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> None:
         """Add them to images, and their errors to variances and realisations.
 
         Parameters
@@ -80,17 +92,9 @@ class BrightStars:
             Shape (H, W), bool, pixels with data.
         seed
             Seed of the noise draws.
-
-        Returns
-        -------
-        stands_out : `torch.Tensor`
-            Shape (H, W), bool, where they stand out from noise.
-        sigma : `torch.Tensor`
-            Shape (H, W), standard deviation of their light there, relative.
         """
         if not len(self.stars):
-            none = torch.zeros_like(seen)
-            return none, none.to(self.image.dtype)
+            return
         model = self.tile_data.model
         image = model.crop(self.image)
         # A linear estimate without data is noise that is amplified, in trails
@@ -112,11 +116,6 @@ class BrightStars:
             restored, linear = planes[name], torch.where(core, planes[name], planes[f"linear_{name}"])
             change = changes.get(name, 0.0)
             planes[name], planes[f"linear_{name}"] = restored + change, linear + change
-        stands_out = image > _STANDS_OUT * planes["linear_variance"].sqrt()
-        fluxes = torch.zeros(len(self.stars), 3, dtype=torch.float64)
-        fluxes[:, 0] = self.stars.flux_sigma
-        sigma = model.crop(draw_stars(self.stars, self.tile_data.tile, model, fluxes).to(image.device))
-        return stands_out, sigma / image
 
     def _reach_holes(self, seen: torch.Tensor) -> torch.Tensor:
         """Return which stars have light in missing data, (m,), bool."""

@@ -146,7 +146,9 @@ class TileRestorer:
         clipped = model.sampling.largest(clean.rejected)
         mask = _mask(seen, clipped, float(widths.max()))
         no_data = (mask & MaskBit.NO_DATA) > 0
-        demanded = measure_demanded_light(estimator, estimate, errors.right, maps, variance_of_psfs)
+        demanded = measure_demanded_light(
+            estimator, estimate, errors.right, maps, variance_of_psfs, stars.light
+        )
         mask[demanded.supplied & ~no_data] |= MaskBit.SUPPLIED
         mask[demanded.withheld & ~no_data] |= MaskBit.WITHHELD
         kept = options.noise.num_realizations
@@ -159,9 +161,7 @@ class TileRestorer:
             "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
             "linear_noise_realizations": errors.linear[:kept] + psf_draws,
         }
-        of_star, star_sigma = stars.put_back(blended, estimator, seen, self.seed)
-        # The network has no part in stars that were taken out.
-        of_star &= demanded.share.isnan()
+        stars.put_back(blended, estimator, seen, self.seed)
         _require_finite(blended, ~no_data, tile_data.tile)
         rest, of_stars = model.predict(estimate.restored), self.calibration.star_light(tile_data)
         # The image follows each exposure by its share.
@@ -177,10 +177,8 @@ class TileRestorer:
             "mask": mask,
             "coadd": coadd,
             "residual": residual,
-            "demanded_share": torch.where(no_data, torch.nan, demanded.share.masked_fill(of_star, 1.0)),
-            "demanded_share_sigma": torch.where(
-                no_data, torch.nan, torch.where(of_star, star_sigma, demanded.sigma)
-            ),
+            "demanded_share": torch.where(no_data, torch.nan, demanded.share),
+            "demanded_share_sigma": torch.where(no_data, torch.nan, demanded.sigma),
             "faintest_flux": torch.where(seen, faintest, torch.nan),
         }
         rows, columns = tile_data.tile.within
@@ -213,7 +211,7 @@ class TileRestorer:
         origin = tile_data.tile.rows.start, tile_data.tile.columns.start
         exposures = tile_data.exposures.tolist()
         draws = [errors.draw(self.seed, draw, exposures, origin) for draw in range(number)]
-        return torch.stack(draws) if draws else torch.zeros(0, *errors.shape)
+        return torch.stack(draws) if draws else errors.templates.new_zeros(0, *errors.shape)
 
     def _draw_noise(self, clean: CleanTile) -> Iterator[torch.Tensor]:
         """Draw noise of the exposures, the same for any tiles."""

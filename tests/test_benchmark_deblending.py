@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from astropy.stats import gaussian_fwhm_to_sigma
 
-from astroclearnet_benchmarks.deblending import command, statistics
+from astroclearnet_benchmarks.deblending import command, measure, statistics
 from astroclearnet_benchmarks.deblending.children import child_fluxes
 from astroclearnet_benchmarks.deblending.measure import METHODS, SMOOTHED, STOCK
 from astroclearnet_benchmarks.deblending.peaks import find_peaks
@@ -30,7 +30,7 @@ from astroclearnet_benchmarks.deblending.stock import (
     find_footprints,
     pixel_gaussian,
 )
-from astroclearnet_benchmarks.scenes import BLEND_KINDS, BlendField, simulate_blends
+from astroclearnet_benchmarks.scenes import BLEND_KINDS, BlendField, _blends, simulate_blends
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.metrics import point_source_image
 from lsst.astroclearnet.simulation import PIXEL_SCALE
@@ -141,13 +141,32 @@ def test_children_share_the_light() -> None:
     assert abs(alone[1]) < 20.0
 
 
+def test_field_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the record is of other sources or images."""
+    monkeypatch.setattr(_blends, "_PER_SIDE", 2)
+    monkeypatch.setattr(measure, "FWHMS", (measure._COMMON_FWHM,))
+    record = measure.measure_field(1)
+    names = {name for name in METHODS if "restored" not in name} | {measure.restored(measure._COMMON_FWHM)}
+    assert set(record["seconds"]) == set(record["iterations"]) == names
+    assert len(record["blends"]) == 4
+    for blend in record["blends"]:
+        for name in names:
+            assert len(blend["children"][name]) == len(blend["flux"])
+            # The bright source is the highest peak, or its companion is.
+            assert max(blend["peaks"][name], key=lambda peak: peak[1])[0] >= 0
+        # Together they have the light of the coadd.
+        total = np.dot(blend["children"][STOCK], blend["flux"]) / np.sum(blend["flux"])
+        assert total == pytest.approx(1.0, abs=0.1)
+
+
 def make_record(peaks: list[list[float]], *, scale: float = 1.0) -> dict[str, Any]:
     """Return the record of a field: one pair and one source alone."""
     pair = {"kind": "two stars", "separation": 0.7, "flux": [9.0, 5.0]}
     alone = {"kind": "alone", "separation": math.nan, "flux": [8.0]}
     pair |= {"peaks": dict.fromkeys(METHODS, peaks), "children": dict.fromkeys(METHODS, [scale, 1.1])}
     alone |= {"peaks": dict.fromkeys(METHODS, [[0, 70.0, 1.0]]), "children": dict.fromkeys(METHODS, [1.0])}
-    return {"seconds": dict.fromkeys(METHODS, 0.5), "blends": [pair, alone]}
+    costs = {key: dict.fromkeys(METHODS, value) for key, value in (("seconds", 0.5), ("iterations", 40))}
+    return {**costs, "blends": [pair, alone]}
 
 
 PEAKS = [[0, 60.0, 1.0], [1, 20.0, 0.3], [1, 8.0, 0.1], [-1, 6.0, 0.5]]
@@ -205,4 +224,5 @@ def test_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(json.loads((tmp_path / "work" / "0100.json").read_text())["blends"]) == 2
     page = (tmp_path / "page.md").read_text()
     assert f"| {STOCK} | 3 |" in page
+    assert "| 0.50, 40 steps |" in page
     assert f"| {SMOOTHED} |" in page

@@ -66,8 +66,11 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     records = [_measure(_FIRST_SEED + number, options) for number in range(options.fields)]
     blends = gather(records, METHODS)
-    seconds = {m: float(np.mean([record["seconds"][m] for record in records])) for m in METHODS}
-    tables = [_recovery_table(blends, finder, seconds) for finder in FINDERS]
+    costs = {
+        m: tuple(float(np.mean([record[key][m] for record in records])) for key in ("seconds", "iterations"))
+        for m in METHODS
+    }
+    tables = [_recovery_table(blends, finder, costs) for finder in FINDERS]
     tables += [_part_table(blends, finder) for finder in FINDERS]
     tables.append(_flux_table(blends))
     section = Section.measured("deblending", f"{parser.prog} --fields {options.fields}", tables)
@@ -88,7 +91,7 @@ def _measure(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def _recovery_table(blends: Blends, finder: str, seconds: dict[str, float]) -> Table:
+def _recovery_table(blends: Blends, finder: str, costs: dict[str, tuple[float, ...]]) -> Table:
     """Compare the pairs that are recovered with those of the stock image."""
     stock = recovered_at(blends.scores[finder, STOCK], _RATE)
     rows = []
@@ -106,7 +109,8 @@ def _recovery_table(blends: Blends, finder: str, seconds: dict[str, float]) -> T
             row[f"% at {rate:g}"] = f"{100.0 * share:.1f}"
         found_above = blends.scores[finder, method].false >= _USUAL
         row[f"false above {_USUAL:g}"] = f"{found_above.sum() / len(blends.field):.2f}"
-        row["CPU s a field"] = f"{seconds[method]:.2f}"
+        seconds, steps = costs[method]
+        row["CPU s"] = f"{seconds:.2f}" + (f", {steps:.0f} steps" if steps else "")
         rows.append(row)
     return Table(
         f"Peaks of some {finder}",
@@ -114,7 +118,7 @@ def _recovery_table(blends: Blends, finder: str, seconds: dict[str, float]) -> T
         "each bright source: their number, how many more than with the stock image and with it smoothed, and "
         "pairs that one of them recovers alone; the share of all pairs at other numbers of false children; "
         f"false children above a threshold of {_USUAL:g} noise levels of the coadd. The time is that of the "
-        "image alone.",
+        "image of a field alone.",
         rows,
     )
 

@@ -456,5 +456,5 @@ def test_image_for_the_deblender(name: str, scale: float) -> None:
     config = make_graph(name, "#restoreForDeblender").tasks["restoreSharpCoadd"].config
     assert isinstance(config, RestoreCoaddConfig)
     config.validate()
-    assert config.target_fwhm == pytest.approx(2.5 * scale)
+    assert config.target_fwhm == pytest.approx(3.0 * scale)
     assert config.cell_size == 100

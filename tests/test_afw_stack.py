@@ -27,6 +27,8 @@ from lsst.astroclearnet.adapters.read import WARP_DETECTOR, recalibrate, visit_i
 from lsst.astroclearnet.metrics import flux_error_factor
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
 from lsst.astroclearnet.tasks import (
+    MakeDeblenderCoaddConfig,
+    MakeDeblenderCoaddTask,
     MeasureRestorationConfig,
     MeasureRestorationTask,
     RestoreCoaddConfig,
@@ -34,7 +36,7 @@ from lsst.astroclearnet.tasks import (
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.daf.butler import Butler, DatasetType
-from lsst.images import VisitImage
+from lsst.images import Box, VisitImage
 from lsst.images.cells import CellCoadd
 from lsst.pipe.base import InMemoryDatasetHandle, Pipeline, Struct
 
@@ -290,6 +292,33 @@ def test_coadd_is_read_as_cells(butler: Butler, outputs: Struct) -> None:
     exposure = cells.stitch().asExposure()
     np.testing.assert_array_equal(exposure.image.array, coadd.image.array)
     assert len(cells.cells) == 20
+
+
+@pytest.mark.afw("lsst.obs.base")
+def test_deblender_gets_an_exposure(butler: Butler, outputs: Struct) -> None:
+    """If it fails, the image for the deblender is not on the pixels of the
+    coadd, has holes, or another PSF than it declares.
+    """
+    from lsst.afw.image import ExposureF
+    from lsst.geom import Point2D
+
+    exposure = butler.get("restored_coadd_linear", DATA_ID, collections="run", storageClass="ExposureF")
+    box = InMemoryDatasetHandle(exposure, storageClass="ExposureF").get(component="bbox")
+    task = MakeDeblenderCoaddTask(config=MakeDeblenderCoaddConfig())
+    made = task.run(restored=outputs.restored_coadd, bbox=Box.from_legacy(box)).deblender_coadd
+    dimensions = butler.dimensions.conform(["skymap", "tract", "patch", "band"])
+    name = "restored_coadd_for_deblender"
+    butler.registry.registerDatasetType(DatasetType(name, dimensions, "CellCoadd"))
+    butler.put(made, name, DATA_ID, run="run")
+    image = butler.get(name, DATA_ID, collections="run", storageClass="ExposureF")
+    assert isinstance(image, ExposureF)
+    assert image.getBBox() == exposure.getBBox()
+    assert np.isfinite(image.image.array).all()
+    assert np.isfinite(image.variance.array).all()
+    x, y = made.bbox.x.start + 33.0, made.bbox.y.start + 71.0
+    kernel = image.getPsf().computeKernelImage(Point2D(x, y))
+    expected = outputs.restored_coadd.psf.compute_kernel_image(x=x, y=y)
+    np.testing.assert_allclose(kernel.array, expected.array, atol=1e-12)
 
 
 def test_detection_and_measurement(butler: Butler, field: StarField, outputs: Struct) -> None:

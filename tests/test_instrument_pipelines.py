@@ -87,6 +87,9 @@ CASES = (
     Case("LSSTComCam/RestoreCoadd-visit_image", "visit_image", *FINAL, False, 5.0, 0.2),
     Case("DECam/RestoreCoadd-calexp", "calexp", *FULL, False, 3.817, 0.262),
 )
+SHARP = {"HSC/RestoreForDeblender-visit_image": 0.168, "LSSTCam/RestoreForDeblender-visit_image": 0.2}
+"""Pipelines of the deblender's image, with the pixels in arcsec."""
+
 STORAGE_CLASSES = {
     "skyMap": "SkyMap",
     "skyCorr": "Background",
@@ -424,7 +427,8 @@ def test_every_pipeline_of_an_instrument_is_tested() -> None:
         path.relative_to(TOP / "pipelines").with_suffix("").as_posix()
         for path in (TOP / "pipelines").glob("[A-Z]*/*.yaml")
     }
-    assert files == {case.name for case in CASES} | {"HSC/MeasureRestoredCoadd"}
+    others = {"HSC/MeasureRestoredCoadd", *SHARP}
+    assert files == {case.name for case in CASES} | others
 
 
 def test_catalogues_of_hsc() -> None:
@@ -434,3 +438,23 @@ def test_catalogues_of_hsc() -> None:
     pipeline = Pipeline.from_uri(f"{RESOURCES}/HSC/MeasureRestoredCoadd.yaml#measureRestored")
     assert pipeline.getInstrument() == "lsst.obs.subaru.HyperSuprimeCam"
     assert "measureRestoredForced" in pipeline.task_labels
+
+
+@pytest.mark.parametrize(("name", "scale"), SHARP.items())
+def test_image_for_the_deblender(name: str, scale: float) -> None:
+    """If it fails, Rubin's deblender finds no image, or one at another PSF
+    than the benchmark recommends.
+    """
+    _, quanta = make_quanta(name, "skymap='hsc_rings_v1' AND tract=9813", "#restoreForDeblender")
+    assert len(quanta) == 2 * 2 * len(BANDS)
+    made = {key.name.removeprefix("_mock_") for quantum in quanta for key in quantum.outputs}
+    read = {key.name.removeprefix("_mock_") for quantum in quanta for key in quantum.inputs}
+    assert "restored_sharp_coadd_for_deblender" in made
+    assert {"visit_image", "deep_coadd", "deep_coadd_visit_selection", "restored_sharp_coadd"} <= read
+    # A campaign in the same collection keeps its coadds.
+    assert not {dataset for dataset in made if dataset.startswith("restored_coadd")}
+    config = make_graph(name, "#restoreForDeblender").tasks["restoreSharpCoadd"].config
+    assert isinstance(config, RestoreCoaddConfig)
+    config.validate()
+    assert config.target_fwhm == pytest.approx(3.0 * scale)
+    assert config.cell_size == 100

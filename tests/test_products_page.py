@@ -18,6 +18,7 @@ from pathlib import Path
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
 from lsst.astroclearnet.tasks import (
     MakeColorPicturesConnections,
+    MakeDeblenderCoaddConnections,
     MakePropertyMapsConnections,
     MeasureRestorationConnections,
     RestoreCoaddConnections,
@@ -114,7 +115,9 @@ def test_datasets_are_described() -> None:
             connection = getattr(connections, name)
             assert f"``{name}`` ({connection.storageClass})\n===" in PAGE
     names = [
-        getattr(MakeColorPicturesConnections, name).name for name in MakeColorPicturesConnections.outputs
+        getattr(connections, name).name
+        for connections in (MakeColorPicturesConnections, MakeDeblenderCoaddConnections)
+        for name in connections.outputs
     ]
     for name in names:
         assert f"``{name.format(output_name='restored_coadd', reference_name='deep_coadd')}``" in PAGE

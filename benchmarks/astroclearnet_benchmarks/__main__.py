@@ -25,6 +25,7 @@ BENCHMARKS = (
     "alarms",
     "stars",
     "demand",
+    "deblending",
     "psf_errors",
     "halos",
     "release",

@@ -9,5 +9,6 @@
 """Co-registered exposures of simulated skies, and the truth."""
 
 from ._additions import *
+from ._blends import *
 from ._scene import *
 from ._sources import *

@@ -15,14 +15,14 @@ __all__ = ("SCENE_KINDS", "SceneSource")
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 
 import galsim
 import numpy as np
 import numpy.typing as npt
 
-from lsst.astroclearnet.simulation import AB_ZERO_POINT_NJY, PIXEL_SCALE
+from lsst.astroclearnet.simulation import PIXEL_SCALE
 
+from ._galaxies import SERSIC_FRACTIONS, draw_galaxy, flux_of
 from ._structure import nebula, structured_galaxy
 
 _STAR_SLOPE, _GALAXY_SLOPE = 0.14, 0.32
@@ -57,10 +57,6 @@ surface brightness of the intracluster light is 26 mag per square arcsec."""
 
 _NEBULA_MAGNITUDE = 26.5
 """Mean surface brightness in magnitudes per square arcsec."""
-
-_SERSIC_TRUNCATION = 5.0
-_SERSIC_FRACTIONS: Mapping[float, float] = MappingProxyType({1.0: 0.45, 1.5: 0.25, 2.5: 0.15, 4.0: 0.15})
-"""Shares of the Sersic indices of galaxies."""
 
 _FAINTEST_GALAXY, _FAINTEST_STAR = 27.2, 26.0
 
@@ -151,7 +147,7 @@ def draw_field(
     stars: float,
     faintest_galaxy: float = _FAINTEST_GALAXY,
     faintest_star: float = _FAINTEST_STAR,
-    indices: Mapping[float, float] = _SERSIC_FRACTIONS,
+    indices: Mapping[float, float] = SERSIC_FRACTIONS,
 ) -> list[SceneSource]:
     """Draw galaxies and stars with realistic counts.
 
@@ -180,9 +176,9 @@ def draw_field(
         rng, rng.poisson(galaxies * growth * area), _GALAXY_SLOPE, (19.0, faintest_galaxy)
     ):
         x, y = _random_position(shape, rng)
-        profile, extent, radius = _galaxy_profile(rng, magnitude, indices)
+        profile, extent, radius = draw_galaxy(rng, magnitude, indices)
         galaxy = SceneSource(
-            "galaxy", x, y, flux=_flux(magnitude), profile=profile, extent=extent, half_light_radius=radius
+            "galaxy", x, y, flux=flux_of(magnitude), profile=profile, extent=extent, half_light_radius=radius
         )
         sources.append(galaxy)
     growth = 10.0 ** (_STAR_SLOPE * (faintest_star - _REFERENCE))
@@ -190,7 +186,7 @@ def draw_field(
         rng, rng.poisson(stars * growth * area), _STAR_SLOPE, (17.5, faintest_star)
     ):
         x, y = _random_position(shape, rng)
-        sources.append(SceneSource("star", x, y, flux=_flux(magnitude)))
+        sources.append(SceneSource("star", x, y, flux=flux_of(magnitude)))
     return sources
 
 
@@ -206,7 +202,7 @@ def _galaxies(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSou
     places = list(_isolated_positions(shape, rng))
     sources = []
     for (x, y), ratio in zip(places, _draw_ratios(_GALAXY_BINS, len(places), rng), strict=True):
-        profile, extent, radius = _galaxy_profile(rng, rng.uniform(21.0, 25.0))
+        profile, extent, radius = draw_galaxy(rng, rng.uniform(21.0, 25.0))
         galaxy = SceneSource(
             "galaxy",
             x,
@@ -255,7 +251,7 @@ def _hosts(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSource
     sources = []
     for x, y in _isolated_positions(shape, rng):
         profile, extent, radius = structured_galaxy(rng)
-        flux = _flux(rng.uniform(*_HOST_MAGNITUDES))
+        flux = flux_of(rng.uniform(*_HOST_MAGNITUDES))
         galaxy = SceneSource(
             "galaxy", x, y, flux=flux, profile=profile, extent=extent, half_light_radius=radius
         )
@@ -275,12 +271,12 @@ def _companions(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneS
             (magnitude, 0.0, 0.0),
             (fainter, distance * math.cos(angle), distance * math.sin(angle)),
         ):
-            profile, extent, radius = _galaxy_profile(rng, each)
+            profile, extent, radius = draw_galaxy(rng, each)
             galaxy = SceneSource(
                 "galaxy",
                 x + dx,
                 y + dy,
-                flux=_flux(each),
+                flux=flux_of(each),
                 profile=profile,
                 extent=min(extent, 14.0),
                 half_light_radius=radius,
@@ -302,7 +298,7 @@ def _cluster(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSour
             kind,
             x,
             y,
-            flux=_flux(magnitude),
+            flux=flux_of(magnitude),
             profile=unit.shear(g=shear, beta=angle),
             extent=end * stretch,
             half_light_radius=radius,
@@ -316,7 +312,7 @@ def _nebula(shape: tuple[int, int], rng: np.random.Generator) -> list[SceneSourc
     height, width = shape
     side = max(shape) + 2 * round(_OUTSIDE)
     light = nebula(side, rng)
-    flux = _flux(_NEBULA_MAGNITUDE) * (side * PIXEL_SCALE) ** 2
+    flux = flux_of(_NEBULA_MAGNITUDE) * (side * PIXEL_SCALE) ** 2
     source = SceneSource(
         "diffuse", 0.5 * width, 0.5 * height, flux=flux, profile=light, extent=side / math.sqrt(2.0)
     )
@@ -329,13 +325,13 @@ def _transients(
     """Draw a supernova in a quarter of the exposures, an asteroid in one."""
     some = rng.permutation(num_exposures)[: max(1, num_exposures // 4)]
     x, y = _random_position(shape, rng, outside=-_BORDER)
-    yield SceneSource("supernova", x, y, flux=_flux(22.0), exposures=tuple(int(t) for t in some))
+    yield SceneSource("supernova", x, y, flux=flux_of(22.0), exposures=tuple(int(t) for t in some))
     x, y = _random_position(shape, rng, outside=-_BORDER)
     length = 8.0
     line = galsim.Box(length, 0.05).rotate(rng.uniform(0.0, 180.0) * galsim.degrees)
     last = int(rng.integers(num_exposures))
     yield SceneSource(
-        "asteroid", x, y, flux=_flux(21.5), profile=line, extent=length / 2.0, exposures=(last,)
+        "asteroid", x, y, flux=flux_of(21.5), profile=line, extent=length / 2.0, exposures=(last,)
     )
 
 
@@ -363,10 +359,6 @@ def _draw_magnitudes(
     return np.log10(rng.uniform(low, high, size=number)) / slope
 
 
-def _flux(magnitude: float) -> float:
-    return float(10.0 ** (-0.4 * (magnitude - AB_ZERO_POINT_NJY)))
-
-
 def _random_position(
     shape: tuple[int, int], rng: np.random.Generator, outside: float = _OUTSIDE
 ) -> tuple[float, float]:
@@ -391,18 +383,3 @@ def _draw_ratios(
     """Draw signal-to-noise ratios, log-uniform in bins of equal numbers."""
     chosen = np.array(bins)[rng.permutation(number) % len(bins)]
     return np.asarray(np.exp(rng.uniform(np.log(chosen[:, 0]), np.log(chosen[:, 1]))))
-
-
-def _galaxy_profile(
-    rng: np.random.Generator, magnitude: float, indices: Mapping[float, float] = _SERSIC_FRACTIONS
-) -> tuple[galsim.GSObject, float, float]:
-    """Draw a Sersic profile, the radius that holds it and that of half."""
-    size = 0.28 * 10.0 ** (-0.1 * (magnitude - 25.0) + rng.normal(0.0, 0.18))
-    radius = float(np.clip(size, 0.08, 1.6)) / PIXEL_SCALE
-    shear = float(np.clip(rng.rayleigh(0.25), 0.0, 0.7))
-    index = float(rng.choice(tuple(indices), p=tuple(indices.values())))
-    unit = galsim.Sersic(index, half_light_radius=1.0, trunc=_SERSIC_TRUNCATION, flux_untruncated=False)
-    angle = rng.uniform(0.0, 180.0) * galsim.degrees
-    stretch = math.sqrt((1.0 + shear) / (1.0 - shear))
-    profile = unit.dilate(radius).shear(g=shear, beta=angle)
-    return profile, _SERSIC_TRUNCATION * radius * stretch, radius

@@ -12,6 +12,7 @@
 from . import _provenance_compat as _provenance_compat
 from ._cell_coadd import FEW_EXPOSURES, make_cell_coadd, make_demand_image, missing_cells
 from ._coadd_arrays import CoaddArrays, crop_to_box, place_on_patch, unusable_pixels
+from ._deblender_coadd import make_deblender_coadd
 from ._legacy import coadd_from_exposure, direct_storage_class, pixels_from_exposure
 from ._summary import PatchSummary, require_recordable
 
@@ -23,6 +24,7 @@ __all__ = (
     "crop_to_box",
     "direct_storage_class",
     "make_cell_coadd",
+    "make_deblender_coadd",
     "make_demand_image",
     "missing_cells",
     "pixels_from_exposure",

@@ -96,7 +96,8 @@ RULES = {
     "tasks": Room(
         (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ("core", "adapters", "metrics"),
-        (f"{PACKAGE}.plots", "matplotlib"),
+        # What draws sources needs GalSim.
+        (f"{PACKAGE}.plots", f"{PACKAGE}.simulation", "matplotlib"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(

@@ -10,6 +10,7 @@
 
 from ._checkpoint import *
 from ._errors import *
+from ._injections import *
 from ._metrics import *
 from ._patch_exposures import *
 from ._patch_exposures_config import *
@@ -21,7 +22,9 @@ from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
+from .inject_sources import *
 from .make_color_pictures import *
+from .measure_injections import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *

@@ -10,7 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("count_recovered", "has_counterpart", "matched_fluxes", "surface_brightness")
+__all__ = (
+    "count_recovered",
+    "find_peaks",
+    "has_counterpart",
+    "matched_fluxes",
+    "significance_map",
+    "surface_brightness",
+)
 
 import math
 from collections.abc import Sequence
@@ -19,6 +26,8 @@ from typing import Any
 import numpy as np
 from astropy.stats import mad_std
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import maximum_filter
+from scipy.signal import fftconvolve
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import lsqr
 from scipy.spatial import cKDTree
@@ -66,6 +75,56 @@ def matched_fluxes(
     design: Any = csr_array(coo_array((content, (pixel, source)), shape=(data.size, len(templates))))
     fitted = lsqr(design, np.where(good, data.ravel(), 0.0), atol=1e-10, btol=1e-10)[0]
     return np.where(is_seen, fitted / np.where(is_seen, size, 1.0), np.nan)
+
+
+def significance_map(image: NDArray[Any], variance: NDArray[Any], psf: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the signal-to-noise ratio of a point source in every pixel.
+
+    It is the matched filter for white noise, sum(f d / v) / sqrt(sum(f^2 / v))
+    with the PSF f, the data d and their variance v.
+
+    Parameters
+    ----------
+    image, variance
+        Background-subtracted image and its variance, shape (H, W); pixels that
+        are not finite and of positive variance do not count.
+    psf
+        PSF stamp, shape (P, P) with P odd.
+
+    Returns
+    -------
+    significance : `numpy.ndarray`
+        Shape (H, W); 0 where no pixel counts.
+    """
+    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+    weight = np.where(good, 1.0 / np.where(good, variance, 1.0), 0.0)
+    profile = np.asarray(psf, dtype=float)[::-1, ::-1]
+    light = fftconvolve(np.where(good, image, 0.0) * weight, profile, mode="same")
+    information = fftconvolve(weight, profile**2, mode="same")
+    # Fourier transforms leave rounding errors in its place.
+    known = information > 1e-9 * information.max(initial=0.0)
+    return np.asarray(np.where(known, light / np.sqrt(np.where(known, information, 1.0)), 0.0))
+
+
+def find_peaks(significance: NDArray[Any], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the local maxima above a threshold.
+
+    Parameters
+    ----------
+    significance
+        Map, shape (H, W).
+    threshold
+        Least value of a peak.
+
+    Returns
+    -------
+    x, y : `numpy.ndarray`
+        Columns and rows, shape (n,), of pixels that none of their eight
+        neighbours exceeds.
+    """
+    is_peak = (significance >= threshold) & (significance == maximum_filter(significance, 3))
+    y, x = np.nonzero(is_peak)
+    return x, y
 
 
 def has_counterpart(

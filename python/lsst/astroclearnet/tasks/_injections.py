@@ -16,12 +16,12 @@ __all__ = (
     "injection_bins",
     "injection_metrics",
     "measure_injections",
-    "median_error_factor",
 )
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import astropy.units as u
@@ -34,17 +34,20 @@ from lsst.images.cells import CellCoadd
 from ..adapters import CoaddArrays
 from ..core import kernel_fwhm
 from ..metrics import (
-    blank_sky,
     count_recovered,
-    detect_sources,
-    flux_error_factor,
+    find_peaks,
     has_counterpart,
     matched_fluxes,
+    significance_map,
     surface_brightness,
 )
 
 if TYPE_CHECKING:
     from ..simulation import SourceStamp
+
+_LEAST_LIGHT = 1.0
+"""Signal-to-noise ratio of injected light in a pixel up to which that pixel is
+away from injected sources."""
 
 _MAX_WIDTH_DIFFERENCE = 1e-3
 """Relative difference of the FWHM of two PSFs that counts as none: it changes
@@ -59,8 +62,6 @@ class CoaddPair:
     ----------
     plain, injected
         The coadds on one grid, with the same blank pixels.
-    error_factor
-        Error of a PSF flux over that for white noise.
 
     Raises
     ------
@@ -70,7 +71,6 @@ class CoaddPair:
 
     plain: CoaddArrays
     injected: CoaddArrays
-    error_factor: float = 1.0
 
     def __post_init__(self) -> None:
         one, other = (kernel_fwhm(coadd.psf) for coadd in (self.plain, self.injected))
@@ -80,19 +80,23 @@ class CoaddPair:
                 "pixels.  Set the target_fwhm of both restorations."
             )
 
+    @cached_property
+    def error_factor(self) -> float:
+        """Error of a point-source flux over that for white noise (`float`).
 
-def median_error_factor(coadd: CoaddArrays) -> float:
-    """Return the median error of a PSF flux over that for white noise.
+        It is the rms of the matched filter on the noise realisations without
+        injected sources; 1 if there are none.
+        """
+        maps = [significance_map(draw, self.plain.variance, self.plain.psf) for draw in self.plain.noise]
+        return math.sqrt(float(np.mean(np.square(maps)))) if maps else 1.0
 
-    Parameters
-    ----------
-    coadd
-        The coadd; without a correlation of the noise the factor is 1.
-    """
-    if coadd.correlation is None:
-        return 1.0
-    stamps = coadd.correlation.reshape(-1, *coadd.correlation.shape[-2:])
-    return float(np.nanmedian(flux_error_factor(stamps, coadd.psf)))
+    def significances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signal-to-noise ratios of points, without and with."""
+        plain, injected = (
+            significance_map(coadd.image, coadd.variance, coadd.psf) / self.error_factor
+            for coadd in (self.plain, self.injected)
+        )
+        return plain, injected
 
 
 def find_injections(catalogue: Table, coadd: CellCoadd, pair: CoaddPair) -> tuple[Table, list[SourceStamp]]:
@@ -136,8 +140,9 @@ def find_injections(catalogue: Table, coadd: CellCoadd, pair: CoaddPair) -> tupl
     inner = coadd.patch.inner_bbox
     is_inside = (np.rint(x) >= inner.x.min) & (np.rint(x) <= inner.x.max)
     is_inside &= (np.rint(y) >= inner.y.min) & (np.rint(y) <= inner.y.max)
-    value = arrays.image[_nearest_pixels(x - bbox.x.min, y - bbox.y.min, arrays.image.shape)]
-    sources["is_measured"] = is_inside & np.isfinite(value)
+    rows = np.where(is_inside, np.rint(y) - bbox.y.min, 0).astype(int)
+    columns = np.where(is_inside, np.rint(x) - bbox.x.min, 0).astype(int)
+    sources["is_measured"] = is_inside & np.isfinite(arrays.image[rows, columns])
     return sources, templates
 
 
@@ -156,9 +161,10 @@ def measure_injections(
     ----------
     sources
         Table of `find_injections`, which gets the columns ``is_on_source``,
-        whether something is detected there without the injection, in any of
-        the coadds; and for each pair ``<name>_flux_ratio``, fitted over true
-        flux, and ``<name>_is_detected``.
+        whether any of the coadds has light above the threshold there without
+        the injection; and for each pair ``<name>_flux_ratio``, fitted over
+        true flux, and ``<name>_is_detected``, whether the matched filter has a
+        peak there.
     templates
         Light of the sources.
     pairs
@@ -166,56 +172,53 @@ def measure_injections(
     bbox
         Box of the coadds.
     threshold
-        Detection threshold in sigma of a PSF flux.
+        Detection threshold, a signal-to-noise ratio of point sources.
     match_radius
         Distance in FWHM up to which a detection is that of a source.
 
     Returns
     -------
     counts : `dict` [`str`, `dict` [`str`, `int`]]
-        For each pair ``num_appeared`` and ``num_vanished``: detections away
-        from injected sources in the coadd with them and not in that without,
-        and the reverse.
+        For each pair ``num_appeared`` and ``num_vanished``: peaks away from
+        injected light in the coadd with it and not in that without, and the
+        reverse.
     """
     first = next(iter(pairs.values())).plain
     x, y = (np.asarray(sources[axis], dtype=float) for axis in ("x", "y"))
     x, y = x - bbox.x.min, y - bbox.y.min
-    nearest = _nearest_pixels(x, y, first.image.shape)
     radius = match_radius * kernel_fwhm(first.psf)
-    light = [(stamp.rows, stamp.columns, stamp.light) for stamp in templates]
-    on_source = np.zeros(len(sources), dtype=bool)
+    light = np.zeros(first.image.shape)
+    for stamp in templates:
+        light[stamp.rows, stamp.columns] += stamp.light
+    is_on_source = np.zeros(len(sources), dtype=bool)
     counts = {}
     for name, pair in pairs.items():
-        limit = threshold * pair.error_factor
-        before, footprint = detect_sources(
-            pair.plain.image, pair.plain.variance, pair.plain.psf, threshold=limit
+        before, after = pair.significances()
+        bright = np.nonzero(before >= threshold)
+        is_on_source |= has_counterpart(x, y, bright[1], bright[0], radius=radius)
+        found = find_peaks(after, threshold)
+        sources[f"{name}_is_detected"] = has_counterpart(x, y, *found, radius=radius)
+        sources[f"{name}_flux_ratio"] = matched_fluxes(
+            pair.injected.image - pair.plain.image,
+            [(stamp.rows, stamp.columns, stamp.light) for stamp in templates],
         )
-        after, _ = detect_sources(
-            pair.injected.image, pair.injected.variance, pair.injected.psf, threshold=limit
-        )
-        on_source |= ~blank_sky(pair.plain.image, footprint, radius)[nearest]
-        sources[f"{name}_flux_ratio"] = matched_fluxes(pair.injected.image - pair.plain.image, light)
-        sources[f"{name}_is_detected"] = has_counterpart(x, y, after["x"], after["y"], radius=radius)
+        away = significance_map(light, pair.plain.variance, pair.plain.psf) < _LEAST_LIGHT * pair.error_factor
         counts[name] = {
-            "num_appeared": _count_new(after, before, x, y, radius),
-            "num_vanished": _count_new(before, after, x, y, radius),
+            "num_appeared": _count_new(found, find_peaks(before, threshold), away, radius),
+            "num_vanished": _count_new(find_peaks(before, threshold), found, away, radius),
         }
-    sources["is_on_source"] = on_source
+    sources["is_on_source"] = is_on_source
     return counts
 
 
-def _nearest_pixels(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of the nearest pixels in an image."""
-    rows, columns = (
-        np.clip(np.rint(values).astype(int), 0, size - 1) for values, size in zip((y, x), shape, strict=True)
-    )
-    return rows, columns
-
-
-def _count_new(some: Table, others: Table, x: np.ndarray, y: np.ndarray, radius: float) -> int:
-    """Count detections that are not among others, nor at positions."""
-    known = np.concatenate([others["x"], x]), np.concatenate([others["y"], y])
-    return int((~has_counterpart(some["x"], some["y"], *known, radius=radius)).sum())
+def _count_new(
+    some: tuple[np.ndarray, np.ndarray],
+    others: tuple[np.ndarray, np.ndarray],
+    away: np.ndarray,
+    radius: float,
+) -> int:
+    """Count detections, in chosen pixels, that are not among others."""
+    return int((away[some[1], some[0]] & ~has_counterpart(*some, *others, radius=radius)).sum())
 
 
 def injection_bins(sources: Table, names: Sequence[str], *, step: float) -> list[dict[str, Any]]:

@@ -38,7 +38,6 @@ from ._injections import (
     injection_bins,
     injection_metrics,
     measure_injections,
-    median_error_factor,
 )
 
 _PATCH = ("skymap", "tract", "patch", "band")
@@ -90,12 +89,6 @@ class MeasureInjectionsConnections(
         storageClass="CellCoadd",
         dimensions=_PATCH,
     )
-    restored_coadd_linear_noise = cT.Input(
-        doc="Correlation of the noise of the linear coadd.",
-        name="{output_name}_linear_noise",
-        storageClass="ArrowAstropy",
-        dimensions=_PATCH,
-    )
     restored_coadd_injections = cT.Output(
         doc="Each injected source, and what became of it.",
         name="{output_name}_injections",
@@ -122,7 +115,6 @@ class MeasureInjectionsConnections(
         if not config.do_linear:
             del self.restored_coadd_linear
             del self.injected_coadd_linear
-            del self.restored_coadd_linear_noise
         if not config.do_plot:
             del self.restored_coadd_injection_plot
 
@@ -135,8 +127,8 @@ class MeasureInjectionsConfig(PipelineTaskConfig, pipelineConnections=MeasureInj
     )
     threshold = RangeField(
         dtype=float,
-        doc="Detection threshold in sigma of a PSF flux: of the errors of the restored coadd, and of the "
-        "noise of the linear coadd with its correlation.",
+        doc="Detection threshold: signal-to-noise ratio of a point source in a matched filter, relative to "
+        "the rms of this filter on the noise realisations of each coadd.",
         default=5.0,
         min=0.0,
         inclusiveMin=False,
@@ -183,7 +175,6 @@ class MeasureInjectionsTask(PipelineTask):
             injected=inputs["injected_coadd"],
             linear=inputs.get("restored_coadd_linear"),
             injected_linear=inputs.get("injected_coadd_linear"),
-            linear_noise=inputs.get("restored_coadd_linear_noise"),
         )
         butlerQC.put(outputs, outputRefs)
 
@@ -196,7 +187,6 @@ class MeasureInjectionsTask(PipelineTask):
         injected: CellCoadd,
         linear: CellCoadd | None = None,
         injected_linear: CellCoadd | None = None,
-        linear_noise: Table | None = None,
     ) -> Struct:
         """Compare the coadds of one patch in one band.
 
@@ -210,8 +200,6 @@ class MeasureInjectionsTask(PipelineTask):
             sources.
         linear, injected_linear
             The linear coadds, both or none.
-        linear_noise
-            Correlation of the noise of the linear coadds by cell.
 
         Returns
         -------
@@ -228,9 +216,9 @@ class MeasureInjectionsTask(PipelineTask):
         ValueError
             If the coadds differ in box or PSF, or a source cannot be drawn.
         """
-        pairs = {"restored": self._make_pair(restored, injected, None)}
+        pairs = {"restored": self._make_pair(restored, injected)}
         if linear is not None and injected_linear is not None:
-            pairs["linear"] = self._make_pair(linear, injected_linear, linear_noise)
+            pairs["linear"] = self._make_pair(linear, injected_linear)
         catalogue = vstack(list(injection_catalogs), metadata_conflicts="silent")
         sources, templates = find_injections(catalogue, restored, pairs["restored"])
         if not sources["is_measured"].any():
@@ -267,12 +255,11 @@ class MeasureInjectionsTask(PipelineTask):
             outputs.restored_coadd_injection_plot = completeness_figure(bins, title=name)
         return outputs
 
-    def _make_pair(self, plain: CellCoadd, injected: CellCoadd, noise_table: Table | None) -> CoaddPair:
+    def _make_pair(self, plain: CellCoadd, injected: CellCoadd) -> CoaddPair:
         """Return coadds without and with sources as arrays."""
         if plain.bbox != injected.bbox:
             raise ValueError(f"The coadds cover different boxes: {plain.bbox} and {injected.bbox}.")
         bad = unusable_pixels(plain) | unusable_pixels(injected)
         if bad.all():
             raise NoWorkFound("No pixel has a value in both coadds.")
-        arrays = CoaddArrays.from_coadd(plain, bad, noise_table)
-        return CoaddPair(arrays, CoaddArrays.from_coadd(injected, bad), median_error_factor(arrays))
+        return CoaddPair(*(CoaddArrays.from_coadd(coadd, bad) for coadd in (plain, injected)))

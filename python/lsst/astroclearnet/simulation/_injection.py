@@ -43,6 +43,10 @@ _LIGHT = 0.995
 half-light radii wide on each side, and what is beyond would cost ten times
 as many pixels for as much again."""
 
+_INTERPOLANT = galsim.Lanczos(7)
+"""Interpolation of PSFs to positions between pixels: of one of 3.8 pixels FWHM
+right to 0.1 % of its peak, where GalSim's default is right to 0.5 %."""
+
 _UNRELIABLE_PLANES = ("BAD", "COSMIC_RAY", "CROSSTALK", "INTERPOLATED", "SATURATED", "SUSPECT")
 """Mask planes of pixels whose variance need not follow their light."""
 
@@ -155,7 +159,11 @@ def draw_injections(
         kernel = np.asarray(psf(x, y), dtype=float)
         profile = _profile(source)
         drawn: galsim.GSObject = galsim.InterpolatedImage(
-            galsim.ImageD(np.ascontiguousarray(kernel / kernel.sum())), wcs=wcs, flux=1.0, gsparams=_GSPARAMS
+            galsim.ImageD(np.ascontiguousarray(kernel / kernel.sum())),
+            x_interpolant=_INTERPOLANT,
+            wcs=wcs,
+            flux=1.0,
+            gsparams=_GSPARAMS,
         )
         if profile is not None:
             drawn = galsim.Convolve(profile, drawn, gsparams=_GSPARAMS)

@@ -10,9 +10,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import astropy.units as u
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table
 
@@ -39,7 +42,7 @@ def catalogue(x: float, y: float, **columns: float | str) -> Table:
     return Table({name: [value] for name, value in values.items()})
 
 
-def blank(level: float = 0.0, **changes: object) -> VisitImage:
+def blank(level: float = 0.0, **changes: Any) -> VisitImage:
     """Return a visit image without sources."""
     return make_visit_image(np.full(SHAPE, level), PROJECTION, fwhm=FWHM, **changes)
 
@@ -164,7 +167,7 @@ def test_missing_columns_are_named() -> None:
 
 def test_catalogue_is_a_jittered_grid() -> None:
     geometry = make_patch_geometry().patch(3, 0)
-    options = {"spacing": 3.0, "magnitudes": (22.0, 26.0), "half_light_radii": (0.3, 0.9)}
+    options: dict[str, Any] = {"spacing": 3.0, "magnitudes": (22.0, 26.0), "half_light_radii": (0.3, 0.9)}
     table = make_injection_catalogue(geometry.projection, geometry.bbox, **options, seed=4)
     assert len(table) == len(table[table["source_type"] == "Sersic"]) * 2
     np.testing.assert_array_equal(
@@ -185,10 +188,8 @@ def test_catalogue_is_a_jittered_grid() -> None:
         make_injection_catalogue(geometry.projection, geometry.bbox, spacing=3.0, magnitudes=(26.0, 22.0))
 
 
-def table_sky(table: Table):
+def table_sky(table: Table) -> SkyCoord:
     """Return the positions of a catalogue."""
-    from astropy.coordinates import SkyCoord
-
     return SkyCoord(ra=table["ra"], dec=table["dec"])
 
 
@@ -212,7 +213,8 @@ def test_far_sources_do_not_come_back_through_the_distortion() -> None:
 
 
 def test_task_injects_into_every_image() -> None:
-    lintConnections(InjectSourcesConfig.ConnectionsClass)
+    connections: Any = InjectSourcesConfig.ConnectionsClass
+    lintConnections(connections)
     task = InjectSourcesTask(config=InjectSourcesConfig())
     tables = [catalogue(60.0, 60.0), catalogue(20.0, 90.0, mag=21.0)]
     outputs = task.run(visit_image=blank(), injection_catalogs=tables)

@@ -222,8 +222,9 @@ def test_task_injects_into_every_image() -> None:
     assert outputs.injected_image.image.array.sum() == pytest.approx(FLUX * (1.0 + 10.0**-0.4), rel=1e-3)
     assert task.metadata["num_sources"] == 2
     # One on which nothing falls is restored too.
-    empty = task.run(visit_image=blank(1.0), injection_catalogs=[catalogue(-90.0, 60.0)])
-    np.testing.assert_array_equal(empty.injected_image.image.array, 1.0)
+    for nothing in ([catalogue(-90.0, 60.0)], []):
+        empty = task.run(visit_image=blank(1.0), injection_catalogs=nothing)
+        np.testing.assert_array_equal(empty.injected_image.image.array, 1.0)
     noisy = InjectSourcesConfig(njy_per_electron=4.0)
     images = [
         InjectSourcesTask(config=noisy).run(visit_image=blank(), injection_catalogs=tables).injected_image

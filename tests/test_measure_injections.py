@@ -44,6 +44,7 @@ from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projec
 from lsst.daf.butler import Butler
 from lsst.images.cells import CellCoadd, CoaddProvenance
 from lsst.pipe.base import NoWorkFound, Pipeline
+from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
 from lsst.pipe.base.pipelineIR import PipelineIR
 from lsst.pipe.base.testUtils import assertValidOutput, lintConnections
 
@@ -238,6 +239,8 @@ def test_what_cannot_be_compared_is_told(sky: np.ndarray) -> None:
         )
     with pytest.raises(NoWorkFound, match="No injected source"):
         task.run(injection_catalogs=[injected_stars()[3:]], restored=plain, injected=plain)
+    with pytest.raises(NoWorkFound, match="No injected source"):
+        task.run(injection_catalogs=[], restored=plain, injected=plain)
     with pytest.raises(ValueError, match="at least one bin"):
         completeness_figure([], title="Nothing")
 
@@ -303,6 +306,14 @@ def test_injected_sources_come_back_from_a_repository(tmp_path: Path) -> None:
     )
     refs = put_injection_catalogue(butler, table, "injections", bands=["i"])
     assert sum(len(butler.get(ref)) for ref in refs) == len(table)
+    builder = AllDimensionsQuantumGraphBuilder(
+        Pipeline.from_uri(f"{PIPELINES}/RestoreInjectedWithoutStack.yaml#injectSources").to_graph(),
+        butler,
+        input_collections=["TestCam/defaults"],
+        output_run="u/test/graph",
+    )
+    with pytest.raises(FileNotFoundError, match="No injection_catalog overlaps"):
+        builder.finish(output="u/test", attach_datastore_records=False)
     run(repo, "RestoreCoaddWithoutStack.yaml#restore", "TestCam/defaults", "u/test/restored")
     arguments = ("-c", "injectSources:njy_per_electron=1.5")
     output = run(

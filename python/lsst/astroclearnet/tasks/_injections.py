@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = (
     "CoaddPair",
+    "combine_catalogues",
     "find_injections",
     "injection_bins",
     "injection_metrics",
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import astropy.units as u
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 from lsst.images import Box
 from lsst.images.cells import CellCoadd
@@ -97,6 +98,24 @@ class CoaddPair:
             for coadd in (self.plain, self.injected)
         )
         return plain, injected
+
+
+def combine_catalogues(catalogues: Sequence[Table]) -> Table:
+    """Return the sources of several injection catalogues.
+
+    Parameters
+    ----------
+    catalogues
+        The catalogues, maybe none.
+
+    Returns
+    -------
+    catalogue : `astropy.table.Table`
+        All their rows, with the columns that every source has at least.
+    """
+    if not catalogues:
+        return Table({"ra": [], "dec": [], "source_type": np.zeros(0, dtype="U6"), "mag": []})
+    return vstack(list(catalogues), metadata_conflicts="silent")
 
 
 def find_injections(catalogue: Table, coadd: CellCoadd, pair: CoaddPair) -> tuple[Table, list[SourceStamp]]:

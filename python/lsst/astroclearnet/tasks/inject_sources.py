@@ -15,7 +15,7 @@ __all__ = ("InjectSourcesConfig", "InjectSourcesConnections", "InjectSourcesTask
 from collections.abc import Sequence
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import Table
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.images import VisitImage
@@ -28,6 +28,7 @@ from lsst.pipe.base import (
     PipelineTask,
     PipelineTaskConfig,
     PipelineTaskConnections,
+    QuantaAdjuster,
     QuantumContext,
     Struct,
 )
@@ -35,6 +36,7 @@ from lsst.utils.timer import timeMethod
 
 from ..adapters import ExposureId, UnusableExposureError
 from ..adapters.read import read_visit_image
+from ._injections import combine_catalogues
 
 
 class InjectSourcesConnections(
@@ -69,6 +71,29 @@ class InjectSourcesConnections(
         storageClass="VisitImage",
         dimensions=("instrument", "visit", "detector"),
     )
+
+    def adjust_all_quanta(self, adjuster: QuantaAdjuster) -> None:
+        """Refuse a graph in which no image gets a source.
+
+        Parameters
+        ----------
+        adjuster
+            The quanta.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no injection catalogue overlaps any image.
+        """
+        found = (
+            adjuster.get_prerequisite_inputs(data_id)["injection_catalogs"]
+            for data_id in adjuster.iter_data_ids()
+        )
+        if not any(found):
+            raise FileNotFoundError(
+                f"No {self.injection_catalogs.name} overlaps the visit images: add its collection to the "
+                "input collections."
+            )
 
 
 class InjectSourcesConfig(PipelineTaskConfig, pipelineConnections=InjectSourcesConnections):
@@ -107,16 +132,10 @@ class InjectSourcesTask(PipelineTask):
         data_id = butlerQC.quantum.dataId
         if data_id is None:
             raise InvalidQuantumError("A quantum of injectSources needs a data ID.")
-        catalogs = butlerQC.get(inputRefs.injection_catalogs)
-        if not catalogs:
-            raise InvalidQuantumError(
-                f"No injection catalogue overlaps visit {data_id['visit']}, detector {data_id['detector']}: "
-                "add its collection to the input collections."
-            )
         try:
             outputs = self.run(
                 visit_image=read_visit_image(butlerQC.get(inputRefs.visit_image)),
-                injection_catalogs=catalogs,
+                injection_catalogs=butlerQC.get(inputRefs.injection_catalogs),
                 identity=ExposureId(
                     visit=int(data_id["visit"]),
                     detector=int(data_id["detector"]),
@@ -167,7 +186,7 @@ class InjectSourcesTask(PipelineTask):
             identity = ExposureId.from_visit_image(visit_image)
         injected = inject_sources(
             visit_image,
-            vstack(list(injection_catalogs), metadata_conflicts="silent"),
+            combine_catalogues(injection_catalogs),
             rng=np.random.default_rng([self.config.seed, identity.visit, identity.detector]),
             njy_per_electron=self.config.njy_per_electron,
         )

@@ -14,7 +14,7 @@ __all__ = ("MeasureInjectionsConfig", "MeasureInjectionsConnections", "MeasureIn
 
 from collections.abc import Sequence
 
-from astropy.table import Table, vstack
+from astropy.table import Table
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.images.cells import CellCoadd
@@ -34,6 +34,7 @@ from lsst.utils.timer import timeMethod
 from ..adapters import CoaddArrays, PatchGeometry, unusable_pixels
 from ._injections import (
     CoaddPair,
+    combine_catalogues,
     find_injections,
     injection_bins,
     injection_metrics,
@@ -219,7 +220,7 @@ class MeasureInjectionsTask(PipelineTask):
         pairs = {"restored": self._make_pair(restored, injected)}
         if linear is not None and injected_linear is not None:
             pairs["linear"] = self._make_pair(linear, injected_linear)
-        catalogue = vstack(list(injection_catalogs), metadata_conflicts="silent")
+        catalogue = combine_catalogues(injection_catalogs)
         sources, templates = find_injections(catalogue, restored, pairs["restored"])
         if not sources["is_measured"].any():
             raise NoWorkFound("No injected source lies in the inner region of the patch.")

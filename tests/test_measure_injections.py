@@ -62,7 +62,7 @@ def njy(magnitude: float) -> float:
     return float(10.0 ** (-0.4 * (magnitude - 31.4)))
 
 
-def make_coadd(image: np.ndarray, psf: np.ndarray = PSF) -> CellCoadd:
+def make_coadd(image: np.ndarray, psf: np.ndarray = PSF, noise: float = SIGMA) -> CellCoadd:
     """Return a coadd of the patch with white noise in its realisations."""
     inputs = CoaddProvenance.make_empty_input_table(1)
     inputs["instrument"], inputs["visit"], inputs["detector"] = "TestCam", 1, 0
@@ -80,7 +80,7 @@ def make_coadd(image: np.ndarray, psf: np.ndarray = PSF) -> CellCoadd:
         mask_planes={"NO_DATA": ~np.isfinite(image)},
         psf=psf,
         provenance=CoaddProvenance(inputs=inputs, contributions=contributions),
-        noise_realizations=np.random.default_rng(8).normal(0.0, SIGMA, (2, *image.shape)),
+        noise_realizations=np.random.default_rng(8).normal(0.0, noise, (2, *image.shape)),
     )
 
 
@@ -226,6 +226,24 @@ def test_linear_coadds_are_measured_beside(sky: np.ndarray) -> None:
         "restored",
         "linear",
     }
+
+
+def test_threshold_is_in_units_of_the_noise_realisations(sky: np.ndarray) -> None:
+    """If it fails, correlated noise changes the completeness."""
+    flux = 8.0 * SIGMA / np.sqrt((PSF**2).sum())
+    stars = draw({"bright": flux / njy(MAGNITUDES["bright"])})
+    table = injected_stars()[:1]
+    table["mag"] = 31.4 - 2.5 * np.log10(flux)
+    found = []
+    for noise in (SIGMA, 2.0 * SIGMA):
+        outputs = MeasureInjectionsTask(config=MeasureInjectionsConfig(do_plot=False)).run(
+            injection_catalogs=[table],
+            restored=make_coadd(sky, noise=noise),
+            injected=make_coadd(sky + stars),
+        )
+        found.append(bool(outputs.restored_coadd_injections["restored_is_detected"][0]))
+    # A signal-to-noise ratio of 8 is one of 4 if the noise is twice as large.
+    assert found == [True, False]
 
 
 def test_what_cannot_be_compared_is_told(sky: np.ndarray) -> None:

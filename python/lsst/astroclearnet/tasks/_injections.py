@@ -88,8 +88,9 @@ class CoaddPair:
         It is the rms of the matched filter on the noise realisations without
         injected sources; 1 if there are none.
         """
-        maps = [significance_map(draw, self.plain.variance, self.plain.psf) for draw in self.plain.noise]
-        return math.sqrt(float(np.mean(np.square(maps)))) if maps else 1.0
+        plain = self.plain
+        draws = [significance_map(draw, plain.variance, plain.psf)[np.isfinite(draw)] for draw in plain.noise]
+        return math.sqrt(float(np.mean(np.square(draws)))) if draws else 1.0
 
     def significances(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the signal-to-noise ratios of points, without and with."""

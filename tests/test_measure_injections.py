@@ -333,7 +333,7 @@ def test_injected_sources_come_back_from_a_repository(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No injection_catalog overlaps"):
         builder.finish(output="u/test", attach_datastore_records=False)
     run(repo, "RestoreCoaddWithoutStack.yaml#restore", "TestCam/defaults", "u/test/restored")
-    arguments = ("-c", "injectSources:njy_per_electron=1.5")
+    arguments = ("-c", "injectSources:njy_per_electron=0.02")
     output = run(
         repo,
         "RestoreInjectedWithoutStack.yaml",
@@ -346,10 +346,9 @@ def test_injected_sources_come_back_from_a_repository(tmp_path: Path) -> None:
     data_id: dict[str, Any] = {"skymap": "test_map", "tract": 3, "patch": 0, "band": "i"}
     found = butler.get("restored_coadd_injections", data_id)
     assert 0 < len(found) < len(table)
-    # Magnitude 24 is 900 nJy, S/N above 100.
-    assert np.all(found["linear_is_detected"])
-    np.testing.assert_allclose(found["linear_flux_ratio"], 1.0, atol=0.1)
-    assert np.median(found["linear_flux_ratio"]) == pytest.approx(1.0, abs=0.02)
+    # Magnitude 24 is 900 nJy: a signal-to-noise ratio above 100.
+    assert np.all(found["linear_is_detected"] | found["is_on_source"])
+    np.testing.assert_allclose(found["linear_flux_ratio"], 1.0, atol=0.03)
     metrics = butler.get("restored_coadd_injection_metrics", data_id)
     assert metrics["num_sources"] == len(found)
     assert butler.getURI("restored_coadd_injection_plot", data_id).exists()

@@ -191,9 +191,10 @@ def inject_sources(
 ) -> InjectedImage:
     """Add sources to a visit image, with their photon noise.
 
-    The variance rises by that of the photons that were drawn, as variance
-    planes that follow the counts do.  Masks stay as they are: sources that
-    would saturate have no place in the catalogue.
+    The variance rises by that of the photons that were drawn where the plane
+    follows the light of the image, as one that was made from the counts does,
+    and otherwise by that of the photons that were expected.  Masks stay as
+    they are: sources that would saturate have no place in the catalogue.
 
     Parameters
     ----------
@@ -221,8 +222,9 @@ def inject_sources(
         If the catalogue is none, or ``njy_per_electron`` is not positive.
     """
     visit_image = convert_to_njy(visit_image)
+    slope = _slope_of_variance(visit_image)
     if njy_per_electron is None:
-        njy_per_electron = _slope_of_variance(visit_image)
+        njy_per_electron = slope
     elif not 0.0 < njy_per_electron < math.inf:
         raise ValueError(f"njy_per_electron={njy_per_electron} must be a positive flux.")
     bbox, model = visit_image.bbox, visit_image.psf
@@ -242,7 +244,8 @@ def inject_sources(
         expected = np.clip(light, 0.0, None)
         photons = rng.poisson(expected / njy_per_electron) * njy_per_electron
         light += photons - expected
-        result.variance.array[...] += (photons * njy_per_electron).astype(result.variance.array.dtype)
+        counted = photons if math.isfinite(slope) else expected
+        result.variance.array[...] += (counted * njy_per_electron).astype(result.variance.array.dtype)
     result.image.array[...] += light.astype(result.image.array.dtype)
     return InjectedImage(result, number, njy_per_electron)
 

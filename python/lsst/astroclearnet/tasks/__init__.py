@@ -10,7 +10,6 @@
 
 from ._checkpoint import *
 from ._errors import *
-from ._injections import *
 from ._metrics import *
 from ._patch_exposures import *
 from ._patch_exposures_config import *

@@ -25,6 +25,7 @@ import click
 from lsst.astroclearnet.cli import cli
 from lsst.astroclearnet.commands._demonstration._survey import make_options
 from lsst.astroclearnet.tasks import (
+    InjectSourcesConfig,
     MakeColorPicturesConfig,
     MakePropertyMapsConfig,
     MeasureRestorationConfig,
@@ -151,6 +152,7 @@ def test_fields_of_the_configuration_exist() -> None:
         "makeColorPictures": MakeColorPicturesConfig(),
         "makePropertyMaps": MakePropertyMapsConfig(),
         "trainRestoration": TrainRestorationConfig(),
+        "injectSources": InjectSourcesConfig(),
     }
     pipelines = {
         name: Pipeline.from_uri(f"{PIPELINES}/{pipeline}.yaml")

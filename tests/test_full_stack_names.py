@@ -22,11 +22,12 @@ CODE = (
     *sorted((TOP / "python" / "lsst" / "astroclearnet" / "adapters").rglob("_legacy.py")),
     *sorted((TOP / "tests").glob("test_afw*.py")),
 )
-PIPELINES = [
-    TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")
-]
+PIPELINES = (
+    *(TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")),
+    TOP / "pipelines" / "RestoreInjected.yaml",
+)
 
-STACK = re.compile(r"lsst\.(afw|cell_coadds|drp|geom|meas|pex\.exceptions|pipe\.tasks|skymap)\b")
+STACK = re.compile(r"lsst\.(afw|cell_coadds|drp|geom|meas|pex\.exceptions|pipe\.tasks|skymap|source)\b")
 # How the stack writes its methods, which this package does not.
 METHOD = re.compile(
     r"(add|as|calibrate|compute|find|get|has|make|pixel|set|sky)[A-Z]\w*|exists|find|set|stitch"
@@ -58,7 +59,8 @@ def read_table() -> dict[str, dict[str, str]]:
 
 def used_names() -> set[str]:
     """Return all names that code, tests and pipelines use."""
-    names = {name for path in PIPELINES for name in re.findall(r"class: (lsst\.\S+)", path.read_text())}
+    classes = {name for path in PIPELINES for name in re.findall(r"class: (lsst\.\S+)", path.read_text())}
+    names = {name for name in classes if not name.startswith("lsst.astroclearnet.")}
     for path in CODE:
         names |= find_names(path.read_text())
     return names

@@ -102,7 +102,8 @@ RULES = {
             *("lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ),
         ("core", "adapters", "metrics"),
-        (f"{PACKAGE}.plots", "matplotlib", "lsst.analysis.tools"),
+        # What draws sources needs GalSim.
+        (f"{PACKAGE}.plots", f"{PACKAGE}.simulation", "matplotlib", "lsst.analysis.tools"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
     "commands": Room(

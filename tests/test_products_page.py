@@ -17,9 +17,11 @@ from pathlib import Path
 
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
 from lsst.astroclearnet.tasks import (
+    InjectSourcesConnections,
     MakeColorPicturesConnections,
     MakeDeblenderCoaddConnections,
     MakePropertyMapsConnections,
+    MeasureInjectionsConnections,
     MeasureRestorationConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
@@ -65,6 +67,9 @@ KEYS = sorted(
             "tasks/make_property_maps.py": {"run"},
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
+            "tasks/measure_injections.py": {"run"},
+            "tasks/_injections.py": {"measure_injections", "injection_bins", "injection_metrics"},
+            "metrics/_injections.py": {"count_recovered"},
             "tasks/_training_patches.py": {"record"},
             "tasks/_training_products.py": {"make_provenance", "make_training_metrics", "_count_samples"},
         }.items()
@@ -108,12 +113,16 @@ def test_datasets_are_described() -> None:
     for connections in (
         RestoreCoaddConnections,
         MeasureRestorationConnections,
+        MeasureInjectionsConnections,
         SummarizeRestorationConnections,
         TrainRestorationConnections,
     ):
         for name in connections.outputs:
             connection = getattr(connections, name)
             assert f"``{name}`` ({connection.storageClass})\n===" in PAGE
+    (injected,) = InjectSourcesConnections.outputs
+    storage = getattr(InjectSourcesConnections, injected).storageClass
+    assert f"``injected_visit_image`` ({storage})\n===" in PAGE
     names = [
         getattr(connections, name).name
         for connections in (MakeColorPicturesConnections, MakeDeblenderCoaddConnections)

@@ -15,6 +15,7 @@ the image.
 
 from ._correlated_noise import *
 from ._detection import *
+from ._injections import *
 from ._noise import *
 from ._patch import *
 from ._photometry import *

@@ -14,6 +14,7 @@ pyplot.
 
 from ._color import *
 from ._comparison import *
+from ._completeness import *
 from ._restoration import *
 from ._training import *
 from ._verdict_map import *

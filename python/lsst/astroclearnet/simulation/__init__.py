@@ -12,6 +12,8 @@ from ._artefacts import *
 from ._deep_coadd import *
 from ._direct_warp import *
 from ._fast_drawing import *
+from ._injection import *
+from ._injection_catalogue import *
 from ._instrument import *
 from ._observe import *
 from ._options import *

@@ -24,9 +24,11 @@ from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
 from ._warnings import *
+from .inject_sources import *
 from .make_color_pictures import *
 from .make_deblender_coadd import *
 from .make_property_maps import *
+from .measure_injections import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *

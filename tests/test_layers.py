@@ -73,6 +73,7 @@ RULES = {
         for i, room in enumerate(CORE_ROOMS)
     },
     "metrics": Room(("numpy", "scipy", "astropy", "sep")),
+    "measurement": Room(("numpy", "scipy", "astropy", "sep", "photutils"), ("metrics",)),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     **{
@@ -95,7 +96,7 @@ RULES = {
     ),
     "tasks": Room(
         (*IMAGES, "torch", "rich", "lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
-        ("core", "adapters", "metrics"),
+        ("core", "adapters", "metrics", "measurement"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
     "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),

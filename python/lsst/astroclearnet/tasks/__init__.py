@@ -22,6 +22,7 @@ from ._restoration_figure import *
 from ._training_patches import *
 from ._training_products import *
 from .make_color_pictures import *
+from .measure_objects import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *

@@ -19,18 +19,19 @@ import numpy as np
 import sep
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+from scipy.spatial import cKDTree
 
 from ._band_images import BandImages
 
-_MIN_PIXELS = 3
-"""Least number of connected pixels of a detection: what a star at the
-threshold covers at the PSFs of restored images, 3 pixels wide."""
-
-_DEBLEND_LEVELS = 64
-_DEBLEND_CONTRAST = 0.002
+_DEBLEND_LEVELS = 256
+_DEBLEND_CONTRAST = 1e-4
 """Levels at which a detection is divided, and the share of its light that a
-part must hold.  Of two stars of which one is ten times as bright, the fainter
-holds 0.09 of the light, much of it below the saddle."""
+part must hold: nearly every maximum counts, of which `_stands_out` chooses."""
+
+_REACH = 12.0
+"""Distance in pixels within which a peak must stand out from brighter ones:
+four FWHM of restored images."""
 
 
 def detection_image(bands: Sequence[BandImages]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,7 +79,9 @@ def find_peaks(image: NDArray[Any], sigma: NDArray[Any], *, threshold: float = 3
     """Detect sources and divide them into peaks.
 
     Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) as implemented in
-    ``sep``, without a filter: the image is denoised.
+    ``sep``, without a filter: the image is denoised.  A peak must stand out
+    from the lowest point on the way to each brighter one by the threshold,
+    too.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def find_peaks(image: NDArray[Any], sigma: NDArray[Any], *, threshold: float = 3
         threshold,
         err=error,
         mask=np.ascontiguousarray(~good),
-        minarea=_MIN_PIXELS,
+        minarea=1,
         filter_kernel=None,
         deblend_nthresh=_DEBLEND_LEVELS,
         deblend_cont=_DEBLEND_CONTRAST,
@@ -121,6 +124,8 @@ def find_peaks(image: NDArray[Any], sigma: NDArray[Any], *, threshold: float = 3
     column, row = (np.asarray(found[name], dtype=int) for name in ("xpeak", "ypeak"))
     order = np.lexsort((column, row))
     column, row = column[order], row[order]
+    chosen = _stands_out(data, row, column, threshold * error[row, column])
+    column, row = column[chosen], row[chosen]
     return Table(
         {
             "x": column + _vertex(data, row, column, (0, 1)),
@@ -128,6 +133,27 @@ def find_peaks(image: NDArray[Any], sigma: NDArray[Any], *, threshold: float = 3
             "significance": data[row, column] / error[row, column],
         }
     )
+
+
+def _stands_out(
+    data: NDArray[np.float64],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    least: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Return which peaks stand out from the lowest point on a straight line
+    to each brighter one that does.
+    """
+    value, chosen = data[row, column], np.ones(len(row), dtype=bool)
+    near = cKDTree(np.column_stack([row, column])).query_ball_point(np.column_stack([row, column]), _REACH)
+    for i in np.argsort(-value, kind="stable"):
+        for j in near[i]:
+            if chosen[j] and value[j] > value[i]:
+                steps = np.linspace(0.0, 1.0, 2 * round(_REACH))
+                line = [start[i] + steps * (start[j] - start[i]) for start in (row, column)]
+                saddle = map_coordinates(data, line, order=1).min()
+                chosen[i] &= value[i] - saddle >= least[i]
+    return chosen
 
 
 def _vertex(

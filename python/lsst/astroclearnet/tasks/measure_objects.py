@@ -47,6 +47,7 @@ class MeasureObjectsConnections(
 ):
     """Inputs and outputs of `MeasureObjectsTask`."""
 
+    # Without linear coadds there is no work, and a graph all the same.
     restored_coadds = cT.Input(
         doc="Restored coadds in all bands, to detect on.",
         name="{output_name}",
@@ -62,6 +63,8 @@ class MeasureObjectsConnections(
         dimensions=("skymap", "tract", "patch", "band"),
         multiple=True,
         deferLoad=True,
+        minimum=0,
+        deferGraphConstraint=True,
     )
     linear_noises = cT.Input(
         doc="Correlation of their noise.",
@@ -70,6 +73,8 @@ class MeasureObjectsConnections(
         dimensions=("skymap", "tract", "patch", "band"),
         multiple=True,
         deferLoad=True,
+        minimum=0,
+        deferGraphConstraint=True,
     )
     restored_object_patch = cT.Output(
         doc="Sources of the patch, measured in all bands.",
@@ -128,7 +133,7 @@ class MeasureObjectsTask(PipelineTask):
     ) -> None:
         inputs = butlerQC.get(inputRefs)
         restored, linear, noise = (
-            {str(handle.dataId["band"]): handle for handle in inputs[name]}
+            {str(handle.dataId["band"]): handle for handle in inputs.get(name, ())}
             for name in ("restored_coadds", "linear_coadds", "linear_noises")
         )
         outputs = self.run(restored=restored, linear=linear, noise=noise)

@@ -26,6 +26,7 @@ from lsst.astroclearnet.cli import cli
 from lsst.astroclearnet.commands._demonstration._survey import make_options
 from lsst.astroclearnet.tasks import (
     MakeColorPicturesConfig,
+    MeasureObjectsConfig,
     MeasureRestorationConfig,
     RestoreCoaddConfig,
     TrainRestorationConfig,
@@ -148,6 +149,7 @@ def test_fields_of_the_configuration_exist() -> None:
         "restoreCoadd": RestoreCoaddConfig(),
         "measureRestoration": MeasureRestorationConfig(),
         "makeColorPictures": MakeColorPicturesConfig(),
+        "measureObjects": MeasureObjectsConfig(),
         "trainRestoration": TrainRestorationConfig(),
     }
     pipelines = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from lsst.astroclearnet.adapters import FEW_EXPOSURES
 from lsst.astroclearnet.tasks import (
     MakeColorPicturesConnections,
+    MeasureObjectsConnections,
     MeasureRestorationConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
@@ -105,6 +106,7 @@ def test_datasets_are_described() -> None:
     for connections in (
         RestoreCoaddConnections,
         MeasureRestorationConnections,
+        MeasureObjectsConnections,
         SummarizeRestorationConnections,
         TrainRestorationConnections,
     ):

@@ -178,4 +178,5 @@ def test_coadds_of_other_boxes_are_refused(inputs: dict[str, dict[str, Any]]) ->
 
 def test_connections_are_sound() -> None:
     """If this fails, graphs do not build."""
-    lintConnections(MeasureObjectsConfig.ConnectionsClass)
+    connections: Any = MeasureObjectsConfig.ConnectionsClass
+    lintConnections(connections)

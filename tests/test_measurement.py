@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.resources import files
 
 import numpy as np
@@ -225,8 +226,9 @@ def scene() -> dict[str, BandImages]:
         dot = point_source_image(SHAPE, PSF, [50.2], [70.4], [galaxy])
         bands[name] = make_band(light + gaussian_filter(dot, 1.5), make_noise(rng))
     bands["g"].image[0:8] = np.nan
-    bands["g"].planes["SATURATED"] = np.zeros(SHAPE, dtype=bool)
-    bands["g"].planes["SATURATED"][20, 21] = True
+    saturated = np.zeros(SHAPE, dtype=bool)
+    saturated[20, 21] = True
+    bands["g"] = dataclasses.replace(bands["g"], planes={"SATURATED": saturated})
     return bands
 
 

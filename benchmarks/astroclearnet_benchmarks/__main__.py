@@ -25,6 +25,7 @@ BENCHMARKS = (
     "alarms",
     "stars",
     "demand",
+    "objects",
     "psf_errors",
     "release",
     "gpu",

@@ -60,8 +60,10 @@ def test_brightest_true_source_is_the_measured_one(monkeypatch: pytest.MonkeyPat
     assert figure is not None
     stars, galaxies = figure.axes
     color = 2.5 * np.log10(8.9)
-    np.testing.assert_allclose(stars.collections[0].get_offsets(), [[color, 31.4 - 2.5 * np.log10(890.0)]])
-    assert len(galaxies.collections[0].get_offsets()) == 1
+    np.testing.assert_allclose(
+        np.asarray(stars.collections[0].get_offsets()), [[color, 31.4 - 2.5 * np.log10(890.0)]]
+    )
+    assert np.shape(galaxies.collections[0].get_offsets()) == (1, 2)
     assert _catalogue.color_magnitude_picture(shelf, ["i"]) is None
     shelf.tables["restored_object_patch"] = []
     assert _catalogue.color_magnitude_picture(shelf, ["g", "i"]) is None

@@ -335,7 +335,7 @@ def test_colors_and_magnitudes() -> None:
     true_stars, found_stars = (np.asarray(drawn.get_offsets()) for drawn in stars.collections)
     np.testing.assert_allclose(true_stars, [[0.0, 23.9], [1.505, 23.147]], atol=1e-3)
     np.testing.assert_allclose(found_stars, true_stars - [0.0, 0.1035], atol=1e-3)
-    assert len(galaxies.collections[1].get_offsets()) == 1
+    assert np.shape(galaxies.collections[1].get_offsets()) == (1, 2)
     with pytest.raises(ValueError, match=r"got \(2, 4\), \(2, 4\) and \(3,\)"):
         color_magnitude_figure(measured, truth, np.ones(3, dtype=bool), bands=("g", "i"), title="")
 

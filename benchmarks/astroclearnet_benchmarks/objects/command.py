@@ -39,7 +39,8 @@ _PURITY = 0.98
 
 _INTRODUCTION = (
     "Catalogues of `measure_objects` from one band: 12 exposures of 224x224 pixels in i (Moffat PSFs of "
-    ".5 to .95 arcsec, exact, no artefacts), restored with the packaged network at 3 pixels (0.5 arcsec). "
+    ".5 to .95 arcsec, exact; no artefacts; one exposure ends within the scene and one has a gap, where the "
+    "PSF of a coadd is not its mean), restored with the packaged network at 3 pixels (0.5 arcsec). "
     "Detected on the restored image and measured on the linear one, beside the same code on the "
     "inverse-variance coadd with its mean PSF, detected after a matched filter, as usual, or without. The "
     "bound is the Cramer-Rao bound of the flux of a star alone in all exposures with their true variances, "

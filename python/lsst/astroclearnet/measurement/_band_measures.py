@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("measure_band",)
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("color_magnitude_picture",)
-
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -40,8 +40,8 @@ BPS = Path(__file__).parents[1] / "bps"
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
 BANDS = "grizy"
 NUM_PATCHES = 81
-# Coadds and their metrics in each band, pictures, and summaries.
-NUM_QUANTA = 2 * NUM_PATCHES * len(BANDS) + NUM_PATCHES + len(BANDS)
+# Coadds and their metrics in each band, pictures, catalogues and summaries.
+NUM_QUANTA = 2 * NUM_PATCHES * len(BANDS) + 2 * NUM_PATCHES + len(BANDS)
 # The part that the submit file uses of what the PanDA plug-in has in a stack.
 PANDA_SITE = """
 wmsServiceClass: lsst.ctrl.bps.panda.PanDAService

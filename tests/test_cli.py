@@ -476,7 +476,7 @@ def test_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert list(table["image"]) == ["coadd", "restored", "linear"] * 2
     assert table["psf_fwhm"][1] == pytest.approx(_survey.TARGET_FWHM, rel=0.01)
     assert (tmp_path / "comparison.png").stat().st_size > 50_000
-    assert "Executed 3 quanta successfully" in capfd.readouterr().err
+    assert "Executed 4 quanta successfully" in capfd.readouterr().err
     assert "tract 0" in (tmp_path / "report" / "index.html").read_text()
     assert main(["demo", str(tmp_path), *words.split()]) == 0
     assert "already" in capfd.readouterr().out

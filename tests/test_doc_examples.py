@@ -28,6 +28,7 @@ from lsst.astroclearnet.tasks import (
     InjectSourcesConfig,
     MakeColorPicturesConfig,
     MakePropertyMapsConfig,
+    MeasureObjectsConfig,
     MeasureRestorationConfig,
     RestoreCoaddConfig,
     TrainRestorationConfig,
@@ -151,6 +152,7 @@ def test_fields_of_the_configuration_exist() -> None:
         "measureRestoration": MeasureRestorationConfig(),
         "makeColorPictures": MakeColorPicturesConfig(),
         "makePropertyMaps": MakePropertyMapsConfig(),
+        "measureObjects": MeasureObjectsConfig(),
         "trainRestoration": TrainRestorationConfig(),
         "injectSources": InjectSourcesConfig(),
     }

@@ -73,6 +73,7 @@ RULES = {
         for i, room in enumerate(CORE_ROOMS)
     },
     "metrics": Room(("numpy", "scipy", "astropy", "hpgeom", "sep")),
+    "measurement": Room(("numpy", "scipy", "astropy", "sep", "photutils"), ("metrics",)),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     **{
@@ -101,7 +102,7 @@ RULES = {
             *("healsparse", "torch", "rich"),
             *("lsst.daf.butler", "lsst.pex.config", "lsst.pipe.base", "lsst.utils"),
         ),
-        ("core", "adapters", "metrics"),
+        ("core", "adapters", "metrics", "measurement"),
         # What draws sources needs GalSim.
         (f"{PACKAGE}.plots", f"{PACKAGE}.simulation", "matplotlib", "lsst.analysis.tools"),
     ),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lsst.astroclearnet.measurement import object_columns
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -107,7 +108,8 @@ def test_pipelines_expand(name: str) -> None:
     assert set(graph.task_subsets["restore"]) == {"restoreCoadd"}
     diagnosing = {"measureRestoration", "summarizeRestoration", "makeColorPictures"}
     assert set(graph.task_subsets["diagnose"]) == diagnosing
-    assert set(graph.tasks) == {"restoreCoadd", *diagnosing}
+    catalog = {"measureObjects"} if name == "RestoreCoaddWithoutStack" else set()
+    assert set(graph.tasks) == {"restoreCoadd", *diagnosing, *catalog}
     assert graph.tasks["restoreCoadd"].outputs.keys() == {
         "restored_coadd",
         "restored_coadd_demand",
@@ -172,6 +174,30 @@ def test_property_maps_of_a_tract(restored: Path) -> None:
     exposures = butler.get("restoredCoadd_n_exposure_map_sum", data_id)
     values = exposures[exposures.valid_pixels]
     assert 0.0 < values.min() <= values.max() <= 3.0
+
+
+def test_sources_are_measured(restored: Path) -> None:
+    """If it fails, there is no catalogue without the full stack, or a band
+    without a coadd costs it.
+    """
+    output = command(
+        "pipetask",
+        *("run", "-b", restored, "-p", f"{PIPELINES}/RestoreCoaddWithoutStack.yaml#catalog", "-i", RUN),
+        *("-o", "u/test/catalog", "-d", "skymap='test_map' AND tract=3 AND patch=0"),
+        "--register-dataset-types",
+    )
+    assert "Executed 1 quanta successfully, 0 failed" in output
+    assert "Columns of r are empty" in output
+    butler = Butler.from_config(str(restored), collections=["u/test/catalog"])
+    objects = butler.get("restored_object_patch", skymap="test_map", tract=3, patch=0)
+    assert objects.colnames == [column.name for column in object_columns()]
+    assert objects["coord_ra"].unit == "deg"
+    assert len(objects) > 0
+    assert (objects["i_acn_psfFlux"] > 100.0).any()
+    assert np.isnan(objects["r_acn_psfFlux"]).all()
+    assert butler.getURI("restored_object_patch", skymap="test_map", tract=3, patch=0).ospath.endswith(
+        ".parq"
+    )
 
 
 def test_products_read_whole_and_by_parts(restored: Path) -> None:

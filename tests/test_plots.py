@@ -30,6 +30,7 @@ from lsst.astroclearnet.plots import (
     GrowthCurve,
     Zoom,
     color_comparison_figure,
+    color_magnitude_figure,
     color_picture,
     color_stretch,
     comparison_figure,
@@ -320,6 +321,23 @@ def test_color_comparison_shows_the_same_place_twice() -> None:
     assert (shown[2].max(axis=2) > 0).sum() == (shown[3].max(axis=2) > 0).sum() == 150
     with pytest.raises(ValueError, match="pictures of one shape"):
         color_comparison_figure([("One", one), ("Other", one[:5])], pixel_scale=0.2, title="")
+
+
+def test_colors_and_magnitudes() -> None:
+    """If it fails, measured sources are drawn beside those of others."""
+    truth = np.array([[1000.0, 500.0, 100.0, 100.0], [1000.0, 2000.0, 300.0, 100.0]])
+    measured = truth * 1.1
+    measured[0, 3] = -5.0
+    figure = color_magnitude_figure(
+        measured, truth, np.array([True, True, False, True]), bands=("g", "i"), title="Sources"
+    )
+    stars, galaxies = figure.axes
+    true_stars, found_stars = (np.asarray(drawn.get_offsets()) for drawn in stars.collections)
+    np.testing.assert_allclose(true_stars, [[0.0, 23.9], [1.505, 23.147]], atol=1e-3)
+    np.testing.assert_allclose(found_stars, true_stars - [0.0, 0.1035], atol=1e-3)
+    assert np.shape(galaxies.collections[1].get_offsets()) == (1, 2)
+    with pytest.raises(ValueError, match=r"got \(2, 4\), \(2, 4\) and \(3,\)"):
+        color_magnitude_figure(measured, truth, np.ones(3, dtype=bool), bands=("g", "i"), title="")
 
 
 def test_verdict_map() -> None:

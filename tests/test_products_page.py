@@ -22,6 +22,7 @@ from lsst.astroclearnet.tasks import (
     MakeDeblenderCoaddConnections,
     MakePropertyMapsConnections,
     MeasureInjectionsConnections,
+    MeasureObjectsConnections,
     MeasureRestorationConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
@@ -114,6 +115,7 @@ def test_datasets_are_described() -> None:
         RestoreCoaddConnections,
         MeasureRestorationConnections,
         MeasureInjectionsConnections,
+        MeasureObjectsConnections,
         SummarizeRestorationConnections,
         TrainRestorationConnections,
     ):

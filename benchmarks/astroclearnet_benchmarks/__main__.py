@@ -26,6 +26,7 @@ BENCHMARKS = (
     "stars",
     "demand",
     "deblending",
+    "objects",
     "psf_errors",
     "halos",
     "release",

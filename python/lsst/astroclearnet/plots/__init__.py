@@ -13,6 +13,7 @@ pyplot.
 """
 
 from ._color import *
+from ._color_magnitude import *
 from ._comparison import *
 from ._completeness import *
 from ._restoration import *

@@ -29,6 +29,7 @@ from .make_color_pictures import *
 from .make_deblender_coadd import *
 from .make_property_maps import *
 from .measure_injections import *
+from .measure_objects import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *

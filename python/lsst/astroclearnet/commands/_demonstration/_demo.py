@@ -27,6 +27,7 @@ from .._errors import CommandError
 from .._pipetask import format_command, program, restore_command, run_command
 from .._progress import Report
 from .._web_report import write_collection_report
+from ._catalogue import color_magnitude_picture
 from ._comparison import compare_patches
 from ._picture import comparison_picture
 from ._survey import DEFAULTS, RESTORED, TARGET_FWHM, TRUTH, remove_repository, simulate_survey
@@ -60,12 +61,12 @@ def run_demo(
     what is there already.
     """
     root = folder / "repo"
-    options_file, table_path, picture_path = (
-        folder / name for name in ("survey.json", "comparison.ecsv", "comparison.png")
+    options_file, table_path, picture_path, color_path = (
+        folder / name for name in ("survey.json", "comparison.ecsv", "comparison.png", "colors.png")
     )
     if overwrite:
         remove_repository(root)
-        for path in (options_file, table_path, picture_path):
+        for path in (options_file, table_path, picture_path, color_path):
             path.unlink(missing_ok=True)
     _simulate(root, options_file, options, say, progress)
     common = ["-c", f"restoreCoadd:target_fwhm={TARGET_FWHM}", "-j", str(jobs)]
@@ -81,6 +82,10 @@ def run_demo(
     write_table(table, table_path)
     with atomic_file(picture_path) as made:
         comparison_picture(butler, patches).savefig(made)
+    figure = color_magnitude_picture(butler, list(options.bands))
+    if figure is not None:
+        with atomic_file(color_path) as made:
+            figure.savefig(made)
     say("Writing the report.")
     with progress() as report:
         page = write_collection_report(

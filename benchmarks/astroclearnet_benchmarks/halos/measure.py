@@ -87,7 +87,7 @@ def measure_halo(seed: int, size: int, coverage: str) -> dict[str, Recovered]:
 
 
 def _detector(
-    y: npt.NDArray[np.float64], x: npt.NDArray[np.float64], rng: np.random.Generator
+    y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
     """Return the pixels of a detector whose edge crosses the halo."""
     angle, distance = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 60.0)

@@ -10,15 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = (
-    "CoaddPair",
-    "combine_catalogues",
-    "find_injections",
-    "injection_bins",
-    "injection_metrics",
-    "measure_injections",
-)
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

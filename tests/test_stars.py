@@ -84,7 +84,7 @@ def find(
         stars = calibrate_exposures(reader, options).stars
     scale = torch.tensor([stack.unit, 1.0, 1.0], dtype=torch.float64)
     return dataclasses.replace(
-        stars, flux=stars.flux * stack.unit, covariance=stars.covariance * scale[:, None] * scale
+        stars, flux=stars.flux * stack.unit, errors=stars.errors * scale[:, None]
     )
 
 
@@ -227,12 +227,12 @@ def test_unit_of_flux_does_not_matter_to_stars() -> None:
 
 def _one_star(flux_sigma: float) -> StarList:
     covariance = torch.diag(torch.tensor([flux_sigma**2, 0.0, 0.0], dtype=torch.float64))
-    return StarList(
+    return StarList.fitted_together(
         positions=torch.tensor([STAR[:2]], dtype=torch.float64),
         flux=torch.tensor([STAR[2]], dtype=torch.float64),
-        covariance=covariance[None],
-        chi_square=torch.ones(1, dtype=torch.float64),
-        misfit=torch.zeros(1, dtype=torch.float64),
+        covariance=covariance,
+        chi_square=1.0,
+        misfit=0.0,
     )
 
 

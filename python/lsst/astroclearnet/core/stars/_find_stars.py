@@ -153,7 +153,7 @@ class _Search:
         return bool(self._stale)
 
     def _wake_neighbours(self, stars: FittedStars) -> None:
-        """Note that stars near some that have changed are to be fitted again."""
+        """Note that stars near those that changed are to be fitted again."""
         stale = {id(one) for one in self._stale}
         places = stars.positions.tolist()
         self._stale += [

@@ -38,6 +38,10 @@ _LARGEST_STEP = 1.0
 """Largest step in pixels, within which a PSF is about linear in the
 position."""
 
+_LEAST_CHANGE = 0.3
+"""Smallest flux over that before the step: one that is far from its star may
+become negative on the way."""
+
 _BORDER = 6
 """Pixels by which the fitted box extends beyond the stamp of the PSF, for the
 light around."""
@@ -130,7 +134,9 @@ class FittedStars:
     @property
     def starts(self) -> list[Start]:
         """From where they are fitted again."""
-        return [((y, x), flux) for (y, x), flux in zip(self.positions.tolist(), self.fluxes.tolist())]
+        return [
+            ((y, x), flux) for (y, x), flux in zip(self.positions.tolist(), self.fluxes.tolist(), strict=True)
+        ]
 
 
 def fit_stars(
@@ -257,11 +263,11 @@ class _Box:
     ) -> _Box | None:
         """Cut the box out of a tile; `None` if there is no data."""
         half = stack.psfs.shape[-1] // 2 + _BORDER
-        places = [place for place, _ in starts]
+        places = torch.tensor([place for place, _ in starts], dtype=torch.float64)
         sides = []
-        for where, first, length in zip(zip(*places, strict=True), origin, stack.shape, strict=True):
-            start = max(round(min(where)) - half, first)
-            stop = min(round(max(where)) + half + 1, first + length)
+        for where, first, length in zip(places.unbind(1), origin, stack.shape, strict=True):
+            start = max(round(float(where.min())) - half, first)
+            stop = min(round(float(where.max())) + half + 1, first + length)
             if stop - start < 2:
                 return None
             sides.append(slice(start, stop))
@@ -269,7 +275,7 @@ class _Box:
         found = StackSource(stack).read(rows, columns)
         if found is None:
             return None
-        y, x = (sum(where) / len(where) - first for where, first in zip(zip(*places), origin))
+        y, x = (places.mean(dim=0) - torch.tensor(origin)).tolist()
         # Those of the tile, lest a change with the box count as that of light.
         cut = found.stack.replace(psfs=psfs_at(stack, (y, x))[found.exposures][:, None, None])
         model = ForwardModel.from_stack(cut, fwhm)
@@ -283,7 +289,9 @@ class _Box:
         good, places, limit = self.stack.good & use, begin, self.stack.psfs.shape[-1] / 4.0
         for _ in range(_MAX_STEPS):
             # Each of unit flux, with its derivatives.
-            templates = torch.stack([star_templates(self.stack, self.model, (y, x)) for y, x in places.tolist()])
+            templates = torch.stack(
+                [star_templates(self.stack, self.model, (y, x)) for y, x in places.tolist()]
+            )
             light = torch.tensordot(fluxes.to(templates), templates[:, 0], dims=1)
             # Errors of PSFs go with the light.
             weights = good / (self.stack.variances + (_PSF_ERROR * light).square())
@@ -293,9 +301,9 @@ class _Box:
             sectors = self._sectors(places.mean(dim=0).tolist())
             solved = solve_star(columns, self.stack.images, weights, sectors)
             values = solved.values[:-3].reshape(-1, 3)
-            fluxes = values[:, 0]
-            if not bool((fluxes > 0.0).all()):
+            if not float(values[:, 0].sum()) > 0.0:
                 return None
+            fluxes = torch.maximum(values[:, 0], _LEAST_CHANGE * fluxes)
             steps = (values[:, 1:] / fluxes[:, None]).clamp(-_LARGEST_STEP, _LARGEST_STEP)
             places = places + steps
             if float((places - begin).norm(dim=1).max()) > limit:
@@ -303,6 +311,8 @@ class _Box:
             if float(steps.norm(dim=1).max()) < _SMALLEST_STEP:
                 break
         else:
+            return None
+        if not bool((values[:, 0] > 0.0).all()):
             return None
         # The last step hardly moves them.
         scene = torch.tensordot(solved.values.to(columns), columns, dims=1)

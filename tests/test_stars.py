@@ -26,7 +26,7 @@ from lsst.astroclearnet.core.exposures import StackSource
 from lsst.astroclearnet.core.forward import ForwardModel, TileReader
 from lsst.astroclearnet.core.noise import StarErrors
 from lsst.astroclearnet.core.stars import StarList, stars_in_exposures
-from lsst.astroclearnet.core.stars._least_squares import solve_star
+from lsst.astroclearnet.core.stars._least_squares import solve_stars
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, restore_on_cpu
 
 SHAPE = (84, 76)
@@ -323,9 +323,9 @@ def test_scatter_of_exposures_and_sectors_counts() -> None:
         errors, declared = [], []
         for _ in range(200):
             data = rng.normal(**pixels) + common * rng.normal(size=shape)
-            solved = solve_star(columns, torch.from_numpy(data), weights, sectors)
+            solved = solve_stars(columns, torch.from_numpy(data), weights)
             errors.append(float(solved.values[0]))
-            declared.append(float(solved.covariance[0, 0]))
+            declared.append(float(solved.covariance(sectors)[0, 0]))
         expected = 1.0 / 960 + common**2 / number
         assert np.var(errors) == pytest.approx(expected, rel=0.4)
         # What clusters have in common by chance is not taken off.

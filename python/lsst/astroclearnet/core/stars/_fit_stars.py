@@ -18,7 +18,7 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ._least_squares import solve_star
+from ._least_squares import solve_stars
 from ._matched_filter import MatchedFilter
 from ._star_light import psfs_at, star_templates
 from ._star_list import StarList
@@ -150,7 +150,7 @@ def fit_stars(
     exact.  Pixels of neighbours, which stand out from what a fit leaves, are
     left out of the next.
 
-    The covariance is `solve_star`'s, with errors of the PSFs of single
+    The covariance is that of `SolvedStars`, with errors of the PSFs of single
     exposures and light around; an error of the PSF that all exposures share is
     not part of it.
 
@@ -298,8 +298,7 @@ class _Box:
             if int((weights > 0).sum()) < _LEAST_PIXELS:
                 return None
             columns = torch.cat([templates.flatten(0, 1), self._plane_templates])
-            sectors = self._sectors(places.mean(dim=0).tolist())
-            solved = solve_star(columns, self.stack.images, weights, sectors)
+            solved = solve_stars(columns, self.stack.images, weights)
             values = solved.values[:-3].reshape(-1, 3)
             if not float(values[:, 0].sum()) > 0.0:
                 return None
@@ -320,10 +319,11 @@ class _Box:
         units = torch.ones(len(values), 3, dtype=torch.float64)
         units[:, 1:] /= fluxes[:, None]
         units = units.flatten()
+        covariance = solved.covariance(self._sectors(places.mean(dim=0).tolist()))
         stars = FittedStars(
             positions=places + origin,
             fluxes=fluxes,
-            covariance=units[:, None] * solved.covariance[:-3, :-3] * units,
+            covariance=units[:, None] * covariance[:-3, :-3] * units,
             chi_square=solved.chi_square,
             light=torch.where(self.stack.good, scene - plane, 0.0),
             exposures=self.exposures,

@@ -311,7 +311,7 @@ class _Box:
                 break
         else:
             return None
-        if not bool((values[:, 0] > 0.0).all()):
+        if bool((values[:, 0] < fluxes).any()):
             return None
         # The last step hardly moves them.
         scene = torch.tensordot(solved.values.to(columns), columns, dims=1)

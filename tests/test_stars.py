@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import label
 
 from lsst.astroclearnet.core import ExposureStack, MaskBit, RestoreOptions, StackResult, StarOptions, Tile
 from lsst.astroclearnet.core.calibration import calibrate_exposures
@@ -25,7 +26,7 @@ from lsst.astroclearnet.core.exposures import StackSource
 from lsst.astroclearnet.core.forward import ForwardModel, TileReader
 from lsst.astroclearnet.core.noise import StarErrors
 from lsst.astroclearnet.core.stars import StarList, stars_in_exposures
-from lsst.astroclearnet.core.stars._least_squares import solve_star
+from lsst.astroclearnet.core.stars._least_squares import solve_stars
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, gaussian_stars, restore_on_cpu
 
 SHAPE = (84, 76)
@@ -83,9 +84,7 @@ def find(
     with torch.no_grad():
         stars = calibrate_exposures(reader, options).stars
     scale = torch.tensor([stack.unit, 1.0, 1.0], dtype=torch.float64)
-    return dataclasses.replace(
-        stars, flux=stars.flux * stack.unit, covariance=stars.covariance * scale[:, None] * scale
-    )
+    return dataclasses.replace(stars, flux=stars.flux * stack.unit, errors=stars.errors * scale[:, None])
 
 
 def pulls(stars: StarList, truth: list[tuple[float, float, float]]) -> np.ndarray:
@@ -132,6 +131,27 @@ def test_star_that_some_exposures_have_saturated() -> None:
     assert np.abs(pulls(find(arrays), [(41.3, 36.8, 1.0e5)])).max() < 4.0
 
 
+@pytest.mark.parametrize(
+    "stars",
+    [
+        [STAR, (38.6, 38.7, 1.0e6)],
+        [(43.8, 41.6, 2.0e6), (40.1, 33.5, 6.0e5)],
+        [STAR, (43.0, 44.5, 1.8e6), (36.0, 42.4, 9.0e5)],
+    ],
+    ids=["3.3 pixels apart", "8.9 pixels apart", "three"],
+)
+def test_stars_of_one_masked_core(stars: list[tuple[float, float, float]]) -> None:
+    """If it fails, a core that holds several stars is left in, and rings
+    stand around it.
+    """
+    arrays = make_exposures(stars, seed=4)
+    cores, _ = label(~arrays.good.any(axis=0))
+    assert len({cores[round(y), round(x)] for y, x, _ in stars}) == 1
+    found = find(arrays)
+    assert np.abs(pulls(found, stars)).max() < 4.0
+    assert float((found.flux_sigma / found.flux).max()) < 0.02
+
+
 def test_errors_of_psfs_are_declared() -> None:
     """If it fails, errors that differ between exposures do not count."""
     exact, scattered = (find(make_exposures([STAR], scatter=one, seed=5)) for one in (0.0, 0.02))
@@ -144,8 +164,9 @@ def test_errors_of_psfs_are_declared() -> None:
 def test_galaxy_is_left_alone() -> None:
     """If it fails, nuclei of galaxies are taken for stars."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    for size, full in ((2.5, np.inf), (2.5, 0.4), (8.0, 0.4)):
-        light = 3.0e5 / size**2 * np.exp(-np.hypot(rows - 41.0, columns - 37.0) / size)
+    for size, ratio, full in ((2.5, 1.0, np.inf), (2.5, 1.0, 0.4), (8.0, 1.0, 0.4), (2.5, 0.5, 0.2)):
+        radius = np.hypot((rows - 41.0) / ratio, columns - 37.0)
+        light = 3.0e5 / size**2 * np.exp(-radius / size)
         assert len(find(make_exposures([], light=light, full=full * light.max()))) == 0
 
 
@@ -229,12 +250,12 @@ def test_unit_of_flux_does_not_matter_to_stars() -> None:
 
 def _one_star(flux_sigma: float) -> StarList:
     covariance = torch.diag(torch.tensor([flux_sigma**2, 0.0, 0.0], dtype=torch.float64))
-    return StarList(
+    return StarList.fitted_together(
         positions=torch.tensor([STAR[:2]], dtype=torch.float64),
         flux=torch.tensor([STAR[2]], dtype=torch.float64),
-        covariance=covariance[None],
-        chi_square=torch.ones(1, dtype=torch.float64),
-        misfit=torch.zeros(1, dtype=torch.float64),
+        covariance=covariance,
+        chi_square=1.0,
+        misfit=0.0,
     )
 
 
@@ -254,6 +275,30 @@ def test_errors_of_stars_are_left_in_masked_cores_alone() -> None:
     assert sigma[radius > 12.0].max() < 0.01 * peak
     drawn = errors.realizations[:, 41, 37].numpy()
     assert 0.0 < np.abs(drawn).max() < 4.0 * peak
+
+
+def test_errors_of_stars_that_are_fitted_together_are_common() -> None:
+    """If it fails, light that one star may have of another counts twice."""
+    stack = ExposureStack.from_arrays(*make_exposures([STAR]))
+    model = ForwardModel.from_stack(stack, TARGET)
+    linear = LinearEstimator(model, stack.good / stack.variances)
+    covariance = torch.zeros(6, 6, dtype=torch.float64)
+    covariance[::3, ::3] = 1e6 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    stars = StarList.fitted_together(
+        positions=torch.tensor([[41.0, 35.0], [41.0, 39.0]], dtype=torch.float64),
+        flux=torch.tensor([2e6, 1e6], dtype=torch.float64),
+        covariance=covariance,
+        chi_square=1.0,
+        misfit=0.0,
+    )
+    np.testing.assert_allclose(stars.flux_sigma, 1e3)
+    tile = Tile(*(2 * tuple(slice(0, size) for size in SHAPE)))
+    with torch.no_grad():
+        errors = StarErrors.estimate(stars, tile, linear, 1e-3, 0, 2)
+    for images in (errors.variance.sqrt(), *errors.realizations.abs()):
+        # Between them the errors cancel.
+        assert images[41, 37] < 0.05 * images[41, 35]
+        assert images[41, 39] == pytest.approx(float(images[41, 35]), rel=0.2)
 
 
 def test_stars_in_exposures_are_their_psfs() -> None:
@@ -280,9 +325,9 @@ def test_scatter_of_exposures_and_sectors_counts() -> None:
         errors, declared = [], []
         for _ in range(200):
             data = rng.normal(**pixels) + common * rng.normal(size=shape)
-            solved = solve_star(columns, torch.from_numpy(data), weights, sectors)
+            solved = solve_stars(columns, torch.from_numpy(data), weights)
             errors.append(float(solved.values[0]))
-            declared.append(float(solved.covariance[0, 0]))
+            declared.append(float(solved.covariance(sectors)[0, 0]))
         expected = 1.0 / 960 + common**2 / number
         assert np.var(errors) == pytest.approx(expected, rel=0.4)
         # What clusters have in common by chance is not taken off.

@@ -18,7 +18,7 @@ import torch
 
 from ..estimate import LinearEstimator
 from ..exposures import Tile
-from ..stars import StarList, draw_stars
+from ..stars import NUM_ERRORS, StarList, draw_stars
 from ._white_noise import white_noise
 
 _DRAWN = 7 << 24
@@ -75,25 +75,25 @@ class StarErrors:
             Number of draws.
         """
         model = linear.model
-        values, vectors = torch.linalg.eigh(stars.covariance)
-        # Independent errors of unit variance, (m, 3, 3).
-        directions = (vectors * values.clamp(min=0.0).sqrt()[:, None]).transpose(1, 2)
-        changes = [directions[:, k] for k in range(3)]
+        # Most stars are fitted alone.
+        changes = list(stars.errors[:, :, stars.errors.any(dim=1).any(dim=0)].unbind(dim=2))
+        number = len(changes)
         for draw in range(num_realizations):
-            numbers = _draw_numbers(stars, seed, draw)
-            changes.append((numbers[:, :, None] * directions).sum(dim=1))
+            changes.append((stars.errors * _draw_numbers(stars, seed, draw)[:, None]).sum(dim=2))
         errors = torch.stack([draw_stars(stars, tile, model, change) for change in changes])
         errors = errors.to(linear.coverage.device)
         right = linear.normal(errors)
         left = errors - linear.solve(right, (penalty_weight,) * len(errors))
         left = model.crop(left)
-        return cls(left[:3].square().sum(dim=0), left[3:])
+        return cls(left[:number].square().sum(dim=0), left[number:])
 
 
 def _draw_numbers(stars: StarList, seed: int, draw: int) -> torch.Tensor:
-    """Return normal numbers, (m, 3), the same in any tile."""
-    found = [
-        white_noise(seed, draw, _DRAWN, (round(y) + _FAR, 4 * (round(x) + _FAR)), (1, 3))[0]
-        for y, x in stars.positions.tolist()
-    ]
+    """Return normal numbers, (m, NUM_ERRORS), the same in any tile and for
+    stars that were fitted together.
+    """
+    found = []
+    for y, x in stars.fit_position.tolist():
+        origin = round(y) + _FAR, NUM_ERRORS * (round(x) + _FAR)
+        found.append(white_noise(seed, draw, _DRAWN, origin, (1, NUM_ERRORS))[0])
     return torch.stack(found).double()

@@ -10,9 +10,10 @@
 
 from ._find_stars import find_stars
 from ._star_light import draw_stars, stars_in_exposures
-from ._star_list import StarList
+from ._star_list import NUM_ERRORS, StarList
 
 __all__ = (
+    "NUM_ERRORS",
     "StarList",
     "draw_stars",
     "find_stars",

@@ -19,8 +19,15 @@ import torch
 
 from ..exposures import Tile
 
-_SAME = 2.0
+SAME = 2.0
 """Distance in pixels up to which two tiles have found the same star."""
+
+
+MOST_TOGETHER = 3
+"""Largest number of stars that are fitted together."""
+
+NUM_ERRORS = 3 * MOST_TOGETHER
+"""Number of independent errors of stars that are fitted together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +40,12 @@ class StarList:
         Shape (m, 2), double, row and column on the patch.
     flux
         Shape (m,), double, in the flux unit of the exposures.
-    covariance
-        Shape (m, 3, 3), double, of flux, row and column, from noise and from
-        errors of the PSFs.
+    errors
+        Shape (m, 3, NUM_ERRORS), double, of flux, row and column, for each of
+        independent errors of unit variance, from noise and from errors of the
+        PSFs.  Stars that were fitted together have them in common.
+    fit_position
+        Shape (m, 2), double, mean position of those fitted together.
     chi_square
         Shape (m,), double, reduced chi-square of the fit.
     misfit
@@ -45,17 +55,51 @@ class StarList:
 
     positions: torch.Tensor
     flux: torch.Tensor
-    covariance: torch.Tensor
+    errors: torch.Tensor
+    fit_position: torch.Tensor
     chi_square: torch.Tensor
     misfit: torch.Tensor
 
     @classmethod
     def empty(cls) -> StarList:
         """Return no stars."""
-        return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((2,), (), (3, 3), (), ())))
+        shapes = (2,), (), (3, NUM_ERRORS), (2,), (), ()
+        return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in shapes))
+
+    @classmethod
+    def fitted_together(
+        cls,
+        positions: torch.Tensor,
+        flux: torch.Tensor,
+        covariance: torch.Tensor,
+        chi_square: float,
+        misfit: float,
+    ) -> StarList:
+        """List the stars of one fit.
+
+        Parameters
+        ----------
+        positions, flux
+            Those of the stars, at most `MOST_TOGETHER`.
+        covariance
+            Shape (3 m, 3 m), of flux, row and column of each.
+        chi_square, misfit
+            Those of the fit.
+        """
+        number = len(flux)
+        errors = covariance.new_zeros(number, 3, NUM_ERRORS)
+        errors[:, :, : 3 * number] = _square_root(covariance).reshape(number, 3, 3 * number)
+        middle = positions.mean(dim=0).expand(number, 2)
+        same = (flux.new_full((number,), value) for value in (chi_square, misfit))
+        return cls(positions, flux, errors, middle, *same)
 
     def __len__(self) -> int:
         return len(self.flux)
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        """Covariance of flux, row and column of each, (m, 3, 3)."""
+        return self.errors @ self.errors.mT
 
     @property
     def flux_sigma(self) -> torch.Tensor:
@@ -107,5 +151,13 @@ class StarList:
         every = every.select(every.flux.argsort(descending=True))
         distance = torch.cdist(every.positions, every.positions)
         # The brighter ones come first.
-        repeats = (distance < _SAME).tril(diagonal=-1).any(dim=1)
+        repeats = (distance < SAME).tril(diagonal=-1).any(dim=1)
         return every.select(~repeats)
+
+
+def _square_root(covariance: torch.Tensor) -> torch.Tensor:
+    """Return the symmetric square root of a covariance."""
+    # Fluxes and positions have different units.
+    scale = covariance.diagonal().clamp(min=1e-300).sqrt()
+    values, vectors = torch.linalg.eigh(covariance / scale[:, None] / scale)
+    return scale[:, None] * ((vectors * values.clamp(min=0.0).sqrt()) @ vectors.T)

@@ -26,6 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "THRESHOLDS", (5.0,))
 
 
+@pytest.mark.slow
 def test_page_is_written(tmp_path: Path) -> None:
     """If it fails, the record cannot be made, or lacks a method."""
     page, work = tmp_path / "objects.md", tmp_path / "work"

@@ -82,7 +82,7 @@ def flux_near(image: NDArray[np.floating], y: float, x: float, radius: float = 9
         (WienerFilter(robust=True), 0.01),
         (RichardsonLucy(stops=(100,)), 0.02),
         (ImageMM(stops=(400,)), 0.03),
-        (DeepImagePrior(stops=(100,)), 0.1),
+        pytest.param(DeepImagePrior(stops=(100,)), 0.1, marks=pytest.mark.slow),
         (PublishedAstroClearNet(stops=(100,)), 0.05),
     ],
     ids=name_of,

@@ -267,7 +267,8 @@ def test_panda_jobs_go_to_the_gpu_queue(graph: tuple[Path, Path], submit_folder:
         re.sub(r".*_\d+_(\w+)_\d+$", r"\1", work.task_name): work
         for work in workflow.idds_client_workflow.template.works.values()
     }
-    assert set(works) == {"pipetaskInit", "restorePatches", "diagnosePatches", "summarizeTract", "finalJob"}
+    stages = {"restorePatches", "measurePatches", "diagnosePatches", "summarizeTract"}
+    assert set(works) == {"pipetaskInit", *stages, "finalJob"}
     restore = works["restorePatches"]
     assert (restore.task_queue, restore.task_rss, restore.task_rss_max) == (
         "NAME_OF_A_GPU_QUEUE",

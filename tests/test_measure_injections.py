@@ -298,6 +298,7 @@ def run(repo: Path, pipeline: str, inputs: str, output: str, *arguments: str) ->
     return result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_injected_sources_come_back_from_a_repository(tmp_path: Path) -> None:
     """If it fails, the documented commands do not give a completeness."""
     repo = tmp_path / "repo"

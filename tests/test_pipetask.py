@@ -154,6 +154,7 @@ def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
     assert butler.getURI("restored_coadd_quality_map", skymap="test_map", tract=3, band="i").exists()
 
 
+@pytest.mark.slow
 def test_property_maps_of_a_tract(restored: Path) -> None:
     """If it fails, the survey has no maps of depth of what was restored."""
     output = command(
@@ -297,6 +298,7 @@ def test_rerun_adds_what_is_missing(restored: Path) -> None:
     assert "QuantumGraph was empty" in output
 
 
+@pytest.mark.slow
 def test_geometry_from_an_existing_coadd(restored: Path) -> None:
     # Users of a data release have coadds, but not the sky map's code.
     arguments = (

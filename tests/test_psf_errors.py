@@ -86,7 +86,7 @@ class Field:
         )
 
 
-@pytest.mark.parametrize(("width", "shift"), [(0.02, 0.04), (0.0, 0.0)])
+@pytest.mark.parametrize(("width", "shift"), [(0.02, 0.04), pytest.param(0.0, 0.0, marks=pytest.mark.slow)])
 def test_declared_errors_know_those_of_psfs(width: float, shift: float) -> None:
     """If it fails, bright stars have errors that nobody is told of, or good
     PSFs are taken for wrong ones.

@@ -96,6 +96,7 @@ def test_wrong_psf_is_found_and_no_other(exact: PsfRefinement, change: tuple[flo
     assert float((found[WRONG] / calibration.refinement.sigmas[WRONG]).abs().max()) > 5.0
 
 
+@pytest.mark.slow
 def test_correction_makes_the_psf_that_of_the_sky() -> None:
     """If it fails, what is found is applied the wrong way, or not at all."""
     arrays, true = make_arrays((0.04, 0.0, 0.0, 0.0)), make_arrays()
@@ -112,6 +113,7 @@ def test_correction_makes_the_psf_that_of_the_sky() -> None:
         assert bool((known if mode != "off" else ~known).all())
 
 
+@pytest.mark.slow
 def test_what_all_share_is_reported_and_left_to_stars() -> None:
     """If it fails, an error of all PSFs is silent, or is corrected without a
     star to prove it.
@@ -128,6 +130,7 @@ def test_what_all_share_is_reported_and_left_to_stars() -> None:
     assert corrected.flux_systematic < refinement.flux_systematic
 
 
+@pytest.mark.slow
 def test_neither_unit_nor_order_matters() -> None:
     """If it fails, the same pixels give other PSFs."""
     arrays = make_arrays((0.03, 0.02, 0.0, 0.0))
@@ -139,6 +142,7 @@ def test_neither_unit_nor_order_matters() -> None:
     torch.testing.assert_close(reverse.changes.flip(0), found.changes, rtol=0.0, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_psfs_may_vary() -> None:
     """If it fails, cells of a PSF are confused, or its mean is corrected."""
     arrays = make_arrays((0.03, 0.0, 0.0, 0.0))

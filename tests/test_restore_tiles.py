@@ -131,7 +131,8 @@ def test_noise_does_not_fade_at_seams(tiled: StackResult, whole: StackResult) ->
         here, there = getattr(tiled, name)[0], getattr(whole, name)[0]
         near = near_border(6)
         assert np.corrcoef(here[near], there[near])[0, 1] > 0.9
-        assert np.std(here[near]) == pytest.approx(np.std(there[near]), rel=0.05)
+        # The mean of independent ones would have 0.7 of it.
+        assert np.std(here[near]) == pytest.approx(np.std(there[near]), rel=0.1)
         assert np.median(getattr(tiled, variance)[near]) == pytest.approx(
             np.median(getattr(whole, variance)[near]), rel=0.1
         )

@@ -161,6 +161,7 @@ def test_errors_of_psfs_are_declared() -> None:
     assert abs(pulls(scattered, [STAR])[0, 0]) < 3.0
 
 
+@pytest.mark.slow
 def test_galaxy_is_left_alone() -> None:
     """If it fails, nuclei of galaxies are taken for stars."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]

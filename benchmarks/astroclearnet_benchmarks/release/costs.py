@@ -226,10 +226,10 @@ _GPU = dataclasses.replace(
     name="GPU, predicted",
     on_gpu=True,
     compute=Cost(
-        DeviceWork(traffic=2.88e13, launches=150640, host_seconds=0.52).predict(),
+        DeviceWork(traffic=5.09e13, launches=254365, host_seconds=1.2).predict(),
         "µs",
         "predicted",
-        f"28.8 TB, 150,640 launches, and 0.52 s of waits and transfers, from {_COUNTS}",
+        f"50.9 TB, 254,365 launches, and 1.2 s of waits and transfers, from {_COUNTS}",
     ),
     overhead=Cost(3.7, "s", "assumed", "that of the CPU"),
     speedup=Cost(1.0, "", "set", "in the time a pixel already"),

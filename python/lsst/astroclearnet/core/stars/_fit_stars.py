@@ -18,7 +18,7 @@ import torch
 
 from ..exposures import ExposureStack, StackSource, largest_around
 from ..forward import ForwardModel
-from ._least_squares import solve_stars
+from ._least_squares import SolvedStars, solve_stars
 from ._matched_filter import MatchedFilter
 from ._star_light import psfs_at, star_templates
 from ._star_list import StarList
@@ -103,8 +103,8 @@ class FittedStars:
     light: torch.Tensor
     exposures: torch.Tensor
     corners: tuple[tuple[int, int], ...]
-    misfit: float = math.inf
-    kept: float = 0.0
+    misfit: float
+    kept: float
 
     def change(self, images: torch.Tensor, sign: float) -> None:
         """Add their light to exposures, or take it out.
@@ -134,9 +134,7 @@ class FittedStars:
     @property
     def starts(self) -> list[Start]:
         """From where they are fitted again."""
-        return [
-            ((y, x), flux) for (y, x), flux in zip(self.positions.tolist(), self.fluxes.tolist(), strict=True)
-        ]
+        return _starts(self.positions, self.fluxes)
 
 
 def fit_stars(
@@ -177,21 +175,20 @@ def fit_stars(
     if box is None:
         return None
     neighbours = torch.zeros(box.model.shape, dtype=torch.bool)
-    before: FittedStars | None = None
+    best: tuple[_Fit, _Comparison] | None = None
     for _ in range(_MAX_ROUNDS):
         found = box.fit(starts, ~box.model.sampling.look_up(neighbours))
         if found is None:
             return None
         compared = box.compare(found, neighbours)
-        stars = dataclasses.replace(found.stars, misfit=compared.misfit, kept=compared.kept)
-        if before is not None and before.misfit < max_misfit and stars.kept < ENOUGH_KEPT:
+        if best is not None and best[1].misfit < max_misfit and compared.kept < ENOUGH_KEPT:
             # A flux that is too low leaves more and more to neighbours.
-            return before
-        before = stars
+            break
+        best = found, compared
         if bool((compared.neighbours == neighbours).all()):
             break
-        starts, neighbours = stars.starts, compared.neighbours
-    return stars
+        starts, neighbours = found.starts, compared.neighbours
+    return None if best is None else box.finish(*best)
 
 
 def add_start(
@@ -218,15 +215,29 @@ def add_start(
     found = box.fit(starts, torch.ones_like(box.stack.good))
     if found is None:
         return None
-    return [*found.stars.starts, box.brightest(found.residual)]
+    return [*found.starts, box.brightest(found.residual)]
+
+
+def _starts(positions: torch.Tensor, fluxes: torch.Tensor) -> list[Start]:
+    return [((y, x), flux) for (y, x), flux in zip(positions.tolist(), fluxes.tolist(), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """Stars, and what they leave of the exposures."""
+    """Positions on the patch and fluxes of stars, their light, what they leave
+    of the exposures, and the equations.
+    """
 
-    stars: FittedStars
+    positions: torch.Tensor
+    fluxes: torch.Tensor
+    light: torch.Tensor
     residual: torch.Tensor
+    solved: SolvedStars
+
+    @property
+    def starts(self) -> list[Start]:
+        """From where they are fitted again."""
+        return _starts(self.positions, self.fluxes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +254,8 @@ class _Comparison:
 @dataclasses.dataclass(frozen=True)
 class _Box:
     """Exposures around stars: their stack, with variances of the noise,
-    forward model, first row and column on the patch, and what they are cut
-    from.
+    forward model, first row and column on the patch, what they are cut from,
+    and the last templates of stars with their places.
     """
 
     stack: ExposureStack
@@ -252,6 +263,7 @@ class _Box:
     origin: tuple[int, int]
     exposures: torch.Tensor
     corners: tuple[tuple[int, int], ...]
+    known: list[tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def cut(
@@ -288,10 +300,7 @@ class _Box:
         fluxes = torch.tensor([flux for _, flux in starts], dtype=torch.float64)
         good, places, limit = self.stack.good & use, begin, self.stack.psfs.shape[-1] / 4.0
         for _ in range(_MAX_STEPS):
-            # Each of unit flux, with its derivatives.
-            templates = torch.stack(
-                [star_templates(self.stack, self.model, (y, x)) for y, x in places.tolist()]
-            )
+            centres, templates = self._templates(places)
             light = torch.tensordot(fluxes.to(templates), templates[:, 0], dims=1)
             # Errors of PSFs go with the light.
             weights = good / (self.stack.variances + (_PSF_ERROR * light).square())
@@ -304,7 +313,7 @@ class _Box:
                 return None
             fluxes = torch.maximum(values[:, 0], _LEAST_CHANGE * fluxes)
             steps = (values[:, 1:] / fluxes[:, None]).clamp(-_LARGEST_STEP, _LARGEST_STEP)
-            places = places + steps
+            places = centres + steps
             if float((places - begin).norm(dim=1).max()) > limit:
                 return None
             if float(steps.norm(dim=1).max()) < _SMALLEST_STEP:
@@ -316,20 +325,44 @@ class _Box:
         # The last step hardly moves them.
         scene = torch.tensordot(solved.values.to(columns), columns, dims=1)
         plane = torch.tensordot(solved.values[-3:].to(columns), self._plane_templates, dims=1)
-        units = torch.ones(len(values), 3, dtype=torch.float64)
-        units[:, 1:] /= fluxes[:, None]
-        units = units.flatten()
-        covariance = solved.covariance(self._sectors(places.mean(dim=0).tolist()))
-        stars = FittedStars(
+        return _Fit(
             positions=places + origin,
             fluxes=fluxes,
-            covariance=units[:, None] * covariance[:-3, :-3] * units,
-            chi_square=solved.chi_square,
             light=torch.where(self.stack.good, scene - plane, 0.0),
+            residual=torch.where(self.stack.good, self.stack.images - scene, 0.0),
+            solved=solved,
+        )
+
+    def _templates(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return templates of stars of unit flux and of their derivatives, (k,
+        3, n, h, w), with the places that they are of, if not of these.
+        """
+        for known in self.known:
+            same = len(known[0]) == len(places)
+            if same and float((known[0] - places).norm(dim=1).max()) < _SMALLEST_STEP:
+                return known
+        stars = [star_templates(self.stack, self.model, (y, x)) for y, x in places.tolist()]
+        self.known[:] = [(places, torch.stack(stars))]
+        return self.known[0]
+
+    def finish(self, fit: _Fit, compared: _Comparison) -> FittedStars:
+        """Return stars with their errors."""
+        units = torch.ones(len(fit.fluxes), 3, dtype=torch.float64)
+        units[:, 1:] /= fit.fluxes[:, None]
+        units = units.flatten()
+        centre = fit.positions.mean(dim=0) - torch.tensor(self.origin)
+        covariance = fit.solved.covariance(self._sectors(centre.tolist()))
+        return FittedStars(
+            positions=fit.positions,
+            fluxes=fit.fluxes,
+            covariance=units[:, None] * covariance[:-3, :-3] * units,
+            chi_square=fit.solved.chi_square,
+            light=fit.light,
             exposures=self.exposures,
             corners=self.corners,
+            misfit=compared.misfit,
+            kept=compared.kept,
         )
-        return _Fit(stars, torch.where(self.stack.good, self.stack.images - scene, 0.0))
 
     def _sectors(self, place: list[float]) -> torch.Tensor:
         """Return the octant around the stars of each pixel, (n, h, w)."""
@@ -350,7 +383,7 @@ class _Box:
 
     def compare(self, fit: _Fit, neighbours: torch.Tensor) -> _Comparison:
         """Compare what a fit leaves, without some pixels, with the stars."""
-        light, residual = (self._filter.score(images) for images in (fit.stars.light, fit.residual))
+        light, residual = (self._filter.score(images) for images in (fit.light, fit.residual))
         star, left = self._filter.significance(light), self._filter.significance(residual)
         near = star > _NEAR * star.max()
         clear = near & ~(self.model.embed(neighbours.float()) > 0)

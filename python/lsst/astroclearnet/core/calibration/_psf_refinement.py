@@ -48,6 +48,9 @@ _LARGEST = 0.1
 """Largest change: a PSF that is further off is wrong in other ways as well,
 and what is left of its offset is reported."""
 
+_LINEAR = 3e-3
+"""Change up to which PSFs are linear in it: what is quadratic is 1e-5."""
+
 _LINEARISATIONS = 3
 """Rounds in which changes are linearised anew: errors of 5 % are then found to
 a hundredth."""
@@ -157,7 +160,7 @@ class PsfRefinement:
             changes = posterior.mean.clamp(-_LARGEST, _LARGEST)
             linear = found.clone()
             for one, change, place in zip(linear, changes, places, strict=True):
-                if place is not None:
+                if place is not None and float(change.abs().max()) > _LINEAR:
                     one -= place[0].curvature(place[1], change)
         relative = float(shares @ changes[:, _WIDTH])
         shared = dataclasses.replace(stars, value=stars.value - relative * math.isfinite(stars.sigma))

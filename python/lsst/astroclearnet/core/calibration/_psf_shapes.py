@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.linalg import expm
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, spline_filter
 
 NUM_SHAPES = 4
 """Number of changes: width, ellipticities along the axes and the diagonals,
@@ -25,6 +25,9 @@ _WING_WIDTH = 2.0
 _FINE = 3
 """Odd number of points per pixel that splines interpolate between: with one,
 errors of 1e-4 at high frequencies grow when a PSF is deconvolved."""
+
+_ORDER = 5
+"""Order of these splines."""
 
 _STEP = 0.01
 """Change by which derivatives are differenced: errors go with its square."""
@@ -69,34 +72,56 @@ def psf_derivatives(psfs: torch.Tensor) -> torch.Tensor:
     derivatives : `torch.Tensor`
         Shape (n, 4, P, P), of sum 0.
     """
-    steps = _STEP * torch.eye(NUM_SHAPES, dtype=psfs.dtype)
-    several = psfs[:, None].expand(-1, NUM_SHAPES, -1, -1)
-    return (reshape_psfs(several, steps) - reshape_psfs(several, -steps)) / (2.0 * _STEP)
+    found = [_differentiate(stamp) for stamp in psfs.cpu().numpy()]
+    return torch.from_numpy(np.stack(found)).to(psfs)
+
+
+def _differentiate(stamp: np.ndarray) -> np.ndarray:
+    """Return the derivatives of one PSF, (4, P, P)."""
+    spline = _Spline(stamp)
+    found = []
+    for direction in np.eye(NUM_SHAPES)[:3]:
+        wider, narrower = (spline.stretch(_longer(sign * _STEP * direction)) for sign in (1.0, -1.0))
+        found.append((wider - narrower) / (2.0 * _STEP))
+    return np.stack([*found, spline.stretch(_WING_WIDTH * np.eye(2)) - stamp])
+
+
+def _longer(change: np.ndarray) -> np.ndarray:
+    """Return the matrix by which width and ellipticity move light."""
+    width, along, diagonal, _ = change
+    return np.asarray(expm(np.array([[width + along, diagonal], [diagonal, width - along]])))
 
 
 def _reshape(stamp: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Change the shape of one PSF."""
-    width, along, diagonal, wings = change
-    longer = expm(np.array([[width + along, diagonal], [diagonal, width - along]]))
-    changed = _stretch(stamp, longer)
+    changed, wings = _Spline(stamp).stretch(_longer(change)), change[3]
     if not wings:
         return changed
-    return (1.0 - wings) * changed + wings * _stretch(changed, _WING_WIDTH * np.eye(2))
+    return (1.0 - wings) * changed + wings * _Spline(changed).stretch(_WING_WIDTH * np.eye(2))
 
 
-def _stretch(stamp: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Move light away from the middle by a matrix, conserving its sum."""
-    size, middle = stamp.shape[0], stamp.shape[0] // 2
-    spectrum = np.pad(np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(stamp))), (_FINE - 1) // 2 * size)
-    fine = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(spectrum)).real)
-    step = _FINE * np.linalg.inv(matrix)
-    stretched = affine_transform(
-        fine,
-        step,
-        offset=fine.shape[0] // 2 - step @ np.full(2, middle),
-        output_shape=stamp.shape,
-        order=5,
+class _Spline:
+    """A PSF between its pixels."""
+
+    def __init__(self, stamp: np.ndarray) -> None:
+        self._stamp = stamp
+        spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(stamp)))
+        spectrum = np.pad(spectrum, (_FINE - 1) // 2 * len(stamp))
+        fine = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(spectrum)).real)
         # Wings go on beyond the edge at its level.
-        mode="nearest",
-    )
-    return np.asarray(stretched * (stamp.sum() / stretched.sum()))
+        self._coefficients = spline_filter(fine, order=_ORDER, mode="nearest")
+
+    def stretch(self, matrix: np.ndarray) -> np.ndarray:
+        """Move light away from the middle by a matrix, conserving its sum."""
+        step = _FINE * np.linalg.inv(matrix)
+        middle = np.full(2, len(self._stamp) // 2)
+        stretched = affine_transform(
+            self._coefficients,
+            step,
+            offset=len(self._coefficients) // 2 - step @ middle,
+            output_shape=self._stamp.shape,
+            order=_ORDER,
+            mode="nearest",
+            prefilter=False,
+        )
+        return np.asarray(stretched * (self._stamp.sum() / stretched.sum()))

@@ -24,6 +24,7 @@ CODE = (
 )
 PIPELINES = (
     *(TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")),
+    TOP / "pipelines" / "_ingredients" / "TabulateRestoredObjects.yaml",
     TOP / "pipelines" / "RestoreInjected.yaml",
 )
 

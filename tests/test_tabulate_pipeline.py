@@ -266,7 +266,7 @@ def test_columns_that_the_tools_read() -> None:
 
 
 def test_columns_that_restored_coadds_have() -> None:
-    """If it fails, a column is all NaN, or a plane of coadds has no flag."""
+    """If it fails, a column is empty, or a plane of coadds has no flag."""
     read = {column for functor in read_functors().values() for column in functor["args"]}
     assert not [column for column in read if re.search("sensor_edge|apCorr|^calib_", column)]
     code = read_tasks("MeasureRestoredCoadd")["measureRestoredUnforced"][2]

@@ -19,25 +19,35 @@ import pytest
 from astropy.table import Table
 
 from lsst.astroclearnet.repository import create_repository
+from lsst.daf.butler import DatasetType
 from lsst.pipe.base import InMemoryDatasetHandle, Pipeline
+from lsst.pipe.base.pipeline_graph import PipelineGraph
 
 FUNCTORS = files("lsst.astroclearnet") / "resources" / "schemas" / "restored_object_drp.yaml"
 NUM_OBJECTS = 7
 
 
-@pytest.mark.afw("lsst.pipe.tasks", "lsst.drp.tasks", "lsst.meas.extensions.multiprofit")
-@pytest.mark.parametrize(
-    "name",
+CAMERAS = pytest.mark.parametrize(
+    "camera",
     [
         pytest.param("HSC", marks=pytest.mark.afw("lsst.obs.subaru")),
         pytest.param("LSSTCam", marks=pytest.mark.afw("lsst.obs.lsst")),
     ],
 )
-def test_graph_of_the_object_table(name: str, tmp_path: Path) -> None:
+
+
+def make_graph(camera: str, name: str, folder: Path) -> PipelineGraph:
+    """Return the resolved graph of a pipeline."""
+    graph = Pipeline.from_uri(f"$ASTROCLEARNET_DIR/pipelines/{camera}/{name}.yaml").to_graph()
+    graph.resolve(create_repository(str(folder / "repo")).registry)
+    return graph
+
+
+@pytest.mark.afw("lsst.pipe.tasks", "lsst.drp.tasks", "lsst.meas.extensions.multiprofit")
+@CAMERAS
+def test_graph_of_the_object_table(camera: str, tmp_path: Path) -> None:
     """If it fails, the tasks have other connections than the pipeline says."""
-    uri = f"$ASTROCLEARNET_DIR/pipelines/{name}/TabulateRestoredObjects.yaml"
-    graph = Pipeline.from_uri(uri).to_graph()
-    graph.resolve(create_repository(str(tmp_path / "repo")).registry)
+    graph = make_graph(camera, "TabulateRestoredObjects", tmp_path)
     inputs = {name for name, _ in graph.iter_overall_inputs()}
     assert inputs == {
         "deepCoadd_epoch_map_mean",
@@ -57,6 +67,38 @@ def test_graph_of_the_object_table(name: str, tmp_path: Path) -> None:
     assert consumers == {"fitRestoredObjectsSersic", "standardizeRestoredObject"}
 
 
+def columns_read(bands: list[str]) -> dict[str, set[str]]:
+    """Return the columns that the functors read of each dataset."""
+    from lsst.pipe.tasks.functors import CompositeFunctor
+
+    read: dict[str, set[str]] = {}
+    for name, functor in CompositeFunctor.from_file(str(FUNCTORS)).funcDict.items():
+        if name == "refBand":
+            functor.bands = tuple(bands)
+        read.setdefault(functor.dataset, set()).update(functor.columns)
+    # What the functors of fits take of it.
+    read["ref"] |= {f"base_LocalWcs_CDMatrix_{i}_{j}" for i in (1, 2) for j in (1, 2)}
+    return read
+
+
+@pytest.mark.afw("lsst.pipe.tasks", "lsst.drp.tasks", "lsst.meas.extensions.scarlet")
+@CAMERAS
+def test_catalogues_have_the_columns(camera: str, tmp_path: Path) -> None:
+    """If it fails, a column of the object table is empty, as the camera's
+    package does not turn its measurement on.
+    """
+    made: list[tuple[Any, DatasetType]] = []
+    make_graph(camera, "MeasureRestoredCoadd", tmp_path).instantiate_tasks(init_outputs=made)
+    columns = {dataset_type.name: set(catalog.schema.extract("*")) for catalog, dataset_type in made}
+    read = columns_read(["g", "r", "i", "z", "y"])
+    for dataset, name in (
+        ("meas", "restored_object_unforced_measurement_schema"),
+        ("forced_src", "restored_object_forced_measurement_schema"),
+        ("ref", "restored_object_ref_measurement_schema"),
+    ):
+        assert read[dataset] - columns[name] == set(), dataset
+
+
 def make_table(columns: set[str], rng: np.random.Generator) -> Table:
     """Return a catalogue with numbers, or flags, in the columns."""
     table = Table({"id": np.arange(100, 100 + NUM_OBJECTS)})
@@ -74,15 +116,9 @@ def transform(bands: list[str]) -> Any:
     """Return the tasks' table of a patch from catalogues with all columns that
     the functors read.
     """
-    from lsst.pipe.tasks.functors import CompositeFunctor
     from lsst.pipe.tasks.postprocess import TransformObjectCatalogTask, WriteObjectTableTask
 
-    read: dict[str, set[str]] = {}
-    for name, functor in CompositeFunctor.from_file(str(FUNCTORS)).funcDict.items():
-        if name == "refBand":
-            functor.bands = tuple(bands)
-        read.setdefault(functor.dataset, set()).update(functor.columns)
-    read["ref"] |= {f"base_LocalWcs_CDMatrix_{i}_{j}" for i in (1, 2) for j in (1, 2)}
+    read = columns_read(bands)
     rng = np.random.default_rng(4)
     tables = {name: make_table(columns, rng) for name, columns in read.items()}
     joined = WriteObjectTableTask(config=WriteObjectTableTask.ConfigClass()).run(

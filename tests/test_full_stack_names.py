@@ -24,6 +24,7 @@ CODE = (
 )
 PIPELINES = (
     *(TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")),
+    TOP / "pipelines" / "_ingredients" / "TabulateRestoredObjects.yaml",
     TOP / "pipelines" / "RestoreInjected.yaml",
 )
 
@@ -92,6 +93,22 @@ def test_rows_name_place_and_commit() -> None:
 def test_table_is_shown() -> None:
     """If it fails, the table is no part of the documentation."""
     assert ":file: full-stack-names.csv" in (DOCUMENTATION / "full-stack.rst").read_text()
+
+
+def test_every_test_of_the_stack_is_in_the_documentation() -> None:
+    """If it fails, a reader does not know what was run in a full stack."""
+    page = (DOCUMENTATION / "full-stack.rst").read_text()
+    listed = set(re.findall(r"\* - ``(test_\w+)``", page))
+    written = set()
+    for path in (TOP / "tests").glob("test_*.py"):
+        tree = ast.parse(path.read_text())
+        names = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if path.name.startswith("test_afw"):
+            written |= {name for name in names if name.startswith("test_")}
+        else:
+            marks = {name: ast.unparse(ast.Tuple(node.decorator_list)) for name, node in names.items()}
+            written |= {name for name, mark in marks.items() if "pytest.mark.afw" in mark}
+    assert written == listed
 
 
 def test_names_are_found() -> None:

@@ -90,6 +90,16 @@ CASES = (
 SHARP = {"HSC/RestoreForDeblender-visit_image": 0.168, "LSSTCam/RestoreForDeblender-visit_image": 0.2}
 """Pipelines of the deblender's image, with the pixels in arcsec."""
 
+CATALOGUES = {
+    f"{camera}/{name}": instrument
+    for camera, instrument in {
+        "HSC": "lsst.obs.subaru.HyperSuprimeCam",
+        "LSSTCam": "lsst.obs.lsst.LsstCam",
+    }.items()
+    for name in ("MeasureRestoredCoadd", "TabulateRestoredObjects")
+}
+"""Pipelines of catalogues by the tasks of the full stack."""
+
 STORAGE_CLASSES = {
     "skyMap": "SkyMap",
     "skyCorr": "Background",
@@ -427,17 +437,23 @@ def test_every_pipeline_of_an_instrument_is_tested() -> None:
         path.relative_to(TOP / "pipelines").with_suffix("").as_posix()
         for path in (TOP / "pipelines").glob("[A-Z]*/*.yaml")
     }
-    others = {"HSC/MeasureRestoredCoadd", *SHARP}
+    others = {*CATALOGUES, *SHARP}
     assert files == {case.name for case in CASES} | others
 
 
-def test_catalogues_of_hsc() -> None:
+@pytest.mark.parametrize(("name", "instrument"), CATALOGUES.items())
+def test_catalogues(name: str, instrument: str) -> None:
     """If it fails, the command for catalogues finds no pipeline.  Its graph
-    needs the full stack: tests/test_afw_stack.py builds that.
+    needs the full stack: tests/test_afw_stack.py and
+    tests/test_afw_object_table.py build that.
     """
-    pipeline = Pipeline.from_uri(f"{RESOURCES}/HSC/MeasureRestoredCoadd.yaml#measureRestored")
-    assert pipeline.getInstrument() == "lsst.obs.subaru.HyperSuprimeCam"
-    assert "measureRestoredForced" in pipeline.task_labels
+    subset, label = {
+        "MeasureRestoredCoadd": ("measureRestored", "measureRestoredForced"),
+        "TabulateRestoredObjects": ("tabulateRestored", "consolidateRestoredObject"),
+    }[name.split("/")[1]]
+    pipeline = Pipeline.from_uri(f"{RESOURCES}/{name}.yaml#{subset}")
+    assert pipeline.getInstrument() == instrument
+    assert label in pipeline.task_labels
 
 
 @pytest.mark.parametrize(("name", "scale"), SHARP.items())

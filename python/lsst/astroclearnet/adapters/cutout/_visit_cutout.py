@@ -178,7 +178,8 @@ class VisitCutout:
         mask_table
             Treatment of the mask planes; `DEFAULT_MASK_TREATMENTS` by default.
         background
-            Background to subtract, as for `adjust_background`.
+            Background to subtract: ``subtracted``, the one that was; ``none``;
+            or the name of another one that is recorded.
         sky_correction
             What to subtract, at least over the overlap with the patch.
         scratch

@@ -73,11 +73,12 @@ def measure_field(
 ) -> dict[str, Shapes]:
     """Measure the moments of galaxies on restored images of sheared fields.
 
-    The field is exposed four times with the same variances: at either shear,
-    with the galaxies as they are and turned by 90 degrees.  Noise is the same
-    at either shear and has the opposite sign for turned galaxies, so that it
-    cancels in the differences of moments, and in their sums over orientations,
-    as far as the image is linear.
+    The field is exposed four times: at either shear, with the galaxies as
+    they are and turned by 90 degrees.  Noise is the same at either shear and
+    has the opposite sign for turned galaxies, so that it cancels in the
+    differences of moments, and in their sums over orientations, as far as the
+    image is linear.  Variances are the true ones of the sky: planes made of
+    noisy pixels would be those of one sign of the noise.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ def measure_field(
             true[k] += _moments(truth, sources)[:, order]
             result = restore(
                 noise + _expose(blank, sources),
-                blank.variances,
+                blank.true_variances,
                 blank.good,
                 blank.psfs,
                 target_fwhm=TARGET_FWHM,

@@ -142,6 +142,8 @@ def test_psf_of_cells_is_the_declared_one(field: StarField, coadd: CellCoadd) ->
     assert kernels[0].sum() == pytest.approx(1.0)
     half = kernels.shape[1] // 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    fwhm = float(coadd.metadata["target_fwhm_arcsec"]) / field.geometry.pixel_scale
+    declared = coadd.metadata["target_fwhm_arcsec"]
+    assert isinstance(declared, float)
+    fwhm = declared / field.geometry.pixel_scale
     expected = np.exp(-0.5 * (x**2 + y**2) / fwhm_to_sigma(fwhm) ** 2)
     np.testing.assert_allclose(kernels[0], expected / expected.sum(), rtol=1e-4, atol=1e-6)

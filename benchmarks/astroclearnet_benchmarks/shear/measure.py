@@ -177,7 +177,8 @@ def _signal_to_noise(blank: Scene, sources: list[SceneSource]) -> npt.NDArray[np
 def _moments(image: npt.NDArray[np.floating], sources: list[SceneSource]) -> npt.NDArray[np.float64]:
     """Return the moments of each source under a round Gaussian weight."""
     sigma = _WEIGHT * fwhm_to_sigma(TARGET_FWHM)
-    rows, columns = np.indices(image.shape)
+    height, width = image.shape
+    rows, columns = np.mgrid[:height, :width]
     moments = []
     for source in sources:
         window = _window(source)

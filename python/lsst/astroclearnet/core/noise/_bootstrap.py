@@ -25,9 +25,9 @@ _STRUCTURE_FWHM = 4.0
 """FWHM in pixels above which light is smooth and continued beyond the data."""
 
 _PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.1)
-"""Of linear images of drawn noise.  At the edge of the data and in holes, where
-the noise grows with each step of a solution, it is that of the linear image
-itself."""
+"""Of linear images of drawn noise.  At the edge of the data and in holes,
+where the noise grows with each step of a solution, it is that of the linear
+image itself."""
 
 _TOGETHER = 3
 """Draws whose linear images are solved for together, for the memory."""

@@ -115,9 +115,7 @@ def repeat_observations(
     )
 
 
-def _draw_unseen_light(
-    estimator: Estimator, restored: torch.Tensor, errors: torch.Tensor
-) -> torch.Tensor:
+def _draw_unseen_light(estimator: Estimator, restored: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
     """Draw light where there are no data, with the structure of that around,
     shape of the errors.
     """

@@ -29,7 +29,11 @@ _PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.1)
 where the noise grows with each step of a solution, it is that of the linear
 image itself."""
 
-_TOGETHER = 3
+_NUM_LINEAR = 4
+"""Draws of which there are linear images, unless more are kept: their squares
+are averaged over many pixels, and each is solved for exactly."""
+
+_TOGETHER = 2
 """Draws whose linear images are solved for together, for the memory."""
 
 _NUM_COUNTED = 2
@@ -43,8 +47,10 @@ class RepeatedErrors:
 
     Attributes
     ----------
-    restored, linear
-        Shape (k, H, W), errors of the restored and the linear image.
+    restored
+        Shape (k, H, W), errors of the restored image.
+    linear
+        Shape (l, H, W), l <= k, errors of the linear image.
     chi_square
         Shape (n,), mean chi-square of each exposure.
     right
@@ -104,7 +110,8 @@ def repeat_observations(
             chi_square += (weights * (draw - model.predict(restored[-1])) ** 2).sum(dim=(1, 2))
     errors = torch.stack(restored)
     unseen = _draw_unseen_light(estimator, estimate.restored, errors)
-    linear = _linear_errors(estimator, torch.stack(right), unseen)
+    number = max(_NUM_LINEAR, estimator.options.noise.num_realizations)
+    linear = _linear_errors(estimator, torch.stack(right[:number]), unseen[:number])
     chi_square /= min(len(errors), _NUM_COUNTED)
     return RepeatedErrors(
         restored=model.crop(errors),

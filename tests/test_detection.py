@@ -53,6 +53,17 @@ def observe(*, galaxies: bool = False) -> tuple[NDArray[np.float64], NDArray[np.
     return image, np.full(SHAPE, SIGMA**2)
 
 
+def test_faint_sources_beside_a_bright_star_are_found() -> None:
+    """If it fails, the faint half of a field passes for wings of stars."""
+    angle = np.deg2rad(np.arange(0.0, 360.0, 45.0))
+    x, y = 130.0 + 25.0 * np.cos(angle), 105.0 + 25.0 * np.sin(angle)
+    image = point_source_image(SHAPE, PSF, [130.0, *x], [105.0, *y], [3e6] + 8 * [60.0])
+    image += np.random.default_rng(7).normal(0.0, SIGMA, SHAPE)
+    sources, _ = detect_sources(image, np.full(SHAPE, SIGMA**2), PSF)
+    distance = np.hypot(sources["x"][:, None] - x, sources["y"][:, None] - y).min(axis=0)
+    assert (distance < 2.0).sum() >= 7
+
+
 def test_sources_are_found_where_they_are() -> None:
     """If it fails, fluxes are measured beside the stars."""
     image, variance = observe()

@@ -264,7 +264,7 @@ def test_noise_is_solved_as_exactly_as_weights_allow(factor: float) -> None:
     assert estimator.is_stationary == (factor == 1.0)
     draws = white_noise(2, seed=3) * (patches / WEIGHTS).sqrt()
     right = torch.stack([estimator.right_side(draw) for draw in draws])
-    found = sample(estimator.solve_noise(right, (1e-4,), num_refinements=1))
+    found = sample(estimator.solve_noise(right, (1e-4,)))
     exact = sample(estimator.solve(right, (1e-4, 1e-4), precision=EXACT))
     inner = np.s_[:, 8:-8, 8:-8]
     assert float((found - exact)[inner].std()) < 0.1 * float(exact[inner].std())

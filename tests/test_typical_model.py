@@ -200,7 +200,7 @@ def test_estimators_are_not_kept() -> None:
     try:
         right = estimator.right_side(torch.randn(4, 70, 40, generator=torch.Generator().manual_seed(2)))
         estimator.solve(right, (1e-2,))
-        estimator.solve_noise(right[None], (1e-2,), num_refinements=1)
+        estimator.solve_noise(right[None], (1e-2,))
         kept = weakref.ref(estimator), weakref.ref(model)
         del estimator, model
         assert kept[0]() is None
@@ -216,7 +216,7 @@ def test_drawn_noise_knows_that_psfs_vary() -> None:
     noise = torch.randn(12, 4, *SHAPE, generator=torch.Generator().manual_seed(4))
     right = torch.stack([estimator.right_side(draw) for draw in noise])
     exact = torch.cat([estimator.solve(one, (1e-3,), precision=FINE) for one in right])
-    drawn = estimator.solve_noise(right, (1e-3,), num_refinements=2)
+    drawn = estimator.solve_noise(right, (1e-3,))
     rows = slice(20, -20)
     for columns, least in ((slice(16, 40), 0.9), (slice(-40, -16), 0.9)):
         ratio = drawn[:, rows, columns].std() / exact[:, rows, columns].std()

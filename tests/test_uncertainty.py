@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsst.astroclearnet.core import ExposureStack
+from lsst.astroclearnet.core import ExposureStack, restore
 from lsst.astroclearnet.core.estimate import Estimator, MixingNetwork
 from lsst.astroclearnet.core.exposures import smooth
 from lsst.astroclearnet.core.forward import ForwardModel
@@ -81,6 +81,12 @@ def test_masked_pixels_do_not_err() -> None:
     assert float(clean.chi_square[1]) == pytest.approx(46 * 60, rel=0.15)
 
 
+def make_errors(errors: torch.Tensor, unseen_light: torch.Tensor | None = None) -> RepeatedErrors:
+    """Return errors that both images have."""
+    light = torch.zeros(errors.shape[1:]) if unseen_light is None else unseen_light
+    return RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0), light)
+
+
 def test_linear_variance_follows_the_errors() -> None:
     """If it fails, correlated noise of resampled exposures is forgotten."""
     stack = make_exposure_stack((96, 150), FWHMS)
@@ -90,7 +96,7 @@ def test_linear_variance_follows_the_errors() -> None:
     white = torch.randn((40, 96, 150), generator=generator) * predicted.sqrt()
     white[:, :, 75:] *= 2.0
     seen = torch.ones(96, 150, dtype=torch.bool)
-    errors = RepeatedErrors(white, white, torch.ones(3), torch.zeros(0))
+    errors = make_errors(white)
     variance = linear_variance(errors, noise, seen)
     # At the edge there are fewer pixels to compare with.
     for region, rtol in ((np.s_[8:-8, 8:30], 0.05), (np.s_[:, :30], 0.15)):
@@ -121,7 +127,7 @@ def test_edges_and_cores_stand_for_themselves() -> None:
     factor[40:46, 80:86] = 400.0
     seen = torch.ones(shape, dtype=torch.bool)
     white = torch.randn((40, *shape), generator=make_generator(7)) * (factor * predicted).sqrt()
-    variance = linear_variance(RepeatedErrors(white, white, torch.ones(3), torch.zeros(0)), noise, seen)
+    variance = linear_variance(make_errors(white), noise, seen)
     ratio = variance / predicted
     # Some 60 pixels of 40 draws each: a scatter of 0.03 along the edge.
     assert float(ratio[40:56, 0].mean()) == pytest.approx(3.0, rel=0.15)
@@ -139,15 +145,14 @@ def test_restored_variance_is_the_mean_square() -> None:
     sky = torch.zeros(40, 52)
     seen = torch.ones(40, 52, dtype=torch.bool)
     seen[10:14, 20:24] = False
-    variance = restored_variance(
-        RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0)), linear, sky, seen
-    )
+    variance = restored_variance(make_errors(errors), linear, sky, seen)
     # Also in the corner, where half the neighbours are missing.
-    torch.testing.assert_close(variance[seen], torch.full_like(variance[seen], 11.0))
-    torch.testing.assert_close(variance[~seen], torch.full_like(variance[~seen], 50.0))
-    louder = restored_variance(
-        RepeatedErrors(10.0 * errors, errors, torch.ones(3), torch.zeros(0)), linear, sky, seen
-    )
+    torch.testing.assert_close(variance, torch.full_like(variance, 11.0))
+    light = torch.full((40, 52), 39.0)
+    lit = restored_variance(make_errors(errors, light), linear, sky, seen)
+    assert torch.equal(lit[seen], variance[seen])
+    torch.testing.assert_close(lit[~seen], torch.full_like(lit[~seen], 50.0))
+    louder = restored_variance(make_errors(10.0 * errors), linear, sky, seen)
     torch.testing.assert_close(louder, torch.full_like(louder, 1100.0))
 
 
@@ -163,7 +168,7 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
     # One saturated core is far worse than its brightness tells.
     share[48:53, 50:55] = 400.0
     white = torch.randn((6, *shape), generator=make_generator(4)) * (share * linear).sqrt()
-    errors = RepeatedErrors(white, white, torch.ones(3), torch.zeros(0))
+    errors = make_errors(white)
     variance = restored_variance(errors, linear, brightness, torch.ones(shape, dtype=torch.bool))
     ratio = variance / (share * linear)
     for region in (np.s_[5:35, 5:-5], np.s_[42:58, 60:88]):
@@ -176,9 +181,7 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
 def declare(errors: torch.Tensor, linear: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
     """Return the declared variance of pixels that are all seen."""
     seen = torch.ones(linear.shape, dtype=torch.bool)
-    return restored_variance(
-        RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0)), linear, brightness, seen
-    )
+    return restored_variance(make_errors(errors), linear, brightness, seen)
 
 
 @pytest.mark.parametrize("factor", [4.0, 25.0])
@@ -255,3 +258,28 @@ def test_bootstrap_knows_the_error_of_the_linear_image() -> None:
     real = estimator.model.crop(real - truth.linear)
     inner = (slice(None), slice(8, -8), slice(8, -8))
     assert float(errors.linear[inner].std()) == pytest.approx(float(real[inner].std()), rel=0.03)
+
+
+def test_noise_in_holes_and_thin_parts_is_declared() -> None:
+    """If it fails, pixels that no exposure has pass for measured ones."""
+    shape = (112, 120)
+    stack = make_exposure_stack(shape, (4.6, 5.4, 6.2), stars=[])
+    good = stack.good.numpy().copy()
+    for y in (24, 60, 90):
+        for x in (24, 52, 76):
+            good[:, y - 4 : y + 5, x - 4 : x + 5] = False
+    # Only the widest reaches the border.
+    good[:2, :, 100:] = False
+    thin = np.zeros(shape, dtype=bool)
+    thin[8:-8, 101:112] = True
+    pulls: dict[str, list[np.ndarray]] = {"hole": [], "thin": []}
+    for seed in range(2):
+        noise = torch.randn(stack.images.shape, generator=make_generator(seed)).numpy()
+        result = restore(
+            noise, np.ones_like(noise), good, stack.psfs.numpy(), target_fwhm=3.4, options=QUICK, seed=seed
+        )
+        pull = result.linear_image / np.sqrt(result.linear_variance)
+        pulls["hole"].append(pull[~good.any(axis=0)])
+        pulls["thin"].append(pull[thin])
+    for values in pulls.values():
+        assert 0.6 < float(np.sqrt(np.mean(np.concatenate(values) ** 2))) < 1.5

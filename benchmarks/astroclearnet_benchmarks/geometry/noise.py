@@ -180,7 +180,9 @@ def _errors(way: str, field: Field, images: list[VisitImage], draws: int) -> tup
         rights = (estimator.right_side(torch.where(stack.good, draw, 0.0)) for draw in drawn)
         errors = torch.stack([model.crop(estimator.solve(r, (penalty_weight,))[0]) for r in rights])
         seen = weight_maps(model, weights).used.any(dim=0)
-        first = RepeatedErrors(errors[:0], errors[:_NUM_DRAWS], torch.zeros(len(images)), errors[:0])
+        first = RepeatedErrors(
+            errors[:0], errors[:_NUM_DRAWS], torch.zeros(len(images)), errors[:0], torch.zeros(seen.shape)
+        )
         plane = linear_variance(first, LocalNoise(model, weights, penalty_weight), seen)
     return plane.double().numpy(), errors[_NUM_DRAWS:].double().numpy()
 

@@ -32,7 +32,7 @@ _PRECISION = Precision()
 """Of estimates that nobody measures on."""
 
 _NOISE_PRECISION = Precision(light=0.05, noise=0.03)
-"""Of estimates of drawn noise; where they are refined the edge counts."""
+"""Of estimates of drawn noise that are mixed."""
 
 _TYPICAL_PENALTY_WEIGHT = 1e-3
 
@@ -224,15 +224,13 @@ class LinearEstimator:
             noise=self.variances(weights).sqrt() / (1.0 + weights),
         )
 
-    def solve_noise(
-        self, right: torch.Tensor, penalty_weights: Sequence[float], *, num_refinements: int = 0
-    ) -> torch.Tensor:
+    def solve_noise(self, right: torch.Tensor, penalty_weights: Sequence[float]) -> torch.Tensor:
         """Return about the estimates of drawn noise.
 
         Where the stationary equations are good enough, their solutions differ
         from those of `solve` by a tenth of the noise of the finest estimate,
-        and less of smoother ones; with one step of refinement by two thirds of
-        that.  Elsewhere the exact equations are solved, with smooth light.
+        and less of smoother ones.  Elsewhere the exact equations are solved,
+        with smooth light.
 
         Parameters
         ----------
@@ -241,23 +239,14 @@ class LinearEstimator:
             penalty weight, or one for all or with all.
         penalty_weights
             Weights of the penalty.
-        num_refinements
-            How often to correct for the exact residuals; if at all, errors at
-            the edge count where the exact equations are solved.
         """
         if not self.is_stationary:
             number = max(len(right), len(penalty_weights))
             each = penalty_weights if len(penalty_weights) == number else (*penalty_weights,) * number
-            precision = dataclasses.replace(_NOISE_PRECISION, edge_noise=0.3 if num_refinements else None)
-            return self.solve(right.expand(number, -1, -1), each, precision=precision)
+            return self.solve(right.expand(number, -1, -1), each, precision=_NOISE_PRECISION)
         weights = torch.tensor(penalty_weights, dtype=torch.float32, device=right.device)
         factors = self.stationary.factors(weights)
-        weights = weights[:, None, None]
-        found = self.stationary.solve(right, factors)
-        for _ in range(num_refinements):
-            residual = self.normal(found).addcmul_(self._penalise(found), weights).neg_().add_(right)
-            found.add_(self.stationary.solve(residual, factors))
-        return found.mul_(1.0 + weights)
+        return self.stationary.solve(right, factors).mul_(1.0 + weights[:, None, None])
 
     def normal_of_noise(self, images: torch.Tensor) -> torch.Tensor:
         """Return about what `normal` does, for drawn noise.

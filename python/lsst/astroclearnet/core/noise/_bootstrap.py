@@ -17,18 +17,23 @@ from collections.abc import Iterable
 
 import torch
 
-from ..estimate import Estimate, Estimator
+from ..estimate import Estimate, Estimator, Precision
 from ..exposures import smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel
 
 _STRUCTURE_FWHM = 4.0
 """FWHM in pixels above which light is smooth and continued beyond the data."""
 
-_NUM_REFINEMENTS = 2
-"""Corrections of linear images of drawn noise: after one their variance is
-2 % too small, and at borders and bad columns a quarter."""
+_PRECISION = Precision(light=0.05, noise=0.03, edge_noise=0.1)
+"""Of linear images of drawn noise.  At the edge of the data and in holes,
+where the noise grows with each step of a solution, it is that of the linear
+image itself."""
 
-_TOGETHER = 3
+_NUM_LINEAR = 4
+"""Draws of which there are linear images, unless more are kept: their squares
+are averaged over many pixels, and each is solved for exactly."""
+
+_TOGETHER = 2
 """Draws whose linear images are solved for together, for the memory."""
 
 _NUM_COUNTED = 2
@@ -42,18 +47,24 @@ class RepeatedErrors:
 
     Attributes
     ----------
-    restored, linear
-        Shape (k, H, W), errors of the restored and the linear image.
+    restored
+        Shape (k, H, W), errors of the restored image.
+    linear
+        Shape (l, H, W), l <= k, errors of the linear image.
     chi_square
         Shape (n,), mean chi-square of each exposure.
     right
         Shape ``(k, *latent_shape)``, right-hand sides of the noise.
+    unseen_light
+        Shape (H, W), variance of the light where there are no data, 0
+        elsewhere.
     """
 
     restored: torch.Tensor
     linear: torch.Tensor
     chi_square: torch.Tensor
     right: torch.Tensor
+    unseen_light: torch.Tensor
 
 
 def repeat_observations(
@@ -98,32 +109,44 @@ def repeat_observations(
         if number < _NUM_COUNTED:
             chi_square += (weights * (draw - model.predict(restored[-1])) ** 2).sum(dim=(1, 2))
     errors = torch.stack(restored)
-    linear = _linear_errors(estimator, estimate.restored, torch.stack(right), errors)
+    unseen = _draw_unseen_light(estimator, estimate.restored, errors)
+    number = max(_NUM_LINEAR, estimator.options.noise.num_realizations)
+    linear = _linear_errors(estimator, torch.stack(right[:number]), unseen[:number])
     chi_square /= min(len(errors), _NUM_COUNTED)
-    return RepeatedErrors(model.crop(errors), model.crop(linear), chi_square, torch.stack(right))
+    return RepeatedErrors(
+        restored=model.crop(errors),
+        linear=model.crop(linear),
+        chi_square=chi_square,
+        right=torch.stack(right),
+        unseen_light=model.crop(unseen).square().mean(dim=0),
+    )
 
 
-def _linear_errors(
-    estimator: Estimator, restored: torch.Tensor, right: torch.Tensor, errors: torch.Tensor
-) -> torch.Tensor:
+def _draw_unseen_light(estimator: Estimator, restored: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """Draw light where there are no data, with the structure of that around,
+    shape of the errors.
+    """
+    model, coverage = estimator.model, estimator.linear.coverage
+    if bool((coverage > WEIGHT_FLOOR).all()):
+        return torch.zeros_like(errors)
+    structure = _unseen_structure(model, coverage, restored[None])[0]
+    # That of blank sky is zero.
+    noise = sum(_unseen_structure(model, coverage, error[None])[0] for error in errors)
+    structure = (structure - 2.0 * noise / len(errors)).clamp_(min=0.0).sqrt_()
+    white = torch.randn(errors.shape, generator=torch.Generator().manual_seed(0)).to(errors)
+    return model.filter_images(structure * white, model.target_transform)
+
+
+def _linear_errors(estimator: Estimator, right: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
     """Return the errors of linear images of drawn noise, and of light where
     there are no data, ``(k, *latent_shape)``.
     """
-    model, solver = estimator.model, estimator.linear
-    penalty_weights = (estimator.linear_penalty_weight,)
-    structure = torch.zeros_like(restored)
-    if bool((solver.coverage <= WEIGHT_FLOOR).any()):
-        # That of blank sky is zero.
-        structure = _unseen_structure(model, solver.coverage, restored[None])[0]
-        noise = sum(_unseen_structure(model, solver.coverage, error[None])[0] for error in errors)
-        structure = (structure - 2.0 * noise / len(errors)).clamp_(min=0.0).sqrt_()
-    generator = torch.Generator().manual_seed(0)
+    solver, penalty_weight = estimator.linear, estimator.linear_penalty_weight
+    has_unseen = bool(unseen.any())
     found = []
-    for some in right.split(_TOGETHER):
-        white = torch.randn(some.shape, generator=generator).to(some)
-        unseen = model.filter_images(structure * white, model.target_transform)
-        some = some + solver.normal(unseen) if bool(structure.any()) else some
-        found.append(solver.solve_noise(some, penalty_weights, num_refinements=_NUM_REFINEMENTS) - unseen)
+    for some, light in zip(right.split(_TOGETHER), unseen.split(_TOGETHER), strict=True):
+        some = some + solver.normal(light) if has_unseen else some
+        found.append(solver.solve(some, (penalty_weight,) * len(some), precision=_PRECISION) - light)
     return torch.cat(found)
 
 

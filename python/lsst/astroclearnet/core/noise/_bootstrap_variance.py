@@ -107,9 +107,7 @@ def restored_variance(
     errors
         Errors of repeated observations.
     linear
-        Shape (H, W), variance of the linear image: a lower bound where there
-        are no data, since the repeated observations are of what the first
-        made up there.
+        Shape (H, W), variance of the linear image.
     brightness
         Shape (H, W), signal-to-noise ratio of a star with the brightness of
         the pixel as its peak.
@@ -131,9 +129,10 @@ def restored_variance(
         halves = [_mean_of_near(squares[k::2].mean(dim=0) / typical, seen) for k in range(2)]
         weight = torch.maximum(weight, _regression(found, halves, brightness, plain))
     variance = typical * torch.where(found > _CORE_RATIO, found, 1.0 + weight * (found - 1.0))
-    # Where nothing is seen only the squares themselves tell.
-    unseen = torch.maximum(_mean_of_near(mean_square, torch.ones_like(seen)), linear)
-    return torch.where(seen, variance, unseen)
+    # Where nothing is seen only the squares themselves tell, and the repeated
+    # observations are of what the first made up there.
+    unseen = mean_square + errors.unseen_light
+    return torch.where(seen, variance, _mean_of_near(unseen, torch.ones_like(seen)))
 
 
 def _regression(

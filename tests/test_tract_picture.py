@@ -128,7 +128,7 @@ def test_pixels_without_a_value_do_not_count() -> None:
 
 def test_bad_input_is_named() -> None:
     image = light_of(PATCHES[0].bbox)
-    with pytest.raises(ValueError, match="binning=0 must be"):
+    with pytest.raises(ValueError, match="binning=0 must be from 1 to 255"):
         bin_inner_region(image, PATCHES[0].bbox, INNER[0], 0)
 
 

@@ -17,6 +17,7 @@ from ._exposure_id import ExposureId, UnusableExposureError
 from ._restoration_model import model_from_dict, model_to_dict
 from .coadd import (
     FEW_EXPOSURES,
+    MAX_BINNING,
     BinnedPatch,
     CoaddArrays,
     PatchSummary,
@@ -76,6 +77,7 @@ from .read import (
 __all__ = (
     "DEFAULT_MASK_TREATMENTS",
     "FEW_EXPOSURES",
+    "MAX_BINNING",
     "SUBTRACTED_BACKGROUND",
     "BinnedPatch",
     "CoaddArrays",

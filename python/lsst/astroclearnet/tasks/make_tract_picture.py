@@ -35,6 +35,7 @@ from lsst.pipe.base import (
 from lsst.utils.timer import timeMethod
 
 from ..adapters import (
+    MAX_BINNING,
     BinnedPatch,
     PatchGeometry,
     bin_inner_region,
@@ -101,10 +102,11 @@ class MakeTractPictureConfig(
 
     binning = RangeField(
         dtype=int,
-        doc="Width in pixels of the blocks that become a pixel of the picture.  Memory is some 25 bytes for "
-        "each of these, beside one coadd: 1.4 GB for a tract of 30000 pixels with blocks of 4.",
+        doc="Width in pixels of the blocks that become a pixel of the picture.  Memory is some 50 bytes for "
+        "each of these, beside one coadd: 2.8 GB for a tract of 30000 pixels with blocks of 4.",
         default=4,
         min=1,
+        max=MAX_BINNING,
     )
     do_plot = Field[bool](doc="Write a figure?", default=True)
 

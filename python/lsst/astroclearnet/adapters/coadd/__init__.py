@@ -15,10 +15,11 @@ from ._coadd_arrays import CoaddArrays, crop_to_box, place_on_patch, unusable_pi
 from ._deblender_coadd import make_deblender_coadd
 from ._legacy import coadd_from_exposure, direct_storage_class, pixels_from_exposure
 from ._summary import PatchSummary, require_recordable
-from ._tract_mosaic import BinnedPatch, bin_inner_region, binned_projection, join_binned
+from ._tract_mosaic import MAX_BINNING, BinnedPatch, bin_inner_region, binned_projection, join_binned
 
 __all__ = (
     "FEW_EXPOSURES",
+    "MAX_BINNING",
     "BinnedPatch",
     "CoaddArrays",
     "PatchSummary",

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("BinnedPatch", "bin_inner_region", "binned_projection", "join_binned")
+__all__ = ("MAX_BINNING", "BinnedPatch", "bin_inner_region", "binned_projection", "join_binned")
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,6 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lsst.images import Box, GeneralFrame, Interval, SkyProjection
+
+MAX_BINNING = 255
+"""Largest width of a block, whose pixels must be counted in 16 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +39,14 @@ class BinnedPatch:
         Sum of the pixels with a value, float32, shape of the box, in the unit
         of the image.
     num_good, num_pixels
-        Number of these pixels, and of all of the inner region, uint32, shape
+        Number of these pixels, and of all of the inner region, uint16, shape
         of the box.
     """
 
     bbox: Box
     total: npt.NDArray[np.float32]
-    num_good: npt.NDArray[np.uint32]
-    num_pixels: npt.NDArray[np.uint32]
+    num_good: npt.NDArray[np.uint16]
+    num_pixels: npt.NDArray[np.uint16]
 
 
 def bin_inner_region(image: npt.NDArray[Any], bbox: Box, inner: Box, binning: int) -> BinnedPatch:
@@ -71,10 +74,10 @@ def bin_inner_region(image: npt.NDArray[Any], bbox: Box, inner: Box, binning: in
     Raises
     ------
     ValueError
-        If the width is not positive, or the image has no inner region.
+        If the width is not from 1 to `MAX_BINNING`.
     """
-    if binning < 1:
-        raise ValueError(f"binning={binning} must be a positive number of pixels.")
+    if not 1 <= binning <= MAX_BINNING:
+        raise ValueError(f"binning={binning} must be from 1 to {MAX_BINNING} pixels.")
     inside = inner.intersection(bbox)
     blocks = _blocks(inside, binning)
     pixels = np.asarray(image)[inside.slice_within(bbox)]
@@ -91,8 +94,8 @@ def bin_inner_region(image: npt.NDArray[Any], bbox: Box, inner: Box, binning: in
     return BinnedPatch(
         bbox=blocks,
         total=summed(np.where(good, pixels, 0.0), np.float64).astype(np.float32),
-        num_good=summed(good, np.uint32),
-        num_pixels=summed(np.ones_like(good), np.uint32),
+        num_good=summed(good, np.uint16),
+        num_pixels=summed(np.ones_like(good), np.uint16),
     )
 
 
@@ -114,7 +117,7 @@ def join_binned(patches: Sequence[BinnedPatch], bbox: Box) -> npt.NDArray[np.flo
         there has one.
     """
     total = np.zeros(bbox.shape, dtype=np.float32)
-    num_good, num_pixels = (np.zeros(bbox.shape, dtype=np.uint32) for _ in range(2))
+    num_good, num_pixels = (np.zeros(bbox.shape, dtype=np.uint16) for _ in range(2))
     for patch in patches:
         place = patch.bbox.slice_within(bbox)
         total[place] += patch.total

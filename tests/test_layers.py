@@ -112,6 +112,8 @@ RULES = {
         ("core", "adapters", "metrics", "report", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
+    # With an extra that no other command needs.
+    "commands/_hips_tiles.py": Room(("numpy", "astropy", "reproject", "PIL"), (), (f"{PACKAGE}.plots",)),
     "batch": Room(("parsl", "psutil", "lsst.ctrl.bps")),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),

@@ -144,7 +144,7 @@ def test_projection_of_blocks(binning: int) -> None:
         distance = blocks.pixel_to_sky(y=y, x=x).separation(pixels.pixel_to_sky(**middle))
         assert distance.arcsec < 1e-6
     # The header that other programs read begins at the first block.
-    header = blocks.as_fits_wcs(box)
+    header: Any = blocks.as_fits_wcs(box)
     assert header.pixel_to_world(0, 0).separation(blocks.pixel_to_sky(y=3.0, x=2.0)).arcsec < 1e-6
 
 
@@ -218,13 +218,15 @@ def test_large_pictures_are_drawn_small() -> None:
     figure = color_figure(picture, pixel_scale=0.5, title="Tract")
     (axes,) = figure.axes
     (image,) = axes.get_images()
-    assert image.get_array().shape == (450, 2100, 3)
-    assert image.get_array()[0, -1, 0] == 200
+    drawn: Any = image.get_array()
+    assert drawn.shape == (450, 2100, 3)
+    assert drawn[0, -1, 0] == 200
     assert figure.get_size_inches()[0] == 10.0
 
 
 def test_connections() -> None:
-    lintConnections(MakeTractPictureConnections)
+    connections: Any = MakeTractPictureConnections
+    lintConnections(connections)
     config = MakeTractPictureConfig()
     config.do_plot = False
     assert "tract_color_plot" not in MakeTractPictureConnections(config=config).outputs

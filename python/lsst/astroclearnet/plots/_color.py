@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = (
     "COLOR_SCALES",
     "ColorStretch",
+    "choose_range",
     "color_comparison_figure",
     "color_figure",
     "color_picture",
@@ -40,6 +41,10 @@ galaxies are then white, yellow and blue as they are to the eye."""
 
 _LINEAR_SIGMAS = 20.0
 """Range of the linear part of the stretch in sigma of the sky."""
+
+_FAINTEST_PEAKS = 4.0
+"""Range of the linear part in peaks of the faintest believable star: in the
+demonstration it is then that of 20 sigma of the direct coadd."""
 
 _SOFTENING = 8.0
 _BLACK_SIGMAS = 1.0
@@ -101,6 +106,33 @@ def color_stretch(
     """
     sigma = float(np.median([f * _sky_sigma(image) for f, image in zip(scales, images, strict=True)]))
     return ColorStretch(scales, -_BLACK_SIGMAS * sigma, linear or _LINEAR_SIGMAS * sigma)
+
+
+def choose_range(peaks: Sequence[Sequence[float]], scales: Sequence[float]) -> float | None:
+    """Choose the linear range of a stretch by how faint stars are believable.
+
+    The sky of restored coadds has too little noise to choose by.
+
+    Parameters
+    ----------
+    peaks
+        Peaks in nJy of the faintest believable star of the coadds of each
+        band, two or three of red, green and blue; NaN where not known.
+    scales
+        Factors of red, green and blue.
+
+    Returns
+    -------
+    linear : `float` or `None`
+        Range in nJy, after the factors; `None` if no peak is known.
+    """
+    factors = scales if len(peaks) == len(scales) else (scales[0], scales[-1])
+    known = [
+        factor * float(np.nanmedian(values))
+        for factor, values in zip(factors, peaks, strict=True)
+        if np.isfinite(values).any()
+    ]
+    return _FAINTEST_PEAKS * float(np.median(known)) if known else None
 
 
 def color_picture(images: Sequence[NDArray[Any]], stretch: ColorStretch) -> NDArray[np.uint8]:

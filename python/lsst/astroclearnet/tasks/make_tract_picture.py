@@ -13,7 +13,6 @@ from __future__ import annotations
 __all__ = ("MakeTractPictureConfig", "MakeTractPictureConnections", "MakeTractPictureTask")
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +39,7 @@ from ..adapters import (
     PatchGeometry,
     bin_inner_region,
     binned_projection,
+    faintest_peak,
     join_binned,
 )
 from ._color_channels import CoaddSource, ColorConfig, coadd_pixels, make_channels, read_coadd
@@ -47,12 +47,6 @@ from ._color_channels import CoaddSource, ColorConfig, coadd_pixels, make_channe
 _STRIP = 512
 """Rows of a picture that are coloured at a time: colouring takes some twenty
 times the memory of the picture."""
-
-_FAINTEST_FLUXES = 4.0
-"""Peak of a star, over that of the faintest believable one, up to which the
-stretch is linear: in the demonstration 20 sigma of the sky of direct coadds,
-as of the pictures of patches.  The sky of a restored coadd has too little
-noise to choose by."""
 
 
 class MakeTractPictureConnections(
@@ -164,7 +158,7 @@ class MakeTractPictureTask(PipelineTask):
         lsst.pipe.base.NoWorkFound
             If no patch has a coadd in each of the bands.
         """
-        from ..plots import color_figure, color_picture, color_stretch
+        from ..plots import choose_range, color_figure, color_picture, color_stretch
 
         bands, binning = list(self.config.bands), int(self.config.binning)
         parts: dict[str, list[BinnedPatch]] = {band: [] for band in bands}
@@ -181,7 +175,7 @@ class MakeTractPictureTask(PipelineTask):
                     inner = coadd.patch.inner_bbox
                     pixels = coadd_pixels(coadd, coadd.bbox)
                     parts[band].append(bin_inner_region(pixels, coadd.bbox, inner, binning))
-                    peaks[band].append(_faintest_peak(coadd))
+                    peaks[band].append(faintest_peak(coadd))
             except FileNotFoundError as error:
                 missing.append(f"patch {patch} (a file is gone: {error})")
                 shortest = min(map(len, parts.values()))
@@ -197,9 +191,9 @@ class MakeTractPictureTask(PipelineTask):
             raise NoWorkFound(f"No patch of the tract has a restored coadd in each of {', '.join(bands)}.")
         images = self._join(parts, first)
         red, green, blue = (float(factor) for factor in self.config.scales)
-        linear = self.config.stretch or self._choose_range(peaks)
+        linear = self.config.stretch or choose_range(list(peaks.values()), (red, green, blue))
         stretch = color_stretch(images.channels, (red, green, blue), linear)
-        picture = np.empty((*images.bbox.shape, 3), dtype=np.uint8)
+        picture: Any = np.empty((*images.bbox.shape, 3), dtype=np.uint8)
         for start in range(0, len(picture), _STRIP):
             rows = slice(start, start + _STRIP)
             picture[rows] = color_picture([channel[rows] for channel in images.channels], stretch)
@@ -223,19 +217,6 @@ class MakeTractPictureTask(PipelineTask):
             )
         return outputs
 
-    def _choose_range(self, peaks: Mapping[str, list[float]]) -> float | None:
-        """Choose the linear range of the stretch; nothing if no coadd says
-        how faint a flux is believable.
-        """
-        scales = list(self.config.scales)
-        factors = scales if len(peaks) == len(scales) else [scales[0], scales[-1]]
-        known = [
-            factor * float(np.median(found))
-            for factor, values in zip(factors, peaks.values(), strict=True)
-            if (found := [value for value in values if math.isfinite(value)])
-        ]
-        return _FAINTEST_FLUXES * float(np.median(known)) if known else None
-
     def _join(self, parts: Mapping[str, list[BinnedPatch]], geometry: PatchGeometry) -> _TractImages:
         """Join the patches in each band; the sums are given up for it."""
         boxes = [part.bbox for part in next(iter(parts.values()))]
@@ -246,16 +227,6 @@ class MakeTractPictureTask(PipelineTask):
             found.clear()
         projection = binned_projection(geometry.projection, bbox, self.config.binning)
         return _TractImages(bbox, make_channels(images), projection)
-
-
-def _faintest_peak(coadd: Any) -> float:
-    """Return the peak (nJy) of the faintest believable star, NaN if it is not
-    known.
-    """
-    flux = float(coadd.metadata.get("faintest_flux_njy", math.nan))
-    fwhm = float(coadd.metadata.get("target_fwhm_arcsec", math.nan))
-    scale = PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch).pixel_scale
-    return flux * 4.0 * math.log(2.0) / math.pi * (scale / fwhm) ** 2
 
 
 def _missing_sentence(missing: Sequence[str]) -> str:

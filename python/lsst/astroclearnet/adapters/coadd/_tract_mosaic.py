@@ -10,10 +10,18 @@
 
 from __future__ import annotations
 
-__all__ = ("MAX_BINNING", "BinnedPatch", "bin_inner_region", "binned_projection", "join_binned")
+__all__ = (
+    "MAX_BINNING",
+    "BinnedPatch",
+    "bin_inner_region",
+    "binned_projection",
+    "faintest_peak",
+    "join_binned",
+)
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import astropy.units as u
@@ -21,6 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lsst.images import Box, GeneralFrame, Interval, SkyProjection
+from lsst.images.cells import CellCoadd
+
+from ..place import PatchGeometry
 
 MAX_BINNING = 255
 """Largest width of a block, whose pixels must be counted in 16 bits."""
@@ -163,6 +174,26 @@ def binned_projection(projection: SkyProjection[Any], bbox: Box, binning: int) -
     return SkyProjection.from_fits_wcs(
         wcs, GeneralFrame(unit=u.pix), pixel_bounds=bbox, x0=bbox.x.start, y0=bbox.y.start
     )
+
+
+def faintest_peak(coadd: CellCoadd) -> float:
+    """Return the peak of the faintest believable star on a restored coadd.
+
+    Parameters
+    ----------
+    coadd
+        The coadd, whose metadata say its PSF and how faint a flux is
+        believable.
+
+    Returns
+    -------
+    peak : `float`
+        Value of its brightest pixel in nJy; NaN if the metadata do not say.
+    """
+    metadata: Mapping[str, Any] = coadd.metadata
+    flux, fwhm = (float(metadata.get(key, math.nan)) for key in ("faintest_flux_njy", "target_fwhm_arcsec"))
+    scale = PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch).pixel_scale
+    return flux * 4.0 * math.log(2.0) / math.pi * (scale / fwhm) ** 2
 
 
 def _blocks(bbox: Box, binning: int) -> Box:

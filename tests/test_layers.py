@@ -106,7 +106,9 @@ RULES = {
         # What draws sources needs GalSim.
         (f"{PACKAGE}.plots", f"{PACKAGE}.simulation", "matplotlib", "lsst.analysis.tools"),
     ),
-    "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
+    "report": Room(
+        ("jinja2", "astropy", "lsst.daf.butler", "lsst.resources"), ("metrics",), (f"{PACKAGE}.plots",)
+    ),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
         ("core", "adapters", "metrics", "report", "repository", "simulation"),

@@ -69,8 +69,8 @@ KEYS = sorted(
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
             "tasks/measure_injections.py": {"run"},
-            "tasks/_injections.py": {"measure_injections", "injection_bins", "injection_metrics"},
-            "metrics/_injections.py": {"count_recovered"},
+            "tasks/_injections.py": {"measure_injections", "injection_metrics"},
+            "metrics/_injections.py": {"count_recovered", "injection_bins"},
             "tasks/_training_patches.py": {"record"},
             "tasks/_training_products.py": {"make_provenance", "make_training_metrics", "_count_samples"},
         }.items()

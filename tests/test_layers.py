@@ -75,6 +75,7 @@ RULES = {
     "metrics": Room(("numpy", "scipy", "astropy", "hpgeom", "sep")),
     "measurement": Room(("numpy", "scipy", "astropy", "sep", "photutils"), ("metrics",)),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
+    "plots/_display.py": Room(("numpy", "matplotlib"), ("plots",), ("lsst.afw",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     **{
         f"adapters/{room}": Room(

@@ -373,7 +373,8 @@ def test_map_of_demanded_light_loses_no_mark(shape: tuple[int, int], drawn: tupl
     )
     left, right = figure.axes[:2]
     for axes in (left, right):
-        supplied, withheld = (np.ma.getmaskarray(image.get_array()) for image in axes.get_images()[1:])
+        arrays: list[Any] = [image.get_array() for image in axes.get_images()[1:]]
+        supplied, withheld = (np.ma.getmaskarray(array) for array in arrays)
         assert supplied.shape == drawn
         assert (~supplied).sum() == 1
         assert withheld.all()

@@ -24,7 +24,7 @@ from lsst.pipe.base.pipelineIR import PipelineIR
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/_ingredients/MakeRestoredHips.yaml"
 TASKS = "lsst.pipe.tasks.hips."
 
-CONNECTIONS = {
+CONNECTIONS: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "HighResolutionHipsTask": {
         # Into which the Butler converts a CellCoadd on read.
         "coadd_exposure_handles": ("input", "ExposureF", ("tract", "patch", "skymap", "band")),
@@ -77,12 +77,12 @@ def test_tiles_are_made_of_the_warped_coadds() -> None:
         "restored_coadd": ("ExposureF", ("tract", "patch", "skymap", "band"))
     }
     for name, settings in read_tasks().values():
-        for connection, (kind, *what) in CONNECTIONS[name].items():
+        for connection, (kind, storage_class, dimensions) in CONNECTIONS[name].items():
             dataset_type = settings[f"connections.{connection}"]
             if kind == "output":
-                made[dataset_type] = (what[0], what[1])
+                made[dataset_type] = (storage_class, dimensions)
             else:
-                assert made[dataset_type] == tuple(what)
+                assert made[dataset_type] == (storage_class, dimensions)
 
 
 def test_one_task_is_left_for_its_graph_builder() -> None:

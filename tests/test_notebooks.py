@@ -43,6 +43,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_runs(path: Path, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this fails, a reader who runs the notebook gets an error."""

@@ -10,10 +10,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from lsst.astroclearnet.adapters import (
     BinnedPatch,
@@ -24,12 +27,14 @@ from lsst.astroclearnet.adapters import (
 )
 from lsst.astroclearnet.core import gaussian_kernel
 from lsst.astroclearnet.plots import color_figure, color_picture, color_stretch
+from lsst.astroclearnet.repository import create_repository, register_sky_map
 from lsst.astroclearnet.tasks import (
     MakeTractPictureConfig,
     MakeTractPictureConnections,
     MakeTractPictureTask,
 )
 from lsst.astroclearnet.tests import make_coadd, make_patch_geometry
+from lsst.daf.butler import Butler, DatasetType
 from lsst.images import Box, ColorImage, GeneralFrame, Interval, SkyProjection
 from lsst.images.cells import CellCoadd
 from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound
@@ -172,6 +177,26 @@ def test_picture_has_no_border_of_patches() -> None:
     assert difference.max() <= 2
     assert color.metadata["num_patches"] == 2
     assert color.metadata["missing"] == ""
+
+
+def test_picture_is_stored_with_its_place(tmp_path: Path) -> None:
+    """If it fails, other programs cannot find the sky of a pixel."""
+    create_repository(str(tmp_path / "repo"))
+    butler = Butler.from_config(str(tmp_path / "repo"), writeable=True, run="pictures")
+    register_sky_map(butler, SKY_MAP, run="maps")
+    dataset_type = DatasetType("picture", ("skymap", "tract"), "ColorImage", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    color = make_task(binning=2).run(patches=make_patches()).tract_color
+    ref = butler.put(color, dataset_type, skymap="test_map", tract=3)
+    read = butler.get(ref)
+    np.testing.assert_array_equal(read.array, color.array)
+    assert dict(read.metadata) == dict(color.metadata)
+    y, x = color.bbox.y.start + 5, color.bbox.x.start + 7
+    sky = PATCHES[0].projection.pixel_to_sky(y=2.0 * y + 0.5, x=2.0 * x + 0.5)
+    assert read.sky_projection.pixel_to_sky(y=float(y), x=float(x)).separation(sky).arcsec < 1e-5
+    with fits.open(butler.getURI(ref).ospath) as file:
+        header = WCS(file["GREEN"].header)
+    assert header.pixel_to_world(7, 5).separation(sky).arcsec < 1e-5
 
 
 def test_missing_patches_are_grey_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -370,7 +370,7 @@ def test_an_interrupted_report_leaves_the_old_one(
 
     before = report.read_text()
     with monkeypatch.context() as patched:
-        patched.setattr("lsst.astroclearnet.report._pages.draw_maps", fail)
+        patched.setattr("lsst.astroclearnet.report._pages._draw_maps", fail)
         with pytest.raises(KeyboardInterrupt, match="stopped"):
             write_report(contents, report.parent)
     assert report.read_text() == before

@@ -41,7 +41,7 @@ _BIN_STEP = 1.0
 _COADDS = ("", "_demand", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
 
-PLANES = (("image", "", "image"), ("share", "_demand", "image"), ("mask", "_demand", "mask"))
+_PLANES = (("image", "", "image"), ("share", "_demand", "image"), ("mask", "_demand", "mask"))
 """Planes of the map of demanded light: name, end of the name of the dataset,
 and component."""
 
@@ -225,7 +225,7 @@ def read_contents(
             progress(done, len(qualities), f"patch {ref.dataId['patch']}, {ref.dataId['band']}")
         planes = {
             plane: butler.getDeferred(found[key].makeComponentRef(component))
-            for plane, suffix, component in PLANES
+            for plane, suffix, component in _PLANES
             if key in (found := coadds[suffix])
         }
         datasets = {

@@ -29,7 +29,7 @@ from ._contents import (
     ReportError,
     _BandContents,
 )
-from ._pictures import DASH, copy_picture, draw_completeness, draw_demand, draw_maps, injection_rows
+from ._pictures import _DASH, _copy_picture, _draw_completeness, _draw_demand, _draw_maps, _injection_rows
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
@@ -76,7 +76,7 @@ class _Metric:
         metrics = band.quality["metrics"]
         value = metrics.get(self.name, math.nan)
         if not math.isfinite(value):
-            return DASH
+            return _DASH
         text = format(value, self.style)
         error = metrics.get(self.error, math.nan)
         if math.isfinite(error):
@@ -231,29 +231,29 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 root="../",
                 patch=patch,
                 metrics=_METRICS,
-                color=copy_picture(patch.color_plot, root, f"{patch.name}-color"),
-                demands={b.band: draw_demand(patch, b, root) for b in patch.bands},
+                color=_copy_picture(patch.color_plot, root, f"{patch.name}-color"),
+                demands={b.band: _draw_demand(patch, b, root) for b in patch.bands},
                 injections={
-                    b.band: copy_picture(b.injection_plot, root, f"{patch.name}-{b.anchor}-injections")
+                    b.band: _copy_picture(b.injection_plot, root, f"{patch.name}-{b.anchor}-injections")
                     for b in patch.bands
                 },
-                plots={b.band: copy_picture(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
+                plots={b.band: _copy_picture(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
                 snippets={band.band: _snippet(band, contents) for band in patch.bands},
                 reasons={band.band: _why_unchanged(band) for band in patch.bands},
             )
             (root / "patches" / f"{patch.name}.html").write_text(page)
-    maps = {tract.name: draw_maps(tract, root) for tract in contents.tracts}
+    maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
     page = environment.get_template("index.html.j2").render(
         **common,
         root="",
         maps=maps,
         colors={
-            tract.name: copy_picture(tract.color_plot, root, f"{tract.name}-tract-color")
+            tract.name: _copy_picture(tract.color_plot, root, f"{tract.name}-tract-color")
             for tract in contents.tracts
         },
-        completeness={tract.name: draw_completeness(tract, root) for tract in contents.tracts},
-        injections={tract.name: injection_rows(tract) for tract in contents.tracts},
+        completeness={tract.name: _draw_completeness(tract, root) for tract in contents.tracts},
+        injections={tract.name: _injection_rows(tract) for tract in contents.tracts},
         columns=_OVERVIEW,
         headings=_HEADINGS,
         notes=list(notes),
@@ -287,7 +287,7 @@ def _exposure_rows(band: _BandContents) -> list[dict[str, Any]]:
                 "flux_error": _measured(exposure["flux_error"], exposure["flux_sigma"], "+.3f"),
                 "shift": _measured(exposure["shift"], exposure["shift_sigma"], ".3f"),
                 "psf": _measured(exposure["psf_width_error"], exposure["psf_width_sigma"], "+.3f"),
-                "background": f"{level:+.2g}" if math.isfinite(level) else DASH,
+                "background": f"{level:+.2g}" if math.isfinite(level) else _DASH,
             }
         )
     return rows
@@ -311,7 +311,7 @@ def _why_unchanged(band: _BandContents) -> str:
 
 
 def _measured(value: float, sigma: float, style: str) -> str:
-    return format(value, style) if math.isfinite(value) and math.isfinite(sigma) else DASH
+    return format(value, style) if math.isfinite(value) and math.isfinite(sigma) else _DASH
 
 
 def _snippet(band: _BandContents, contents: ReportContents) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 from lsst.resources import ResourcePath
 
-from ._contents import PLANES, _BandContents, _file_name, _PatchContents, _TractContents
+from ._contents import _PLANES, _BandContents, _file_name, _PatchContents, _TractContents
 
-DASH = "\N{EN DASH}"
+_DASH = "\N{EN DASH}"
 
 
-def draw_maps(tract: _TractContents, root: Path) -> dict[str, str]:
+def _draw_maps(tract: _TractContents, root: Path) -> dict[str, str]:
     """Draw the verdicts of a tract in each band, and return the files."""
     from ..plots import quality_map
 
@@ -32,7 +32,7 @@ def draw_maps(tract: _TractContents, root: Path) -> dict[str, str]:
     return paths
 
 
-def draw_completeness(tract: _TractContents, root: Path) -> dict[str, str]:
+def _draw_completeness(tract: _TractContents, root: Path) -> dict[str, str]:
     """Draw the injected sources of a tract in each band, and return the
     files.
     """
@@ -46,7 +46,7 @@ def draw_completeness(tract: _TractContents, root: Path) -> dict[str, str]:
     return paths
 
 
-def injection_rows(tract: _TractContents) -> dict[str, list[dict[str, Any]]]:
+def _injection_rows(tract: _TractContents) -> dict[str, list[dict[str, Any]]]:
     """Return, for each band, what a table says of injected sources by
     magnitude.
     """
@@ -74,17 +74,17 @@ def injection_rows(tract: _TractContents) -> dict[str, list[dict[str, Any]]]:
 def _with_error(value: float, error: float) -> str:
     """Return a value with its error; a dash if it is not known."""
     if not math.isfinite(value):
-        return DASH
+        return _DASH
     return f"{value:.3f}" + (f" \N{PLUS-MINUS SIGN} {error:.3f}" if math.isfinite(error) else "")
 
 
-def draw_demand(patch: _PatchContents, band: _BandContents, root: Path) -> str | None:
+def _draw_demand(patch: _PatchContents, band: _BandContents, root: Path) -> str | None:
     """Draw which light of a patch the exposures demand, and return the
     file; nothing where a dataset is missing.
     """
     from ..plots import demand_figure
 
-    if len(band.planes) < len(PLANES):
+    if len(band.planes) < len(_PLANES):
         return None
     try:
         planes = {name: handle.get() for name, handle in band.planes.items()}
@@ -105,7 +105,7 @@ def draw_demand(patch: _PatchContents, band: _BandContents, root: Path) -> str |
     return path
 
 
-def copy_picture(uri: ResourcePath | None, root: Path, name: str) -> str | None:
+def _copy_picture(uri: ResourcePath | None, root: Path, name: str) -> str | None:
     """Copy a picture into the report and return its path there."""
     if uri is None:
         return None

@@ -53,12 +53,12 @@ class ColorConfig(Config):
     )
 
 
-def read_coadd(source: Any) -> Any:
+def _read_coadd(source: Any) -> Any:
     """Return a coadd that may be still in its file."""
     return source if isinstance(source, CellCoadd) or not hasattr(source, "get") else source.get()
 
 
-def coadd_pixels(coadd: Any, bbox: Box) -> np.ndarray:
+def _coadd_pixels(coadd: Any, bbox: Box) -> np.ndarray:
     """Return the image, NaN without data and in saturated pixels."""
     if not isinstance(coadd, CellCoadd):
         image, _, planes = pixels_from_exposure(coadd, bbox)
@@ -67,6 +67,6 @@ def coadd_pixels(coadd: Any, bbox: Box) -> np.ndarray:
     return np.where(unusable_pixels(part), np.nan, part.image.array)
 
 
-def make_channels(images: list[np.ndarray]) -> list[np.ndarray]:
+def _make_channels(images: list[np.ndarray]) -> list[np.ndarray]:
     """Return red, green and blue."""
     return images if len(images) == 3 else [images[0], 0.5 * (images[0] + images[1]), images[1]]

@@ -32,7 +32,7 @@ from lsst.pipe.base import (
 from lsst.utils.timer import timeMethod
 
 from ..adapters import PatchGeometry, direct_storage_class
-from ._color_channels import CoaddSource, ColorConfig, coadd_pixels, make_channels, read_coadd
+from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _make_channels, _read_coadd
 
 
 class MakeColorPicturesConnections(
@@ -214,15 +214,15 @@ class MakeColorPicturesTask(PipelineTask):
         if missing := [band for band in bands if band not in restored]:
             raise NoWorkFound(f"There is no restored coadd in {', '.join(missing)} for a colour picture.")
         # One coadd at a time, of which the pixels are kept.
-        first = read_coadd(restored[bands[0]])
+        first = _read_coadd(restored[bands[0]])
         geometry, bbox = PatchGeometry(projection=first.sky_projection, definition=first.patch), first.bbox
-        images = [coadd_pixels(first, bbox)]
+        images = [_coadd_pixels(first, bbox)]
         del first
-        images += [coadd_pixels(read_coadd(restored[band]), bbox) for band in bands[1:]]
-        planes = {"restored": make_channels(images)}
+        images += [_coadd_pixels(_read_coadd(restored[band]), bbox) for band in bands[1:]]
+        planes = {"restored": _make_channels(images)}
         if direct is not None and all(band in direct for band in bands):
             planes = {
-                "direct": make_channels([coadd_pixels(read_coadd(direct[band]), bbox) for band in bands]),
+                "direct": _make_channels([_coadd_pixels(_read_coadd(direct[band]), bbox) for band in bands]),
                 **planes,
             }
         red, green, blue = (float(scale) for scale in self.config.scales)

@@ -42,7 +42,7 @@ from ..adapters import (
     faintest_peak,
     join_binned,
 )
-from ._color_channels import CoaddSource, ColorConfig, coadd_pixels, make_channels, read_coadd
+from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _make_channels, _read_coadd
 
 _STRIP = 512
 """Rows of a picture that are coloured at a time: colouring takes some twenty
@@ -171,9 +171,9 @@ class MakeTractPictureTask(PipelineTask):
             try:
                 # One coadd at a time, of which the sums are kept.
                 for band in bands:
-                    coadd = read_coadd(coadds[band])
+                    coadd = _read_coadd(coadds[band])
                     inner = coadd.patch.inner_bbox
-                    pixels = coadd_pixels(coadd, coadd.bbox)
+                    pixels = _coadd_pixels(coadd, coadd.bbox)
                     parts[band].append(bin_inner_region(pixels, coadd.bbox, inner, binning))
                     peaks[band].append(faintest_peak(coadd))
             except FileNotFoundError as error:
@@ -226,7 +226,7 @@ class MakeTractPictureTask(PipelineTask):
             images.append(join_binned(found, bbox))
             found.clear()
         projection = binned_projection(geometry.projection, bbox, self.config.binning)
-        return _TractImages(bbox, make_channels(images), projection)
+        return _TractImages(bbox, _make_channels(images), projection)
 
 
 def _missing_sentence(missing: Sequence[str]) -> str:

@@ -199,6 +199,23 @@ def test_picture_is_stored_with_its_place(tmp_path: Path) -> None:
     assert header.pixel_to_world(7, 5).separation(sky).arcsec < 1e-5
 
 
+def test_saturation_in_one_band_changes_no_colour() -> None:
+    """If it fails, bright stars have coloured rings, as blocks are means of
+    other pixels in each band.
+    """
+    patches = {0: {band: make_band(PATCHES[0], band) for band in "irg"}}
+    # Bright in some columns, which are saturated in g.
+    for band, coadd in patches[0].items():
+        coadd.image.array[:, ::4] = 400.0
+        if band == "g":
+            coadd.mask.set("SATURATED", coadd.image.array == 400.0)
+    task = make_task(binning=4, stretch=50.0, scales=[1.0, 1.0, 1.0])
+    red, green, blue = task.run(patches=patches).tract_color.array[5:-5, 5:-5].astype(int).transpose(2, 0, 1)
+    assert red.min() > 60
+    assert np.abs(red - green).max() <= 1
+    assert np.abs(red - blue).max() <= 1
+
+
 def test_missing_patches_are_grey_and_named(caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, one lost file costs a picture, or nobody knows of it."""
 

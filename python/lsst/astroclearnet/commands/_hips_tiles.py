@@ -114,24 +114,23 @@ def color_tiles(
     if any(tree.order != order for tree in trees):
         raise ValueError(f"HiPS of the orders {[tree.order for tree in trees]} have no common tiles.")
     stretch = color_stretch(_sample(trees), COLOR_SCALES, linear or choose_range(peaks, COLOR_SCALES))
-    drawn: list[int] = []
-    for level in range(order + 1):
-        for number, path in _tiles(trees[0].folder, level):
-            place = path.relative_to(trees[0].folder)
-            others = [tree.folder / place for tree in trees[1:]]
-            if not all(other.is_file() for other in others):
-                continue
-            planes = _channels([_read_tile(each) for each in (path, *others)])
-            known = np.isfinite(planes).all(axis=0)
-            if not known.any():
-                continue
-            picture = np.dstack([color_picture(planes, stretch), np.where(known, 255, 0).astype(np.uint8)])
-            target = (folder / place).with_suffix(".png")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # The first row of a FITS tile is at the bottom.
-            Image.fromarray(picture[::-1]).save(target)
-            if level == order:
-                drawn.append(number)
+    drawn = []
+    for number, path in _tiles(trees[0].folder, order):
+        place = path.relative_to(trees[0].folder)
+        others = [tree.folder / place for tree in trees[1:]]
+        if not all(other.is_file() for other in others):
+            continue
+        planes = _channels([_read_tile(each) for each in (path, *others)])
+        known = np.isfinite(planes).all(axis=0)
+        if known.any():
+            colors = color_picture(planes, stretch)
+            _write_color(_color_path(folder, order, number), colors, known)
+            drawn.append(number)
+    numbers = drawn
+    for level in range(order - 1, -1, -1):
+        numbers = sorted({number // 4 for number in numbers})
+        for number in numbers:
+            _write_color(_color_path(folder, level, number), *_halved(folder, level + 1, number))
     properties = _read_properties(trees[0].folder)
     for key in ("hips_pixel_bitpix", "hips_pixel_cut", "moc_sky_fraction"):
         properties.pop(key)
@@ -147,6 +146,37 @@ def color_tiles(
     shutil.copyfile(trees[0].folder / "index.html", folder / "index.html")
     _write_coverage(folder, order, drawn)
     return Hips(folder, order, len(drawn))
+
+
+def _color_path(folder: Path, order: int, number: int) -> Path:
+    """Return the file of a coloured tile."""
+    return folder / f"Norder{order}" / f"Dir{number // 10000 * 10000}" / f"Npix{number}.png"
+
+
+def _write_color(path: Path, colors: NDArray[np.uint8], known: NDArray[np.bool_]) -> None:
+    """Write a coloured tile, transparent where nothing is known."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.dstack([colors, np.where(known, 255, 0).astype(np.uint8)])
+    # The first row of an array is at the bottom.
+    Image.fromarray(picture[::-1]).save(path)
+
+
+def _halved(folder: Path, order: int, parent: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the colours of a tile from the four of an order, means of what
+    is known in blocks of 2 x 2 pixels, and where they are.
+    """
+    whole = np.zeros((2 * _TILE, 2 * _TILE, 4), dtype=np.float32)
+    for place, row, column in ((0, 1, 0), (1, 0, 0), (2, 1, 1), (3, 0, 1)):
+        path = _color_path(folder, order, 4 * parent + place)
+        if path.is_file():
+            with Image.open(path) as image:
+                quarter = np.asarray(image)[::-1]
+            whole[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE] = quarter
+    blocks = whole.reshape(_TILE, 2, _TILE, 2, 4)
+    weight = blocks[..., 3:] / 255.0
+    number = weight.sum(axis=(1, 3))
+    mean = (blocks[..., :3] * weight).sum(axis=(1, 3)) / np.maximum(number, 1.0)
+    return np.rint(mean).astype(np.uint8), number[..., 0] > 0
 
 
 def _tiles(folder: Path, order: int) -> Iterator[tuple[int, Path]]:

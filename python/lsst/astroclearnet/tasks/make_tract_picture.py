@@ -169,19 +169,22 @@ class MakeTractPictureTask(PipelineTask):
                 missing.append(f"patch {patch} (no {', '.join(absent)})")
                 continue
             try:
-                # One coadd at a time, of which the sums are kept.
+                # One coadd at a time, of which the pixels are kept.
+                pixels = {}
                 for band in bands:
                     coadd = _read_coadd(coadds[band])
-                    inner = coadd.patch.inner_bbox
-                    pixels = _coadd_pixels(coadd, coadd.bbox)
-                    parts[band].append(bin_inner_region(pixels, coadd.bbox, inner, binning))
+                    pixels[band] = _coadd_pixels(coadd, coadd.bbox)
                     peaks[band].append(faintest_peak(coadd))
             except FileNotFoundError as error:
                 missing.append(f"patch {patch} (a file is gone: {error})")
-                shortest = min(map(len, parts.values()))
-                for found in parts.values():
-                    del found[shortest:]
                 continue
+            # Else a star that is saturated in one band would change colour.
+            known = np.isfinite(list(pixels.values())).all(axis=0)
+            for band, image in pixels.items():
+                inner = coadd.patch.inner_bbox
+                parts[band].append(
+                    bin_inner_region(np.where(known, image, np.nan), coadd.bbox, inner, binning)
+                )
             first = first or PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch)
         self.metadata["num_patches"] = len(parts[bands[0]])
         self.metadata["num_left_out"] = len(missing)

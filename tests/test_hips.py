@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -185,6 +186,26 @@ def test_command_says_what_is_missing(
     assert main([*words, str(written)]) == 1
     assert "restored_coadd_i exists already" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_lost_file_costs_its_patch_only(
+    repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, one lost file costs the HiPS, or nobody knows of it."""
+    copy = tmp_path / "repo"
+    shutil.copytree(repository, copy)
+    butler = Butler.from_config(str(copy), collections=COLLECTION)
+    for ref in butler.query_datasets("restored_coadd", where="band = 'r' AND patch = 0 OR band = 'g'"):
+        butler.getURI(ref).remove()
+    words = ["hips", str(copy), COLLECTION, "--tract", "3", "--output", str(tmp_path / "hips"), "--bands"]
+    assert main([*words, "i,r"]) == 0
+    shown = capsys.readouterr().out
+    assert "restored_coadd_i: 2 patches" in shown
+    assert "restored_coadd_r: 1 patches" in shown
+    assert "Left out: patch 0, r (a file is gone: " in shown
+    assert "1 patches lack a band and have no colour: 0" in shown
+    assert main([*words, "g"]) == 1
+    assert "Left out: patch 0, g" in capsys.readouterr().err
 
 
 def test_missing_library_is_named(

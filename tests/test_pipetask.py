@@ -154,6 +154,7 @@ def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
     assert butler.getURI("restored_coadd_quality_map", skymap="test_map", tract=3, band="i").exists()
 
 
+@pytest.mark.slow
 def test_picture_of_a_tract(restored: Path) -> None:
     """If it fails, the graph of the picture is empty."""
     output = command(

@@ -47,12 +47,18 @@ class _TractImage:
         Peak of the faintest believable star in nJy, median of the patches.
     pixel_area
         Area of a pixel in square arcsec.
+    patches
+        Patches that it shows.
+    gone
+        Sentences about those whose files are gone.
     """
 
     pixels: np.memmap[Any, Any]
     wcs: WCS
     peak: float
     pixel_area: float
+    patches: Sequence[int]
+    gone: Sequence[str]
 
 
 def write_hips(
@@ -86,6 +92,7 @@ def write_hips(
     root.mkdir(parents=True, exist_ok=True)
     title = f"{name}, {skymap}, tract {tract}"
     lines, peaks, area = [], [], 1.0
+    shown: dict[str, set[int]] = {}
     trees: list[Hips] = []
     for band, path in paths.items():
         with _tract_image(butler, refs[band], root, progress, band) as image, _complete(path) as made:
@@ -95,7 +102,9 @@ def write_hips(
         trees.append(dataclasses.replace(hips, folder=path))
         peaks.append([image.peak])
         area = image.pixel_area
-        lines.append(f"{path}: {len(refs[band])} patches, {hips.num_tiles} tiles of order {hips.order}")
+        shown[band] = set(image.patches)
+        lines.append(f"{path}: {len(image.patches)} patches, {hips.num_tiles} tiles of order {hips.order}")
+        lines += image.gone
     if is_colored:
         with _complete(color) as made:
             linear = None if stretch is None else stretch / area
@@ -107,7 +116,7 @@ def write_hips(
                 linear=linear,
             )
         lines.append(f"{color}: {', '.join(bands)}, {hips.num_tiles} tiles of order {hips.order}")
-        lines += _gaps(refs)
+        lines += _gaps(shown)
     return lines
 
 
@@ -123,10 +132,9 @@ def _find(butler: Butler, name: str, skymap: str, tract: int, band: str) -> list
     return sorted(refs, key=lambda ref: int(ref.dataId["patch"]))
 
 
-def _gaps(refs: dict[str, list[DatasetRef]]) -> list[str]:
+def _gaps(shown: dict[str, set[int]]) -> list[str]:
     """Say which patches have no colour because a band is missing."""
-    patches = {band: {int(ref.dataId["patch"]) for ref in found} for band, found in refs.items()}
-    some = sorted(set[int]().union(*patches.values()) - set[int].intersection(*patches.values()))
+    some = sorted(set[int]().union(*shown.values()) - set[int].intersection(*shown.values()))
     if not some:
         return []
     named = ", ".join(map(str, some[:_MAX_LISTED])) + (", ..." if len(some) > _MAX_LISTED else "")
@@ -147,15 +155,23 @@ def _tract_image(
     butler: Butler, refs: Sequence[DatasetRef], folder: Path, progress: Report | None, band: str
 ) -> Iterator[_TractImage]:
     """Join the inner boxes of patches in a file, which is deleted at last."""
-    boxes = [butler.get(ref.makeComponentRef("bbox")) for ref in refs]
-    bbox = Box(Interval.hull(*(box.y for box in boxes)), Interval.hull(*(box.x for box in boxes)))
+    boxes: dict[DatasetRef, Box] = {}
+    gone = []
+    for ref in refs:
+        try:
+            boxes[ref] = butler.get(ref.makeComponentRef("bbox"))
+        except FileNotFoundError as error:
+            gone.append(f"Left out: patch {ref.dataId['patch']}, {band} (a file is gone: {error}).")
+    if not boxes:
+        raise CommandError(gone[0])
+    bbox = Box(*(Interval.hull(*axes) for axes in zip(*((b.y, b.x) for b in boxes.values()), strict=True)))
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".tract_", suffix=".float32") as file:
         pixels = np.memmap(file.name, dtype=np.float32, mode="w+", shape=bbox.shape)
         pixels[:] = np.nan
         peaks = []
-        for done, ref in enumerate(refs):
+        for done, ref in enumerate(boxes):
             if progress is not None:
-                progress(done, len(refs), f"patch {ref.dataId['patch']}, {band}")
+                progress(done, len(boxes), f"patch {ref.dataId['patch']}, {band}")
             coadd = butler.get(ref)
             geometry = PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch)
             area = geometry.pixel_scale**2
@@ -166,4 +182,5 @@ def _tract_image(
         wcs = coadd.sky_projection.as_fits_wcs(bbox, allow_approximation=True)
         if wcs is None:
             raise CommandError("The projection of the tract cannot be written as a FITS header.")
-        yield _TractImage(pixels, wcs, float(np.median(peaks)), area)
+        patches = [int(ref.dataId["patch"]) for ref in boxes]
+        yield _TractImage(pixels, wcs, float(np.median(peaks)), area, patches, gone)

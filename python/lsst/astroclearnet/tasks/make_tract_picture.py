@@ -96,8 +96,8 @@ class MakeTractPictureConfig(
 
     binning = RangeField(
         dtype=int,
-        doc="Width in pixels of the blocks that become a pixel of the picture.  Memory is some 54 bytes for "
-        "each of these, beside one coadd: 3 GB for a tract of 30000 pixels with blocks of 4.",
+        doc="Width in pixels of the blocks that become a pixel of the picture.  Memory is some 50 bytes for "
+        "each of these, beside those of a patch: 2.8 GB for a tract of 30000 pixels with blocks of 4.",
         default=4,
         min=1,
         max=MAX_BINNING,

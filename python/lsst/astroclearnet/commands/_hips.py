@@ -43,8 +43,8 @@ class _TractImage:
         float32, nJy per square arcsec, NaN where there is no data.
     wcs
         Its projection.
-    peak
-        Peak of the faintest believable star in nJy, median of the patches.
+    peaks
+        Peaks of the faintest believable star of the patches in nJy.
     pixel_area
         Area of a pixel in square arcsec.
     patches
@@ -55,7 +55,7 @@ class _TractImage:
 
     pixels: np.memmap[Any, Any]
     wcs: WCS
-    peak: float
+    peaks: Sequence[float]
     pixel_area: float
     patches: Sequence[int]
     gone: Sequence[str]
@@ -100,7 +100,7 @@ def write_hips(
                 image.pixels, image.wcs, made, title=f"{title}, {band}", unit="nJy / arcsec2", order=order
             )
         trees.append(dataclasses.replace(hips, folder=path))
-        peaks.append([image.peak])
+        peaks.append([peak / image.pixel_area for peak in image.peaks])
         area = image.pixel_area
         shown[band] = set(image.patches)
         lines.append(f"{path}: {len(image.patches)} patches, {hips.num_tiles} tiles of order {hips.order}")
@@ -112,7 +112,7 @@ def write_hips(
                 trees,
                 made,
                 title=f"{title}, {', '.join(bands)}",
-                peaks=[[peak / area for peak in found] for found in peaks],
+                peaks=peaks,
                 linear=linear,
             )
         lines.append(f"{color}: {', '.join(bands)}, {hips.num_tiles} tiles of order {hips.order}")
@@ -183,4 +183,4 @@ def _tract_image(
         if wcs is None:
             raise CommandError("The projection of the tract cannot be written as a FITS header.")
         patches = [int(ref.dataId["patch"]) for ref in boxes]
-        yield _TractImage(pixels, wcs, float(np.median(peaks)), area, patches, gone)
+        yield _TractImage(pixels, wcs, peaks, area, patches, gone)

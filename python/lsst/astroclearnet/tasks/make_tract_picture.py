@@ -105,6 +105,18 @@ class MakeTractPictureConfig(
     do_plot = Field[bool](doc="Write a figure?", default=True)
 
 
+@dataclasses.dataclass
+class _ReadPatches:
+    """Patches in the bands of a picture, the faintest believable peaks in
+    them, what is missing, and the geometry of the first.
+    """
+
+    parts: dict[str, list[BinnedPatch]]
+    peaks: dict[str, list[float]]
+    missing: list[str] = dataclasses.field(default_factory=list)
+    geometry: PatchGeometry | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class _TractImages:
     """Images of a tract in the bands of a picture."""
@@ -161,40 +173,17 @@ class MakeTractPictureTask(PipelineTask):
         from ..plots import choose_range, color_figure, color_picture, color_stretch
 
         bands, binning = list(self.config.bands), int(self.config.binning)
-        parts: dict[str, list[BinnedPatch]] = {band: [] for band in bands}
-        peaks: dict[str, list[float]] = {band: [] for band in bands}
-        missing, first = [], None
-        for patch, coadds in sorted(patches.items()):
-            if absent := [band for band in bands if band not in coadds]:
-                missing.append(f"patch {patch} (no {', '.join(absent)})")
-                continue
-            try:
-                # One coadd at a time, of which the pixels are kept.
-                pixels = {}
-                for band in bands:
-                    coadd = _read_coadd(coadds[band])
-                    pixels[band] = _coadd_pixels(coadd, coadd.bbox)
-                    peaks[band].append(faintest_peak(coadd))
-            except FileNotFoundError as error:
-                missing.append(f"patch {patch} (a file is gone: {error})")
-                continue
-            # Else a star that is saturated in one band would change colour.
-            known = np.isfinite(list(pixels.values())).all(axis=0)
-            for band, image in pixels.items():
-                inner = coadd.patch.inner_bbox
-                parts[band].append(
-                    bin_inner_region(np.where(known, image, np.nan), coadd.bbox, inner, binning)
-                )
-            first = first or PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch)
-        self.metadata["num_patches"] = len(parts[bands[0]])
+        read = self._read(patches)
+        first, missing = read.geometry, read.missing
+        self.metadata["num_patches"] = len(read.parts[bands[0]])
         self.metadata["num_left_out"] = len(missing)
         for words in missing:
             self.log.warning("Left out of the picture: %s.", words)
         if first is None:
             raise NoWorkFound(f"No patch of the tract has a restored coadd in each of {', '.join(bands)}.")
-        images = self._join(parts, first)
+        images = self._join(read.parts, first)
         red, green, blue = (float(factor) for factor in self.config.scales)
-        linear = self.config.stretch or choose_range(list(peaks.values()), (red, green, blue))
+        linear = self.config.stretch or choose_range(list(read.peaks.values()), (red, green, blue))
         stretch = color_stretch(images.channels, (red, green, blue), linear)
         picture: Any = np.empty((*images.bbox.shape, 3), dtype=np.uint8)
         for start in range(0, len(picture), _STRIP):
@@ -219,6 +208,36 @@ class MakeTractPictureTask(PipelineTask):
                 note=_missing_sentence(missing),
             )
         return outputs
+
+    def _read(self, patches: Mapping[int, Mapping[str, CoaddSource]]) -> _ReadPatches:
+        """Read and bin the patches that have all bands, one at a time."""
+        bands = list(self.config.bands)
+        read = _ReadPatches({band: [] for band in bands}, {band: [] for band in bands})
+        for patch, coadds in sorted(patches.items()):
+            if absent := [band for band in bands if band not in coadds]:
+                read.missing.append(f"patch {patch} (no {', '.join(absent)})")
+                continue
+            pixels, peaks = {}, {}
+            try:
+                # One coadd at a time, of which the pixels are kept.
+                for band in bands:
+                    coadd = _read_coadd(coadds[band])
+                    pixels[band] = _coadd_pixels(coadd, coadd.bbox)
+                    peaks[band] = faintest_peak(coadd)
+            except FileNotFoundError as error:
+                read.missing.append(f"patch {patch} (a file is gone: {error})")
+                continue
+            # Else a star that is saturated in one band would change colour.
+            known = np.isfinite(list(pixels.values())).all(axis=0)
+            for band, image in pixels.items():
+                masked = np.where(known, image, np.nan)
+                read.parts[band].append(
+                    bin_inner_region(masked, coadd.bbox, coadd.patch.inner_bbox, self.config.binning)
+                )
+                read.peaks[band].append(peaks[band])
+            if read.geometry is None:
+                read.geometry = PatchGeometry(projection=coadd.sky_projection, definition=coadd.patch)
+        return read
 
     def _join(self, parts: Mapping[str, list[BinnedPatch]], geometry: PatchGeometry) -> _TractImages:
         """Join the patches in each band; the sums are given up for it."""

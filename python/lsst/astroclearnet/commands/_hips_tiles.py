@@ -220,7 +220,9 @@ def _write_coverage(folder: Path, order: int, tiles: Sequence[int]) -> None:
             "PIXTYPE": "HEALPIX",
             "ORDERING": "NUNIQ",
             "COORDSYS": "C",
+            # Of versions 1 and 2 of the recommendation.
             "MOCORDER": order,
+            "MOCORD_S": order,
             "MOCVERS": "2.0",
             "MOCDIM": "SPACE",
         }

@@ -24,7 +24,10 @@ CODE = (
 )
 PIPELINES = (
     *(TOP / "pipelines" / "_ingredients" / f"{name}RestoredCoadd.yaml" for name in ("Measure", "Analyze")),
-    TOP / "pipelines" / "_ingredients" / "TabulateRestoredObjects.yaml",
+    *(
+        TOP / "pipelines" / "_ingredients" / f"{name}.yaml"
+        for name in ("TabulateRestoredObjects", "MakeRestoredHips")
+    ),
     TOP / "pipelines" / "RestoreInjected.yaml",
 )
 

@@ -96,9 +96,9 @@ CATALOGUES = {
         "HSC": "lsst.obs.subaru.HyperSuprimeCam",
         "LSSTCam": "lsst.obs.lsst.LsstCam",
     }.items()
-    for name in ("MeasureRestoredCoadd", "TabulateRestoredObjects")
+    for name in ("MeasureRestoredCoadd", "TabulateRestoredObjects", "MakeRestoredHips")
 }
-"""Pipelines of catalogues by the tasks of the full stack."""
+"""Pipelines of catalogues and HiPS by the tasks of the full stack."""
 
 STORAGE_CLASSES = {
     "skyMap": "SkyMap",
@@ -443,13 +443,14 @@ def test_every_pipeline_of_an_instrument_is_tested() -> None:
 
 @pytest.mark.parametrize(("name", "instrument"), CATALOGUES.items())
 def test_catalogues(name: str, instrument: str) -> None:
-    """If it fails, the command for catalogues finds no pipeline.  Its graph
-    needs the full stack: tests/test_afw_stack.py and
-    tests/test_afw_object_table.py build that.
+    """If it fails, the command for catalogues or HiPS finds no pipeline.  Its
+    graph needs the full stack: tests/test_afw_stack.py and
+    tests/test_afw_object_table.py build those of catalogues.
     """
     subset, label = {
         "MeasureRestoredCoadd": ("measureRestored", "measureRestoredForced"),
         "TabulateRestoredObjects": ("tabulateRestored", "consolidateRestoredObject"),
+        "MakeRestoredHips": ("makeRestoredHips", "generateRestoredColorHips"),
     }[name.split("/")[1]]
     pipeline = Pipeline.from_uri(f"{RESOURCES}/{name}.yaml#{subset}")
     assert pipeline.getInstrument() == instrument

@@ -75,6 +75,7 @@ RULES = {
     "metrics": Room(("numpy", "scipy", "astropy", "hpgeom", "sep")),
     "measurement": Room(("numpy", "scipy", "astropy", "sep", "photutils"), ("metrics",)),
     "plots": Room(("numpy", "astropy", "matplotlib"), ("metrics",)),
+    "plots/_display.py": Room(("numpy", "matplotlib"), ("plots",), ("lsst.afw",)),
     "adapters": Room((*IMAGES, "scipy", "torch"), ("core",)),
     **{
         f"adapters/{room}": Room(
@@ -106,12 +107,16 @@ RULES = {
         # What draws sources needs GalSim.
         (f"{PACKAGE}.plots", f"{PACKAGE}.simulation", "matplotlib", "lsst.analysis.tools"),
     ),
-    "report": Room(("jinja2", "lsst.daf.butler", "lsst.resources"), (), (f"{PACKAGE}.plots",)),
+    "report": Room(
+        ("jinja2", "astropy", "lsst.daf.butler", "lsst.resources"), ("metrics",), (f"{PACKAGE}.plots",)
+    ),
     "commands": Room(
         (*IMAGES, "scipy", "rich", "lsst.daf.butler", "lsst.pipe.base"),
         ("core", "adapters", "metrics", "report", "repository", "simulation"),
         (f"{PACKAGE}.plots", "matplotlib"),
     ),
+    # With an extra that no other command needs.
+    "commands/_hips_tiles.py": Room(("numpy", "astropy", "reproject", "PIL"), (), (f"{PACKAGE}.plots",)),
     "batch": Room(("parsl", "psutil", "lsst.ctrl.bps")),
     "tests": Room((*IMAGES, "torch", "pytest", "lsst.daf.butler"), ("core", "adapters", "simulation")),
     "__init__.py": Room((), ("version",)),

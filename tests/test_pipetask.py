@@ -155,6 +155,18 @@ def test_restored_coadds_are_measured_and_drawn(restored: Path) -> None:
 
 
 @pytest.mark.slow
+def test_picture_of_a_tract(restored: Path) -> None:
+    """If it fails, the graph of the picture is empty."""
+    output = command(
+        "pipetask",
+        *("run", "-b", restored, "-p", f"{PIPELINES}/MakeTractPicture.yaml", "-i", RUN),
+        *("-o", "u/test/picture", "-d", "skymap='test_map' AND tract=3", "--register-dataset-types"),
+    )
+    # One band alone gives no picture.
+    assert "has a restored coadd in each of i, r, g" in output
+
+
+@pytest.mark.slow
 def test_property_maps_of_a_tract(restored: Path) -> None:
     """If it fails, the survey has no maps of depth of what was restored."""
     output = command(

@@ -34,6 +34,7 @@ from lsst.astroclearnet.plots import (
     color_picture,
     color_stretch,
     comparison_figure,
+    demand_figure,
     restoration_figure,
 )
 from lsst.astroclearnet.plots._verdict_map import _PatchBox, _verdict_map
@@ -356,3 +357,33 @@ def test_verdict_map() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["good: 1", "check: 0", "bad: 1"]
     with pytest.raises(ValueError, match="at least one patch"):
         _verdict_map([], title="")
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [((30, 40), (30, 40)), ((1500, 2100), (500, 700))])
+def test_map_of_demanded_light_loses_no_mark(shape: tuple[int, int], drawn: tuple[int, int]) -> None:
+    """If it fails, light that the network made is lost in large patches, or
+    lies elsewhere.
+    """
+    marks = np.zeros(shape, dtype=bool)
+    marks[7, 25] = True
+    share = np.full(shape, np.nan)
+    share[7, 25] = 0.25
+    figure = demand_figure(
+        np.random.default_rng(1).normal(size=shape), share, marks, ~marks & False, origin=(100, 50), title=""
+    )
+    left, right = figure.axes[:2]
+    for axes in (left, right):
+        arrays: list[Any] = [image.get_array() for image in axes.get_images()[1:]]
+        supplied, withheld = (np.ma.getmaskarray(array) for array in arrays)
+        assert supplied.shape == drawn
+        assert (~supplied).sum() == 1
+        assert withheld.all()
+    values: Any = right.get_images()[0].get_array()
+    assert values.compressed() == pytest.approx([0.25])
+    # Positions are those of the tract.
+    row, column = np.argwhere(~np.ma.getmaskarray(values))[0]
+    step = shape[0] // drawn[0]
+    west, _, south, _ = right.get_images()[0].get_extent()
+    assert west + step * column <= 50 + 25 <= west + step * (column + 1)
+    assert south + step * row <= 100 + 7 <= south + step * (row + 1)
+    assert "supplied: 1 pixels" in [text.get_text() for text in figure.legends[0].get_texts()]

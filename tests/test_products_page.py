@@ -21,6 +21,7 @@ from lsst.astroclearnet.tasks import (
     MakeColorPicturesConnections,
     MakeDeblenderCoaddConnections,
     MakePropertyMapsConnections,
+    MakeTractPictureConnections,
     MeasureInjectionsConnections,
     MeasureObjectsConnections,
     MeasureRestorationConnections,
@@ -66,11 +67,12 @@ KEYS = sorted(
             "tasks/restore_coadd.py": {"_plan_memory", "_record"},
             "tasks/measure_restoration.py": {"run"},
             "tasks/make_property_maps.py": {"run"},
+            "tasks/make_tract_picture.py": {"run"},
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},
             "tasks/_quality_limits.py": {"judge"},
             "tasks/measure_injections.py": {"run"},
-            "tasks/_injections.py": {"measure_injections", "injection_bins", "injection_metrics"},
-            "metrics/_injections.py": {"count_recovered"},
+            "tasks/_injections.py": {"measure_injections", "injection_metrics"},
+            "metrics/_injections.py": {"count_recovered", "injection_bins"},
             "tasks/_training_patches.py": {"record"},
             "tasks/_training_products.py": {"make_provenance", "make_training_metrics", "_count_samples"},
         }.items()
@@ -127,7 +129,11 @@ def test_datasets_are_described() -> None:
     assert f"``injected_visit_image`` ({storage})\n===" in PAGE
     names = [
         getattr(connections, name).name
-        for connections in (MakeColorPicturesConnections, MakeDeblenderCoaddConnections)
+        for connections in (
+            MakeColorPicturesConnections,
+            MakeDeblenderCoaddConnections,
+            MakeTractPictureConnections,
+        )
         for name in connections.outputs
     ]
     for name in names:

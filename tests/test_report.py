@@ -18,15 +18,20 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.table import Table
 from matplotlib.figure import Figure
 
+from lsst.astroclearnet.adapters import make_demand_image
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.report import ReportError, read_contents, write_report
 from lsst.astroclearnet.report._contents import _PatchContents
 from lsst.astroclearnet.repository import create_repository, register_sky_map
-from lsst.astroclearnet.tests import make_patch_geometry
+from lsst.astroclearnet.tests import make_coadd, make_patch_geometry
 from lsst.daf.butler import Butler, DatasetType
+from lsst.images import MaskedImage
+from lsst.images.cells import CellCoadd
 
 COLLECTION = "u/test/restored"
 CONCERN = "Stars <differ> & more."
@@ -109,8 +114,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
             ("quality", PATCH_DIMENSIONS, "StructuredDataDict"),
             ("plot", PATCH_DIMENSIONS, "Plot"),
             ("color_plot", PATCH_DIMENSIONS[:3], "Plot"),
+            ("tract_color_plot", PATCH_DIMENSIONS[:2], "Plot"),
+            ("demand", PATCH_DIMENSIONS, "MaskedImageV2"),
+            ("injections", PATCH_DIMENSIONS, "ArrowAstropy"),
+            ("injection_plot", PATCH_DIMENSIONS, "Plot"),
         )
     }
+    types["coadd"] = DatasetType("restored_coadd", PATCH_DIMENSIONS, "CellCoadd", universe=universe)
     for dataset_type in types.values():
         writer.registry.registerDatasetType(dataset_type)
     figure = Figure(figsize=(2.0, 1.0))
@@ -125,7 +135,50 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
             if patch == 0:
                 writer.put(figure, types["plot"], tract, patch=patch)
     writer.put(figure, types["color_plot"], skymap="test_map", tract=3, patch=1)
+    writer.put(figure, types["tract_color_plot"], skymap="test_map", tract=3)
+    for patch in (0, 1):
+        data_id = {"skymap": "test_map", "tract": 3, "patch": patch, "band": "i"}
+        writer.put(make_injections(patch), types["injections"], data_id)
+        if patch == 0:
+            coadd, demand = make_images()
+            writer.put(coadd, types["coadd"], data_id)
+            writer.put(demand, types["demand"], data_id)
+            writer.put(figure, types["injection_plot"], data_id)
     return root
+
+
+def make_injections(patch: int) -> Table:
+    """Return two stars of each magnitude in a patch, of which those of 25 are
+    not detected in patch 1, and one galaxy.
+    """
+    magnitudes = [23.5, 23.6, 25.5, 25.6, 24.2]
+    found = [True, True, patch == 0, patch == 0, True]
+    return Table(
+        {
+            "mag": magnitudes,
+            "surface_brightness": [math.nan] * 4 + [25.0],
+            "is_on_source": [False] * 5,
+            "restored_is_detected": found,
+            "restored_flux_ratio": [1.0, 1.0, 0.75, 0.75, 0.9],
+            "linear_is_detected": [True] * 5,
+            "linear_flux_ratio": [1.0] * 5,
+        }
+    )
+
+
+def make_images() -> tuple[CellCoadd, MaskedImage]:
+    """Return a coadd of patch 0 and the map of its demanded light."""
+    geometry = make_patch_geometry().patch(3, 0)
+    shape = geometry.bbox.shape
+    supplied = np.zeros(shape, dtype=bool)
+    supplied[4:7, 9:12] = True
+    demand = make_demand_image(
+        geometry=geometry,
+        share=np.where(supplied, 0.1, 1.0),
+        sigma=np.full(shape, 0.1),
+        mask_planes={"SUPPLIED": supplied, "WITHHELD": np.zeros(shape, dtype=bool)},
+    )
+    return make_coadd(geometry, np.random.default_rng(1).normal(size=shape)), demand
 
 
 @pytest.fixture
@@ -174,8 +227,10 @@ def test_every_link_leads_to_a_file(report: Path) -> None:
             if anchor:
                 assert anchor in pages[target].anchors
     sources = [source for page in pages.values() for source in page.sources]
-    # Two maps, a figure for each band of patch 0, colours of patch 1.
-    assert len(sources) == len(set(sources)) == 5
+    # Two maps, colours and injected sources of the tract; a figure for each
+    # band of patch 0, with demanded light and injected sources in i; colours
+    # of patch 1.
+    assert len(sources) == len(set(sources)) == 9
     for picture in (report.parent / "images").iterdir():
         assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -231,6 +286,34 @@ def test_pages_say_what_the_datasets_do(report: Path) -> None:
         assert text in patch.replace("\n", ""), text
     # What is not known is a dash.
     assert "5\N{GREEK SMALL LETTER SIGMA} depth of the linear coadd\N{EN DASH}" in patch.replace("\n", "")
+
+
+def test_completeness_is_that_of_the_tract(report: Path) -> None:
+    """If it fails, injected sources of one patch stand for the tract, or a
+    band without any seems complete.
+    """
+    page = Page(report)
+    words = " ".join(page.text.split())
+    assert "Stars, 23 to 24 4 1.00 1.000 \N{PLUS-MINUS SIGN} 0.000 1.00 1.000" in words
+    assert "Stars, 25 to 26 4 0.50 0.750 \N{PLUS-MINUS SIGN} 0.000 1.00" in words
+    assert "Galaxies, 24 to 25 2 1.00 0.900" in words
+    assert "completeness, restored flux ratio, restored completeness, linear" in words
+    assert "No sources were injected in r, or not in these collections" in words
+    assert "RestoreInjectedWithoutStack.yaml" in words
+    assert any(source.endswith("-i-completeness.png") for source in page.sources)
+    # Both are one figure each.
+    assert "There is no colour picture" not in words
+
+
+def test_pages_show_what_is_real(report: Path) -> None:
+    """If it fails, a reader does not see light that the network made, or
+    takes a map that is not there for one without any.
+    """
+    pages = {patch: Page(report.parent / "patches" / f"test_map-3-{patch}.html") for patch in (0, 1)}
+    assert "../images/test_map-3-0-i-demand.png" in pages[0].sources
+    assert pages[0].text.count("There is no map of demanded light") == 1
+    assert pages[1].text.count("There is no map of demanded light") == 2
+    assert pages[0].text.count("No sources were injected here") == 1
 
 
 def test_page_says_why_a_chi_square_does_not_count(report: Path) -> None:
@@ -302,8 +385,12 @@ def test_a_picture_that_is_gone_is_left_out(repository: str, tmp_path: Path) -> 
     butler = Butler.from_config(str(copy), collections=COLLECTION)
     (ref,) = butler.query_datasets("restored_coadd_color_plot")
     butler.getURI(ref).remove()
+    (demand,) = butler.query_datasets("restored_coadd_demand")
+    butler.getURI(demand).remove()
     index = write_report(read_contents(butler, title=""), tmp_path / "report")
-    assert not list((index.parent / "images").glob("*-color.png"))
+    left = {path.name for path in (index.parent / "images").iterdir()}
+    assert not left & {"test_map-3-1-color.png", "test_map-3-0-i-demand.png"}
+    assert "test_map-3-tract-color.png" in left
 
 
 def test_command(repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

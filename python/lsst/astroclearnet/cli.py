@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _LOG_WIDTH = 170
 """Columns of what is not written to a terminal: enough for the tables."""
 
+_EXTRAS = {"psycopg": "postgresql", "psycopg2": "postgresql", "reproject": "hips"}
+"""What installs a package that a subcommand lacks; ``demo`` otherwise."""
+
 
 class _Failure(click.ClickException):
     """A failure, told in one line."""
@@ -67,7 +70,7 @@ class _CommandGroup(click.Group):
         except KeyboardInterrupt:
             raise _Failure("interrupted") from None
         except ModuleNotFoundError as exc:
-            extra = "postgresql" if (exc.name or "").startswith("psycopg") else "demo"
+            extra = _EXTRAS.get((exc.name or "").partition(".")[0], "demo")
             raise _Failure(
                 f"{ctx.invoked_subcommand} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'"
             ) from exc
@@ -400,6 +403,58 @@ def report(repo: str, collections: tuple[str, ...], output: str, **options: Any)
     with show_progress(console) as progress:
         index = write_collection_report(butler, output, repository=repo, progress=progress, **options)
     console.print(f"Report: {index}", markup=False)
+
+
+@cli.command()
+@repo_argument
+@click.argument("collections", metavar="COLLECTION,...", callback=split_words)
+@click.option("--tract", type=click.IntRange(min=0), required=True, metavar="N", help="Tract to show.")
+@skymap_option
+@click.option(
+    "--bands",
+    default=["i,r,g"],
+    multiple=True,
+    callback=split_words,
+    metavar="BAND,...",
+    help="Bands to write; two or three are also red, (green) and blue of a colour HiPS.",
+)
+@click.option("--output", required=True, metavar="FOLDER", help="Folder that the HiPS are written into.")
+@click.option(
+    "--dataset-type", "name", default="restored_coadd", metavar="NAME", help="Dataset type of the coadds."
+)
+@click.option(
+    "--order",
+    type=click.IntRange(3, 14),
+    metavar="N",
+    help="HEALPix order of the finest tiles; that with pixels nearest to those of the coadds if not given.",
+)
+@click.option(
+    "--stretch",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="NJY",
+    help="Range (nJy a pixel) of the linear part of the colour stretch, as that of makeTractPicture; chosen "
+    "by the noise if not given.",
+)
+def hips(repo: str, collections: tuple[str, ...], output: str, skymap: str | None, **options: Any) -> None:
+    """Write HiPS of the restored coadds of a tract.
+
+    FITS tiles for each band and coloured PNG tiles, for Aladin, Firefly or a
+    HiPS server. REPO is the repository and COLLECTION that of the coadds.
+    """
+    from .commands._butler import choose_sky_map, open_butler
+    from .commands._errors import CommandError
+    from .commands._hips import write_hips
+    from .commands._progress import show_progress
+
+    butler = open_butler(repo, collections)
+    chosen = choose_sky_map(butler, skymap)
+    if chosen is None:
+        raise CommandError(f"{repo} has no sky map.")
+    console = _make_console()
+    with show_progress(console) as progress:
+        lines = write_hips(butler, output, skymap=chosen, progress=progress, **options)
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def _make_console() -> Console:

@@ -14,6 +14,7 @@ __all__ = (
     "count_recovered",
     "find_peaks",
     "has_counterpart",
+    "injection_bins",
     "matched_fluxes",
     "significance_map",
     "surface_brightness",
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from astropy.stats import mad_std
+from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter
 from scipy.signal import fftconvolve
@@ -234,4 +236,47 @@ def count_recovered(
                 "flux_ratio_scatter": scatter,
             }
         )
+    return bins
+
+
+def injection_bins(sources: Table, names: Sequence[str], *, step: float) -> list[dict[str, Any]]:
+    """Return completeness and fluxes by magnitude and surface brightness.
+
+    Only sources count that lie where nothing is detected without them.
+
+    Parameters
+    ----------
+    sources
+        Table of injected sources with the columns ``mag``,
+        ``surface_brightness`` (NaN for stars), ``is_on_source``, and
+        ``<name>_is_detected`` and ``<name>_flux_ratio`` for each coadd.
+    names
+        Names of the coadds.
+    step
+        Width of the bins.
+
+    Returns
+    -------
+    bins : `list` [`dict`]
+        Those of `count_recovered`, with the ``image``, the ``kind`` of the
+        sources (``star`` or ``galaxy``) and the ``property`` (``magnitude``
+        or, for galaxies, ``surface_brightness``).
+    """
+    alone = sources[~np.asarray(sources["is_on_source"])]
+    galaxy = np.isfinite(np.asarray(alone["surface_brightness"], dtype=float))
+    bins: list[dict[str, Any]] = []
+    for name in names:
+        for kind, chosen, columns in (
+            ("star", ~galaxy, {"magnitude": "mag"}),
+            ("galaxy", galaxy, {"magnitude": "mag", "surface_brightness": "surface_brightness"}),
+        ):
+            part = alone[chosen]
+            for quantity, column in columns.items():
+                counted = count_recovered(
+                    np.asarray(part[column], dtype=float),
+                    part[f"{name}_is_detected"],
+                    part[f"{name}_flux_ratio"],
+                    step=step,
+                )
+                bins += [{"image": name, "kind": kind, "property": quantity, **each} for each in counted]
     return bins

@@ -16,6 +16,8 @@ from ._color import *
 from ._color_magnitude import *
 from ._comparison import *
 from ._completeness import *
+from ._demand import *
+from ._display import *
 from ._restoration import *
 from ._training import *
 from ._verdict_map import *

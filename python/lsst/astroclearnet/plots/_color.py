@@ -10,8 +10,17 @@
 
 from __future__ import annotations
 
-__all__ = ("COLOR_SCALES", "ColorStretch", "color_comparison_figure", "color_picture", "color_stretch")
+__all__ = (
+    "COLOR_SCALES",
+    "ColorStretch",
+    "choose_range",
+    "color_comparison_figure",
+    "color_figure",
+    "color_picture",
+    "color_stretch",
+)
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +42,21 @@ galaxies are then white, yellow and blue as they are to the eye."""
 _LINEAR_SIGMAS = 20.0
 """Range of the linear part of the stretch in sigma of the sky."""
 
+_FAINTEST_PEAKS = 4.0
+"""Range of the linear part in peaks of the faintest believable star: in the
+demonstration it is then that of 20 sigma of the direct coadd."""
+
 _SOFTENING = 8.0
 _BLACK_SIGMAS = 1.0
 _MISSING = 58
 """Grey level of pixels without data."""
+
+_LONG_SIDE = 10.0
+_LEAST_SIDE = 4.0
+"""Sides of a figure in inches; a title needs the lesser."""
+
+_DRAWN_PIXELS = 2000
+"""Longer side of a picture that is drawn at most: a figure has no more."""
 
 _MISSING_COST = 1000.0
 """Light that a missing pixel in a cut-out outweighs."""
@@ -86,6 +106,33 @@ def color_stretch(
     """
     sigma = float(np.median([f * _sky_sigma(image) for f, image in zip(scales, images, strict=True)]))
     return ColorStretch(scales, -_BLACK_SIGMAS * sigma, linear or _LINEAR_SIGMAS * sigma)
+
+
+def choose_range(peaks: Sequence[Sequence[float]], scales: Sequence[float]) -> float | None:
+    """Choose the linear range of a stretch by how faint stars are believable.
+
+    The sky of restored coadds has too little noise to choose by.
+
+    Parameters
+    ----------
+    peaks
+        Peaks in nJy of the faintest believable star of the coadds of each
+        band, two or three of red, green and blue; NaN where not known.
+    scales
+        Factors of red, green and blue.
+
+    Returns
+    -------
+    linear : `float` or `None`
+        Range in nJy, after the factors; `None` if no peak is known.
+    """
+    factors = scales if len(peaks) == len(scales) else (scales[0], scales[-1])
+    known = [
+        factor * float(np.nanmedian(values))
+        for factor, values in zip(factors, peaks, strict=True)
+        if np.isfinite(values).any()
+    ]
+    return _FAINTEST_PEAKS * float(np.median(known)) if known else None
 
 
 def color_picture(images: Sequence[NDArray[Any]], stretch: ColorStretch) -> NDArray[np.uint8]:
@@ -167,6 +214,54 @@ def color_comparison_figure(
             )
             _show_picture(axes[1, column], picture[cut], pixel_scale)
     return figure
+
+
+def color_figure(picture: NDArray[np.uint8], *, pixel_scale: float, title: str, note: str = "") -> Figure:
+    """Draw one colour picture, such as that of a tract.
+
+    Parameters
+    ----------
+    picture
+        Shape (H, W, 3).
+    pixel_scale
+        Size of a pixel in arcsec.
+    title
+        Title of the figure.
+    note
+        Sentence below the picture, such as what is missing.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure with an Agg canvas, 10 inches on its longer side.
+    """
+    height, width, _ = picture.shape
+    long = max(height, width)
+    with matplotlib.rc_context(_STYLE):
+        figure = _new_figure(
+            max(_LEAST_SIDE, _LONG_SIDE * width / long), _LONG_SIDE * height / long + 0.8, 0.03
+        )
+        figure.suptitle(title, fontsize=14)
+        axes = figure.subplots()
+        _show_picture(axes, _shrunk(picture), pixel_scale * _step(picture))
+        if note:
+            axes.set_xlabel(textwrap.fill(note, 110), color="0.35")
+    return figure
+
+
+def _step(picture: NDArray[np.uint8]) -> int:
+    """Return how many pixels of a large picture fall on one of a figure."""
+    return max(1, max(picture.shape[:2]) // _DRAWN_PIXELS)
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the means of blocks of a picture that is larger than drawn."""
+    step = _step(picture)
+    if step == 1:
+        return picture
+    height, width = (side // step for side in picture.shape[:2])
+    blocks = picture[: height * step, : width * step].reshape(height, step, width, step, 3)
+    return np.asarray(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)), dtype=np.uint8)
 
 
 def _show_picture(axes: Axes, picture: NDArray[np.uint8], pixel_scale: float, bar: bool = True) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("ReportContents", "ReportError", "read_contents")
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
@@ -19,18 +20,30 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from astropy.table import Table, vstack
+
 from lsst.daf.butler import (
     Butler,
     DatasetNotFoundError,
     DatasetRef,
+    DeferredDatasetHandle,
     MissingDatasetTypeError,
 )
 from lsst.resources import ResourcePath
 
+from ..metrics import injection_bins
 from ._bands import band_order
+
+_BIN_STEP = 1.0
+"""Width of the bins of injected sources in magnitudes: that of
+`~lsst.astroclearnet.tasks.MeasureInjectionsTask`."""
 
 _COADDS = ("", "_demand", "_linear", "_linear_noise", "_metrics")
 """Ends of the names of the datasets that a band of a patch links to."""
+
+_PLANES = (("image", "", "image"), ("share", "_demand", "image"), ("mask", "_demand", "mask"))
+"""Planes of the map of demanded light: name, end of the name of the dataset,
+and component."""
 
 
 class ReportError(RuntimeError):
@@ -45,6 +58,8 @@ class _BandContents:
     data_id: Mapping[str, Any]
     quality: Mapping[str, Any]
     plot: ResourcePath | None
+    injection_plot: ResourcePath | None
+    planes: Mapping[str, DeferredDatasetHandle]
     datasets: Mapping[str, ResourcePath]
 
     @property
@@ -92,11 +107,18 @@ class _TractContents:
     skymap: str
     tract: int
     patches: Sequence[_PatchContents]
+    color_plot: ResourcePath | None
+    injections: Mapping[str, Sequence[Mapping[str, Any]]]
 
     @property
     def name(self) -> str:
         """Name for files (`str`)."""
         return _file_name(self.skymap, self.tract)
+
+    @property
+    def bands_without_injections(self) -> list[str]:
+        """Bands in which no injected source was measured (`list`)."""
+        return [band for band in self.qualities() if band not in self.injections]
 
     def worst_first(self) -> list[tuple[_PatchContents, _BandContents]]:
         """Return every band of every patch, the bad ones first."""
@@ -190,12 +212,22 @@ def read_contents(
         )
     plots = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_plot", where)}
     colors = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_color_plot", where)}
+    injected = {_key(ref): _uri(butler, ref) for ref in _find(butler, f"{name}_injection_plot", where)}
+    tract_colors = {
+        _key(ref)[:2]: _uri(butler, ref) for ref in _find(butler, f"{name}_tract_color_plot", where)
+    }
+    injections = _read_injections(butler, _find(butler, f"{name}_injections", where))
     coadds = {suffix: {_key(r): r for r in _find(butler, name + suffix, where)} for suffix in _COADDS}
     bands: dict[tuple[str, int, int], list[_BandContents]] = {}
     for done, ref in enumerate(qualities):
         key = _key(ref)
         if progress is not None:
             progress(done, len(qualities), f"patch {ref.dataId['patch']}, {ref.dataId['band']}")
+        planes = {
+            plane: butler.getDeferred(found[key].makeComponentRef(component))
+            for plane, suffix, component in _PLANES
+            if key in (found := coadds[suffix])
+        }
         datasets = {
             name + suffix: uri
             for suffix, found in coadds.items()
@@ -206,6 +238,8 @@ def read_contents(
             data_id=dict(ref.dataId.required),
             quality=butler.get(ref),
             plot=plots.get(key),
+            injection_plot=injected.get(key),
+            planes=planes,
             datasets=datasets,
         )
         bands.setdefault(key[:3], []).append(contents)
@@ -214,10 +248,35 @@ def read_contents(
         for key, found in sorted(bands.items())
     ]
     tracts = [
-        _TractContents(*key, [patch for patch in patches if (patch.skymap, patch.tract) == key])
+        _TractContents(
+            *key,
+            [patch for patch in patches if (patch.skymap, patch.tract) == key],
+            tract_colors.get(key),
+            injections.get(key, {}),
+        )
         for key in dict.fromkeys((patch.skymap, patch.tract) for patch in patches)
     ]
     return ReportContents(title, repository, list(butler.collections.defaults), tracts)
+
+
+def _read_injections(
+    butler: Butler, refs: Sequence[DatasetRef]
+) -> dict[tuple[str, int], dict[str, list[dict[str, Any]]]]:
+    """Return completeness and fluxes of injected sources by tract and band."""
+    tables: dict[tuple[Any, ...], list[Table]] = {}
+    for ref in refs:
+        skymap, tract, _, band = _key(ref)
+        with contextlib.suppress(FileNotFoundError):
+            tables.setdefault((skymap, tract, band), []).append(butler.get(ref))
+    found: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
+    for skymap, tract, band in sorted(tables, key=lambda key: (*key[:2], band_order(key[2]))):
+        sources = vstack(tables[skymap, tract, band], metadata_conflicts="silent")
+        end = "_is_detected"
+        images = [column.removesuffix(end) for column in sources.colnames if column.endswith(end)]
+        bins = injection_bins(sources, images, step=_BIN_STEP)
+        if bins:
+            found.setdefault((skymap, tract), {})[band] = bins
+    return found
 
 
 def _file_name(*parts: object) -> str:

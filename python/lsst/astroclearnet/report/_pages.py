@@ -24,14 +24,15 @@ from typing import Any
 
 import jinja2
 
-from lsst.resources import ResourcePath
-
-from ._contents import ReportContents, ReportError, _BandContents, _file_name, _TractContents
+from ._contents import (
+    ReportContents,
+    ReportError,
+    _BandContents,
+)
+from ._pictures import _DASH, _copy_picture, _draw_completeness, _draw_demand, _draw_maps, _injection_rows
 
 _GENERATOR = "lsst.astroclearnet"
 """Name in each page by which a report is known."""
-
-_DASH = "\N{EN DASH}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,8 +231,13 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
                 root="../",
                 patch=patch,
                 metrics=_METRICS,
-                color=_copy(patch.color_plot, root, f"{patch.name}-color"),
-                plots={b.band: _copy(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
+                color=_copy_picture(patch.color_plot, root, f"{patch.name}-color"),
+                demands={b.band: _draw_demand(patch, b, root) for b in patch.bands},
+                injections={
+                    b.band: _copy_picture(b.injection_plot, root, f"{patch.name}-{b.anchor}-injections")
+                    for b in patch.bands
+                },
+                plots={b.band: _copy_picture(b.plot, root, f"{patch.name}-{b.anchor}") for b in patch.bands},
                 exposures={band.band: _exposure_rows(band) for band in patch.bands},
                 snippets={band.band: _snippet(band, contents) for band in patch.bands},
                 reasons={band.band: _why_unchanged(band) for band in patch.bands},
@@ -239,7 +245,18 @@ def _write_pages(contents: ReportContents, root: Path, notes: Sequence[str]) -> 
             (root / "patches" / f"{patch.name}.html").write_text(page)
     maps = {tract.name: _draw_maps(tract, root) for tract in contents.tracts}
     page = environment.get_template("index.html.j2").render(
-        **common, root="", maps=maps, columns=_OVERVIEW, headings=_HEADINGS, notes=list(notes)
+        **common,
+        root="",
+        maps=maps,
+        colors={
+            tract.name: _copy_picture(tract.color_plot, root, f"{tract.name}-tract-color")
+            for tract in contents.tracts
+        },
+        completeness={tract.name: _draw_completeness(tract, root) for tract in contents.tracts},
+        injections={tract.name: _injection_rows(tract) for tract in contents.tracts},
+        columns=_OVERVIEW,
+        headings=_HEADINGS,
+        notes=list(notes),
     )
     (root / "index.html").write_text(page)
 
@@ -251,30 +268,6 @@ def _require_report(root: Path) -> None:
     index = root / "index.html"
     if not (index.is_file() and f'content="{_GENERATOR}' in index.read_text(errors="replace")):
         raise ReportError(f"{root} holds something else than a report; choose another folder, or delete it.")
-
-
-def _draw_maps(tract: _TractContents, root: Path) -> dict[str, str]:
-    """Draw the verdicts of a tract in each band, and return the files."""
-    from ..plots import quality_map
-
-    paths = {}
-    for band, qualities in tract.qualities().items():
-        paths[band] = f"images/{tract.name}-{_file_name(band)}-map.png"
-        quality_map(qualities).savefig(root / paths[band])
-    return paths
-
-
-def _copy(uri: ResourcePath | None, root: Path, name: str) -> str | None:
-    """Copy a picture into the report and return its path there."""
-    if uri is None:
-        return None
-    try:
-        content = uri.read()
-    except FileNotFoundError:
-        return None
-    path = f"images/{name}{uri.getExtension() or '.png'}"
-    (root / path).write_bytes(content)
-    return path
 
 
 def _exposure_rows(band: _BandContents) -> list[dict[str, Any]]:

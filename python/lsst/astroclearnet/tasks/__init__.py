@@ -28,6 +28,7 @@ from .inject_sources import *
 from .make_color_pictures import *
 from .make_deblender_coadd import *
 from .make_property_maps import *
+from .make_tract_picture import *
 from .measure_injections import *
 from .measure_objects import *
 from .measure_restoration import *

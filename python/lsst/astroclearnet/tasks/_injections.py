@@ -26,7 +26,6 @@ from lsst.images.cells import CellCoadd
 from ..adapters import CoaddArrays
 from ..core import kernel_fwhm
 from ..metrics import (
-    count_recovered,
     find_peaks,
     has_counterpart,
     matched_fluxes,
@@ -230,47 +229,6 @@ def _count_new(
 ) -> int:
     """Count detections, in chosen pixels, that are not among others."""
     return int((away[some[1], some[0]] & ~has_counterpart(*some, *others, radius=radius)).sum())
-
-
-def injection_bins(sources: Table, names: Sequence[str], *, step: float) -> list[dict[str, Any]]:
-    """Return completeness and fluxes by magnitude and surface brightness.
-
-    Only sources count that lie where nothing is detected without them.
-
-    Parameters
-    ----------
-    sources
-        Table of `measure_injections`.
-    names
-        Names of the coadds.
-    step
-        Width of the bins.
-
-    Returns
-    -------
-    bins : `list` [`dict`]
-        Those of `~lsst.astroclearnet.metrics.count_recovered`, with the
-        ``image``, the ``kind`` of the sources (``star`` or ``galaxy``) and the
-        ``property`` (``magnitude`` or, for galaxies, ``surface_brightness``).
-    """
-    alone = sources[~np.asarray(sources["is_on_source"])]
-    galaxy = np.isfinite(np.asarray(alone["surface_brightness"], dtype=float))
-    bins: list[dict[str, Any]] = []
-    for name in names:
-        for kind, chosen, columns in (
-            ("star", ~galaxy, {"magnitude": "mag"}),
-            ("galaxy", galaxy, {"magnitude": "mag", "surface_brightness": "surface_brightness"}),
-        ):
-            part = alone[chosen]
-            for quantity, column in columns.items():
-                counted = count_recovered(
-                    np.asarray(part[column], dtype=float),
-                    part[f"{name}_is_detected"],
-                    part[f"{name}_flux_ratio"],
-                    step=step,
-                )
-                bins += [{"image": name, "kind": kind, "property": quantity, **each} for each in counted]
-    return bins
 
 
 def injection_metrics(sources: Table, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:

@@ -16,15 +16,10 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
 import lsst.pipe.base.connectionTypes as cT
-from lsst.daf.butler import DeferredDatasetHandle
-from lsst.images import Box, ColorImage
-from lsst.images.cells import CellCoadd
-from lsst.pex.config import ChoiceField, Field, ListField, RangeField
+from lsst.images import ColorImage
+from lsst.pex.config import ChoiceField, Field
 from lsst.pipe.base import (
-    InMemoryDatasetHandle,
     InputQuantizedConnection,
     NoWorkFound,
     OutputQuantizedConnection,
@@ -36,16 +31,8 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import (
-    PatchGeometry,
-    crop_to_box,
-    direct_storage_class,
-    pixels_from_exposure,
-    unusable_pixels,
-)
-
-type CoaddSource = CellCoadd | DeferredDatasetHandle | InMemoryDatasetHandle
-"""A coadd, or a handle of one."""
+from ..adapters import PatchGeometry, direct_storage_class
+from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _make_channels, _read_coadd
 
 
 class MakeColorPicturesConnections(
@@ -153,32 +140,11 @@ class MakeColorPicturesConnections(
         return adjusted, {}
 
 
-class MakeColorPicturesConfig(PipelineTaskConfig, pipelineConnections=MakeColorPicturesConnections):
+class MakeColorPicturesConfig(
+    PipelineTaskConfig, ColorConfig, pipelineConnections=MakeColorPicturesConnections
+):
     """Configuration of `MakeColorPicturesTask`."""
 
-    bands = ListField[str](
-        doc="Bands shown as red, green and blue, or as red and blue, with their mean as green.",
-        default=["i", "r", "g"],
-        minLength=2,
-        maxLength=3,
-        listCheck=lambda bands: len(set(bands)) == len(bands),
-    )
-    scales = ListField[float](
-        doc="Factors of the fluxes in red, green and blue.",
-        default=[0.8, 1.0, 1.5],
-        length=3,
-        itemCheck=lambda scale: scale > 0,
-    )
-    stretch = RangeField(
-        dtype=float,
-        doc="Range (nJy a pixel, after the factors) of the linear part of the stretch.  Fix it for pictures "
-        "that are to be put together; without a value it is 20 sigma of the sky of the direct coadd, or of "
-        "the restored one where there is none.",
-        default=None,
-        optional=True,
-        min=0.0,
-        inclusiveMin=False,
-    )
     direct_storage_class = ChoiceField[str](
         doc="Storage class that direct coadds are read as.",
         allowed={
@@ -248,14 +214,17 @@ class MakeColorPicturesTask(PipelineTask):
         if missing := [band for band in bands if band not in restored]:
             raise NoWorkFound(f"There is no restored coadd in {', '.join(missing)} for a colour picture.")
         # One coadd at a time, of which the pixels are kept.
-        first = _read(restored[bands[0]])
+        first = _read_coadd(restored[bands[0]])
         geometry, bbox = PatchGeometry(projection=first.sky_projection, definition=first.patch), first.bbox
-        images = [_pixels(first, bbox)]
+        images = [_coadd_pixels(first, bbox)]
         del first
-        images += [_pixels(_read(restored[band]), bbox) for band in bands[1:]]
-        planes = {"restored": _channels(images)}
+        images += [_coadd_pixels(_read_coadd(restored[band]), bbox) for band in bands[1:]]
+        planes = {"restored": _make_channels(images)}
         if direct is not None and all(band in direct for band in bands):
-            planes = {"direct": _channels([_pixels(_read(direct[band]), bbox) for band in bands]), **planes}
+            planes = {
+                "direct": _make_channels([_coadd_pixels(_read_coadd(direct[band]), bbox) for band in bands]),
+                **planes,
+            }
         red, green, blue = (float(scale) for scale in self.config.scales)
         stretch = color_stretch(next(iter(planes.values())), (red, green, blue), self.config.stretch)
         pictures = {name: color_picture(channels, stretch) for name, channels in planes.items()}
@@ -272,22 +241,3 @@ class MakeColorPicturesTask(PipelineTask):
             + ", ".join(bands),
         )
         return outputs
-
-
-def _read(source: Any) -> Any:
-    """Return a coadd that may be still in its file."""
-    return source if isinstance(source, CellCoadd) or not hasattr(source, "get") else source.get()
-
-
-def _pixels(coadd: Any, bbox: Box) -> np.ndarray:
-    """Return the image, NaN without data and in saturated pixels."""
-    if not isinstance(coadd, CellCoadd):
-        image, _, planes = pixels_from_exposure(coadd, bbox)
-        return np.where(planes["SATURATED"], np.nan, image)
-    part = crop_to_box(coadd, bbox)
-    return np.where(unusable_pixels(part), np.nan, part.image.array)
-
-
-def _channels(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Return red, green and blue."""
-    return images if len(images) == 3 else [images[0], 0.5 * (images[0] + images[1]), images[1]]

@@ -32,11 +32,11 @@ from lsst.pipe.base import (
 from lsst.utils.timer import timeMethod
 
 from ..adapters import CoaddArrays, PatchGeometry, unusable_pixels
+from ..metrics import injection_bins
 from ._injections import (
     CoaddPair,
     combine_catalogues,
     find_injections,
-    injection_bins,
     injection_metrics,
     measure_injections,
 )

@@ -10,6 +10,7 @@
 """Builders and assertions for tests of the package and of what uses it."""
 
 from ._assertions import *
+from ._coadds import *
 from ._exposures import *
 from ._restorations import *
 from ._stand_in_device import *

@@ -15,14 +15,28 @@ from ._coadd_arrays import CoaddArrays, crop_to_box, place_on_patch, unusable_pi
 from ._deblender_coadd import make_deblender_coadd
 from ._legacy import coadd_from_exposure, direct_storage_class, pixels_from_exposure
 from ._summary import PatchSummary, require_recordable
+from ._tract_mosaic import (
+    MAX_BINNING,
+    BinnedPatch,
+    bin_inner_region,
+    binned_projection,
+    faintest_peak,
+    join_binned,
+)
 
 __all__ = (
     "FEW_EXPOSURES",
+    "MAX_BINNING",
+    "BinnedPatch",
     "CoaddArrays",
     "PatchSummary",
+    "bin_inner_region",
+    "binned_projection",
     "coadd_from_exposure",
     "crop_to_box",
     "direct_storage_class",
+    "faintest_peak",
+    "join_binned",
     "make_cell_coadd",
     "make_deblender_coadd",
     "make_demand_image",

@@ -23,7 +23,7 @@ from ..calibration import ExposureCalibration, PsfRefinement
 from ..exposures import Tile, TileGrid
 from ..noise import CellLayout, CellNoise
 from ._result import Combination, MaskBit, fields_by_tiles
-from ._tile_restorer import TileResult
+from ._tile_result import TileResult
 
 _REDUCTIONS: dict[Combination, Callable[[list[float]], float]] = {"median": np.median, "max": np.max}
 

@@ -20,7 +20,7 @@ from typing import Self
 import torch
 
 from ..estimate import BandImage, FilterBank
-from ..exposures import fwhm_to_sigma, smooth
+from ..exposures import fwhm_to_sigma, largest_around, smooth
 from ..forward import WEIGHT_FLOOR, LatentGrid
 
 WINDOW_FWHMS = (4.0, 8.0, 16.0)
@@ -46,6 +46,14 @@ the same sum of squares.  It binds where windows cut a structure, and light
 and what the exposures tell of it have opposite signs."""
 
 _TINY = 1e-20
+
+_BRIGHT = 8.0
+"""Signal-to-noise ratio of a star with the brightness of a pixel, around which
+a band needs no help: the light of brighter sources is that of its own
+exposures, at a ratio of 20 to 97 %."""
+
+_SOURCE_REACH = 1.5
+"""Reach of the wings of sources, in units of the FWHM of the target PSF."""
 
 _FAINT = 4.0
 """Factor by which the guide is multiplied before it is compressed: structure
@@ -106,8 +114,9 @@ class GuidedBank:
     log_ratios
         Shape (r,), logarithms of noise ratios, which tell how sharp the
         exposures are.
-    presence
-        Shape latent_shape, number of other bands with data.
+    shared
+        Shape latent_shape, largest weight of all estimates but the first: 0
+        where no other band has data, and falling where light is bright.
     star_noise
         Shape latent_shape, peak of a star of signal-to-noise ratio 1.
     """
@@ -115,7 +124,7 @@ class GuidedBank:
     estimates: torch.Tensor
     features: torch.Tensor
     log_ratios: torch.Tensor
-    presence: torch.Tensor
+    shared: torch.Tensor
     star_noise: torch.Tensor
 
     @classmethod
@@ -138,7 +147,7 @@ class GuidedBank:
             estimates=estimates,
             features=_features(guide, presence, guided, bank),
             log_ratios=bank.log_ratios,
-            presence=presence,
+            shared=_shared(band) * (presence > 0.0),
             star_noise=estimator.debiaser.star_noise,
         )
 
@@ -154,7 +163,7 @@ class GuidedBank:
             self,
             estimates=function(self.estimates),
             features=function(self.features),
-            presence=function(self.presence),
+            shared=function(self.shared),
             star_noise=function(self.star_noise),
         )
 
@@ -207,12 +216,24 @@ class _Guided:
             information = torch.maximum(information, smooth(squares, fwhm)[0]).clamp_(min=_TINY)
             # The square of a Gaussian is one of half the area.
             half = fwhm / math.sqrt(2.0)
-            variance = torch.maximum(smooth(products[1:], half)[0], smooth(squares, half)[0]).clamp_(min=_TINY)
+            variance = torch.maximum(smooth(products[1:], half)[0], smooth(squares, half)[0]).clamp_(
+                min=_TINY
+            )
             variance /= 4.0 * math.pi * fwhm_to_sigma(fwhm) ** 2
             prior = variance / (_PRIOR_RATIO**2 * information)
             images.append(level + structure * product / (information + prior))
             significances.append(product * variance.rsqrt())
         return cls(torch.stack(images), structure / star, torch.stack(significances))
+
+
+def _shared(band: BandImage) -> torch.Tensor:
+    """Return what bright light of the band leaves to other estimates."""
+    estimator = band.estimator
+    brightness = estimator.debiaser.brightness(band.restored)
+    # The wings of a source belong to it.
+    reach = round(_SOURCE_REACH * estimator.model.target_fwhm)
+    brightest = largest_around(brightness, 2 * reach + 1)
+    return 1.0 / (1.0 + (brightest / _BRIGHT) ** 4)
 
 
 def _star_area(band: BandImage) -> float:
@@ -222,9 +243,7 @@ def _star_area(band: BandImage) -> float:
     return float(model.fold_transform(profile.square()))
 
 
-def _features(
-    guide: torch.Tensor, presence: torch.Tensor, guided: _Guided, bank: FilterBank
-) -> torch.Tensor:
+def _features(guide: torch.Tensor, presence: torch.Tensor, guided: _Guided, bank: FilterBank) -> torch.Tensor:
     """Return what the network sees, ``(f, *latent_shape)``.
 
     Of the band itself it sees absolute values only: noise of either sign gets

@@ -96,11 +96,10 @@ class JointNetwork(nn.Module):
         for block in self.blocks:
             x = block(x)
         logits = self.head(x)[0]
-        prior = torch.zeros_like(logits)
+        prior = torch.zeros(len(logits), 1, 1, device=logits.device)
         prior[0] = _OWN
-        # Of the other logits nothing is left.
-        prior[1:, bank.presence == 0.0] = -torch.inf
-        return torch.softmax(logits + prior, dim=0)
+        others = torch.softmax(logits + prior, dim=0)[1:] * bank.shared
+        return torch.cat([1.0 - others.sum(dim=0, keepdim=True), others])
 
     def forward(self, bank: GuidedBank) -> torch.Tensor:
         """Return the weighted mean of the estimates, latent_shape.

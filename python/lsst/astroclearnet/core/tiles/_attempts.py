@@ -85,7 +85,9 @@ def restore_in_pieces[Outcome](
         smaller = plan.split(tile)
         if not is_out_of_memory(exc) or len(smaller) == 1:
             raise
-        _LOG.warning("%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller))
+        _LOG.warning(
+            "%s ran out of memory (%s); trying again in %d smaller tiles.", _name(tile), exc, len(smaller)
+        )
     # Outside the handler, where the exception no longer references tensors.
     release()
     for piece in smaller:

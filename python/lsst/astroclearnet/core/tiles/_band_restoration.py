@@ -30,7 +30,7 @@ from ._memory_plan import MemoryPlan
 from ._mosaic import ExposureMaps, Mosaic
 from ._result import FailedTile, RestorationResult
 from ._tile_restorer import TileRestorer
-from ._tile_result import TileResult
+from ._tile_result import ObservedTile, TileResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class BandRestoration:
     maps: ExposureMaps | None
 
     @classmethod
-    def prepare(
+    def prepare(  # noqa: PLR0913
         cls,
         source: ExposureSource,
         tiles: Sequence[Tile],
@@ -140,6 +140,27 @@ class BandRestoration:
         """
         tile_data = self.read(tile)
         return None if tile_data is None else self.restorer.restore(tile_data)
+
+    def observe(self, tile: Tile) -> ObservedTile | None:
+        """Observe a tile, for a joint restoration.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+
+        Raises
+        ------
+        RestorationError
+            If its image is not finite, which other bands must not see.
+        """
+        tile_data = self.read(tile)
+        if tile_data is None:
+            return None
+        observed = self.restorer.observe(tile_data)
+        if not bool(torch.isfinite(observed.band_image.restored).all()):
+            raise RestorationError("Pixels of the restored image are not finite.")
+        return observed
 
     def add(self, tile: Tile, outcome: Outcome) -> None:
         """Add a tile to the patch.
@@ -222,9 +243,7 @@ def _calibrate(
         release_memory(device)
 
 
-def _exposure_maps(
-    tile: Tile, outcome: Outcome
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _exposure_maps(tile: Tile, outcome: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return exposures, weights and rejected pixels of a tile."""
     if isinstance(outcome, TileResult):
         return outcome.exposures, outcome.weights, outcome.rejected

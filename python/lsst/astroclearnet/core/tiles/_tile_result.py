@@ -104,9 +104,7 @@ class ObservedTile:
             Shape latent_shape, the image that takes its place.
         """
         estimate = self.observation.estimate.with_image(image)
-        return dataclasses.replace(
-            self, observation=dataclasses.replace(self.observation, estimate=estimate)
-        )
+        return dataclasses.replace(self, observation=dataclasses.replace(self.observation, estimate=estimate))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +117,12 @@ class FinishedTile:
         The restored tile, on the CPU.
     errors
         Errors of repeated observations.
-    linear_variance, brightness
-        Shape (H, W), variance of the linear image from noise, and the
-        signal-to-noise ratio of stars as bright as the pixel.
+    linear_variance
+        Shape (H, W), variance of the linear image from noise.
+    star_noise
+        Shape (H, W), peak of a star of signal-to-noise ratio 1.
+    sky_variance
+        Variance of the linear image on blank sky at full weight.
     seen, no_data
         Shape (H, W), bool, pixels of exposures, and pixels without a value.
     image
@@ -135,7 +136,8 @@ class FinishedTile:
     result: TileResult
     errors: RepeatedErrors
     linear_variance: torch.Tensor
-    brightness: torch.Tensor
+    star_noise: torch.Tensor
+    sky_variance: float
     seen: torch.Tensor
     image: torch.Tensor
     extra_variance: torch.Tensor

@@ -81,7 +81,8 @@ class BandRestoration:
 
         Parameters
         ----------
-        source, target_fwhm, options, model, device, seed, layout, maps, \
+        source, target_fwhm, options, model, device, seed, layout, maps
+            As of `restore_exposures`.
         callback
             As of `restore_exposures`.
         tiles

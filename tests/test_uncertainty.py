@@ -81,10 +81,9 @@ def test_masked_pixels_do_not_err() -> None:
     assert float(clean.chi_square[1]) == pytest.approx(46 * 60, rel=0.15)
 
 
-def make_errors(errors: torch.Tensor, unseen_light: torch.Tensor | None = None) -> RepeatedErrors:
+def make_errors(errors: torch.Tensor) -> RepeatedErrors:
     """Return errors that both images have."""
-    light = torch.zeros(errors.shape[1:]) if unseen_light is None else unseen_light
-    return RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0), light)
+    return RepeatedErrors(errors, errors, torch.ones(3), torch.zeros(0), torch.zeros(errors.shape[1:]))
 
 
 def test_linear_variance_follows_the_errors() -> None:
@@ -145,14 +144,14 @@ def test_restored_variance_is_the_mean_square() -> None:
     sky = torch.zeros(40, 52)
     seen = torch.ones(40, 52, dtype=torch.bool)
     seen[10:14, 20:24] = False
-    variance = restored_variance(make_errors(errors), linear, sky, seen)
+    variance = restored_variance(errors, torch.zeros_like(linear), linear, sky, seen)
     # Also in the corner, where half the neighbours are missing.
     torch.testing.assert_close(variance, torch.full_like(variance, 11.0))
     light = torch.full((40, 52), 39.0)
-    lit = restored_variance(make_errors(errors, light), linear, sky, seen)
+    lit = restored_variance(errors, light, linear, sky, seen)
     assert torch.equal(lit[seen], variance[seen])
     torch.testing.assert_close(lit[~seen], torch.full_like(lit[~seen], 50.0))
-    louder = restored_variance(make_errors(10.0 * errors), linear, sky, seen)
+    louder = restored_variance(10.0 * errors, torch.zeros_like(linear), linear, sky, seen)
     torch.testing.assert_close(louder, torch.full_like(louder, 1100.0))
 
 
@@ -168,8 +167,8 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
     # One saturated core is far worse than its brightness tells.
     share[48:53, 50:55] = 400.0
     white = torch.randn((6, *shape), generator=make_generator(4)) * (share * linear).sqrt()
-    errors = make_errors(white)
-    variance = restored_variance(errors, linear, brightness, torch.ones(shape, dtype=torch.bool))
+    seen = torch.ones(shape, dtype=torch.bool)
+    variance = restored_variance(white, torch.zeros(shape), linear, brightness, seen)
     ratio = variance / (share * linear)
     for region in (np.s_[5:35, 5:-5], np.s_[42:58, 60:88]):
         assert float(ratio[region].mean()) == pytest.approx(1.0, rel=0.05)
@@ -181,7 +180,7 @@ def test_restored_variance_of_like_pixels_is_pooled() -> None:
 def declare(errors: torch.Tensor, linear: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
     """Return the declared variance of pixels that are all seen."""
     seen = torch.ones(linear.shape, dtype=torch.bool)
-    return restored_variance(make_errors(errors), linear, brightness, seen)
+    return restored_variance(errors, torch.zeros_like(linear), linear, brightness, seen)
 
 
 @pytest.mark.parametrize("factor", [4.0, 25.0])

@@ -87,7 +87,11 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
 
 
 def restored_variance(
-    errors: RepeatedErrors, linear: torch.Tensor, brightness: torch.Tensor, seen: torch.Tensor
+    errors: torch.Tensor,
+    unseen_light: torch.Tensor,
+    linear: torch.Tensor,
+    brightness: torch.Tensor,
+    seen: torch.Tensor,
 ) -> torch.Tensor:
     """Return the expected squared error of the restored image, (H, W).
 
@@ -105,7 +109,9 @@ def restored_variance(
     Parameters
     ----------
     errors
-        Errors of repeated observations.
+        Shape (k, H, W), errors of the image in repeated observations.
+    unseen_light
+        Shape (H, W), variance of the light where there are no data.
     linear
         Shape (H, W), variance of the linear image.
     brightness
@@ -114,7 +120,7 @@ def restored_variance(
     seen
         Shape (H, W), bool, pixels with data.
     """
-    squares = errors.restored.square()
+    squares = errors.square()
     mean_square = squares.mean(dim=0)
     # Averaged as the squares are: estimates mix noise across a step.
     unit = torch.where(seen, _mean_of_near(linear, seen), linear)
@@ -131,7 +137,7 @@ def restored_variance(
     variance = typical * torch.where(found > _CORE_RATIO, found, 1.0 + weight * (found - 1.0))
     # Where nothing is seen only the squares themselves tell, and the repeated
     # observations are of what the first made up there.
-    unseen = mean_square + errors.unseen_light
+    unseen = mean_square + unseen_light
     return torch.where(seen, variance, _mean_of_near(unseen, torch.ones_like(seen)))
 
 

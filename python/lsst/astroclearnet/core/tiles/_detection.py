@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..exposures import Tile, TileGrid, smooth
-from ..noise import RepeatedErrors, restored_variance
+from ..noise import restored_variance
 from ._mosaic import BlendedPlanes
 from ._result import MaskBit
 from ._tile_result import FinishedTile
@@ -127,8 +127,8 @@ def _combine(bands: list[FinishedTile], weights: list[float]) -> dict[str, np.nd
     star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
     brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
     seen = torch.stack([band.seen & ~band.no_data for band in bands]).any(dim=0)
-    errors = RepeatedErrors(restored, restored, torch.zeros(0), torch.zeros(0))
-    variance = restored_variance(errors, linear, brightness, seen)
+    unseen_light = variance_of_mean([band.errors.unseen_light for band in bands])
+    variance = restored_variance(restored, unseen_light, linear, brightness, seen)
     planes = {
         "image": image,
         "variance": variance + variance_of_mean([band.extra_variance for band in bands]),

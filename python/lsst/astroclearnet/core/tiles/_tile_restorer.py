@@ -160,7 +160,9 @@ class TileRestorer:
         mask[demanded.withheld & ~no_data] |= MaskBit.WITHHELD
         kept = options.noise.num_realizations
         psf_draws = self._draw_psf_errors(psf_images, tile_data, min(kept, len(errors.linear)))
-        variance_of_restored = restored_variance(errors, variance_of_linear, brightness, seen)
+        variance_of_restored = restored_variance(
+            errors.restored, errors.unseen_light, variance_of_linear, brightness, seen
+        )
         blended = {
             "image": model.crop(estimate.restored),
             "variance": variance_of_restored + variance_of_psfs,

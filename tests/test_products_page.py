@@ -63,7 +63,7 @@ KEYS = sorted(
             "tasks/_metrics.py": {"make_metrics", "_exposures", "_offsets", "_image"},
             "tasks/_used_network.py": {"network_metrics"},
             "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes", "_demand_planes"},
-            "tasks/restore_coadd.py": {"_plan_memory", "_record"},
+            "tasks/_restore_patch.py": {"record_plan", "record_usage", "_record"},
             "tasks/measure_restoration.py": {"run"},
             "tasks/make_property_maps.py": {"run"},
             "tasks/_quality_metrics.py": {"exposure_metrics", "image_metrics"},

@@ -21,6 +21,7 @@ from ._quality_metrics import *
 from ._quality_units import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
+from ._restore_patch import *
 from ._training_patches import *
 from ._training_products import *
 from ._warnings import *

@@ -9,6 +9,7 @@
 """Pipeline tasks."""
 
 from ._checkpoint import *
+from ._detection_coadd import *
 from ._errors import *
 from ._metrics import *
 from ._patch_exposures import *
@@ -34,6 +35,8 @@ from .measure_objects import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *
+from .restore_coadd_bands import *
+from .restore_coadd_bands_config import *
 from .restore_coadd_config import *
 from .select_exposures import *
 from .summarize_restoration import *

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsst.daf.butler import DataCoordinate
 from lsst.pipe.base import (
     InputQuantizedConnection,
     InvalidQuantumError,
@@ -61,7 +62,7 @@ class RestorePatchTask(PatchExposuresTask):
 
     def begin_quantum(
         self, butlerQC: QuantumContext, inputRefs: InputQuantizedConnection
-    ) -> tuple[PatchGeometry, Mapping[str, Any]]:
+    ) -> tuple[PatchGeometry, DataCoordinate]:
         """Take the cores of a quantum, and read where its patch is.
 
         Parameters
@@ -75,7 +76,7 @@ class RestorePatchTask(PatchExposuresTask):
         -------
         geometry : `lsst.astroclearnet.adapters.PatchGeometry`
             Geometry of the patch.
-        data_id : `~collections.abc.Mapping`
+        data_id : `lsst.daf.butler.DataCoordinate`
             Data ID of the quantum.
         """
         data_id = butlerQC.quantum.dataId

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import RestorationResult
@@ -59,7 +59,9 @@ def describe_network(result: RestorationResult, wanted: str) -> str:
     return f"the {wanted} network {result.network}"
 
 
-def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[str, Any]:
+def network_metrics(
+    result: RestorationResult, wanted: str, seed: int, joint_bands: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the metrics of the network.
 
     Parameters
@@ -70,14 +72,16 @@ def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[s
         Where the network should come from, as configured.
     seed
         Seed of everything random.
+    joint_bands
+        Bands that were restored together, if this is one of them.
 
     Returns
     -------
     network : `dict`
         Plain values: ``source``, ``identity``, ``doubt``, ``held_out_loss``,
         ``num_parameters``, ``astroclearnet_version``, ``device`` and ``seed``;
-        of a fit also ``num_epochs``, ``best_epoch``, ``stop_reason`` and
-        ``converged``.
+        with other bands also ``joint_bands``; of a fit also ``num_epochs``,
+        ``best_epoch``, ``stop_reason`` and ``converged``.
     """
     network: dict[str, Any] = {
         "source": network_source(result, wanted),
@@ -89,6 +93,8 @@ def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[s
         "device": result.device,
         "seed": seed,
     }
+    if joint_bands:
+        network["joint_bands"] = list(joint_bands)
     if network["source"] == _FITTED:
         history = result.history
         network |= {

@@ -26,11 +26,11 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, VisitImageSource
+from ..adapters import PatchGeometry, VisitImageSource, predict_disk_bytes
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import translate_errors
 from ._patch_exposures import BandInputs
-from ._products import RestorationInputs, predict_disk_bytes
+from ._products import RestorationInputs
 from ._progress import report_progress
 from ._quantum_inputs import VisitSummarySource, gather_inputs
 from ._restore_patch import RestorePatchTask
@@ -158,7 +158,11 @@ class RestoreCoaddTask(RestorePatchTask):
         """Choose tiles that fit into the memory, and record the plan."""
         source = inputs.source
         plan = plan_memory(source, options, device=device.type, layout=source.layout)
-        disk = predict_disk_bytes(inputs.geometry, options.noise.num_realizations, self.config.do_linear)
+        disk = predict_disk_bytes(
+            inputs.geometry.definition,
+            num_realizations=options.noise.num_realizations,
+            do_linear=self.config.do_linear,
+        )
         self.record_plan(plan, [inputs], disk)
         return plan
 

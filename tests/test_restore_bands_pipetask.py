@@ -44,7 +44,7 @@ def command(name: str, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with stars in g and i, and one visit in r that is all bad."""
+    """A repository with stars in g and i, and a visit in r that is all bad."""
     root = tmp_path_factory.mktemp("bands") / "repo"
     butler = create_repository(str(root))
     sky_map = make_patch_geometry(cell_shape=(24, 20))

@@ -88,7 +88,7 @@ class RestorePatchTask(PatchExposuresTask):
         source = self.config.geometry_source
         refs = getattr(inputRefs, GEOMETRY_CONNECTIONS[source])
         # The coadds of all bands have the same grid.
-        dataset = butlerQC.get(refs[0] if isinstance(refs, list) else refs)
+        dataset = butlerQC.get(refs[0] if isinstance(refs, list | tuple) else refs)
         geometry = read_geometry(source, dataset, data_id.required, cell_size=self.config.cell_size)
         return geometry, data_id
 

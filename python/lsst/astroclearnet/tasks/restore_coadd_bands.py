@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 import torch
 
+from lsst.daf.butler import DatasetRef
 from lsst.pipe.base import (
     AnnotatedPartialOutputsError,
     InputQuantizedConnection,
@@ -69,13 +70,13 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         )
         for name, refs in outputRefs:
             found = getattr(outputs, name)
-            if isinstance(refs, list):
-                for ref in refs:
-                    # A band without usable exposures has no coadd.
-                    if ref.dataId["band"] in found:
-                        butlerQC.put(found[ref.dataId["band"]], ref)
-            else:
+            if isinstance(refs, DatasetRef):
                 butlerQC.put(found, refs)
+                continue
+            for ref in refs:
+                # A band without usable exposures has no coadd.
+                if ref.dataId["band"] in found:
+                    butlerQC.put(found[ref.dataId["band"]], ref)
         if outputs.partial is not None:
             raise AnnotatedPartialOutputsError.annotate(
                 outputs.partial, self, log=self.log

@@ -122,3 +122,22 @@ def test_coadds_restored_together_are_judged_drawn_and_measured(restored: Path) 
     objects = butler.get("restored_object_joint_patch", data_id)
     assert (objects["i_acn_psfFlux"] > 100.0).any()
     assert np.isnan(objects["r_acn_psfFlux"]).all()
+
+
+def test_status_is_by_patch(restored: Path) -> None:
+    """If it fails, a campaign of joint coadds cannot be followed, or its time
+    is counted for each band.
+    """
+    arguments = ("status", restored, RUN, "--task", "restoreCoaddBands", "--where", "patch=0")
+    lines = command("astroclearnet", *arguments, "--check").splitlines()
+    (row,) = (line.split() for line in lines if "joint" in line.split())
+    # One patch, which is done.
+    assert row[row.index("joint") + 1 :][:2] == ["1", "1"]
+
+
+def test_report_of_joint_coadds(restored: Path, tmp_path: Path) -> None:
+    """If it fails, joint coadds have no web pages."""
+    names = ("--dataset-type", "restored_coadd_joint", "--task", "restoreCoaddBands")
+    command("astroclearnet", "report", restored, RUN, "--output", tmp_path / "report", *names)
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "Restored coadds in u/test/joint" in text

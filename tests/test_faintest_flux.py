@@ -17,7 +17,8 @@ import pytest
 
 from lsst.astroclearnet.core import RestorationError, RestoreOptions, TilingOptions, fwhm_to_sigma
 from lsst.astroclearnet.core.forward import TileData
-from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResult
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
+from lsst.astroclearnet.core.tiles._tile_result import TileResult
 from lsst.astroclearnet.tests import QUICK, ExposureArrays, make_exposure_arrays, restore_on_cpu
 
 FWHM = 3.8

@@ -51,6 +51,7 @@ CORE_ROOMS = (
     "exposures",
     "forward",
     "estimate",
+    "joint",
     "outliers",
     "stars",
     "calibration",

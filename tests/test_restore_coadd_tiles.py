@@ -21,7 +21,8 @@ import pytest
 from lsst.astroclearnet.adapters import PatchGeometry
 from lsst.astroclearnet.core import RestorationError
 from lsst.astroclearnet.core.forward import TileData
-from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer, TileResult
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
+from lsst.astroclearnet.core.tiles._tile_result import TileResult
 from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("TrainingRecipe", "draw_recipe")
+__all__ = ("TrainingRecipe", "draw_band_recipes", "draw_recipe")
 
 import dataclasses
 import math
@@ -29,6 +29,13 @@ FRAME_SHAPE = (280, 280)
 _FWHM_LIMITS = (2.2, 9.0)
 _MEDIAN_FWHM = (2.5, 4.0, 7.5)
 """Least, most frequent and largest median of the seeing in pixels."""
+
+_BAND_EXPOSURES = (3, 14)
+_NUM_BANDS = (2, 5)
+"""Fewest and most exposures of a band, and bands of a scene."""
+
+_BAND_SEEING = 0.15
+"""Standard deviation of the logarithm of the median seeing of a band."""
 
 _TARGET_LIMITS = (2.5, 5.0)
 _TARGET_OVER_MEDIAN = (0.55, 1.3)
@@ -197,6 +204,53 @@ def draw_recipe(seed: int) -> TrainingRecipe:
     )
 
 
+def draw_band_recipes(seed: int, number: int | None = None) -> list[TrainingRecipe]:
+    """Draw what a training scene shows in several bands.
+
+    Parameters
+    ----------
+    seed
+        Seed; the same one gives the same recipes.
+    number
+        Number of bands; by default two to five.
+
+    Returns
+    -------
+    recipes : `list` [`TrainingRecipe`]
+        A recipe for each band, of the same sky and target PSF.
+
+    Notes
+    -----
+    Each band has 3 to 14 exposures, exposure times of its own, which differ
+    by up to 25, and a median seeing that differs from that of the scene by
+    15 %, but so that the target PSF is as of `draw_recipe` for each of them.
+    """
+    rng = np.random.default_rng([seed, 4])
+    scene = draw_recipe(seed)
+    number = number if number is not None else int(rng.integers(_NUM_BANDS[0], _NUM_BANDS[1] + 1))
+    median = math.exp(rng.triangular(*np.log(_MEDIAN_FWHM)))
+    recipes = []
+    for _ in range(number):
+        wanted = median * math.exp(_BAND_SEEING * rng.normal())
+        fwhm = _draw_seeing(rng, int(log_uniform(rng, _BAND_EXPOSURES[0], _BAND_EXPOSURES[1] + 1)))
+        fwhm = np.clip(fwhm * (wanted / np.median(fwhm)), *_FWHM_LIMITS)
+        exposures = _draw_exposures(rng, fwhm, is_dithered=scene.is_dithered)
+        varies = any(e.gradient != (0.0, 0.0, 0.0) for e in exposures)
+        half = min(max(math.ceil(3.3 * float(fwhm.max())), 16), 30)
+        recipes.append(
+            dataclasses.replace(
+                scene,
+                stamp_size=2 * half + 1,
+                cells=int(rng.integers(2, 6)) if varies else 1,
+                exposures=exposures,
+            )
+        )
+    limits = np.array([_target_limits(np.array([e.fwhm for e in r.exposures])) for r in recipes])
+    low = float(limits[:, 0].max())
+    target = log_uniform(rng, low, max(low, float(limits[:, 1].min())))
+    return [dataclasses.replace(recipe, target_fwhm=target) for recipe in recipes]
+
+
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """Draw a number whose logarithm is uniform.
 
@@ -236,6 +290,12 @@ def _draw_seeing(rng: np.random.Generator, number: int) -> np.ndarray:
 
 def _draw_target(rng: np.random.Generator, fwhm: np.ndarray) -> float:
     """Draw the FWHM of the target in pixels."""
+    low, high = _target_limits(fwhm)
+    return log_uniform(rng, low, max(low, high))
+
+
+def _target_limits(fwhm: np.ndarray) -> tuple[float, float]:
+    """Return the least and the largest FWHM of the target in pixels."""
     limits = np.array(
         [
             _TARGET_LIMITS,
@@ -243,8 +303,7 @@ def _draw_target(rng: np.random.Generator, fwhm: np.ndarray) -> float:
             np.multiply(_TARGET_OVER_SHARPEST, fwhm.min()),
         ]
     )
-    low = float(limits[:, 0].max())
-    return log_uniform(rng, low, max(low, float(limits[:, 1].min())))
+    return float(limits[:, 0].max()), float(limits[:, 1].min())
 
 
 def _draw_exposures(

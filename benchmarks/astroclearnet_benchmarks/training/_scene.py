@@ -105,6 +105,30 @@ def render_scene(recipe: TrainingRecipe) -> TrainingScene:
     rng = np.random.default_rng([recipe.seed, 1])
     sky = SkyGrid(SHAPE)
     stars = fill_sky(sky, recipe, rng)
+    return observe_sky(sky, stars, recipe, rng)
+
+
+def observe_sky(
+    sky: SkyGrid, stars: Array, recipe: TrainingRecipe, rng: np.random.Generator
+) -> TrainingScene:
+    """Observe a sky as a recipe says.
+
+    Parameters
+    ----------
+    sky
+        The sky.
+    stars
+        Column and row of the brightest stars, shape (k, 2).
+    recipe
+        The recipe.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    scene : `TrainingScene`
+        The exposures and the truth.
+    """
     light = sky.freeze()
     spectra = [sky.spectrum(light * weight) for weight in corner_weights(sky, recipe)]
     truth = sky.gaussian_image(np.sum(spectra, axis=0), recipe.target_fwhm)

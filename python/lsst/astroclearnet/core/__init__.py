@@ -48,8 +48,11 @@ from .exposures import (
     gaussian_kernel,
     kernel_fwhm,
 )
+from .joint import JointModel, load_packaged_joint_model
 from .noise import CellLayout, CellNoise, information_shares, point_source_information
 from .tiles import (
+    BandsResult,
+    DetectionImage,
     ExposureMaps,
     FailedTile,
     MaskBit,
@@ -57,16 +60,20 @@ from .tiles import (
     RestorationResult,
     StackResult,
     TileCallback,
+    plan_bands_memory,
     plan_memory,
+    restore_bands,
     restore_exposures,
     select_device,
 )
 
 __all__ = (
+    "BandsResult",
     "CalibrationOptions",
     "CellLayout",
     "CellNoise",
     "DebiasingOptions",
+    "DetectionImage",
     "ExposureCutouts",
     "ExposureMaps",
     "ExposureSource",
@@ -75,6 +82,7 @@ __all__ = (
     "FitHistory",
     "FitOptions",
     "InputError",
+    "JointModel",
     "MaskBit",
     "MemoryPlan",
     "ModelOptions",
@@ -105,11 +113,14 @@ __all__ = (
     "kernel_fwhm",
     "linear_noise",
     "linear_psf_residual",
+    "load_packaged_joint_model",
     "load_packaged_model",
+    "plan_bands_memory",
     "plan_memory",
     "point_source_information",
     "psf_fit_scatter",
     "restore",
+    "restore_bands",
     "restore_exposures",
     "select_device",
     "suggest_target_fwhm",

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core.forward import TileReader
 from ..core.forward._interpolation import _CompiledInterpolation
-from ..core.tiles import _restore_exposures
+from ..core.tiles import _band_restoration
 from ..core.tiles._tile_restorer import TileRestorer
 
 STAND_IN_DEVICE = torch.device("meta")
@@ -391,8 +391,8 @@ def count_device_work() -> Iterator[CountingMode]:
     kernels.BinnedInterpolation = _make_engine(mode)  # type: ignore[attr-defined]
     stages = (
         (TileReader, "read", "reading"),
-        (_restore_exposures, "calibrate_exposures", "calibration"),
-        (_restore_exposures, "choose_network", "network"),
+        (_band_restoration, "calibrate_exposures", "calibration"),
+        (_band_restoration, "choose_network", "network"),
         (TileRestorer, "restore", "tile"),
     )
     with contextlib.ExitStack() as stack:

@@ -8,12 +8,12 @@
 
 """The sky, estimated: linear filters, networks, debiasing."""
 
-from ._bank import FilterBank, bank_noise, log_noise_ratios, mix_by_prior
+from ._bank import SMOOTHED_FWHMS, FilterBank, bank_noise, log_noise_ratios, mix_by_prior
 from ._debias import Debiaser
-from ._estimator import Estimate, Estimator, Network
+from ._estimator import BandImage, Estimate, Estimator, Network
 from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss, held_out_residuals
 from ._linear import LinearEstimator
-from ._network import MixingNetwork
+from ._network import MixingNetwork, make_layer
 from ._precision import Precision
 from ._restoration_model import RestorationModel, TrainedRange, load_packaged_model
 from ._restoration_network import RestorationNetwork
@@ -29,6 +29,8 @@ from ._target_psf import (
 )
 
 __all__ = (
+    "SMOOTHED_FWHMS",
+    "BandImage",
     "Debiaser",
     "Estimate",
     "Estimator",
@@ -54,6 +56,7 @@ __all__ = (
     "linear_psf_residual",
     "load_packaged_model",
     "log_noise_ratios",
+    "make_layer",
     "make_samples",
     "mix_by_prior",
     "penalty_weight_for_residual",

@@ -179,7 +179,8 @@ class Debiaser:
         mixed
             Shape latent_shape, the image.
         first
-            The debiased image of the light.
+            The first debiased image, or what it was made from with the light
+            for its image.
         expected
             Shape latent_shape, right-hand side of what that image predicts.
 

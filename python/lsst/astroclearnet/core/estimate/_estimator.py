@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Estimate", "Estimator", "Network")
+__all__ = ("BandImage", "Estimate", "Estimator", "Network")
 
 import dataclasses
 
@@ -48,6 +48,55 @@ class Estimate:
     def restored(self) -> torch.Tensor:
         """The restored image, shape latent_shape (`torch.Tensor`)."""
         return self.debiased.image
+
+    def with_image(self, image: torch.Tensor) -> Estimate:
+        """Return the estimate with another restored image.
+
+        Parameters
+        ----------
+        image
+            Shape latent_shape, the image that takes its place.
+        """
+        return dataclasses.replace(self, debiased=dataclasses.replace(self.debiased, image=image))
+
+
+@dataclasses.dataclass(frozen=True)
+class BandImage:
+    """A band restored on its own, as other bands see it.
+
+    Attributes
+    ----------
+    estimator
+        Its estimator.
+    right
+        Shape latent_shape, right-hand side of the normal equations.
+    estimates
+        Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
+    mixed
+        Shape latent_shape, the image of the network.
+    restored
+        Shape latent_shape, the restored image.
+    """
+
+    estimator: Estimator
+    right: torch.Tensor
+    estimates: torch.Tensor
+    mixed: torch.Tensor
+    restored: torch.Tensor
+
+    @property
+    def significance(self) -> torch.Tensor:
+        """Restored image in units of the peak of a star of signal-to-noise
+        ratio 1, latent_shape (`torch.Tensor`).
+        """
+        return self.restored / self.estimator.debiaser.star_noise
+
+    @property
+    def coverage(self) -> torch.Tensor:
+        """Share of the full weight that is present, latent_shape
+        (`torch.Tensor`).
+        """
+        return self.estimator.model.embed(self.estimator.linear.coverage)
 
 
 class Estimator:
@@ -125,8 +174,8 @@ class Estimator:
 
     def restore_again(
         self, noise: torch.Tensor, light: torch.Tensor, first: Debiased, expected: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the restored image of the same light with other noise.
+    ) -> BandImage:
+        """Restore the same light with other noise.
 
         Parameters
         ----------
@@ -135,12 +184,25 @@ class Estimator:
         light
             Shape ``(s, *latent_shape)``, `linear_estimates` of the light.
         first
-            The restored image that is the light.
+            The first restoration, with the light for its image.
         expected
             Shape latent_shape, right-hand side of the light.
         """
         estimates = light + self.linear.solve_noise(noise[None], self.network.penalty_weights)
-        return self.debiaser.debias_again(noise, self._mix(estimates), first, expected)
+        mixed = self._mix(estimates)
+        restored = self.debiaser.debias_again(noise, mixed, first, expected)
+        return BandImage(self, expected + noise, estimates, mixed, restored)
+
+    def band_image(self, estimate: Estimate) -> BandImage:
+        """Return what other bands see of an estimate.
+
+        Parameters
+        ----------
+        estimate
+            What `estimate` returned.
+        """
+        debiased = estimate.debiased
+        return BandImage(self, debiased.right, estimate.estimates, debiased.mixed, debiased.image)
 
     def linear_estimates(self, right: torch.Tensor) -> torch.Tensor:
         """Return the estimates that are mixed, ``(s, *latent_shape)``.

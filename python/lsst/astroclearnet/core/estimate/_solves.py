@@ -64,8 +64,15 @@ _RECORD: contextvars.ContextVar[_Record | None] = contextvars.ContextVar("solves
 
 
 @contextlib.contextmanager
-def collect_solves() -> Iterator[dict[str, SolveStatus]]:
+def collect_solves(
+    solves: dict[str, SolveStatus] | None = None,
+) -> Iterator[dict[str, SolveStatus]]:
     """Collect the status of the solves in a block of code.
+
+    Parameters
+    ----------
+    solves
+        Where to add them; by default they are counted from zero.
 
     Yields
     ------
@@ -73,14 +80,17 @@ def collect_solves() -> Iterator[dict[str, SolveStatus]]:
         Status by the kind of solve.  Those that did not converge are warned
         of at the end of the block.
     """
-    solves: dict[str, SolveStatus] = {}
-    token = _RECORD.set(solves)
+    total = {} if solves is None else solves
+    found: dict[str, SolveStatus] = {} if total else total
+    token = _RECORD.set(found)
     try:
-        yield solves
+        yield total
     finally:
         _RECORD.reset(token)
-        for kind, status in solves.items():
+        for kind, status in found.items():
             _warn(kind, status)
+            if found is not total:
+                total[kind] = total.get(kind, SolveStatus()) + status
 
 
 def record_solve(kind: str, *, steps: int, residual: float) -> SolveStatus:

@@ -8,7 +8,7 @@
 
 """Variance and correlation of the noise of the images."""
 
-from ._bootstrap import RepeatedErrors, repeat_observations
+from ._bootstrap import Observation, RepeatedErrors, repeat_bands, repeat_observations
 from ._bootstrap_variance import linear_variance, restored_variance
 from ._cell_noise import CellLayout, CellNoise
 from ._demanded_light import DemandedLight, measure_demanded_light
@@ -23,6 +23,7 @@ __all__ = (
     "CellNoise",
     "DemandedLight",
     "LocalNoise",
+    "Observation",
     "PsfErrorImages",
     "RepeatedErrors",
     "StarErrors",
@@ -30,6 +31,7 @@ __all__ = (
     "linear_variance",
     "measure_demanded_light",
     "point_source_information",
+    "repeat_bands",
     "repeat_observations",
     "restored_variance",
     "white_noise",

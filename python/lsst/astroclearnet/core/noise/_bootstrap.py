@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-__all__ = ("RepeatedErrors", "repeat_observations")
+__all__ = ("Observation", "RepeatedErrors", "repeat_bands", "repeat_observations")
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from ..estimate import Estimate, Estimator
+from ..estimate import BandImage, Estimate, Estimator
 from ..exposures import smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel
 
@@ -56,6 +56,30 @@ class RepeatedErrors:
     right: torch.Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What is observed again, and how.
+
+    Attributes
+    ----------
+    estimator
+        The fitted estimator.
+    estimate
+        Its estimate from the exposures, whose restored image is taken for the
+        sky.
+    noise
+        Draws of the noise of the exposures, each of shape (n, h, w).
+    counted
+        Shape (n, h, w), 1 for the pixels that chi-square counts, 0 for
+        others; all by default.
+    """
+
+    estimator: Estimator
+    estimate: Estimate
+    noise: Iterable[torch.Tensor]
+    counted: torch.Tensor | None = None
+
+
 def repeat_observations(
     estimator: Estimator,
     estimate: Estimate,
@@ -73,34 +97,82 @@ def repeat_observations(
 
     Parameters
     ----------
-    estimator
-        The fitted estimator.
-    estimate
-        Its estimate from the exposures.
-    noise
-        Draws of the noise of the exposures, each of shape (n, h, w).
-    counted
-        Shape (n, h, w), 1 for the pixels that chi-square
-        counts, 0 for others; all by default.
+    estimator, estimate, noise, counted
+        As of `Observation`.
     """
-    model, solver = estimator.model, estimator.linear
-    expected = solver.normal(estimate.restored[None])[0]
-    # What the image leaves of the exposures is noise, and solved as such.
-    left = (estimate.debiased.right - expected)[None]
-    light = estimate.estimates - solver.solve_noise(left, estimator.network.penalty_weights)
-    weights = estimator.weights if counted is None else estimator.weights * counted
-    chi_square = torch.zeros(model.num_exposures, device=estimator.weights.device)
-    restored, right = [], []
-    for number, draw in enumerate(noise):
-        right.append(solver.right_side(draw))
-        again = estimator.restore_again(right[-1], light, estimate.debiased, expected)
-        restored.append(again - estimate.restored)
-        if number < _NUM_COUNTED:
-            chi_square += (weights * (draw - model.predict(restored[-1])) ** 2).sum(dim=(1, 2))
-    errors = torch.stack(restored)
-    linear = _linear_errors(estimator, estimate.restored, torch.stack(right), errors)
-    chi_square /= min(len(errors), _NUM_COUNTED)
-    return RepeatedErrors(model.crop(errors), model.crop(linear), chi_square, torch.stack(right))
+    return repeat_bands([Observation(estimator, estimate, noise, counted)], None)[0]
+
+
+def repeat_bands(
+    observations: Sequence[Observation],
+    combine: Callable[[Sequence[BandImage]], Sequence[torch.Tensor]] | None,
+) -> list[RepeatedErrors]:
+    """Observe the sky of several bands again and restore it.
+
+    Noise is drawn in all bands together, so that errors of an image are also
+    those that it takes from other bands.
+
+    Parameters
+    ----------
+    observations
+        The bands.
+    combine
+        What makes joint images, latent_shape of each, of bands that were
+        restored on their own; by default they are not joint.
+
+    Returns
+    -------
+    errors : `list` [`RepeatedErrors`]
+        Errors of each band, from as many draws as every band has.
+    """
+    bands = [_Repeated(each) for each in observations]
+    for draws in zip(*(each.noise for each in observations), strict=False):
+        own = [band.observe(draw) for band, draw in zip(bands, draws, strict=True)]
+        images = [image.restored for image in own] if combine is None else combine(own)
+        for band, draw, image in zip(bands, draws, images, strict=True):
+            band.add(draw, image)
+    return [band.errors() for band in bands]
+
+
+class _Repeated:
+    """Repeated observations of a band."""
+
+    def __init__(self, observation: Observation) -> None:
+        estimator, self._estimate = observation.estimator, observation.estimate
+        self._estimator = estimator
+        self._sky = self._estimate.restored
+        self._expected = estimator.linear.normal(self._sky[None])[0]
+        # What the image leaves of the exposures is noise, and solved as such.
+        left = (self._estimate.debiased.right - self._expected)[None]
+        noise = estimator.linear.solve_noise(left, estimator.network.penalty_weights)
+        self._light = self._estimate.estimates - noise
+        counted, weights = observation.counted, estimator.weights
+        self._weights = weights if counted is None else weights * counted
+        self._chi_square = torch.zeros(estimator.model.num_exposures, device=weights.device)
+        self._restored: list[torch.Tensor] = []
+        self._right: list[torch.Tensor] = []
+
+    def observe(self, draw: torch.Tensor) -> BandImage:
+        """Restore an observation with drawn noise, (n, h, w)."""
+        self._right.append(self._estimator.linear.right_side(draw))
+        return self._estimator.restore_again(
+            self._right[-1], self._light, self._estimate.debiased, self._expected
+        )
+
+    def add(self, draw: torch.Tensor, image: torch.Tensor) -> None:
+        """Add the error of an image, latent_shape, made with drawn noise."""
+        self._restored.append(image - self._sky)
+        if len(self._restored) <= _NUM_COUNTED:
+            residual = draw - self._estimator.model.predict(self._restored[-1])
+            self._chi_square += (self._weights * residual**2).sum(dim=(1, 2))
+
+    def errors(self) -> RepeatedErrors:
+        """Return the errors of all draws."""
+        crop = self._estimator.model.crop
+        restored, right = torch.stack(self._restored), torch.stack(self._right)
+        linear = _linear_errors(self._estimator, self._sky, right, restored)
+        chi_square = self._chi_square / min(len(restored), _NUM_COUNTED)
+        return RepeatedErrors(crop(restored), crop(linear), chi_square, right)
 
 
 def _linear_errors(

@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-__all__ = ("MemoryPlan", "plan_memory")
+__all__ = ("MemoryPlan", "plan_bands_memory", "plan_memory")
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 from .._errors import InputError
 from .._options import RestoreOptions, TilingOptions
@@ -55,6 +56,10 @@ _LATENT = 1050.0
 
 _LATENT_DRAW = 32.0
 """Bytes per such pixel and noise draw."""
+
+_JOINT = 800.0
+"""Bytes per pixel of the latent image for the guided bank of a band and the
+layers of the joint network."""
 
 _EXPOSURE = 75.0
 """Bytes per such pixel and exposure, or per stacked pixel if there are more:
@@ -148,17 +153,57 @@ def plan_memory(
     InputError
         If not even the smallest tiles fit.
     """
-    limits = options.tiling
-    cells = layout if layout is not None else CellLayout((1, 1), (0, 0), source.shape)
-    side = float(min(limits.max_tile_size, max(source.shape)))
+    return _plan([source], options, device, layout)
+
+
+def plan_bands_memory(
+    sources: Mapping[str, ExposureSource],
+    options: RestoreOptions,
+    *,
+    device: str,
+    layout: CellLayout | None = None,
+) -> MemoryPlan:
+    """Choose the largest tiles that fit if all bands are restored together.
+
+    Parameters
+    ----------
+    sources
+        The exposures of each band, of patches of the same shape.
+    options
+        Settings with the limits.
+    device
+        Kind of the device, ``"cpu"`` or ``"cuda"``.
+    layout
+        Cells that are not divided.
+
+    Returns
+    -------
+    plan : `MemoryPlan`
+        The tiles, as of `plan_memory`.
+
+    Raises
+    ------
+    InputError
+        If not even the smallest tiles fit.
+    """
+    return _plan([sources[name] for name in sorted(sources)], options, device, layout)
+
+
+def _plan(
+    sources: Sequence[ExposureSource], options: RestoreOptions, device: str, layout: CellLayout | None
+) -> MemoryPlan:
+    """Choose the largest tiles that fit into the memory limits."""
+    limits, shape = options.tiling, sources[0].shape
+    cells = layout if layout is not None else CellLayout((1, 1), (0, 0), shape)
+    side = float(min(limits.max_tile_size, max(shape)))
     while True:
-        grid = TileGrid.cover(source.shape, round(side), cell_shape=cells.cell_shape, border=cells.border)
-        plan = _predict(grid, source, options, device)
+        grid = TileGrid.cover(shape, round(side), cell_shape=cells.cell_shape, border=cells.border)
+        plan = _predict(grid, sources, options, device)
         if _fits(plan, limits):
             return dataclasses.replace(plan, cells=layout)
         if side <= _LEAST_TILE:
             raise InputError(
-                f"A patch of {source.shape[0]}x{source.shape[1]} pixels needs {plan} at least: raise "
+                f"A patch of {shape[0]}x{shape[1]} pixels needs {plan} at least: raise "
                 f"max_host_memory={limits.max_host_memory} or max_device_memory={limits.max_device_memory}.",
                 host_memory=plan.host_memory,
                 device_memory=plan.device_memory,
@@ -173,19 +218,29 @@ def _fits(plan: MemoryPlan, limits: TilingOptions) -> bool:
     )
 
 
-def _predict(grid: TileGrid, source: ExposureSource, options: RestoreOptions, device: str) -> MemoryPlan:
-    extents = [source.extent(tile.rows, tile.columns) for tile in grid.tiles]
+def _predict(
+    grid: TileGrid, sources: Sequence[ExposureSource], options: RestoreOptions, device: str
+) -> MemoryPlan:
+    extents = [[source.extent(tile.rows, tile.columns) for source in sources] for tile in grid.tiles]
     working = max(
-        _working_bytes(tile, *extent, options) for tile, extent in zip(grid.tiles, extents, strict=True)
+        sum(_working_bytes(tile, *extent, options) for extent in each) + _joint_bytes(tile, len(sources))
+        for tile, each in zip(grid.tiles, extents, strict=True)
     )
-    cutouts = max(_CUTOUT * math.prod(extent) for extent in extents)
-    most = max(number for number, *_ in extents)
+    cutouts = max(_CUTOUT * math.prod(extent) for each in extents for extent in each)
+    most = max(sum(number for number, *_ in each) for each in extents)
     height, width = grid.shape
-    planes = height * width * (_PLANES + _REALIZATION * options.noise.num_realizations)
-    host = _LIBRARIES + source.resident_bytes + planes + cutouts
+    # The detection image of several bands has planes as a band has.
+    number = len(sources) + (len(sources) > 1)
+    planes = number * height * width * (_PLANES + _REALIZATION * options.noise.num_realizations)
+    host = _LIBRARIES + sum(source.resident_bytes for source in sources) + planes + cutouts
     if device == "cpu":
         return MemoryPlan(grid, most, host + working, 0.0)
     return MemoryPlan(grid, most, host + _CUDA_LIBRARIES, working)
+
+
+def _joint_bytes(tile: Tile, num_bands: int) -> float:
+    """Return the memory of the joint network, which has a band at a time."""
+    return _JOINT * math.prod(size + 2 * _MARGIN for size in tile.shape) if num_bands > 1 else 0.0
 
 
 def _working_bytes(tile: Tile, number: int, height: int, width: int, options: RestoreOptions) -> float:

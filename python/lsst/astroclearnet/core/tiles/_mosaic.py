@@ -13,7 +13,7 @@ from __future__ import annotations
 __all__ = ("ExposureMaps",)
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..calibration import ExposureCalibration, PsfRefinement
 from ..exposures import Tile, TileGrid
 from ..noise import CellLayout, CellNoise
 from ._result import Combination, MaskBit, fields_by_tiles
-from ._tile_restorer import TileResult
+from ._tile_result import TileResult
 
 _REDUCTIONS: dict[Combination, Callable[[list[float]], float]] = {"median": np.median, "max": np.max}
 
@@ -50,11 +50,61 @@ class ExposureMaps(Protocol):
         """
 
 
+class BlendedPlanes:
+    """Planes of a patch that are blended across the borders of tiles, with
+    weights that add up to one.
+
+    Parameters
+    ----------
+    grid
+        The tiles.
+    shapes
+        Shape of each plane, (..., H, W), by its name.
+    """
+
+    def __init__(self, grid: TileGrid, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._shape = grid.shape
+        # Filled to allocate their memory now and not tile by tile.
+        self._share = np.full(grid.shape, 0.0, dtype=np.float32)
+        self._planes = {name: np.full(shape, 0.0, np.float32) for name, shape in shapes.items()}
+
+    def add(self, tile: Tile, planes: Mapping[str, np.ndarray]) -> None:
+        """Add a tile.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        planes
+            Its planes by name, NaN without data.
+        """
+        box = tile.rows, tile.columns
+        share = tile.taper(self._shape) * np.isfinite(planes["image"])
+        self._share[box] += share
+        for name, plane in self._planes.items():
+            plane[..., *box] += share * np.nan_to_num(planes[name])
+
+    def finish(self, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the planes, NaN without data.
+
+        Parameters
+        ----------
+        mask
+            Shape (H, W), `MaskBit` values; pixels without a tile are added.
+        """
+        missing = ((mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
+        mask[missing] |= np.uint8(MaskBit.NO_DATA)
+        share = np.where(missing, 1.0, self._share)
+        for plane in self._planes.values():
+            plane /= share
+            plane[..., missing] = np.nan
+        return self._planes
+
+
 class Mosaic:
     """Planes of a patch, assembled from tiles.
 
-    Images are blended across the borders of tiles with weights that add up to
-    one.  Variances and noise realisations are blended like images, because
+    Variances and noise realisations are blended like images, because
     neighbouring tiles share the pixels and their noise.
 
     Parameters
@@ -70,16 +120,14 @@ class Mosaic:
     """
 
     def __init__(self, grid: TileGrid, num_exposures: int, num_realizations: int, layout: CellLayout) -> None:
-        self._shape = grid.shape
         realizations = (num_realizations, *grid.shape)
-        # Filled to allocate their memory now and not tile by tile.
-        self._share = np.full(grid.shape, 0.0, dtype=np.float32)
-        self._blended = {
-            f.name: np.full(
-                realizations if "k" in f.metadata["shape"] else grid.shape, 0.0, f.metadata["dtype"]
-            )
-            for f in fields_by_tiles("blend")
-        }
+        self._blended = BlendedPlanes(
+            grid,
+            {
+                f.name: realizations if "k" in f.metadata["shape"] else grid.shape
+                for f in fields_by_tiles("blend")
+            },
+        )
         self._own = {
             f.name: np.full(grid.shape, MaskBit.NO_DATA if f.name == "mask" else np.nan, f.metadata["dtype"])
             for f in fields_by_tiles("own")
@@ -101,11 +149,8 @@ class Mosaic:
             The restored tile.
         """
         tile, exposures = result.tile, result.exposures
-        box, own = (tile.rows, tile.columns), (tile.inner_rows, tile.inner_columns)
-        share = tile.taper(self._shape) * np.isfinite(result.planes["image"])
-        self._share[box] += share
-        for name, plane in self._blended.items():
-            plane[..., *box] += share * np.nan_to_num(result.planes[name])
+        own = tile.inner_rows, tile.inner_columns
+        self._blended.add(tile, result.planes)
         for name, values in (self._own | self._pixels).items():
             values[own] = result.planes[name][tile.within]
         for cell, stamp in result.correlations.items():
@@ -128,13 +173,7 @@ class Mosaic:
         fields : `dict`
             The fields of `RestorationResult` from tiles and calibration.
         """
-        mask = self._own["mask"]
-        missing = ((mask & MaskBit.NO_DATA) > 0) | (self._share <= 0)
-        mask[missing] |= np.uint8(MaskBit.NO_DATA)
-        share = np.where(missing, 1.0, self._share)
-        for plane in self._blended.values():
-            plane /= share
-            plane[..., missing] = np.nan
+        blended = self._blended.finish(self._own["mask"])
         expected = np.where(self._expected > 0, self._expected, np.nan)
         background, stars = calibration.background, calibration.stars
         values, sigmas = calibration.offsets.values, calibration.offsets.sigmas
@@ -143,7 +182,7 @@ class Mosaic:
             for f in fields_by_tiles(*_REDUCTIONS)
         }
         return {
-            **self._blended,
+            **blended,
             **self._own,
             **scalars,
             **{name: _median(values[np.isfinite(values)]) for name, values in self._pixels.items()},

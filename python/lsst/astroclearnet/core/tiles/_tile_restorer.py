@@ -24,55 +24,18 @@ from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, 
 from ..noise import (
     CellLayout,
     LocalNoise,
+    Observation,
     PsfErrorImages,
+    RepeatedErrors,
     linear_variance,
     measure_demanded_light,
-    repeat_observations,
+    repeat_bands,
     restored_variance,
     white_noise,
 )
 from ._bright_stars import BrightStars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
-
-
-@dataclasses.dataclass(frozen=True)
-class TileResult:
-    """A restored tile.
-
-    Attributes
-    ----------
-    tile
-        The tile.
-    exposures
-        Shape (m,), int64, indices of its exposures without outlier exposures.
-    planes
-        Planes of the tile, of shape (..., h, w), by field of
-        `RestorationResult`; that of a median of pixels has their values.
-    weights
-        Shape (m, h, w), float32, inverse variances of the exposures in the
-        pixels that the tile owns; 0 for unused pixels.
-    rejected
-        Shape (m, h, w), bool, outliers among them.
-    deviations
-        Shape (m,), double, sums of squared weighted residuals.
-    expected
-        Shape (m,), double, their expectations for noise alone.
-    correlations
-        Noise correlation, (31, 31), of cells that the tile owns, by the
-        indices of the cell.
-    scalars
-        Numbers of the tile, by field of `RestorationResult`.
-    """
-
-    tile: Tile
-    exposures: np.ndarray
-    planes: dict[str, np.ndarray]
-    weights: np.ndarray
-    rejected: np.ndarray
-    deviations: np.ndarray
-    expected: np.ndarray
-    correlations: dict[tuple[int, int], np.ndarray]
-    scalars: dict[str, float]
+from ._tile_result import FinishedTile, ObservedTile, TileResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +61,7 @@ class TileRestorer:
 
     @torch.no_grad()
     def restore(self, tile_data: TileData) -> TileResult:
-        """Restore a tile.
+        """Restore a tile of one band.
 
         Parameters
         ----------
@@ -115,6 +78,23 @@ class TileRestorer:
         RestorationError
             If pixels with data are not finite.
         """
+        observed = self.observe(tile_data)
+        return self.finish(observed, repeat_bands([observed.observation], None)[0]).result
+
+    @torch.no_grad()
+    def observe(self, tile_data: TileData) -> ObservedTile:
+        """Clean a tile and estimate its light.
+
+        Parameters
+        ----------
+        tile_data
+            The tile.
+
+        Returns
+        -------
+        observed : `ObservedTile`
+            The tile with its images, on the device.
+        """
         clean = self.calibration.clean(tile_data)
         tile_data, options = clean.tile_data, self.calibration.options
         model, stack = tile_data.model, tile_data.stack
@@ -123,8 +103,35 @@ class TileRestorer:
         stars = BrightStars.draw(self.calibration, tile_data)
         estimator = Estimator(self.network, model, weights, options, origin, stars.image)
         estimate = estimator.estimate(stack.images)
-        owned = _owned(tile_data)
-        errors = repeat_observations(estimator, estimate, self._draw_noise(clean), owned)
+        observation = Observation(estimator, estimate, self._draw_noise(clean), _owned(tile_data))
+        return ObservedTile(clean, stars, observation)
+
+    @torch.no_grad()
+    def finish(self, observed: ObservedTile, errors: RepeatedErrors) -> FinishedTile:
+        """Make the planes of a tile.
+
+        Parameters
+        ----------
+        observed
+            What `observe` returned, perhaps with another restored image.
+        errors
+            Errors of repeated observations of that.
+
+        Returns
+        -------
+        finished : `FinishedTile`
+            The restored tile.
+
+        Raises
+        ------
+        RestorationError
+            If pixels with data are not finite.
+        """
+        clean, stars = observed.clean, observed.stars
+        tile_data, options = clean.tile_data, self.calibration.options
+        model, stack = tile_data.model, tile_data.stack
+        estimator, estimate = observed.observation.estimator, observed.observation.estimate
+        weights, owned = estimator.weights, observed.owned
         local_noise = LocalNoise(model, weights, estimator.linear_penalty_weight)
         maps = weight_maps(model, weights)
         seen = maps.used.any(dim=0)
@@ -153,9 +160,10 @@ class TileRestorer:
         mask[demanded.withheld & ~no_data] |= MaskBit.WITHHELD
         kept = options.noise.num_realizations
         psf_draws = self._draw_psf_errors(psf_images, tile_data, min(kept, len(errors.linear)))
+        variance_of_restored = restored_variance(errors, variance_of_linear, brightness, seen)
         blended = {
             "image": model.crop(estimate.restored),
-            "variance": restored_variance(errors, variance_of_linear, brightness, seen) + variance_of_psfs,
+            "variance": variance_of_restored + variance_of_psfs,
             "noise_realizations": errors.restored[:kept] + psf_draws,
             "linear_image": model.crop(estimate.linear),
             "linear_variance": variance_of_linear + variance_of_psfs + missing.square(),
@@ -184,7 +192,7 @@ class TileRestorer:
         rows, columns = tile_data.tile.within
         outlier_exposures = self.calibration.dropped
         used = [k for k, t in enumerate(tile_data.exposures.tolist()) if t not in outlier_exposures]
-        return TileResult(
+        result = TileResult(
             tile=tile_data.tile,
             exposures=tile_data.exposures[used].numpy(),
             planes={
@@ -204,6 +212,18 @@ class TileRestorer:
                 "linear_penalty_weight": estimator.linear_penalty_weight,
                 "linear_psf_residual": estimator.linear_psf_residual,
             },
+        )
+        return FinishedTile(
+            result=result,
+            errors=errors,
+            linear_variance=variance_of_linear,
+            star_noise=model.crop(estimator.debiaser.star_noise),
+            sky_variance=float(estimator.linear.variances(torch.tensor([estimator.linear_penalty_weight]))),
+            seen=seen,
+            image=blended["image"],
+            extra_variance=blended["variance"] - variance_of_restored,
+            noise_realizations=blended["noise_realizations"],
+            no_data=no_data,
         )
 
     def _draw_psf_errors(self, errors: PsfErrorImages, tile_data: TileData, number: int) -> torch.Tensor:

@@ -1,0 +1,15 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Joint restoration of several bands: each with the help of the others."""
+
+from ._guided_bank import GuidedBank
+from ._joint_model import JointModel, load_packaged_joint_model
+from ._joint_network import JointNetwork
+
+__all__ = ("GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model")

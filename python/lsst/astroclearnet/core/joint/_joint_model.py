@@ -1,0 +1,164 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""A trained joint network, with all that is known of it, as a file."""
+
+from __future__ import annotations
+
+__all__ = ("JointModel", "load_packaged_joint_model")
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Sequence
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+
+from .._errors import InputError
+from ..estimate import BandImage
+from ._guided_bank import GuidedBank
+from ._joint_network import JointNetwork
+
+_SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class JointModel:
+    """A trained joint network, the conditions that it has seen, and its
+    origin.
+
+    Attributes
+    ----------
+    network
+        The network, in evaluation mode, on the CPU.
+    base
+        Identity of the network that restores each band on its own.
+    num_bands
+        Smallest and largest number of bands that it saw at a time.
+    provenance
+        What it was trained on and how, of types that JSON has.
+    """
+
+    network: JointNetwork
+    base: str
+    num_bands: tuple[int, int]
+    provenance: dict[str, Any]
+
+    def find_departure(self, bases: Sequence[str]) -> str:
+        """Return in words why it may not suit some bands; nothing if it does.
+
+        Parameters
+        ----------
+        bases
+            Identity of the network of each band.
+        """
+        strange = sorted({base for base in bases if base != self.base})
+        if strange:
+            return (
+                f"bands are restored by the network {', '.join(strange)}, and it was trained with {self.base}"
+            )
+        low, high = self.num_bands
+        if len(bases) > high:
+            return f"there are {len(bases)} bands, and it was trained on {low} to {high}"
+        return ""
+
+    @torch.no_grad()
+    def combine(self, bands: Sequence[BandImage]) -> list[torch.Tensor]:
+        """Restore each band with the help of the others.
+
+        Parameters
+        ----------
+        bands
+            The bands, restored on their own; their order does not matter.
+
+        Returns
+        -------
+        images : `list` [`torch.Tensor`]
+            Joint restored images, latent_shape of each band.
+        """
+        images = []
+        for k, band in enumerate(bands):
+            others = [*bands[:k], *bands[k + 1 :]]
+            # Without others the image is the same, to the last bit.
+            images.append(self.network(GuidedBank.build(band, others)) if others else band.restored)
+        return images
+
+    def to(self, device: torch.device) -> Self:
+        """Return the model with a copy of its network on a device.
+
+        Parameters
+        ----------
+        device
+            The device.
+        """
+        network = JointNetwork(self.network.num_penalty_weights)
+        network.load_state_dict(self.network.state_dict())
+        return dataclasses.replace(self, network=network.to(device).eval())
+
+    def to_bytes(self) -> bytes:
+        """Return a safetensors file, the same for the same model."""
+        about = {
+            "schema": _SCHEMA,
+            "num_penalty_weights": self.network.num_penalty_weights,
+            "base": self.base,
+            "num_bands": self.num_bands,
+            "provenance": self.provenance,
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        return bytes(safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "joint model") -> Self:
+        """Read what `to_bytes` returned.
+
+        Parameters
+        ----------
+        data
+            The file.
+        name
+            What to call it in an error.
+
+        Raises
+        ------
+        InputError
+            If it is no such file, or of another schema.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
+            if about["schema"] != _SCHEMA:
+                raise InputError(
+                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it "
+                    "again."
+                )
+            network = JointNetwork(about["num_penalty_weights"])
+            network.load_state_dict(safetensors.torch.load(data))
+            low, high = about["num_bands"]
+        except InputError:
+            raise
+        except Exception as exc:
+            raise InputError(
+                f"The {name} is no file of a trained joint network: {type(exc).__name__}: {exc}."
+            ) from exc
+        return cls(network.eval(), about["base"], (low, high), about["provenance"])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """First 16 digits of the SHA-256 of the file (`str`)."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+
+
+@functools.cache
+def load_packaged_joint_model() -> JointModel:
+    """Return the joint model that comes with the package."""
+    file = importlib.resources.files(__package__) / "packaged_joint_model.safetensors"
+    return JointModel.from_bytes(file.read_bytes(), "packaged joint model")

@@ -1,0 +1,154 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The white image of all bands, for detecting."""
+
+from __future__ import annotations
+
+__all__ = ("DetectionImage",)
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from ..exposures import Tile, TileGrid, smooth
+from ..noise import RepeatedErrors, restored_variance
+from ._mosaic import BlendedPlanes
+from ._result import MaskBit
+from ._tile_result import FinishedTile
+
+_BRIGHTNESS_FWHM = 2.0
+"""FWHM in pixels over which brightness is averaged, as that of a band."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionImage:
+    """Weighted mean of the restored images of all bands.
+
+    The weights are the same everywhere, the inverse variance of blank sky in
+    the linear image of each band, so that unit and PSF are those of the
+    bands.  Where a band has no data the mean is that of the others.
+
+    Attributes
+    ----------
+    image
+        Shape (H, W), float32; NaN where no band has data.
+    variance
+        Shape (H, W), float32, expected squared error of ``image``, from
+        noise that was drawn in all bands together: through the guides errors
+        of bands are correlated.
+    mask
+        Shape (H, W), uint8, `MaskBit` values: ``NO_DATA`` where no band has
+        data, ``INPAINTED`` where no band has a usable pixel, ``CLIPPED`` where
+        an exposure of any was rejected.
+    weights
+        Weight of each band where all have data, of sum 1.
+    noise_realizations
+        Shape (k, H, W), float32, realisations of the errors of ``image``.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    mask: np.ndarray
+    weights: dict[str, float]
+    noise_realizations: np.ndarray
+
+
+class DetectionMosaic:
+    """The detection image, assembled from tiles.
+
+    Parameters
+    ----------
+    grid
+        The tiles.
+    num_realizations
+        Number of noise realisations.
+    """
+
+    def __init__(self, grid: TileGrid, num_realizations: int) -> None:
+        shapes = {
+            "image": grid.shape,
+            "variance": grid.shape,
+            "noise_realizations": (num_realizations, *grid.shape),
+        }
+        self._blended = BlendedPlanes(grid, shapes)
+        self._mask = np.full(grid.shape, MaskBit.NO_DATA, np.uint8)
+        self._weights: dict[str, float] = {}
+
+    def add(self, tile: Tile, bands: Mapping[str, FinishedTile]) -> None:
+        """Add a tile of all bands that have data in it.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        bands
+            The bands by name, at least one.
+        """
+        for name, band in bands.items():
+            # Where it has no data its weight does not matter.
+            self._weights.setdefault(name, 1.0 / band.sky_variance)
+        planes = _combine(list(bands.values()), [self._weights[name] for name in bands])
+        self._blended.add(tile, planes)
+        mask = _combine_masks([band.result.planes["mask"] for band in bands.values()])
+        self._mask[tile.inner_rows, tile.inner_columns] = mask[tile.within]
+
+    def finish(self) -> DetectionImage:
+        """Return the detection image."""
+        total = sum(self._weights.values())
+        weights = {name: weight / total for name, weight in sorted(self._weights.items())}
+        return DetectionImage(**self._blended.finish(self._mask), mask=self._mask, weights=weights)
+
+
+def _combine(bands: list[FinishedTile], weights: list[float]) -> dict[str, np.ndarray]:
+    """Return the planes of a tile."""
+    present = torch.stack([weight * ~band.no_data for band, weight in zip(bands, weights, strict=True)])
+    shares = present / present.sum(dim=0).clamp(min=1e-30)
+
+    def mean(planes: list[torch.Tensor]) -> torch.Tensor:
+        parts = [share * plane.nan_to_num() for share, plane in zip(shares, planes, strict=True)]
+        return torch.stack(parts).sum(dim=0)
+
+    def variance_of_mean(planes: list[torch.Tensor]) -> torch.Tensor:
+        parts = [share**2 * plane.nan_to_num() for share, plane in zip(shares, planes, strict=True)]
+        return torch.stack(parts).sum(dim=0)
+
+    number = min(len(band.errors.restored) for band in bands)
+    restored = mean([band.errors.restored[:number] for band in bands])
+    linear = variance_of_mean([band.linear_variance for band in bands])
+    image = mean([band.image for band in bands])
+    star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
+    brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
+    seen = torch.stack([band.seen & ~band.no_data for band in bands]).any(dim=0)
+    errors = RepeatedErrors(restored, restored, torch.zeros(0), torch.zeros(0))
+    variance = restored_variance(errors, linear, brightness, seen)
+    planes = {
+        "image": image,
+        "variance": variance + variance_of_mean([band.extra_variance for band in bands]),
+        "noise_realizations": mean([band.noise_realizations for band in bands]),
+    }
+    nowhere = ~(present > 0.0).any(dim=0)
+    return {name: torch.where(nowhere, torch.nan, plane).cpu().numpy() for name, plane in planes.items()}
+
+
+def _combine_masks(masks: list[np.ndarray]) -> np.ndarray:
+    """Return the mask of a tile."""
+    no_data = [(mask & MaskBit.NO_DATA) > 0 for mask in masks]
+    unseen = [
+        missing | ((mask & MaskBit.INPAINTED) > 0) for mask, missing in zip(masks, no_data, strict=True)
+    ]
+    clipped = [
+        ((mask & MaskBit.CLIPPED) > 0) & ~missing for mask, missing in zip(masks, no_data, strict=True)
+    ]
+    nowhere = np.all(no_data, axis=0)
+    combined = np.where(nowhere, MaskBit.NO_DATA, 0).astype(np.uint8)
+    combined[np.all(unseen, axis=0) & ~nowhere] |= np.uint8(MaskBit.INPAINTED)
+    combined[np.any(clipped, axis=0)] |= np.uint8(MaskBit.CLIPPED)
+    return combined

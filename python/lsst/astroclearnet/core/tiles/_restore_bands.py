@@ -1,0 +1,351 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Joint restoration of the bands of a patch, tile by tile."""
+
+from __future__ import annotations
+
+__all__ = ("BandsResult", "restore_bands")
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import torch
+
+from .._errors import InputError, RestorationError
+from .._options import RestoreOptions
+from ..estimate import ProgressCallback, RestorationModel, collect_solves
+from ..exposures import ExposureSource, Tile, TileGrid
+from ..joint import JointModel, load_packaged_joint_model
+from ..noise import CellLayout, repeat_bands
+from ._attempts import attempt, restore_in_pieces
+from ._band_restoration import BandRestoration
+from ._detection import DetectionImage, DetectionMosaic
+from ._device import limit_device_memory, release_memory, select_device
+from ._memory_plan import MemoryPlan, plan_bands_memory
+from ._mosaic import ExposureMaps
+from ._restore_exposures import TileCallback
+from ._result import FailedTile, RestorationResult
+from ._tile_result import FinishedTile, ObservedTile
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class BandsResult:
+    """The bands of a patch, restored together.
+
+    Attributes
+    ----------
+    results
+        The restoration of each band.
+    failed
+        Bands that were not restored, and why.
+    detection
+        Mean of all bands, for detecting.
+    joint_network
+        Identity of the joint network; empty for a single band, which is
+        restored on its own.
+    joint_doubt
+        Why the joint network may not suit the bands; empty if nothing speaks
+        against it.
+    """
+
+    results: dict[str, RestorationResult]
+    failed: dict[str, str]
+    detection: DetectionImage
+    joint_network: str
+    joint_doubt: str
+
+
+def restore_bands(  # noqa: PLR0913
+    sources: Mapping[str, ExposureSource],
+    *,
+    target_fwhm: float,
+    options: RestoreOptions,
+    seeds: Mapping[str, int],
+    models: Mapping[str, RestorationModel] | None = None,
+    joint_model: JointModel | None = None,
+    device: str | torch.device = "auto",
+    layout: CellLayout | None = None,
+    plan: MemoryPlan | None = None,
+    maps: Mapping[str, ExposureMaps] | None = None,
+    callback: ProgressCallback | None = None,
+    tile_callback: TileCallback | None = None,
+) -> BandsResult:
+    """Restore the bands of a patch, each with the help of the others.
+
+    Each band is calibrated and restored as by `restore_exposures`.  Then the
+    joint network mixes its images with estimates that the other bands guide:
+    they say where light is, and the exposures of the band how much.  A single
+    band is restored as by `restore_exposures`, and so are pixels that no
+    other band covers.  Linear images stay strictly per band.
+
+    Parameters
+    ----------
+    sources
+        The exposures of each band, in a reproducible order.
+    target_fwhm
+        FWHM in pixels of the circular Gaussian PSF of all results.
+    options
+        Settings.
+    seeds
+        Seed of everything random in each band, as for a single one.
+    models
+        Trained network of each band, if that is what ``options.model`` asks
+        for.
+    joint_model
+        Trained joint network; by default that of the package.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    layout
+        Cells of the patch, which are not divided between tiles; by default
+        tiles are free, and noise correlations are in cells of 50 pixels.
+    plan
+        Tiles; by default those of `plan_bands_memory`.
+    maps
+        What receives weights and outliers of each exposure, by band.
+    callback
+        Called after each epoch of a fit with its number, loss and validation
+        loss.
+    tile_callback
+        Called with the numbers of finished and of all tiles, first with 0
+        when the networks are known.
+
+    Returns
+    -------
+    result : `BandsResult`
+        The restored bands, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If there is no band, bands differ in shape, a seed or a model is
+        missing, or the joint network does not suit the bands and the options
+        say that this is an error.
+    NoUsableDataError
+        If no pixel of any band is usable.
+    RestorationError
+        If no band can be restored.
+    """
+    _check_input(sources, seeds, options, models)
+    torch_device = select_device(device)
+    if torch_device.type == "cuda":
+        limit_device_memory(torch_device, options.tiling.max_device_memory)
+    # In any order of the bands sums are the same, to the last bit.
+    sources = {name: sources[name] for name in sorted(sources)}
+    if plan is None:
+        plan = plan_bands_memory(sources, options, device=torch_device.type, layout=layout)
+    layout = layout or plan.cells or CellLayout.of_shape(plan.grid.shape)
+    bands, errors = _prepare_bands(
+        sources, plan, target_fwhm, options, seeds, models, torch_device, layout, maps, callback
+    )
+    # Smaller ones, where memory ran out.
+    tiles = next(reversed(bands.values())).grid.tiles if bands else ()
+    joint = _choose_joint_model(bands, joint_model, options)
+    restorer = _JointRestorer(bands, None if joint is None else joint[0].to(torch_device))
+    grid = TileGrid(plan.grid.shape, tiles)
+    for band in bands.values():
+        band.start(grid)
+    detection = DetectionMosaic(grid, options.noise.num_realizations)
+    if tile_callback is not None:
+        tile_callback(0, len(tiles))
+    for number, tile in enumerate(tiles, 1):
+        for piece, found in restore_in_pieces(tile, restorer.restore, plan, restorer.release):
+            finished = {name: each for name, each in found.items() if isinstance(each, FinishedTile)}
+            for name, band in bands.items():
+                each = found[name]
+                band.add(piece, each.result if isinstance(each, FinishedTile) else each)
+            if finished:
+                detection.add(piece, finished)
+        if tile_callback is not None:
+            tile_callback(number, len(tiles))
+    results, failed = _finish_bands(bands, errors)
+    return BandsResult(
+        results=results,
+        failed=failed,
+        detection=detection.finish(),
+        joint_network="" if joint is None else joint[0].identity,
+        joint_doubt="" if joint is None else joint[1],
+    )
+
+
+def _prepare_bands(
+    sources: Mapping[str, ExposureSource],
+    plan: MemoryPlan,
+    target_fwhm: float,
+    options: RestoreOptions,
+    seeds: Mapping[str, int],
+    models: Mapping[str, RestorationModel] | None,
+    device: torch.device,
+    layout: CellLayout,
+    maps: Mapping[str, ExposureMaps] | None,
+    callback: ProgressCallback | None,
+) -> tuple[dict[str, BandRestoration], dict[str, RestorationError]]:
+    """Calibrate the bands; return those that cannot be, and why."""
+    bands: dict[str, BandRestoration] = {}
+    errors: dict[str, RestorationError] = {}
+    tiles = plan.grid.tiles
+    for name, source in sources.items():
+        try:
+            bands[name] = BandRestoration.prepare(
+                source,
+                tiles,
+                plan,
+                target_fwhm,
+                options,
+                model=None if models is None else models[name],
+                device=device,
+                seed=seeds[name],
+                layout=layout,
+                maps=None if maps is None else maps.get(name),
+                callback=callback,
+            )
+        except RestorationError as exc:
+            _LOG.error("Band %s is left out: %s", name, exc)
+            errors[name] = exc
+            continue
+        tiles = bands[name].grid.tiles
+    return bands, errors
+
+
+def _finish_bands(
+    bands: Mapping[str, BandRestoration], errors: dict[str, RestorationError]
+) -> tuple[dict[str, RestorationResult], dict[str, str]]:
+    """Return the results, and why bands have none."""
+    results: dict[str, RestorationResult] = {}
+    for name, band in bands.items():
+        try:
+            results[name] = band.finish()
+        except RestorationError as exc:
+            errors[name] = exc
+    failed = {name: f"{type(exc).__name__}: {exc}" for name, exc in sorted(errors.items())}
+    if not results:
+        kinds = {type(exc) for exc in errors.values()}
+        words = "; ".join(f"{name}: {exc}" for name, exc in sorted(errors.items()))
+        kind = kinds.pop() if len(kinds) == 1 else RestorationError
+        raise kind(f"No band of the patch could be restored. {words}")
+    return results, failed
+
+
+@dataclasses.dataclass(frozen=True)
+class _JointRestorer:
+    """Restores tiles of several bands.
+
+    Attributes
+    ----------
+    bands
+        The bands.
+    model
+        The joint model, on the device; `None` for a single band.
+    """
+
+    bands: Mapping[str, BandRestoration]
+    model: JointModel | None
+
+    def release(self) -> None:
+        """Release the memory of tiles that are not restored."""
+        for band in self.bands.values():
+            band.reader.release()
+        release_memory(next(iter(self.bands.values())).reader.device)
+
+    @torch.no_grad()
+    def restore(self, tile: Tile) -> dict[str, FinishedTile | FailedTile | None]:
+        """Restore a tile of all bands.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+
+        Returns
+        -------
+        found
+            What became of each band; `None` without data.
+        """
+        outcomes: dict[str, FinishedTile | FailedTile | None] = {}
+        observed: dict[str, ObservedTile] = {}
+        for name, band in self.bands.items():
+            with collect_solves(band.solves):
+                outcome = attempt(tile, lambda band=band: band.observe(tile), name)  # type: ignore[misc]
+            if isinstance(outcome, ObservedTile):
+                observed[name] = outcome
+            else:
+                outcomes[name] = outcome
+        if not observed:
+            return outcomes
+        combine = None if self.model is None else self.model.combine
+        if combine is not None:
+            images = combine([each.band_image for each in observed.values()])
+            observed = {
+                name: each.with_image(image)
+                for (name, each), image in zip(observed.items(), images, strict=True)
+            }
+        with collect_solves() as solves:
+            errors = repeat_bands([each.observation for each in observed.values()], combine)
+        for (name, each), error in zip(observed.items(), errors, strict=True):
+            band = self.bands[name]
+            for kind, status in solves.items():
+                band.solves[kind] = band.solves[kind] + status if kind in band.solves else status
+            with collect_solves(band.solves):
+                outcomes[name] = attempt(
+                    tile,
+                    lambda band=band, each=each, error=error: band.restorer.finish(each, error),  # type: ignore[misc]
+                    name,
+                )
+        return outcomes
+
+
+def _check_input(
+    sources: Mapping[str, ExposureSource],
+    seeds: Mapping[str, int],
+    options: RestoreOptions,
+    models: Mapping[str, RestorationModel] | None,
+) -> None:
+    """Refuse bands that do not go together."""
+    if not sources:
+        raise InputError("There is no band to restore: give the exposures of at least one.")
+    shapes = {source.shape for source in sources.values()}
+    if len(shapes) > 1:
+        shown = ", ".join(f"{name} {source.shape}" for name, source in sources.items())
+        raise InputError(f"Bands must have the shape of the same patch, not {shown}.")
+    for what, given in (("seed", seeds), ("model", models)):
+        missing = [] if given is None else sorted(set(sources) - set(given))
+        if missing:
+            raise InputError(f"The {what} of band {', '.join(missing)} is missing.")
+    if (models is not None) != (options.model.source == "dataset"):
+        raise InputError(
+            f"Option source={options.model.source!r} of the model "
+            + ("needs trained models." if models is None else "does not go with models that are given."),
+            option="source",
+        )
+
+
+def _choose_joint_model(
+    bands: Mapping[str, BandRestoration], model: JointModel | None, options: RestoreOptions
+) -> tuple[JointModel, str] | None:
+    """Return the joint model for some bands, and why it may not suit them."""
+    if len(bands) < 2:
+        return None
+    model = model if model is not None else load_packaged_joint_model()
+    number = model.network.num_penalty_weights
+    for name, band in bands.items():
+        found = len(band.chosen.network.penalty_weights)
+        if found != number:
+            raise InputError(
+                f"The network of band {name} has {found} penalty weights, and the joint network "
+                f"{model.identity} takes {number}."
+            )
+    doubt = model.find_departure([band.chosen.identity for band in bands.values()])
+    if doubt:
+        words = f"The joint network {model.identity} may not suit the bands: {doubt}."
+        if options.model.unsuitable == "fail":
+            raise InputError(f"{words} Train one, or set unsuitable to 'flag'.")
+        _LOG.warning("%s", words)
+    return model, doubt

@@ -1,0 +1,208 @@
+# This file is part of lsst.astroclearnet.
+#
+# See the COPYRIGHT file at the top-level directory of this distribution
+# for details of code ownership.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Joint restoration of the bands of a patch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lsst.astroclearnet.core import (
+    BandsResult,
+    ExposureStack,
+    InputError,
+    MaskBit,
+    NoiseOptions,
+    NoUsableDataError,
+    RestorationResult,
+    RestoreOptions,
+    TilingOptions,
+    load_packaged_joint_model,
+    plan_bands_memory,
+    plan_memory,
+    restore_bands,
+    restore_exposures,
+)
+from lsst.astroclearnet.core.exposures import StackSource
+from lsst.astroclearnet.tests import TARGET, ExposureArrays, make_scene
+
+OPTIONS = RestoreOptions(noise=NoiseOptions(num_draws=2, num_realizations=1))
+FAINT = ((22.3, 27.6, 60.0), (47.8, 58.1, 90.0))
+
+
+def source(arrays: ExposureArrays, unit: float = 1.0) -> StackSource:
+    """Return exposures in memory, in another unit of flux."""
+    images, variances, good, psfs = arrays
+    return StackSource(ExposureStack.from_arrays(images * unit, variances * unit**2, good, psfs))
+
+
+def empty() -> StackSource:
+    """Return exposures without usable pixels."""
+    stack = ExposureStack.from_arrays(*make_scene(stars=FAINT, seed=9))
+    stack.good[:] = False
+    return StackSource(stack)
+
+
+@functools.cache
+def scenes() -> dict[str, StackSource]:
+    """Return three bands of two faint stars."""
+    return {
+        band: source(make_scene(stars=[(y, x, ratio * f) for y, x, f in FAINT], seed=seed))
+        for seed, (band, ratio) in enumerate({"g": 0.7, "r": 1.0, "i": 1.4}.items())
+    }
+
+
+def restore_together(sources: Mapping[str, StackSource], **changes: Any) -> BandsResult:
+    """Restore bands on the CPU."""
+    seeds = {band: ord(band[0]) for band in sources}
+    arguments = {"target_fwhm": TARGET, "options": OPTIONS, "seeds": seeds, "device": "cpu", **changes}
+    return restore_bands(sources, **arguments)
+
+
+@functools.cache
+def together() -> BandsResult:
+    """Return the joint restoration of the three bands."""
+    return restore_together(scenes())
+
+
+@functools.cache
+def alone(band: str) -> RestorationResult:
+    """Return the restoration of a band on its own."""
+    return restore_exposures(
+        scenes()[band], target_fwhm=TARGET, options=OPTIONS, seed=ord(band), device="cpu"
+    )
+
+
+def assert_same(first: RestorationResult, second: RestorationResult) -> None:
+    """Check that planes are the same to the last bit."""
+    for name in ("image", "variance", "noise_realizations", "linear_image", "linear_variance", "mask"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
+
+
+def test_one_band_is_the_single_restoration() -> None:
+    """If it fails, a survey in one band is restored otherwise than before."""
+    result = restore_together({"r": scenes()["r"]})
+    assert (result.failed, result.joint_network, result.joint_doubt) == ({}, "", "")
+    assert_same(result.results["r"], alone("r"))
+    assert result.detection.weights == {"r": 1.0}
+    np.testing.assert_array_equal(result.detection.image, result.results["r"].image)
+    # Brightness is averaged within the tile alone.
+    inner = np.s_[4:-4, 4:-4]
+    ratio = result.detection.variance[inner] / result.results["r"].variance[inner]
+    np.testing.assert_allclose(ratio, 1.0, atol=0.1)
+
+
+def test_linear_images_stay_per_band() -> None:
+    """If it fails, what is measured on depends on other bands."""
+    result = together()
+    assert result.joint_network == load_packaged_joint_model().identity
+    assert result.joint_doubt == ""
+    for band, joint in result.results.items():
+        np.testing.assert_array_equal(joint.linear_image, alone(band).linear_image)
+        assert not np.array_equal(joint.image, alone(band).image)
+        for name in ("image", "variance", "noise_realizations"):
+            assert np.isfinite(getattr(joint, name)).all()
+        assert (joint.variance > 0.0).all()
+
+
+def test_order_of_bands_does_not_matter() -> None:
+    """If it fails, two runs of the same patch differ."""
+    other = restore_together(dict(reversed(scenes().items())))
+    for band, result in together().results.items():
+        assert_same(result, other.results[band])
+    np.testing.assert_array_equal(together().detection.image, other.detection.image)
+
+
+def test_unit_of_a_band_does_not_matter() -> None:
+    """If it fails, images depend on the zero point of another band."""
+    unit = 1e3
+    arrays = make_scene(stars=[(y, x, 0.7 * f) for y, x, f in FAINT], seed=0)
+    other = restore_together(scenes() | {"g": source(arrays, unit)})
+    for band, factor in (("g", unit), ("r", 1.0), ("i", 1.0)):
+        first, second = together().results[band], other.results[band]
+        scatter = np.sqrt(np.median(first.variance))
+        assert np.abs(second.image / factor - first.image).max() < 0.02 * scatter
+
+
+def test_band_without_data_is_left_out() -> None:
+    """If it fails, a missing band costs the others."""
+    result = restore_together(scenes() | {"z": empty()})
+    assert set(result.failed) == {"z"}
+    assert result.failed["z"].startswith("NoUsableDataError")
+    for band in scenes():
+        assert_same(result.results[band], together().results[band])
+
+
+def test_pixels_of_one_band_are_those_of_the_single_restoration() -> None:
+    """If it fails, a band is guided where no other band has data."""
+    arrays = make_scene(stars=FAINT, seed=9)
+    arrays.good[:, :, 40:] = False
+    result = restore_together({"r": scenes()["r"], "z": source(arrays)})
+    np.testing.assert_array_equal(result.results["r"].image[:, 45:], alone("r").image[:, 45:])
+    assert not np.array_equal(result.results["r"].image[:, :40], alone("r").image[:, :40])
+    missing = (result.results["z"].mask & MaskBit.NO_DATA) > 0
+    detection = result.detection
+    assert missing[:, 55:].all()
+    assert np.isfinite(detection.image).all()
+    assert not (detection.mask & MaskBit.NO_DATA).any()
+    np.testing.assert_array_equal(detection.image[missing], result.results["r"].image[missing])
+
+
+def test_detection_image_is_the_mean_of_bands() -> None:
+    """If it fails, what is detected on has another PSF or unit."""
+    detection = together().detection
+    assert sum(detection.weights.values()) == pytest.approx(1.0)
+    expected = sum(w * together().results[band].image for band, w in detection.weights.items())
+    np.testing.assert_allclose(detection.image, expected, atol=1e-5)
+    assert detection.noise_realizations.shape == (1, *detection.image.shape)
+    assert (detection.variance > 0.0).all()
+    # Deeper than any band.
+    assert np.median(detection.variance) < min(np.median(r.variance) for r in together().results.values())
+
+
+def test_bands_that_do_not_go_together_are_refused() -> None:
+    """If it fails, mistakes end in a wrong image."""
+    with pytest.raises(InputError, match="no band"):
+        restore_together({})
+    with pytest.raises(InputError, match="seed of band i is missing"):
+        restore_together(scenes(), seeds={"g": 1, "r": 2})
+    other = source(ExposureArrays(*(a[..., :60, :60] if k < 3 else a for k, a in enumerate(make_scene()))))
+    with pytest.raises(InputError, match="same patch"):
+        restore_together({"g": scenes()["g"], "r": other})
+    options = dataclasses.replace(OPTIONS, model=dataclasses.replace(OPTIONS.model, source="dataset"))
+    with pytest.raises(InputError, match="needs trained models"):
+        restore_together(scenes(), options=options)
+    with pytest.raises(NoUsableDataError, match="z: "):
+        restore_together({"z": empty()})
+
+
+def test_joint_model_of_another_network_is_doubted() -> None:
+    """If it fails, images of a network are mixed as those of another."""
+    model = dataclasses.replace(load_packaged_joint_model(), base="other")
+    result = restore_together(scenes(), joint_model=model)
+    assert "trained with other" in result.joint_doubt
+    options = dataclasses.replace(OPTIONS, model=dataclasses.replace(OPTIONS.model, unsuitable="fail"))
+    with pytest.raises(InputError, match="may not suit the bands"):
+        restore_together(scenes(), joint_model=model, options=options)
+
+
+def test_plan_counts_all_bands() -> None:
+    """If it fails, memory runs out where bands are restored together."""
+    single = plan_memory(scenes()["g"], OPTIONS, device="cpu")
+    joint = plan_bands_memory(scenes(), OPTIONS, device="cpu")
+    assert joint.max_exposures == 3 * single.max_exposures
+    assert joint.host_memory > single.host_memory
+    tight = dataclasses.replace(OPTIONS, tiling=TilingOptions(max_host_memory=0.1))
+    with pytest.raises(InputError, match="max_host_memory"):
+        plan_bands_memory(scenes(), tight, device="cpu")

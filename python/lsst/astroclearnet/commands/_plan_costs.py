@@ -136,7 +136,8 @@ def costs_table(costs: tuple[RestorationCost, RestorationCost]) -> RichTable:
             "memory of a process\n(GiB)": number("memory", 1),
             "coadds on disk\n(GiB)": number("disk", 2),
         },
-        caption="With the default settings, on CPUs. Every visit image counts as if it covered the patch. Memory is kept below tiling.max_host_memory by smaller tiles.",
+        caption="With the default settings, on CPUs. Every visit image counts as if it covered the patch. "
+        "Smaller tiles keep the memory below tiling.max_host_memory.",
     )
 
 

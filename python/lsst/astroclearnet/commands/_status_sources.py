@@ -245,12 +245,12 @@ class GraphSource:
         fields = {name: field for field, name in _dataset_types(label, coadd, is_joint=is_joint).items()}
         self._refs: dict[str, dict[PatchKey, list[DatasetRef]]] = {field: {} for field in fields.values()}
         for quantum in graph.build_execution_quanta(task_label=label).values():
-            for dataset_type, refs in quantum.outputs.items():
+            for dataset_type, found in quantum.outputs.items():
                 if dataset_type.name in fields:
-                    key = PatchKey.from_ref(refs[0], is_joint=is_joint)
-                    self._refs[fields[dataset_type.name]][key] = list(refs)
+                    key = PatchKey.from_ref(found[0], is_joint=is_joint)
+                    self._refs[fields[dataset_type.name]][key] = list(found)
         self._ended: dict[PatchKey, PatchOutputs] = {}
-        refs = [ref for group in self._refs.values() for found in group.values() for ref in found]
+        refs = [ref for group in self._refs.values() for of_patch in group.values() for ref in of_patch]
         self._butler = QuantumBackedButler.from_predicted(
             root,
             predicted_inputs=[],

@@ -12,26 +12,27 @@ from __future__ import annotations
 
 __all__ = ("make_detection_coadd",)
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from lsst.images.cells import CellCoadd
 
-from ..adapters import crop_to_patch, make_cell_coadd
+from ..adapters import PatchGeometry, crop_to_patch, make_cell_coadd
 from ..core import BandsResult, MaskBit
-from ._products import RestorationInputs, describe_software, target_psf
+from ._products import describe_joint, describe_software, target_psf
+from ._used_network import JointNetwork
 
 
-def make_detection_coadd(result: BandsResult, collected: Mapping[str, RestorationInputs]) -> CellCoadd:
+def make_detection_coadd(result: BandsResult, geometry: PatchGeometry, joint: JointNetwork) -> CellCoadd:
     """Assemble the coadd of all bands of a patch.
 
     Parameters
     ----------
     result
         The restoration of all bands, on the patch and its border.
-    collected
-        What each band was restored from.
+    geometry
+        Geometry of the patch.
+    joint
+        What restored the bands together.
 
     Returns
     -------
@@ -41,15 +42,12 @@ def make_detection_coadd(result: BandsResult, collected: Mapping[str, Restoratio
         provenance, which is that of the coadds of the bands.
     """
     detection = result.detection
-    geometry = next(iter(collected.values())).geometry
     one = next(iter(result.results.values()))
     bits = crop_to_patch(detection.mask, geometry)
     planes = {
         "NO_DATA": MaskBit.NO_DATA,
         "INTERPOLATED": MaskBit.INPAINTED,
         "CLIPPED": MaskBit.CLIPPED,
-        "SUPPLIED": MaskBit.SUPPLIED,
-        "WITHHELD": MaskBit.WITHHELD,
     }
     coadd = make_cell_coadd(
         geometry=geometry,
@@ -65,7 +63,7 @@ def make_detection_coadd(result: BandsResult, collected: Mapping[str, Restoratio
         {
             **describe_software(),
             "target_fwhm_arcsec": one.target_fwhm * geometry.pixel_scale,
-            "joint_bands": ",".join(result.results),
+            **describe_joint(joint),
             **{f"weight_{band}": float(weight) for band, weight in detection.weights.items()},
             "device": one.device,
         }

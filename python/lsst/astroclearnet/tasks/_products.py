@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = (
     "RestorationInputs",
+    "describe_joint",
     "describe_software",
     "describe_tile",
     "make_coadd",
@@ -44,7 +45,7 @@ from ..adapters import (
     patch_slices,
 )
 from ..core import FailedTile, MaskBit, RestorationModel, RestorationResult, gaussian_kernel
-from ._used_network import network_source
+from ._used_network import JointNetwork, network_source
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -86,9 +87,8 @@ class RestorationInputs:
     model_source
         Where the network should come from, a choice of
         `~lsst.astroclearnet.core.ModelOptions`.
-    joint_bands
-        Bands that the patch was restored in together; none if this one was
-        restored alone.
+    joint
+        What restored the band together with others, if it was.
     """
 
     source: PatchSource
@@ -103,7 +103,7 @@ class RestorationInputs:
     seed: int
     model: RestorationModel | None
     model_source: str
-    joint_bands: tuple[str, ...] = ()
+    joint: JointNetwork | None = None
 
     @property
     def num_dropped(self) -> int:
@@ -309,8 +309,8 @@ def _coadd_metadata(
         "num_failed_tiles": len(result.failed_tiles),
         "num_stars": len(result.star_flux),
     }
-    if inputs.joint_bands:
-        metadata["joint_bands"] = ",".join(inputs.joint_bands)
+    if inputs.joint is not None:
+        metadata |= describe_joint(inputs.joint)
     if metadata["network_source"] == "fit":
         metadata |= {
             "num_epochs": result.history.num_epochs,
@@ -338,6 +338,26 @@ def describe_software() -> dict[str, str | int | float | bool]:
         "restorer": "AstroClearNet",
         "astroclearnet_version": importlib.metadata.version("lsst-astroclearnet"),
         "torch_version": importlib.metadata.version("torch"),
+    }
+
+
+def describe_joint(joint: JointNetwork) -> dict[str, str | int | float | bool]:
+    """Return what the metadata of coadds say of a joint restoration.
+
+    Parameters
+    ----------
+    joint
+        What restored the bands together.
+
+    Returns
+    -------
+    metadata : `dict`
+        Bands, joint network and what speaks against it.
+    """
+    return {
+        "joint_bands": ",".join(joint.bands),
+        "joint_network": joint.identity,
+        "joint_doubt": joint.doubt,
     }
 
 

@@ -38,7 +38,7 @@ from ._products import RestorationInputs
 from ._progress import report_progress
 from ._quantum_inputs import gather_inputs
 from ._restore_patch import RestorePatchTask
-from ._used_network import describe_network
+from ._used_network import JointNetwork, describe_network
 from .restore_coadd_bands_config import RestoreCoaddBandsConfig
 
 
@@ -121,9 +121,10 @@ class RestoreCoaddBandsTask(RestorePatchTask):
             )
             for band, reason in result.failed.items()
         }
+        joint = JointNetwork(tuple(result.results), result.joint_network, result.joint_doubt)
         made: dict[str, Struct] = {}
         for band, of_band in result.results.items():
-            inputs = self._add_joint(collected[band], result)
+            inputs = dataclasses.replace(collected[band], joint=joint)
             try:
                 error = self.check_failed_tiles(of_band, inputs)
             except RestorationAlgorithmError as exc:
@@ -138,7 +139,7 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         names = next(iter(made.values())).getDict()
         outputs = Struct(
             **{name: {band: getattr(of_band, name) for band, of_band in made.items()} for name in names},
-            restored_coadd_detection=make_detection_coadd(result, collected),
+            restored_coadd_detection=make_detection_coadd(result, geometry, joint),
             partial=partial,
         )
         self.record_usage(device)
@@ -196,12 +197,13 @@ class RestoreCoaddBandsTask(RestorePatchTask):
             ", ".join(str(source.num_exposures) for source in sources.values()),
             target_fwhm * geometry.pixel_scale,
         )
+        models = {band: inputs.model for band, inputs in collected.items() if inputs.model is not None}
         with report_progress(self.log, name, options.fit.max_epochs) as callbacks:
             result = restore_bands(
                 sources,
                 target_fwhm=target_fwhm,
                 options=options,
-                models={band: inputs.model for band, inputs in collected.items() if inputs.model is not None},
+                models=models or None,
                 device=device,
                 seeds={band: inputs.seed for band, inputs in collected.items()},
                 layout=layout,
@@ -219,10 +221,6 @@ class RestoreCoaddBandsTask(RestorePatchTask):
                 describe_network(of_band, inputs.model_source),
             )
         return result
-
-    def _add_joint(self, inputs: RestorationInputs, result: BandsResult) -> RestorationInputs:
-        """Add what is known of the joint restoration."""
-        return dataclasses.replace(inputs, joint_bands=tuple(result.results))
 
 
 def _join_errors(errors: Mapping[str, RestorationAlgorithmError]) -> RestorationAlgorithmError | None:

@@ -30,6 +30,7 @@ from lsst.astroclearnet.tasks import (
     MakePropertyMapsConfig,
     MeasureObjectsConfig,
     MeasureRestorationConfig,
+    RestoreCoaddBandsConfig,
     RestoreCoaddConfig,
     TrainRestorationConfig,
 )
@@ -149,6 +150,7 @@ def test_fields_of_the_configuration_exist() -> None:
     """If this fails, an override of the documentation is refused."""
     configs = {
         "restoreCoadd": RestoreCoaddConfig(),
+        "restoreCoaddBands": RestoreCoaddBandsConfig(),
         "measureRestoration": MeasureRestorationConfig(),
         "makeColorPictures": MakeColorPicturesConfig(),
         "makePropertyMaps": MakePropertyMapsConfig(),
@@ -158,7 +160,11 @@ def test_fields_of_the_configuration_exist() -> None:
     }
     pipelines = {
         name: Pipeline.from_uri(f"{PIPELINES}/{pipeline}.yaml")
-        for name, pipeline in (("restored_coadd", "RestoreCoadd"), ("restoration_model", "TrainRestoration"))
+        for name, pipeline in (
+            ("restored_coadd", "RestoreCoadd"),
+            ("joint_coadd", "RestoreCoaddBands"),
+            ("restoration_model", "TrainRestoration"),
+        )
     }
     count = 0
     for page in PAGES:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -29,17 +30,6 @@ from lsst.daf.butler import Butler
 SHAPE = (140, 150)
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddBandsWithoutStack.yaml"
 RUN = "u/test/joint"
-
-
-def command(name: str, *arguments: str | Path) -> str:
-    """Run a command of the environment and return what it printed."""
-    executable = Path(sys.executable).with_name(name)
-    result = subprocess.run(
-        [executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=280
-    )
-    output = result.stdout + result.stderr
-    assert result.returncode == 0, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +63,17 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def restored(repo: Path) -> Path:
     """The repository after a run of the whole pipeline."""
-    output = command(
-        "pipetask",
+    words: list[str | Path] = [
+        Path(sys.executable).with_name("pipetask"),
         *("run", "-b", repo, "-p", PIPELINE, "-i", "TestCam/defaults", "-o", RUN),
         *("-d", "skymap='test_map' AND tract=3 AND patch=0", "--register-dataset-types"),
         *("-c", "restoreCoaddBands:target_fwhm=0.7", "-c", "restoreCoaddBands:restoration.noise.num_draws=2"),
         *("-c", "makeJointColorPictures:bands=['i','g']"),
-    )
-    # One that restores all bands; three metrics, of which r has no work,
-    # three summaries, a picture and a catalogue.
+    ]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    # A band without coadds has no work in the tasks that follow.
     assert "0 failed" in output
     assert "Left band r out" in output
     return repo
@@ -124,20 +116,21 @@ def test_coadds_restored_together_are_judged_drawn_and_measured(restored: Path) 
     assert np.isnan(objects["r_acn_psfFlux"]).all()
 
 
-def test_status_is_by_patch(restored: Path) -> None:
+def test_status_is_by_patch(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a campaign of joint coadds cannot be followed, or its time
     is counted for each band.
     """
-    arguments = ("status", restored, RUN, "--task", "restoreCoaddBands", "--where", "patch=0")
-    lines = command("astroclearnet", *arguments, "--check").splitlines()
-    (row,) = (line.split() for line in lines if "joint" in line.split())
-    # One patch, which is done.
-    assert row[row.index("joint") + 1 :][:2] == ["1", "1"]
+    arguments = ["status", str(restored), RUN, "--task", "restoreCoaddBands", "--where", "patch=0"]
+    assert main([*arguments, "--check"]) == 0
+    counts, usage = (line.split() for line in capsys.readouterr().out.splitlines() if " joint " in line)
+    # One patch is expected and done, from six exposures.
+    assert [word for word in counts if word.isdigit()][:2] == ["1", "1"]
+    assert usage[3] == "6"
 
 
 def test_report_of_joint_coadds(restored: Path, tmp_path: Path) -> None:
     """If it fails, joint coadds have no web pages."""
-    names = ("--dataset-type", "restored_coadd_joint", "--task", "restoreCoaddBands")
-    command("astroclearnet", "report", restored, RUN, "--output", tmp_path / "report", *names)
+    names = ["--dataset-type", "restored_coadd_joint", "--task", "restoreCoaddBands"]
+    assert main(["report", str(restored), RUN, "--output", str(tmp_path / "report"), *names]) == 0
     text = (tmp_path / "report" / "index.html").read_text()
     assert "Restored coadds in u/test/joint" in text

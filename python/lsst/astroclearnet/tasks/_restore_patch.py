@@ -274,7 +274,7 @@ class RestorePatchTask(PatchExposuresTask):
         metrics = make_metrics(result, inputs)
         limit = self.config.restoration.debiasing.max_psf_residual
         metrics["warnings"] = list_warnings(metrics, limit)
-        self._record(metrics, f"{group}." if group else "")
+        self._record(metrics, group)
         outputs = Struct(
             restored_coadd=make_coadd(result, inputs),
             restored_coadd_demand=make_demand_map(result, inputs),
@@ -309,17 +309,18 @@ class RestorePatchTask(PatchExposuresTask):
             self.log.warning("Dropped %s (%s)", name, reason)
         return dataclasses.replace(inputs, dropped=inputs.dropped | outliers)
 
-    def _record(self, metrics: Mapping[str, Any], prefix: str) -> None:
-        """Put metrics into the metadata of the task, and warnings into its
-        log.
+    def _record(self, metrics: Mapping[str, Any], group: str) -> None:
+        """Put metrics into a group of the metadata of the task, and warnings
+        into its log.
         """
-        for group in ("patch", "network", "image"):
-            for key, value in metrics[group].items():
-                self.metadata[f"{prefix}{group}_{key}"] = value
+        prefix = f"{group}." if group else ""
+        for part in ("patch", "network", "image"):
+            for key, value in metrics[part].items():
+                self.metadata[f"{prefix}{part}_{key}"] = value
         for kind, status in metrics["solves"].items():
             for key, value in status.items():
                 self.metadata[f"{prefix}{kind}_{key}"] = value
         for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
             self.metadata[f"{prefix}dropped_{n}"] = f"{exposure}: {reason}"
         for warning in metrics["warnings"]:
-            self.log.warning("%s", warning)
+            self.log.warning("%s%s", f"Band {group}: " if group else "", warning)

@@ -14,6 +14,7 @@ __all__ = ("RestoreCoaddBandsTask",)
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -115,32 +116,10 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         collected = self._collect_bands(geometry, bands, options)
         with translate_errors():
             result = self._restore(collected, options, device)
-        errors = {
-            band: RestorationAlgorithmError(
-                f"{collected[band].patch_name} could not be restored: {reason}", {}
-            )
-            for band, reason in result.failed.items()
-        }
         joint = JointNetwork(tuple(result.results), result.joint_network, result.joint_doubt)
-        made: dict[str, Struct] = {}
-        for band, of_band in result.results.items():
-            inputs = dataclasses.replace(collected[band], joint=joint)
-            try:
-                error = self.check_failed_tiles(of_band, inputs)
-            except RestorationAlgorithmError as exc:
-                errors[band] = exc
-                continue
-            if error is not None:
-                errors[band] = error
-            made[band] = self.make_outputs(of_band, inputs, group=band)
-        partial = _join_errors(errors)
-        if partial is not None and not made:
-            raise partial
-        names = next(iter(made.values())).getDict()
+        made, partial = self._make_bands(result, collected, joint)
         outputs = Struct(
-            **{name: {band: getattr(of_band, name) for band, of_band in made.items()} for name in names},
-            restored_coadd_detection=make_detection_coadd(result, geometry, joint),
-            partial=partial,
+            **made, restored_coadd_detection=make_detection_coadd(result, geometry, joint), partial=partial
         )
         self.record_usage(device)
         return outputs
@@ -221,6 +200,33 @@ class RestoreCoaddBandsTask(RestorePatchTask):
                 describe_network(of_band, inputs.model_source),
             )
         return result
+
+    def _make_bands(
+        self, result: BandsResult, collected: Mapping[str, RestorationInputs], joint: JointNetwork
+    ) -> tuple[dict[str, dict[str, Any]], RestorationAlgorithmError | None]:
+        """Make the datasets of each band, by connection and band, and say what
+        is missing.
+        """
+        errors = {}
+        for band, reason in result.failed.items():
+            words = f"{collected[band].patch_name} could not be restored: {reason}"
+            errors[band] = RestorationAlgorithmError(words, {})
+        made: dict[str, dict[str, Any]] = {}
+        for band, of_band in result.results.items():
+            inputs = dataclasses.replace(collected[band], joint=joint)
+            try:
+                error = self.check_failed_tiles(of_band, inputs)
+            except RestorationAlgorithmError as exc:
+                errors[band] = exc
+                continue
+            if error is not None:
+                errors[band] = error
+            for name, dataset in self.make_outputs(of_band, inputs, group=band).getDict().items():
+                made.setdefault(name, {})[band] = dataset
+        partial = _join_errors(errors)
+        if partial is not None and not made:
+            raise partial
+        return made, partial
 
 
 def _join_errors(errors: Mapping[str, RestorationAlgorithmError]) -> RestorationAlgorithmError | None:

@@ -78,15 +78,29 @@ class BandSkies(SkyGrid):
     ) -> None:
         """Add Gaussians to all bands, as `SkyGrid.add_points`."""
         columns, rows, fluxes, sigmas = (a.ravel() for a in np.broadcast_arrays(x, y, flux, sigma))
-        spectra = self.draw_spectra(fluxes.size)
-        for band, sky in enumerate(self.bands):
-            sky.add_points(columns, rows, fluxes * spectra[:, band], sigmas)
+        band_fluxes = fluxes[:, np.newaxis] * self.draw_spectra(fluxes.size)
+        self.record(rows, columns, band_fluxes)
+        for sky, each in zip(self.bands, band_fluxes.T, strict=True):
+            sky.add_points(columns, rows, each, sigmas)
 
     def add_source(self, source: SceneSource) -> None:
         """Add a source to all bands, as `SkyGrid.add_source`."""
-        for sky, factor in zip(self.bands, self.draw_spectra(1)[0], strict=True):
+        spectra = self.draw_spectra(1)
+        self.record(np.array([source.y]), np.array([source.x]), source.flux * spectra)
+        for sky, factor in zip(self.bands, spectra[0], strict=True):
             if factor > 0.0:
                 sky.add_source(dataclasses.replace(source, flux=source.flux * factor))
+
+    def record(self, y: Array, x: Array, fluxes: Array) -> None:
+        """Take note of sources that are added.
+
+        Parameters
+        ----------
+        y, x
+            Rows and columns, shape (k,).
+        fluxes
+            Their fluxes in each band, shape (k, bands).
+        """
 
     def draw_spectra(self, number: int) -> Array:
         """Draw fluxes in each band over those that are given.
@@ -115,7 +129,7 @@ class BandSkies(SkyGrid):
         return np.where(alone | missing, 0.0, spectra)
 
 
-def render_bands(seed: int, number: int | None = None) -> list[TrainingScene]:
+def render_bands(seed: int, number: int | None = None, *, all_flagged: bool = False) -> list[TrainingScene]:
     """Simulate a training scene in several bands.
 
     Parameters
@@ -124,6 +138,8 @@ def render_bands(seed: int, number: int | None = None) -> list[TrainingScene]:
         Seed; the same one gives the same scene.
     number
         Number of bands, bluest first; by default two to five.
+    all_flagged
+        Whether all artefacts are flagged, and there are no trails.
 
     Returns
     -------
@@ -131,6 +147,8 @@ def render_bands(seed: int, number: int | None = None) -> list[TrainingScene]:
         The exposures and the truth of each band, at one target PSF.
     """
     recipes = draw_band_recipes(seed, number)
+    if all_flagged:
+        recipes = [_without_artefacts(recipe) for recipe in recipes]
     rng = np.random.default_rng([seed, 5])
     skies = BandSkies(SHAPE, len(recipes), rng)
     stars = fill_sky(skies, _typical(recipes), np.random.default_rng([seed, 1]))
@@ -146,3 +164,9 @@ def _typical(recipes: list[TrainingRecipe]) -> TrainingRecipe:
     """
     depths = [math.fsum(e.per_njy**2 / e.sky for e in recipe.exposures) for recipe in recipes]
     return recipes[int(np.argsort(depths)[len(depths) // 2])]
+
+
+def _without_artefacts(recipe: TrainingRecipe) -> TrainingRecipe:
+    """Return a recipe whose artefacts are all flagged."""
+    exposures = tuple(dataclasses.replace(e, has_trail=False) for e in recipe.exposures)
+    return dataclasses.replace(recipe, flagged_fraction=1.0, exposures=exposures)

@@ -31,7 +31,7 @@ _MEDIAN_FWHM = (2.5, 4.0, 7.5)
 """Least, most frequent and largest median of the seeing in pixels."""
 
 _BAND_EXPOSURES = (3, 14)
-_NUM_BANDS = (2, 5)
+NUM_BANDS = (2, 5)
 """Fewest and most exposures of a band, and bands of a scene."""
 
 _BAND_SEEING = 0.15
@@ -227,7 +227,7 @@ def draw_band_recipes(seed: int, number: int | None = None) -> list[TrainingReci
     """
     rng = np.random.default_rng([seed, 4])
     scene = draw_recipe(seed)
-    number = number if number is not None else int(rng.integers(_NUM_BANDS[0], _NUM_BANDS[1] + 1))
+    number = number if number is not None else int(rng.integers(NUM_BANDS[0], NUM_BANDS[1] + 1))
     median = math.exp(rng.triangular(*np.log(_MEDIAN_FWHM)))
     recipes = []
     for _ in range(number):

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Training of the packaged network, on simulated exposures alone."""
+"""Training of the packaged networks, on simulated exposures alone."""
 
 from __future__ import annotations
 
@@ -20,18 +20,27 @@ import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from lsst.astroclearnet.core import RejectionOptions, RestorationModel, RestoreOptions, TrainingOptions
+from lsst.astroclearnet.core import (
+    JointModel,
+    RejectionOptions,
+    RestorationModel,
+    RestoreOptions,
+    TrainingOptions,
+    load_packaged_model,
+)
 from lsst.astroclearnet.core.estimate import TrainedRange
 from lsst.astroclearnet.core.exposures import ExposureStack, StackSource
-from lsst.astroclearnet.core.training import Trainer, collect_samples
+from lsst.astroclearnet.core.training import JointTrainer, Trainer, collect_samples
 
 from ..processes import FAILURES, make_pool, start_logging
 from ..record import make_parser, package_version
 from ._ceiling import TrueSample, TrueTrainer
-from ._recipe import draw_recipe
+from ._joint import StoredSamples, joint_training_options, simulate_bands
+from ._recipe import NUM_BANDS, draw_recipe
 from ._scene import render_scene
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +57,8 @@ def main(words: Sequence[str]) -> int:
     start_logging()
     options = _parse(words)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.joint:
+        return _train_joint(options)
     start = time.monotonic()
     with make_pool(options.jobs) as pool:
         found = [pool.submit(_simulate, seed, options.work) for seed in range(options.scenes)]
@@ -56,7 +67,8 @@ def main(words: Sequence[str]) -> int:
     torch.set_num_threads(options.jobs)
     trained = [s for path in files if int(path.stem) % _VALIDATION for s in _load(path)]
     aside = [s for path in files if not int(path.stem) % _VALIDATION for s in _load(path)]
-    network, losses = _train(trained, aside, options)
+    kind = TrueTrainer if options.on_truth else Trainer
+    network, losses = _train(trained, aside, options, kind, _training_options(options.steps))
     provenance = {
         "trained_on": f"{'the truth' if options.on_truth else 'simulated exposures'} of "
         "astroclearnet_benchmarks.training",
@@ -74,6 +86,34 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def _train_joint(options: argparse.Namespace) -> int:
+    """Train the joint network on scenes in several bands, and write it."""
+    start = time.monotonic()
+    with make_pool(options.jobs) as pool:
+        found = [pool.submit(simulate_bands, seed, options.work) for seed in range(options.scenes)]
+        scenes = [future.result() for future in found]
+    _LOG.info("samples of %d scenes after %.0f minutes", len(scenes), (time.monotonic() - start) / 60.0)
+    torch.set_num_threads(options.jobs)
+    trained = StoredSamples([f for k, files in enumerate(scenes) if k % _VALIDATION for f in files])
+    aside = StoredSamples([f for k, files in enumerate(scenes) if not k % _VALIDATION for f in files])
+    settings = joint_training_options(options.steps)
+    trainer, losses = _train(trained, aside, options, JointTrainer, settings)
+    provenance = {
+        "trained_on": "simulated exposures in several bands of astroclearnet_benchmarks.training",
+        "num_scenes": len(scenes),
+        "num_samples": len(trained),
+        "validation_loss": losses,
+        "options": dataclasses.asdict(settings),
+        "seed": options.seed,
+        "package": package_version("lsst-astroclearnet"),
+        "torch": torch.__version__,
+    }
+    model = JointModel(trainer.network, load_packaged_model().identity, NUM_BANDS, provenance)
+    options.output.write_bytes(model.to_bytes())
+    _LOG.info("%s after %.0f minutes", model.identity, (time.monotonic() - start) / 60.0)
+    return 0
+
+
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = make_parser("training", __doc__, work="samples and checkpoint")
     parser.add_argument("--scenes", type=int, default=104, help="number of scenes")
@@ -84,11 +124,15 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="train on the truth, for a network that shows what is possible",
     )
+    parser.add_argument(
+        "--joint", action="store_true", help="train the network that restores several bands together"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="number of processes, and of threads")
     parser.set_defaults(output=None)
     options = parser.parse_args(words)
     if options.output is None:
-        options.output = Path(f"{'truth' if options.on_truth else 'packaged'}_model.safetensors")
+        kind = "truth" if options.on_truth else "packaged_joint" if options.joint else "packaged"
+        options.output = Path(f"{kind}_model.safetensors")
     return options
 
 
@@ -142,15 +186,15 @@ def _load(path: Path) -> list[TrueSample]:
 
 
 def _train(
-    trained: Sequence[TrueSample], aside: Sequence[TrueSample], options: argparse.Namespace
+    trained: Sequence[Any],
+    aside: Sequence[Any],
+    options: argparse.Namespace,
+    kind: type[Trainer],
+    settings: TrainingOptions,
 ) -> tuple[Trainer, list[float]]:
     """Train, from the last checkpoint on; return the losses aside."""
-    kind = TrueTrainer if options.on_truth else Trainer
     trainer = kind(
-        RestoreOptions().network.penalty_weights,
-        _training_options(options.steps),
-        seed=options.seed,
-        device=torch.device("cpu"),
+        RestoreOptions().network.penalty_weights, settings, seed=options.seed, device=torch.device("cpu")
     )
     name = f"checkpoint-{options.seed}-{options.steps}{'-truth' if options.on_truth else ''}"
     checkpoint, losses = options.work / name, []

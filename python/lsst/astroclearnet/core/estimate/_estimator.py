@@ -172,6 +172,19 @@ class Estimator:
         linear = self.debiaser.linear_image(right, estimates[0])
         return Estimate(debiased=debiased, linear=linear, estimates=estimates)
 
+    def restore(self, images: torch.Tensor) -> BandImage:
+        """Restore exposures, without a linear image.
+
+        Parameters
+        ----------
+        images
+            As for `estimate`.
+        """
+        right = self.linear.right_side(images)
+        estimates = self.linear_estimates(right)
+        mixed = self._mix(estimates)
+        return BandImage(self, right, estimates, mixed, self.debiaser.debias(right, mixed).image)
+
     def restore_again(
         self, noise: torch.Tensor, light: torch.Tensor, first: Debiased, expected: torch.Tensor
     ) -> BandImage:

@@ -8,8 +8,8 @@
 
 """Joint restoration of several bands: each with the help of the others."""
 
-from ._guided_bank import GuidedBank
+from ._guided_bank import GuidedBank, make_guide
 from ._joint_model import JointModel, load_packaged_joint_model
 from ._joint_network import JointNetwork
 
-__all__ = ("GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model")
+__all__ = ("GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model", "make_guide")

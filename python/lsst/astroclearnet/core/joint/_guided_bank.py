@@ -128,23 +128,22 @@ class GuidedBank:
     star_noise: torch.Tensor
 
     @classmethod
-    def build(cls, band: BandImage, others: Sequence[BandImage]) -> Self:
+    def build(cls, band: BandImage, guide: torch.Tensor, presence: torch.Tensor) -> Self:
         """Build the bank of a band.
 
         Parameters
         ----------
         band
             The band.
-        others
-            The other bands; their order does not matter.
+        guide, presence
+            What `make_guide` returned for the other bands, on its grid.
         """
         estimator = band.estimator
-        guide, presence = make_guide(others, estimator.model.grid)
         bank = estimator.bank(band.estimates)
         guided = _Guided.measure(band, guide * estimator.debiaser.star_noise, bank)
-        estimates = torch.cat([torch.stack([band.restored, band.mixed]), guided.images, bank.estimates])
+        own = torch.stack([band.restored, band.mixed])
         return cls(
-            estimates=estimates,
+            estimates=torch.cat([own, guided.images, bank.estimates]),
             features=_features(guide, presence, guided, bank),
             log_ratios=bank.log_ratios,
             shared=_shared(band) * (presence > 0.0),

@@ -25,7 +25,7 @@ import torch
 
 from .._errors import InputError
 from ..estimate import BandImage
-from ._guided_bank import GuidedBank
+from ._guided_bank import GuidedBank, make_guide
 from ._joint_network import JointNetwork
 
 _SCHEMA = 1
@@ -88,8 +88,8 @@ class JointModel:
         images = []
         for k, band in enumerate(bands):
             others = [*bands[:k], *bands[k + 1 :]]
-            # Without others the image is the same, to the last bit.
-            images.append(self.network(GuidedBank.build(band, others)) if others else band.restored)
+            guide = make_guide(others, band.estimator.model.grid)
+            images.append(self.network(GuidedBank.build(band, *guide)))
         return images
 
     def to(self, device: torch.device) -> Self:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from ..calibration import ExposureCalibration
 from ..estimate import FilterBank, LinearEstimator, Precision, TrainingSample, mix_by_prior
 from ..exposures import Tile, largest_around
 from ..forward import CleanTile, ForwardModel, TileReader
+from ..joint import GuidedBank
 
 _PRECISION = Precision(light=2e-2, noise=0.1)
 """Of estimates that a network is trained on."""
@@ -78,7 +80,7 @@ def make_crops(
         banks = list(_make_banks(clean, penalty_weights, options, generator))
         if not banks:
             continue
-        for box in _boxes(tile, clean.tile_data.model.grid.margin, options.crop_size, generator):
+        for box in crop_boxes(tile, clean.tile_data.model.grid.margin, options.crop_size, generator):
             cut_data = reader.read(box)
             if cut_data is None or not calibration.has_data(cut_data):
                 continue
@@ -145,9 +147,18 @@ def _bright_peaks(model: ForwardModel, bank: FilterBank) -> torch.Tensor:
     return ((image == highest) & (image > 30.0)).nonzero().cpu()
 
 
-def _boxes(tile: Tile, margin: int, size: int, generator: torch.Generator) -> Iterator[Tile]:
+def crop_boxes(tile: Tile, margin: int, size: int, generator: torch.Generator) -> Iterator[Tile]:
     """Yield boxes at random places of a grid, which with their margin have a
     given size.
+
+    Parameters
+    ----------
+    tile
+        What they lie in.
+    margin, size
+        Margin around a box, and side with it, in pixels.
+    generator
+        Source of random numbers.
     """
     ranges = []
     for axis in (tile.rows, tile.columns):
@@ -170,6 +181,47 @@ def _make_crop(
     options: TrainingOptions,
 ) -> TrainingSample | None:
     """Return the crop of a tile where it is cut, if anything is held out."""
+    crop = cut_crop(whole, cut, bank, whole.tile_data.model.grid.margin, held_out, preferred, options)
+    if crop is None:
+        return None
+    exposures = cut.tile_data.exposures.tolist()
+    return TrainingSample(
+        **crop,
+        validation=torch.zeros_like(crop["images"], dtype=torch.bool),
+        num_seen=sum(t not in held_out for t in exposures),
+        origin=(cut.tile_data.tile.rows.start, cut.tile_data.tile.columns.start),
+    )
+
+
+def cut_crop(
+    whole: CleanTile,
+    cut: CleanTile,
+    bank: FilterBank | GuidedBank,
+    margin: int,
+    held_out: set[int],
+    preferred: list[int],
+    options: TrainingOptions,
+) -> dict[str, Any] | None:
+    """Return what samples of single and several bands have in common.
+
+    Parameters
+    ----------
+    whole, cut
+        The tile and the crop.
+    bank, margin
+        Bank of the tile, and its margin in pixels.
+    held_out
+        Numbers of the exposures that it does not see.
+    preferred
+        Order in which exposures are chosen among these.
+    options
+        Settings.
+
+    Returns
+    -------
+    crop : `dict` or `None`
+        Bank, model, and the held-out exposures; `None` without any.
+    """
     stack, model = cut.tile_data.stack, cut.tile_data.model
     weights = stack.good / cut.variances
     exposures = cut.tile_data.exposures.tolist()
@@ -183,7 +235,7 @@ def _make_crop(
         return None
     index = torch.tensor(sorted(chosen[: options.max_held_out]), device=stack.device)
     starts = (
-        inner.start - outer.start + whole.tile_data.model.grid.margin - model.grid.margin
+        inner.start - outer.start + margin - model.grid.margin
         for inner, outer in (
             (cut.tile_data.tile.rows, whole.tile_data.tile.rows),
             (cut.tile_data.tile.columns, whole.tile_data.tile.columns),
@@ -193,20 +245,18 @@ def _make_crop(
     # rows far from what is scored.
     rows, columns = (
         torch.arange(start, start + length, device=stack.device).clamp(0, full - 1)
-        for start, length, full in zip(starts, model.latent_shape, bank.relative_weight.shape, strict=True)
+        for start, length, full in zip(starts, model.latent_shape, bank.estimates.shape[-2:], strict=True)
     )
     cut_bank = bank.map(lambda maps: maps[..., rows[:, None], columns].clone())
-    light = model.predict(mix_by_prior(cut_bank), index)
+    expected = cut_bank.estimates[0] if isinstance(cut_bank, GuidedBank) else mix_by_prior(cut_bank)
+    light = model.predict(expected, index)
     variances = 1.0 / weights[index] + (options.light_error * light) ** 2
     images = stack.images[index]
-    return TrainingSample(
+    return {
         # Without what was computed of it for the light.
-        bank=dataclasses.replace(cut_bank),
-        model=model,
-        held_out=index,
-        images=images,
-        inverse_sigma=variances.rsqrt(),
-        validation=torch.zeros_like(images, dtype=torch.bool),
-        num_seen=sum(t not in held_out for t in cut.tile_data.exposures.tolist()),
-        origin=(cut.tile_data.tile.rows.start, cut.tile_data.tile.columns.start),
-    )
+        "bank": dataclasses.replace(cut_bank),
+        "model": model,
+        "held_out": index,
+        "images": images,
+        "inverse_sigma": variances.rsqrt(),
+    }

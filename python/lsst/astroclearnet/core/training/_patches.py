@@ -66,17 +66,27 @@ def collect_samples(
         If the target PSF is much wider than that of an exposure.
     """
     generator = make_generator(seed)
-    tiles = tuple(_draw_tiles(source.shape, options, generator))
+    tiles = tuple(draw_tiles(source.shape, options, generator))
     reader = TileReader(source, tiles, target_fwhm, device)
     with torch.no_grad():
         calibration = calibrate_exposures(reader, restoration)
         return list(make_crops(reader, calibration, restoration.network.penalty_weights, options, generator))
 
 
-def _draw_tiles(
+def draw_tiles(
     shape: tuple[int, int], options: TrainingOptions, generator: torch.Generator
 ) -> Iterator[Tile]:
-    """Yield different tiles of a grid that covers the patch, at random."""
+    """Yield different tiles of a grid that covers the patch, at random.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the patch in pixels.
+    options
+        Settings.
+    generator
+        Source of random numbers.
+    """
     starts = []
     for length in shape:
         side = min(options.tile_size, length)

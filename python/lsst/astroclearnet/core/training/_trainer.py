@@ -35,10 +35,6 @@ _EVEN_LIGHT = (0.3, 3e4)
 noise of the estimate of the strongest penalty, up to that of a bright nebula:
 an image of smooth light has the same structure at any level."""
 
-_EVEN_LIGHT_SHARE = 0.25
-"""Share of the samples that it is added to.  Chosen, not measured: most of the
-sky is dark."""
-
 
 class Trainer:
     """Training that can be stopped and continued after any step.
@@ -68,12 +64,16 @@ class Trainer:
         Number of steps that were made.
     """
 
+    _even_light_share = 0.25
+    """Share of the samples that even light is added to.  Chosen, not measured:
+    most of the sky is dark."""
+
     def __init__(
         self, penalty_weights: tuple[float, ...], options: TrainingOptions, *, seed: int, device: torch.device
     ) -> None:
         self._options = options
         self._seed = seed
-        self._current = RestorationNetwork(penalty_weights)
+        self._current = self._make_network(penalty_weights)
         self._current.initialize(torch.Generator().manual_seed(seed))
         self._current.to(device)
         self.network = copy.deepcopy(self._current).eval()
@@ -81,6 +81,11 @@ class Trainer:
             self._current.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self.step = 0
+
+    @staticmethod
+    def _make_network(penalty_weights: tuple[float, ...]) -> Any:
+        """Return the network, without initial parameters."""
+        return RestorationNetwork(penalty_weights)
 
     @property
     def is_done(self) -> bool:
@@ -170,7 +175,7 @@ class Trainer:
         turns, flips = torch.randint(4, (2,), generator=generator).tolist()
         is_lit, level = torch.rand(2, generator=generator).tolist()
         low, high = _EVEN_LIGHT
-        light = low * (high / low) ** level if is_lit < _EVEN_LIGHT_SHARE else 0.0
+        light = low * (high / low) ** level if is_lit < self._even_light_share else 0.0
         return self._mean_loss(_Changed(self._current, turns, flips % 2 == 1, light), sample)
 
     def _mean_loss(
@@ -230,8 +235,11 @@ class _Changed:
             images = torch.rot90(images, self._turns, dims=(-2, -1))
             return (images.flip(-1) if self._flips else images).contiguous()
 
-        # All estimates keep the level of even light.
-        light = self._light * bank.noise[bank.num_solved - 1]
-        image = self._network(dataclasses.replace(bank, estimates=bank.estimates + light).map(turn)) - light
+        light = torch.zeros(())
+        if self._light:
+            # All estimates keep the level of even light.
+            light = self._light * bank.noise[bank.num_solved - 1]
+            bank = dataclasses.replace(bank, estimates=bank.estimates + light)
+        image = self._network(bank.map(turn)) - light
         image = image.flip(-1) if self._flips else image
         return torch.rot90(image, -self._turns, dims=(-2, -1))

@@ -80,5 +80,5 @@ def test_patches_are_restored_together_once(tmp_path: Path, monkeypatch: pytest.
     (command,) = commands
     words = " ".join(command)
     assert "RestoreCoaddBandsWithoutStack.yaml#restoreBands -i HSC-Sim/defaults -o u/demo/joint" in words
-    assert "-c restoreCoaddBands:target_fwhm=0.53 -j 3" in words
+    assert "-c restoreCoaddBands:target_fwhm=0.53 -c restoreCoaddBands:do_plot=False -j 3" in words
     assert "RestoreCoaddBandsWithoutStack" in said[1]

@@ -207,8 +207,9 @@ def test_linear_coadds_are_those_of_each_band_alone(
         visit_images=bands["g"].visit_images, geometry=field.geometry, band="g"
     )
     joint = restored.outputs.restored_coadd_linear["g"]
-    np.testing.assert_allclose(joint.image.array, single.restored_coadd_linear.image.array, atol=0.02)
-    np.testing.assert_allclose(joint.variance.array, single.restored_coadd_linear.variance.array, rtol=0.02)
+    np.testing.assert_array_equal(joint.image.array, single.restored_coadd_linear.image.array)
+    # That comes from simulated observations of the denoised coadd.
+    np.testing.assert_allclose(joint.variance.array, single.restored_coadd_linear.variance.array, rtol=0.05)
 
 
 def test_target_psf_is_the_sharpest_that_all_bands_can_have(

@@ -49,13 +49,7 @@ _GIB = 2.0**30
 
 
 class RestorePatchTask(PatchExposuresTask):
-    """Base of tasks that restore the coadds of a patch.
-
-    Parameters
-    ----------
-    **kwargs
-        Arguments of `lsst.pipe.base.PipelineTask`.
-    """
+    """Base of tasks that restore the coadds of a patch."""
 
     ConfigClass = RestoreCoaddConfig
     config: RestoreCoaddConfig

@@ -121,16 +121,15 @@ def test_guide_adds_signal_to_noise_ratios() -> None:
     """If it fails, a guide depends on units, or is shifted."""
     one = observe(1.0, 6)
     other = observe(1.0, 7, psf_size=31)
-    grid = one.estimator.model.grid
-    guide, presence = make_guide([one, one], grid)
+    guide, presence = make_guide(one, [one, one])
     crop = one.estimator.model.crop
     torch.testing.assert_close(crop(guide), 2.0**0.5 * crop(one.significance))
     assert float(presence.max()) == 2.0
     # On a grid with another margin the patch is where it was.
-    guide, _ = make_guide([other], grid)
+    guide, _ = make_guide(one, [other])
     expected = other.estimator.model.crop(other.significance)
     torch.testing.assert_close(crop(guide), expected)
-    guide, presence = make_guide([], grid)
+    guide, presence = make_guide(one, [])
     assert not guide.any()
     assert not presence.any()
 

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def samples() -> list[JointSample]:
     """Samples of a small patch in three bands."""
-    fwhms = (3.2, 4.0, 4.8, 3.6)
+    fwhms = (3.8, 4.0, 4.8, 4.4)
     bands = {band: StackSource(make_exposure_stack((66, 80), fwhms, seed=k)) for k, band in enumerate("gri")}
     return collect_joint_samples(
         bands,

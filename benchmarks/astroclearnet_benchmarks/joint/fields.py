@@ -79,7 +79,8 @@ class Band:
     @functools.cached_property
     def image(self) -> BandImage:
         """The band restored on its own (`BandImage`)."""
-        return self.estimator.restore(self.stack.images)
+        with torch.no_grad():
+            return self.estimator.restore(self.stack.images)
 
     def restore_with(self, light: torch.Tensor) -> BandImage:
         """Restore the band on its own with more light.
@@ -89,7 +90,8 @@ class Band:
         light
             Shape (n, h, w), what is added to the exposures.
         """
-        return self.estimator.restore(self.stack.images + light)
+        with torch.no_grad():
+            return self.estimator.restore(self.stack.images + light)
 
     def observe(self, light: torch.Tensor) -> torch.Tensor:
         """Return exposures, (n, h, w), of light at the target PSF, (H, W)."""

@@ -88,8 +88,7 @@ class JointModel:
         images = []
         for k, band in enumerate(bands):
             others = [*bands[:k], *bands[k + 1 :]]
-            guide = make_guide(others, band.estimator.model.grid)
-            images.append(self.network(GuidedBank.build(band, *guide)))
+            images.append(self.network(GuidedBank.build(band, *make_guide(band, others))))
         return images
 
     def to(self, device: torch.device) -> Self:

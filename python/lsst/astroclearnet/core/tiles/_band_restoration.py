@@ -81,13 +81,14 @@ class BandRestoration:
 
         Parameters
         ----------
-        source, target_fwhm, options, model, device, seed, layout, maps, \
-        callback
+        source
             As of `restore_exposures`.
         tiles
             Tiles, which are made smaller if memory runs out.
         plan
             What splits tiles.
+        target_fwhm, options, model, device, seed, layout, maps, callback
+            As of `restore_exposures`.
         """
         with collect_solves() as solves:
             reader, calibration, chosen = _calibrate(

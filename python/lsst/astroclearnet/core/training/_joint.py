@@ -219,7 +219,7 @@ def _draw_guide(
     """Return a guide of some of the other bands, and their number."""
     number = int(torch.randint(1, len(others) + 1, (), generator=generator))
     chosen = torch.randperm(len(others), generator=generator)[:number].tolist()
-    guide, presence = make_guide([others[k] for k in chosen], band.estimator.model.grid)
+    guide, presence = make_guide(band, [others[k] for k in chosen])
     is_swapped, is_spurious = torch.rand(2, generator=generator).tolist()
     if is_swapped < _SWAPPED:
         guide, presence = guide.flip(0, 1), presence.flip(0, 1)

@@ -12,26 +12,36 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import astropy.units as u
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.core import BandsResult, NoUsableDataError, load_packaged_joint_model, restore_bands
+from lsst.astroclearnet.adapters import model_to_dict
+from lsst.astroclearnet.core import (
+    BandsResult,
+    NoUsableDataError,
+    load_packaged_joint_model,
+    load_packaged_model,
+    restore_bands,
+)
 from lsst.astroclearnet.tasks import (
     BandInputs,
     RestorationAlgorithmError,
     RestoreCoaddBandsConfig,
+    RestoreCoaddBandsConnections,
     RestoreCoaddBandsTask,
     RestoreCoaddConfig,
     RestoreCoaddTask,
+    gather_inputs,
     restore_coadd_bands,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
-from lsst.pipe.base import NoWorkFound, Struct, UpstreamFailureNoWorkFound
+from lsst.pipe.base import InputQuantizedConnection, NoWorkFound, Struct, UpstreamFailureNoWorkFound
 
 SHAPE = (140, 150)
 SIGMA = 1.0
@@ -264,3 +274,56 @@ def test_patch_without_usable_exposures_has_no_work(field: StarField) -> None:
         make_task().run(geometry=field.geometry, bands={"r": BandInputs([make_bad_visit()])})
     with pytest.raises(NoWorkFound, match="No visit image has a pixel"):
         make_task().run(geometry=field.geometry, bands={"r": BandInputs([])})
+
+
+def test_each_band_has_its_own_network(
+    field: StarField, bands: dict[str, BandInputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a band is restored with the network of another."""
+    models = {band: load_packaged_model() for band in ("g", "i")}
+    models["g"] = dataclasses.replace(models["g"], provenance={"band": "g"})
+    assert models["g"].identity != models["i"].identity
+    given: list[dict[str, str]] = []
+
+    def stop(sources: Any, *, models: Any, **arguments: Any) -> BandsResult:
+        given.append({band: model.identity for band, model in models.items()})
+        raise NoUsableDataError("stopped")
+
+    monkeypatch.setattr(restore_coadd_bands, "restore_bands", stop)
+    trained = {
+        band: dataclasses.replace(bands[band], restoration_model=model_to_dict(model))
+        for band, model in models.items()
+    }
+    config = set_up(RestoreCoaddBandsConfig())
+    config.restoration.model.source = "dataset"
+    with pytest.raises(RestorationAlgorithmError, match="stopped"):
+        RestoreCoaddBandsTask(config=config).run(geometry=field.geometry, bands=trained)
+    assert given == [{band: model.identity for band, model in models.items()}]
+
+
+def test_inputs_are_gathered_by_band() -> None:
+    """If it fails, a band is restored from exposures of another."""
+    inputs: Any = InputQuantizedConnection()
+    inputs.visit_images = [
+        SimpleNamespace(dataId={"instrument": "HSC", "visit": visit, "band": band})
+        for visit, band in ((1, "g"), (2, "i"), (3, "g"))
+    ]
+    inputs.visit_summaries = inputs.visit_images
+    inputs.restoration_model = [SimpleNamespace(dataId={"skymap": "m", "band": band}) for band in "ig"]
+    butler: Any = SimpleNamespace(get=lambda refs: refs)
+    found = gather_inputs(butler, inputs, band="g")
+    assert [handle.dataId["visit"] for handle in found["visit_images"]] == [1, 3]
+    assert sorted(found["visit_summaries"]) == [("HSC", 1), ("HSC", 3)]
+    assert found["restoration_model"].dataId["band"] == "g"
+
+
+def test_band_without_a_trained_network_is_refused() -> None:
+    """If it fails, a graph is built that cannot run."""
+    config = set_up(RestoreCoaddBandsConfig())
+    config.restoration.model.source = "dataset"
+    connections: Any = RestoreCoaddBandsConnections(config=config)
+    refs = {band: SimpleNamespace(dataId={"band": band}) for band in ("g", "i")}
+    inputs = {"restoration_model": (connections.restoration_model, [refs["g"]])}
+    outputs = {"restored_coadd": (connections.restored_coadd, list(refs.values()))}
+    with pytest.raises(FileNotFoundError, match="no restoration_model of sky map 'm' in band i in the input"):
+        connections.adjustQuantum(inputs, outputs, "restoreCoaddBands", {"skymap": "m"})

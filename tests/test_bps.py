@@ -165,7 +165,7 @@ def test_submit_file_takes_its_numbers_from_the_snippets(name: str, submit_folde
     job = config[".cluster.restorePatches"]
     for key in ("requestMemory", "requestMemoryMax", "memoryMultiplier", "numberOfRetries"):
         assert job[key] == resources[".cluster.restorePatches"][key]
-    assert job["pipetasks"] == "restoreCoadd"
+    assert job["pipetasks"] == "restoreCoadd, restoreCoaddBands"
     assert config["pipelineYaml"].endswith("pipelines/HSC/RestoreCoadd-Prod.yaml#restore")
     assert "target_fwhm=" in config["extraQgraphOptions"]
 

@@ -31,6 +31,7 @@ from lsst.astroclearnet.tasks import (
     MakeTractPictureConfig,
     MeasureObjectsConfig,
     MeasureRestorationConfig,
+    RestoreCoaddBandsConfig,
     RestoreCoaddConfig,
     TrainRestorationConfig,
 )
@@ -151,6 +152,7 @@ def test_fields_of_the_configuration_exist() -> None:
     """If this fails, an override of the documentation is refused."""
     configs = {
         "restoreCoadd": RestoreCoaddConfig(),
+        "restoreCoaddBands": RestoreCoaddBandsConfig(),
         "measureRestoration": MeasureRestorationConfig(),
         "makeColorPictures": MakeColorPicturesConfig(),
         "makePropertyMaps": MakePropertyMapsConfig(),
@@ -161,7 +163,11 @@ def test_fields_of_the_configuration_exist() -> None:
     }
     pipelines = {
         name: Pipeline.from_uri(f"{PIPELINES}/{pipeline}.yaml")
-        for name, pipeline in (("restored_coadd", "RestoreCoadd"), ("restoration_model", "TrainRestoration"))
+        for name, pipeline in (
+            ("restored_coadd", "RestoreCoadd"),
+            ("joint_coadd", "RestoreCoaddBands"),
+            ("restoration_model", "TrainRestoration"),
+        )
     }
     # Of a pipeline whose graph needs the full stack.
     hips = PipelineIR.from_uri(f"{PIPELINES}/_ingredients/MakeRestoredHips.yaml")

@@ -23,7 +23,7 @@ import pytest
 
 from lsst.astroclearnet.adapters.place import choose_cell_shape
 from lsst.astroclearnet.core import linear_noise
-from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.astroclearnet.tasks import RestoreCoaddBandsConfig, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.daf.butler import DatasetType
 from lsst.images import Box
 from lsst.pipe.base import Instrument, Pipeline
@@ -89,6 +89,9 @@ CASES = (
 )
 SHARP = {"HSC/RestoreForDeblender-visit_image": 0.168, "LSSTCam/RestoreForDeblender-visit_image": 0.2}
 """Pipelines of the deblender's image, with the pixels in arcsec."""
+
+JOINT = {"HSC/RestoreCoaddBands-visit_image": 0.7, "LSSTCam/RestoreCoaddBands-visit_image": 0.8}
+"""Pipelines of all bands together, with the target PSF in arcsec."""
 
 CATALOGUES = {
     f"{camera}/{name}": instrument
@@ -437,7 +440,7 @@ def test_every_pipeline_of_an_instrument_is_tested() -> None:
         path.relative_to(TOP / "pipelines").with_suffix("").as_posix()
         for path in (TOP / "pipelines").glob("[A-Z]*/*.yaml")
     }
-    others = {*CATALOGUES, *SHARP}
+    others = {*CATALOGUES, *SHARP, *JOINT}
     assert files == {case.name for case in CASES} | others
 
 
@@ -475,3 +478,69 @@ def test_image_for_the_deblender(name: str, scale: float) -> None:
     config.validate()
     assert config.target_fwhm == pytest.approx(3.0 * scale)
     assert config.cell_size == 100
+
+
+@pytest.mark.parametrize(("name", "target_fwhm"), JOINT.items())
+@pytest.mark.parametrize("where", ["", " AND band IN ('g', 'N921')"], ids=["all", "two"])
+def test_bands_together(name: str, target_fwhm: float, where: str) -> None:
+    """If it fails, a quantum lacks a band, has one that was not asked for, or
+    is not the patch.
+    """
+    bands = {"g", "N921"} if where else set(BANDS)
+    repository, quanta = make_quanta(name, f"skymap='hsc_rings_v1' AND tract=9813{where}", "#restoreBands")
+    assert sorted(quantum.dataId["patch"] for quantum in quanta) == [40, 41]
+    products = {name.replace("coadd", "coadd_joint") for name in STORAGE_CLASSES if "restored_coadd" in name}
+    for quantum in quanta:
+        inputs = {key.name.removeprefix("_mock_"): refs for key, refs in quantum.inputs.items()}
+        numbers = {name: len(refs) for name, refs in inputs.items()}
+        visits = 3 * len(bands)
+        assert numbers == {"visit_image": visits, "deep_coadd_visit_selection": len(bands), "skyMap": 1}
+        assert Counter(ref.dataId["band"] for ref in inputs["visit_image"]) == dict.fromkeys(bands, 3)
+        outputs = {key.name.removeprefix("_mock_"): refs for key, refs in quantum.outputs.items()}
+        of_patch = {"restoreCoaddBands_metadata", "restoreCoaddBands_log", "restored_coadd_joint_detection"}
+        assert outputs.keys() == products | of_patch
+        for product in products:
+            assert {ref.dataId["band"] for ref in outputs[product]} == bands
+        assert len(outputs["restored_coadd_joint_detection"]) == 1
+    executor, _ = repository.make_single_quantum_executor()
+    executor.execute(repository.pipeline_graph.tasks["_mock_restoreCoaddBands"], quanta[0])
+    config = make_graph(name, "#restoreBands").tasks["restoreCoaddBands"].config
+    assert isinstance(config, RestoreCoaddBandsConfig)
+    assert config.target_fwhm == target_fwhm
+
+
+def test_bands_are_chosen_by_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a band that is not in the list is read, or its coadds are
+    expected.
+    """
+
+    def choose(name: str, subset: str) -> PipelineGraph:
+        pipeline = Pipeline.from_uri(f"{RESOURCES}/{name}.yaml{subset}")
+        pipeline.addConfigOverride("restoreCoaddBands", "bands", ["i", "z"])
+        return pipeline.to_graph()
+
+    monkeypatch.setitem(globals(), "make_graph", choose)
+    _, (quantum,) = make_quanta("RestoreCoaddBands", "instrument='HSC' AND patch=40", "#restoreBands")
+    for datasets in (quantum.inputs, quantum.outputs):
+        for key, refs in datasets.items():
+            found = {ref.dataId["band"] for ref in refs if "band" in ref.dataId.dimensions}
+            assert found <= {"i", "z"}, key.name
+
+
+def test_both_ways_in_one_pipeline(tmp_path: Path) -> None:
+    """If it fails, coadds restored together and alone cannot be compared in
+    one collection.
+    """
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        "description: Both.\nimports:\n"
+        "  - location: $ASTROCLEARNET_DIR/pipelines/RestoreCoadd.yaml\n"
+        "  - location: $ASTROCLEARNET_DIR/pipelines/RestoreCoaddBands.yaml\n"
+    )
+    assert {"restoreCoadd", "restoreCoaddBands"} <= set(Pipeline.from_uri(path).to_graph().tasks)
+
+
+def test_bands_are_restored_alone_by_default() -> None:
+    """If it fails, the joint restoration is on where nobody asked for it."""
+    for path in (TOP / "pipelines").rglob("*.yaml"):
+        assert ("RestoreCoaddBands" in path.read_text()) is path.name.startswith("RestoreCoaddBands")

@@ -25,6 +25,7 @@ from lsst.astroclearnet.adapters import UnusableExposureError, read_visit_psf
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError
 from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_table
+from lsst.astroclearnet.commands._plan_costs import predict_costs
 from lsst.astroclearnet.commands._plan_sample import (
     BandSample,
     CampaignSample,
@@ -237,6 +238,37 @@ def test_sample(butler: Butler) -> None:
             # White noise of equal power per area: larger pixels have more.
             levels = [s[3] / s[2] ** 2 for s in sights]
             assert patch.levels.tolist() == pytest.approx(levels, rel=0.01)
+
+
+def test_costs_of_bands_alone_and_together(
+    root: str, butler: Butler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, a campaign of joint coadds runs out of what was planned."""
+    sample = sample_campaign(butler)
+    assert sample.counts == {(3, patch): {"r": 2, "i": 6} for patch in (0, 1)}
+    alone, together = predict_costs(butler, sample)
+    assert (alone.num_quanta, together.num_quanta) == (4, 2)
+    pixels = make_patch_geometry().patch(3, 0).bbox.area
+    assert alone.cpu_hours == pytest.approx(36e-6 * pixels * 2 * 8 / 3600.0)
+    assert together.cpu_hours > alone.cpu_hours
+    # That of i alone; the other band and the joint network come to it.
+    assert 1.0 < alone.memory < together.memory < 8.0
+    # A coadd for detection beside two of each kind.
+    assert 1.1 < together.disk / alone.disk < 1.4
+    arguments = ["plan", root, "--input", f"{RUN},{MAPS}", "--joint", "--max-exposures", "2"]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "Cost of restoring the bands alone and together" in output
+    assert output.rstrip().splitlines()[-1].startswith("  -c restoreCoaddBands:target_fwhm=")
+
+
+def test_costs_need_a_sky_map(butler: Butler) -> None:
+    """If it fails, what is not known is shown as free."""
+    with pytest.raises(CommandError, match="no sky map"):
+        predict_costs(butler, CampaignSample((gaussian_band("i", [4.0]),), None, {}))
+    reader = Butler.from_config(butler=butler, collections=[RUN])
+    with pytest.raises(CommandError, match="There is no skymap_geometry or skyMap of 'test_map'"):
+        predict_costs(reader, sample_campaign(reader, max_exposures=2))
 
 
 def test_selection(butler: Butler) -> None:

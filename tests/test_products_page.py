@@ -25,6 +25,7 @@ from lsst.astroclearnet.tasks import (
     MeasureInjectionsConnections,
     MeasureObjectsConnections,
     MeasureRestorationConnections,
+    RestoreCoaddBandsConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
     TrainRestorationConnections,
@@ -63,8 +64,16 @@ KEYS = sorted(
         for path, names in {
             "tasks/_metrics.py": {"make_metrics", "_exposures", "_offsets", "_image"},
             "tasks/_used_network.py": {"network_metrics"},
-            "tasks/_products.py": {"_coadd_metadata", "make_linear_coadd", "_mask_planes", "_demand_planes"},
-            "tasks/restore_coadd.py": {"_plan_memory", "_record"},
+            "tasks/_detection_coadd.py": {"make_detection_coadd"},
+            "tasks/_products.py": {
+                "_coadd_metadata",
+                "_demand_planes",
+                "_mask_planes",
+                "describe_joint",
+                "describe_software",
+                "make_linear_coadd",
+            },
+            "tasks/_restore_patch.py": {"record_plan", "record_usage", "_record"},
             "tasks/measure_restoration.py": {"run"},
             "tasks/make_property_maps.py": {"run"},
             "tasks/make_tract_picture.py": {"run"},
@@ -127,6 +136,8 @@ def test_datasets_are_described() -> None:
     (injected,) = InjectSourcesConnections.outputs
     storage = getattr(InjectSourcesConnections, injected).storageClass
     assert f"``injected_visit_image`` ({storage})\n===" in PAGE
+    name = RestoreCoaddBandsConnections.restored_coadd_detection.name
+    assert f"``{name.format(output_name='restored_coadd_joint')}`` (CellCoadd)\n===" in PAGE
     names = [
         getattr(connections, name).name
         for connections in (

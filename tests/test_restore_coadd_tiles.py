@@ -185,7 +185,7 @@ def test_partial_outputs_are_put_before_the_error(
     outputs = Struct(**{**tiled.outputs.getDict(), "partial": error})
     monkeypatch.setattr(task, "run", lambda **inputs: outputs)
     monkeypatch.setattr(
-        "lsst.astroclearnet.tasks.restore_coadd.read_geometry", lambda *args, **kwargs: geometry
+        "lsst.astroclearnet.tasks._restore_patch.read_geometry", lambda *args, **kwargs: geometry
     )
     put: list[tuple[Struct, object]] = []
     context = SimpleNamespace(

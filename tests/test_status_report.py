@@ -87,7 +87,8 @@ class Source:
         for field, content in contents.items():
             refs[field] = cast(DatasetRef, SimpleNamespace(id=uuid.uuid4(), run="run"))
             self.contents[refs[field].id] = content
-        self.outputs[key] = PatchOutputs(**refs)
+        metrics = tuple(refs.pop(field) for field in list(refs) if field == "metrics")
+        self.outputs[key] = PatchOutputs(**refs, metrics=metrics)
 
     def finish(self, key: PatchKey, seconds: float = 3600.0, **options: Any) -> None:
         """Let a patch be done."""
@@ -387,17 +388,17 @@ def test_follow_until_interrupted(monkeypatch: pytest.MonkeyPatch, is_terminal: 
 def test_states() -> None:
     """If it fails, a patch is done that is not, or the other way round."""
     old, new = (cast(DatasetRef, SimpleNamespace(run=run)) for run in ("old", "new"))
-    done = PatchOutputs(log=new, metadata=new, coadd=new, metrics=new)
+    done = PatchOutputs(log=new, metadata=new, coadd=new, metrics=(new,))
     for changes, state in (
         ({}, PatchState.DONE),
         ({"log": None}, PatchState.DONE),
         # A later run without success does not undo an earlier one.
         ({"metadata": old, "coadd": old}, PatchState.DONE),
-        ({"coadd": None, "metrics": None}, PatchState.NO_WORK),
+        ({"coadd": None, "metrics": ()}, PatchState.NO_WORK),
         ({"coadd": None, "metadata": old}, PatchState.FAILED),
         ({"coadd": None, "metadata": None}, PatchState.FAILED),
         ({"metadata": None}, PatchState.PARTIAL),
-        ({"metadata": None, "metrics": None}, PatchState.FAILED),
+        ({"metadata": None, "metrics": ()}, PatchState.FAILED),
         ({"metadata": None, "coadd": old}, PatchState.FAILED),
         # As a process leaves it that is killed between two outputs.
         ({"metadata": None, "log": None}, PatchState.UNFINISHED),

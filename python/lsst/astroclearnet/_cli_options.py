@@ -15,6 +15,7 @@ from collections.abc import Callable
 import click
 
 TASK = "restoreCoadd"
+JOINT_TASK = "restoreCoaddBands"
 POSITIVE = click.IntRange(min=1)
 
 

@@ -27,6 +27,7 @@ import click
 
 from . import __version__
 from ._cli_options import (
+    JOINT_TASK,
     POSITIVE,
     TASK,
     input_option,
@@ -134,6 +135,7 @@ def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
     from .commands._butler import open_butler
     from .commands._demonstration._comparison import comparison_tables
     from .commands._demonstration._demo import demo_hints, run_demo
+    from .commands._demonstration._joint import joint_table
     from .commands._demonstration._survey import RESTORED, make_options
     from .commands._progress import show_progress
     from .commands._status import CampaignWatch
@@ -153,6 +155,8 @@ def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
     show_status(CampaignWatch(source, label=TASK).look(), console)
     for table in comparison_tables(summary.table):
         console.print(table)
+    if summary.joint_table is not None:
+        console.print(joint_table(summary.joint_table))
     console.print(demo_hints(summary), markup=False)
 
 
@@ -247,6 +251,11 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
 )
 @click.option("--common", is_flag=True, help="One target PSF for all bands.")
 @click.option(
+    "--joint",
+    is_flag=True,
+    help="Plan for bands that are restored together, which have one target PSF; show what that costs.",
+)
+@click.option(
     "--max-exposures",
     type=POSITIVE,
     default=60,
@@ -255,7 +264,13 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
 )
 @table_option
 def plan(
-    repo: str, inputs: tuple[str, ...], max_noise: float, common: bool, output: str | None, **selection: Any
+    repo: str,
+    inputs: tuple[str, ...],
+    max_noise: float,
+    common: bool,
+    joint: bool,
+    output: str | None,
+    **selection: Any,
 ) -> None:
     """Propose the target PSF of a campaign.
 
@@ -265,6 +280,7 @@ def plan(
     from .commands._atomic_files import require_place, write_table
     from .commands._butler import open_butler
     from .commands._plan import plan_campaign, plan_lines, plan_table
+    from .commands._plan_costs import costs_table, predict_costs
     from .commands._plan_sample import sample_campaign
     from .commands._progress import show_progress
 
@@ -273,11 +289,14 @@ def plan(
     console = _make_console()
     with show_progress(console) as progress:
         sample = sample_campaign(butler, progress=progress, **selection)
-    proposed = plan_campaign(sample, max_noise=max_noise, common=common)
+    proposed = plan_campaign(sample, max_noise=max_noise, common=common or joint)
+    costs = predict_costs(butler, sample) if joint else None
     if output:
         write_table(proposed.table(), output)
     console.print(plan_table(proposed))
-    for line in plan_lines(proposed):
+    if costs is not None:
+        console.print(costs_table(costs))
+    for line in plan_lines(proposed, JOINT_TASK if joint else TASK):
         console.print(line, markup=False)
 
 

@@ -34,6 +34,7 @@ from .coadd import (
     missing_cells,
     pixels_from_exposure,
     place_on_patch,
+    predict_disk_bytes,
     require_recordable,
     unusable_pixels,
 )
@@ -124,6 +125,7 @@ __all__ = (
     "patch_slices",
     "pixels_from_exposure",
     "place_on_patch",
+    "predict_disk_bytes",
     "read_overlap",
     "read_visit_psf",
     "require_recordable",

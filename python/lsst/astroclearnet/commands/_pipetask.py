@@ -23,6 +23,9 @@ from ._errors import CommandError
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddWithoutStack.yaml"
 """Pipeline for repositories whose patches ``skymap_geometry`` describes."""
 
+JOINT_PIPELINE = PIPELINE.replace("RestoreCoadd", "RestoreCoaddBands") + "#restoreBands"
+"""The same for all bands together, the coadds alone."""
+
 
 def program(name: str) -> str:
     """Return a program of this Python environment, or else of ``PATH``, by the
@@ -47,13 +50,14 @@ def restore_command(
     inputs: str,
     output: str,
     options: Sequence[str] = (),
+    pipeline: str = PIPELINE,
 ) -> list[str]:
     """Return the command that restores every patch of a sky map."""
     return [
         program("pipetask"),
         "run",
         *("-b", os.fspath(root)),
-        *("-p", PIPELINE),
+        *("-p", pipeline),
         *("-i", inputs),
         *("-o", output),
         *("-d", f"skymap='{skymap}'"),

@@ -78,10 +78,9 @@ class BandPlan:
         """Noise that 95 % of the patches keep at the proposed target."""
         return float(self.curve["noise_high"][self.curve["proposed"]][0])
 
-    @property
-    def option(self) -> str:
-        """Option of ``pipetask run`` that sets the target PSF."""
-        return f"-c restoreCoadd:target_fwhm={self.target_fwhm:.{_DIGITS}f}"
+    def option(self, task: str) -> str:
+        """Return the option of ``pipetask run`` that sets the target PSF."""
+        return f"-c {task}:target_fwhm={self.target_fwhm:.{_DIGITS}f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +160,9 @@ def plan_table(plan: CampaignPlan) -> RichTable:
     )
 
 
-def plan_lines(plan: CampaignPlan) -> Iterator[str]:
+def plan_lines(plan: CampaignPlan, task: str = "restoreCoadd") -> Iterator[str]:
     """Yield what the plan was made from, and at last the options of
-    ``pipetask run``.
+    ``pipetask run`` for a task.
     """
     for band in plan.bands:
         sample = band.sample
@@ -184,11 +183,11 @@ def plan_lines(plan: CampaignPlan) -> Iterator[str]:
         yield f"Visit images left out: {reasons}"
     yield f"For a noise of at most {plan.max_noise:g}, give to pipetask run:"
     if plan.common:
-        yield f"  {plan.bands[0].option}"
+        yield f"  {plan.bands[0].option(task)}"
         return
     skymap = "" if plan.skymap is None else f"skymap='{plan.skymap}' AND "
     for band in plan.bands:
-        yield f"  {band.option} -d \"{skymap}band='{band.sample.band}'\""
+        yield f"  {band.option(task)} -d \"{skymap}band='{band.sample.band}'\""
 
 
 def _propose(patches: Sequence[PatchStack], max_noise: float) -> float:

@@ -79,6 +79,8 @@ class CampaignSample:
     bands: tuple[BandSample, ...]
     skymap: str | None
     skipped: Mapping[str, int]  # number of unusable visit images by reason
+    # Visit images of each band on each patch, not only those that were read.
+    counts: Mapping[TractPatch, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def sample_campaign(
@@ -124,7 +126,11 @@ def sample_campaign(
     if not samples:
         reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
         raise CommandError(f"No visit image can be used: {reasons or 'none covers enough of a patch'}.")
-    return CampaignSample(tuple(samples), skymap, skipped)
+    counts: dict[TractPatch, dict[str, int]] = defaultdict(dict)
+    for sample in samples if skymap is not None else ():
+        for patch, keys in found[sample.band].items():
+            counts[patch][sample.band] = len(keys)
+    return CampaignSample(tuple(samples), skymap, skipped, counts)
 
 
 def even_sample[T](items: Sequence[T], number: int) -> list[T]:

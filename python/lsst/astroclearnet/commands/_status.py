@@ -289,7 +289,7 @@ class CampaignWatch:
         """Read the files of a patch unless that was done; `None` if a file
         cannot be read.
         """
-        refs = (outputs.log, outputs.metadata, outputs.coadd, outputs.metrics)
+        refs = (outputs.log, outputs.metadata, outputs.coadd, *outputs.metrics)
         key = tuple(None if ref is None else ref.id for ref in refs)
         if key not in self._known:
             try:

@@ -15,7 +15,7 @@ import logging
 import math
 import statistics
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -89,7 +89,9 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
     metadata = scan.metadata.attempts[-1]
     content = {} if metadata is None else metadata.to_dict()
     task = content.get(label, {})
-    num_failed = int(task.get("patch_num_failed_tiles", 0))
+    # Where bands are restored together, each has a group of its own.
+    groups = [task, *(group for group in task.values() if isinstance(group, Mapping))]
+    num_failed = sum(int(group.get("patch_num_failed_tiles", 0)) for group in groups)
     if state is PatchState.DONE:
         is_partial = (last.caveats or QuantumSuccessCaveats(0)) & QuantumSuccessCaveats.PARTIAL_OUTPUTS_ERROR
         if is_partial or num_failed:
@@ -98,8 +100,8 @@ def read_details(get: Callable[[DatasetRef], Any], outputs: PatchOutputs, label:
         # An unforeseen error after the outputs were written.
         state = PatchState.FAILED
     found: dict[str, Any] = {"device": str(task.get("network_device", ""))}
-    if state in (PatchState.DONE, PatchState.PARTIAL) and outputs.metrics is not None:
-        found |= _read_metrics(get(outputs.metrics))
+    if state in (PatchState.DONE, PatchState.PARTIAL) and outputs.metrics:
+        found |= _read_metrics([get(ref) for ref in outputs.metrics])
     *earlier, usage = (
         _usage(attempt.resource_usage, log)
         for attempt, log in zip(scan.attempts, scan.logs.attempts, strict=True)
@@ -149,15 +151,16 @@ def _usage(usage: QuantumResourceUsage | None, log: Iterable[ButlerLogRecord] | 
     return Usage(wall, wall)
 
 
-def _read_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes of `PatchDetails` from the metrics."""
-    widths = [e["psf_fwhm"] for e in metrics.get("exposures", ()) if e.get("used_fraction", 1.0) > 0.0]
+def _read_metrics(bands: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return attributes of `PatchDetails` from the metrics of its bands."""
+    exposures = [exposure for metrics in bands for exposure in metrics.get("exposures", ())]
+    widths = [e["psf_fwhm"] for e in exposures if e.get("used_fraction", 1.0) > 0.0]
     found = {
         "num_exposures": len(widths),
         "seeing": statistics.median(widths) if widths else math.nan,
-        "target_fwhm": float(metrics.get("image", {}).get("target_fwhm", math.nan)),
+        "target_fwhm": float(bands[0].get("image", {}).get("target_fwhm", math.nan)),
     }
-    device = metrics.get("network", {}).get("device")
+    device = bands[0].get("network", {}).get("device")
     return found if device is None else {**found, "device": str(device)}
 
 

@@ -21,7 +21,7 @@ import ast
 import dataclasses
 import enum
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 from lsst.daf.butler import (
@@ -38,6 +38,9 @@ from ._butler import choose_sky_map, find_datasets, require_repository
 from ._errors import CommandError
 from ._progress import Report
 
+_JOINT = "joint"
+"""Stands for the band of patches whose bands are restored together."""
+
 
 class PatchKey(NamedTuple):
     """Data ID of a quantum, without the sky map."""
@@ -47,9 +50,10 @@ class PatchKey(NamedTuple):
     patch: int
 
     @classmethod
-    def from_ref(cls, ref: DatasetRef) -> Self:
-        """Return the patch of a dataset."""
-        return cls(str(ref.dataId["band"]), int(ref.dataId["tract"]), int(ref.dataId["patch"]))
+    def from_ref(cls, ref: DatasetRef, *, is_joint: bool) -> Self:
+        """Return the patch of a dataset, in its band or in all of them."""
+        band = _JOINT if is_joint else str(ref.dataId["band"])
+        return cls(band, int(ref.dataId["tract"]), int(ref.dataId["patch"]))
 
     def __str__(self) -> str:
         return f"band {self.band}, tract {self.tract}, patch {self.patch}"
@@ -83,14 +87,17 @@ class PatchOutputs:
     log, metadata
         What the executor writes: the log at the end of every quantum, the
         metadata at the end of one that succeeds.
-    coadd, metrics
-        The restored coadd and its metrics.
+    coadd
+        The restored coadd; that for detection where all bands are restored
+        together.
+    metrics
+        The metrics of each band.
     """
 
     log: DatasetRef | None = None
     metadata: DatasetRef | None = None
     coadd: DatasetRef | None = None
-    metrics: DatasetRef | None = None
+    metrics: tuple[DatasetRef, ...] = ()
 
     @property
     def state(self) -> PatchState:
@@ -109,7 +116,7 @@ class PatchOutputs:
             return PatchState.FAILED
         if log is None:
             return PatchState.UNFINISHED
-        is_partial = coadd is not None and coadd.run == log.run and self.metrics is not None
+        is_partial = coadd is not None and coadd.run == log.run and bool(self.metrics)
         return PatchState.PARTIAL if is_partial else PatchState.FAILED
 
 
@@ -139,12 +146,8 @@ class ButlerSource:
         self._where = where
         settings = _read_settings(butler, label)
         coadd = settings.get("connections.output_name", "restored_coadd")
-        self._names = {
-            "log": f"{label}_log",
-            "metadata": f"{label}_metadata",
-            "coadd": coadd,
-            "metrics": f"{coadd}_metrics",
-        }
+        self._is_joint = _has_no_band(butler, f"{label}_log")
+        self._names = _dataset_types(label, coadd, is_joint=self._is_joint)
         self._inputs = [settings.get("connections.visit_image_name", "visit_image")]
         if settings.get("geometry_source") == "coadd" and "connections.reference_name" in settings:
             self._inputs.append(settings["connections.reference_name"])
@@ -189,7 +192,8 @@ class ButlerSource:
             # SQLite registry to be released.
             names = ["tract", "patch", "band"]
             for data_id in self._query_inputs(self._inputs, names, skymap=skymap, tract=tract):
-                expected.add(PatchKey(str(data_id["band"]), tract, int(data_id["patch"])))
+                band = _JOINT if self._is_joint else str(data_id["band"])
+                expected.add(PatchKey(band, tract, int(data_id["patch"])))
         return expected
 
     def _query_inputs(self, dataset_types: list[str], names: list[str], **data_id: Any) -> list[Any]:
@@ -206,14 +210,15 @@ class ButlerSource:
         """Find the datasets that are there now, of each patch with any."""
         # Dataset types and members of the collection may be new.
         self._butler.registry.refresh()
-        found: dict[PatchKey, dict[str, DatasetRef]] = {}
+        found: dict[PatchKey, dict[str, list[DatasetRef]]] = {}
         # In the reverse order of writing, so that the coadd of a patch which
         # is just being finished is not missed.
-        for field in ("log", "metadata", "coadd", "metrics"):
-            for ref in find_datasets(self._butler, self._names[field]):
+        for field, name in self._names.items():
+            for ref in find_datasets(self._butler, name):
                 if ref.dataId["skymap"] == self._skymap:
-                    found.setdefault(PatchKey.from_ref(ref), {})[field] = ref
-        return {key: PatchOutputs(**refs) for key, refs in found.items()}
+                    key = PatchKey.from_ref(ref, is_joint=self._is_joint)
+                    found.setdefault(key, {}).setdefault(field, []).append(ref)
+        return {key: _as_outputs(refs) for key, refs in found.items()}
 
     def get(self, ref: DatasetRef) -> Any:
         """Read a dataset."""
@@ -234,20 +239,18 @@ class GraphSource:
         if label not in graph.pipeline_graph.tasks:
             labels = ", ".join(graph.pipeline_graph.tasks)
             raise CommandError(f"There is no task {label!r} in {path}; there is {labels}.")
-        coadd = graph.pipeline_graph.tasks[label].outputs["restored_coadd"].dataset_type_name
-        fields = {
-            f"{label}_log": "log",
-            f"{label}_metadata": "metadata",
-            coadd: "coadd",
-            f"{coadd}_metrics": "metrics",
-        }
-        self._refs: dict[str, dict[PatchKey, DatasetRef]] = {field: {} for field in fields.values()}
+        task = graph.pipeline_graph.tasks[label]
+        coadd = task.outputs["restored_coadd"].parent_dataset_type_name
+        is_joint = "band" not in task.dimensions
+        fields = {name: field for field, name in _dataset_types(label, coadd, is_joint=is_joint).items()}
+        self._refs: dict[str, dict[PatchKey, list[DatasetRef]]] = {field: {} for field in fields.values()}
         for quantum in graph.build_execution_quanta(task_label=label).values():
-            for dataset_type, (ref, *_) in quantum.outputs.items():
+            for dataset_type, found in quantum.outputs.items():
                 if dataset_type.name in fields:
-                    self._refs[fields[dataset_type.name]][PatchKey.from_ref(ref)] = ref
+                    key = PatchKey.from_ref(found[0], is_joint=is_joint)
+                    self._refs[fields[dataset_type.name]][key] = list(found)
         self._ended: dict[PatchKey, PatchOutputs] = {}
-        refs = [ref for group in self._refs.values() for ref in group.values()]
+        refs = [ref for group in self._refs.values() for of_patch in group.values() for ref in of_patch]
         self._butler = QuantumBackedButler.from_predicted(
             root,
             predicted_inputs=[],
@@ -269,23 +272,55 @@ class GraphSource:
         logs, metadata = self._find("log", running), self._find("metadata", running)
         ended = logs.keys() | metadata.keys()
         coadds = self._find("coadd", ended)
-        metrics = self._find("metrics", coadds.keys())
+        files = {"log": logs, "metadata": metadata, "coadd": coadds}
+        files["metrics"] = self._find("metrics", coadds.keys())
         found = {
-            key: PatchOutputs(logs.get(key), metadata.get(key), coadds.get(key), metrics.get(key))
+            key: _as_outputs({field: refs[key] for field, refs in files.items() if key in refs})
             for key in ended
         }
         self._ended |= {key: outputs for key, outputs in found.items() if key in metadata}
         return found | self._ended
 
-    def _find(self, field: str, keys: Iterable[PatchKey]) -> dict[PatchKey, DatasetRef]:
+    def _find(self, field: str, keys: Iterable[PatchKey]) -> dict[PatchKey, list[DatasetRef]]:
         """Find the datasets of a field whose file is there."""
-        refs = {self._refs[field][key]: key for key in keys}
-        stored = self._butler.stored_many(refs)
-        return {key: ref for ref, key in refs.items() if stored[ref]}
+        refs = {ref: key for key in keys for ref in self._refs[field][key]}
+        found: dict[PatchKey, list[DatasetRef]] = {}
+        for ref, is_stored in self._butler.stored_many(refs).items():
+            if is_stored:
+                found.setdefault(refs[ref], []).append(ref)
+        return found
 
     def get(self, ref: DatasetRef) -> Any:
         """Read a dataset."""
         return self._butler.get(ref)
+
+
+def _dataset_types(label: str, coadd: str, *, is_joint: bool) -> dict[str, str]:
+    """Return the dataset type of each field of `PatchOutputs`, in the reverse
+    order of writing.
+    """
+    return {
+        "log": f"{label}_log",
+        "metadata": f"{label}_metadata",
+        "coadd": f"{coadd}_detection" if is_joint else coadd,
+        "metrics": f"{coadd}_metrics",
+    }
+
+
+def _as_outputs(refs: Mapping[str, Sequence[DatasetRef]]) -> PatchOutputs:
+    """Return the datasets of a patch, by field."""
+    single = {field: found[0] for field, found in refs.items() if field != "metrics"}
+    return PatchOutputs(
+        **single, metrics=tuple(sorted(refs.get("metrics", ()), key=lambda ref: str(ref.dataId)))
+    )
+
+
+def _has_no_band(butler: Butler, dataset_type: str) -> bool:
+    """Tell whether a dataset type is known that is of all bands."""
+    try:
+        return "band" not in butler.get_dataset_type(dataset_type).dimensions
+    except MissingDatasetTypeError:
+        return False
 
 
 def _read_settings(butler: Butler, label: str) -> dict[str, str]:

@@ -9,6 +9,7 @@
 """Pipeline tasks."""
 
 from ._checkpoint import *
+from ._detection_coadd import *
 from ._errors import *
 from ._metrics import *
 from ._patch_exposures import *
@@ -21,6 +22,7 @@ from ._quality_metrics import *
 from ._quality_units import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
+from ._restore_patch import *
 from ._training_patches import *
 from ._training_products import *
 from ._warnings import *
@@ -34,6 +36,8 @@ from .measure_objects import *
 from .measure_restoration import *
 from .prepare_exposures import *
 from .restore_coadd import *
+from .restore_coadd_bands import *
+from .restore_coadd_bands_config import *
 from .restore_coadd_config import *
 from .select_exposures import *
 from .summarize_restoration import *

@@ -79,7 +79,7 @@ def make_metrics(result: RestorationResult, inputs: RestorationInputs) -> dict[s
         "failed_tiles": [f"{describe_tile(t, inputs)}: {t.reason}" for t in result.failed_tiles],
         "dropped": dict(inputs.dropped),
         "not_selected": dict(inputs.not_selected),
-        "network": network_metrics(result, inputs.model_source, inputs.seed),
+        "network": network_metrics(result, inputs.model_source, inputs.seed, inputs.joint),
         "solves": {kind: dataclasses.asdict(status) for kind, status in result.solves.items()},
         "image": _image(result, inputs),
     }

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchExposures", "PatchExposuresTask")
+__all__ = ("BandInputs", "PatchExposures", "PatchExposuresTask")
 
 import dataclasses
 import hashlib
@@ -35,6 +35,32 @@ _GIB = 2.0**30
 
 _RESIDENT_SHARE = 0.25
 """Share of the memory of the process that exposures may take as a whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BandInputs:
+    """The datasets of one band of a patch.
+
+    Attributes
+    ----------
+    visit_images
+        Visit images that may overlap the patch, or deferred handles of them.
+    selections
+        Visits selected elsewhere, by instrument; by default all.
+    sky_corrections
+        What to subtract from visit images, by instrument, visit and detector.
+    visit_summaries
+        Calibrations by instrument and visit.
+    restoration_model
+        What `~lsst.astroclearnet.adapters.model_to_dict` makes of a trained
+        network, for ``restoration.model.source="dataset"``.
+    """
+
+    visit_images: Sequence[VisitImageSource]
+    selections: VisitSelections | None = None
+    sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None
+    visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None = None
+    restoration_model: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +156,7 @@ class PatchExposuresTask(PipelineTask):
         selections: VisitSelections | None,
         sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None,
         visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None,
+        num_bands: int = 1,
     ) -> PatchExposures:
         """Read the exposures of a patch, with the configured calibration.
 
@@ -148,6 +175,8 @@ class PatchExposuresTask(PipelineTask):
             detector.
         visit_summaries
             Calibrations by instrument and visit.
+        num_bands
+            Number of bands whose exposures are in memory at a time.
 
         Returns
         -------
@@ -156,7 +185,7 @@ class PatchExposuresTask(PipelineTask):
         """
         sources, uncalibrated = self._recalibrate(visit_images, visit_summaries)
         chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=selections)
-        memory = _RESIDENT_SHARE * self.config.restoration.tiling.max_host_memory * _GIB
+        memory = _RESIDENT_SHARE * self.config.restoration.tiling.max_host_memory * _GIB / num_bands
         prepared = self.preparation.run(
             visit_images=chosen.selected,
             geometry=geometry,

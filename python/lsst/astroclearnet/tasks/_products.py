@@ -12,12 +12,13 @@ from __future__ import annotations
 
 __all__ = (
     "RestorationInputs",
+    "describe_joint",
+    "describe_software",
     "describe_tile",
     "make_coadd",
     "make_demand_map",
     "make_linear_coadd",
     "make_noise_table",
-    "predict_disk_bytes",
     "target_psf",
 )
 
@@ -44,17 +45,7 @@ from ..adapters import (
     patch_slices,
 )
 from ..core import FailedTile, MaskBit, RestorationModel, RestorationResult, gaussian_kernel
-from ._used_network import network_source
-
-_FLOAT_COMPRESSION = 0.9
-"""Size of a compressed plane of floating-point numbers over its own."""
-
-_PLANES_BYTES = 1.0
-"""Bytes a pixel of mask and rejected fraction, compressed."""
-
-_DEMAND_BYTES = 2.0
-"""Bytes a pixel of the map of demanded light, of which few pixels have light
-that stands out."""
+from ._used_network import JointNetwork, network_source
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -96,6 +87,8 @@ class RestorationInputs:
     model_source
         Where the network should come from, a choice of
         `~lsst.astroclearnet.core.ModelOptions`.
+    joint
+        What restored the band together with others, if it was.
     """
 
     source: PatchSource
@@ -110,35 +103,12 @@ class RestorationInputs:
     seed: int
     model: RestorationModel | None
     model_source: str
+    joint: JointNetwork | None = None
 
     @property
     def num_dropped(self) -> int:
         """Exposures left out for a fault, not for lack of overlap (`int`)."""
         return sum(not reason.startswith("no_overlap") for reason in self.dropped.values())
-
-
-def predict_disk_bytes(geometry: PatchGeometry, num_realizations: int, do_linear: bool) -> float:
-    """Return what coadds and maps of a patch take on disk.
-
-    Parameters
-    ----------
-    geometry
-        Geometry of the patch.
-    num_realizations
-        Number of realisations of the noise.
-    do_linear
-        Whether there is a linear coadd.
-
-    Returns
-    -------
-    size : `float`
-        Bytes, compressed as `lsst.images` does by default.
-    """
-    # Image, variance and realisations; fractions and mask compress well.
-    coadd = geometry.bbox.area * ((2 + num_realizations) * 4.0 * _FLOAT_COMPRESSION + _PLANES_BYTES)
-    size = geometry.definition.cells.grid_size
-    linear = do_linear * (coadd + size.i * size.j * 31**2 * 4.0)
-    return coadd + geometry.bbox.area * _DEMAND_BYTES + linear
 
 
 def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:
@@ -319,9 +289,7 @@ def _coadd_metadata(
 ) -> dict[str, str | int | float | bool]:
     scale = inputs.geometry.pixel_scale
     metadata: dict[str, str | int | float | bool] = {
-        "restorer": "AstroClearNet",
-        "astroclearnet_version": importlib.metadata.version("lsst-astroclearnet"),
-        "torch_version": importlib.metadata.version("torch"),
+        **describe_software(),
         "target_fwhm_arcsec": result.target_fwhm * scale,
         "faintest_flux_njy": result.faintest_flux,
         "psf_refined": result.psf_refined,
@@ -341,6 +309,8 @@ def _coadd_metadata(
         "num_failed_tiles": len(result.failed_tiles),
         "num_stars": len(result.star_flux),
     }
+    if inputs.joint is not None:
+        metadata |= describe_joint(inputs.joint)
     if metadata["network_source"] == "fit":
         metadata |= {
             "num_epochs": result.history.num_epochs,
@@ -354,6 +324,41 @@ def _coadd_metadata(
     for n, (name, reason) in enumerate(sorted(inputs.not_selected.items())):
         metadata[f"not_selected_{n}"] = f"{name}: {reason}"
     return metadata
+
+
+def describe_software() -> dict[str, str | int | float | bool]:
+    """Return what the metadata of every coadd say of the software.
+
+    Returns
+    -------
+    metadata : `dict`
+        Name of the method, and versions.
+    """
+    return {
+        "restorer": "AstroClearNet",
+        "astroclearnet_version": importlib.metadata.version("lsst-astroclearnet"),
+        "torch_version": importlib.metadata.version("torch"),
+    }
+
+
+def describe_joint(joint: JointNetwork) -> dict[str, str | int | float | bool]:
+    """Return what the metadata of coadds say of a joint restoration.
+
+    Parameters
+    ----------
+    joint
+        What restored the bands together.
+
+    Returns
+    -------
+    metadata : `dict`
+        Bands, joint network and what speaks against it.
+    """
+    return {
+        "joint_bands": ",".join(joint.bands),
+        "joint_network": joint.identity,
+        "joint_doubt": joint.doubt,
+    }
 
 
 def target_psf(fwhm: float) -> np.ndarray:

@@ -108,7 +108,11 @@ def _geometry_from_coadd(handle: Any) -> PatchGeometry:
 
 
 def gather_inputs(
-    butlerQC: QuantumContext, inputRefs: InputQuantizedConnection, patch: DataCoordinate | None = None
+    butlerQC: QuantumContext,
+    inputRefs: InputQuantizedConnection,
+    *,
+    patch: DataCoordinate | None = None,
+    band: str | None = None,
 ) -> dict[str, Any]:
     """Return the inputs of a quantum, but for the geometry.
 
@@ -120,6 +124,8 @@ def gather_inputs(
         Its inputs.
     patch
         The patch, of a quantum of several: inputs of others are left out.
+    band
+        The band, of a quantum of several: inputs of others are left out.
 
     Returns
     -------
@@ -135,6 +141,8 @@ def gather_inputs(
         refs = {
             name: [ref for ref in found if _is_on_patch(ref.dataId, patch)] for name, found in refs.items()
         }
+    if band is not None:
+        refs = {name: [ref for ref in found if ref.dataId["band"] == band] for name, found in refs.items()}
     inputs: dict[str, Any] = {}
     if "direct_warps" in refs:
         inputs["visit_images"] = [DirectWarpSource(handle) for handle in butlerQC.get(refs["direct_warps"])]
@@ -154,7 +162,10 @@ def gather_inputs(
             source_id(handle).detector_key: handle for handle in butlerQC.get(refs["sky_corrections"])
         }
     if hasattr(inputRefs, "restoration_model"):
-        inputs["restoration_model"] = butlerQC.get(inputRefs.restoration_model)
+        models = inputRefs.restoration_model
+        if band is not None:
+            (models,) = (ref for ref in models if ref.dataId["band"] == band)
+        inputs["restoration_model"] = butlerQC.get(models)
     return inputs
 
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,25 @@ from ..core import RestorationResult
 
 _FITTED = "fit"
 """Source and identity of a network that was fitted to the patch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JointNetwork:
+    """What restored the bands of a patch together.
+
+    Attributes
+    ----------
+    bands
+        The bands.
+    identity
+        Identity of the joint network; empty if only one band has data.
+    doubt
+        Why it may not suit the bands; empty if nothing speaks against it.
+    """
+
+    bands: tuple[str, ...]
+    identity: str
+    doubt: str
 
 
 def network_source(result: RestorationResult, wanted: str) -> str:
@@ -59,7 +79,9 @@ def describe_network(result: RestorationResult, wanted: str) -> str:
     return f"the {wanted} network {result.network}"
 
 
-def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[str, Any]:
+def network_metrics(
+    result: RestorationResult, wanted: str, seed: int, joint: JointNetwork | None = None
+) -> dict[str, Any]:
     """Return the metrics of the network.
 
     Parameters
@@ -70,14 +92,17 @@ def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[s
         Where the network should come from, as configured.
     seed
         Seed of everything random.
+    joint
+        What restored the band together with others, if it was.
 
     Returns
     -------
     network : `dict`
         Plain values: ``source``, ``identity``, ``doubt``, ``held_out_loss``,
         ``num_parameters``, ``astroclearnet_version``, ``device`` and ``seed``;
-        of a fit also ``num_epochs``, ``best_epoch``, ``stop_reason`` and
-        ``converged``.
+        with other bands also ``joint_bands``, ``joint_network`` and
+        ``joint_doubt``; of a fit also ``num_epochs``, ``best_epoch``,
+        ``stop_reason`` and ``converged``.
     """
     network: dict[str, Any] = {
         "source": network_source(result, wanted),
@@ -89,6 +114,12 @@ def network_metrics(result: RestorationResult, wanted: str, seed: int) -> dict[s
         "device": result.device,
         "seed": seed,
     }
+    if joint is not None:
+        network |= {
+            "joint_bands": list(joint.bands),
+            "joint_network": joint.identity,
+            "joint_doubt": joint.doubt,
+        }
     if network["source"] == _FITTED:
         history = result.history
         network |= {
@@ -111,9 +142,11 @@ def is_doubted(network: Mapping[str, Any]) -> bool:
     Returns
     -------
     is_doubted : `bool`
-        False for one that was fitted in its place.
+        False for one that was fitted in its place, unless the joint network
+        is in doubt.
     """
-    return bool(network["doubt"]) and network["source"] != _FITTED
+    own = bool(network["doubt"]) and network["source"] != _FITTED
+    return own or bool(network.get("joint_doubt"))
 
 
 def is_unconverged(network: Mapping[str, Any]) -> bool:
@@ -146,15 +179,19 @@ def list_network_warnings(network: Mapping[str, Any]) -> list[str]:
         Sentences; none if all is well.
     """
     warnings = []
-    if is_doubted(network):
+    if network["doubt"] and network["source"] == _FITTED:
         warnings.append(
-            f"The {network['source']} network {network['identity']} may not suit the exposures: "
+            "A network was fitted to the patch, because the trained one may not suit the exposures: "
             f"{network['doubt']}."
         )
     elif network["doubt"]:
         warnings.append(
-            "A network was fitted to the patch, because the trained one may not suit the exposures: "
+            f"The {network['source']} network {network['identity']} may not suit the exposures: "
             f"{network['doubt']}."
+        )
+    if network.get("joint_doubt"):
+        warnings.append(
+            f"The joint network {network['joint_network']} may not suit the bands: {network['joint_doubt']}."
         )
     if is_unconverged(network):
         warnings.append(f"The fit did not converge: it {network['stop_reason']}.")

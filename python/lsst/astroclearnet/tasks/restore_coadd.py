@@ -12,50 +12,35 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddTask",)
 
-import dataclasses
-import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from lsst.pipe.base import (
     AnnotatedPartialOutputsError,
     InputQuantizedConnection,
-    InvalidQuantumError,
     OutputQuantizedConnection,
     QuantumContext,
     Struct,
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
+from ..adapters import PatchGeometry, VisitImageSource, predict_disk_bytes
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
-from ._errors import RestorationAlgorithmError, translate_errors
-from ._metrics import make_metrics
-from ._patch_exposures import PatchExposuresTask
-from ._products import (
-    RestorationInputs,
-    make_coadd,
-    make_demand_map,
-    make_linear_coadd,
-    make_noise_table,
-    predict_disk_bytes,
-)
+from ._errors import translate_errors
+from ._patch_exposures import BandInputs
+from ._products import RestorationInputs
 from ._progress import report_progress
-from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry
-from ._restoration_figure import make_figure
+from ._quantum_inputs import VisitSummarySource, gather_inputs
+from ._restore_patch import RestorePatchTask
 from ._used_network import describe_network
-from ._warnings import list_warnings
 from .prepare_exposures import SkyCorrectionSource
 from .restore_coadd_config import RestoreCoaddConfig
 from .select_exposures import VisitSelections
 
-_GIB = 2.0**30
 
-
-class RestoreCoaddTask(PatchExposuresTask):
+class RestoreCoaddTask(RestorePatchTask):
     """Restore the coadd of a patch from its exposures with a network.
 
     Each visit image stays on its own pixels, with its variance and mask; the
@@ -73,23 +58,8 @@ class RestoreCoaddTask(PatchExposuresTask):
         inputRefs: InputQuantizedConnection,
         outputRefs: OutputQuantizedConnection,
     ) -> None:
-        data_id = butlerQC.quantum.dataId
-        if data_id is None:
-            raise InvalidQuantumError("A quantum of restoreCoadd needs a data ID.")
-        # The executor leaves one thread to a process; it may have been given
-        # more cores than that.
-        torch.set_num_threads(max(1, butlerQC.resources.num_cores))
-        source = self.config.geometry_source
-        outputs = self.run(
-            geometry=read_geometry(
-                source,
-                butlerQC.get(getattr(inputRefs, GEOMETRY_CONNECTIONS[source])),
-                data_id.required,
-                cell_size=self.config.cell_size,
-            ),
-            band=str(data_id["band"]),
-            **gather_inputs(butlerQC, inputRefs),
-        )
+        geometry, data_id = self.begin_quantum(butlerQC, inputRefs)
+        outputs = self.run(geometry=geometry, band=str(data_id["band"]), **gather_inputs(butlerQC, inputRefs))
         butlerQC.put(outputs, outputRefs)
         if outputs.partial is not None:
             # Without the coadds themselves: what is annotated of a failure
@@ -157,56 +127,29 @@ class RestoreCoaddTask(PatchExposuresTask):
         RestorationAlgorithmError
             If the restoration cannot succeed.
         """
-        name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
         # Before anything is read.
         device = self.select_device()
-        model = None
-        if restoration_model is not None:
-            with translate_errors():
-                model = model_from_dict(restoration_model, "restoration model")
+        model = self.read_model(restoration_model)
         options: RestoreOptions = self.config.restoration.make_options()
-        exposures = self.read_exposures(
-            visit_images=visit_images,
+        inputs = self.collect_inputs(
+            BandInputs(
+                visit_images=visit_images,
+                selections=selections,
+                sky_corrections=sky_corrections,
+                visit_summaries=visit_summaries,
+            ),
             geometry=geometry,
             band=band,
-            selections=selections,
-            sky_corrections=sky_corrections,
-            visit_summaries=visit_summaries,
-        )
-        exposures.require_any(name)
-        inputs = RestorationInputs(
-            source=exposures.source,
-            summary=PatchSummary(exposures.source),
-            dropped=exposures.dropped,
-            not_selected=exposures.not_selected,
-            mask_table=self.preparation.mask_table,
-            min_exposures=self.config.min_exposures,
-            geometry=geometry,
-            band=band,
-            patch_name=name,
-            seed=self.make_seed(name),
             model=model,
-            model_source=options.model.source,
+            options=options,
         )
         with translate_errors():
             plan = self._plan_memory(inputs, options, device)
             result = self._restore(inputs, options, device, plan)
-        partial = self._check_failed_tiles(result, inputs)
-        inputs = self._add_outlier_exposures(result, inputs)
-        metrics = make_metrics(result, inputs)
-        metrics["warnings"] = list_warnings(metrics, options.debiasing.max_psf_residual)
-        self._record(metrics, device)
-        outputs = Struct(
-            restored_coadd=make_coadd(result, inputs),
-            restored_coadd_demand=make_demand_map(result, inputs),
-            restored_coadd_metrics=metrics,
-            partial=partial,
-        )
-        if self.config.do_linear:
-            outputs.restored_coadd_linear = make_linear_coadd(result, inputs)
-            outputs.restored_coadd_linear_noise = make_noise_table(result, inputs)
-        if self.config.do_plot:
-            outputs.restored_coadd_plot = make_figure(result, inputs, metrics["exposures"])
+        partial = self.check_failed_tiles(result, inputs)
+        outputs = self.make_outputs(result, inputs)
+        outputs.partial = partial
+        self.record_usage(device)
         return outputs
 
     def _plan_memory(
@@ -215,17 +158,12 @@ class RestoreCoaddTask(PatchExposuresTask):
         """Choose tiles that fit into the memory, and record the plan."""
         source = inputs.source
         plan = plan_memory(source, options, device=device.type, layout=source.layout)
-        disk = predict_disk_bytes(inputs.geometry, options.noise.num_realizations, self.config.do_linear)
-        self.log.info(
-            "Memory plan: %s, %.2f GiB of temporary files, %.2f GiB of coadds on disk.",
-            plan,
-            source.file_bytes / _GIB,
-            disk / _GIB,
+        disk = predict_disk_bytes(
+            inputs.geometry.definition,
+            num_realizations=options.noise.num_realizations,
+            do_linear=self.config.do_linear,
         )
-        self.metadata["plan_num_tiles"] = len(plan.grid.tiles)
-        self.metadata["plan_host_memory"] = plan.host_memory
-        self.metadata["plan_device_memory"] = plan.device_memory
-        self.metadata["plan_disk"] = disk
+        self.record_plan(plan, [inputs], disk)
         return plan
 
     @timeMethod
@@ -234,7 +172,7 @@ class RestoreCoaddTask(PatchExposuresTask):
     ) -> RestorationResult:
         """Choose the network and restore the patch, tile by tile."""
         source, name = inputs.source, inputs.patch_name
-        target_fwhm = self._target_fwhm(source)
+        target_fwhm = self.choose_target_fwhm([inputs])
         self.log.info(
             "Restoring %s from %d exposures to a PSF of %.3f arcsec.",
             name,
@@ -259,55 +197,3 @@ class RestoreCoaddTask(PatchExposuresTask):
             "Restored %s on %s with %s.", name, result.device, describe_network(result, inputs.model_source)
         )
         return result
-
-    def _target_fwhm(self, source: PatchSource) -> float:
-        """Return the FWHM of the target PSF in pixels."""
-        if self.config.target_fwhm is not None:
-            return float(self.config.target_fwhm) / source.geometry.pixel_scale
-        return self.suggest_target_fwhm(source)
-
-    def _check_failed_tiles(
-        self, result: RestorationResult, inputs: RestorationInputs
-    ) -> RestorationAlgorithmError | None:
-        """Return the error of failed tiles, or raise it if they are many."""
-        if not result.failed_tiles:
-            return None
-        lost = sum(
-            (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
-            for tile in result.failed_tiles
-        )
-        fraction = lost / float(np.prod(inputs.source.shape))
-        error = RestorationAlgorithmError(
-            f"{len(result.failed_tiles)} tile(s), {100.0 * fraction:.1f} % of {inputs.patch_name}, could not "
-            f"be restored: {result.failed_tiles[0].reason}",
-            {"num_failed_tiles": len(result.failed_tiles), "failed_fraction": fraction},
-        )
-        if fraction > self.config.max_failed_fraction:
-            raise error
-        return error
-
-    def _add_outlier_exposures(
-        self, result: RestorationResult, inputs: RestorationInputs
-    ) -> RestorationInputs:
-        """Add the outlier exposures to the dropped ones."""
-        outliers = {str(inputs.source.cutouts[n].identity): reason for n, reason in result.dropped.items()}
-        for name, reason in outliers.items():
-            self.log.warning("Dropped %s (%s)", name, reason)
-        return dataclasses.replace(inputs, dropped=inputs.dropped | outliers)
-
-    def _record(self, metrics: Mapping[str, Any], device: torch.device) -> None:
-        """Put metrics, memory and versions into the metadata of the task."""
-        for group in ("patch", "network", "image"):
-            for key, value in metrics[group].items():
-                self.metadata[f"{group}_{key}"] = value
-        for kind, status in metrics["solves"].items():
-            for key, value in status.items():
-                self.metadata[f"{kind}_{key}"] = value
-        for n, (exposure, reason) in enumerate(metrics["dropped"].items()):
-            self.metadata[f"dropped_{n}"] = f"{exposure}: {reason}"
-        self.metadata["peak_host_memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if device.type == "cuda":
-            self.metadata["peak_device_memory"] = int(torch.cuda.max_memory_allocated(device))
-        self.metadata["torch_version"] = str(torch.__version__)
-        for warning in metrics["warnings"]:
-            self.log.warning("%s", warning)

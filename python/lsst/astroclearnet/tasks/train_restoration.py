@@ -201,7 +201,9 @@ class TrainRestorationTask(PatchExposuresTask):
                 place = (data_id["tract"], data_id["patch"])
                 dataset = next(h for h in datasets if (h.dataId["tract"], h.dataId["patch"]) == place)
             geometry = read_geometry(source, dataset, data_id.required, cell_size=self.config.cell_size)
-            patches.append(TrainingPatch(geometry=geometry, **gather_inputs(butlerQC, inputRefs, data_id)))
+            patches.append(
+                TrainingPatch(geometry=geometry, **gather_inputs(butlerQC, inputRefs, patch=data_id))
+            )
         return patches
 
     def _collect(self, patch: TrainingPatch, band: str, device: torch.device) -> PatchSamples:

@@ -65,12 +65,12 @@ def missing_cells(valid: np.ndarray, grid: CellGrid) -> frozenset[CellIJ]:
 def make_cell_coadd(
     *,
     geometry: PatchGeometry,
-    band: str,
+    band: str | None,
     image: np.ndarray,
     variance: np.ndarray,
     mask_planes: Mapping[str, np.ndarray],
     psf: np.ndarray,
-    provenance: CoaddProvenance,
+    provenance: CoaddProvenance | None,
     noise_realizations: np.ndarray | None = None,
     mask_fractions: Mapping[str, np.ndarray] | None = None,
 ) -> CellCoadd:
@@ -81,7 +81,7 @@ def make_cell_coadd(
     geometry
         Geometry of the patch.
     band
-        Name of the band.
+        Name of the band, if it is of one.
     image
         Shape (H, W), nJy, over the outer box of the patch; NaN = no data.
     variance
@@ -92,7 +92,7 @@ def make_cell_coadd(
     psf
         Shape (P, P), or (n_cells_y, n_cells_x, P, P), sum 1, P odd.
     provenance
-        Inputs and contributions.
+        Inputs and contributions, if they are recorded.
     noise_realizations
         Shape (k, H, W), nJy.
     mask_fractions

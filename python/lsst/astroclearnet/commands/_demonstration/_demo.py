@@ -24,13 +24,14 @@ from ...simulation import SurveyOptions
 from .._atomic_files import atomic_file, write_table
 from .._butler import find_datasets
 from .._errors import CommandError
-from .._pipetask import format_command, program, restore_command, run_command
+from .._pipetask import JOINT_PIPELINE, format_command, program, restore_command, run_command
 from .._progress import Report
 from .._web_report import write_collection_report
 from ._catalogue import color_magnitude_picture
 from ._comparison import compare_patches
+from ._joint import compare_joint, joint_picture
 from ._picture import comparison_picture
-from ._survey import DEFAULTS, RESTORED, TARGET_FWHM, TRUTH, remove_repository, simulate_survey
+from ._survey import DEFAULTS, JOINT, RESTORED, TARGET_FWHM, TRUTH, remove_repository, simulate_survey
 
 _RESUME = ("--extend-run", "--skip-existing", "--clobber-outputs")
 
@@ -46,6 +47,8 @@ class DemoSummary:
     report_path: Path
     command: str
     resume_command: str
+    joint_table: Table | None
+    joint_path: Path
 
 
 def run_demo(
@@ -61,12 +64,12 @@ def run_demo(
     what is there already.
     """
     root = folder / "repo"
-    options_file, table_path, picture_path, color_path = (
-        folder / name for name in ("survey.json", "comparison.ecsv", "comparison.png", "colors.png")
-    )
+    names = ("survey.json", "comparison.ecsv", "comparison.png", "colors.png", "joint.ecsv", "joint.png")
+    paths = [folder / name for name in names]
+    options_file, table_path, picture_path, color_path, joint_table_path, joint_path = paths
     if overwrite:
         remove_repository(root)
-        for path in (options_file, table_path, picture_path, color_path):
+        for path in paths:
             path.unlink(missing_ok=True)
     _simulate(root, options_file, options, say, progress)
     common = ["-c", f"restoreCoadd:target_fwhm={TARGET_FWHM}", "-j", str(jobs)]
@@ -86,6 +89,14 @@ def run_demo(
     if figure is not None:
         with atomic_file(color_path) as made:
             figure.savefig(made)
+    joint_table = None
+    if len(options.bands) > 1:
+        _restore_joint(root, options.skymap, jobs, say)
+        butler = Butler.from_config(str(root), collections=[JOINT, RESTORED, TRUTH])
+        joint_table = compare_joint(butler, patches)
+        write_table(joint_table, joint_table_path)
+        with atomic_file(joint_path) as made:
+            joint_picture(butler, patches).savefig(made)
     say("Writing the report.")
     with progress() as report:
         page = write_collection_report(
@@ -95,7 +106,15 @@ def run_demo(
             progress=report,
         )
     return DemoSummary(
-        root, table, table_path, picture_path, page, format_command(command), format_command(resume_command)
+        root,
+        table,
+        table_path,
+        picture_path,
+        page,
+        format_command(command),
+        format_command(resume_command),
+        joint_table,
+        joint_path,
     )
 
 
@@ -110,12 +129,13 @@ def demo_hints(summary: DemoSummary) -> str:
     ]
     listing = "\n".join(f"$ {format_command(command)}" for command in shown)
     (patch, band) = summary.table["patch", "band"][0]
+    joint = "" if summary.joint_table is None else f"Joint:      {summary.joint_path}\n"
     return f"""
 Repository: {root}
 Table:      {summary.table_path}
 Picture:    {summary.picture_path}
 Report:     {summary.report_path}
-
+{joint}
 The coadds were restored with
 $ {summary.command}
 If that is interrupted, take it up again with this; an empty quantum graph means that nothing is left to do:
@@ -167,6 +187,26 @@ def _restore(root: Path, command: list[str], resume_command: list[str], say: Cal
     chosen = resume_command if RESTORED in butler.collections.query("*") else command
     say(f"Restoring {len(expected - done)} coadds, and measuring them:\n$ {format_command(chosen)}")
     run_command(chosen)
+
+
+def _restore_joint(root: Path, skymap: str, jobs: int, say: Callable[[str], None]) -> None:
+    """Restore all bands of each patch together, where that was not done."""
+    butler = Butler.from_config(str(root))
+    expected = {key[:2] for key in _patches(butler, "restored_coadd", RESTORED)}
+    refs = find_datasets(butler, "restored_coadd_joint_detection", JOINT)
+    if expected <= {(int(ref.dataId["tract"]), int(ref.dataId["patch"])) for ref in refs}:
+        say(f"All bands of {len(expected)} patches are restored together in {JOINT} already.")
+        return
+    fields = (f"target_fwhm={TARGET_FWHM}", "do_plot=False")
+    options = [word for field in fields for word in ("-c", f"restoreCoaddBands:{field}")]
+    options += ["-j", str(jobs)]
+    if JOINT in butler.collections.query("*"):
+        options += _RESUME
+    command = restore_command(
+        root, skymap=skymap, inputs=DEFAULTS, output=JOINT, options=options, pipeline=JOINT_PIPELINE
+    )
+    say(f"Restoring the bands of {len(expected)} patches together:\n$ {format_command(command)}")
+    run_command(command)
 
 
 def _patches(butler: Butler, dataset_type: str, collection: str) -> set[tuple[int, int, str]]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,30 +50,51 @@ def comparison_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
     the truth at its PSF, with one stretch, and zooms on a close pair, a
     galaxy and an artefact; in colour if there are three bands.
     """
-    from ...plots import COLOR_SCALES, color_picture, color_stretch, comparison_figure
+    patch, same = patches_at(patches)
+    zooms = choose_zooms(patch)
+    panels = {band: _panels(butler, one, zooms[:1]) for band, one in same.items()}
+    return draw_patch(patch, panels, zooms)
 
+
+def patches_at(patches: Sequence[Patch]) -> tuple[Patch, dict[str, Patch]]:
+    """Choose the patch with the best close pair and galaxy, and return the
+    same place in the three reddest bands, from red to blue, or in its own.
+    """
     if not patches:
         raise CommandError("There is no patch to draw.")
     patch = max(patches, key=_interest)
-    zooms = _zooms(patch)
     same = {one.band: one for one in patches if _place(one) == _place(patch)}
-    # From red to blue.
     bands = sorted(same, key=list(BANDS).index, reverse=True)
     bands = bands[:3] if len(bands) >= 3 else [patch.band]
-    panels: dict[str, list[Array]] = {}
-    for band in bands:
-        for name, image in _panels(butler, same[band], zooms[:1]).items():
-            panels.setdefault(name, []).append(image)
-    pictures: dict[str, npt.NDArray[Any]] = {name: images[0] for name, images in panels.items()}
-    if len(bands) == 3:
-        stretch = color_stretch(panels["Coadd"], COLOR_SCALES)
-        pictures = {name: color_picture(images, stretch) for name, images in panels.items()}
+    return patch, {band: same[band] for band in bands}
+
+
+def draw_patch(patch: Patch, panels: Mapping[str, Mapping[str, Array]], zooms: Sequence[Zoom]) -> Figure:
+    """Draw images of a patch, given by band and title, in colour if there are
+    three bands; one of them is the coadd, which sets the stretch.
+    """
+    from ...plots import COLOR_SCALES, color_picture, color_stretch, comparison_figure
+
+    titles = list(next(iter(panels.values())))
+    images = {title: [of_band[title] for of_band in panels.values()] for title in titles}
+    pictures: dict[str, npt.NDArray[Any]] = {title: bands[0] for title, bands in images.items()}
+    if len(panels) == 3:
+        stretch = color_stretch(images["Coadd"], COLOR_SCALES)
+        pictures = {title: color_picture(bands, stretch) for title, bands in images.items()}
     keys = patch.data_id
     return comparison_figure(
         list(pictures.items()),
         zooms=zooms,
         pixel_scale=patch.geometry.pixel_scale,
-        title=f"{keys['skymap']}, tract {keys['tract']}, patch {keys['patch']}: {', '.join(bands)}",
+        title=f"{keys['skymap']}, tract {keys['tract']}, patch {keys['patch']}: {', '.join(panels)}",
+    )
+
+
+def truth_panel(patch: Patch) -> Array:
+    """Return the truth at the target PSF."""
+    width = float(patch.metrics["image"]["target_fwhm"])
+    return render_truth(
+        patch.sources, patch.geometry, patch.band, psf_fwhm=width / patch.geometry.pixel_scale
     )
 
 
@@ -84,16 +105,13 @@ def _place(patch: Patch) -> tuple[Any, ...]:
 
 def _panels(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> dict[str, Array]:
     """Return the images of a patch that are compared, by their titles."""
-    scale = patch.geometry.pixel_scale
     width = float(patch.metrics["image"]["target_fwhm"])
     restored = butler.get("restored_coadd", **patch.data_id).image.array
     return {
         "Best exposure": _best_exposure(butler, patch, zooms),
         "Coadd": patch.coadd.image,
         "Restored coadd": np.asarray(restored, dtype=float),
-        f"Truth at {width:.2f}{ARCSEC} FWHM": render_truth(
-            patch.sources, patch.geometry, patch.band, psf_fwhm=width / scale
-        ),
+        f"Truth at {width:.2f}{ARCSEC} FWHM": truth_panel(patch),
     }
 
 
@@ -125,7 +143,7 @@ def _best_exposure(butler: Butler, patch: Patch, zooms: Sequence[Zoom]) -> Array
     return best[1]
 
 
-def _zooms(patch: Patch) -> list[Zoom]:
+def choose_zooms(patch: Patch) -> list[Zoom]:
     """Choose a close pair, a galaxy and an artefact, if there are any."""
     from ...plots import Zoom
 

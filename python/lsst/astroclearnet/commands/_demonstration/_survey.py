@@ -26,8 +26,8 @@ TARGET_FWHM = 0.53
 DEFAULTS, TRUTH = f"{INSTRUMENT}/defaults", f"{INSTRUMENT}/truth"
 """Collections of a simulated survey: what a user has, and the truth."""
 
-RESTORED = "u/demo/restored"
-"""Collection of the restored coadds."""
+RESTORED, JOINT = "u/demo/restored", "u/demo/joint"
+"""Collections of the coadds restored band by band and all bands together."""
 
 _CELL_SIZE = 50
 

@@ -121,9 +121,7 @@ class Scene:
                 row, column = round(y), round(x)
                 stamp = _draw(profile, _STAMP, 1.0, y=y - row, x=x - column)
                 half = _STAMP // 2
-                rows, columns = (
-                    np.arange(max(0, c - half), min(side, c + half + 1)) for c in (row, column)
-                )
+                rows, columns = (np.arange(max(0, c - half), min(side, c + half + 1)) for c in (row, column))
                 image[np.ix_(rows, columns)] += (
                     self.flux * stamp[np.ix_(rows - row + half, columns - column + half)]
                 )
@@ -215,7 +213,7 @@ def gaussian(shape: tuple[int, int], fwhm: float, *, y: float, x: float) -> Arra
 
 @functools.cache
 def _optical_fwhm(fwhm: float) -> float:
-    """Return the FWHM of a Moffat profile whose image in pixels has another."""
+    """Return the FWHM of a Moffat profile whose image has another."""
 
     def excess(optical: float) -> float:
         profile = galsim.Convolve(galsim.Moffat(beta=_BETA, fwhm=optical), galsim.Pixel(1.0))
@@ -225,6 +223,6 @@ def _optical_fwhm(fwhm: float) -> float:
 
 
 def _draw(profile: galsim.GSObject, size: int, scale: float, *, y: float = 0.0, x: float = 0.0) -> Array:
-    """Draw a profile that includes its pixel, off the middle by some pixels."""
+    """Draw a profile that includes its pixel, off the middle."""
     image = profile.shift(x, y).drawImage(nx=size, ny=size, scale=scale, method="no_pixel")
     return np.asarray(image.array, dtype=float)

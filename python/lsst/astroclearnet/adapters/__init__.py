@@ -28,6 +28,7 @@ from .coadd import (
     missing_cells,
     pixels_from_exposure,
     place_on_patch,
+    predict_disk_bytes,
     require_recordable,
     unusable_pixels,
 )
@@ -51,6 +52,8 @@ from .place import (
     crop_to_patch,
     patch_geometry_from_skymap,
     patch_slices,
+    refine_legacy_sky_map,
+    refine_sky_map,
 )
 from .read import (
     DEFAULT_MASK_TREATMENTS,
@@ -112,8 +115,11 @@ __all__ = (
     "patch_slices",
     "pixels_from_exposure",
     "place_on_patch",
+    "predict_disk_bytes",
     "read_overlap",
     "read_visit_psf",
+    "refine_legacy_sky_map",
+    "refine_sky_map",
     "require_recordable",
     "source_id",
     "stack_exposures",

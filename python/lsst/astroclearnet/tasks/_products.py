@@ -17,7 +17,6 @@ __all__ = (
     "make_demand_map",
     "make_linear_coadd",
     "make_noise_table",
-    "predict_disk_bytes",
     "target_psf",
 )
 
@@ -45,16 +44,6 @@ from ..adapters import (
 )
 from ..core import FailedTile, MaskBit, RestorationModel, RestorationResult, gaussian_kernel
 from ._used_network import network_source
-
-_FLOAT_COMPRESSION = 0.9
-"""Size of a compressed plane of floating-point numbers over its own."""
-
-_PLANES_BYTES = 1.0
-"""Bytes a pixel of mask and rejected fraction, compressed."""
-
-_DEMAND_BYTES = 2.0
-"""Bytes a pixel of the map of demanded light, of which few pixels have light
-that stands out."""
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -115,30 +104,6 @@ class RestorationInputs:
     def num_dropped(self) -> int:
         """Exposures left out for a fault, not for lack of overlap (`int`)."""
         return sum(not reason.startswith("no_overlap") for reason in self.dropped.values())
-
-
-def predict_disk_bytes(geometry: PatchGeometry, num_realizations: int, do_linear: bool) -> float:
-    """Return what coadds and maps of a patch take on disk.
-
-    Parameters
-    ----------
-    geometry
-        Geometry of the patch.
-    num_realizations
-        Number of realisations of the noise.
-    do_linear
-        Whether there is a linear coadd.
-
-    Returns
-    -------
-    size : `float`
-        Bytes, compressed as `lsst.images` does by default.
-    """
-    # Image, variance and realisations; fractions and mask compress well.
-    coadd = geometry.bbox.area * ((2 + num_realizations) * 4.0 * _FLOAT_COMPRESSION + _PLANES_BYTES)
-    size = geometry.definition.cells.grid_size
-    linear = do_linear * (coadd + size.i * size.j * 31**2 * 4.0)
-    return coadd + geometry.bbox.area * _DEMAND_BYTES + linear
 
 
 def make_coadd(result: RestorationResult, inputs: RestorationInputs) -> CellCoadd:

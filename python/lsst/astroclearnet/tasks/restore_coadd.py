@@ -30,7 +30,14 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, PatchSource, PatchSummary, VisitImageSource, model_from_dict
+from ..adapters import (
+    PatchGeometry,
+    PatchSource,
+    PatchSummary,
+    VisitImageSource,
+    model_from_dict,
+    predict_disk_bytes,
+)
 from ..core import MemoryPlan, RestorationResult, RestoreOptions, plan_memory, restore_exposures
 from ._errors import RestorationAlgorithmError, translate_errors
 from ._metrics import make_metrics
@@ -41,7 +48,6 @@ from ._products import (
     make_demand_map,
     make_linear_coadd,
     make_noise_table,
-    predict_disk_bytes,
 )
 from ._progress import report_progress
 from ._quantum_inputs import GEOMETRY_CONNECTIONS, VisitSummarySource, gather_inputs, read_geometry

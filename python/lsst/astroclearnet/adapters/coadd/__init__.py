@@ -13,6 +13,7 @@ from . import _provenance_compat as _provenance_compat
 from ._cell_coadd import FEW_EXPOSURES, make_cell_coadd, make_demand_image, missing_cells
 from ._coadd_arrays import CoaddArrays, crop_to_box, place_on_patch, unusable_pixels
 from ._deblender_coadd import make_deblender_coadd
+from ._disk import predict_disk_bytes
 from ._legacy import coadd_from_exposure, direct_storage_class, pixels_from_exposure
 from ._summary import PatchSummary, require_recordable
 
@@ -29,6 +30,7 @@ __all__ = (
     "missing_cells",
     "pixels_from_exposure",
     "place_on_patch",
+    "predict_disk_bytes",
     "require_recordable",
     "unusable_pixels",
 )

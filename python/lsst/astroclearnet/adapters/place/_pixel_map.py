@@ -180,7 +180,7 @@ class PixelMap:
 
     @property
     def pixel_side(self) -> float:
-        """Side of the middle pixel of the box in the other pixels (`float`)."""
+        """Side of the middle pixel of the box in the others (`float`)."""
         y, x = np.array([self.bbox.y.center]), np.array([self.bbox.x.center])
         return math.sqrt(abs(float(np.linalg.det(self.jacobian(y=y, x=x))[0])))
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("TARGET_FWHM", "Scene", "gaussian")
+__all__ = ("TARGET_FWHM", "Array", "Scene", "gaussian")
 
 import dataclasses
 import functools
@@ -167,13 +167,15 @@ class Scene:
         stamps = np.stack([_draw(profile, size, 1.0 / factor) for profile in self.profiles])
         return stamps / stamps.sum(axis=(1, 2), keepdims=True)
 
-    def arguments(self, factor: int) -> Mapping[str, object]:
+    def arguments(self, factor: int, target_fwhm: float = TARGET_FWHM) -> Mapping[str, object]:
         """Return arguments of `lsst.astroclearnet.core.restore` for a grid.
 
         Parameters
         ----------
         factor
             As of `positions`.
+        target_fwhm
+            FWHM of the target PSF in pixels of the exposures.
         """
         y, x = self.positions(factor)
         return {
@@ -181,7 +183,7 @@ class Scene:
             "variances": np.ones(self.images.shape),
             "good": np.ones(self.images.shape, dtype=bool),
             "psfs": self.psfs(factor),
-            "target_fwhm": TARGET_FWHM * factor,
+            "target_fwhm": target_fwhm * factor,
             "positions": PixelPositions.from_arrays(
                 (self.size * factor, self.size * factor),
                 y=y,

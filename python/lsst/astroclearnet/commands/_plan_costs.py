@@ -19,15 +19,12 @@ import numpy as np
 from ..adapters import PatchGeometry, predict_disk_bytes
 from ..core import CellLayout, ExposureCutouts, RestoreOptions, plan_memory
 
-_SECONDS_PER_PIXEL = 6e-6
-"""CPU time for each pixel of the patch and exposure."""
+_SECONDS = 24e-6
+"""Time of a core for each pixel of the patch and exposure.
 
-_SECONDS_PER_EXPOSURE_PIXEL = 12e-6
-"""CPU time for each pixel of an exposure on it, beside that.
-
-Both fit 2.3 to 14.2 s for 8 exposures of 126x126 pixels at 1 to 4 pixels of
-the patch along a side of theirs, on one core of an AMD EPYC.  Detector images
-and bright stars take up to twice as long (scaling).
+24 and 22 microseconds were measured on patches of the demonstration under 16
+detector images, 250x250 pixels and the same in 500x500; isolated stars under 8
+exposures took 7 to 18, patches of 4200x4200 pixels 32 to 36 (AMD EPYC).
 """
 
 _CUTOUT_BYTES = 10
@@ -76,12 +73,10 @@ class PatchCost:
             (grid.cell_shape.y, grid.cell_shape.x), (0, 0), (grid.grid_size.i, grid.grid_size.j)
         )
         plan = plan_memory(source, options, device="cpu", layout=layout)
-        area = geometry.bbox.area
-        pixels = _SECONDS_PER_PIXEL * area + _SECONDS_PER_EXPOSURE_PIXEL * area / side**2
         return cls(
             geometry=geometry,
             num_exposures=num_exposures,
-            seconds=num_exposures * pixels,
+            seconds=_SECONDS * num_exposures * geometry.bbox.area,
             memory=plan.host_memory,
             num_tiles=len(plan.grid.tiles),
             disk=predict_disk_bytes(geometry, options.noise.num_realizations, True),
@@ -93,8 +88,9 @@ class PatchCost:
         height, width = self.geometry.bbox.shape
         return (
             f"{height}x{width} pixels of {self.geometry.pixel_scale:.4g} arcsec under {self.num_exposures} "
-            f"visit images take {self.seconds / 60.0:.2g} minutes of a core, {self.memory / _GIB:.1f} GiB "
-            f"in {self.num_tiles} tile(s), and {self.disk / 2**20:.3g} MiB on disk"
+            f"visit images take about {self.seconds / 60.0:.2g} minutes of a core, "
+            f"{self.memory / _GIB:.1f} GiB in {self.num_tiles} tile(s), "
+            f"and {self.disk / 2**20:.3g} MiB on disk"
         )
 
 

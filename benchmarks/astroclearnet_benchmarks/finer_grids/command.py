@@ -135,7 +135,7 @@ def _hubble_tables() -> list[Table]:
 
 def _undersampled_images(scene: Scene) -> Iterator[FinerImage]:
     """Yield the images that are compared."""
-    for factor in (1, 2, 3):
+    for factor in (1, 2, 3) if scene.fwhm == _FWHMS[1] else (1, 2):
         yield from restored(scene, factor)
     yield combine(scene, 2, 1e-3)
     yield drizzle(scene, 2, 0.6)

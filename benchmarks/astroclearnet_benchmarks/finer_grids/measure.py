@@ -72,38 +72,41 @@ def measure_stars(scene: Scene, found: FinerImage) -> Stars:
         stamp = found.image[row - half : row + half + 1, column - half : column + half + 1]
         if not np.isfinite(stamp).all():
             continue
-        center = half + y - row, half + x - column
-        coefficients, psf = _fit(stamp, found, *center)
-        flux = float(coefficients[0])
+        templates = _templates(found, 2 * half + 1, half + y - row, half + x - column)
+        flux, *shifts = _fit(stamp, templates)
         fluxes.append(flux / scene.flux)
-        positions.append(coefficients[1:] / flux / factor)
-        residuals.append((stamp - flux * psf) / (flux * psf.max()))
+        positions.append(np.array(shifts) / flux / factor)
+        residuals.append((stamp - flux * templates[0]) / (flux * templates[0].max()))
     rng = np.random.default_rng((scene.seed, 9))
-    sky = []
+    sky, templates = [], _templates(found, 2 * half + 1, half, half)
     for y, x in rng.uniform(_EDGE * factor, (scene.size - _EDGE) * factor, (1000, 2)):
         row, column = round(y), round(x)
         near = np.hypot(*(places - (row, column)).T) < (_BLANK + _RADIUS) * factor
         stamp = found.image[row - half : row + half + 1, column - half : column + half + 1]
         if near.any() or not np.isfinite(stamp).all():
             continue
-        sky.append(float(_fit(stamp, found, half, half)[0][0]) / scene.flux_sigma)
+        sky.append(_fit(stamp, templates)[0] / scene.flux_sigma)
     return Stars(np.array(fluxes), np.array(positions), np.array(sky), np.mean(residuals, axis=0))
 
 
-def _fit(stamp: Array, found: FinerImage, y: float, x: float) -> tuple[Array, Array]:
-    """Fit flux and shift times flux; return them and the PSF."""
-    height, width = stamp.shape
+def _templates(found: FinerImage, size: int, y: float, x: float) -> Array:
+    """Return the PSF and its derivatives by (y, x), shape (3, P, P)."""
     step = 0.05
 
     def draw(dy: float, dx: float) -> Array:
-        return found.psf((height, width), y + dy, x + dx)
+        return found.psf((size, size), y + dy, x + dx)
 
-    psf = draw(0.0, 0.0)
     slopes = [
         (draw(j * step, i * step) - draw(-j * step, -i * step)) / (2.0 * step) for j, i in ((1, 0), (0, 1))
     ]
-    matrix = np.stack([psf, *slopes]).reshape(3, -1).T
-    return np.linalg.lstsq(matrix, stamp.ravel(), rcond=None)[0], psf
+    return np.stack([draw(0.0, 0.0), *slopes])
+
+
+def _fit(stamp: Array, templates: Array) -> list[float]:
+    """Fit flux, and shifts along y and x times flux."""
+    matrix = templates.reshape(len(templates), -1).T
+    found: list[float] = np.linalg.lstsq(matrix, stamp.ravel(), rcond=None)[0].tolist()
+    return found
 
 
 def _is_near_edge(y: float, x: float, scene: Scene, factor: int) -> bool:

@@ -183,10 +183,12 @@ def test_command(repo: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert content == refine_sky_map(make_patch_geometry(), 2, "test_map_x2").to_dict()
     assert butler.get("skymap_geometry", skymap="test_map") == make_patch_geometry().to_dict()
     # The registry joins both to the same exposures.
-    overlaps = [
-        {(d["patch"], d["visit"]) for d in butler.registry.queryDataIds(["patch", "visit"], skymap=name)}
-        for name in ("test_map", "test_map_x2")
-    ]
+    overlaps = []
+    for name in ("test_map", "test_map_x2"):
+        with butler.query() as query:
+            joined = query.join_dataset_search("visit_image", ["visits"]).where(skymap=name)
+            found = joined.data_ids(["instrument", "visit", "detector", "skymap", "tract", "patch"])
+            overlaps.append({(data_id["patch"], data_id["visit"]) for data_id in found})
     assert overlaps[0] == overlaps[1] != set()
     # The same again changes nothing, another one of the name is refused.
     assert main(["refine-skymap", repo, "--skymap", "test_map", "--factor", "2"]) == 0
@@ -208,7 +210,8 @@ def test_command(repo: str, capsys: pytest.CaptureFixture[str]) -> None:
     time, memory, disk = np.array(costs[1]) / costs[0]
     assert time == pytest.approx(4.0, rel=0.1)
     assert memory > 1.0
-    assert disk == pytest.approx(4.0, rel=0.05)
+    # The correlation of the noise has one stamp for each cell.
+    assert disk == pytest.approx(4.0, rel=0.1)
 
 
 def star_fluxes(field: StarField, factor: int, fwhms: list[float], target: float) -> np.ndarray:

@@ -136,7 +136,9 @@ def _hubble_tables() -> list[Table]:
 
 def _undersampled_images(scene: Scene) -> Iterator[FinerImage]:
     """Yield the images that are compared."""
-    yield from restored(scene, 1, _WIDE_TARGET)
+    # Of the narrowest PSFs it is refused, as too wide.
+    if scene.fwhm > _FWHMS[0]:
+        yield from restored(scene, 1, _WIDE_TARGET)
     for factor in (1, 2, 3) if scene.fwhm == _FWHMS[1] else (1, 2):
         yield from restored(scene, factor)
     yield combine(scene, 2, 1e-3)

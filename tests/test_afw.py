@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import patch_geometry_from_skymap
+from lsst.astroclearnet.adapters import patch_geometry_from_skymap, refine_legacy_sky_map
 from lsst.astroclearnet.adapters.read import visit_image_from_exposure
 from lsst.astroclearnet.repository import sky_map_around
 from lsst.astroclearnet.tasks import RestoreCoaddConfig, RestoreCoaddTask
@@ -129,6 +129,31 @@ def test_patch_of_no_whole_number_of_cells() -> None:
     # 600 = 8 x 75 and 800 = 10 x 80: the divisors nearest to 70.
     assert tuple(geometry.bbox.shape) == (600, 800)
     assert tuple(geometry.definition.cells.cell_shape) == (75, 80)
+
+
+@pytest.mark.parametrize(
+    ("builder", "options"),
+    [
+        ("legacy", {"patchInnerDimensions": [600, 400], "patchBorder": 100}),
+        ("cells", {"cellInnerDimensions": [100, 100], "cellBorder": 20, "numCellsPerPatchInner": 4}),
+    ],
+)
+def test_finer_sky_map(builder: str, options: dict[str, Any]) -> None:
+    """If it fails, a finer sky map has other tracts and patches."""
+    coarse = make_sky_map(builder, **options)
+    fine = refine_legacy_sky_map(coarse, 2)
+    assert fine.config.pixelScale == pytest.approx(0.1)
+    here, there = (
+        patch_geometry_from_skymap(sky_map, name="m", tract=0, patch=4, cell_size=size)
+        for sky_map, size in ((coarse, 50), (fine, 100))
+    )
+    assert tuple(there.bbox.shape) == (2 * here.bbox.shape.y, 2 * here.bbox.shape.x)
+    middle, finer = (
+        geometry.projection.pixel_to_sky(x=geometry.bbox.x.center, y=geometry.bbox.y.center)
+        for geometry in (here, there)
+    )
+    # Edges are those of whole pixels.
+    assert middle.separation(finer).arcsec < 0.3
 
 
 def test_patches_of_hsc() -> None:

@@ -123,7 +123,8 @@ RULES = {
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),
     # The command only starts what the rooms do, and starts up without them.
-    "cli.py": Room(("click",), ("version", "_cli_options"), (f"{PACKAGE}.commands", "rich")),
+    "cli.py": Room(("click",), ("version", "_cli_group", "_cli_options"), (f"{PACKAGE}.commands", "rich")),
+    "_cli_group.py": Room(("click",), (), (f"{PACKAGE}.commands",)),
     "_cli_options.py": Room(("click",)),
 }
 

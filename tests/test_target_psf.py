@@ -176,3 +176,18 @@ def test_refusals(max_noise: float) -> None:
     """If it fails, a wrong bound gives the widest target in silence."""
     with pytest.raises(InputError, match=f"max_noise={max_noise} must be positive"):
         suggest_target_fwhm(PSFS, LEVELS, max_noise=max_noise)
+
+
+def test_a_finer_grid_has_the_same_target() -> None:
+    """If it fails, a target that is chosen on a finer grid costs more noise
+    than is allowed.
+    """
+    targets, noises = [], []
+    for factor in (1, 2, 3):
+        psfs = np.stack([gaussian_kernel(fwhm * factor, 30 * factor + 1) for fwhm in (3.6, 4.2)])
+        # White noise has the same power per area.
+        levels = np.array([1.0, 2.0]) / factor**2
+        targets.append(suggest_target_fwhm(psfs, levels, max_noise=1.5, pixel_side=factor) / factor)
+        noises.append(linear_noise(psfs, levels, 3.2 * factor, pixel_side=factor))
+    np.testing.assert_allclose(targets, targets[0], atol=0.06)
+    np.testing.assert_allclose(noises, noises[0], rtol=0.03)

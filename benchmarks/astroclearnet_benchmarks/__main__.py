@@ -29,6 +29,7 @@ BENCHMARKS = (
     "objects",
     "psf_errors",
     "halos",
+    "finer_grids",
     "shear",
     "joint",
     "release",

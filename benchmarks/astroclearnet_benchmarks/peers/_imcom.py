@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PyImcom",)
+__all__ = ("ImcomSystem", "PyImcom")
 
 import contextlib
 import io
@@ -110,14 +110,18 @@ class PyImcom(Restorer):
         )
         unit = float(np.median(sigmas))
         relative = sigmas / unit
-        system = _System(stack.psfs[:, 0, 0].numpy() / relative[:, None, None], target_fwhm, self.padding)
+        span = _STAMP + 2 * self.padding
+        y, x = np.mgrid[:span, :span].astype(float) - self.padding
+        positions = np.tile(np.stack([y.ravel(), x.ravel()]), (len(sigmas), 1, 1))
+        psfs = stack.psfs[:, 0, 0].numpy() / relative[:, None, None]
+        system = ImcomSystem(psfs, target_fwhm, positions)
         data = stack.images.numpy() / relative[:, None, None]
         for kappa in self.kappas:
             image, amplification = self._combine(system, data, usable, kappa)
             yield Restoration(image=image, fwhm=target_fwhm, variance=amplification * unit**2)
 
     def _combine(
-        self, system: _System, data: NDArray[Any], usable: NDArray[np.bool_], kappa: float
+        self, system: ImcomSystem, data: NDArray[Any], usable: NDArray[np.bool_], kappa: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the combination and the amplification of noise variance."""
         height, width = data.shape[1:]
@@ -137,7 +141,7 @@ class PyImcom(Restorer):
             use = usable[:, y : y + span, x : x + span].ravel()
             if not use.any():
                 continue
-            weights, noise = system._solve(use, kappa)
+            weights, noise = system.solve(use, kappa)
             for y, x in corners:
                 values = data[:, y : y + span, x : x + span].ravel()[use]
                 image[y : y + _STAMP, x : x + _STAMP] = (weights @ values).reshape(_STAMP, _STAMP)
@@ -156,25 +160,27 @@ def _limits(size: int, block: int | None) -> tuple[int, int]:
     return first, first + block
 
 
-class _System:
-    """The overlaps of the pixels around a stamp, as the package makes them.
+class ImcomSystem:
+    """The overlaps of the pixels around a stamp of 8x8 output pixels, as the
+    package makes them.
 
     Parameters
     ----------
     psfs
-        Shape (n, P, P), PSFs over relative sigmas.
+        Shape (n, P, P), PSFs over relative sigmas, on output pixels.
     target_fwhm
-        FWHM of the target in pixels.
-    padding
-        Pixels around a stamp whose data enter it.
+        FWHM of the target in output pixels.
+    positions
+        Shape (n, 2, m), rows and columns of pixels of each exposure, in output
+        pixels from the first of the stamp.
     """
 
-    def __init__(self, psfs: NDArray[Any], target_fwhm: float, padding: int) -> None:
+    def __init__(self, psfs: NDArray[Any], target_fwhm: float, positions: NDArray[np.float64]) -> None:
         from pyimcom.config import Settings
         from pyimcom.psfutil import OutPSF, PSFGrp, PSFOvl
 
-        n = len(psfs)
-        span = _STAMP + 2 * padding
+        n, _, number = positions.shape
+        span = int(np.ceil(np.ptp(positions, axis=(0, 2)).max())) + 1
         size = max(psfs.shape[-1], 2 * (span + _SUPPORT) + 1)
         edge = (size - psfs.shape[-1]) // 2
         # The package keeps its sampling in classes: here one sample and one
@@ -194,25 +200,39 @@ class _System:
             n_psf=1,
             psf_rft=PSFGrp.accel_pad_and_rfft2(OutPSF.psf_gaussian(size, sigma, sigma)[None]),
         )
-        y, x = np.mgrid[:span, :span].astype(float) - padding
         stamp = SimpleNamespace(
             blk=SimpleNamespace(n_inimage=n),
-            x_val=np.tile(x.ravel(), n),
-            y_val=np.tile(y.ravel(), n),
-            pix_count=np.full(n, span * span),
-            pix_cumsum=np.arange(n + 1) * span * span,
+            x_val=positions[:, 1].ravel(),
+            y_val=positions[:, 0].ravel(),
+            pix_count=np.full(n, number),
+            pix_cumsum=np.arange(n + 1) * number,
             j_st=0,
             i_st=0,
         )
         grid = np.mgrid[:_STAMP, :_STAMP].astype(float)
-        every = np.arange(n * span * span)
+        every = np.arange(n * number)
         output = SimpleNamespace(yx_val=grid, j_st=0, i_st=0, selections=[every] * 9)
         self._overlaps = PSFOvl(inputs)(stamp)
         self._targets = PSFOvl(inputs, target)(stamp, output)
         self._norm = PSFOvl(target).outovlc
 
-    def _solve(self, use: NDArray[np.bool_], kappa: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Solve for the weights of the usable pixels."""
+    def solve(self, use: NDArray[np.bool_], kappa: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the weights of usable pixels, and the noise they amplify.
+
+        Parameters
+        ----------
+        use
+            Shape (n m,), bool, the pixels.
+        kappa
+            Lagrange multiplier.
+
+        Returns
+        -------
+        weights : `numpy.ndarray`
+            Shape (64, k), those of the k pixels used.
+        amplification : `numpy.ndarray`
+            Shape (8, 8), of the variance.
+        """
         from pyimcom.lakernel import CholKernel
 
         config = SimpleNamespace(

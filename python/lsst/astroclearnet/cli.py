@@ -21,11 +21,12 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
+from ._cli_group import CommandGroup
 from ._cli_options import (
     JOINT_TASK,
     POSITIVE,
@@ -46,44 +47,6 @@ if TYPE_CHECKING:
 
 _LOG_WIDTH = 170
 """Columns of what is not written to a terminal: enough for the tables."""
-
-_EXTRAS = {"psycopg": "postgresql", "psycopg2": "postgresql", "reproject": "hips"}
-"""What installs a package that a subcommand lacks; ``demo`` otherwise."""
-
-
-class _Failure(click.ClickException):
-    """A failure, told in one line."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        # A file may have put terminal control codes into what is shown.
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.message)
-        click.echo(f"astroclearnet: error: {shown}", file=file, err=file is None)
-
-
-class _CommandGroup(click.Group):
-    """Subcommands whose errors are told in one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            raise _Failure("interrupted") from None
-        except ModuleNotFoundError as exc:
-            extra = _EXTRAS.get((exc.name or "").partition(".")[0], "demo")
-            raise _Failure(
-                f"{ctx.invoked_subcommand} needs {exc.name}: pip install 'lsst-astroclearnet[{extra}]'"
-            ) from exc
-        except Exception as exc:
-            if ctx.params["debug"]:
-                raise
-            from .commands import CommandError
-
-            first = str(exc).strip().split("\n")[0] or type(exc).__name__
-            is_own = isinstance(exc, CommandError | ValueError | TypeError)
-            raise _Failure(first if is_own else f"{type(exc).__name__}: {first}") from exc
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -106,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @click.group(
     "astroclearnet",
-    cls=_CommandGroup,
+    cls=CommandGroup,
     epilog="Coadds are restored by pipetask; 'ingest', 'simulate' and 'demo' print the command.",
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -226,6 +189,28 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
     with show_progress(console) as progress:
         summary = ingest_files(repo, files, progress=progress, **options)
     console.print(summary.text, markup=False)
+
+
+@cli.command("refine-skymap")
+@repo_argument
+@click.option("--skymap", metavar="NAME", help="Sky map to refine; required if there are several.")
+@click.option(
+    "--factor",
+    type=click.IntRange(2, 4),
+    required=True,
+    metavar="N",
+    help="Ratio of the pixel scales, 2 to 4.",
+)
+@click.option("--name", metavar="NAME", help="Name of the finer sky map; if not given NAME_xN.")
+def refine_skymap(repo: str, skymap: str | None, factor: int, name: str | None) -> None:
+    """Register a sky map with smaller pixels.
+
+    It has the same tracts and patches as one in the repository REPO, which
+    stays as it is.
+    """
+    from .commands._refine import refine
+
+    _make_console().print(refine(repo, skymap=skymap, factor=factor, name=name).text, markup=False)
 
 
 @cli.command()

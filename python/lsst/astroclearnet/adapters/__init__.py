@@ -58,6 +58,8 @@ from .place import (
     crop_to_patch,
     patch_geometry_from_skymap,
     patch_slices,
+    refine_legacy_sky_map,
+    refine_sky_map,
 )
 from .read import (
     DEFAULT_MASK_TREATMENTS,
@@ -128,6 +130,8 @@ __all__ = (
     "predict_disk_bytes",
     "read_overlap",
     "read_visit_psf",
+    "refine_legacy_sky_map",
+    "refine_sky_map",
     "require_recordable",
     "source_id",
     "stack_exposures",

@@ -29,6 +29,7 @@ from ..core import (
 )
 from ..metrics import seeing_of_kernel
 from ._errors import CommandError
+from ._patch_cost import typical_cost
 from ._plan_sample import BandSample, CampaignSample, PatchStack
 from ._tables import ARCSEC, make_table, number, text
 
@@ -173,6 +174,8 @@ def plan_lines(plan: CampaignPlan, task: str = "restoreCoadd") -> Iterator[str]:
             f"median seeing {band.seeing:.2f}{ARCSEC}, "
             f"noise {band.noise:.2f} at {band.target_fwhm:.{_DIGITS}f}{ARCSEC}"
         )
+        if (cost := typical_cost([patch.cost for patch in sample.patches if patch.cost])) is not None:
+            yield f"Band {sample.band}: {cost.text}."
         if band.noise > plan.max_noise:
             yield (
                 f"Band {sample.band}: no target up to the median effective FWHM, "
@@ -193,7 +196,8 @@ def plan_lines(plan: CampaignPlan, task: str = "restoreCoadd") -> Iterator[str]:
 def _propose(patches: Sequence[PatchStack], max_noise: float) -> float:
     """Return the target in arcsec that nearly all patches can afford."""
     targets = [
-        suggest_target_fwhm(patch.psfs, patch.levels, max_noise=max_noise) * patch.pixel_scale
+        suggest_target_fwhm(patch.psfs, patch.levels, max_noise=max_noise, pixel_side=patch.side)
+        * patch.pixel_scale
         for patch in patches
     ]
     target = float(np.quantile(targets, _SHARE, method="inverted_cdf"))
@@ -212,9 +216,13 @@ def _plan_band(sample: BandSample, target_fwhm: float) -> BandPlan:
     grid = np.arange(_FIRST_FWHM, effective / scale + 1e-9, _STEP) * scale
     rows = []
     for fwhm in sorted({*grid[np.abs(grid - target_fwhm) > 1e-6].tolist(), target_fwhm}):
-        noise, residuals, scatters = (
+        noise = [
+            linear_noise(patch.psfs, patch.levels, fwhm / patch.pixel_scale, pixel_side=patch.side)
+            for patch in patches
+        ]
+        residuals, scatters = (
             [cost(patch.psfs, patch.levels, fwhm / patch.pixel_scale) for patch in patches]
-            for cost in (linear_noise, linear_psf_residual, psf_fit_scatter)
+            for cost in (linear_psf_residual, psf_fit_scatter)
         )
         scatter = float(np.median(scatters))
         rows.append(

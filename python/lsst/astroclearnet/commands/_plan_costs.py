@@ -19,30 +19,18 @@ from lsst.daf.butler import Butler, MissingDatasetTypeError
 from lsst.images.cells import PatchDefinition
 
 from ..adapters import SkyMapGeometry, patch_geometry_from_skymap, predict_disk_bytes
-from ..core import (
-    CellLayout,
-    ExposureCutouts,
-    RestoreOptions,
-    plan_bands_memory,
-    plan_memory,
-)
+from ..core import RestoreOptions, plan_bands_memory, plan_memory
 from ._errors import CommandError
+from ._patch_cost import CPU_TIME, CoveringExposures, cell_layout
 from ._plan_sample import CampaignSample, TractPatch
 from ._tables import make_table, number, text
 
 _GIB = 2.0**30
 
-_CPU_TIME = 36e-6
-"""Seconds of a CPU for a pixel and exposure: benchmarks/scaling.md, for a
-patch of 2100x2100 pixels, before bright stars were fitted."""
-
 _JOINT_TIME = 0.16
 """Additional CPU time of bands together, over that of one after the other in
 the same process: measured for two patches of 250x250 pixels in three bands of
 16 exposures."""
-
-_EXPOSURE_BYTES = 9.0
-"""Bytes of a pixel of an exposure: image, variance and mask."""
 
 _CELL_SIZE = 100
 """Side in pixels of the cells of a sky map without cells, as by default."""
@@ -62,26 +50,6 @@ class RestorationCost:
     disk: float  # GiB
 
 
-@dataclasses.dataclass(frozen=True)
-class _ExpectedExposures:
-    """Exposures that cover a patch, an `ExposureSource` to be planned for."""
-
-    shape: tuple[int, int]
-    num_exposures: int
-    max_resident: float
-
-    @property
-    def resident_bytes(self) -> int:
-        height, width = self.shape
-        return int(min(self.max_resident, _EXPOSURE_BYTES * height * width * self.num_exposures))
-
-    def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
-        return self.num_exposures, rows.stop - rows.start, columns.stop - columns.start
-
-    def read(self, rows: slice, columns: slice) -> ExposureCutouts | None:
-        raise NotImplementedError
-
-
 def predict_costs(butler: Butler, sample: CampaignSample) -> tuple[RestorationCost, RestorationCost]:
     """Predict what a campaign takes on a CPU with the default settings, with
     its bands restored alone and together.
@@ -94,21 +62,18 @@ def predict_costs(butler: Butler, sample: CampaignSample) -> tuple[RestorationCo
     hours, memory, disk = 0.0, [0.0, 0.0], [0.0, 0.0]
     for key, counts in sample.counts.items():
         patch = patches[key]
-        layout = CellLayout(
-            (patch.cells.cell_shape.y, patch.cells.cell_shape.x),
-            (0, 0),
-            (patch.cells.grid_size.i, patch.cells.grid_size.j),
-        )
-        shape = (patch.outer_bbox.y.size, patch.outer_bbox.x.size)
-        alone = [_ExpectedExposures(shape, number, limit) for number in counts.values()]
+        layout, shape = cell_layout(patch), patch.outer_bbox.shape
+        # On a finer grid, too, most of the memory goes with its pixels.
+        alone = [CoveringExposures(shape, number, max_resident=limit) for number in counts.values()]
         together = {
-            band: _ExpectedExposures(shape, number, limit / len(counts)) for band, number in counts.items()
+            band: CoveringExposures(shape, number, max_resident=limit / len(counts))
+            for band, number in counts.items()
         }
         plans = [plan_memory(source, options, device="cpu", layout=layout) for source in alone]
         plans.append(plan_bands_memory(together, options, device="cpu", layout=layout))
         memory[0] = max(memory[0], *(plan.host_memory for plan in plans[:-1]))
         memory[1] = max(memory[1], plans[-1].host_memory)
-        hours += _CPU_TIME * shape[0] * shape[1] * sum(counts.values()) / 3600.0
+        hours += CPU_TIME * shape[0] * shape[1] * sum(counts.values()) / 3600.0
         for k, joint in enumerate((False, True)):
             disk[k] += predict_disk_bytes(
                 patch,

@@ -29,6 +29,7 @@ from ..adapters import SkyMapGeometry, UnusableExposureError, VisitPsf, read_vis
 from ..report import band_order
 from ._butler import choose_sky_map
 from ._errors import CommandError
+from ._patch_cost import PatchCost
 from ._progress import Report
 
 type Array = npt.NDArray[np.float64]
@@ -59,6 +60,8 @@ class PatchStack:
     psfs: Array  # (n, P, P), sum 1, on pixels of the patch
     levels: Array  # (n,), variance of blank sky over the fraction covered
     pixel_scale: float  # arcsec
+    side: float = 1.0  # of a pixel of the exposures, in pixels of the patch
+    cost: PatchCost | None = None  # without a sky map of this package unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +113,12 @@ def sample_campaign(
     chosen = {band: thin(found[band], max_exposures) for band in found if band in bands or not bands}
     reader = _VisitReader(butler, dataset_type)
     reader.read({key for groups in chosen.values() for keys in groups.values() for key in keys}, progress)
-    scales = _pixel_scales(butler, skymap, {patch for groups in chosen.values() for patch in groups})
+    geometry = _read_geometry(butler, skymap)
     samples = []
     for band, groups in chosen.items():
         used: set[VisitKey] = set()
         stacks = [
-            reader.stack(keys, _region(butler, skymap, patch), scales.get(patch), used)
+            reader.stack(keys, patch, geometry, _region(butler, skymap, patch), len(found[band][patch]), used)
             for patch, keys in groups.items()
         ]
         patches = tuple(stack for stack in stacks if stack is not None)
@@ -185,20 +188,15 @@ def _find_exposures(
     }
 
 
-def _pixel_scales(
-    butler: Butler, skymap: str | None, patches: Iterable[TractPatch]
-) -> dict[TractPatch, float]:
-    """Return pixel scales in arcsec; none without ``skymap_geometry``."""
+def _read_geometry(butler: Butler, skymap: str | None) -> SkyMapGeometry | None:
+    """Return the geometry of a sky map; `None` without ``skymap_geometry``."""
     if skymap is None:
-        return {}
+        return None
     try:
         ref = butler.find_dataset("skymap_geometry", skymap=skymap)
     except MissingDatasetTypeError:
         ref = None
-    if ref is None:
-        return {}
-    geometry = SkyMapGeometry.from_dict(butler.get(ref))
-    return {patch: geometry.tract(patch[0]).pixel_scale_arcsec for patch in patches}
+    return None if ref is None else SkyMapGeometry.from_dict(butler.get(ref))
 
 
 def _region(butler: Butler, skymap: str | None, patch: TractPatch) -> ConvexPolygon | None:
@@ -232,17 +230,21 @@ class _VisitReader:
     def stack(
         self,
         keys: Iterable[VisitKey],
+        patch: TractPatch,
+        geometry: SkyMapGeometry | None,
         region: ConvexPolygon | None,
-        pixel_scale: float | None,
+        number: int,
         used: set[VisitKey],
     ) -> PatchStack | None:
         """Bring the usable exposures of a patch, which are added to ``used``,
-        onto its pixels.
+        onto its pixels; ``number`` is that of all which it has.
         """
         visits = {key: self._visits[key] for key in keys if key in self._visits}
         if not visits:
             return None
-        scale = pixel_scale or round(min(visit.pixel_scale for visit in visits.values()), 4)
+        own = [visit.pixel_scale for visit in visits.values()]
+        scale = round(min(own), 4) if geometry is None else geometry.tract(patch[0]).pixel_scale_arcsec
+        side = float(np.median(own)) / scale
         stamps: list[Array] = []
         levels: list[float] = []
         for key, visit in visits.items():
@@ -260,4 +262,5 @@ class _VisitReader:
             return None
         size = max(len(stamp) for stamp in stamps)
         psfs = [np.pad(stamp, (size - len(stamp)) // 2) for stamp in stamps]
-        return PatchStack(np.stack(psfs), np.array(levels), scale)
+        cost = None if geometry is None else PatchCost.predict(geometry.patch(*patch), number, side)
+        return PatchStack(np.stack(psfs), np.array(levels), scale, side, cost)

@@ -212,6 +212,7 @@ class PatchExposuresTask(PipelineTask):
             pad_to_common_size([cutout.mean_psf for cutout in source.cutouts]),
             np.array([cutout.level for cutout in source.cutouts]),
             max_noise=self.config.max_noise,
+            pixel_side=float(np.median([cutout.to_patch.pixel_side for cutout in source.cutouts])),
         )
 
     def _recalibrate(

@@ -19,9 +19,10 @@ from ._geometry import (
     patch_slices,
     pixel_scale,
 )
-from ._legacy import LegacyPointSpreadFunction, patch_geometry_from_skymap
+from ._legacy import LegacyPointSpreadFunction, patch_geometry_from_skymap, refine_legacy_sky_map
 from ._pixel_map import NearestPixel, PixelMap
 from ._psf import PatchPsf, psf_stamps
+from ._refine import refine_sky_map
 
 __all__ = (
     "LegacyPointSpreadFunction",
@@ -41,4 +42,6 @@ __all__ = (
     "patch_slices",
     "pixel_scale",
     "psf_stamps",
+    "refine_legacy_sky_map",
+    "refine_sky_map",
 )

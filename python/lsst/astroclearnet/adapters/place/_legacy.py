@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
-__all__ = ("LegacyPointSpreadFunction", "patch_geometry_from_skymap")
+__all__ = ("LegacyPointSpreadFunction", "patch_geometry_from_skymap", "refine_legacy_sky_map")
 
+import itertools
+import math
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +24,13 @@ from lsst.images.cells import CellGrid, PatchDefinition
 from lsst.images.psfs import PointSpreadFunction
 
 from ._geometry import PatchGeometry, choose_cell_shape
+from ._refine import corner_distance, require_factor
+
+_SCALED_BY_BUILDER = {
+    "legacy": ("patchInnerDimensions", "patchBorder"),
+    "cells": ("cellInnerDimensions", "cellBorder"),
+}
+"""Options of the tract builders of lsst.skymap that are numbers of pixels."""
 
 
 def patch_geometry_from_skymap(
@@ -69,6 +78,54 @@ def patch_geometry_from_skymap(
             cells=CellGrid(bbox=outer, cell_shape=cell_shape),
         ),
     )
+
+
+def refine_legacy_sky_map(skymap: Any, factor: int) -> Any:
+    """Return a sky map of the full stack with smaller pixels.
+
+    It has the same tracts and patches.  Their edges are those of whole pixels
+    and may differ by the side of a pixel of the given sky map.
+
+    Parameters
+    ----------
+    skymap
+        A ``lsst.skymap.BaseSkyMap``.
+    factor
+        Ratio of the pixel scales, at least 2.
+
+    Returns
+    -------
+    refined : ``lsst.skymap.BaseSkyMap``
+        A sky map of the same class.
+
+    Raises
+    ------
+    ValueError
+        If the factor is smaller, the tract builder is not known, or tracts and
+        patches would not be the same.
+    """
+    require_factor(factor)
+    config = type(skymap.config)()
+    config.loadFromString(skymap.config.saveToString())
+    builder = config.tractBuilder.name
+    if builder not in _SCALED_BY_BUILDER:
+        known = ", ".join(_SCALED_BY_BUILDER)
+        raise ValueError(f"The tract builder {builder!r} of the sky map is not known; known are {known}.")
+    pixel = math.radians(config.pixelScale / 3600.0)
+    config.pixelScale /= factor
+    options = config.tractBuilder[builder]
+    for name in _SCALED_BY_BUILDER[builder]:
+        value = getattr(options, name)
+        setattr(options, name, factor * value if isinstance(value, int) else [factor * v for v in value])
+    refined = type(skymap)(config)
+    for tract, finer in itertools.zip_longest(skymap, refined):
+        if tract is None or finer is None or tuple(tract.getNumPatches()) != tuple(finer.getNumPatches()):
+            raise ValueError(
+                "A sky map of these pixels would have other tracts or patches; try another factor."
+            )
+        if corner_distance(tract.getOuterSkyPolygon(), finer.getOuterSkyPolygon()) > 1.5 * pixel:
+            raise ValueError("Smaller pixels would move tracts by more than a pixel; try another factor.")
+    return refined
 
 
 class LegacyPointSpreadFunction(PointSpreadFunction):

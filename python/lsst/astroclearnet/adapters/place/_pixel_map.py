@@ -178,6 +178,12 @@ class PixelMap:
             return self._mapping(y, x)
         return YX(y=self._splines.y(y, x, grid=False), x=self._splines.x(y, x, grid=False))
 
+    @property
+    def pixel_side(self) -> float:
+        """Side of the middle pixel of the box in the others (`float`)."""
+        y, x = np.array([self.bbox.y.center]), np.array([self.bbox.x.center])
+        return math.sqrt(abs(float(np.linalg.det(self.jacobian(y=y, x=x))[0])))
+
     def jacobian(self, *, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return the derivatives of the map at points.
 

@@ -17,13 +17,13 @@ import math
 from typing import Self
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from lsst.images import Box, Interval
 from lsst.images.psfs import PointSpreadFunction
 
 from ...core import InputError, find_psf_fault
 from ._pixel_map import PixelMap
+from ._psf_samples import PsfSamples
 
 _SPACING = 50
 """Side, in patch pixels, of the cells of a box, and distance in pixels below
@@ -42,15 +42,15 @@ _LEAST_COMPONENT = 2e-4
 """Root mean square over the nodes, relative to the norm of the mean, below
 which a component is left out."""
 
-_ORDER = 5
-"""Degree of the splines through the pixels of a PSF.  Those of a Gaussian of
-3 pixels FWHM are met to 8e-4 of the peak, of 4 pixels to 2e-4."""
-
 _SLACK = 0.1
 """Fraction of a pixel that a stamp may lack at its edges."""
 
 _LARGEST_SIZE = 255
 """Pixels on a side of the largest PSF; there is a stamp for each cell."""
+
+_FINER = 1.5
+"""Ratio of the sides of pixels from which on those of the patch count as
+smaller."""
 
 _LARGEST_AREA = 1e3
 """Ratio of the areas of pixels beyond which a sky projection is wrong."""
@@ -246,6 +246,8 @@ def psf_stamps(
 
     It is sampled at the offsets of the pixels of the patch on the visit image,
     to first order, and still describes light in pixels of the visit image.
+    One of less than 3 pixels FWHM is drawn at thirds of pixels where the model
+    allows.
 
     Parameters
     ----------
@@ -268,8 +270,10 @@ def psf_stamps(
     Raises
     ------
     InputError
-        If there is no derivative, the PSF cannot be evaluated, or its sum,
-        size, centre or distribution of light is not that of a PSF.
+        If there is no derivative, the PSF cannot be evaluated, its sum, size,
+        centre or distribution of light is not that of a PSF, or pixels of the
+        patch are smaller and it is known only at pixels of the visit image
+        that it spans fewer than 2 of.
     """
     if not np.isfinite(jacobians).all():
         raise InputError("The visit image has no position on the patch where its PSF is to be evaluated.")
@@ -277,17 +281,20 @@ def psf_stamps(
         size = _stamp_size(psf, jacobians)
     kernels, stamps = [], []
     for place, jacobian in zip(zip(y.tolist(), x.tolist(), strict=True), jacobians, strict=True):
+        is_finer = math.sqrt(abs(np.linalg.det(jacobian))) * _FINER < 1.0
         try:
-            kernel = psf.compute_kernel_image(y=place[0], x=place[1])
+            drawn = PsfSamples.draw(psf, y=place[0], x=place[1], is_finer=is_finer)
+        except InputError:
+            raise
         except Exception as exc:
             # A PSF model may fail in any way of its own library's.
             raise InputError(
                 f"The PSF cannot be evaluated at (x={place[1]:.1f}, y={place[0]:.1f}): {exc}"
             ) from exc
-        if kernel.bbox != psf.kernel_bbox:
-            raise InputError(f"The PSF has the box {kernel.bbox} instead of {psf.kernel_bbox}.")
-        stamps.append(_resample(kernel.array, jacobian, size))
-        kernels.append(kernel.array)
+        if drawn.kernel.bbox != psf.kernel_bbox:
+            raise InputError(f"The PSF has the box {drawn.kernel.bbox} instead of {psf.kernel_bbox}.")
+        stamps.append(_resample(drawn, jacobian, size))
+        kernels.append(drawn.kernel.array)
     # The stamps, too, because the core will look at them.
     if fault := find_psf_fault(np.stack(kernels)) or find_psf_fault(np.stack(stamps)):
         raise InputError(f"The PSF {fault}")
@@ -366,18 +373,16 @@ def _cell_centers(side: Interval, max_cells: int | None) -> np.ndarray:
     return side.start - 0.5 + (np.arange(number) + 0.5) * side.size / number
 
 
-def _resample(kernel: np.ndarray, jacobian: np.ndarray, size: int) -> np.ndarray:
+def _resample(drawn: PsfSamples, jacobian: np.ndarray, size: int) -> np.ndarray:
     """Sample a PSF at the offsets that other pixels have from its middle."""
+    kernel = drawn.kernel.array
     if np.sum(kernel, dtype=float) < _LEAST_NET_LIGHT * np.sum(np.abs(kernel), dtype=float):
         raise InputError("A PSF with more than a third as much light below zero as above cannot be used.")
     if np.max(kernel) > _MOST_IN_ONE_PIXEL * np.sum(kernel, dtype=float) > 0:
         raise InputError("A PSF with nearly all its light in one pixel is cut, or none, and cannot be used.")
-    # The spline needs room to fade beyond the outermost pixels.
-    padded = np.pad(np.asarray(kernel, dtype=float), _ORDER)
     r = np.arange(size) - size // 2
-    offsets = jacobian @ np.stack([axis.ravel() for axis in np.meshgrid(r, r, indexing="ij")])
-    sampled = map_coordinates(padded, offsets + padded.shape[0] // 2, order=_ORDER).reshape(size, size)
+    sampled = drawn.at(jacobian @ np.stack([axis.ravel() for axis in np.meshgrid(r, r, indexing="ij")]))
     total = float(sampled.sum())
     if not (math.isfinite(total) and total > 0):
         raise InputError(f"A PSF with sum {total} cannot be used.")
-    return sampled / total
+    return sampled.reshape(size, size) / total

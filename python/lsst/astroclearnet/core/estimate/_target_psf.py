@@ -32,8 +32,14 @@ from ._star_image import penalty_weight_for_residual, star_image, star_psf_resid
 _MIN_FWHM = 2.5
 """A narrower Gaussian is not well sampled."""
 
+_FINER = 1.5
+"""Side of a pixel of the exposures, in pixels of the patch, from which on the
+noise of a coadd counts as white among the former."""
 
-def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
+
+def linear_noise(
+    psfs: np.ndarray, levels: np.ndarray, target_fwhm: float, *, pixel_side: float = 1.0
+) -> float:
     """Return the noise of the linear image at a target PSF.
 
     The penalty weight is that of `restore` with default options.
@@ -46,14 +52,17 @@ def linear_noise(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> fl
         Shape (n,), variance of the blank sky in each exposure.
     target_fwhm
         FWHM of the target PSF in pixels.
+    pixel_side
+        Side of the pixels of the exposures, in those of the PSFs.
 
     Returns
     -------
     noise : `float`
         Blank-sky rms of the linear image over that of the inverse-variance
-        coadd, at full weight.
+        coadd, at full weight; on a grid that is finer than the exposures by
+        1.5 or more over what a pixel of it has of a coadd in their pixels.
     """
-    return _noise(*_linear_estimate(psfs, levels, target_fwhm))
+    return _noise(*_linear_estimate(psfs, levels, target_fwhm), pixel_side)
 
 
 def linear_psf_residual(psfs: np.ndarray, levels: np.ndarray, target_fwhm: float) -> float:
@@ -123,7 +132,9 @@ def gaussian_pair_limit(target_fwhm: float) -> float:
     return 2.0 * fwhm_to_sigma(target_fwhm)
 
 
-def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0) -> float:
+def suggest_target_fwhm(
+    psfs: np.ndarray, levels: np.ndarray, *, max_noise: float = 2.0, pixel_side: float = 1.0
+) -> float:
     """Return the sharpest target PSF within limits on noise and residuals.
 
     The residual of stars is that of `DebiasingOptions`, or at most 5 % more.
@@ -134,6 +145,8 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
         As for `linear_noise`.
     max_noise
         The largest `linear_noise` that is allowed.
+    pixel_side
+        As for `linear_noise`.
 
     Returns
     -------
@@ -151,7 +164,7 @@ def suggest_target_fwhm(psfs: np.ndarray, levels: np.ndarray, *, max_noise: floa
     widest = max(_MIN_FWHM, float(np.median([kernel_fwhm(psf) for psf in psfs])))
     for fwhm in np.arange(_MIN_FWHM, widest, 0.05):
         estimate = _linear_estimate(psfs, levels, float(fwhm))
-        if _noise(*estimate) <= max_noise and star_psf_residual(*estimate) <= max_residual:
+        if _noise(*estimate, pixel_side) <= max_noise and star_psf_residual(*estimate) <= max_residual:
             return float(fwhm)
     return widest
 
@@ -169,9 +182,10 @@ def _linear_estimate(
     return model, power, penalty_weight
 
 
-def _noise(model: ForwardModel, power: torch.Tensor, penalty_weight: float) -> float:
+def _noise(model: ForwardModel, power: torch.Tensor, penalty_weight: float, pixel_side: float) -> float:
     """Return the noise of the linear image; that of the coadd is 1."""
-    return math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, penalty_weight))))
+    noise = math.sqrt(float(model.fold_transform(_noise_spectrum(model, power, penalty_weight))))
+    return noise * pixel_side if pixel_side > _FINER else noise
 
 
 def _shares(levels: np.ndarray) -> np.ndarray:

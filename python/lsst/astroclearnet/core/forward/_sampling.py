@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..exposures import PixelPositions
+from ..exposures import PixelPositions, largest_around, smooth
 from ._interpolation import Interpolation
 from ._kernel_profile import transfer_function
 from ._latent_grid import LatentGrid
@@ -27,6 +27,11 @@ from ._whole_pixels import WholePixels, find_offsets
 
 _LARGEST_INTEGER = 2.0**40
 """What the largest datum becomes in sums; 2^23 of it can be added up."""
+
+_SPARSE = 1.5
+"""Side of a pixel in pixels of the patch from which on data are spread over
+it.  The interpolation kernel alone leaves 0.3 % of the pattern of pixels of
+this side, 20 % of those of side 2, and holes between those of side 3."""
 
 
 class Sampling:
@@ -153,7 +158,26 @@ class Sampling:
         exposures
             Indices of the exposures.
         """
-        return self.grid.crop(self.adjoint(data, exposures)).contiguous()
+        return self.grid.crop(self.spread(data, exposures)).contiguous()
+
+    def spread(
+        self, data: torch.Tensor, exposures: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Apply `adjoint`, with the data spread over the areas of pixels.
+
+        Parameters
+        ----------
+        data
+            Shape (n, h, w).
+        exposures
+            Indices of the exposures.
+        """
+        chosen = self.indices(exposures)
+        images = self.adjoint(data, chosen)
+        for image, t in zip(images, chosen, strict=True):
+            if self._sides[t] > _SPARSE:
+                image.copy_(smooth(image[None], self._sides[t])[0])
+        return images
 
     def total(self, data: torch.Tensor) -> torch.Tensor:
         """Sum up all data in the pixels of the patch, (H, W).
@@ -175,6 +199,8 @@ class Sampling:
     def largest(self, data: torch.Tensor) -> torch.Tensor:
         """Return maps of the largest datum in each pixel, 0 without data.
 
+        Where pixels of the exposures are larger, each has those it reaches.
+
         Parameters
         ----------
         data
@@ -185,7 +211,10 @@ class Sampling:
         for t, one in enumerate(data):
             peaks = torch.zeros(height * width + 1, device=data.device)
             peaks.scatter_reduce_(0, self._nearest(t), one.flatten().to(peaks.dtype), "amax")
-            maps[t] = peaks[:-1].reshape(height, width)
+            found = peaks[:-1].reshape(height, width)
+            if self._sides[t] > _SPARSE:
+                found = largest_around(found, 2 * int(0.5 * self._sides[t]) + 1)
+            maps[t] = found
         return maps
 
     def look_up(self, maps: torch.Tensor) -> torch.Tensor:
@@ -217,6 +246,14 @@ class Sampling:
     @functools.cached_property
     def _offsets(self) -> list[tuple[int, int]] | None:
         return find_offsets(self._positions)
+
+    @functools.cached_property
+    def _sides(self) -> list[float]:
+        """Sides of the pixels of each exposure in pixels of the patch."""
+        if self._offsets is not None:
+            return [1.0] * len(self.area)
+        numbers = (self.area > 0).sum(dim=(1, 2)).clamp(min=1)
+        return [float(side) for side in (self.area.sum(dim=(1, 2)) / numbers).sqrt().tolist()]
 
     def _operator(self, exposure: int) -> Interpolation | WholePixels:
         return self._interpolation(exposure) if self._offsets is None else self._whole_pixels(exposure)

@@ -275,7 +275,7 @@ def _coadd(
     model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, maps: WeightMaps
 ) -> torch.Tensor:
     """Return the weighted mean of exposures on the patch."""
-    total = model.sampling.adjoint(weights * images).sum(dim=0)
+    total = model.sampling.spread(weights * images).sum(dim=0)
     # The interpolation kernel of the model also resamples onto the patch.
     image = model.inverse_transform(model.filtered(model.transform(total)))
     return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "psf_errors",
     "halos",
     "shear",
+    "template",
     "release",
     "gpu",
 )

@@ -33,8 +33,11 @@ type Transform = npt.NDArray[np.complex128]
 _REGULARIZATION = 1e-6
 """Squared transfer below which a kernel between PSFs is damped."""
 
-_FLOOR = 1e-12
-"""Squared transfer that keeps 0 / 0 from where neither image has light."""
+_FLOOR = 1e-6
+"""White noise of a template, over that of the sky, which its noise power does
+not have: from the rounding of pixels, and from light beyond the borders.  It
+costs .03 % of the noise of a difference; without it what a PSF-matched coadd
+has left of fine structure is amplified."""
 
 _DEGREES = (4, 2, 2)
 """Degrees of the polynomials of each Gaussian of a fitted kernel; as are the
@@ -200,7 +203,8 @@ def _zogy(given: Inputs) -> tuple[Transform, Transform]:
     (2016, ApJ 830, 27), with the noise power of the template by frequency.
     """
     ours, theirs = np.abs(given.psf) ** 2, np.abs(given.template.psf) ** 2
-    total = given.sky_variance * (theirs + _FLOOR) + given.template.power * ours
+    power = given.template.power + _FLOOR * given.sky_variance
+    total = np.maximum(given.sky_variance * theirs + power * ours, np.finfo(float).tiny)
     return given.psf.conj() * theirs / total, given.template.psf.conj() * ours / total
 
 

@@ -61,7 +61,8 @@ _LEGEND = (
     f" bright stars above the threshold, in sigma, at which {_FALSE:g} of 1e5 pixels is a false detection "
     "there. flux: mean flux of transients over the true one, less 1, at known positions; pull: root mean "
     "square of its error over the declared one. residual: root mean square in sigma within 6 pixels of "
-    "bright stars."
+    "bright stars, to which kernels were fitted; sigma has the measured errors of PSFs in the linear coadd, "
+    "which declares them."
 )
 
 

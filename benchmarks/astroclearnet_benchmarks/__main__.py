@@ -32,6 +32,7 @@ BENCHMARKS = (
     "finer_grids",
     "shear",
     "joint",
+    "template",
     "release",
     "gpu",
 )

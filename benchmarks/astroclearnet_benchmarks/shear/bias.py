@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Bias", "measure_bias")
+__all__ = ("Bias", "ResponseBias", "measure_bias", "measure_response_bias")
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..record import Figure
+from .fields import SHEAR
 from .measure import Shapes
 
 _NUM_SAMPLES = 2000
@@ -37,6 +38,22 @@ class Bias(NamedTuple):
 
     along: Figure
     """Mean of the ellipticities at both shears, less that of the truth."""
+
+    across: Figure
+    """The same of the other component."""
+
+
+class ResponseBias(NamedTuple):
+    """Biases of shears from responses, with their standard errors."""
+
+    shear: Figure
+    """Difference of the shears over the true one, less 1."""
+
+    over_truth: Figure
+    """The same, less that of the truth measured in the same way."""
+
+    along: Figure
+    """Mean of the shears at both signs."""
 
     across: Figure
     """The same of the other component."""
@@ -62,13 +79,46 @@ def measure_bias(fields: Sequence[Shapes]) -> Bias:
     recovered, true = (
         np.concatenate([getattr(field, name) for field in fields], axis=1) for name in ("recovered", "true")
     )
-    number = recovered.shape[1]
+    return Bias(*(_figure(values) for values in _biases(*_resample(recovered, true))))
+
+
+def measure_response_bias(
+    recovered: Sequence[npt.NDArray[np.float64]], true: Sequence[npt.NDArray[np.float64]]
+) -> ResponseBias:
+    """Measure the bias of shears that follow from responses.
+
+    The shear of an ensemble is the ratio of the sums of its ellipticities and
+    of their responses.  Errors are from a bootstrap over galaxies, the same
+    for the truth.
+
+    Parameters
+    ----------
+    recovered, true
+        Ellipticities and responses of fields on an image and on the truth,
+        each of shape (2, n, 4): see `measure_responses`.
+
+    Returns
+    -------
+    bias : `ResponseBias`
+        The biases.
+    """
+    sums = _resample(*(np.concatenate(list(fields), axis=1) for fields in (recovered, true)))
+    shears = [m[..., :2] / m[..., 2:] for m in sums]
+    found, expected = ((g[0] - g[1])[:, 0] / (2.0 * SHEAR) - 1.0 for g in shears)
+    offset = shears[0].mean(axis=0)
+    figures = (found, found - expected, offset[:, 0], offset[:, 1])
+    return ResponseBias(*(_figure(values) for values in figures))
+
+
+def _resample(*values: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """Return sums over all galaxies, and over those of samples, from values of
+    shape (2, n, m): shape (2, 1 + samples, m).
+    """
+    number = values[0].shape[1]
     chosen = np.random.default_rng(0).integers(number, size=(_NUM_SAMPLES, number))
-    sums = [
-        np.concatenate([m.sum(axis=1, keepdims=True), m[:, chosen].sum(axis=2)], axis=1)
-        for m in (recovered, true)
-    ]
-    return Bias(*(_figure(values) for values in _biases(*sums)))
+    counts = np.stack([np.bincount(sample, minlength=number) for sample in chosen])
+    weights = np.concatenate([np.ones((1, number)), counts])
+    return [weights @ v for v in values]
 
 
 def _biases(

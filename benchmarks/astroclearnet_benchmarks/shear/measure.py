@@ -6,49 +6,22 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restores pairs of fields of opposite shear and measures galaxies."""
+"""Moments of galaxies on fields of opposite shear."""
 
 from __future__ import annotations
 
-__all__ = ("IMAGES", "Shapes", "measure_field")
+__all__ = ("Shapes", "measure_moments")
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import galsim
 import numpy as np
 import numpy.typing as npt
 
-from lsst.astroclearnet.core import RestoreOptions, fwhm_to_sigma, restore
-from lsst.astroclearnet.simulation import ArtefactOptions
+from lsst.astroclearnet.core import fwhm_to_sigma
 
-from ..scenes import Scene, SceneOptions, SceneSource, draw_sources, inject, simulate_scene
-
-IMAGES = ("linear_image", "image")
-
-SHEAR = 0.02
-
-NUM_EXPOSURES = 8
-
-TARGET_FWHM = 3.2
-
-FLUXES = {"bright": (4000.0, 16000.0), "faint": (1000.0, 4000.0)}
-"""Fluxes of galaxies in nJy: of magnitudes 20.9 to 22.4, and 22.4 to 23.9."""
-
-_SPACING = 40
-"""Distance of galaxies in pixels.  What is left of the light of a neighbour is
-in the truth too."""
-
-_HALF = 16
-"""Half-size in pixels of the windows in which moments are taken."""
-
-_RADII, _SERSIC = (2.0, 4.0), (1.0, 1.5, 2.0)
-"""Half-light radii in pixels, and Sersic indices."""
-
-_ELLIPTICITY, _MAX_ELLIPTICITY = 0.2, 0.4
-"""Standard deviation and limit of each component of the reduced shear that
-makes an unsheared galaxy of a round one."""
+from ..scenes import SceneSource
+from .fields import IMAGES, TARGET_FWHM, TRUTH, RestoredField, window
 
 _WEIGHT = 1.5
 """Width of the Gaussian weight of moments over that of the target PSF."""
@@ -64,131 +37,40 @@ class Shapes(NamedTuple):
 
     recovered: npt.NDArray[np.float64]
     true: npt.NDArray[np.float64]
-    signal_to_noise: npt.NDArray[np.float64]
-    """In all exposures, for the noise of the sky, shape (n,)."""
 
 
-def measure_field(
-    seed: int, size: int, component: int, fluxes: tuple[float, float], options: RestoreOptions | None = None
-) -> dict[str, Shapes]:
-    """Measure the moments of galaxies on restored images of sheared fields.
-
-    The field is exposed four times: at either shear, with the galaxies as
-    they are and turned by 90 degrees.  Noise is the same at either shear and
-    has the opposite sign for turned galaxies, so that it cancels in the
-    differences of moments, and in their sums over orientations, as far as the
-    image is linear.  Variances are the true ones of the sky: planes made of
-    noisy pixels would be those of one sign of the noise.
+def measure_moments(field: RestoredField) -> dict[str, Shapes]:
+    """Measure the moments of galaxies on the restored images of a field.
 
     Parameters
     ----------
-    seed
-        Seed of galaxies, conditions and noise.
-    size
-        Side of the field in pixels.
-    component
-        The component of the shear, 0 or 1.
-    fluxes
-        Smallest and largest flux of galaxies in nJy.
-    options
-        Options of the restoration.
+    field
+        The field.
 
     Returns
     -------
     shapes : `dict` [`str`, `Shapes`]
         For each of `IMAGES`.
     """
-    artefacts = ArtefactOptions(saturation=False, cosmic_rays=0.0, bad_columns=0, satellite_trails=False)
-    blank = simulate_scene(
-        SceneOptions(
-            seed=seed,
-            kind="blank",
-            shape=(size, size),
-            num_exposures=NUM_EXPOSURES,
-            hole_size=0,
-            artefacts=artefacts,
-        )
-    )
-    galaxies = list(_draw_galaxies(size, fluxes, np.random.default_rng((seed, 90))))
-    order = [component, 1 - component, 2]
-    true = np.zeros((2, len(galaxies), 3))
-    recovered = {name: np.zeros_like(true) for name in IMAGES}
-    for k, sign in enumerate((1.0, -1.0)):
-        shear = galsim.Shear(**{f"g{component + 1}": sign * SHEAR})
-        for angle, noise in ((0.0, blank.images), (90.0, -blank.images)):
-            sources = [_turn_and_shear(galaxy, angle, shear) for galaxy in galaxies]
-            truth = draw_sources(sources, (size, size), TARGET_FWHM)
-            true[k] += _moments(truth, sources)[:, order]
-            result = restore(
-                noise + _expose(blank, sources),
-                blank.true_variances,
-                blank.good,
-                blank.psfs,
-                target_fwhm=TARGET_FWHM,
-                options=options,
-                device="cpu",
-            )
-            for name in IMAGES:
-                recovered[name][k] += _moments(getattr(result, name), sources)[:, order]
-    ratios = _signal_to_noise(blank, galaxies)
-    return {name: Shapes(recovered[name], true, ratios) for name in IMAGES}
+    order = [field.component, 1 - field.component, 2]
+    sums = {
+        name: np.stack([sum(_moments(image, field.galaxies) for image in pair) for pair in images])[
+            ..., order
+        ]
+        for name, images in field.images.items()
+    }
+    return {name: Shapes(sums[name], sums[TRUTH]) for name in IMAGES}
 
 
-def _draw_galaxies(size: int, fluxes: tuple[float, float], rng: np.random.Generator) -> Iterator[SceneSource]:
-    """Draw galaxies on a grid, with centres anywhere in a pixel."""
-    places = np.arange(_SPACING, size - _SPACING + 1, _SPACING)
-    for row in places:
-        for column in places:
-            radius = rng.uniform(*_RADII)
-            profile = galsim.Sersic(n=rng.choice(_SERSIC), half_light_radius=radius, trunc=4.0 * radius)
-            g1, g2 = np.clip(rng.normal(0.0, _ELLIPTICITY, 2), -_MAX_ELLIPTICITY, _MAX_ELLIPTICITY)
-            yield SceneSource(
-                kind="galaxy",
-                x=column + rng.uniform(-0.5, 0.5),
-                y=row + rng.uniform(-0.5, 0.5),
-                flux=float(np.exp(rng.uniform(*np.log(fluxes)))),
-                profile=profile.shear(g1=g1, g2=g2),
-                # The widest shear stretches by 2.
-                extent=8.0 * radius,
-                half_light_radius=radius,
-            )
-
-
-def _turn_and_shear(source: SceneSource, angle: float, shear: galsim.Shear) -> SceneSource:
-    """Turn a galaxy by an angle in degrees, then shear it."""
-    assert source.profile is not None
-    turned = source.profile.rotate(angle * galsim.degrees).shear(shear)
-    return dataclasses.replace(source, profile=turned)
-
-
-def _expose(blank: Scene, sources: list[SceneSource]) -> npt.NDArray[np.float32]:
-    """Return the light of exposures, without its photon noise."""
-    options = dataclasses.replace(blank.options, artefacts=ArtefactOptions.none())
-    empty = dataclasses.replace(blank, options=options, images=np.zeros_like(blank.images))
-    return inject(empty, sources, 0)[0].images
-
-
-def _signal_to_noise(blank: Scene, sources: list[SceneSource]) -> npt.NDArray[np.float64]:
-    """Return the ratio of each source in all exposures, from its window."""
-    squares = (_expose(blank, sources) ** 2 * blank.good / blank.true_variances).sum(axis=0)
-    return np.array([np.sqrt(squares[_window(source)].sum()) for source in sources])
-
-
-def _moments(image: npt.NDArray[np.floating], sources: list[SceneSource]) -> npt.NDArray[np.float64]:
+def _moments(image: npt.NDArray[np.floating], sources: Sequence[SceneSource]) -> npt.NDArray[np.float64]:
     """Return the moments of each source under a round Gaussian weight."""
     sigma = _WEIGHT * fwhm_to_sigma(TARGET_FWHM)
     height, width = image.shape
     rows, columns = np.mgrid[:height, :width]
     moments = []
     for source in sources:
-        window = _window(source)
-        y, x = rows[window] - source.y, columns[window] - source.x
-        light = image[window] * np.exp(-0.5 * (x**2 + y**2) / sigma**2)
+        pixels = window(source)
+        y, x = rows[pixels] - source.y, columns[pixels] - source.x
+        light = image[pixels] * np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         moments.append([np.sum(light * m) for m in (x**2 - y**2, 2.0 * x * y, x**2 + y**2)])
     return np.array(moments)
-
-
-def _window(source: SceneSource) -> tuple[slice, slice]:
-    """Return the pixels around a source."""
-    row, column = round(source.y), round(source.x)
-    return slice(row - _HALF, row + _HALF + 1), slice(column - _HALF, column + _HALF + 1)

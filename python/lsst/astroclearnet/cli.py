@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _LOG_WIDTH = 170
 """Columns of what is not written to a terminal: enough for the tables."""
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 

@@ -11,14 +11,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import galsim
 import numpy as np
 import piff
 import pytest
 
+from lsst.astroclearnet.adapters import refine_sky_map
 from lsst.astroclearnet.adapters.place import psf_stamps
 from lsst.astroclearnet.core import InputError, fwhm_to_sigma
+from lsst.astroclearnet.tasks import PrepareExposuresTask
+from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.images import Box, Image
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
@@ -94,6 +98,22 @@ def test_psf_of_pixels_is_refused_on_a_finer_grid() -> None:
         stamp_of(psf, 2.0)
     # On the grid of the exposures it is what their pixels show.
     assert np.isfinite(stamp_of(psf, 1.0)).all()
+
+
+def test_its_exposure_is_dropped_with_the_reason() -> None:
+    """If it fails, nobody is told which exposure is missing, and why."""
+    shape = (200, 300)
+    sky_map = refine_sky_map(make_patch_geometry(), 2, "finer")
+    changes: tuple[dict[str, Any], ...] = ({}, {"psf": grid_psf(1.0)})
+    visits = [
+        make_visit_image(np.zeros(shape), make_projection(shape, visit=visit), fwhm=1.8, **some)
+        for visit, some in enumerate(changes, 1)
+    ]
+    result = PrepareExposuresTask().run(visit_images=visits, geometry=sky_map.patch(3, 0))
+    assert len(result.source.cutouts) == 1
+    ((name, reason),) = result.dropped.items()
+    assert name == "TestCam visit 2, detector 0"
+    assert reason.startswith("bad_psf: The PSF is known only at pixels and has a FWHM of 1.")
 
 
 def test_well_sampled_psf_is_drawn_once() -> None:

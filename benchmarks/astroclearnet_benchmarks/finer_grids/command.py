@@ -42,8 +42,7 @@ _FWHMS = (1.2, 1.5, 2.0)
 """Widths of undersampled PSFs, in pixels of the exposures."""
 
 _WELL_SAMPLED, _WIDE_TARGET = (3.0, 4.0), 2.5
-"""Widths of PSFs that are not, and the target PSF for them: the sharpest that
-pixels sample well."""
+"""Widths of PSFs that are not, and the target PSF for them."""
 
 _INTRODUCTION = (
     "Isolated stars in 12 exposures that are shifted by random fractions of a pixel, with white noise. "
@@ -136,9 +135,6 @@ def _hubble_tables() -> list[Table]:
 
 def _undersampled_images(scene: Scene) -> Iterator[FinerImage]:
     """Yield the images that are compared."""
-    # Of the narrowest PSFs it is refused, as too wide.
-    if scene.fwhm > _FWHMS[0]:
-        yield from restored(scene, 1, _WIDE_TARGET)
     for factor in (1, 2, 3) if scene.fwhm == _FWHMS[1] else (1, 2):
         yield from restored(scene, factor)
     yield combine(scene, 2, 1e-3)

@@ -81,9 +81,8 @@ def restored(scene: Scene, factor: int, target_fwhm: float = TARGET_FWHM) -> Ite
     def draw(shape: tuple[int, int], y: float, x: float) -> Array:
         return gaussian(shape, target_fwhm * factor, y=y, x=x)
 
-    suffix = "" if target_fwhm == TARGET_FWHM else f", target {target_fwhm:g}"
     for name, image in (("linear_image", result.linear_image), ("image", result.image)):
-        yield FinerImage(f"{name}{suffix}", factor, image, draw, seconds, result.network_doubt)
+        yield FinerImage(name, factor, image, draw, seconds, result.network_doubt)
 
 
 def drizzle(scene: Scene, factor: int, pixfrac: float) -> FinerImage:

@@ -123,8 +123,11 @@ RULES = {
     "__init__.py": Room((), ("version",)),
     "version.py": Room(),
     # The command only starts what the rooms do, and starts up without them.
-    "cli.py": Room(("click",), ("version", "_cli_group", "_cli_options"), (f"{PACKAGE}.commands", "rich")),
-    "_cli_group.py": Room(("click",), (), (f"{PACKAGE}.commands",)),
+    "cli.py": Room(
+        ("click",), ("version", "_cli_group", "_cli_options", "_cli_simulated"), (f"{PACKAGE}.commands",)
+    ),
+    "_cli_simulated.py": Room(("click",), ("_cli_group", "_cli_options"), (f"{PACKAGE}.commands",)),
+    "_cli_group.py": Room(("click",), (), (f"{PACKAGE}.commands", "rich")),
     "_cli_options.py": Room(("click",)),
 }
 

@@ -10,9 +10,15 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LOG_WIDTH = 170
+"""Columns of what is not written to a terminal: enough for the tables."""
 
 _EXTRAS = {"psycopg": "postgresql", "psycopg2": "postgresql", "reproject": "hips"}
 """What installs a package that a subcommand lacks; ``demo`` otherwise."""
@@ -50,3 +56,11 @@ class CommandGroup(click.Group):
             first = str(exc).strip().split("\n")[0] or type(exc).__name__
             is_own = isinstance(exc, CommandError | ValueError | TypeError)
             raise Failure(first if is_own else f"{type(exc).__name__}: {first}") from exc
+
+
+def make_console() -> Console:
+    """Return where to write, wide enough for tables if it is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_LOG_WIDTH)

@@ -18,15 +18,13 @@ from __future__ import annotations
 __all__ = ("cli", "main")
 
 import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import __version__
-from ._cli_group import CommandGroup
+from ._cli_group import CommandGroup, make_console
 from ._cli_options import (
     JOINT_TASK,
     POSITIVE,
@@ -36,17 +34,11 @@ from ._cli_options import (
     repo_argument,
     skymap_option,
     split_words,
-    survey_options,
     table_option,
     task_option,
     where_option,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-_LOG_WIDTH = 170
-"""Columns of what is not written to a terminal: enough for the tables."""
+from ._cli_simulated import compare, demo, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,71 +77,8 @@ def cli(debug: bool) -> None:
     logging.basicConfig(level=logging.ERROR, format="%(name)s %(levelname)s: %(message)s")
 
 
-@cli.command()
-@click.argument("outdir")
-@click.option("--jobs", type=POSITIVE, default=2, metavar="N", help="Patches to restore at a time.")
-@click.option("--overwrite", is_flag=True, help="Delete what an earlier demo wrote there.")
-@survey_options
-def demo(outdir: str, jobs: int, overwrite: bool, **survey: Any) -> None:
-    """Simulate a survey, restore it and compare with the truth.
-
-    OUTDIR is the directory to write to; what an earlier demo completed there
-    is kept.
-    """
-    from .commands._butler import open_butler
-    from .commands._demonstration._comparison import comparison_tables
-    from .commands._demonstration._demo import demo_hints, run_demo
-    from .commands._demonstration._joint import joint_table
-    from .commands._demonstration._survey import RESTORED, make_options
-    from .commands._progress import show_progress
-    from .commands._status import CampaignWatch
-    from .commands._status_report import show_status
-    from .commands._status_sources import ButlerSource
-
-    console = _make_console()
-    summary = run_demo(
-        Path(outdir),
-        make_options(**survey),
-        jobs=jobs,
-        overwrite=overwrite,
-        say=lambda line: console.print(line, markup=False),
-        progress=lambda: show_progress(console),
-    )
-    source = ButlerSource(open_butler(str(summary.root), [RESTORED]), label=TASK)
-    show_status(CampaignWatch(source, label=TASK).look(), console)
-    for table in comparison_tables(summary.table):
-        console.print(table)
-    if summary.joint_table is not None:
-        console.print(joint_table(summary.joint_table))
-    console.print(demo_hints(summary), markup=False)
-
-
-@cli.command()
-@repo_argument
-@registry_option
-@survey_options
-def simulate(repo: str, registry: str | None, **survey: Any) -> None:
-    """Simulate a survey into a new Butler repository.
-
-    The truth is there as well. REPO is the directory of the repository, which
-    must not exist.
-    """
-    from .commands._demonstration._survey import make_options, simulate_survey, survey_text
-    from .commands._errors import CommandError
-    from .commands._progress import show_progress
-
-    if os.path.lexists(repo):
-        raise CommandError(f"{repo} exists already; choose another directory.")
-    console = _make_console()
-    with show_progress(console) as progress:
-        summary = simulate_survey(
-            Path(repo),
-            make_options(**survey),
-            registry=registry,
-            progress=progress,
-            say=lambda line: console.print(line, markup=False),
-        )
-    console.print(survey_text(summary), markup=False)
+for _command in (demo, simulate, compare):
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -186,7 +115,7 @@ def ingest(repo: str, files: tuple[str, ...], **options: Any) -> None:
     from .commands import ingest_files
     from .commands._progress import show_progress
 
-    console = _make_console()
+    console = make_console()
     with show_progress(console) as progress:
         summary = ingest_files(repo, files, progress=progress, **options)
     console.print(summary.text, markup=False)
@@ -211,7 +140,7 @@ def refine_skymap(repo: str, skymap: str | None, factor: int, name: str | None) 
     """
     from .commands._refine import refine
 
-    _make_console().print(refine(repo, skymap=skymap, factor=factor, name=name).text, markup=False)
+    make_console().print(refine(repo, skymap=skymap, factor=factor, name=name).text, markup=False)
 
 
 @cli.command()
@@ -272,7 +201,7 @@ def plan(
 
     require_place(output)
     butler = open_butler(repo, inputs)
-    console = _make_console()
+    console = make_console()
     with show_progress(console) as progress:
         sample = sample_campaign(butler, progress=progress, **selection)
     proposed = plan_campaign(sample, max_noise=max_noise, common=common or joint)
@@ -342,7 +271,7 @@ def status(
         source = GraphSource(repo, str(graph), label=task)
     else:
         source = ButlerSource(open_butler(repo, [collection, *inputs]), label=task, **selection)
-    console = _make_console()
+    console = make_console()
     with show_progress(console) as report:
         progress = report if console.is_terminal else None
         campaign = CampaignWatch(source, label=task, max_read=max_read, progress=progress)
@@ -354,32 +283,6 @@ def status(
     show_status(found, console)
     if check and not found.is_complete:
         raise CommandError(found.remaining)
-
-
-@cli.command()
-@repo_argument
-@click.option("--collection", required=True, metavar="NAME", help="Collection of the restored coadds.")
-@click.option("--truth", default="HSC-Sim/truth", metavar="NAME", help="Collection of the truth catalogue.")
-@table_option
-def compare(repo: str, collection: str, truth: str, output: str | None) -> None:
-    """Compare coadds of a simulated survey with its truth.
-
-    Measures restored coadds in the repository REPO beside the direct coadds.
-    """
-    from .commands._atomic_files import require_place, write_table
-    from .commands._butler import open_butler
-    from .commands._demonstration._comparison import compare_patches, comparison_tables
-    from .commands._progress import show_progress
-
-    require_place(output)
-    butler = open_butler(repo, [collection, truth])
-    console = _make_console()
-    with show_progress(console) as progress:
-        table, _ = compare_patches(butler, progress=progress)
-    if output:
-        write_table(table, output)
-    for tabular in comparison_tables(table):
-        console.print(tabular)
 
 
 @cli.command()
@@ -404,7 +307,7 @@ def report(repo: str, collections: tuple[str, ...], output: str, **options: Any)
     from .commands._web_report import write_collection_report
 
     butler = open_butler(repo, collections)
-    console = _make_console()
+    console = make_console()
     with show_progress(console) as progress:
         index = write_collection_report(butler, output, repository=repo, progress=progress, **options)
     console.print(f"Report: {index}", markup=False)
@@ -455,16 +358,8 @@ def hips(repo: str, collections: tuple[str, ...], output: str, skymap: str | Non
     chosen = choose_sky_map(butler, skymap)
     if chosen is None:
         raise CommandError(f"{repo} has no sky map.")
-    console = _make_console()
+    console = make_console()
     with show_progress(console) as progress:
         lines = write_hips(butler, output, skymap=chosen, progress=progress, **options)
     for line in lines:
         console.print(line, markup=False)
-
-
-def _make_console() -> Console:
-    """Return where to write, wide enough for tables if it is no terminal."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_LOG_WIDTH)

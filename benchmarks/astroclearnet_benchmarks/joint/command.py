@@ -19,13 +19,13 @@ import numpy as np
 
 from lsst.astroclearnet.core import load_packaged_joint_model
 
-from ..processes import start_logging
+from ..processes import call_in_process, start_logging
 from ..record import Figure, Table, format_value, make_page, make_parser, measure_sections, read_sections
 from .fields import KINDS, make_field
 from .measure import LEVELS, Errors, Injected, measure_errors, measure_injections
-from .whole import DETECTED_ON, measure_whole
+from .whole import DETECTED_ON, measure_cost, measure_whole
 
-_SECTIONS = ("errors", "guides", "leakage", "outliers", "whole")
+_SECTIONS = ("errors", "guides", "leakage", "outliers", "whole", "cost")
 
 _LEAKS = (("star", 100.0), ("star", 20.0), ("transient", 60.0), ("artefact", 30.0))
 """What is injected into one band alone, and its signal-to-noise ratio."""
@@ -62,6 +62,7 @@ def main(words: Sequence[str]) -> int:
         "leakage": lambda: [_leakage(number)],
         "outliers": lambda: [_outliers(number)],
         "whole": lambda: _whole(options.whole_fields),
+        "cost": lambda: [_cost()],
     }
     introduction = f"{_INTRODUCTION} The joint network is {load_packaged_joint_model().identity}."
 
@@ -211,13 +212,24 @@ def _whole(number: int) -> list[Table]:
         "where 95 % of the detections are true. Detections are local maxima."
     )
     detection = Table("Detection", legend, rows)
-    seconds = [(each.single_seconds, each.joint_seconds) for each in found]
+    return [pulls, detection]
+
+
+def _cost() -> Table:
+    """Compare time and memory."""
+    (single, single_memory), (joint, joint_memory) = (
+        call_in_process(measure_cost, 0, way) for way in ("single", "joint")
+    )
     rows = [
         {
-            "bands": "four",
-            "single restorations [s]": format_value(_mean([s for s, _ in seconds])),
-            "joint restoration [s]": format_value(_mean([j for _, j in seconds])),
-            "ratio": format_value(_mean([j / s for s, j in seconds])),
+            "restoration": name,
+            "time [s]": f"{seconds:.0f}",
+            "over single": f"{seconds / single:.2f}",
+            "peak memory [MiB]": f"{memory:.0f}",
         }
+        for name, seconds, memory in (
+            ("four bands, each on its own", single, single_memory),
+            ("four bands together", joint, joint_memory),
+        )
     ]
-    return [pulls, detection, Table("Time", "Wall-clock time of a field.", rows)]
+    return Table("Cost", "Wall-clock time and peak memory of a field, each in a fresh process.", rows)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Whole", "measure_whole")
+__all__ = ("Whole", "measure_cost", "measure_whole")
 
 import dataclasses
 import time
@@ -20,10 +20,17 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
-from lsst.astroclearnet.core import RestoreOptions, restore_bands, restore_exposures
+from lsst.astroclearnet.core import (
+    BandsResult,
+    RestorationResult,
+    RestoreOptions,
+    restore_bands,
+    restore_exposures,
+)
 from lsst.astroclearnet.core.exposures import StackSource
 
-from .fields import Field
+from ..processes import peak_memory
+from .fields import Field, make_field
 from .measure import LEVELS
 
 type Array = npt.NDArray[np.float64]
@@ -55,14 +62,10 @@ class Whole:
         and of the detection image.
     found
         Completeness at a purity of 95 % by the image that is searched.
-    single_seconds, joint_seconds
-        Time of all single restorations, and of the joint one.
     """
 
     pulls: dict[str, dict[str, float]]
     found: dict[str, float]
-    single_seconds: float
-    joint_seconds: float
 
 
 def measure_whole(field: Field) -> Whole:
@@ -73,25 +76,9 @@ def measure_whole(field: Field) -> Whole:
     field
         The field.
     """
-    sources = {str(k): StackSource(band.stack) for k, band in enumerate(field.bands)}
-    options = RestoreOptions()
-    start = time.perf_counter()
-    single = {
-        name: restore_exposures(source, target_fwhm=field.target_fwhm, options=options, seed=0, device="cpu")
-        for name, source in sources.items()
-    }
-    single_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    joint = restore_bands(
-        sources,
-        target_fwhm=field.target_fwhm,
-        options=options,
-        seeds=dict.fromkeys(sources, 0),
-        device="cpu",
-    )
-    joint_seconds = time.perf_counter() - start
-    truths = {name: band.truth.numpy() for name, band in zip(sources, field.bands, strict=True)}
-    noises = {name: band.star_noise.numpy() for name, band in zip(sources, field.bands, strict=True)}
+    single, joint = _restore_single(field), _restore_joint(field)
+    truths = {name: band.truth.numpy() for name, band in zip(single, field.bands, strict=True)}
+    noises = {name: band.star_noise.numpy() for name, band in zip(single, field.bands, strict=True)}
     pulls = {
         name: _pulls(truths[name], noises[name], result.image, result.variance)
         for name, result in joint.results.items()
@@ -106,7 +93,56 @@ def measure_whole(field: Field) -> Whole:
         DETECTED_ON[1]: _completeness(mean, field),
         DETECTED_ON[2]: max(_completeness(result.image, field) for result in single.values()),
     }
-    return Whole(pulls, found, single_seconds, joint_seconds)
+    return Whole(pulls, found)
+
+
+def measure_cost(number: int, way: str) -> tuple[float, float]:
+    """Restore all bands of a field in a process of its own.
+
+    Parameters
+    ----------
+    number
+        Number of the field.
+    way
+        ``"single"`` or ``"joint"``.
+
+    Returns
+    -------
+    seconds, mebibytes : `float`
+        Time and peak memory.
+    """
+    field = make_field(number)
+    restore = _restore_single if way == "single" else _restore_joint
+    start = time.perf_counter()
+    restore(field)
+    return time.perf_counter() - start, peak_memory()
+
+
+def _sources(field: Field) -> dict[str, StackSource]:
+    """Return the exposures of each band."""
+    return {str(k): StackSource(band.stack) for k, band in enumerate(field.bands)}
+
+
+def _restore_single(field: Field) -> dict[str, RestorationResult]:
+    """Restore each band on its own."""
+    return {
+        name: restore_exposures(
+            source, target_fwhm=field.target_fwhm, options=RestoreOptions(), seed=0, device="cpu"
+        )
+        for name, source in _sources(field).items()
+    }
+
+
+def _restore_joint(field: Field) -> BandsResult:
+    """Restore the bands together."""
+    sources = _sources(field)
+    return restore_bands(
+        sources,
+        target_fwhm=field.target_fwhm,
+        options=RestoreOptions(),
+        seeds=dict.fromkeys(sources, 0),
+        device="cpu",
+    )
 
 
 def _pulls(truth: Array, noise: Array, image: Array, variance: Array) -> dict[str, float]:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 __all__ = ()
 
+import dataclasses
 import logging
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import torch
 
@@ -30,11 +31,15 @@ from lsst.astroclearnet.core import (
     TrainingOptions,
     load_packaged_model,
 )
+from lsst.astroclearnet.core.estimate import Estimator
 from lsst.astroclearnet.core.exposures import StackSource
-from lsst.astroclearnet.core.training import JointSample, collect_joint_samples
+from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.joint import GuidedBank
+from lsst.astroclearnet.core.training import JointSample, JointTrainer, collect_joint_samples, draw_guide
 
 from ..processes import FAILURES
 from ._bands import render_bands
+from ._scene import TrainingScene
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +53,14 @@ _RESTORATION = RestoreOptions(
 which saves two thirds of the time.  Bright stars are the band's own."""
 
 
-class StoredSamples(Sequence[JointSample]):
+_LEAST_COVERAGE = 0.5
+"""Share of the exposures from which on the truth of a pixel counts."""
+
+_CROPS = 2
+"""Quarters of a scene that are kept of each band."""
+
+
+class StoredSamples(Sequence[Any]):
     """Samples that are read when they are needed.
 
     Parameters
@@ -63,18 +75,39 @@ class StoredSamples(Sequence[JointSample]):
     def __len__(self) -> int:
         return len(self._files)
 
-    @overload
-    def __getitem__(self, index: int) -> JointSample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[JointSample]: ...
-
-    def __getitem__(self, index: int | slice) -> JointSample | Sequence[JointSample]:
-        if isinstance(index, slice):
-            return StoredSamples(self._files[index])
+    def __getitem__(self, index: Any) -> Any:
         # A file of this command.
-        sample: JointSample = pickle.loads(self._files[index].read_bytes())  # noqa: S301
-        return sample
+        return pickle.loads(self._files[index].read_bytes())  # noqa: S301
+
+
+@dataclasses.dataclass(frozen=True)
+class TrueJointSample:
+    """A sample of a band that knows the truth.
+
+    Attributes
+    ----------
+    bank
+        Estimates from all exposures of the band, guided by other bands.
+    truth
+        The sky at the target PSF, shape (h, w).
+    known
+        Pixels that count, shape (h, w), bool.
+    """
+
+    bank: GuidedBank
+    truth: torch.Tensor
+    known: torch.Tensor
+
+
+class TrueJointTrainer(JointTrainer):
+    """Training of a joint network on `TrueJointSample`."""
+
+    def _mean_loss(self, network: Callable[[Any], torch.Tensor], sample: Any) -> torch.Tensor:
+        """Return the mean logarithm of squared errors, in units of the peak of
+        a star of signal-to-noise ratio 1.
+        """
+        error = (network(sample.bank) - sample.truth) / sample.bank.star_noise
+        return torch.log1p(error[sample.known].square()).mean()
 
 
 def joint_training_options(steps: int) -> TrainingOptions:
@@ -89,14 +122,12 @@ def joint_training_options(steps: int) -> TrainingOptions:
     -------
     options : `TrainingOptions`
         Each scene is one tile, and each band is restored once with some of
-        its exposures held out.  Detail has no weight of its own: estimates of
-        the bank differ in noise rather than in sharpness, and the detail of
-        held-out exposures is noise for the most part.
+        its exposures held out.
     """
-    return TrainingOptions(num_steps=steps, num_splits=1, max_held_out=4, detail_weight=0.0)
+    return TrainingOptions(num_steps=steps, num_splits=1, max_held_out=4)
 
 
-def simulate_bands(seed: int, folder: Path) -> list[Path]:
+def simulate_bands(seed: int, folder: Path, on_truth: bool) -> list[Path]:
     """Write the training samples of a scene, if that was not done before.
 
     Parameters
@@ -105,6 +136,8 @@ def simulate_bands(seed: int, folder: Path) -> list[Path]:
         Seed of the scene.
     folder
         Where to.
+    on_truth
+        Whether samples know the truth, or hold exposures out.
 
     Returns
     -------
@@ -115,7 +148,7 @@ def simulate_bands(seed: int, folder: Path) -> list[Path]:
     if not done.exists():
         torch.set_num_threads(1)
         try:
-            samples = _collect(seed)
+            samples = _collect_true(seed) if on_truth else _collect(seed)
         except FAILURES as exc:
             _LOG.warning("scene %d gives no samples: %s", seed, exc)
             samples = []
@@ -127,20 +160,56 @@ def simulate_bands(seed: int, folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{seed:05d}-*.sample"))
 
 
+@torch.no_grad()
+def _collect_true(seed: int) -> list[TrueJointSample]:
+    """Return the samples of a scene with the truth."""
+    network, generator = load_packaged_model().network, torch.Generator().manual_seed(seed)
+    images, truths = [], []
+    for scene in render_bands(seed, all_flagged=True):
+        stack = _stack(scene)
+        model = ForwardModel.from_stack(stack, scene.target_fwhm)
+        estimator = Estimator(network, model, stack.good / stack.variances, _RESTORATION)
+        images.append(estimator.restore(stack.images))
+        truths.append(torch.from_numpy(scene.truth / stack.unit).float())
+    samples = []
+    for band, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        bank = GuidedBank.build(image, *draw_guide(image, [*images[:band], *images[band + 1 :]], generator))
+        known = image.estimator.linear.coverage > _LEAST_COVERAGE
+        whole = TrueJointSample(bank, truth, known)
+        for corner in torch.randperm(4, generator=generator)[:_CROPS].tolist():
+            sample = _quarter(whole, image.estimator.model.grid.margin, corner)
+            if bool(sample.known.any()):
+                samples.append(sample)
+    return samples
+
+
+def _quarter(whole: TrueJointSample, margin: int, corner: int) -> TrueJointSample:
+    """Return a quarter of a sample whose bank has a margin."""
+    height, width = (side // 2 for side in whole.truth.shape)
+    top, left = corner // 2 * height, corner % 2 * width
+
+    def cut(maps: torch.Tensor, start: int = margin) -> torch.Tensor:
+        return maps[..., top + start :, left + start :][..., :height, :width].clone()
+
+    return TrueJointSample(whole.bank.map(cut), cut(whole.truth, 0), cut(whole.known, 0))
+
+
+def _stack(scene: TrainingScene) -> ExposureStack:
+    """Return the exposures of a scene."""
+    return ExposureStack.from_arrays(
+        scene.images,
+        scene.variances,
+        scene.good,
+        scene.psfs,
+        positions=scene.positions,
+        in_noise_units=True,
+    )
+
+
 def _collect(seed: int) -> list[JointSample]:
     """Return the samples of a scene."""
     scenes = render_bands(seed, all_flagged=True)
-    sources = {}
-    for band, scene in enumerate(scenes):
-        stack = ExposureStack.from_arrays(
-            scene.images,
-            scene.variances,
-            scene.good,
-            scene.psfs,
-            positions=scene.positions,
-            in_noise_units=True,
-        )
-        sources[str(band)] = StackSource(stack)
+    sources = {str(band): StackSource(_stack(scene)) for band, scene in enumerate(scenes)}
     return collect_joint_samples(
         sources,
         network=load_packaged_model().network,

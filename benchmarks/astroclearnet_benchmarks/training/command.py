@@ -39,7 +39,7 @@ from lsst.astroclearnet.core.training import JointTrainer, Trainer, collect_samp
 from ..processes import FAILURES, make_pool, start_logging
 from ..record import make_parser, package_version
 from ._ceiling import TrueSample, TrueTrainer
-from ._joint import StoredSamples, joint_training_options, simulate_bands
+from ._joint import StoredSamples, TrueJointTrainer, joint_training_options, simulate_bands
 from ._recipe import NUM_BANDS, draw_recipe
 from ._scene import render_scene
 
@@ -90,16 +90,21 @@ def _train_joint(options: argparse.Namespace) -> int:
     """Train the joint network on scenes in several bands, and write it."""
     start = time.monotonic()
     with make_pool(options.jobs) as pool:
-        found = [pool.submit(simulate_bands, seed, options.work) for seed in range(options.scenes)]
+        found = [
+            pool.submit(simulate_bands, seed, options.work, options.on_truth)
+            for seed in range(options.scenes)
+        ]
         scenes = [future.result() for future in found]
     _LOG.info("samples of %d scenes after %.0f minutes", len(scenes), (time.monotonic() - start) / 60.0)
     torch.set_num_threads(options.jobs)
     trained = StoredSamples([f for k, files in enumerate(scenes) if k % _VALIDATION for f in files])
     aside = StoredSamples([f for k, files in enumerate(scenes) if not k % _VALIDATION for f in files])
     settings = joint_training_options(options.steps)
-    trainer, losses = _train(trained, aside, options, JointTrainer, settings)
+    kind = TrueJointTrainer if options.on_truth else JointTrainer
+    trainer, losses = _train(trained, aside, options, kind, settings)
     provenance = {
-        "trained_on": "simulated exposures in several bands of astroclearnet_benchmarks.training",
+        "trained_on": f"{'the truth' if options.on_truth else 'simulated exposures'} in several bands of "
+        "astroclearnet_benchmarks.training",
         "num_scenes": len(scenes),
         "num_samples": len(trained),
         "validation_loss": losses,
@@ -131,7 +136,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(output=None)
     options = parser.parse_args(words)
     if options.output is None:
-        kind = "truth" if options.on_truth else "packaged_joint" if options.joint else "packaged"
+        kind = "packaged_joint" if options.joint else "truth" if options.on_truth else "packaged"
         options.output = Path(f"{kind}_model.safetensors")
     return options
 

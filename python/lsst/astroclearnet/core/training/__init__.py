@@ -8,8 +8,8 @@
 
 """Training of the network on many patches."""
 
-from ._joint import JointSample, JointTrainer, collect_joint_samples
+from ._joint import JointSample, JointTrainer, collect_joint_samples, draw_guide
 from ._patches import collect_samples
 from ._trainer import Trainer
 
-__all__ = ("JointSample", "JointTrainer", "Trainer", "collect_joint_samples", "collect_samples")
+__all__ = ("JointSample", "JointTrainer", "Trainer", "collect_joint_samples", "collect_samples", "draw_guide")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("JointSample", "JointTrainer", "collect_joint_samples")
+__all__ = ("JointSample", "JointTrainer", "collect_joint_samples", "draw_guide")
 
 import dataclasses
 import math
@@ -199,7 +199,7 @@ def _make_samples(
             own = _restore(clean, seen, network, band.calibration.options)
         except NoUsableDataError:
             continue
-        bank = GuidedBank.build(own, *_draw_guide(own, others, generator))
+        bank = GuidedBank.build(own, *draw_guide(own, others, generator))
         held_out = set(tile_data.exposures[order[number:]].tolist())
         for box in crop_boxes(tile_data.tile, tile_data.model.grid.margin, options.crop_size, generator):
             cut_data = band.reader.read(box)
@@ -213,10 +213,26 @@ def _make_samples(
                 yield JointSample(**crop)
 
 
-def _draw_guide(
+def draw_guide(
     band: BandImage, others: list[BandImage], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a guide of some of the other bands, and their number."""
+    """Return a guide of some of the other bands, in some cases one that has
+    nothing to do with the band, or light that it has not.
+
+    Parameters
+    ----------
+    band
+        The band.
+    others
+        Other bands.
+    generator
+        Source of random numbers, on the CPU.
+
+    Returns
+    -------
+    guide, presence : `torch.Tensor`
+        As of `make_guide`.
+    """
     number = int(torch.randint(1, len(others) + 1, (), generator=generator))
     chosen = torch.randperm(len(others), generator=generator)[:number].tolist()
     guide, presence = make_guide(band, [others[k] for k in chosen])

@@ -24,6 +24,7 @@ from astropy.table import Table
 from lsst.astroclearnet.adapters import UnusableExposureError, read_visit_psf
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.commands import CommandError
+from lsst.astroclearnet.commands._patch_cost import PatchCost
 from lsst.astroclearnet.commands._plan import plan_campaign, plan_lines, plan_table
 from lsst.astroclearnet.commands._plan_costs import predict_costs
 from lsst.astroclearnet.commands._plan_sample import (
@@ -233,7 +234,7 @@ def test_sample(butler: Butler) -> None:
     for band in sample.bands:
         sights = [sight for sight in SIGHTS.values() if sight[0] == band.band]
         for patch in band.patches:
-            assert patch.pixel_scale == SCALE
+            assert patch.pixel_scale == pytest.approx(SCALE)
             assert [kernel_fwhm(psf) for psf in patch.psfs] == pytest.approx([s[1] for s in sights], rel=0.01)
             # White noise of equal power per area: larger pixels have more.
             levels = [s[3] / s[2] ** 2 for s in sights]
@@ -267,8 +268,23 @@ def test_costs_need_a_sky_map(butler: Butler) -> None:
     with pytest.raises(CommandError, match="no sky map"):
         predict_costs(butler, CampaignSample((gaussian_band("i", [4.0]),), None, {}))
     reader = Butler.from_config(butler=butler, collections=[RUN])
-    with pytest.raises(CommandError, match="There is no skymap_geometry or skyMap of 'test_map'"):
+    with pytest.raises(CommandError, match="no skymap_geometry or skyMap of 'test_map'"):
         predict_costs(reader, sample_campaign(reader, max_exposures=2))
+
+
+def test_cost_of_deep_patches() -> None:
+    """If it fails, a plan of a deep survey breaks off, or says what tasks do
+    not take.
+    """
+    patch = make_patch_geometry(cells=(34, 34), cell_shape=(100, 100)).patch(3, 0)
+    assert patch.bbox.shape == (3600, 3600)
+    shallow, deep = (PatchCost.predict(patch, number, 1.0) for number in (10, 100))
+    assert 1.0 < shallow.memory / 2.0**30 < deep.memory / 2.0**30 <= 8.0
+    assert 1 < shallow.num_tiles < deep.num_tiles
+    assert deep.seconds == pytest.approx(36e-6 * 100 * 3600**2)
+    # Cells as large as the patch cannot be divided.
+    whole = make_patch_geometry(cells=(1, 1), cell_shape=(4000, 4000)).patch(3, 0)
+    assert "more than the 8 GiB of max_host_memory" in PatchCost.predict(whole, 100, 1.0).text
 
 
 def test_selection(butler: Butler) -> None:

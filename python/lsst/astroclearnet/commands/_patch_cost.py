@@ -19,7 +19,7 @@ import numpy as np
 from lsst.images.cells import PatchDefinition
 
 from ..adapters import PatchGeometry, predict_disk_bytes
-from ..core import CellLayout, ExposureCutouts, RestoreOptions, plan_memory
+from ..core import CellLayout, ExposureCutouts, InputError, RestoreOptions, plan_memory
 
 CPU_TIME = 36e-6
 """Seconds of a core for each pixel of the patch and exposure: benchmarks/
@@ -28,6 +28,9 @@ scaling.md, for patches of 4200x4200 pixels.  Patches of the demonstration took
 
 _CUTOUT_BYTES = 10
 """Bytes of a pixel of a cut-out: image, variance and flags."""
+
+_RESIDENT_SHARE = 0.25
+"""Share of the memory of the process up to which exposures are in it."""
 
 _GIB = 2.0**30
 
@@ -47,7 +50,7 @@ class PatchCost:
     memory
         Peak memory of the process with default options, in bytes.
     num_tiles
-        Number of tiles that keep it within the limit.
+        Number of tiles that keep it within the limit; 0 if none do.
     disk
         Size of the coadds in bytes.
     """
@@ -67,13 +70,17 @@ class PatchCost:
         """
         options = RestoreOptions()
         source = CoveringExposures(geometry.bbox.shape, num_exposures, side)
-        plan = plan_memory(source, options, device="cpu", layout=cell_layout(geometry.definition))
+        try:
+            plan = plan_memory(source, options, device="cpu", layout=cell_layout(geometry.definition))
+            memory, num_tiles = plan.host_memory, len(plan.grid.tiles)
+        except InputError:
+            memory, num_tiles = math.nan, 0
         return cls(
             geometry=geometry,
             num_exposures=num_exposures,
             seconds=CPU_TIME * num_exposures * geometry.bbox.area,
-            memory=plan.host_memory,
-            num_tiles=len(plan.grid.tiles),
+            memory=memory,
+            num_tiles=num_tiles,
             disk=predict_disk_bytes(
                 geometry.definition, num_realizations=options.noise.num_realizations, do_linear=True
             ),
@@ -83,11 +90,13 @@ class PatchCost:
     def text(self) -> str:
         """The costs, in words."""
         height, width = self.geometry.bbox.shape
+        memory = f"{self.memory / _GIB:.1f} GiB in {self.num_tiles} tile(s)"
+        if not self.num_tiles:
+            memory = f"more than the {RestoreOptions().tiling.max_host_memory:g} GiB of max_host_memory"
         return (
             f"{height}x{width} pixels of {self.geometry.pixel_scale:.4g} arcsec under {self.num_exposures} "
             f"visit images take about {self.seconds / 60.0:.2g} minutes of a core, "
-            f"{self.memory / _GIB:.1f} GiB in {self.num_tiles} tile(s), "
-            f"and {self.disk / 2**20:.3g} MiB on disk"
+            f"{memory}, and {self.disk / 2**20:.3g} MiB on disk"
         )
 
 
@@ -108,19 +117,21 @@ def cell_layout(patch: PatchDefinition) -> CellLayout:
 @dataclasses.dataclass(frozen=True)
 class CoveringExposures:
     """Exposures that cover a patch, an `ExposureSource` to be planned for;
-    ``side`` is that of their pixels in pixels of the patch.
+    ``side`` is that of their pixels in pixels of the patch.  Beyond its share
+    of the memory, among the bands in a process, they are in a file.
     """
 
     shape: tuple[int, int]
     num_exposures: int
     side: float = 1.0
-    max_resident: float = math.inf
+    num_bands: int = 1
 
     @property
     def resident_bytes(self) -> int:
         """Memory that the whole exposures take."""
         total = _CUTOUT_BYTES * self.num_exposures * math.prod(self._stacked(self.shape))
-        return int(min(self.max_resident, total))
+        limit = _RESIDENT_SHARE * RestoreOptions().tiling.max_host_memory * _GIB / self.num_bands
+        return int(min(limit, total))
 
     def extent(self, rows: slice, columns: slice) -> tuple[int, int, int]:
         """Return the shape of the stack in a box."""

@@ -11,18 +11,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from rich.table import Table as RichTable
 
-from lsst.daf.butler import Butler, MissingDatasetTypeError
-from lsst.images.cells import PatchDefinition
+from lsst.daf.butler import Butler
 
-from ..adapters import SkyMapGeometry, patch_geometry_from_skymap, predict_disk_bytes
+from ..adapters import predict_disk_bytes
 from ..core import RestoreOptions, plan_bands_memory, plan_memory
 from ._errors import CommandError
 from ._patch_cost import CPU_TIME, CoveringExposures, cell_layout
-from ._plan_sample import CampaignSample, TractPatch
+from ._plan_sample import CampaignSample
+from ._sky_map_patches import read_sky_map
 from ._tables import make_table, number, text
 
 _GIB = 2.0**30
@@ -31,12 +30,6 @@ _JOINT_TIME = 0.16
 """Additional CPU time of bands together, over that of one after the other in
 the same process: measured for two patches of 250x250 pixels in three bands of
 16 exposures."""
-
-_CELL_SIZE = 100
-"""Side in pixels of the cells of a sky map without cells, as by default."""
-
-_RESIDENT_SHARE = 0.25
-"""Share of the memory of the process up to which exposures are in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +49,22 @@ def predict_costs(butler: Butler, sample: CampaignSample) -> tuple[RestorationCo
 
     Visit images count as if they covered the patches that they overlap.
     """
-    patches = _read_patches(butler, sample)
+    read_patch = read_sky_map(butler, sample.skymap)
+    if read_patch is None:
+        raise CommandError(
+            "What a campaign costs follows from its sky map: there is no skymap_geometry or skyMap of "
+            f"{sample.skymap!r} in the input collections."
+            if sample.skymap
+            else "The repository has no sky map, and so no patches whose cost is known."
+        )
     options = RestoreOptions()
-    limit = _RESIDENT_SHARE * options.tiling.max_host_memory * _GIB
     hours, memory, disk = 0.0, [0.0, 0.0], [0.0, 0.0]
     for key, counts in sample.counts.items():
-        patch = patches[key]
+        patch = read_patch(key).definition
         layout, shape = cell_layout(patch), patch.outer_bbox.shape
-        # On a finer grid, too, most of the memory goes with its pixels.
-        alone = [CoveringExposures(shape, number, max_resident=limit) for number in counts.values()]
+        alone = [CoveringExposures(shape, number, sample.side) for number in counts.values()]
         together = {
-            band: CoveringExposures(shape, number, max_resident=limit / len(counts))
+            band: CoveringExposures(shape, number, sample.side, num_bands=len(counts))
             for band, number in counts.items()
         }
         plans = [plan_memory(source, options, device="cpu", layout=layout) for source in alone]
@@ -105,31 +103,4 @@ def costs_table(costs: tuple[RestorationCost, RestorationCost]) -> RichTable:
         },
         caption="With the default settings, on CPUs. Every visit image counts as if it covered the patch. "
         "Smaller tiles keep the memory below tiling.max_host_memory.",
-    )
-
-
-def _read_patches(butler: Butler, sample: CampaignSample) -> Mapping[TractPatch, PatchDefinition]:
-    """Return the geometry of the patches."""
-    if sample.skymap is None:
-        raise CommandError("The repository has no sky map, and so no patches whose cost is known.")
-    for name in ("skymap_geometry", "skyMap"):
-        try:
-            ref = butler.find_dataset(name, skymap=sample.skymap)
-        except MissingDatasetTypeError:
-            continue
-        if ref is None:
-            continue
-        dataset = butler.get(ref)
-        if name == "skyMap":
-            return {
-                (tract, patch): patch_geometry_from_skymap(
-                    dataset, name=sample.skymap, tract=tract, patch=patch, cell_size=_CELL_SIZE
-                ).definition
-                for tract, patch in sample.counts
-            }
-        geometry = SkyMapGeometry.from_dict(dataset)
-        return {key: geometry.patch(*key).definition for key in sample.counts}
-    raise CommandError(
-        f"There is no skymap_geometry or skyMap of {sample.skymap!r} in the input collections, from which "
-        "the costs are predicted."
     )

@@ -25,17 +25,15 @@ from lsst.daf.butler import (
 )
 from lsst.sphgeom import ConvexPolygon
 
-from ..adapters import SkyMapGeometry, UnusableExposureError, VisitPsf, read_visit_psf
+from ..adapters import PatchGeometry, UnusableExposureError, VisitPsf, read_visit_psf
 from ..report import band_order
 from ._butler import choose_sky_map
 from ._errors import CommandError
 from ._patch_cost import PatchCost
 from ._progress import Report
+from ._sky_map_patches import TractPatch, read_sky_map
 
 type Array = npt.NDArray[np.float64]
-
-type TractPatch = tuple[int, int]
-"""Tract and patch."""
 
 type VisitKey = tuple[str, int, int]
 """Values of `_VISIT_DIMENSIONS`."""
@@ -61,7 +59,7 @@ class PatchStack:
     levels: Array  # (n,), variance of blank sky over the fraction covered
     pixel_scale: float  # arcsec
     side: float = 1.0  # of a pixel of the exposures, in pixels of the patch
-    cost: PatchCost | None = None  # without a sky map of this package unknown
+    cost: PatchCost | None = None  # without a sky map unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +82,11 @@ class CampaignSample:
     skipped: Mapping[str, int]  # number of unusable visit images by reason
     # Visit images of each band on each patch, not only those that were read.
     counts: Mapping[TractPatch, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def side(self) -> float:
+        """Typical side of the pixels of exposures in pixels of the patches."""
+        return float(np.median([patch.side for band in self.bands for patch in band.patches]))
 
 
 def sample_campaign(
@@ -113,12 +116,18 @@ def sample_campaign(
     chosen = {band: thin(found[band], max_exposures) for band in found if band in bands or not bands}
     reader = _VisitReader(butler, dataset_type)
     reader.read({key for groups in chosen.values() for keys in groups.values() for key in keys}, progress)
-    geometry = _read_geometry(butler, skymap)
+    read_patch = read_sky_map(butler, skymap)
     samples = []
     for band, groups in chosen.items():
         used: set[VisitKey] = set()
         stacks = [
-            reader.stack(keys, patch, geometry, _region(butler, skymap, patch), len(found[band][patch]), used)
+            reader.stack(
+                keys,
+                None if read_patch is None else read_patch(patch),
+                _region(butler, skymap, patch),
+                len(found[band][patch]),
+                used,
+            )
             for patch, keys in groups.items()
         ]
         patches = tuple(stack for stack in stacks if stack is not None)
@@ -188,17 +197,6 @@ def _find_exposures(
     }
 
 
-def _read_geometry(butler: Butler, skymap: str | None) -> SkyMapGeometry | None:
-    """Return the geometry of a sky map; `None` without ``skymap_geometry``."""
-    if skymap is None:
-        return None
-    try:
-        ref = butler.find_dataset("skymap_geometry", skymap=skymap)
-    except MissingDatasetTypeError:
-        ref = None
-    return None if ref is None else SkyMapGeometry.from_dict(butler.get(ref))
-
-
 def _region(butler: Butler, skymap: str | None, patch: TractPatch) -> ConvexPolygon | None:
     """Return the region of a patch on the sky; `None` without a sky map."""
     if skymap is None:
@@ -230,8 +228,7 @@ class _VisitReader:
     def stack(
         self,
         keys: Iterable[VisitKey],
-        patch: TractPatch,
-        geometry: SkyMapGeometry | None,
+        geometry: PatchGeometry | None,
         region: ConvexPolygon | None,
         number: int,
         used: set[VisitKey],
@@ -243,7 +240,7 @@ class _VisitReader:
         if not visits:
             return None
         own = [visit.pixel_scale for visit in visits.values()]
-        scale = round(min(own), 4) if geometry is None else geometry.tract(patch[0]).pixel_scale_arcsec
+        scale = round(min(own), 4) if geometry is None else geometry.pixel_scale
         side = float(np.median(own)) / scale
         stamps: list[Array] = []
         levels: list[float] = []
@@ -262,5 +259,5 @@ class _VisitReader:
             return None
         size = max(len(stamp) for stamp in stamps)
         psfs = [np.pad(stamp, (size - len(stamp)) // 2) for stamp in stamps]
-        cost = None if geometry is None else PatchCost.predict(geometry.patch(*patch), number, side)
+        cost = None if geometry is None else PatchCost.predict(geometry, number, side)
         return PatchStack(np.stack(psfs), np.array(levels), scale, side, cost)

@@ -136,6 +136,20 @@ def test_edges_and_cores_stand_for_themselves() -> None:
     assert float(beside.mean()) == pytest.approx(1.0, rel=0.05)
 
 
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_scatter_of_few_draws_is_no_core(number: int) -> None:
+    """If it fails, pixels of blank sky are declared many times too noisy."""
+    shape = (300, 320)
+    stack = make_exposure_stack(shape, FWHMS, stars=[])
+    noise = LocalNoise(ForwardModel.from_stack(stack, TARGET), torch.ones(3, *shape), 1e-5)
+    white = torch.randn((number, *shape), generator=make_generator(9))
+    correlated = smooth(white, 4.0)
+    errors = correlated * (noise.variance() / correlated.square().mean()).sqrt()
+    variance = linear_variance(make_errors(errors), noise, torch.ones(shape, dtype=torch.bool))
+    ratio = (variance / noise.variance())[8:-8, 8:-8]
+    assert float((ratio > 2.0).float().mean()) < 3e-4
+
+
 def test_restored_variance_is_the_mean_square() -> None:
     """If it fails, the variance plane is wrong at borders and in holes."""
     errors = torch.full((3, 40, 52), 2.0)

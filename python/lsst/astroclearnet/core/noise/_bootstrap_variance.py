@@ -29,10 +29,11 @@ column is not what is missing at a border."""
 _NEAR = 8
 """Distance in pixels from missing data from which it no longer matters."""
 
-_LARGEST_RATIO = 4.0
-"""Local over typical ratio above which a pixel stands for itself: between the
-scatter of a few draws and the cores of saturated stars, where squared errors
-were measured to be 20 to 60 times the declared variance."""
+_RARE, _INDEPENDENT = 4.0, 1.5
+"""Sigma beyond which the local over the typical ratio is no scatter of the
+draws, so that a pixel stands for itself, and the squares that neighbours add
+to each draw: with four draws above 5.2, and in the cores of saturated stars
+squared errors were measured to be 20 to 60 times the declared variance."""
 
 _PRIOR_DRAWS = 4.0
 """Number of draws that the mean of pixels of the same brightness is worth at
@@ -76,7 +77,7 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
     ratio = _pooled(torch.where(seen, squares / predicted, 0.0), distance)
     # In the core of a star the error follows its own light, and must not count
     # for its surroundings.
-    special = seen & (found > _LARGEST_RATIO * ratio * predicted)
+    special = seen & (found > _largest_ratio(len(errors.linear)) * ratio * predicted)
     if bool(special.any()):
         distance = torch.where(special, 0, distance)
         ratio = _pooled(torch.where(distance > 0, squares / predicted, 0.0), distance)
@@ -84,6 +85,14 @@ def linear_variance(errors: RepeatedErrors, noise: LocalNoise, seen: torch.Tenso
     # Without data the estimate is an extrapolation, whose noise has no
     # spectrum.
     return torch.where(seen, variance, torch.maximum(variance, _mean_of_near(squares, ~seen)))
+
+
+def _largest_ratio(number: int) -> float:
+    """Return what a mean of squares of some draws, of expectation one, hardly
+    exceeds (Wilson & Hilferty 1931, PNAS 17, 684).
+    """
+    variance = 2.0 / (9.0 * _INDEPENDENT * number)
+    return (1.0 - variance + _RARE * math.sqrt(variance)) ** 3
 
 
 def restored_variance(

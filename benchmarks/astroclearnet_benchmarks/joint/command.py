@@ -22,10 +22,12 @@ from lsst.astroclearnet.core import load_packaged_joint_model
 from ..processes import call_in_process, start_logging
 from ..record import Figure, Table, format_value, make_page, make_parser, measure_sections, read_sections
 from .fields import KINDS, make_field
-from .measure import LEVELS, Errors, Injected, measure_errors, measure_injections
+from .measure import FAINT_SOURCES, LEVELS, Errors, Injected, measure_errors, measure_injections
 from .whole import DETECTED_ON, measure_cost, measure_whole
 
 _SECTIONS = ("errors", "guides", "leakage", "outliers", "whole", "cost")
+
+_ALL_LEVELS = ("sky", FAINT_SOURCES, "faint", "bright")
 
 _LEAKS = (("star", 100.0), ("star", 20.0), ("transient", 60.0), ("artefact", 30.0))
 """What is injected into one band alone, and its signal-to-noise ratio."""
@@ -42,7 +44,8 @@ _INTRODUCTION = (
     "Fields of galaxies and stars in several bands, 256x256 pixels and 8 exposures a band, each band with a "
     "seeing, depth and exposures of its own; spectra are those of the training, with sources in one band "
     "alone and dropouts, but no field was trained on. PSFs are exact. Brightness is in units of the peak of "
-    "a star of signal-to-noise ratio 1 in the exposures of the band: sky is below 0.1, faint light 1 to 20. "
+    "a star of signal-to-noise ratio 1 in the exposures of the band: sky is below 0.1, faint light 1 to 20; "
+    "around faint sources nothing is above 12 within the FWHM of the target PSF. "
     "Errors are standard errors over fields and bands."
 )
 
@@ -97,7 +100,7 @@ def _errors(kind: str, number: int) -> Table:
     for band, name in enumerate([*kind.split(", "), "all"]):
         errors = [e for each in found for e in (each if name == "all" else each[band : band + 1])]
         row = {"band": name}
-        for level in LEVELS:
+        for level in _ALL_LEVELS:
             row[f"single, {level}"] = format_value(_mean([e.single[level] for e in errors]))
             row[f"joint / single, {level}"] = _ratios(errors, "joint", level)
         rows.append(row)
@@ -120,12 +123,12 @@ def _guides(number: int) -> Table:
         for count in range(1, 4):
             by_guides.setdefault(f"{count} of the field", []).extend(measure_errors(field, num_guides=count))
     rows = [
-        {"guides": name, **{level: _ratios(errors, "joint", level) for level in LEVELS}}
+        {"guides": name, **{level: _ratios(errors, "joint", level) for level in _ALL_LEVELS}}
         for name, errors in by_guides.items()
     ]
     errors = by_guides["3 of the field"]
     rows.append(
-        {"guides": "network's image, not debiased", **{v: _ratios(errors, "network", v) for v in LEVELS}}
+        {"guides": "network's image, not debiased", **{v: _ratios(errors, "network", v) for v in _ALL_LEVELS}}
     )
     legend = (
         "Error over that of the single restoration, by what guides. Bands of another field tell nothing; the "

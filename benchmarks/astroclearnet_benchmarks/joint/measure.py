@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("LEVELS", "Errors", "measure_errors", "measure_injections")
+__all__ = ("FAINT_SOURCES", "LEVELS", "Errors", "measure_errors", "measure_injections")
 
 import dataclasses
 import math
@@ -21,13 +21,20 @@ import torch
 
 from lsst.astroclearnet.core import load_packaged_joint_model
 from lsst.astroclearnet.core.estimate import BandImage
-from lsst.astroclearnet.core.exposures import fwhm_to_sigma
+from lsst.astroclearnet.core.exposures import fwhm_to_sigma, largest_around
 
 from .fields import Band, Field
 
 LEVELS = {"sky": (-math.inf, 0.1), "faint": (1.0, 20.0), "bright": (20.0, math.inf)}
 """Brightness of pixels in the truth, in units of the peak of a star of
 signal-to-noise ratio 1."""
+
+FAINT_SOURCES = "faint sources"
+"""Level of pixels of faint light around which nothing is bright."""
+
+_BRIGHTEST = 12.0
+"""Brightness, in the unit of `LEVELS`, that nothing within the FWHM of the
+target PSF of a pixel of `FAINT_SOURCES` exceeds."""
 
 _LEAST_COVERAGE = 0.5
 _STEP, _FIRST = 36, 24
@@ -103,9 +110,16 @@ def _by_level(band: Band, image: torch.Tensor) -> dict[str, float]:
     known = band.estimator.linear.coverage > _LEAST_COVERAGE
     found = {}
     for level, (low, high) in LEVELS.items():
-        chosen = error[known & (brightness >= low) & (brightness < high)]
-        found[level] = float(chosen.square().mean().sqrt()) if len(chosen) else math.nan
+        found[level] = _rms(error[known & (brightness >= low) & (brightness < high)])
+    low, high = LEVELS["faint"]
+    reach = round(band.estimator.model.target_fwhm)
+    is_lone = largest_around(brightness, 2 * reach + 1) < _BRIGHTEST
+    found[FAINT_SOURCES] = _rms(error[known & is_lone & (brightness >= low) & (brightness < high)])
     return found
+
+
+def _rms(values: torch.Tensor) -> float:
+    return float(values.square().mean().sqrt()) if len(values) else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = ("Whole", "measure_cost", "measure_whole")
 
 import dataclasses
 import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,10 +85,10 @@ def measure_whole(field: Field) -> Whole:
         for name, result in joint.results.items()
     }
     detection = joint.detection
-    white = sum(weight * truths[name] for name, weight in detection.weights.items())
+    white = np.sum([weight * truths[name] for name, weight in detection.weights.items()], axis=0)
     noise = np.sqrt(sum((weight * noises[name]) ** 2 for name, weight in detection.weights.items()))
     pulls["detection image"] = _pulls(white, noise, detection.image, detection.variance)
-    mean = sum(weight * single[name].image for name, weight in detection.weights.items())
+    mean = np.sum([weight * single[name].image for name, weight in detection.weights.items()], axis=0)
     found = {
         DETECTED_ON[0]: _completeness(detection.image, field),
         DETECTED_ON[1]: _completeness(mean, field),
@@ -183,5 +184,5 @@ def _ratios(field: Field) -> Array:
     return np.sqrt(total)
 
 
-def _inside(places: Array, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def _inside(places: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return np.asarray((places >= _BORDER) & (places <= shape[0] - 1 - _BORDER))

@@ -6,7 +6,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Estimates of one band that the other bands guide."""
+"""Estimates of a band, one of which the other bands guide."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from ..estimate import BandImage, FilterBank
 from ..exposures import fwhm_to_sigma, largest_around, smooth
 from ..forward import WEIGHT_FLOOR, LatentGrid
 
-WINDOW_FWHMS = (4.0, 8.0, 16.0)
-"""FWHM in pixels of the windows in which the brightness of structure of the
-guide is measured: from a star to the scale on which colours of galaxies
-change."""
+_WINDOW_FWHM = 4.0
+"""FWHM in pixels of the window in which the brightness of structure of the
+guide is measured: about a star.  In wider ones, of 8 and 16 pixels, the colour
+of neighbours was given to a source that the band does not have: 0.2 and 2 of
+the noise of a star."""
 
 _LEVEL_FWHM = 16.0
 """FWHM in pixels over which the level beneath structure is averaged, as the
@@ -47,11 +48,13 @@ and what the exposures tell of it have opposite signs."""
 
 _TINY = 1e-20
 
-_BRIGHT = 12.0
+_BRIGHT = 8.0
 """Signal-to-noise ratio of a star with the brightness of a pixel, around which
 a band needs no help: the light of brighter sources is that of its own
-exposures, at a ratio of 20 to 89 %.  There the image of the network was
-measured to be 4 to 6 % too faint, and the debiased one 2 %."""
+exposures, at a ratio of 20 to 97 %.  There the image of the network was
+measured to be 4 to 6 % too faint, and the debiased one 2 %.  With 12, for
+which the network of the package was trained, stars of a ratio of 30 lost
+0.9 %."""
 
 _SOURCE_REACH = 1.0
 """Reach of the wings of sources, in units of the FWHM of the target PSF: 6 %
@@ -101,15 +104,15 @@ def _moved(image: torch.Tensor, own: LatentGrid, other: LatentGrid) -> torch.Ten
 class GuidedBank:
     """Estimates of a band, of its own and guided by others.
 
-    Each but the image of the network is linear in the exposures of the band,
-    given the guide: where the band has no light its expectation is zero, by
-    whatever guide.
+    The guided one and those of the bank are linear in the exposures of the
+    band, given the guide: where the band has no light around a pixel their
+    expectation is zero, by whatever guide.
 
     Attributes
     ----------
     estimates
         Shape ``(s, *latent_shape)``, first the restored image, then the image
-        of the network, the guided estimates, and the linear ones of the bank.
+        of the network, the guided estimate, and the linear ones of the bank.
     features
         Shape ``(f, *latent_shape)``, what the joint network sees, without
         unit.
@@ -143,9 +146,9 @@ class GuidedBank:
         estimator = band.estimator
         bank = estimator.bank(band.estimates)
         guided = _Guided.measure(band, guide * estimator.debiaser.star_noise, bank)
-        own = torch.stack([band.restored, band.mixed])
+        images = torch.stack([band.restored, band.mixed, guided.image])
         return cls(
-            estimates=torch.cat([own, guided.images, bank.estimates]),
+            estimates=torch.cat([images, bank.estimates]),
             features=_features(guide, presence, guided, bank),
             log_ratios=bank.log_ratios,
             shared=_shared(band) * (presence > 0.0),
@@ -171,19 +174,19 @@ class GuidedBank:
 
 @dataclasses.dataclass(frozen=True)
 class _Guided:
-    """Structure of a guide as bright as the exposures say, in windows.
+    """Structure of a guide as bright as the exposures say.
 
     Attributes
     ----------
-    images
-        Shape ``(w, *latent_shape)``.
+    image
+        Shape latent_shape, in the unit of the band.
     structure
         Shape latent_shape, the structure of the guide.
     significance
-        Shape ``(w, *latent_shape)``, its brightness in units of its noise.
+        Shape latent_shape, its brightness in units of its noise.
     """
 
-    images: torch.Tensor
+    image: torch.Tensor
     structure: torch.Tensor
     significance: torch.Tensor
 
@@ -211,20 +214,15 @@ class _Guided:
         normal = linear.normal(torch.stack([level, structure]))
         products = torch.stack([structure * (band.right - normal[0]), structure * normal[1]])
         squares = _LEAST_INFORMATION * (structure / star).square()[None] / _star_area(band)
-        images, significances = [], []
-        for fwhm in WINDOW_FWHMS:
-            product, information = smooth(products, fwhm)
-            information = torch.maximum(information, smooth(squares, fwhm)[0]).clamp_(min=_TINY)
-            # The square of a Gaussian is one of half the area.
-            half = fwhm / math.sqrt(2.0)
-            variance = torch.maximum(smooth(products[1:], half)[0], smooth(squares, half)[0]).clamp_(
-                min=_TINY
-            )
-            variance /= 4.0 * math.pi * fwhm_to_sigma(fwhm) ** 2
-            prior = variance / (_PRIOR_RATIO**2 * information)
-            images.append(level + structure * product / (information + prior))
-            significances.append(product * variance.rsqrt())
-        return cls(torch.stack(images), structure / star, torch.stack(significances))
+        product, information = smooth(products, _WINDOW_FWHM)
+        information = torch.maximum(information, smooth(squares, _WINDOW_FWHM)[0]).clamp_(min=_TINY)
+        # The square of a Gaussian is one of half the area.
+        half = _WINDOW_FWHM / math.sqrt(2.0)
+        variance = torch.maximum(smooth(products[1:], half)[0], smooth(squares, half)[0]).clamp_(min=_TINY)
+        variance /= 4.0 * math.pi * fwhm_to_sigma(_WINDOW_FWHM) ** 2
+        prior = variance / (_PRIOR_RATIO**2 * information)
+        image = level + structure * product / (information + prior)
+        return cls(image, structure / star, product * variance.rsqrt())
 
 
 def _shared(band: BandImage) -> torch.Tensor:
@@ -251,6 +249,6 @@ def _features(guide: torch.Tensor, presence: torch.Tensor, guided: _Guided, bank
     the same weights, and its mean stays zero.
     """
     light = torch.stack([guide, guided.structure]) * _FAINT
-    seen = torch.cat([light, guided.significance]).asinh()
+    seen = torch.cat([light, guided.significance[None]]).asinh()
     seen[len(light) :].abs_()
     return torch.cat([seen, presence.sqrt()[None], bank.features.abs()])

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..estimate import SMOOTHED_FWHMS, make_layer
-from ._guided_bank import WINDOW_FWHMS, GuidedBank
+from ._guided_bank import GuidedBank
 
 _CHANNELS = 24
 """Channels of the layers."""
@@ -31,7 +31,12 @@ _OWN = 4.0
 """Logarithm of the prior weight of the restored image over that of any other
 estimate."""
 
-_NUM_GUIDE_FEATURES = 3 + len(WINDOW_FWHMS)
+_NUM_GUIDE_FEATURES = 4
+"""Guide, its structure, the significance of that in the band, and the number
+of other bands."""
+
+_NUM_IMAGES = 3
+"""Estimates beside those of the bank of the band."""
 
 
 class JointNetwork(nn.Module):
@@ -55,7 +60,7 @@ class JointNetwork(nn.Module):
         self.stem = _convolution(2 * size + 1 + _NUM_GUIDE_FEATURES, _CHANNELS, 3, 1)
         self.conditions = make_layer(nn.Linear, 2 * size - 2, _CHANNELS)
         self.blocks = nn.ModuleList(_Block(dilation) for dilation in _DILATIONS)
-        self.head = _convolution(_CHANNELS, 2 + len(WINDOW_FWHMS) + size, 1, 1)
+        self.head = _convolution(_CHANNELS, _NUM_IMAGES + size, 1, 1)
 
     @property
     def num_parameters(self) -> int:

@@ -92,7 +92,7 @@ class Trainer:
         """Whether all steps were made (`bool`)."""
         return self.step >= self._options.num_steps
 
-    def train(self, samples: Sequence[TrainingSample], num_steps: int) -> float:
+    def train(self, samples: Sequence[Any], num_steps: int) -> float:
         """Make some steps, no more than there are left.
 
         Parameters
@@ -128,7 +128,7 @@ class Trainer:
         return total / max(number, 1)
 
     @torch.no_grad()
-    def evaluate(self, samples: Sequence[TrainingSample]) -> float:
+    def evaluate(self, samples: Sequence[Any]) -> float:
         """Return the mean loss of the averaged network on other samples.
 
         Parameters

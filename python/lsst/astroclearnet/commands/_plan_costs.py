@@ -26,10 +26,10 @@ from ._tables import make_table, number, text
 
 _GIB = 2.0**30
 
-_JOINT_TIME = 0.16
-"""Additional CPU time of bands together, over that of one after the other in
-the same process: measured for two patches of 250x250 pixels in three bands of
-16 exposures."""
+_JOINT_TIME = 0.05
+"""Additional CPU time of bands together, over that of one after the other:
+99.8 against 95.1 s for a patch of 250x250 pixels in three bands of 16
+exposures, on a busy machine."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("FinishedTile", "ObservedTile", "TileResult")
-
 import dataclasses
 
 import numpy as np

@@ -178,6 +178,8 @@ def test_bands_that_do_not_go_together_are_refused() -> None:
         restore_together({})
     with pytest.raises(InputError, match="seed of band i is missing"):
         restore_together(scenes(), seeds={"g": 1, "r": 2})
+    with pytest.raises(InputError, match="equal seeds .*: g 1, i 2, r 2"):
+        restore_together(scenes(), seeds={"g": 1, "i": 2, "r": 2})
     other = source(ExposureArrays(*(a[..., :60, :60] if k < 3 else a for k, a in enumerate(make_scene()))))
     with pytest.raises(InputError, match="same patch"):
         restore_together({"g": scenes()["g"], "r": other})

@@ -141,7 +141,7 @@ def _restore_joint(field: Field) -> BandsResult:
         sources,
         target_fwhm=field.target_fwhm,
         options=RestoreOptions(),
-        seeds=dict.fromkeys(sources, 0),
+        seeds={name: number for number, name in enumerate(sources)},
         device="cpu",
     )
 

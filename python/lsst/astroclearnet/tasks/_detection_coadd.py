@@ -19,10 +19,10 @@ from lsst.images.cells import CellCoadd
 from ..adapters import PatchGeometry, crop_to_patch, make_cell_coadd
 from ..core import BandsResult, MaskBit
 from ._products import describe_joint, describe_software, target_psf
-from ._used_network import JointNetwork
+from ._used_network import JointRestoration
 
 
-def make_detection_coadd(result: BandsResult, geometry: PatchGeometry, joint: JointNetwork) -> CellCoadd:
+def make_detection_coadd(result: BandsResult, geometry: PatchGeometry, joint: JointRestoration) -> CellCoadd:
     """Assemble the coadd of all bands of a patch.
 
     Parameters

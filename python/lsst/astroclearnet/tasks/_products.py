@@ -45,7 +45,7 @@ from ..adapters import (
     patch_slices,
 )
 from ..core import FailedTile, MaskBit, RestorationModel, RestorationResult, gaussian_kernel
-from ._used_network import JointNetwork, network_source
+from ._used_network import JointRestoration, network_source
 
 _CORRELATION_USAGE = (
     "Correlation coefficients of the noise of two pixels of the cell, by their separation along y and x, "
@@ -103,7 +103,7 @@ class RestorationInputs:
     seed: int
     model: RestorationModel | None
     model_source: str
-    joint: JointNetwork | None = None
+    joint: JointRestoration | None = None
 
     @property
     def num_dropped(self) -> int:
@@ -341,7 +341,7 @@ def describe_software() -> dict[str, str | int | float | bool]:
     }
 
 
-def describe_joint(joint: JointNetwork) -> dict[str, str | int | float | bool]:
+def describe_joint(joint: JointRestoration) -> dict[str, str | int | float | bool]:
     """Return what the metadata of coadds say of a joint restoration.
 
     Parameters

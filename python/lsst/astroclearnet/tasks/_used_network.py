@@ -22,7 +22,7 @@ _FITTED = "fit"
 
 
 @dataclasses.dataclass(frozen=True)
-class JointNetwork:
+class JointRestoration:
     """What restored the bands of a patch together.
 
     Attributes
@@ -80,7 +80,7 @@ def describe_network(result: RestorationResult, wanted: str) -> str:
 
 
 def network_metrics(
-    result: RestorationResult, wanted: str, seed: int, joint: JointNetwork | None = None
+    result: RestorationResult, wanted: str, seed: int, joint: JointRestoration | None = None
 ) -> dict[str, Any]:
     """Return the metrics of the network.
 

@@ -39,7 +39,7 @@ from ._products import RestorationInputs
 from ._progress import report_progress
 from ._quantum_inputs import gather_inputs
 from ._restore_patch import RestorePatchTask
-from ._used_network import JointNetwork, describe_network
+from ._used_network import JointRestoration, describe_network
 from .restore_coadd_bands_config import RestoreCoaddBandsConfig
 
 
@@ -116,7 +116,7 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         collected = self._collect_bands(geometry, bands, options)
         with translate_errors():
             result = self._restore(collected, options, device)
-        joint = JointNetwork(tuple(result.results), result.joint_network, result.joint_doubt)
+        joint = JointRestoration(tuple(result.results), result.joint_network, result.joint_doubt)
         made, partial = self._make_bands(result, collected, joint)
         outputs = Struct(
             **made, restored_coadd_detection=make_detection_coadd(result, geometry, joint), partial=partial
@@ -202,7 +202,7 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         return result
 
     def _make_bands(
-        self, result: BandsResult, collected: Mapping[str, RestorationInputs], joint: JointNetwork
+        self, result: BandsResult, collected: Mapping[str, RestorationInputs], joint: JointRestoration
     ) -> tuple[dict[str, dict[str, Any]], RestorationAlgorithmError | None]:
         """Make the datasets of each band, by connection and band, and say what
         is missing.

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 __all__ = ("Observation", "RepeatedErrors", "repeat_bands", "repeat_observations")
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from ..estimate import BandImage, Estimate, Estimator, Precision
+from .._errors import RestorationError
+from ..estimate import BandImage, Estimate, Estimator, Precision, SolveStatus, collect_solves
 from ..exposures import smooth
 from ..forward import WEIGHT_FLOOR, ForwardModel
 
@@ -39,6 +42,9 @@ _TOGETHER = 2
 _NUM_COUNTED = 2
 """Draws from which the expected chi-square follows: it is a mean over so many
 pixels that they suffice."""
+
+
+type _Counter = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +123,7 @@ def repeat_observations(
 def repeat_bands(
     observations: Sequence[Observation],
     combine: Callable[[Sequence[BandImage]], Sequence[torch.Tensor]] | None,
+    solves: Sequence[dict[str, SolveStatus]] | None = None,
 ) -> list[RepeatedErrors]:
     """Observe the sky of several bands again and restore it.
 
@@ -130,15 +137,31 @@ def repeat_bands(
     combine
         What makes joint images, latent_shape of each, of bands that were
         restored on their own; by default they are not joint.
+    solves
+        Where the solves of each band are counted; by default, with those
+        around.
 
     Returns
     -------
     errors : `list` [`RepeatedErrors`]
         Errors of each band, from as many draws as every band has.
+
+    Raises
+    ------
+    RestorationError
+        If an image is not finite, which other bands must not see.
     """
-    bands = [_Repeated(each) for each in observations]
+    bands = []
+    for number, each in enumerate(observations):
+        counted = (
+            contextlib.nullcontext if solves is None else functools.partial(collect_solves, solves[number])
+        )
+        with counted():
+            bands.append(_Repeated(each, counted))
     for draws in zip(*(each.noise for each in observations), strict=False):
         own = [band.observe(draw) for band, draw in zip(bands, draws, strict=True)]
+        if not all(bool(torch.isfinite(image.restored).all()) for image in own):
+            raise RestorationError("Pixels of a restored image of drawn noise are not finite.")
         images = [image.restored for image in own] if combine is None else combine(own)
         for band, draw, image in zip(bands, draws, images, strict=True):
             band.add(draw, image)
@@ -148,7 +171,8 @@ def repeat_bands(
 class _Repeated:
     """Repeated observations of a band."""
 
-    def __init__(self, observation: Observation) -> None:
+    def __init__(self, observation: Observation, count: _Counter) -> None:
+        self._count = count
         estimator, self._estimate = observation.estimator, observation.estimate
         self._estimator = estimator
         self._sky = self._estimate.restored
@@ -166,9 +190,10 @@ class _Repeated:
     def observe(self, draw: torch.Tensor) -> BandImage:
         """Restore an observation with drawn noise, (n, h, w)."""
         self._right.append(self._estimator.linear.right_side(draw))
-        return self._estimator.restore_again(
-            self._right[-1], self._light, self._estimate.debiased, self._expected
-        )
+        with self._count():
+            return self._estimator.restore_again(
+                self._right[-1], self._light, self._estimate.debiased, self._expected
+            )
 
     def add(self, draw: torch.Tensor, image: torch.Tensor) -> None:
         """Add the error of an image, latent_shape, made with drawn noise."""
@@ -183,7 +208,8 @@ class _Repeated:
         restored, right = torch.stack(self._restored), torch.stack(self._right)
         unseen = _draw_unseen_light(self._estimator, self._sky, restored)
         number = max(_NUM_LINEAR, self._estimator.options.noise.num_realizations)
-        linear = _linear_errors(self._estimator, right[:number], unseen[:number])
+        with self._count():
+            linear = _linear_errors(self._estimator, right[:number], unseen[:number])
         return RepeatedErrors(
             restored=crop(restored),
             linear=crop(linear),

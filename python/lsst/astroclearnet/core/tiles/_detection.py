@@ -127,7 +127,8 @@ def _combine(bands: list[FinishedTile], weights: list[float]) -> dict[str, np.nd
     star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
     brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
     seen = torch.stack([band.seen & ~band.no_data for band in bands]).any(dim=0)
-    unseen_light = variance_of_mean([band.errors.unseen_light for band in bands])
+    # The light is that of the same sky in all bands.
+    unseen_light = mean([band.errors.unseen_light.sqrt() for band in bands]).square()
     variance = restored_variance(restored, unseen_light, linear, brightness, seen)
     planes = {
         "image": image,

@@ -23,7 +23,7 @@ from .._options import RestoreOptions
 from ..estimate import ProgressCallback, RestorationModel, collect_solves
 from ..exposures import ExposureSource, Tile, TileGrid
 from ..joint import JointModel, load_packaged_joint_model
-from ..noise import CellLayout, repeat_bands
+from ..noise import CellLayout, RepeatedErrors, repeat_bands
 from ._attempts import attempt, restore_in_pieces
 from ._band_restoration import BandRestoration
 from ._detection import DetectionImage, DetectionMosaic
@@ -280,19 +280,11 @@ class _JointRestorer:
                 outcomes[name] = outcome
         if not observed:
             return outcomes
-        combine = None if self.model is None else self.model.combine
-        if combine is not None:
-            images = combine([each.band_image for each in observed.values()])
-            observed = {
-                name: each.with_image(image)
-                for (name, each), image in zip(observed.items(), images, strict=True)
-            }
-        with collect_solves() as solves:
-            errors = repeat_bands([each.observation for each in observed.values()], combine)
-        for (name, each), error in zip(observed.items(), errors, strict=True):
+        joint = attempt(tile, lambda: self._combine(observed))
+        if joint is None or isinstance(joint, FailedTile):
+            return outcomes | dict.fromkeys(observed, joint)
+        for (name, each), error in zip(*joint, strict=True):
             band = self.bands[name]
-            for kind, status in solves.items():
-                band.solves[kind] = band.solves[kind] + status if kind in band.solves else status
             with collect_solves(band.solves):
                 outcomes[name] = attempt(
                     tile,
@@ -300,6 +292,21 @@ class _JointRestorer:
                     name,
                 )
         return outcomes
+
+    def _combine(
+        self, observed: Mapping[str, ObservedTile]
+    ) -> tuple[list[tuple[str, ObservedTile]], list[RepeatedErrors]]:
+        """Return bands with joint images, and the errors of these."""
+        combine = None if self.model is None else self.model.combine
+        if combine is not None:
+            images = combine([each.band_image for each in observed.values()])
+            observed = {
+                name: each.with_image(image)
+                for (name, each), image in zip(observed.items(), images, strict=True)
+            }
+        observations = [each.observation for each in observed.values()]
+        solves = [self.bands[name].solves for name in observed]
+        return list(observed.items()), repeat_bands(observations, combine, solves)
 
 
 def _check_input(
@@ -319,6 +326,11 @@ def _check_input(
         missing = [] if given is None else sorted(set(sources) - set(given))
         if missing:
             raise InputError(f"The {what} of band {', '.join(missing)} is missing.")
+    if len(set(seeds.values())) < len(seeds):
+        shown = ", ".join(f"{name} {seed}" for name, seed in seeds.items())
+        raise InputError(
+            f"Bands with equal seeds would have the same noise drawn: {shown}. Give each its own."
+        )
     if (models is not None) != (options.model.source == "dataset"):
         raise InputError(
             f"Option source={options.model.source!r} of the model "

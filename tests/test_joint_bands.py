@@ -17,14 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lsst.astroclearnet.core import (
     BandsResult,
     ExposureStack,
     InputError,
+    JointModel,
     MaskBit,
     NoiseOptions,
     NoUsableDataError,
+    RestorationError,
     RestorationResult,
     RestoreOptions,
     TilingOptions,
@@ -209,3 +212,21 @@ def test_plan_counts_all_bands() -> None:
     tight = dataclasses.replace(OPTIONS, tiling=TilingOptions(max_host_memory=0.1))
     with pytest.raises(InputError, match="max_host_memory"):
         plan_bands_memory(scenes(), tight, device="cpu")
+
+
+def test_solves_are_those_of_a_band() -> None:
+    """If it fails, a band that does not converge is held against others."""
+    for band, result in together().results.items():
+        counted = {kind: status.num_solves for kind, status in result.solves.items()}
+        assert counted == {kind: status.num_solves for kind, status in alone(band).solves.items()}
+
+
+def test_joint_step_that_fails_costs_its_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, one tile ends the restoration of a patch."""
+
+    def fail(*_: object) -> list[torch.Tensor]:
+        raise RestorationError("no joint image")
+
+    monkeypatch.setattr(JointModel, "combine", fail)
+    with pytest.raises(RestorationError, match=r"g: No tile .* no joint image.*; i: No tile"):
+        restore_together(scenes())

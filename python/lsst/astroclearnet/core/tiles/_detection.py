@@ -33,8 +33,9 @@ class DetectionImage:
     """Weighted mean of the restored images of all bands.
 
     The weights are the same everywhere, the inverse variance of blank sky in
-    the linear image of each band, so that unit and PSF are those of the
-    bands.  Where a band has no data the mean is that of the others.
+    the linear image of each band, in the first tile with data of the band, so
+    that unit and PSF are those of the bands.  Where a band has no data the
+    mean is that of the others.
 
     Attributes
     ----------

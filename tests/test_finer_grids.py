@@ -102,6 +102,20 @@ def test_stars_keep_their_light_where_pixels_alias() -> None:
     np.testing.assert_allclose(finer, 1.0, atol=0.004)
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+def test_coadd_of_a_flat_sky_is_flat(factor: int) -> None:
+    """If it fails, the coadd shows the pattern of the pixels of exposures."""
+    given = exposures(factor)
+    good = np.ones((NUMBER, SIZE, SIZE), dtype=bool)
+    good[:, 15:17, 20] = good[:3, 25:30, 8:14] = False
+    given |= {"images": np.full(good.shape, 5.0), "good": good}
+    options = RestoreOptions(noise=NoiseOptions(num_draws=1, num_realizations=1))
+    coadd = restore(**given, target_fwhm=TARGET_FWHM * factor, options=options).coadd  # type: ignore[arg-type]
+    seen = np.isfinite(coadd)
+    assert seen.mean() > 0.99
+    np.testing.assert_allclose(coadd[seen], 5.0 / factor**2, rtol=1e-3)
+
+
 def sparse_model(factor: int) -> tuple[ForwardModel, torch.Tensor]:
     """Return the model of one rotated exposure with large pixels, and which
     of them are on the patch.

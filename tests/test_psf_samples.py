@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import galsim
@@ -20,11 +21,12 @@ import pytest
 
 from lsst.astroclearnet.adapters import refine_sky_map
 from lsst.astroclearnet.adapters.place import psf_stamps
+from lsst.astroclearnet.adapters.place._psf_samples import _is_known_between_pixels
 from lsst.astroclearnet.core import InputError, fwhm_to_sigma
 from lsst.astroclearnet.tasks import PrepareExposuresTask
 from lsst.astroclearnet.tests import make_patch_geometry, make_projection, make_visit_image
 from lsst.images import Box, Image
-from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
+from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction, PSFExWrapper
 
 BOUNDS = Box.from_shape((200, 300))
 MOFFAT = galsim.Convolve(galsim.Moffat(beta=3.5, fwhm=1.2), galsim.Pixel(1.0))
@@ -98,6 +100,61 @@ def test_psf_of_pixels_is_refused_on_a_finer_grid() -> None:
         stamp_of(psf, 2.0)
     # On the grid of the exposures it is what their pixels show.
     assert np.isfinite(stamp_of(psf, 1.0)).all()
+
+
+class PixelsOnly(GaussianPointSpreadFunction):
+    """One that draws no stars."""
+
+    def compute_stellar_image(self, *, x: float, y: float) -> Image:
+        raise ArithmeticError("no star")
+
+
+def test_psf_that_draws_no_stars() -> None:
+    """If it fails, exposures are dropped whose PSF is known at pixels."""
+    failing = PixelsOnly(fwhm_to_sigma(1.6), bounds=BOUNDS, stamp_size=21)
+    truth = failing.compute_kernel_image(x=140.8, y=81.3).array
+    np.testing.assert_allclose(stamp_of(failing, 1.0), truth, atol=1e-6)
+    with pytest.raises(InputError, match=r"FWHM of 1\.\d\d of them"):
+        stamp_of(failing, 2.0)
+    assert np.isfinite(stamp_of(PixelsOnly(fwhm_to_sigma(2.4), bounds=BOUNDS, stamp_size=21), 2.0)).all()
+
+
+def test_piff_without_a_model_is_known_at_pixels_only() -> None:
+    """If it fails, an unknown Piff PSF is believed between pixels."""
+    psf = moffat_psf()
+    del psf.piff_psf.model
+    assert not _is_known_between_pixels(psf)
+
+
+class PsfexStandIn(PSFExWrapper):
+    """A Gaussian of a FWHM of 1.6 pixels that says it is of PSFEx."""
+
+    def __init__(self, step: float) -> None:
+        self._gaussian = gaussian_psf(1.6)
+        self._impl = SimpleNamespace(getSerializationData=lambda: SimpleNamespace(pixel_step=step))
+
+    @property
+    def bounds(self) -> Box:
+        return BOUNDS
+
+    @property
+    def kernel_bbox(self) -> Box:
+        return self._gaussian.kernel_bbox
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        return self._gaussian.compute_kernel_image(x=x, y=y)
+
+    def compute_stellar_image(self, *, x: float, y: float) -> Image:
+        return self._gaussian.compute_stellar_image(x=x, y=y)
+
+
+def test_psfex_is_drawn_between_pixels_where_its_step_is_small() -> None:
+    """If it fails, PSFEx at the scale of pixels is believed between them, or
+    one that is finer is refused.
+    """
+    np.testing.assert_array_equal(stamp_of(PsfexStandIn(0.5), 2.0), stamp_of(gaussian_psf(1.6), 2.0))
+    with pytest.raises(InputError, match="known only at pixels"):
+        stamp_of(PsfexStandIn(1.0), 2.0)
 
 
 def test_its_exposure_is_dropped_with_the_reason() -> None:

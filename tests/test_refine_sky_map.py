@@ -18,6 +18,7 @@ import pytest
 
 import lsst.pex.config as pex_config
 from lsst.astroclearnet.adapters import box_region, refine_legacy_sky_map, refine_sky_map
+from lsst.astroclearnet.adapters.place._refine import corner_distance
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.core import fwhm_to_sigma
 from lsst.astroclearnet.repository import create_repository, put_visit_image, register_sky_map
@@ -142,7 +143,7 @@ def test_sky_map_of_the_full_stack() -> None:
 
 
 def test_sky_map_of_the_full_stack_that_would_not_be_the_same() -> None:
-    """If it fails, patches of a number are of other parts of the sky."""
+    """If it fails, tracts have other numbers of patches."""
 
     class Moving(SkyMap):
         """One whose tracts follow the pixel scale."""
@@ -152,12 +153,51 @@ def test_sky_map_of_the_full_stack_that_would_not_be_the_same() -> None:
             config.tractBuilder["legacy"].patchInnerDimensions = [int(40 / config.pixelScale**2), 300]
             return iter([Tract(config if self.config.pixelScale < 0.2 else self.config)])
 
-    with pytest.raises(ValueError, match="other tracts or patches|move tracts"):
+    with pytest.raises(ValueError, match="other tracts or patches"):
         refine_legacy_sky_map(Moving(SkyMapConfig()), 2)
     config = SkyMapConfig()
     config.tractBuilder.name = "other"
     with pytest.raises(ValueError, match="tract builder 'other'"):
         refine_legacy_sky_map(SkyMap(config), 2)
+
+
+def square(start: float, side: float = 0.05) -> ConvexPolygon:
+    """Return a square on the equator, in degrees."""
+    ends = start + side
+    box = [(start, 0.0), (ends, 0.0), (ends, side), (start, side)]
+    return ConvexPolygon([UnitVector3d(LonLat.fromDegrees(*corner)) for corner in box])
+
+
+@pytest.mark.parametrize(("pixels", "moves"), [(1.0, False), (2.0, True)])
+def test_sky_map_of_the_full_stack_whose_tracts_move(pixels: float, moves: bool) -> None:
+    """If it fails, patches of a number are of other parts of the sky, or
+    edges of whole pixels are refused.
+    """
+
+    class Shifted(SkyMap):
+        """One whose tracts move along the equator where pixels are small."""
+
+        def __iter__(self) -> Any:
+            tract = Tract(self.config)
+            fine = self.config.pixelScale < 0.2
+            polygon = square(pixels * 0.2 / 3600.0 if fine else 0.0)
+            tract.getOuterSkyPolygon = lambda: polygon  # type: ignore[method-assign]
+            return iter([tract])
+
+    if moves:
+        with pytest.raises(ValueError, match="move tracts by more than a pixel"):
+            refine_legacy_sky_map(Shifted(SkyMapConfig()), 2)
+    else:
+        assert refine_legacy_sky_map(Shifted(SkyMapConfig()), 2).config.pixelScale == pytest.approx(0.1)
+
+
+def test_corner_distance() -> None:
+    """If it fails, tracts that move are not found."""
+    assert corner_distance(square(1.0), square(1.0)) == 0.0
+    assert corner_distance(square(1.0), square(1.01)) == pytest.approx(np.radians(0.01), rel=1e-4)
+    # Squares with a corner in common: the opposite one is farthest off.
+    diagonal = np.radians(0.01) * np.sqrt(2.0)
+    assert corner_distance(square(1.0, 0.06), square(1.0)) == pytest.approx(diagonal, rel=1e-4)
 
 
 @pytest.fixture
@@ -177,7 +217,9 @@ def test_command(repo: str, capsys: pytest.CaptureFixture[str]) -> None:
     nobody says what it costs.
     """
     assert main(["refine-skymap", repo, "--factor", "2"]) == 0
-    assert "-d \"skymap='test_map_x2'\"" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "-d \"skymap='test_map_x2'\"" in told
+    assert "need --skymap test_map or --skymap test_map_x2" in told
     butler = Butler.from_config(repo, collections=["visits", "maps"])
     content = butler.get("skymap_geometry", skymap="test_map_x2")
     assert content == refine_sky_map(make_patch_geometry(), 2, "test_map_x2").to_dict()

@@ -42,7 +42,9 @@ class RefinedSkyMap:
             "Restore it as that one, with the collections of the visit images and the sky map as input and\n"
             f"  -d \"skymap='{self.skymap}'\"\n"
             "What it costs, and a target PSF in arcsec:\n"
-            f"  astroclearnet plan REPO --input COLLECTION,... --skymap {self.skymap}"
+            f"  astroclearnet plan REPO --input COLLECTION,... --skymap {self.skymap}\n"
+            "The repository has several sky maps now: plan, hips, refine-skymap and, before a run has ended "
+            f"patches, status need --skymap {self.original} or --skymap {self.skymap}."
         )
 
 

@@ -91,15 +91,20 @@ class PsfSamples:
         fwhm = _small_fwhm(array)
         if fwhm >= _WELL_SAMPLED:
             return cls(kernel, array, 1)
+        failure = None
         if _is_known_between_pixels(psf):
-            return cls(kernel, _interleave(psf, kernel, y, x), _PHASES)
+            try:
+                return cls(kernel, _interleave(psf, kernel, y, x), _PHASES)
+            except Exception as exc:
+                # Models raise anything; their pixels are known all the same.
+                failure = exc
         if is_finer and fwhm < _LEAST_FWHM:
             raise InputError(
                 f"The PSF is known only at pixels and has a FWHM of {fwhm:.2f} of them at (x={x:.1f}, "
                 f"y={y:.1f}), fewer than {_LEAST_FWHM:g}: between pixels it is undetermined. Restore the "
                 "exposure on a grid of its own pixel scale, or give it a PSF model that is finer than pixels "
                 "(Piff with a profile or with a grid of a smaller scale, PSFEx with a smaller sampling step)."
-            )
+            ) from failure
         return cls(kernel, array, 1)
 
     def at(self, offsets: np.ndarray) -> np.ndarray:
@@ -148,7 +153,8 @@ def _small_fwhm(kernel: np.ndarray) -> float:
 def _is_known_between_pixels(psf: PointSpreadFunction) -> bool:
     """Tell whether a model is drawn, and not interpolated between pixels."""
     if isinstance(psf, PiffWrapper):
-        return all(_is_fine(model, psf.piff_psf) for model in _piff_models(psf.piff_psf))
+        models = list(_piff_models(psf.piff_psf))
+        return bool(models) and all(_is_fine(model, psf.piff_psf) for model in models)
     if isinstance(psf, PSFExWrapper):
         return bool(psf.legacy_psf.getSerializationData().pixel_step <= _FINE_STEP)
     return isinstance(psf, GaussianPointSpreadFunction)

@@ -175,9 +175,19 @@ class Sampling:
         chosen = self.indices(exposures)
         images = self.adjoint(data, chosen)
         for image, t in zip(images, chosen, strict=True):
-            if self._sides[t] > _SPARSE:
+            if self.is_spread(t):
                 image.copy_(smooth(image[None], self._sides[t])[0])
         return images
+
+    def is_spread(self, exposure: int) -> bool:
+        """Tell whether `spread` spreads the data of an exposure over pixels.
+
+        Parameters
+        ----------
+        exposure
+            Index of the exposure.
+        """
+        return self._sides[exposure] > _SPARSE
 
     def total(self, data: torch.Tensor) -> torch.Tensor:
         """Sum up all data in the pixels of the patch, (H, W).
@@ -212,7 +222,7 @@ class Sampling:
             peaks = torch.zeros(height * width + 1, device=data.device)
             peaks.scatter_reduce_(0, self._nearest(t), one.flatten().to(peaks.dtype), "amax")
             found = peaks[:-1].reshape(height, width)
-            if self._sides[t] > _SPARSE:
+            if self.is_spread(t):
                 found = largest_around(found, 2 * int(0.5 * self._sides[t]) + 1)
             maps[t] = found
         return maps

@@ -37,6 +37,10 @@ from ._bright_stars import BrightStars
 from ._result import BELIEVABLE_SIGNAL_TO_NOISE, MaskBit
 from ._tile_result import FinishedTile, ObservedTile, TileResult
 
+_LEAST_SHARE = 0.3
+"""Least weight of large pixels after resampling, over that before; at edges of
+data it overshoots, and could vanish."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TileRestorer:
@@ -275,10 +279,22 @@ def _coadd(
     model: ForwardModel, images: torch.Tensor, weights: torch.Tensor, maps: WeightMaps
 ) -> torch.Tensor:
     """Return the weighted mean of exposures on the patch."""
-    total = model.sampling.spread(weights * images).sum(dim=0)
     # The interpolation kernel of the model also resamples onto the patch.
-    image = model.inverse_transform(model.filtered(model.transform(total)))
-    return model.crop(image) / maps.weights.sum(dim=0).clamp(min=1e-30)
+    light = _resampled(model, model.sampling.spread(weights * images).sum(dim=0))
+    spread = torch.tensor([model.sampling.is_spread(t) for t in range(len(weights))], device=weights.device)
+    total = maps.weights[~spread].sum(dim=0)
+    if bool(spread.any()):
+        # Resampling amplifies what is left of the pattern of large pixels, in
+        # the weights as in the light.
+        data = (weights * model.sampling.area)[spread]
+        rough = _resampled(model, model.sampling.spread(data, spread.nonzero()[:, 0]).sum(dim=0))
+        total += torch.maximum(rough, _LEAST_SHARE * maps.weights[spread].sum(dim=0))
+    return light / total.clamp(min=1e-30)
+
+
+def _resampled(model: ForwardModel, image: torch.Tensor) -> torch.Tensor:
+    """Return the patch of an image that is multiplied with the prefilter."""
+    return model.crop(model.inverse_transform(model.filtered(model.transform(image))))
 
 
 def _sky_unit(estimator: Estimator) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,37 @@ def test_command_says_what_is_missing(
     assert "no restored_coadd of tract 3 of test_map in z" in capsys.readouterr().err
     assert main([*words, str(written)]) == 1
     assert "restored_coadd_i exists already" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b"), "--bands", "i,r,i"]) == 1
+    assert "--bands has i more than once" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+    # Its pixels are wider than the patches.
+    assert main([*words, str(tmp_path / "c"), "--order", "3"]) == 1
+    assert "no pixel at order 3 has a value in i" in capsys.readouterr().err
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["image_tiles", "color_tiles"])
+def test_a_failure_leaves_nothing_in_the_way(
+    repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """If it fails, the call after an interrupted one is refused."""
+    from lsst.astroclearnet.commands import _hips
+
+    make = getattr(_hips, step)
+
+    def make_and_stop(*words: Any, **options: Any) -> Hips:
+        made: Hips = make(*words, **options)
+        # Of the second band, or of the colours.
+        if options["title"].endswith("r"):
+            raise KeyboardInterrupt("stopped")
+        return made
+
+    monkeypatch.setattr(_hips, step, make_and_stop)
+    folder = tmp_path / "hips"
+    butler = Butler.from_config(repository, collections=COLLECTION)
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        _hips.write_hips(butler, folder, skymap="test_map", tract=3, bands=["i", "r"], order=10)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_lost_file_costs_its_patch_only(
@@ -195,9 +226,16 @@ def test_a_lost_file_costs_its_patch_only(
     copy = tmp_path / "repo"
     shutil.copytree(repository, copy)
     butler = Butler.from_config(str(copy), collections=COLLECTION)
-    for ref in butler.query_datasets("restored_coadd", where="band = 'r' AND patch = 0 OR band = 'g'"):
-        butler.getURI(ref).remove()
     words = ["hips", str(copy), COLLECTION, "--tract", "3", "--output", str(tmp_path / "hips"), "--bands"]
+    for where, words_of_loss in (
+        # Leaves patch 1 in r, where there never was g.
+        ("band = 'r' AND patch = 0", "No patch has all of r, g"),
+        ("band = 'g'", "Left out: patch 0, g"),
+    ):
+        (ref,) = butler.query_datasets("restored_coadd", where=where)
+        butler.getURI(ref).remove()
+        assert main([*words, "r,g"]) == 1
+        assert words_of_loss in capsys.readouterr().err
     assert main([*words, "i,r"]) == 0
     shown = capsys.readouterr().out
     assert "restored_coadd_i: 2 patches" in shown

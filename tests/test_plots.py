@@ -20,22 +20,27 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import is_math_text
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from lsst.astroclearnet.plots import (
     ColorStretch,
     GrowthCurve,
     Zoom,
+    color_channels,
     color_comparison_figure,
+    color_figure,
     color_magnitude_figure,
     color_picture,
     color_stretch,
     comparison_figure,
     demand_figure,
     restoration_figure,
+    training_figure,
 )
 from lsst.astroclearnet.plots._verdict_map import _PatchBox, _verdict_map
 
@@ -297,6 +302,15 @@ def test_colors_follow_the_ratios_of_the_bands() -> None:
     assert (picture[0, 0] == 0).all()
 
 
+def test_two_bands_have_their_mean_as_green() -> None:
+    """If it fails, pictures and HiPS of two bands have other colours."""
+    i, r, g = (np.full((2, 3), value) for value in (4.0, 2.0, 1.0))
+    np.testing.assert_array_equal(color_channels([i, r, g]), [i, r, g])
+    np.testing.assert_array_equal(color_channels([i, r]), [i, np.full((2, 3), 3.0), r])
+    with pytest.raises(ValueError, match="two or three bands; got 1"):
+        color_channels([i])
+
+
 def test_stretch_is_that_of_the_noise() -> None:
     """If it fails, pictures of deep coadds are black or all noise."""
     rng = np.random.default_rng(8)
@@ -387,3 +401,29 @@ def test_map_of_demanded_light_loses_no_mark(shape: tuple[int, int], drawn: tupl
     assert west + step * column <= 50 + 25 <= west + step * (column + 1)
     assert south + step * row <= 100 + 7 <= south + step * (row + 1)
     assert "supplied: 1 pixels" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_names_are_no_mathematics() -> None:
+    """If it fails, the name of a sky map or a band costs a task or a report,
+    or is drawn as another one.
+    """
+    name = r"a$\frac{$b"
+    flux, plane = np.full((2, 3), 5.0), np.zeros((20, 30))
+    picture = np.zeros((20, 30, 3), dtype=np.uint8)
+    box = _PatchBox("1", (0.0, 10.0), (0.0, 10.0), "good")
+    for figure, shown in (
+        (color_figure(picture, pixel_scale=0.2, title=name, note=name), 2),
+        (color_comparison_figure([("Coadd", picture)], pixel_scale=0.2, title=name), 1),
+        (color_magnitude_figure(flux, flux, np.ones(3, dtype=bool), bands=(name, "r"), title=name), 3),
+        (comparison_figure([("Coadd", plane)], pixel_scale=0.2, title=name), 1),
+        (demand_figure(plane, plane, plane > 0, plane > 0, origin=(0, 0), title=name), 1),
+        (training_figure(step=[1, 2], loss=[2.0, 1.0], validation_loss=[None, None], title=name), 1),
+        (_verdict_map([box], title=name), 1),
+    ):
+        figure.canvas.draw()
+        drawn = [text for text in figure.findobj(Text) if r"\frac" in text.get_text()]
+        assert len(drawn) == shown
+        for text in drawn:
+            assert not is_math_text(text.get_text())
+            # As matplotlib draws what is none.
+            assert name in text.get_text().replace(r"\$", "$")

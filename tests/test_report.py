@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from lsst.astroclearnet.adapters import make_demand_image
 from lsst.astroclearnet.cli import main
 from lsst.astroclearnet.report import ReportError, read_contents, write_report
-from lsst.astroclearnet.report._contents import _PatchContents
+from lsst.astroclearnet.report._contents import _BandContents, _PatchContents
 from lsst.astroclearnet.repository import create_repository, register_sky_map
 from lsst.astroclearnet.tests import make_coadd, make_patch_geometry
 from lsst.daf.butler import Butler, DatasetType
@@ -236,14 +236,19 @@ def test_every_link_leads_to_a_file(report: Path) -> None:
 
 
 def test_names_are_neither_paths_nor_markup(repository: str, tmp_path: Path) -> None:
-    """If it fails, a name in a repository is run by the browser, or says
-    where files are written.
+    """If it fails, a name in a repository is run by the browser, says where
+    files are written, or costs the report since it is bad mathematics.
     """
     contents = read_contents(Butler.from_config(repository, collections=COLLECTION), title="T")
-    name, band = "../../m'\"><script>alert(1)</script>", "/i #<blink>?"
+    name, band = "../../m'\"><script>alert(1)</script>$\\frac{$", "/i #<blink>?$\\frac{$"
+
+    def rename_band(found: _BandContents) -> _BandContents:
+        names = {"skymap": name, "band": band + found.band}
+        quality = {**found.quality, "patch": {**found.quality["patch"], **names}}
+        return dataclasses.replace(found, band=names["band"], quality=quality)
 
     def rename(patch: _PatchContents) -> _PatchContents:
-        bands = [dataclasses.replace(found, band=band + found.band) for found in patch.bands]
+        bands = [rename_band(found) for found in patch.bands]
         return dataclasses.replace(patch, skymap=name, bands=bands)
 
     tracts = [

@@ -47,18 +47,12 @@ class _TractImage:
         Peaks of the faintest believable star of the patches in nJy.
     pixel_area
         Area of a pixel in square arcsec.
-    patches
-        Patches that it shows.
-    gone
-        Sentences about those whose files are gone.
     """
 
     pixels: np.memmap[Any, Any]
     wcs: WCS
     peaks: Sequence[float]
     pixel_area: float
-    patches: Sequence[int]
-    gone: Sequence[str]
 
 
 def write_hips(
@@ -76,6 +70,8 @@ def write_hips(
     """Write a HiPS of FITS tiles for each band, and one of coloured PNG tiles
     of two or three bands; return what was written, and what is missing.
     """
+    if repeated := sorted({band for band in bands if bands.count(band) > 1}):
+        raise CommandError(f"--bands has {', '.join(repeated)} more than once: name each band once.")
     refs = {band: _find(butler, name, skymap, tract, band) for band in bands}
     if absent := [band for band, found in refs.items() if not found]:
         raise CommandError(
@@ -83,40 +79,60 @@ def write_hips(
             "with --bands."
         )
     root = Path(folder)
-    paths = {band: root / f"{name}_{band}" for band in bands}
     is_colored = len(bands) in (2, 3)
-    color = root / f"{name}_color"
-    for path in (*paths.values(), *([color] if is_colored else [])):
-        if path.exists():
+    for each in (*bands, *(["color"] if is_colored else [])):
+        if (path := root / f"{name}_{each}").exists():
             raise CommandError(f"{path} exists already: delete it, or choose another --output.")
+    # What hours of tiles must not end with is found out before.
+    boxes, gone = {}, {}
+    for band, found in refs.items():
+        boxes[band], gone[band] = _read_boxes(butler, found, band)
+    shown = {band: {int(ref.dataId["patch"]) for ref in each} for band, each in boxes.items()}
+    if is_colored and not set[int].intersection(*shown.values()):
+        raise CommandError(
+            f"No patch has all of {', '.join(bands)}, so nothing has a colour: choose other bands, or give "
+            "--bands one at a time."
+        )
     root.mkdir(parents=True, exist_ok=True)
     title = f"{name}, {skymap}, tract {tract}"
     lines, peaks, area = [], [], 1.0
-    shown: dict[str, set[int]] = {}
     trees: list[Hips] = []
-    for band, path in paths.items():
-        with _tract_image(butler, refs[band], root, progress, band) as image, _complete(path) as made:
-            hips = image_tiles(
-                image.pixels, image.wcs, made, title=f"{title}, {band}", unit="nJy / arcsec2", order=order
-            )
-        trees.append(dataclasses.replace(hips, folder=path))
-        peaks.append([peak / image.pixel_area for peak in image.peaks])
-        area = image.pixel_area
-        shown[band] = set(image.patches)
-        lines.append(f"{path}: {len(image.patches)} patches, {hips.num_tiles} tiles of order {hips.order}")
-        lines += image.gone
-    if is_colored:
-        with _complete(color) as made:
-            linear = None if stretch is None else stretch / area
+    with _all_or_none(root) as made:
+        for band in bands:
+            with _tract_image(butler, boxes[band], made.parent, progress, band) as image:
+                hips = image_tiles(
+                    image.pixels,
+                    image.wcs,
+                    made / f"{name}_{band}",
+                    title=f"{title}, {band}",
+                    unit="nJy / arcsec2",
+                    order=order,
+                )
+            if not hips.num_tiles:
+                raise CommandError(
+                    f"No HiPS was written: no pixel at order {hips.order} has a value in {band}; choose a "
+                    "higher --order."
+                )
+            # Colours need tiles of one order.
+            order = hips.order
+            trees.append(hips)
+            peaks.append([peak / image.pixel_area for peak in image.peaks])
+            area = image.pixel_area
+            place, number = root / hips.folder.name, len(shown[band])
+            lines.append(f"{place}: {number} patches, {hips.num_tiles} tiles of order {order}")
+            lines += gone[band]
+        if is_colored:
             hips = color_tiles(
                 trees,
-                made,
+                made / f"{name}_color",
                 title=f"{title}, {', '.join(bands)}",
                 peaks=peaks,
-                linear=linear,
+                linear=None if stretch is None else stretch / area,
             )
-        lines.append(f"{color}: {', '.join(bands)}, {hips.num_tiles} tiles of order {hips.order}")
-        lines += _gaps(shown)
+            lines.append(
+                f"{root / hips.folder.name}: {', '.join(bands)}, {hips.num_tiles} tiles of order {hips.order}"
+            )
+            lines += _gaps(shown)
     return lines
 
 
@@ -141,22 +157,13 @@ def _gaps(shown: dict[str, set[int]]) -> list[str]:
     return [f"{len(some)} patches lack a band and have no colour: {named}"]
 
 
-@contextlib.contextmanager
-def _complete(path: Path) -> Iterator[Path]:
-    """Give a place to write a folder, which is moved when it is complete."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}_") as folder:
-        made = Path(folder) / path.name
-        yield made
-        made.rename(path)
-
-
-@contextlib.contextmanager
-def _tract_image(
-    butler: Butler, refs: Sequence[DatasetRef], folder: Path, progress: Report | None, band: str
-) -> Iterator[_TractImage]:
-    """Join the inner boxes of patches in a file, which is deleted at last."""
-    boxes: dict[DatasetRef, Box] = {}
-    gone = []
+def _read_boxes(
+    butler: Butler, refs: Sequence[DatasetRef], band: str
+) -> tuple[dict[DatasetRef, Box], list[str]]:
+    """Return the boxes of coadds, and sentences about those whose files are
+    gone, which cannot be all.
+    """
+    boxes, gone = {}, []
     for ref in refs:
         try:
             boxes[ref] = butler.get(ref.makeComponentRef("bbox"))
@@ -164,6 +171,25 @@ def _tract_image(
             gone.append(f"Left out: patch {ref.dataId['patch']}, {band} (a file is gone: {error}).")
     if not boxes:
         raise CommandError(gone[0])
+    return boxes, gone
+
+
+@contextlib.contextmanager
+def _all_or_none(root: Path) -> Iterator[Path]:
+    """Give a place to write folders, which are moved when all are complete."""
+    with tempfile.TemporaryDirectory(dir=root, prefix=".hips_") as folder:
+        made = Path(folder) / "made"
+        made.mkdir()
+        yield made
+        for path in sorted(made.iterdir()):
+            path.rename(root / path.name)
+
+
+@contextlib.contextmanager
+def _tract_image(
+    butler: Butler, boxes: dict[DatasetRef, Box], folder: Path, progress: Report | None, band: str
+) -> Iterator[_TractImage]:
+    """Join the inner boxes of patches in a file, which is deleted at last."""
     bbox = Box(*(Interval.hull(*axes) for axes in zip(*((b.y, b.x) for b in boxes.values()), strict=True)))
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".tract_", suffix=".float32") as file:
         pixels = np.memmap(file.name, dtype=np.float32, mode="w+", shape=bbox.shape)
@@ -182,5 +208,4 @@ def _tract_image(
         wcs = coadd.sky_projection.as_fits_wcs(bbox, allow_approximation=True)
         if wcs is None:
             raise CommandError("The projection of the tract cannot be written as a FITS header.")
-        patches = [int(ref.dataId["patch"]) for ref in boxes]
-        yield _TractImage(pixels, wcs, peaks, area, patches, gone)
+        yield _TractImage(pixels, wcs, peaks, area)

@@ -108,7 +108,7 @@ def color_tiles(
     """Write the coloured PNG tiles of two or three HiPS of one order, whose
     pixels are transparent where one of them has none.
     """
-    from ..plots import COLOR_SCALES, choose_range, color_picture, color_stretch
+    from ..plots import COLOR_SCALES, choose_range, color_channels, color_picture, color_stretch
 
     order = trees[0].order
     if any(tree.order != order for tree in trees):
@@ -120,7 +120,7 @@ def color_tiles(
         others = [tree.folder / place for tree in trees[1:]]
         if not all(other.is_file() for other in others):
             continue
-        planes = _channels([_read_tile(each) for each in (path, *others)])
+        planes = color_channels([_read_tile(each) for each in (path, *others)])
         known = np.isfinite(planes).all(axis=0)
         if known.any():
             colors = color_picture(planes, stretch)
@@ -191,18 +191,15 @@ def _read_tile(path: Path) -> NDArray[np.float32]:
         return np.asarray(file[0].data, dtype=np.float32)
 
 
-def _channels(planes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Return red, green and blue of two or three bands."""
-    return planes if len(planes) == 3 else [planes[0], 0.5 * (planes[0] + planes[1]), planes[1]]
-
-
 def _sample(trees: Sequence[Hips]) -> list[NDArray[np.float32]]:
     """Return all pixels of the highest order that has few tiles."""
+    from ..plots import color_channels
+
     for level in range(trees[0].order, -1, -1):
         found = [[path for _, path in _tiles(tree.folder, level)] for tree in trees]
         if max(map(len, found)) <= _MAX_SAMPLED:
             break
-    return _channels([np.concatenate([_read_tile(path) for path in paths]) for paths in found])
+    return color_channels([np.concatenate([_read_tile(path) for path in paths]) for paths in found])
 
 
 def _read_properties(folder: Path) -> dict[str, str]:

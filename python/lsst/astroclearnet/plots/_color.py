@@ -14,6 +14,7 @@ __all__ = (
     "COLOR_SCALES",
     "ColorStretch",
     "choose_range",
+    "color_channels",
     "color_comparison_figure",
     "color_figure",
     "color_picture",
@@ -33,7 +34,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ._style import _STYLE, _add_scale_bar, _new_figure, _sky_sigma
+from ._style import _STYLE, _add_scale_bar, _new_figure, _plain, _sky_sigma
 
 COLOR_SCALES = (0.8, 1.0, 1.5)
 """Factors of the fluxes in red, green and blue: i, r and g of stars and
@@ -135,6 +136,33 @@ def choose_range(peaks: Sequence[Sequence[float]], scales: Sequence[float]) -> f
     return _FAINTEST_PEAKS * float(np.median(known)) if known else None
 
 
+def color_channels(images: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Choose what is red, green and blue of images in two or three bands.
+
+    Parameters
+    ----------
+    images
+        Images in nJy, the reddest first, shape alike.
+
+    Returns
+    -------
+    channels : `list` of `numpy.ndarray`
+        Red, green and blue image: the three, or of two the first, their mean
+        and the second.
+
+    Raises
+    ------
+    ValueError
+        If there are not two or three.
+    """
+    if len(images) == 3:
+        return list(images)
+    if len(images) != 2:
+        raise ValueError(f"Colours need images in two or three bands; got {len(images)}.")
+    first, last = images
+    return [first, 0.5 * (first + last), last]
+
+
 def color_picture(images: Sequence[NDArray[Any]], stretch: ColorStretch) -> NDArray[np.uint8]:
     """Make a colour picture of three images.
 
@@ -201,7 +229,7 @@ def color_comparison_figure(
     cut = _brightest_part(panels[0][1])
     with matplotlib.rc_context(_STYLE):
         figure = _new_figure(5.0 * len(panels), 10.0 * height / width + 0.8, 0.03)
-        figure.suptitle(title, fontsize=14)
+        figure.suptitle(_plain(title), fontsize=14)
         axes = figure.subplots(2, len(panels), squeeze=False)
         for column, (name, picture) in enumerate(panels):
             axes[0, column].set_title(name)
@@ -241,11 +269,11 @@ def color_figure(picture: NDArray[np.uint8], *, pixel_scale: float, title: str, 
         figure = _new_figure(
             max(_LEAST_SIDE, _LONG_SIDE * width / long), _LONG_SIDE * height / long + 0.8, 0.03
         )
-        figure.suptitle(title, fontsize=14)
+        figure.suptitle(_plain(title), fontsize=14)
         axes = figure.subplots()
         _show_picture(axes, _shrunk(picture), pixel_scale * _step(picture))
         if note:
-            axes.set_xlabel(textwrap.fill(note, 110), color="0.35")
+            axes.set_xlabel(_plain(textwrap.fill(note, 110)), color="0.35")
     return figure
 
 

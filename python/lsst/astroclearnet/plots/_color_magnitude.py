@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ._style import _STYLE, _new_figure
+from ._style import _STYLE, _new_figure, _plain
 
 
 def color_magnitude_figure(
@@ -76,11 +76,11 @@ def color_magnitude_figure(
             axes.scatter(true_color, true_magnitude, s=22, facecolors="none", edgecolors="0.3", label="truth")
             axes.scatter(color, magnitude, s=7, color="#c8553d", label="measured")
             axes.set_title(f"{name} ({np.count_nonzero(chosen)})")
-            axes.set_xlabel(f"{bands[0]} - {bands[1]}")
-        panels[0].set_ylabel(f"{bands[1]} (AB)")
+            axes.set_xlabel(_plain(f"{bands[0]} - {bands[1]}"))
+        panels[0].set_ylabel(_plain(f"{bands[1]} (AB)"))
         panels[0].invert_yaxis()
         panels[1].legend(loc="upper left")
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
     return figure
 
 

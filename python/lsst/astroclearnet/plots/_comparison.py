@@ -32,6 +32,7 @@ from ._style import (
     _asinh_norm,
     _color_map,
     _new_figure,
+    _plain,
     _show_image,
     _sky_sigma,
 )
@@ -122,7 +123,7 @@ def comparison_figure(
         height = 3.0 * (shape[0] / shape[1] + len(zooms)) + 0.7
         figure = _new_figure(3.0 * len(panels) + 0.9, height, 0.02)
         if title:
-            figure.suptitle(title, fontsize=15)
+            figure.suptitle(_plain(title), fontsize=15)
         ratios = [shape[0] / shape[1]] + [1.0] * len(zooms)
         axes = figure.subplots(rows, len(panels), squeeze=False, height_ratios=ratios)
         images = [image for _, image in panels]

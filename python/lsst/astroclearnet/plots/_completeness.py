@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._style import _COLORS, _STYLE, _new_figure
+from ._style import _COLORS, _STYLE, _new_figure, _plain
 
 _PANELS = (
     ("star", "magnitude", "Stars", "Magnitude (AB)"),
@@ -68,7 +68,7 @@ def completeness_figure(bins: Sequence[Mapping[str, Any]], *, title: str) -> Fig
     names = list(dict.fromkeys(str(each["image"]) for each in bins))
     with matplotlib.rc_context(_STYLE):
         figure = _new_figure(10.0, 5.4, 0.06)
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
         axes = figure.subplots(2, len(_PANELS), sharex="col", sharey="row")
         for (above, below), (kind, quantity, heading, label) in zip(axes.T, _PANELS, strict=True):
             above.set_title(heading)
@@ -90,8 +90,10 @@ def completeness_figure(bins: Sequence[Mapping[str, Any]], *, title: str) -> Fig
                 style = {"color": _COLORS[index % len(_COLORS)], "marker": "o", "markersize": 4, "capsize": 2}
                 complete = values["completeness"]
                 reach = [complete - values["completeness_low"], values["completeness_high"] - complete]
-                above.errorbar(x, complete, yerr=reach, label=name, **style)
-                below.errorbar(x, values["flux_ratio"], yerr=values["flux_ratio_error"], label=name, **style)
+                above.errorbar(x, complete, yerr=reach, label=_plain(name), **style)
+                below.errorbar(
+                    x, values["flux_ratio"], yerr=values["flux_ratio_error"], label=_plain(name), **style
+                )
         axes[0, 0].set_ylabel("Completeness")
         axes[0, 0].set_ylim(-0.03, 1.03)
         axes[1, 0].set_ylabel("Measured / true flux")

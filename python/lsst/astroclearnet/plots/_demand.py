@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from ._style import _STYLE, _add_color_bar, _asinh_norm, _color_map, _new_figure, _sky_sigma
+from ._style import _STYLE, _add_color_bar, _asinh_norm, _color_map, _new_figure, _plain, _sky_sigma
 
 _SUPPLIED_COLOR = "#ff2a7f"
 _WITHHELD_COLOR = "#2b5fb4"
@@ -75,7 +75,7 @@ def demand_figure(
     }
     with matplotlib.rc_context(_STYLE):
         figure = _new_figure(14.0, 6.3 * height / width + 1.3, 0.06)
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         norm = _asinh_norm([image], _sky_sigma(image))
         _draw(left, _block_mean(image, step), norm, "gray", _MISSING_COLOR, extent, "nJy / pixel")

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
-from ._style import _COLORS, _STYLE, _add_color_bar, _asinh_norm, _color_map, _new_figure, _sky_sigma
+from ._style import _COLORS, _STYLE, _add_color_bar, _asinh_norm, _color_map, _new_figure, _plain, _sky_sigma
 
 _POINT_SIZE = 6
 """Diameter in pixels of the circles around points in Firefly."""
@@ -133,10 +133,10 @@ def _draw(
         handles = []
         for color, (plane, mark) in zip(_mark_colors(len(marks)), marks.items(), strict=True):
             axes.imshow(np.ma.masked_where(~mark, mark), cmap=ListedColormap([color]), alpha=0.7, **placed)
-            handles.append(Patch(color=color, label=plane))
+            handles.append(Patch(color=color, label=_plain(plane)))
         inside = (x > extent[0]) & (x < extent[1]) & (y > extent[2]) & (y < extent[3])
         axes.scatter(x[inside], y[inside], s=60, facecolors="none", edgecolors="#00b7c7", linewidths=0.9)
-        axes.set(title=title, xlabel="x (pixels of the tract)", ylabel="y (pixels of the tract)")
+        axes.set(title=_plain(title), xlabel="x (pixels of the tract)", ylabel="y (pixels of the tract)")
         _add_color_bar(drawn, axes, unit)
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

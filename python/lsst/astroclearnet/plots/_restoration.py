@@ -31,6 +31,7 @@ from ._style import (
     _asinh_norm,
     _color_map,
     _new_figure,
+    _plain,
     _show_image,
     _sky_sigma,
     _thin,
@@ -141,7 +142,7 @@ def restoration_figure(  # noqa: PLR0913
         ratio = float(np.clip(height / width, 0.5, 1.6))
         figure = _new_figure(_WIDTH, 2.0 * _PANEL * ratio + _TOP + _BETWEEN + _BOTTOM)
         _, full = figure.get_size_inches()
-        figure.suptitle(title, fontsize=14, y=1.0 - 0.1 / full, va="top")
+        figure.suptitle(_plain(title), fontsize=14, y=1.0 - 0.1 / full, va="top")
         axes = figure.subplots(
             2,
             5,

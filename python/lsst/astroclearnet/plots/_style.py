@@ -82,6 +82,13 @@ def _new_figure(width: float, height: float, gap: float | None = None) -> Figure
     return figure
 
 
+def _plain(text: str) -> str:
+    """Return a text whose dollars are drawn as they are: names in a
+    repository are no mathematics, and bad mathematics is an error.
+    """
+    return text.replace("$", r"\$")
+
+
 def _thin(image: NDArray[Any]) -> NDArray[Any]:
     """Return every k-th pixel of an image that is larger than needed."""
     step = max(1, min(image.shape) // _DRAWN_SIZE)

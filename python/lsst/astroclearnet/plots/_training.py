@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._style import _COLORS, _STYLE, _new_figure
+from ._style import _COLORS, _STYLE, _new_figure, _plain
 
 
 def training_figure(
@@ -49,7 +49,7 @@ def training_figure(
     with matplotlib.rc_context(_STYLE):
         figure = _new_figure(7.0, 4.6, 0.09)
         axes = figure.subplots()
-        axes.set(xlabel="step", ylabel="loss of held-out exposures", title=title)
+        axes.set(xlabel="step", ylabel="loss of held-out exposures", title=_plain(title))
         axes.plot(step, loss, color=_COLORS[1], label="patches trained on")
         held = np.array([np.nan if value is None else value for value in validation_loss], dtype=float)
         if np.isfinite(held).any():

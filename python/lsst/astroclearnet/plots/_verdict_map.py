@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ._style import _STYLE, _new_figure
+from ._style import _STYLE, _new_figure, _plain
 
 _VERDICT_COLORS = {"good": "#7fb58a", "check": "#f2c65a", "bad": "#c8553d"}
 """Colours, told apart by colour-blind eyes and in grey too."""
@@ -57,7 +57,7 @@ def _verdict_map(patches: Sequence[_PatchBox], *, title: str) -> Figure:
         width = max(3.4, width)
         figure = _new_figure(width + 1.0, height + 1.4, 0.06)
         axes = figure.subplots()
-        axes.set_title(title)
+        axes.set_title(_plain(title))
         font = min(11.0, 60.0 / columns)
         for patch in patches:
             box = Rectangle(

@@ -65,8 +65,3 @@ def _coadd_pixels(coadd: Any, bbox: Box) -> np.ndarray:
         return np.where(planes["SATURATED"], np.nan, image)
     part = crop_to_box(coadd, bbox)
     return np.where(unusable_pixels(part), np.nan, part.image.array)
-
-
-def _make_channels(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Return red, green and blue."""
-    return images if len(images) == 3 else [images[0], 0.5 * (images[0] + images[1]), images[1]]

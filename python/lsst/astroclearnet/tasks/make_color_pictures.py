@@ -32,7 +32,7 @@ from lsst.pipe.base import (
 from lsst.utils.timer import timeMethod
 
 from ..adapters import PatchGeometry, direct_storage_class
-from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _make_channels, _read_coadd
+from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _read_coadd
 
 
 class MakeColorPicturesConnections(
@@ -208,7 +208,7 @@ class MakeColorPicturesTask(PipelineTask):
         lsst.pipe.base.NoWorkFound
             If a band has no restored coadd.
         """
-        from ..plots import color_comparison_figure, color_picture, color_stretch
+        from ..plots import color_channels, color_comparison_figure, color_picture, color_stretch
 
         bands = list(self.config.bands)
         if missing := [band for band in bands if band not in restored]:
@@ -219,10 +219,10 @@ class MakeColorPicturesTask(PipelineTask):
         images = [_coadd_pixels(first, bbox)]
         del first
         images += [_coadd_pixels(_read_coadd(restored[band]), bbox) for band in bands[1:]]
-        planes = {"restored": _make_channels(images)}
+        planes = {"restored": color_channels(images)}
         if direct is not None and all(band in direct for band in bands):
             planes = {
-                "direct": _make_channels([_coadd_pixels(_read_coadd(direct[band]), bbox) for band in bands]),
+                "direct": color_channels([_coadd_pixels(_read_coadd(direct[band]), bbox) for band in bands]),
                 **planes,
             }
         red, green, blue = (float(scale) for scale in self.config.scales)

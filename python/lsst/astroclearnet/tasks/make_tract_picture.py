@@ -42,7 +42,7 @@ from ..adapters import (
     faintest_peak,
     join_binned,
 )
-from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _make_channels, _read_coadd
+from ._color_channels import CoaddSource, ColorConfig, _coadd_pixels, _read_coadd
 
 _STRIP = 512
 """Rows of a picture that are coloured at a time: colouring takes some twenty
@@ -241,6 +241,8 @@ class MakeTractPictureTask(PipelineTask):
 
     def _join(self, parts: Mapping[str, list[BinnedPatch]], geometry: PatchGeometry) -> _TractImages:
         """Join the patches in each band; the sums are given up for it."""
+        from ..plots import color_channels
+
         boxes = [part.bbox for part in next(iter(parts.values()))]
         bbox = Box(Interval.hull(*(box.y for box in boxes)), Interval.hull(*(box.x for box in boxes)))
         images = []
@@ -248,7 +250,7 @@ class MakeTractPictureTask(PipelineTask):
             images.append(join_binned(found, bbox))
             found.clear()
         projection = binned_projection(geometry.projection, bbox, self.config.binning)
-        return _TractImages(bbox, _make_channels(images), projection)
+        return _TractImages(bbox, color_channels(images), projection)
 
 
 def _missing_sentence(missing: Sequence[str]) -> str:

@@ -43,10 +43,10 @@ def test_errors_against_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     patches = [make_patch("i", 1, 0.2), make_patch("g", 2, 0.2), make_patch("g", 3, 0.4)]
     factors = {id(patch): 0.5 if patch.band == "g" else 1.0 for patch in patches}
 
-    def read_joint(butler: Any, patch: Patch) -> Any:
+    def usable_joint(butler: Any, patch: Patch) -> Any:
         return TRUTH + factors[id(patch)] * (np.asarray(patch.restored.image) - TRUTH)
 
-    monkeypatch.setattr(_joint, "_read_joint", read_joint)
+    monkeypatch.setattr(_joint, "_usable_joint", usable_joint)
     monkeypatch.setattr(_joint, "truth_panel", lambda patch: TRUTH)
     table = _joint.compare_joint(cast(Butler, None), patches)
     assert list(table["band"]) == ["g", "i"]

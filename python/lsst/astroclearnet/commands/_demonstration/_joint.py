@@ -20,6 +20,7 @@ from astropy.table import Table
 from rich.table import Table as RichTable
 
 from lsst.daf.butler import Butler
+from lsst.images.cells import CellCoadd
 
 from ...adapters import unusable_pixels
 from ...report import band_order
@@ -55,7 +56,7 @@ def compare_joint(butler: Butler, patches: Sequence[Patch]) -> Table:
     numbers: dict[str, int] = {}
     for patch in patches:
         band = patch.band
-        sums[band] = sums.get(band, 0.0) + _sum_squares(patch, _read_joint(butler, patch))
+        sums[band] = sums.get(band, 0.0) + _sum_squares(patch, _usable_joint(butler, patch))
         numbers[band] = numbers.get(band, 0) + 1
     rows = []
     for band in sorted(sums, key=band_order):
@@ -110,8 +111,9 @@ def joint_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
     panels = {
         band: {
             "Coadd": one.coadd.image,
-            "Bands alone": np.asarray(one.restored.image),
-            "Bands together": _read_joint(butler, one),
+            # With what is interpolated in them, as they are shown elsewhere.
+            "Bands alone": np.asarray(butler.get("restored_coadd", **one.data_id).image.array, dtype=float),
+            "Bands together": np.asarray(_get_joint(butler, one).image.array, dtype=float),
             "Truth": truth_panel(one),
         }
         for band, one in same.items()
@@ -119,9 +121,15 @@ def joint_picture(butler: Butler, patches: Sequence[Patch]) -> Figure:
     return draw_patch(patch, panels, choose_zooms(patch))
 
 
-def _read_joint(butler: Butler, patch: Patch) -> Array:
-    """Return the image of a patch that was restored with other bands."""
-    coadd = butler.get("restored_coadd_joint", **patch.data_id)
+def _get_joint(butler: Butler, patch: Patch) -> CellCoadd:
+    """Return the coadd of a patch that was restored with other bands."""
+    coadd: CellCoadd = butler.get("restored_coadd_joint", **patch.data_id)
+    return coadd
+
+
+def _usable_joint(butler: Butler, patch: Patch) -> Array:
+    """Return the image of that coadd, NaN where it is not measured on."""
+    coadd = _get_joint(butler, patch)
     image = np.asarray(coadd.image.array, dtype=float)
     image[unusable_pixels(coadd)] = np.nan
     return image

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-__all__ = ("PsfSamples",)
-
 import dataclasses
 import math
 from collections.abc import Iterator

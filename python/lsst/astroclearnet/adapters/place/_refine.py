@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("corner_distance", "refine_sky_map", "require_factor")
+__all__ = ("refine_sky_map",)
 
 import numpy as np
 

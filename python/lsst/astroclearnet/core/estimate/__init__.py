@@ -13,6 +13,7 @@ from ._debias import Debiaser
 from ._estimator import BandImage, Estimate, Estimator, Network
 from ._fit import FitHistory, ProgressCallback, fit_network, held_out_loss, held_out_residuals
 from ._linear import LinearEstimator
+from ._model_file import describe_bytes, read_model_file, write_model_file
 from ._network import MixingNetwork, make_layer
 from ._precision import Precision
 from ._restoration_model import RestorationModel, TrainedRange, load_packaged_model
@@ -48,6 +49,7 @@ __all__ = (
     "TrainingSample",
     "bank_noise",
     "collect_solves",
+    "describe_bytes",
     "fit_network",
     "gaussian_pair_limit",
     "held_out_loss",
@@ -61,7 +63,9 @@ __all__ = (
     "mix_by_prior",
     "penalty_weight_for_residual",
     "psf_fit_scatter",
+    "read_model_file",
     "record_solve",
     "sample_boxes",
     "suggest_target_fwhm",
+    "write_model_file",
 )

@@ -14,16 +14,13 @@ __all__ = ("RestorationModel", "TrainedRange", "load_packaged_model")
 
 import dataclasses
 import functools
-import hashlib
 import importlib.resources
-import json
 from collections.abc import Iterable
 from typing import Any, Self
 
-import safetensors.torch
 import torch
 
-from .._errors import InputError
+from ._model_file import describe_bytes, read_model_file, write_model_file
 from ._restoration_network import RestorationNetwork
 from ._samples import TrainingSample
 
@@ -133,8 +130,7 @@ class RestorationModel:
             "trained_range": dataclasses.asdict(self.trained_range),
             "provenance": self.provenance,
         }
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
-        return bytes(safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+        return write_model_file(self.network, about)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "restoration model") -> Self:
@@ -152,31 +148,20 @@ class RestorationModel:
         InputError
             If it is no such file, or of another schema.
         """
-        try:
-            length = int.from_bytes(data[:8], "little")
-            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
-            if about["schema"] != _SCHEMA:
-                raise InputError(
-                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it "
-                    "again."
-                )
+
+        def build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
             network = RestorationNetwork(tuple(about["penalty_weights"]))
-            network.load_state_dict(safetensors.torch.load(data))
+            network.load_state_dict(tensors)
             limits = {key: tuple(value) for key, value in about["trained_range"].items()}
             limits["log_ratios"] = tuple(tuple(values) for values in limits["log_ratios"])
-            trained_range = TrainedRange(**limits)
-        except InputError:
-            raise
-        except Exception as exc:
-            raise InputError(
-                f"The {name} is no file of a trained network: {type(exc).__name__}: {exc}."
-            ) from exc
-        return cls(network.eval(), trained_range, about["provenance"])
+            return cls(network.eval(), TrainedRange(**limits), about["provenance"])
+
+        return read_model_file(data, build, name=name, kind="trained network", schema=_SCHEMA)
 
     @functools.cached_property
     def identity(self) -> str:
         """First 16 digits of the SHA-256 of the file (`str`)."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+        return describe_bytes(self.to_bytes())
 
 
 @functools.cache

@@ -14,17 +14,13 @@ __all__ = ("JointModel", "load_packaged_joint_model")
 
 import dataclasses
 import functools
-import hashlib
 import importlib.resources
-import json
 from collections.abc import Sequence
 from typing import Any, Self
 
-import safetensors.torch
 import torch
 
-from .._errors import InputError
-from ..estimate import BandImage
+from ..estimate import BandImage, describe_bytes, read_model_file, write_model_file
 from ._guided_bank import GuidedBank, make_guide
 from ._joint_network import JointNetwork
 
@@ -112,8 +108,7 @@ class JointModel:
             "num_bands": self.num_bands,
             "provenance": self.provenance,
         }
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
-        return bytes(safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+        return write_model_file(self.network, about)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "joint model") -> Self:
@@ -131,29 +126,19 @@ class JointModel:
         InputError
             If it is no such file, or of another schema.
         """
-        try:
-            length = int.from_bytes(data[:8], "little")
-            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
-            if about["schema"] != _SCHEMA:
-                raise InputError(
-                    f"The {name} has schema {about['schema']}, and this version reads {_SCHEMA}: train it "
-                    "again."
-                )
+
+        def build(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
             network = JointNetwork(about["num_penalty_weights"])
-            network.load_state_dict(safetensors.torch.load(data))
+            network.load_state_dict(tensors)
             low, high = about["num_bands"]
-        except InputError:
-            raise
-        except Exception as exc:
-            raise InputError(
-                f"The {name} is no file of a trained joint network: {type(exc).__name__}: {exc}."
-            ) from exc
-        return cls(network.eval(), about["base"], (low, high), about["provenance"])
+            return cls(network.eval(), about["base"], (low, high), about["provenance"])
+
+        return read_model_file(data, build, name=name, kind="trained joint network", schema=_SCHEMA)
 
     @functools.cached_property
     def identity(self) -> str:
         """First 16 digits of the SHA-256 of the file (`str`)."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+        return describe_bytes(self.to_bytes())
 
 
 @functools.cache

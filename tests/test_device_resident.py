@@ -56,22 +56,23 @@ class Limits:
 # where sums are rounded in another way.  They are to be lowered with what is
 # measured; the aim is 5000 launches and 100 waits a tile.
 ONE_GRID = Limits(
-    launches=77_200,  # 75,495
-    waits=840,  # 823
-    tile_launches=27_200,  # 26,536
-    tile_waits=204,  # 198
-    to_device=5.25,  # 5.11
-    to_host=5.32,  # 5.18
+    launches=78_400,  # 76,591
+    waits=862,  # 842
+    tile_launches=28_500,  # 27,784
+    tile_waits=224,  # 218
+    to_device=5.03,  # 4.91
+    to_host=4.73,  # 4.62
 )
 OWN_PIXELS = Limits(
-    launches=44_900,  # 43,808
-    waits=592,  # 577
-    tile_launches=29_400,  # 28,632
-    tile_waits=330,  # 321
-    to_device=2.90,  # 2.82
-    to_host=2.21,  # 2.14
+    launches=48_000,  # 46,852
+    waits=638,  # 623
+    tile_launches=32_700,  # 31,866
+    tile_waits=372,  # 363
+    to_device=2.50,  # 2.43
+    to_host=2.01,  # 1.96
 )
-"""Three of its stars are taken out, whose errors are solved for."""
+"""Three of its stars are taken out, whose errors are solved for.  Linear
+images of drawn noise are solved for exactly: a tenth of the launches."""
 
 
 def make_field() -> dict[str, Any]:

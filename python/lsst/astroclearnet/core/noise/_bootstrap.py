@@ -36,8 +36,9 @@ _NUM_LINEAR = 4
 """Draws of which there are linear images, unless more are kept: their squares
 are averaged over many pixels, and each is solved for exactly."""
 
-_TOGETHER = 2
-"""Draws whose linear images are solved for together, for the memory."""
+_TOGETHER = 6
+"""Draws whose linear images are solved for together: as many as there are
+estimates of a bank, which take as much memory."""
 
 _NUM_COUNTED = 2
 """Draws from which the expected chi-square follows: it is a mean over so many

@@ -94,6 +94,7 @@ def restore_on(factor: int) -> np.ndarray:
     return result.linear_image
 
 
+@pytest.mark.slow
 def test_stars_keep_their_light_where_pixels_alias() -> None:
     """If it fails, a finer grid does not show what dithers have recorded."""
     native, finer = (fluxes(restore_on(factor), factor) for factor in (1, 2))

@@ -22,6 +22,9 @@ OPTIONS = TrainingOptions(num_steps=6, tile_size=64, crop_size=64, num_splits=2,
 CPU = torch.device("cpu")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def samples() -> list[JointSample]:
     """Samples of a small patch in three bands."""

@@ -31,6 +31,8 @@ SHAPE = (140, 150)
 PIPELINE = "resource://lsst.astroclearnet/resources/pipelines/RestoreCoaddBandsWithoutStack.yaml"
 RUN = "u/test/joint"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -261,19 +261,21 @@ def _mean_responses(
     """Return the responses of the patch, (n, 4, n, 4), (n, 4) and (n,), by
     what tiles tell.
     """
-    shared = torch.zeros(number, number, NUM_SHAPES, NUM_SHAPES, dtype=torch.float64)
+    shared = torch.zeros(number, NUM_SHAPES, number, NUM_SHAPES, dtype=torch.float64)
     fluxes = torch.zeros(number, NUM_SHAPES, dtype=torch.float64)
     stars, total = (torch.zeros(number, dtype=torch.float64) for _ in range(2))
     for table in tables:
         here, response = table.exposures, table.response
         weight = table.normal[..., _WIDTH, _WIDTH].sum(dim=1) + _LITTLE
         # Exposures of a tile only predict each other.
-        shared[here[:, None], here] += weight[:, None, None, None] * response.shared.permute(0, 2, 1, 3)
+        # One at a time: all are a large matrix where exposures are many.
+        for exposure, own, row in zip(here.tolist(), weight, response.shared, strict=True):
+            shared[exposure][:, here] += own * row
         fluxes[here] += weight.sum() * response.fluxes
         stars[here] += weight.sum() * response.star_shares
         total[here] += weight
     every = total.sum().clamp(min=1e-300)
-    shared = shared.permute(0, 2, 1, 3) / total.clamp(min=1e-300)[:, None, None, None]
+    shared /= total.clamp(min=1e-300)[:, None, None, None]
     return shared, fluxes / every, stars / every
 
 
@@ -302,14 +304,16 @@ class _Posterior:
         """
         number = len(found)
         size = number * NUM_SHAPES
-        design = torch.eye(size, dtype=torch.float64) - shared.reshape(size, size)
+        design = -shared.reshape(size, size)
+        design.diagonal().add_(1.0)
         weighted = (information @ design.reshape(number, NUM_SHAPES, size)).reshape(size, size)
         normal, right = design.T @ weighted, weighted.T @ found.flatten()
+        del design, weighted
         if datum is not None:
             shares, stars = datum
             row = torch.zeros(number, NUM_SHAPES, dtype=torch.float64)
             row[:, _WIDTH] = shares
-            normal = normal + torch.outer(row.flatten(), row.flatten()) / stars.sigma**2
+            normal += torch.outer(row.flatten(), row.flatten()) / stars.sigma**2
             right = right + row.flatten() * stars.value / stars.sigma**2
         assumed_squares = (assumed * torch.tensor(_ASSUMED, dtype=torch.float64)) ** 2
         squares = assumed_squares
@@ -317,9 +321,10 @@ class _Posterior:
         count = float(known.sum())
         for _ in range(_ROUNDS):
             prior = weights / squares
-            covariance = torch.linalg.inv(normal + torch.diag(prior.flatten()))
-            mean = (covariance @ right).reshape(number, NUM_SHAPES)
-            moments = mean**2 + covariance.diagonal().reshape(number, NUM_SHAPES)
+            inverse = _inverse(normal, prior)
+            mean = (inverse @ right).reshape(number, NUM_SHAPES)
+            moments = mean**2 + inverse.diagonal().reshape(number, NUM_SHAPES)
+            del inverse
             weights = (_DEGREES + 1.0) / (_DEGREES + moments / squares)
             total = (weights * moments * known[:, None]).sum(dim=0)
             before = squares
@@ -328,8 +333,7 @@ class _Posterior:
                 break
         # The variance of a t-distribution is larger than its squared scale.
         squares = squares * _DEGREES / (_DEGREES - 2.0)
-        covariance = torch.linalg.inv(normal + torch.diag((weights / squares).flatten()))
-        return cls(mean, covariance, squares.sqrt())
+        return cls(mean, _inverse(normal, weights / squares), squares.sqrt())
 
     def sigmas(self) -> torch.Tensor:
         """Return standard deviations, (n, 4)."""
@@ -338,3 +342,10 @@ class _Posterior:
     def systematic(self, fluxes: torch.Tensor) -> float:
         """Return the standard deviation of fluxes of responses (n, 4)."""
         return math.sqrt(float(fluxes.flatten() @ self.covariance @ fluxes.flatten()))
+
+
+def _inverse(normal: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of a matrix with a prior on its diagonal."""
+    total = normal.clone()
+    total.diagonal().add_(prior.flatten())
+    return torch.linalg.inv(total)

@@ -98,7 +98,10 @@ class PsfResponse:
         weights = weights.double().cpu() / weights.sum().double().cpu()
         size = max(_LEAST_SIZE - psfs.shape[-1] + 1, 2)
         model = ForwardModel(psfs[:, None, None], (size, size), target_fwhm)
-        transforms, changes = model.transfer(psfs), model.transfer(derivatives)
+        transforms = model.transfer(psfs)
+        changes = transforms.new_empty(*derivatives.shape[:2], *transforms.shape[1:])
+        for block in torch.arange(len(psfs)).split(_EXPOSURES):
+            changes[block] = model.transfer(derivatives[block])
         star, star_shares = _star_response(
             model, transforms, changes[:, 0], weights, round(_STAR_RADIUS * target_fwhm)
         )
@@ -135,12 +138,11 @@ def _shared_response(
 ) -> torch.Tensor:
     """Return `PsfResponse.shared` for weights (n, n) in sources of each."""
     number = len(psfs)
-    # Sums over the frequency plane as a product of real matrices.
     fold = model.fold_weights(psfs.device)
-    sky = torch.view_as_real(fold * psfs.conj()[:, None] * changes).flatten(2).flatten(0, 1)
     power = psfs.abs() ** 2
     shared = torch.empty(number, NUM_SHAPES, number, NUM_SHAPES, dtype=torch.float64)
-    for block in torch.arange(number).split(_EXPOSURES):
+    blocks = torch.arange(number).split(_EXPOSURES)
+    for block in blocks:
         # The brightness of a star is fitted along.
         own = torch.cat([psfs[block, None], changes[block]], dim=1)
         normal = (fold * own.conj()[:, :, None] * own[:, None]).real.sum(dim=(-2, -1))
@@ -148,11 +150,14 @@ def _shared_response(
         others[torch.arange(len(block)), block] = 0.0
         floor = _FLOOR * others.sum(dim=1).clamp(min=1e-30)
         total = torch.tensordot(others, power, dims=1) + floor[:, None, None]
-        left = torch.view_as_real(own * (psfs[block] / total).conj()[:, None]).flatten(2)
-        products = (left @ sky.T).reshape(len(block), 1 + NUM_SHAPES, number, NUM_SHAPES)
-        products *= others[:, None, :, None]
-        found = torch.linalg.solve(normal, products.flatten(2))[:, 1:]
-        shared[block] = found.reshape(len(block), NUM_SHAPES, number, NUM_SHAPES)
+        # Sums over the frequency plane as a product of real matrices.
+        left = torch.view_as_real(own * (fold * psfs[block] / total).conj()[:, None]).flatten(2)
+        for other in blocks:
+            sky = torch.view_as_real(psfs[other].conj()[:, None] * changes[other]).flatten(2)
+            products = (left @ sky.flatten(0, 1).T).unflatten(-1, sky.shape[:2])
+            products *= others[:, None, other, None]
+            found = torch.linalg.solve(normal, products.flatten(2))[:, 1:]
+            shared[block[0] : block[-1] + 1, :, other[0] : other[-1] + 1] = found.unflatten(-1, sky.shape[:2])
     return shared
 
 
@@ -165,13 +170,16 @@ def _flux_response(
 ) -> torch.Tensor:
     """Return `PsfResponse.fluxes`."""
     target, inverse = model.target_transform.double(), model.inverse_target_power.double()
-    power = (weights[:, None, None] * (psfs * target * inverse).abs() ** 2).sum(dim=0)
+    power = torch.tensordot(weights, psfs.abs() ** 2, dims=1) * (target * inverse) ** 2
     penalty = penalty_weight_for_residual(model, power.float(), max_residual)
     total = power + penalty * inverse
     # K' = K + dK in sum(w K'* K) / (sum(w |K'|^2) + s / |G|^2).
-    changed = (changes.conj() * psfs[:, None]).real * (target * inverse) ** 2
-    change = weights[:, None, None, None] * changed * (1.0 / total - 2.0 * power / total**2)
-    return model.fold_transform(target**2 * change) / model.fold_transform(target**2 * power / total)
+    factor = target**2 * (target * inverse) ** 2 * (1.0 / total - 2.0 * power / total**2)
+    found = [
+        weight * model.fold_transform(factor * (change.conj() * psf).real)
+        for weight, change, psf in zip(weights, changes, psfs, strict=True)
+    ]
+    return torch.stack(found) / model.fold_transform(target**2 * power / total)
 
 
 def _star_response(
@@ -180,12 +188,21 @@ def _star_response(
     """Return `PsfResponse.star` and `PsfResponse.star_shares`; derivatives of
     the PSFs by width are (n, Hl, Wl // 2 + 1).
     """
-    target, share = model.target_transform.double(), weights[:, None, None]
-    total = (share * psfs.abs() ** 2).sum(dim=0) + _FLOOR
-    changes = target * share * (psfs.conj() * widths).real / total
+    target = model.target_transform.double()
+    total = torch.tensordot(weights, psfs.abs() ** 2, dims=1) + _FLOOR
     offsets = torch.arange(-radius, radius + 1)
-    images = model.inverse_transform(torch.cat([target[None], changes]).to(torch.complex128))
-    stamps = images[:, offsets[:, None], offsets]
-    star = torch.stack([stamps[0], stamps[1:].sum(dim=0)])
+
+    def stamps(transforms: torch.Tensor) -> torch.Tensor:
+        images = model.inverse_transform(transforms.to(torch.complex128))
+        return images[:, offsets[:, None], offsets]
+
+    share = target / total * weights[:, None, None]
+    changes = torch.cat(
+        [
+            stamps(share[block] * (psfs[block].conj() * widths[block]).real)
+            for block in torch.arange(len(psfs)).split(_EXPOSURES)
+        ]
+    )
+    star = torch.cat([stamps(target[None]), changes.sum(dim=0, keepdim=True)])
     design = torch.cat([star, torch.ones_like(star[:1])]).flatten(1).T
-    return star, torch.linalg.lstsq(design, stamps[1:].flatten(1).T).solution[1]
+    return star, torch.linalg.lstsq(design, changes.flatten(1).T).solution[1]

@@ -188,8 +188,8 @@ def _outliers(number: int) -> Table:
             }
         )
     legend = (
-        "Flux of injected stars in the difference to the restoration without them, of the same noise, over "
-        "the true one. Ratios are signal-to-noise ratios of a star."
+        "Flux of injected stars, without the light that is beneath them in the truth, over the true one. "
+        "Ratios are signal-to-noise ratios of a star."
     )
     return Table("Sources of odd colours", legend, rows)
 

@@ -182,8 +182,8 @@ def measure_injections(
     joint_before, joint_after = combine(before), combine(after)
     crop = target.estimator.model.crop
     single, joint = (
-        _fluxes(crop(a - b), star, places)
-        for a, b in ((after[band].restored, before[band].restored), (joint_after[band], joint_before[band]))
+        _fluxes(crop(image) - target.truth, star, places)
+        for image in (after[band].restored, joint_after[band])
     )
     leak, equal = [], []
     for k, other in enumerate(field.bands):

@@ -59,6 +59,18 @@ _LEAST_COVERAGE = 0.5
 _CROPS = 2
 """Quarters of a scene that are kept of each band."""
 
+_BRIGHTEST = 40.0
+"""Brightness of the truth, in units of the peak of a star of signal-to-noise
+ratio 1, from which on pixels do not count: light there is the band's own."""
+
+_FAINT = 0.5, 20.0
+_FAINT_WEIGHT = 4.0
+"""Brightness of faint light, in the same unit, and how much it counts: most
+pixels are blank."""
+
+_SCALE = 2.0
+"""Error, in the same unit, beyond which the loss grows with its logarithm."""
+
 
 class StoredSamples(Sequence[Any]):
     """Samples that are read when they are needed.
@@ -103,11 +115,15 @@ class TrueJointTrainer(JointTrainer):
     """Training of a joint network on `TrueJointSample`."""
 
     def _mean_loss(self, network: Callable[[Any], torch.Tensor], sample: Any) -> torch.Tensor:
-        """Return the mean logarithm of squared errors, in units of the peak of
-        a star of signal-to-noise ratio 1.
+        """Return the weighted mean of a robust loss of errors, in units of the
+        peak of a star of signal-to-noise ratio 1.
         """
-        error = (network(sample.bank) - sample.truth) / sample.bank.star_noise
-        return torch.log1p(error[sample.known].square()).mean()
+        unit = sample.bank.star_noise
+        error, brightness = (network(sample.bank) - sample.truth) / unit, sample.truth / unit
+        is_faint = (brightness > _FAINT[0]) & (brightness < _FAINT[1])
+        weight = torch.where(is_faint, _FAINT_WEIGHT, 1.0) * (sample.known & (brightness < _BRIGHTEST))
+        loss = _SCALE**2 * torch.log1p((error / _SCALE).square())
+        return (weight * loss).sum() / weight.sum().clamp(min=1.0)
 
 
 def joint_training_options(steps: int) -> TrainingOptions:
@@ -173,7 +189,7 @@ def _collect_true(seed: int) -> list[TrueJointSample]:
         truths.append(torch.from_numpy(scene.truth / stack.unit).float())
     samples = []
     for band, (image, truth) in enumerate(zip(images, truths, strict=True)):
-        bank = GuidedBank.build(image, *draw_guide(image, [*images[:band], *images[band + 1 :]], generator))
+        bank = GuidedBank.build(image, draw_guide(image, [*images[:band], *images[band + 1 :]], generator))
         known = image.estimator.linear.coverage > _LEAST_COVERAGE
         whole = TrueJointSample(bank, truth, known)
         for corner in torch.randperm(4, generator=generator)[:_CROPS].tolist():

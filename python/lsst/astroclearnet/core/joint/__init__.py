@@ -8,8 +8,8 @@
 
 """Joint restoration of several bands: each with the help of the others."""
 
-from ._guided_bank import GuidedBank, make_guide
+from ._guided_bank import Guide, GuidedBank, make_guide
 from ._joint_model import JointModel, load_packaged_joint_model
 from ._joint_network import JointNetwork
 
-__all__ = ("GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model", "make_guide")
+__all__ = ("Guide", "GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model", "make_guide")

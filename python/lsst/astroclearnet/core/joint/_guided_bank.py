@@ -6,67 +6,102 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Estimates of a band, one of which the other bands guide."""
+"""Estimates of a band, and those of the other bands in its colour."""
 
 from __future__ import annotations
 
-__all__ = ("GuidedBank", "make_guide")
+__all__ = ("Guide", "GuidedBank", "make_guide")
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
 
-from ..estimate import BandImage, FilterBank
-from ..exposures import fwhm_to_sigma, largest_around, smooth
+from ..estimate import BandImage
+from ..exposures import largest_around
 from ..forward import WEIGHT_FLOOR, LatentGrid
-
-_WINDOW_FWHM = 4.0
-"""FWHM in pixels of the window in which the brightness of structure of the
-guide is measured: about a star.  In wider ones, of 8 and 16 pixels, the colour
-of neighbours was given to a source that the band does not have: 0.2 and 2 of
-the noise of a star."""
-
-_LEVEL_FWHM = 16.0
-"""FWHM in pixels over which the level beneath structure is averaged, as the
-smoothest of the bank."""
-
-_QUIET = 0.3
-"""Structure of the guide, in units of a star of signal-to-noise ratio 1, from
-which on a pixel counts little for the level beneath it."""
-
-_PRIOR_RATIO = 10.0
-"""Standard deviation of the prior of the brightness of a structure, in units
-of that in the guide: so broad that it matters only where nothing is known."""
-
-_LEAST_INFORMATION = 0.3
-"""Least information on the brightness of a structure, over that of stars with
-the same sum of squares.  It binds where windows cut a structure, and light
-and what the exposures tell of it have opposite signs."""
-
-_TINY = 1e-20
 
 _BRIGHT = 8.0
 """Signal-to-noise ratio of a star with the brightness of a pixel, around which
 a band needs no help: the light of brighter sources is that of its own
-exposures, at a ratio of 20 to 97 %.  There the image of the network was
-measured to be 4 to 6 % too faint, and the debiased one 2 %.  With 12, for
-which the network of the package was trained, stars of a ratio of 30 lost
-0.9 %."""
+exposures."""
 
-_SOURCE_REACH = 1.0
-"""Reach of the wings of sources, in units of the FWHM of the target PSF: 6 %
+_STEEPNESS = 6
+"""Power of that brightness with which help falls: at a ratio of 20 it is 0.4 %
+of what it is in the sky."""
+
+_SOURCE_REACH = 1.25
+"""Reach of the wings of sources, in units of the FWHM of the target PSF: 1 %
 of the light of a star is beyond."""
 
-_FAINT = 4.0
-"""Factor by which the guide is multiplied before it is compressed: structure
-of a quarter of a star of signal-to-noise ratio 1 is that of faint sources."""
+_COLOUR_RANGE = 5.0, 50.0
+"""Significance of the pixels that tell the colour of the patch."""
+
+_COLOUR_PRIOR = 50.0
+"""Sum of significances with which sources are assumed to be as significant in
+one band as in the other."""
+
+_COLOUR_LIMIT = 5.0
+"""Largest ratio of significances of two bands, and inverse of the smallest."""
+
+_LEAST_NOISE = 0.5
+"""Noise of another band, in units of that of the band, below which it counts
+no more for being deeper: colours differ."""
+
+_DISSENT = 4.0
+"""Significance of light that a band alone has, from which on it counts half:
+it is an artefact, a transient, or a source of an odd colour."""
+
+_TOLERANCE = 0.5
+"""By how much bands may differ in the brightness of a source before they
+dissent, over the brightness in another band."""
+
+_ENOUGH = 0.5
+"""Share of the weight of other bands that must agree for full help."""
+
+_SHARED = 0.3, 0.6
+"""Slope of the light of the band over that of the guide below which they share
+no structure, and above which they do: it is near 1, or 0."""
+
+_FAINT = 2.0
+"""Factor by which light of other bands is multiplied before it is compressed:
+that of faint sources is half a star of signal-to-noise ratio 1."""
 
 
-def make_guide(band: BandImage, others: Sequence[BandImage]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean of other bands in units of their noise.
+@dataclasses.dataclass(frozen=True)
+class Guide:
+    """What other bands say of a band, on its grid and in its colour.
+
+    Attributes
+    ----------
+    estimates
+        Shape ``(s, *latent_shape)``, weighted mean of the linear estimates of
+        their banks.
+    restored
+        Shape latent_shape, that of their restored images.
+    noise
+        Shape latent_shape, peak of a star of signal-to-noise ratio 1 in it.
+    agreement
+        Shape latent_shape, share of the weight that is left of bands that do
+        not dissent; 0 where no other band has data.
+    shared
+        Whether the band has the structure of the guide, from 0 to 1.
+    """
+
+    estimates: torch.Tensor
+    restored: torch.Tensor
+    noise: torch.Tensor
+    agreement: torch.Tensor
+    shared: torch.Tensor
+
+
+def make_guide(band: BandImage, others: Sequence[BandImage]) -> Guide:
+    """Return the mean of other bands as an image of a band.
+
+    Fluxes are multiplied with the ratio that the two bands have in the patch.
+    Where one of them is much brighter than all others and the band it counts
+    little.
 
     Parameters
     ----------
@@ -74,45 +109,99 @@ def make_guide(band: BandImage, others: Sequence[BandImage]) -> tuple[torch.Tens
         The band that it is for.
     others
         The other bands, in any order.
-
-    Returns
-    -------
-    guide, presence : `torch.Tensor`
-        Shape latent_shape of the band, the sum of significances over the root
-        of their number, and the number of bands with data.
     """
-    grid = band.estimator.model.grid
-    total, presence = torch.zeros_like(band.restored), torch.zeros_like(band.restored)
-    for other in others:
-        own = other.estimator.model.grid
-        has_data = (_moved(other.coverage, own, grid) > WEIGHT_FLOOR).to(total)
-        total += has_data * _moved(other.significance, own, grid)
-        presence += has_data
-    return total * presence.clamp(min=1.0).rsqrt(), presence
-
-
-def _moved(image: torch.Tensor, own: LatentGrid, other: LatentGrid) -> torch.Tensor:
-    """Return an image on a grid with another margin around the same patch."""
-    rows, columns = (
-        (torch.arange(length, device=image.device) - other.margin + own.margin).clamp(0, size - 1)
-        for length, size in zip(other.latent_shape, image.shape, strict=True)
+    unit = band.estimator.debiaser.star_noise
+    seen = [_Other.see(band, other) for other in others]
+    reach = 2 * round(_SOURCE_REACH * band.estimator.model.target_fwhm) + 1
+    lights = torch.stack([band.restored, *(each.restored for each in seen)])
+    weights, full = [], []
+    for k, each in enumerate(seen, 1):
+        rest = torch.cat([lights[:k], lights[k + 1 :]]).amax(dim=0) / each.noise
+        excess = (each.restored / each.noise - rest) / (_DISSENT + _TOLERANCE * rest.clamp(min=0.0))
+        weight = each.has_data / (each.noise.square() + (_LEAST_NOISE * unit).square())
+        full.append(weight)
+        weights.append(weight / (1.0 + largest_around(excess.clamp(min=0.0), reach) ** 4))
+    weight, most = torch.stack(weights), torch.stack(full).sum(dim=0)
+    total = weight.sum(dim=0)
+    shares = weight / total.clamp(min=1e-30)
+    estimates, restored = torch.zeros_like(seen[0].estimates), torch.zeros_like(unit)
+    variance = torch.zeros_like(unit)
+    for share, each in zip(shares, seen, strict=True):
+        estimates.addcmul_(share, each.estimates)
+        restored.addcmul_(share, each.restored)
+        variance.addcmul_(share.square(), each.noise.square())
+    return Guide(
+        estimates=estimates,
+        restored=restored,
+        noise=variance.sqrt(),
+        agreement=total / most.clamp(min=1e-30),
+        shared=_shared_structure(band, restored / unit, total > 0.0),
     )
-    return image[rows[:, None], columns]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Other:
+    """Another band, on the grid of the band and in its colour."""
+
+    estimates: torch.Tensor
+    restored: torch.Tensor
+    noise: torch.Tensor
+    has_data: torch.Tensor
+
+    @classmethod
+    def see(cls, band: BandImage, other: BandImage) -> _Other:
+        grid, own = band.estimator.model.grid, other.estimator.model.grid
+        unit = band.estimator.debiaser.star_noise
+        bank = other.estimator.bank(other.estimates)
+        stacked = torch.stack([other.restored, other.estimator.debiaser.star_noise, other.coverage])
+        restored, noise, coverage = _moved(stacked, own, grid)
+        has_data = (coverage > WEIGHT_FLOOR).to(restored)
+        significance = restored / noise
+        low, high = _COLOUR_RANGE
+        use = has_data * (band.coverage > WEIGHT_FLOOR) * (significance > low) * (significance < high)
+        # Bright ones must not decide alone.
+        use = use / (1.0 + significance.abs() / low)
+        own_light = (use * band.restored / unit).sum() + _COLOUR_PRIOR
+        light = (use * significance).sum() + _COLOUR_PRIOR
+        ratio = (own_light / light).clamp(1.0 / _COLOUR_LIMIT, _COLOUR_LIMIT)
+        # Of fluxes: noise may vary over the patch.
+        ratio = ratio * (unit / noise).median()
+        return cls(
+            ratio * _moved(bank.estimates, own, grid), ratio * restored * has_data, ratio * noise, has_data
+        )
+
+
+def _moved(images: torch.Tensor, own: LatentGrid, other: LatentGrid) -> torch.Tensor:
+    """Return images on a grid with another margin around the same patch."""
+    rows, columns = (
+        (torch.arange(length, device=images.device) - other.margin + own.margin).clamp(0, size - 1)
+        for length, size in zip(other.latent_shape, images.shape[-2:], strict=True)
+    )
+    return images[..., rows[:, None], columns]
+
+
+def _shared_structure(band: BandImage, guide: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return whether a band has the structure of a guide, from 0 to 1."""
+    unit = band.estimator.debiaser.star_noise
+    use = known & (band.coverage > WEIGHT_FLOOR)
+    guide, own = guide[use].clamp(-_BRIGHT, _BRIGHT), (band.restored / unit)[use].clamp(-_BRIGHT, _BRIGHT)
+    if not len(guide):
+        return torch.zeros((), device=unit.device)
+    guide = guide - guide.mean()
+    slope = (guide * own).sum() / guide.square().sum().clamp(min=1e-30)
+    low, high = _SHARED
+    return ((slope - low) / (high - low)).clamp(0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidedBank:
-    """Estimates of a band, of its own and guided by others.
-
-    The guided one and those of the bank are linear in the exposures of the
-    band, given the guide: where the band has no light around a pixel their
-    expectation is zero, by whatever guide.
+    """Estimates of a band, of its own and of other bands.
 
     Attributes
     ----------
     estimates
         Shape ``(s, *latent_shape)``, first the restored image, then the image
-        of the network, the guided estimate, and the linear ones of the bank.
+        of the network, the linear ones of the bank, and those of the guide.
     features
         Shape ``(f, *latent_shape)``, what the joint network sees, without
         unit.
@@ -133,26 +222,29 @@ class GuidedBank:
     star_noise: torch.Tensor
 
     @classmethod
-    def build(cls, band: BandImage, guide: torch.Tensor, presence: torch.Tensor) -> Self:
+    def build(cls, band: BandImage, guide: Guide) -> Self:
         """Build the bank of a band.
 
         Parameters
         ----------
         band
             The band.
-        guide, presence
-            What `make_guide` returned for the other bands, on its grid.
+        guide
+            What `make_guide` returned for the other bands.
         """
-        estimator = band.estimator
-        bank = estimator.bank(band.estimates)
-        guided = _Guided.measure(band, guide * estimator.debiaser.star_noise, bank)
-        images = torch.stack([band.restored, band.mixed, guided.image])
+        bank = band.estimator.bank(band.estimates)
+        unit = band.estimator.debiaser.star_noise
+        own, others = bank.estimates, guide.estimates
+        difference = (own - others) / unit
+        light = torch.cat([guide.restored[None], others]) / unit
+        state = torch.stack([(guide.noise / unit).clamp(min=1e-3).log(), guide.agreement])
+        seen = torch.cat([band.restored[None] / unit, light * _FAINT, difference]).asinh()
         return cls(
-            estimates=torch.cat([images, bank.estimates]),
-            features=_features(guide, presence, guided, bank),
+            estimates=torch.cat([band.restored[None], band.mixed[None], own, others]),
+            features=torch.cat([seen, state, bank.features]),
             log_ratios=bank.log_ratios,
-            shared=_shared(band) * (presence > 0.0),
-            star_noise=estimator.debiaser.star_noise,
+            shared=_help(band, guide) * guide.shared,
+            star_noise=unit,
         )
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
@@ -172,83 +264,12 @@ class GuidedBank:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Guided:
-    """Structure of a guide as bright as the exposures say.
-
-    Attributes
-    ----------
-    image
-        Shape latent_shape, in the unit of the band.
-    structure
-        Shape latent_shape, the structure of the guide.
-    significance
-        Shape latent_shape, its brightness in units of its noise.
-    """
-
-    image: torch.Tensor
-    structure: torch.Tensor
-    significance: torch.Tensor
-
-    @classmethod
-    def measure(cls, band: BandImage, guide: torch.Tensor, bank: FilterBank) -> Self:
-        """Measure the brightness of the structure of a guide.
-
-        Parameters
-        ----------
-        band
-            The band.
-        guide
-            Shape latent_shape, in the unit of the band.
-        bank
-            Its estimates.
-        """
-        linear, star = band.estimator.linear, band.estimator.debiaser.star_noise
-        quiet = torch.ones_like(guide)
-        for _ in range(2):
-            light = torch.stack([quiet * guide, quiet * bank.estimates[bank.num_solved // 2], quiet])
-            guide_level, level, share = smooth(light, _LEVEL_FWHM)
-            guide_level, level = guide_level / share, level / share
-            structure = guide - guide_level
-            quiet = 1.0 / (1.0 + (structure / (_QUIET * star)).square())
-        normal = linear.normal(torch.stack([level, structure]))
-        products = torch.stack([structure * (band.right - normal[0]), structure * normal[1]])
-        squares = _LEAST_INFORMATION * (structure / star).square()[None] / _star_area(band)
-        product, information = smooth(products, _WINDOW_FWHM)
-        information = torch.maximum(information, smooth(squares, _WINDOW_FWHM)[0]).clamp_(min=_TINY)
-        # The square of a Gaussian is one of half the area.
-        half = _WINDOW_FWHM / math.sqrt(2.0)
-        variance = torch.maximum(smooth(products[1:], half)[0], smooth(squares, half)[0]).clamp_(min=_TINY)
-        variance /= 4.0 * math.pi * fwhm_to_sigma(_WINDOW_FWHM) ** 2
-        prior = variance / (_PRIOR_RATIO**2 * information)
-        image = level + structure * product / (information + prior)
-        return cls(image, structure / star, product * variance.rsqrt())
-
-
-def _shared(band: BandImage) -> torch.Tensor:
-    """Return what bright light of the band leaves to other estimates."""
-    estimator = band.estimator
-    brightness = estimator.debiaser.brightness(band.restored)
+def _help(band: BandImage, guide: Guide) -> torch.Tensor:
+    """Return what bright light leaves to other estimates."""
+    debiaser = band.estimator.debiaser
+    brightness = torch.maximum(debiaser.brightness(band.restored), debiaser.brightness(guide.restored))
     # The wings of a source belong to it.
-    reach = round(_SOURCE_REACH * estimator.model.target_fwhm)
+    reach = round(_SOURCE_REACH * band.estimator.model.target_fwhm)
     brightest = largest_around(brightness, 2 * reach + 1)
-    return 1.0 / (1.0 + (brightest / _BRIGHT) ** 4)
-
-
-def _star_area(band: BandImage) -> float:
-    """Return the sum of squares of a star with a peak of 1."""
-    model = band.estimator.model
-    profile = model.target_transform / model.fold_transform(model.target_transform)
-    return float(model.fold_transform(profile.square()))
-
-
-def _features(guide: torch.Tensor, presence: torch.Tensor, guided: _Guided, bank: FilterBank) -> torch.Tensor:
-    """Return what the network sees, ``(f, *latent_shape)``.
-
-    Of the band itself it sees absolute values only: noise of either sign gets
-    the same weights, and its mean stays zero.
-    """
-    light = torch.stack([guide, guided.structure]) * _FAINT
-    seen = torch.cat([light, guided.significance[None]]).asinh()
-    seen[len(light) :].abs_()
-    return torch.cat([seen, presence.sqrt()[None], bank.features.abs()])
+    agreement = (guide.agreement / _ENOUGH).clamp(max=1.0)
+    return agreement / (1.0 + (brightest / _BRIGHT) ** _STEEPNESS)

@@ -84,7 +84,7 @@ class JointModel:
         images = []
         for k, band in enumerate(bands):
             others = [*bands[:k], *bands[k + 1 :]]
-            images.append(self.network(GuidedBank.build(band, *make_guide(band, others))))
+            images.append(self.network(GuidedBank.build(band, make_guide(band, others))))
         return images
 
     def to(self, device: torch.device) -> Self:

@@ -31,12 +31,9 @@ _OWN = 4.0
 """Logarithm of the prior weight of the restored image over that of any other
 estimate."""
 
-_NUM_GUIDE_FEATURES = 4
-"""Guide, its structure, the significance of that in the band, and the number
-of other bands."""
-
-_NUM_IMAGES = 3
-"""Estimates beside those of the bank of the band."""
+_NUM_MORE = 4
+"""Features beside those of the two banks and their differences: the two
+restored images, the noise of the guide and the agreement of its bands."""
 
 
 class JointNetwork(nn.Module):
@@ -57,10 +54,10 @@ class JointNetwork(nn.Module):
         super().__init__()
         self.num_penalty_weights = num_penalty_weights
         size = num_penalty_weights + len(SMOOTHED_FWHMS)
-        self.stem = _convolution(2 * size + 1 + _NUM_GUIDE_FEATURES, _CHANNELS, 3, 1)
+        self.stem = _convolution(4 * size + 1 + _NUM_MORE, _CHANNELS, 3, 1)
         self.conditions = make_layer(nn.Linear, 2 * size - 2, _CHANNELS)
         self.blocks = nn.ModuleList(_Block(dilation) for dilation in _DILATIONS)
-        self.head = _convolution(_CHANNELS, _NUM_IMAGES + size, 1, 1)
+        self.head = _convolution(_CHANNELS, 2 + 2 * size, 1, 1)
 
     @property
     def num_parameters(self) -> int:

@@ -14,7 +14,7 @@ __all__ = ("JointSample", "JointTrainer", "collect_joint_samples", "draw_guide")
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,19 +25,19 @@ from ..calibration import ExposureCalibration, calibrate_exposures
 from ..estimate import BandImage, Estimator, Network
 from ..exposures import ExposureSource, Tile
 from ..forward import CleanTile, ForwardModel, TileReader
-from ..joint import GuidedBank, JointNetwork, make_guide
+from ..joint import Guide, GuidedBank, JointNetwork, make_guide
 from ..tiles import make_generator
 from ._crops import crop_boxes, cut_crop
 from ._patches import draw_tiles
 from ._trainer import Trainer
 
-_SWAPPED = 0.25
-"""Share of the samples whose guide is that of another field: here their own,
-turned upside down."""
+_ALL = 0.5
+"""Share of the samples that all other bands guide, beside those that by chance
+are chosen."""
 
-_SPURIOUS = 0.5
-"""Share of the samples with light that the guide alone has, as from artefacts
-and transients of another band."""
+_SPURIOUS = 0.4
+"""Share of the samples in which another band has light of its own, as from
+artefacts and transients."""
 
 _SPURIOUS_LIGHT = (0.5, 50.0)
 """Least and most such light, in units of a star of signal-to-noise ratio 1."""
@@ -95,8 +95,8 @@ def collect_joint_samples(
     """Return training samples of some tiles of a patch in several bands.
 
     Exposures of one band are held out, and the others, with a random choice of
-    the other bands, restore it.  The guides of some samples have nothing to do
-    with the band, or light that it has not.
+    the other bands, restore it.  In some samples another band has light of its
+    own.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def _make_samples(
             own = _restore(clean, seen, network, band.calibration.options)
         except NoUsableDataError:
             continue
-        bank = GuidedBank.build(own, *draw_guide(own, others, generator))
+        bank = GuidedBank.build(own, draw_guide(own, others, generator))
         held_out = set(tile_data.exposures[order[number:]].tolist())
         for box in crop_boxes(tile_data.tile, tile_data.model.grid.margin, options.crop_size, generator):
             cut_data = band.reader.read(box)
@@ -213,11 +213,9 @@ def _make_samples(
                 yield JointSample(**crop)
 
 
-def draw_guide(
-    band: BandImage, others: list[BandImage], generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a guide of some of the other bands, in some cases one that has
-    nothing to do with the band, or light that it has not.
+def draw_guide(band: BandImage, others: Sequence[BandImage], generator: torch.Generator) -> Guide:
+    """Return what some of the other bands say, one of which in some cases has
+    light of its own.
 
     Parameters
     ----------
@@ -227,21 +225,27 @@ def draw_guide(
         Other bands.
     generator
         Source of random numbers, on the CPU.
-
-    Returns
-    -------
-    guide, presence : `torch.Tensor`
-        As of `make_guide`.
     """
     number = int(torch.randint(1, len(others) + 1, (), generator=generator))
-    chosen = torch.randperm(len(others), generator=generator)[:number].tolist()
-    guide, presence = make_guide(band, [others[k] for k in chosen])
-    is_swapped, is_spurious = torch.rand(2, generator=generator).tolist()
-    if is_swapped < _SWAPPED:
-        guide, presence = guide.flip(0, 1), presence.flip(0, 1)
+    has_all, is_spurious = torch.rand(2, generator=generator).tolist()
+    if has_all < _ALL:
+        number = len(others)
+    chosen = [others[k] for k in torch.randperm(len(others), generator=generator)[:number].tolist()]
     if is_spurious < _SPURIOUS:
-        guide = guide + (presence > 0.0) * _spurious_light(band, generator).to(guide)
-    return guide, presence
+        k = int(torch.randint(number, (), generator=generator))
+        chosen[k] = _add_light(chosen[k], _spurious_light(chosen[k], generator))
+    return make_guide(band, chosen)
+
+
+def _add_light(band: BandImage, light: torch.Tensor) -> BandImage:
+    """Return a band with more light, latent_shape, in units of its noise."""
+    light = light.to(band.restored) * band.estimator.debiaser.star_noise
+    return dataclasses.replace(
+        band,
+        estimates=band.estimates + light,
+        mixed=band.mixed + light,
+        restored=band.restored + light,
+    )
 
 
 def _spurious_light(band: BandImage, generator: torch.Generator) -> torch.Tensor:

@@ -153,6 +153,25 @@ def test_weights_are_positive_with_sum_one() -> None:
 
 
 @torch.no_grad()
+def test_source_of_an_odd_colour_is_the_bands_own() -> None:
+    """If it fails, emission lines and dropouts get the colour of others."""
+    # Without noise; other sources show that the field is the same.
+    band = band_of(1.0, None)
+    noise = band.estimator.debiaser.star_noise
+    star = torch.from_numpy(gaussian_stars(SHAPE, [(12.0, 70.0, 1.0)], TARGET)).float()
+    light = 15.0 * noise * band.estimator.model.embed(star / star.max())
+    brighter = dataclasses.replace(
+        band, restored=band.restored + light, mixed=band.mixed + light, estimates=band.estimates + light
+    )
+    place = [int(n) for n in (light == light.max()).nonzero()[0]]
+    alike = GuidedBank.build(band, make_guide(band, [band, band])).shared[*place]
+    alone = GuidedBank.build(brighter, make_guide(brighter, [band, band])).shared[*place]
+    missing = GuidedBank.build(band, make_guide(band, [brighter, brighter])).shared[*place]
+    assert float(alike) > 0.9
+    assert max(float(alone), float(missing)) < 0.03
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("own", "others"), [(40.0, 1.0), (0.2, 40.0)])
 def test_bright_light_is_the_bands_own(own: float, others: float) -> None:
     """If it fails, fluxes of bright sources depend on other bands, or those

@@ -29,10 +29,22 @@ _SECTIONS = ("errors", "guides", "leakage", "outliers", "whole", "cost")
 
 _ALL_LEVELS = ("sky", FAINT_SOURCES, "faint", "bright")
 
-_LEAKS = (("star", 100.0), ("star", 20.0), ("transient", 60.0), ("artefact", 30.0))
-"""What is injected into one band alone, and its signal-to-noise ratio."""
+_LEAKS = (
+    ("star", 100.0),
+    ("star", 20.0),
+    ("star", 5.0),
+    ("transient", 60.0),
+    ("artefact", 30.0),
+    ("dropout", 100.0),
+    ("dropout", 20.0),
+    ("dropout", 5.0),
+)
+"""What is injected into one band alone, or into all but one, and its
+signal-to-noise ratio."""
 
 _OUTLIERS = (
+    ("in one band alone", 10.0, 0.0),
+    ("in one band alone", 20.0, 0.0),
     ("in one band alone", 30.0, 0.0),
     ("in one band alone", 100.0, 0.0),
     ("faint in it", 30.0, 200.0),
@@ -150,16 +162,17 @@ def _leakage(number: int) -> Table:
         figure = _mean(leak.mean(axis=0).tolist())
         rows.append(
             {
-                "injected into one band": f"{kind} of {ratio:g}",
+                "injected": f"{kind} of {ratio:g}",
                 "number": str(leak.shape[1]),
-                "change of other bands": format_value(figure),
+                "change of bands without it": format_value(figure),
                 "largest of a source": format_value(float(np.abs(leak).max())),
                 "limit": format_value(limit),
                 "within": "yes" if abs(figure[0]) < limit else "**no**",
             }
         )
     legend = (
-        "Mean change of the other bands beneath the source, weighted with a star's profile, in units of the "
+        "Sources of one band alone, and dropouts of all bands but one: mean change of the bands without it "
+        "beneath the source, weighted with a star's profile, in units of the "
         f"peak of a star of signal-to-noise ratio 1. The limit is 0.05 of the error of the sky, {sky:.2f}, "
         "or a thousandth of the light that the source would have there with the same ratio."
     )

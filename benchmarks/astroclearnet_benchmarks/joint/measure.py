@@ -129,11 +129,12 @@ class Injected:
     Attributes
     ----------
     leak
-        Shape (bands - 1, k), mean change of the other bands beneath each
-        source, weighted with its profile, in units of their noise there.
+        Shape (b, k), mean change beneath each source of the bands in which it
+        does not shine, weighted with its profile, in units of their noise
+        there.
     light
-        Shape (bands - 1, k), the light of the source there, in the same way
-        and unit, if it shone in these bands as in the other.
+        Shape (b, k), the light of the source there, in the same way and unit,
+        if it shone in these bands as in the other.
     single, joint
         Shape (k,), flux of each source in its band over the true one, in the
         image of the band on its own and in the joint one.
@@ -156,8 +157,9 @@ def measure_injections(
     field
         The field.
     kind
-        ``"star"``; ``"transient"``, a star in half of the exposures; or
-        ``"artefact"``, a bar of 1 by 9 pixels that every exposure has.
+        ``"star"``; ``"transient"``, a star in half of the exposures;
+        ``"artefact"``, a bar of 1 by 9 pixels that every exposure has; or
+        ``"dropout"``, a star in all bands but one.
     signal_to_noise
         Ratio of a star in all exposures of the band; the peak of a bar is that
         of the star.
@@ -170,8 +172,10 @@ def measure_injections(
     places = _blank_places(field)
     before = [one.image for one in field.bands]
     after = list(before)
-    for k, one in enumerate(field.bands):
-        ratio = signal_to_noise if k == band else elsewhere
+    ratios = [
+        signal_to_noise if (k == band) != (kind == "dropout") else elsewhere for k in range(len(before))
+    ]
+    for k, (one, ratio) in enumerate(zip(field.bands, ratios, strict=True)):
         light = _stars(one, places, field.target_fwhm) * ratio * one.star_noise
         if k == band:
             star = light
@@ -187,7 +191,7 @@ def measure_injections(
     )
     leak, equal = [], []
     for k, other in enumerate(field.bands):
-        if k == band:
+        if ratios[k]:
             continue
         crop = other.estimator.model.crop
         noise = other.star_noise
@@ -239,5 +243,6 @@ def _fluxes(change: torch.Tensor, star: torch.Tensor, places: Sequence[tuple[int
     found = []
     for y, x in places:
         box = slice(y - 2 * _ROOM, y + 2 * _ROOM + 1), slice(x - 2 * _ROOM, x + 2 * _ROOM + 1)
-        found.append(float((change[box] * star[box]).sum() / star[box].square().sum()))
+        square = float(star[box].square().sum())
+        found.append(float((change[box] * star[box]).sum()) / square if square else math.nan)
     return np.array(found)

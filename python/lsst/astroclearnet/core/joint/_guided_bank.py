@@ -22,13 +22,13 @@ from ..estimate import BandImage
 from ..exposures import largest_around
 from ..forward import WEIGHT_FLOOR, LatentGrid
 
-_BRIGHT = 8.0
+_BRIGHT = 10.0
 """Signal-to-noise ratio of a star with the brightness of a pixel, around which
 a band needs no help: the light of brighter sources is that of its own
 exposures."""
 
 _STEEPNESS = 6
-"""Power of that brightness with which help falls: at a ratio of 20 it is 0.4 %
+"""Power of that brightness with which help falls: at a ratio of 30 it is 0.1 %
 of what it is in the sky."""
 
 _SOURCE_REACH = 1.25
@@ -50,10 +50,12 @@ _LEAST_NOISE = 0.5
 no more for being deeper: colours differ."""
 
 _DISSENT = 4.0
-"""Significance of light that a band alone has, from which on it counts half:
-it is an artefact, a transient, or a source of an odd colour."""
+"""Significance of light that one band alone has, or alone has not, with which
+it counts half: it is an artefact, a transient, or a source of an odd colour.
+Without a limit for the band itself its own sources of a ratio of 10 lost a
+third of their light, and those of all other bands were seen in it."""
 
-_TOLERANCE = 0.5
+_TOLERANCE = 0.3
 """By how much bands may differ in the brightness of a source before they
 dissent, over the brightness in another band."""
 
@@ -116,11 +118,11 @@ def make_guide(band: BandImage, others: Sequence[BandImage]) -> Guide:
     lights = torch.stack([band.restored, *(each.restored for each in seen)])
     weights, full = [], []
     for k, each in enumerate(seen, 1):
-        rest = torch.cat([lights[:k], lights[k + 1 :]]).amax(dim=0) / each.noise
-        excess = (each.restored / each.noise - rest) / (_DISSENT + _TOLERANCE * rest.clamp(min=0.0))
+        rest = torch.cat([lights[:k], lights[k + 1 :]]).amax(dim=0)
+        dissent = _excess(each.restored, rest, each.noise)
         weight = each.has_data / (each.noise.square() + (_LEAST_NOISE * unit).square())
         full.append(weight)
-        weights.append(weight / (1.0 + largest_around(excess.clamp(min=0.0), reach) ** 4))
+        weights.append(weight / (1.0 + largest_around(dissent, reach) ** 4))
     weight, most = torch.stack(weights), torch.stack(full).sum(dim=0)
     total = weight.sum(dim=0)
     shares = weight / total.clamp(min=1e-30)
@@ -265,11 +267,21 @@ class GuidedBank:
 
 
 def _help(band: BandImage, guide: Guide) -> torch.Tensor:
-    """Return what bright light leaves to other estimates."""
+    """Return what bright light, and dissent, leave to other estimates."""
     debiaser = band.estimator.debiaser
     brightness = torch.maximum(debiaser.brightness(band.restored), debiaser.brightness(guide.restored))
+    noise = (debiaser.star_noise.square() + guide.noise.square()).sqrt()
+    dissent = _excess(band.restored, guide.restored, noise).maximum(
+        _excess(guide.restored, band.restored, noise)
+    )
     # The wings of a source belong to it.
-    reach = round(_SOURCE_REACH * band.estimator.model.target_fwhm)
-    brightest = largest_around(brightness, 2 * reach + 1)
-    agreement = (guide.agreement / _ENOUGH).clamp(max=1.0)
-    return agreement / (1.0 + (brightest / _BRIGHT) ** _STEEPNESS)
+    reach = 2 * round(_SOURCE_REACH * band.estimator.model.target_fwhm) + 1
+    help_ = (guide.agreement / _ENOUGH).clamp(max=1.0)
+    help_ = help_ / (1.0 + (largest_around(brightness, reach) / _BRIGHT) ** _STEEPNESS)
+    return help_ / (1.0 + largest_around(dissent, reach) ** 4)
+
+
+def _excess(light: torch.Tensor, other: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return by how much light dissents from other light."""
+    other = other / noise
+    return ((light / noise - other) / (_DISSENT + _TOLERANCE * other.clamp(min=0.0))).clamp_(min=0.0)

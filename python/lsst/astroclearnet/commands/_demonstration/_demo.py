@@ -197,7 +197,8 @@ def _restore_joint(root: Path, skymap: str, jobs: int, say: Callable[[str], None
     if expected <= {(int(ref.dataId["tract"]), int(ref.dataId["patch"])) for ref in refs}:
         say(f"All bands of {len(expected)} patches are restored together in {JOINT} already.")
         return
-    fields = (f"target_fwhm={TARGET_FWHM}", "do_plot=False")
+    # Half of the usual draws of noise: the demonstration has to be short.
+    fields = (f"target_fwhm={TARGET_FWHM}", "do_plot=False", "restoration.noise.num_draws=3")
     options = [word for field in fields for word in ("-c", f"restoreCoaddBands:{field}")]
     options += ["-j", str(jobs)]
     if JOINT in butler.collections.query("*"):

@@ -195,7 +195,7 @@ def test_bands_that_do_not_go_together_are_refused() -> None:
 
 def test_joint_model_of_another_network_is_doubted() -> None:
     """If it fails, images of a network are mixed as those of another."""
-    model = dataclasses.replace(load_packaged_joint_model(), base="other")
+    model = dataclasses.replace(load_packaged_joint_model(), bases=("other",))
     result = restore_together(scenes(), joint_model=model)
     assert "trained with other" in result.joint_doubt
     options = dataclasses.replace(OPTIONS, model=dataclasses.replace(OPTIONS.model, unsuitable="fail"))

@@ -22,6 +22,7 @@ import pytest
 from lsst.astroclearnet.adapters import joint_model_to_dict, model_to_dict
 from lsst.astroclearnet.core import (
     BandsResult,
+    InputError,
     JointModel,
     NoUsableDataError,
     load_packaged_joint_model,
@@ -40,6 +41,7 @@ from lsst.astroclearnet.tasks import (
     restore_coadd_bands,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.daf.butler import DataCoordinate, DimensionUniverse
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 from lsst.pipe.base import InputQuantizedConnection, NoWorkFound, Struct, UpstreamFailureNoWorkFound
@@ -252,7 +254,7 @@ def test_failed_band_does_not_cost_the_others(
 
     def fail(sources: Any, **arguments: Any) -> BandsResult:
         result = restore_bands({"i": sources["i"]}, **arguments)
-        return dataclasses.replace(result, failed={"g": "the sky fell down"})
+        return dataclasses.replace(result, failed={"g": InputError("the sky fell down", height=0)})
 
     monkeypatch.setattr(restore_coadd_bands, "restore_bands", fail)
     outputs = make_task(do_linear=False).run(geometry=field.geometry, bands=bands)
@@ -260,6 +262,8 @@ def test_failed_band_does_not_cost_the_others(
     assert "restored_coadd_linear" not in outputs.getDict()
     assert isinstance(outputs.partial, RestorationAlgorithmError)
     assert "patch 0, g could not be restored: the sky fell down" in str(outputs.partial)
+    # What the executor records.
+    assert outputs.partial.metadata == {"error": "InputError", "height": 0}
 
 
 def test_patch_without_usable_exposures_has_no_work(field: StarField) -> None:
@@ -374,7 +378,9 @@ def test_bands_that_no_data_have_are_told(
     connections: Any = RestoreCoaddBandsConnections(config=config)
     adjusted = {}
     for patch in (0, 1):
-        refs = [SimpleNamespace(dataId=DataId(patch=patch, band=band)) for band in "gi"]
+        place: dict[str, int | str] = {"skymap": "m", "tract": 3, "patch": patch}
+        ids = [DataCoordinate.standardize(place, band=band, universe=DimensionUniverse()) for band in "gi"]
+        refs = [SimpleNamespace(dataId=data_id) for data_id in ids]
         outputs = {"restored_coadd": (connections.restored_coadd, refs)}
         connections.adjustQuantum({}, outputs, "restoreCoaddBands", {"skymap": "m"})
         adjusted[patch] = [ref.dataId["band"] for ref in outputs["restored_coadd"][1]]
@@ -385,14 +391,3 @@ def test_bands_that_no_data_have_are_told(
     with pytest.raises(NoWorkFound, match="No visit image"):
         make_task(bands=["r", "R"]).run(geometry=field.geometry, bands={"r": BandInputs([])})
     assert "R of restoreCoaddBands:bands is not among the bands of the data, which are r." in caplog.text
-
-
-class DataId(dict[str, Any]):
-    """A data ID, as the connections look at it."""
-
-    @property
-    def dimensions(self) -> set[str]:
-        """Its dimensions."""
-        return set(self)
-
-    required = dimensions

@@ -35,6 +35,7 @@ from lsst.astroclearnet.tasks import (
     train_restoration_bands,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.daf.butler import DataCoordinate, DimensionUniverse
 from lsst.images import VisitImage
 from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import NoWorkFound, Struct
@@ -247,10 +248,25 @@ def test_missing_bands_and_networks_are_told(caplog: pytest.LogCaptureFixture) -
     connections: Any = TrainRestorationBandsConnections(config=config)
 
     def make_ref(**data_id: Any) -> Any:
-        return SimpleNamespace(dataId=DataId(data_id))
+        return SimpleNamespace(dataId=DataCoordinate.standardize(data_id, universe=DimensionUniverse()))
+
+    def make_visit_ref(band: str) -> Any:
+        dimensions = DimensionUniverse().conform(["visit"])
+        full: dict[str, int | str] = {
+            "instrument": "C",
+            "visit": 1,
+            "band": band,
+            "day_obs": 1,
+            "physical_filter": band,
+        }
+        values = tuple(full[name] for name in dimensions.data_coordinate_keys)
+        return SimpleNamespace(dataId=DataCoordinate.from_full_values(dimensions, values))
 
     inputs = {
-        "visit_images": (connections.visit_images, [make_ref(visit=1, band=band) for band in "giz"]),
+        "visit_images": (
+            connections.visit_images,
+            [make_visit_ref(band) for band in "giz"],
+        ),
         "band_models": (connections.band_models, [make_ref(skymap="m", band="g")]),
         "skymap_geometry": (connections.skymap_geometry, [make_ref(skymap="m")]),
     }
@@ -258,19 +274,8 @@ def test_missing_bands_and_networks_are_told(caplog: pytest.LogCaptureFixture) -
     outputs = {"restoration_model_patch": (connections.restoration_model_patch, patches)}
     words = "no restoration_model of sky map 'm' in band i in the input"
     with caplog.at_level(logging.WARNING), pytest.raises(FileNotFoundError, match=words):
-        connections.adjustQuantum(inputs, outputs, "trainRestorationBands", DataId(skymap="m"))
+        connections.adjustQuantum(inputs, outputs, "trainRestorationBands", make_ref(skymap="m").dataId)
     assert [ref.dataId["band"] for ref in inputs["visit_images"][1]] == ["g", "i"]
     assert (
         "R of trainRestorationBands:bands is not among the bands of the data, which are g, i" in caplog.text
     )
-
-
-class DataId(dict[str, Any]):
-    """A data ID, as the connections look at it."""
-
-    @property
-    def dimensions(self) -> set[str]:
-        """Its dimensions."""
-        return set(self)
-
-    required = dimensions

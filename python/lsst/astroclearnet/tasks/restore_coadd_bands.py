@@ -34,7 +34,7 @@ from ..adapters import PatchGeometry, joint_model_from_dict, predict_disk_bytes
 from ..core import BandsResult, JointModel, RestoreOptions, plan_bands_memory, restore_bands
 from ._band_datasets import describe_missing_bands, list_bands
 from ._detection_coadd import make_detection_coadd
-from ._errors import RestorationAlgorithmError, translate_errors
+from ._errors import RestorationAlgorithmError, translate_error, translate_errors
 from ._patch_exposures import BandInputs
 from ._products import RestorationInputs
 from ._progress import report_progress
@@ -238,10 +238,10 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         """Make the datasets of each band, by connection and band, and say what
         is missing.
         """
-        errors = {}
-        for band, reason in result.failed.items():
-            words = f"{collected[band].patch_name} could not be restored: {reason}"
-            errors[band] = RestorationAlgorithmError(words, {})
+        errors = {
+            band: translate_error(error, f"{collected[band].patch_name} could not be restored: ")
+            for band, error in result.failed.items()
+        }
         made: dict[str, dict[str, Any]] = {}
         for band, of_band in result.results.items():
             inputs = dataclasses.replace(collected[band], joint=joint)

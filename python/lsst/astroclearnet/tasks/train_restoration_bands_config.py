@@ -101,7 +101,10 @@ class TrainRestorationBandsConnections(
         """
         adjusted = super().adjustQuantum(inputs, outputs, label, data_id)
         _, exposures = inputs["visit_images" if "visit_images" in inputs else "direct_warps"]
-        bands = set(list_bands(exposures))
+        # Visits have their band as an implied value, known once expanded.
+        bands = set(list_bands(ref for ref in exposures if ref.dataId.hasFull()))
+        if not bands:
+            return adjusted
         if words := describe_missing_bands(self._bands, bands, label):
             _LOG.warning("%s", words)
         if "band_models" in inputs:

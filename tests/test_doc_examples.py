@@ -33,6 +33,7 @@ from lsst.astroclearnet.tasks import (
     MeasureRestorationConfig,
     RestoreCoaddBandsConfig,
     RestoreCoaddConfig,
+    TrainRestorationBandsConfig,
     TrainRestorationConfig,
 )
 from lsst.pipe.base import Pipeline
@@ -159,6 +160,7 @@ def test_fields_of_the_configuration_exist() -> None:
         "makeTractPicture": MakeTractPictureConfig(),
         "measureObjects": MeasureObjectsConfig(),
         "trainRestoration": TrainRestorationConfig(),
+        "trainRestorationBands": TrainRestorationBandsConfig(),
         "injectSources": InjectSourcesConfig(),
     }
     pipelines = {
@@ -167,6 +169,7 @@ def test_fields_of_the_configuration_exist() -> None:
             ("restored_coadd", "RestoreCoadd"),
             ("joint_coadd", "RestoreCoaddBands"),
             ("restoration_model", "TrainRestoration"),
+            ("joint_model", "TrainRestorationBands"),
         )
     }
     # Of a pipeline whose graph needs the full stack.

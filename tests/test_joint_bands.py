@@ -38,6 +38,8 @@ from lsst.astroclearnet.core import (
     restore_exposures,
 )
 from lsst.astroclearnet.core.exposures import StackSource
+from lsst.astroclearnet.core.joint import JointNetwork
+from lsst.astroclearnet.core.tiles._band_restoration import BandRestoration
 from lsst.astroclearnet.tests import TARGET, ExposureArrays, make_scene
 
 OPTIONS = RestoreOptions(noise=NoiseOptions(num_draws=2, num_realizations=1))
@@ -143,7 +145,7 @@ def test_band_without_data_is_left_out() -> None:
     """If it fails, a missing band costs the others."""
     result = restore_together(scenes() | {"z": empty()})
     assert set(result.failed) == {"z"}
-    assert result.failed["z"].startswith("NoUsableDataError")
+    assert isinstance(result.failed["z"], NoUsableDataError)
     for band in scenes():
         assert_same(result.results[band], together().results[band])
 
@@ -195,12 +197,63 @@ def test_bands_that_do_not_go_together_are_refused() -> None:
 
 def test_joint_model_of_another_network_is_doubted() -> None:
     """If it fails, images of a network are mixed as those of another."""
-    model = dataclasses.replace(load_packaged_joint_model(), base="other")
+    model = dataclasses.replace(load_packaged_joint_model(), bases=("other",))
     result = restore_together(scenes(), joint_model=model)
     assert "trained with other" in result.joint_doubt
+
+
+def test_joint_model_is_checked_before_exposures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, hours of calibration end in an error that was known."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(StackSource, "read", read)
+    packaged = load_packaged_joint_model()
+    other = dataclasses.replace(packaged, bases=("other",))
+    small = dataclasses.replace(packaged, network=JointNetwork(3))
+    fail = dataclasses.replace(OPTIONS.model, unsuitable="fail")
+    for model, choice, words in (
+        (other, fail, "may not suit the bands: bands are restored by the network"),
+        (packaged, dataclasses.replace(fail, source="fit"), "by the network fit, and"),
+        (small, OPTIONS.model, "network of band [gri] has 6 penalty weights, and .* takes 3"),
+    ):
+        options = dataclasses.replace(OPTIONS, model=choice)
+        with pytest.raises(InputError, match=words):
+            restore_together(scenes(), joint_model=model, options=options)
+    # One band has no joint network.
+    with pytest.raises(AssertionError, match="read"):
+        restore_together({"r": scenes()["r"]}, joint_model=small)
+
+
+def test_band_that_is_left_out_is_not_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a joint network is refused that suits the other bands."""
+    original = BandRestoration.prepare
+
+    def fail(cls: object, *arguments: Any, seed: int, **others: Any) -> BandRestoration:
+        if seed == ord("i"):
+            raise InputError("no way")
+        return original(*arguments, seed=seed, **others)
+
+    model = dataclasses.replace(load_packaged_joint_model(), num_bands=(2, 2))
     options = dataclasses.replace(OPTIONS, model=dataclasses.replace(OPTIONS.model, unsuitable="fail"))
-    with pytest.raises(InputError, match="may not suit the bands"):
+    with pytest.raises(InputError, match="there are 3 bands"):
         restore_together(scenes(), joint_model=model, options=options)
+    monkeypatch.setattr(BandRestoration, "prepare", classmethod(fail))
+    result = restore_together(scenes(), joint_model=model, options=options)
+    assert (set(result.results), set(result.failed), result.joint_doubt) == ({"g", "r"}, {"i"}, "")
+
+
+def test_errors_of_all_bands_keep_their_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, nobody can tell why a patch was lost."""
+
+    def fail(cls: object, source: StackSource, *_: object, seed: int, **__: object) -> None:
+        raise InputError("no way", number=seed)
+
+    monkeypatch.setattr(BandRestoration, "prepare", classmethod(fail))
+    with pytest.raises(InputError, match="g: no way; i: no way; r: no way") as raised:
+        restore_together(scenes())
+    assert raised.value.diagnostics == {f"{band}_number": ord(band) for band in ("g", "i", "r")}
 
 
 def test_plan_counts_all_bands() -> None:

@@ -187,11 +187,12 @@ def test_file_of_a_model_is_read_back() -> None:
     model = load_packaged_joint_model()
     again = JointModel.from_bytes(model.to_bytes())
     assert again.identity == model.identity
-    assert (again.base, again.num_bands) == (model.base, model.num_bands)
+    assert (again.bases, again.num_bands) == (model.bases, model.num_bands)
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name])
-    assert model.base == load_packaged_model().identity
-    other = dataclasses.replace(model, base="other")
+    assert model.bases == (load_packaged_model().identity,)
+    other = dataclasses.replace(model, bases=("other", "another"))
+    assert JointModel.from_bytes(other.to_bytes()).bases == other.bases
     assert other.identity != model.identity
 
 
@@ -207,6 +208,6 @@ def test_other_files_are_refused() -> None:
 def test_departures_are_named() -> None:
     """If it fails, a network is used where nobody trained it."""
     model = load_packaged_joint_model()
-    assert model.find_departure([model.base] * model.num_bands[1]) == ""
-    assert "7 bands" in model.find_departure([model.base] * 7)
-    assert "trained with" in model.find_departure([model.base, "fit"])
+    assert model.find_departure([*model.bases] * model.num_bands[1]) == ""
+    assert "7 bands" in model.find_departure([*model.bases] * 7)
+    assert "trained with" in model.find_departure([*model.bases, "fit"])

@@ -32,7 +32,7 @@ def samples() -> list[JointSample]:
     bands = {band: StackSource(make_exposure_stack((66, 80), fwhms, seed=k)) for k, band in enumerate("gri")}
     return collect_joint_samples(
         bands,
-        network=load_packaged_model().network,
+        networks=dict.fromkeys(bands, load_packaged_model().network),
         target_fwhm=3.6,
         options=OPTIONS,
         restoration=RestoreOptions(rejection=RejectionOptions(enabled=False)),
@@ -45,6 +45,7 @@ def test_each_band_is_predicted(samples: list[JointSample]) -> None:
     """If this fails, the network learns of some bands alone."""
     assert len(samples) == 6
     for sample in samples:
+        assert sample.num_bands == 3
         assert 0 < len(sample.held_out) < 4
         assert sample.images.shape == sample.inverse_sigma.shape
         assert sample.bank.estimates.shape[1:] == sample.model.latent_shape

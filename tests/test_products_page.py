@@ -28,6 +28,7 @@ from lsst.astroclearnet.tasks import (
     RestoreCoaddBandsConnections,
     RestoreCoaddConnections,
     SummarizeRestorationConnections,
+    TrainRestorationBandsConnections,
     TrainRestorationConnections,
 )
 
@@ -83,6 +84,9 @@ KEYS = sorted(
             "tasks/_injections.py": {"measure_injections", "injection_metrics"},
             "metrics/_injections.py": {"count_recovered", "injection_bins"},
             "tasks/_training_patches.py": {"record"},
+            "tasks/train_restoration.py": {"run"},
+            "tasks/train_restoration_bands.py": {"run"},
+            "adapters/_restoration_model.py": {"model_to_dict", "joint_model_to_dict"},
             "tasks/_training_products.py": {"make_provenance", "make_training_metrics", "_count_samples"},
         }.items()
         for function in functions(path, names)
@@ -138,6 +142,9 @@ def test_datasets_are_described() -> None:
     assert f"``injected_visit_image`` ({storage})\n===" in PAGE
     name = RestoreCoaddBandsConnections.restored_coadd_detection.name
     assert f"``{name.format(output_name='restored_coadd_joint')}`` (CellCoadd)\n===" in PAGE
+    for name in TrainRestorationBandsConnections.outputs:
+        trained = getattr(TrainRestorationBandsConnections, name).name
+        assert f"``{trained.format(model_name='restoration_model_joint')}``" in PAGE
     names = [
         getattr(connections, name).name
         for connections in (

@@ -19,9 +19,11 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import model_to_dict
+from lsst.astroclearnet.adapters import joint_model_to_dict, model_to_dict
 from lsst.astroclearnet.core import (
     BandsResult,
+    InputError,
+    JointModel,
     NoUsableDataError,
     load_packaged_joint_model,
     load_packaged_model,
@@ -39,6 +41,7 @@ from lsst.astroclearnet.tasks import (
     restore_coadd_bands,
 )
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.daf.butler import DataCoordinate, DimensionUniverse
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 from lsst.pipe.base import InputQuantizedConnection, NoWorkFound, Struct, UpstreamFailureNoWorkFound
@@ -238,14 +241,7 @@ def test_target_psf_is_the_sharpest_that_all_bands_can_have(
         task.run(geometry=field.geometry, bands=bands)
     suggested = []
     for band in ("g", "i"):
-        exposures = task.read_exposures(
-            visit_images=bands[band].visit_images,
-            geometry=field.geometry,
-            band=band,
-            selections=None,
-            sky_corrections=None,
-            visit_summaries=None,
-        )
+        exposures = task.read_exposures(bands[band], geometry=field.geometry, band=band)
         suggested.append(task.suggest_target_fwhm(exposures.source))
     assert suggested[0] > suggested[1]
     assert wanted == [suggested[0]]
@@ -258,7 +254,7 @@ def test_failed_band_does_not_cost_the_others(
 
     def fail(sources: Any, **arguments: Any) -> BandsResult:
         result = restore_bands({"i": sources["i"]}, **arguments)
-        return dataclasses.replace(result, failed={"g": "the sky fell down"})
+        return dataclasses.replace(result, failed={"g": InputError("the sky fell down", height=0)})
 
     monkeypatch.setattr(restore_coadd_bands, "restore_bands", fail)
     outputs = make_task(do_linear=False).run(geometry=field.geometry, bands=bands)
@@ -266,6 +262,8 @@ def test_failed_band_does_not_cost_the_others(
     assert "restored_coadd_linear" not in outputs.getDict()
     assert isinstance(outputs.partial, RestorationAlgorithmError)
     assert "patch 0, g could not be restored: the sky fell down" in str(outputs.partial)
+    # What the executor records.
+    assert outputs.partial.metadata == {"error": "InputError", "height": 0}
 
 
 def test_patch_without_usable_exposures_has_no_work(field: StarField) -> None:
@@ -301,6 +299,36 @@ def test_each_band_has_its_own_network(
     assert given == [{band: model.identity for band, model in models.items()}]
 
 
+def test_joint_network_of_the_survey_is_used(
+    field: StarField, bands: dict[str, BandInputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, another joint network restores bands than meant."""
+    model = dataclasses.replace(load_packaged_joint_model(), provenance={"skymap": "m"})
+    given: list[str] = []
+
+    def stop(sources: Any, *, joint_model: JointModel, **arguments: Any) -> BandsResult:
+        given.append(joint_model.identity)
+        raise NoUsableDataError("stopped")
+
+    monkeypatch.setattr(restore_coadd_bands, "restore_bands", stop)
+
+    def restore(joint_model: Any, source: str = "dataset") -> None:
+        task = make_task(joint_model_source=source)
+        task.run(geometry=field.geometry, bands=bands, joint_model=joint_model)
+
+    dataset = joint_model_to_dict(model)
+    for wrong, source, words in (
+        (dataset, "dataset", "stopped"),
+        (None, "dataset", "joint_model_source='dataset' needs a joint model"),
+        (dataset, "packaged", "does not go with one that is given"),
+        (model_to_dict(load_packaged_model()), "dataset", "no file of a trained joint network"),
+        (dataset | {"identity": "0"}, "dataset", "says that it is 0"),
+    ):
+        with pytest.raises(RestorationAlgorithmError, match=words):
+            restore(wrong, source)
+    assert given == [model.identity]
+
+
 def test_inputs_are_gathered_by_band() -> None:
     """If it fails, a band is restored from exposures of another."""
     inputs: Any = InputQuantizedConnection()
@@ -327,3 +355,39 @@ def test_band_without_a_trained_network_is_refused() -> None:
     outputs = {"restored_coadd": (connections.restored_coadd, list(refs.values()))}
     with pytest.raises(FileNotFoundError, match="no restoration_model of sky map 'm' in band i in the input"):
         connections.adjustQuantum(inputs, outputs, "restoreCoaddBands", {"skymap": "m"})
+
+
+def test_joint_network_that_does_not_exist_is_refused() -> None:
+    """If it fails, a graph is built that cannot run."""
+    connections: Any = RestoreCoaddBandsConnections(
+        config=set_up(RestoreCoaddBandsConfig(), joint_model_source="dataset")
+    )
+    inputs: dict[str, Any] = {"joint_model": (connections.joint_model, [])}
+    outputs = {"restored_coadd": (connections.restored_coadd, [SimpleNamespace(dataId={"band": "g"})])}
+    words = "no restoration_model_joint of sky map 'm' in the input .* restoreCoaddBands:joint_model_source"
+    with pytest.raises(FileNotFoundError, match=words):
+        connections.adjustQuantum(inputs, outputs, "restoreCoaddBands", {"skymap": "m"})
+    assert not hasattr(RestoreCoaddBandsConnections(config=set_up(RestoreCoaddBandsConfig())), "joint_model")
+
+
+def test_bands_that_no_data_have_are_told(
+    field: StarField, bands: dict[str, BandInputs], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a misspelt band is silently not restored."""
+    config = set_up(RestoreCoaddBandsConfig(), bands=["g", "R"])
+    connections: Any = RestoreCoaddBandsConnections(config=config)
+    adjusted = {}
+    for patch in (0, 1):
+        place: dict[str, int | str] = {"skymap": "m", "tract": 3, "patch": patch}
+        ids = [DataCoordinate.standardize(place, band=band, universe=DimensionUniverse()) for band in "gi"]
+        refs = [SimpleNamespace(dataId=data_id) for data_id in ids]
+        outputs = {"restored_coadd": (connections.restored_coadd, refs)}
+        connections.adjustQuantum({}, outputs, "restoreCoaddBands", {"skymap": "m"})
+        adjusted[patch] = [ref.dataId["band"] for ref in outputs["restored_coadd"][1]]
+    assert adjusted == {0: ["g"], 1: ["g"]}
+    words = "R of restoreCoaddBands:bands is not among the bands of the data, which are g."
+    assert [record.getMessage() for record in caplog.records] == [words]
+    caplog.clear()
+    with pytest.raises(NoWorkFound, match="No visit image"):
+        make_task(bands=["r", "R"]).run(geometry=field.geometry, bands={"r": BandInputs([])})
+    assert "R of restoreCoaddBands:bands is not among the bands of the data, which are r." in caplog.text

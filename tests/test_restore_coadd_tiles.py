@@ -14,6 +14,7 @@ import logging
 from logging.handlers import BufferingHandler
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -23,10 +24,22 @@ from lsst.astroclearnet.core import RestorationError
 from lsst.astroclearnet.core.forward import TileData
 from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
 from lsst.astroclearnet.core.tiles._tile_result import TileResult
-from lsst.astroclearnet.tasks import RestorationAlgorithmError, RestoreCoaddConfig, RestoreCoaddTask
+from lsst.astroclearnet.tasks import (
+    RestorationAlgorithmError,
+    RestoreCoaddBandsConfig,
+    RestoreCoaddBandsTask,
+    RestoreCoaddConfig,
+    RestoreCoaddTask,
+)
 from lsst.astroclearnet.tests import StarField, make_patch_geometry, make_projection, make_visit_image
+from lsst.daf.butler import DatasetRef
 from lsst.images import VisitImage
-from lsst.pipe.base import AnnotatedPartialOutputsError, InputQuantizedConnection, Struct
+from lsst.pipe.base import (
+    AnnotatedPartialOutputsError,
+    InputQuantizedConnection,
+    OutputQuantizedConnection,
+    Struct,
+)
 
 SHAPE = (130, 270)
 VIEWS: tuple[dict[str, Any], ...] = (
@@ -201,6 +214,40 @@ def test_partial_outputs_are_put_before_the_error(
     assert caught.value.__cause__ is error
     assert put == [(outputs, "references")]
     assert task.metadata["failure"]["type"].endswith("RestorationAlgorithmError")
+
+
+def test_error_of_a_band_is_recorded(geometry: PatchGeometry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, nobody can tell why a band of a patch is missing, or the
+    other bands are missing with it.
+    """
+    config = RestoreCoaddBandsConfig()
+    config.geometry_source = "dict"
+    task = RestoreCoaddBandsTask(config=config)
+    facts: dict[str, str | int | float | bool] = {"error": "InputError", "height": 0}
+    error = RestorationAlgorithmError("g could not be restored", facts)
+    outputs = Struct(restored_coadd={"i": "coadd"}, restored_coadd_detection="mean", partial=error)
+    monkeypatch.setattr(task, "run", lambda **inputs: outputs)
+    monkeypatch.setattr(
+        "lsst.astroclearnet.tasks._restore_patch.read_geometry", lambda *args, **kwargs: geometry
+    )
+    put: list[tuple[str, object]] = []
+    context = SimpleNamespace(
+        quantum=SimpleNamespace(dataId=FakeDataId()),
+        resources=SimpleNamespace(num_cores=1),
+        get=lambda refs: refs,
+        put=lambda value, ref: put.append((value, ref)),
+    )
+    references: Any = InputQuantizedConnection()
+    references.visit_images, references.skymap_geometry = [], None
+    green, red = (SimpleNamespace(dataId={"band": band}) for band in "gi")
+    products: Any = OutputQuantizedConnection()
+    products.restored_coadd = [green, red]
+    products.restored_coadd_detection = detection = create_autospec(DatasetRef, instance=True)
+    with pytest.raises(AnnotatedPartialOutputsError, match="wrote partial outputs") as caught:
+        task.runQuantum(context, references, products)  # type: ignore[arg-type]
+    assert caught.value.__cause__ is error
+    assert sorted(put, key=str) == sorted([("coadd", red), ("mean", detection)], key=str)
+    assert task.metadata["failure"]["metadata"].to_dict() == facts
 
 
 class FakeDataId(dict[str, Any]):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsst.astroclearnet.adapters import model_from_dict
+from lsst.astroclearnet.adapters import joint_model_from_dict, model_from_dict
 from lsst.astroclearnet.repository import (
     chain_collections,
     create_repository,
@@ -67,15 +67,19 @@ def pipetask(repo: Path, pipeline: str, overrides: dict[str, str], *arguments: s
     return output
 
 
-def build_quanta(repo: Path, where: str, patches: list[str]) -> list[Quantum]:
+def build_quanta(
+    repo: Path, where: str, patches: list[str], name: str = "TrainRestoration", **settings: object
+) -> list[Quantum]:
     """Return the quanta of a training, as ``pipetask`` makes them."""
-    pipeline = Pipeline.from_uri(f"{PIPELINES}/TrainRestorationWithoutStack.yaml")
-    pipeline.addConfigOverride("trainRestoration", "patches", patches)
+    pipeline = Pipeline.from_uri(f"{PIPELINES}/{name}WithoutStack.yaml")
+    (label,) = pipeline.task_labels
+    for field, value in {"patches": patches, **settings}.items():
+        pipeline.addConfigOverride(label, field, value)
     builder = AllDimensionsQuantumGraphBuilder(
         pipeline.to_graph(),
         Butler.from_config(str(repo)),
         where=f"skymap='test_map' AND {where}",
-        input_collections=["TestCam/defaults"],
+        input_collections=["TestCam/all" if "Bands" in name else "TestCam/defaults"],
         output_run="u/test/graph",
     )
     graph = builder.finish(output="u/test", attach_datastore_records=False).assemble()
@@ -85,7 +89,8 @@ def build_quanta(repo: Path, where: str, patches: list[str]) -> list[Quantum]:
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two patches under three visits, and a fourth visit
-    that overlaps only one of them.
+    that overlaps only one of them; and, in a collection apart, three more in
+    another band.
     """
     root = tmp_path_factory.mktemp("training") / "repo"
     butler = create_repository(str(root))
@@ -102,7 +107,12 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         projection = make_projection(SHAPE, offset=offset, visit=visit)
         image = field.render(projection, SHAPE, 3.3 + 0.4 * visit) + rng.normal(0.0, 1.0, SHAPE)
         put_visit_image(butler, make_visit_image(image, projection, fwhm=3.3 + 0.4 * visit), "TestCam/visits")
+    for visit in (11, 12, 13):
+        projection = make_projection(SHAPE, offset=(0.5 * (visit - 10), -2.0), visit=visit)
+        image = field.render(projection, SHAPE, 4.0) + rng.normal(0.0, 1.0, SHAPE)
+        put_visit_image(butler, make_visit_image(image, projection, fwhm=4.0, band="g"), "TestCam/green")
     chain_collections(butler, "TestCam/defaults", ["TestCam/visits", "skymaps"])
+    chain_collections(butler, "TestCam/all", ["TestCam/visits", "TestCam/green", "skymaps"])
     return root
 
 
@@ -120,18 +130,23 @@ def trained(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repo
 
 
-@pytest.mark.parametrize("name", ["TrainRestoration", "TrainRestorationWithoutStack"])
-def test_pipelines_expand(name: str) -> None:
+@pytest.mark.parametrize("stack", ["", "WithoutStack"])
+@pytest.mark.parametrize(
+    ("label", "parameter"),
+    [("trainRestoration", "restoration_model_name"), ("trainRestorationBands", "joint_model_name")],
+)
+def test_pipelines_expand(label: str, parameter: str, stack: str) -> None:
+    name = f"{label[0].upper()}{label[1:]}{stack}"
     graph = Pipeline.from_uri(f"{PIPELINES}/{name}.yaml").to_graph()
-    assert graph.tasks["trainRestoration"].outputs.keys() == {
+    assert graph.tasks[label].outputs.keys() == {
         "restoration_model",
         "restoration_model_metrics",
         "restoration_model_patch",
         "restoration_model_plot",
     }
     changed = Pipeline.from_uri(f"{PIPELINES}/{name}.yaml")
-    changed.addConfigOverride("parameters", "restoration_model_name", "other")
-    outputs = changed.to_graph().tasks["trainRestoration"].outputs.values()
+    changed.addConfigOverride("parameters", parameter, "other")
+    outputs = changed.to_graph().tasks[label].outputs.values()
     assert all(edge.dataset_type_name.startswith("other") for edge in outputs)
 
 
@@ -193,3 +208,50 @@ def test_patches_of_query_and_list_are_used(
 def test_list_without_a_patch_of_the_query_is_told(repo: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert build_quanta(repo, "tract=3 AND patch=1", ["3/0"]) == []
     assert "No patch of trainRestoration:patches is among those of the data query in i" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "bands"),
+    [
+        ("tract=3", {}, {"g", "i"}),
+        ("tract=3 AND band IN ('i', 'r')", {}, {"i"}),
+        ("tract=3", {"bands": ["i", "z"]}, {"i"}),
+    ],
+)
+def test_bands_of_query_and_list_are_used(
+    repo: Path, where: str, settings: dict[str, object], bands: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If this fails, a joint network is trained on other bands than meant."""
+    (quantum,) = build_quanta(repo, where, [], "TrainRestorationBands", **settings)
+    assert quantum.dataId is not None
+    assert dict(quantum.dataId.required) == {"skymap": "test_map"}
+    inputs = {key.name: refs for key, refs in quantum.inputs.items()}
+    assert {ref.dataId["band"] for ref in inputs["visit_image"]} == bands
+    outputs = {key.name: refs for key, refs in quantum.outputs.items()}
+    assert {ref.dataId["patch"] for ref in outputs["restoration_model_joint_patch"]} == {0, 1}
+    assert ("z of trainRestorationBands:bands is not among" in caplog.text) == ("bands" in settings)
+
+
+@pytest.mark.slow
+def test_joint_network_restores_coadds(repo: Path) -> None:
+    """If this fails, what the training writes is not what the restoration
+    reads.
+    """
+    settings = SETTINGS | {"target_fwhm": "[0.65]"}
+    del settings["restoration.network.penalty_weights"]
+    training, output = "u/test/trained_joint", "u/test/restored_joint"
+    where = ("-d", "skymap='test_map' AND tract=3")
+    pipeline = "TrainRestorationBandsWithoutStack.yaml"
+    pipetask(repo, pipeline, settings, "-i", "TestCam/all", "-o", training, *where)
+    changes = {"joint_model_source": "dataset", "target_fwhm": "0.65", "do_plot": "False"}
+    changes["restoration.noise.num_draws"] = "2"
+    inputs = ("-i", f"{training},TestCam/all", "-o", output, "-d", f"{where[1]} AND patch=0")
+    pipetask(repo, "RestoreCoaddBandsWithoutStack.yaml#restoreBands", changes, *inputs)
+    butler = Butler.from_config(str(repo), collections=[output])
+    dataset = butler.get("restoration_model_joint", skymap="test_map")
+    model = joint_model_from_dict(dataset, "joint model")
+    assert model.num_bands == (2, 2)
+    place = {"skymap": "test_map", "tract": 3, "patch": 0}
+    for band in ("g", "i"):
+        network = butler.get("restored_coadd_joint_metrics", place, band=band)["network"]
+        assert (network["joint_network"], network["joint_doubt"]) == (model.identity, "")

@@ -25,6 +25,7 @@ import torch
 from lsst.astroclearnet.adapters import model_from_dict
 from lsst.astroclearnet.core.training import Trainer, collect_samples
 from lsst.astroclearnet.tasks import (
+    BandInputs,
     RestorationAlgorithmError,
     TrainingPatch,
     TrainRestorationConfig,
@@ -98,9 +99,14 @@ def remember_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_restoration, "collect_samples", remember)
 
 
+def make_patch(number: int, visits: Sequence[VisitImage]) -> TrainingPatch:
+    """Return a patch with its visit images."""
+    return TrainingPatch(MAP.patch(3, number), {"i": BandInputs(visits)})
+
+
 def make_patches(visits: Sequence[VisitImage], other: Sequence[VisitImage] = ()) -> list[TrainingPatch]:
     """Return both patches, the second one with visit images of its own."""
-    return [TrainingPatch(MAP.patch(3, 0), visits), TrainingPatch(MAP.patch(3, 1), other or visits)]
+    return [make_patch(0, visits), make_patch(1, other or visits)]
 
 
 def train(patches: Sequence[TrainingPatch], **changes: Any) -> Struct:
@@ -166,7 +172,7 @@ def test_nothing_is_learned_from_patches_set_aside(visits: list[VisitImage], who
     dimmer = [observe(visit, (0.7 * visit, -1.3 * visit), brightness=0.3) for visit in range(1, 4)]
     for patch, role in roles.items():
         patches = make_patches(visits)
-        patches[patch] = TrainingPatch(MAP.patch(3, patch), dimmer)
+        patches[patch] = make_patch(patch, dimmer)
         changed = train(patches)
         assert are_equal(changed, whole) == (role == "validation")
         same = changed.restoration_model_metrics["validation_loss"] == pytest.approx(

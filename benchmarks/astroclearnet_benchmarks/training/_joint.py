@@ -228,7 +228,7 @@ def _collect(seed: int) -> list[JointSample]:
     sources = {str(band): StackSource(_stack(scene)) for band, scene in enumerate(scenes)}
     return collect_joint_samples(
         sources,
-        network=load_packaged_model().network,
+        networks=dict.fromkeys(sources, load_packaged_model().network),
         target_fwhm=scenes[0].target_fwhm,
         options=joint_training_options(1),
         restoration=_RESTORATION,

@@ -113,7 +113,7 @@ def _train_joint(options: argparse.Namespace) -> int:
         "package": package_version("lsst-astroclearnet"),
         "torch": torch.__version__,
     }
-    model = JointModel(trainer.network, load_packaged_model().identity, NUM_BANDS, provenance)
+    model = JointModel(trainer.network, (load_packaged_model().identity,), NUM_BANDS, provenance)
     options.output.write_bytes(model.to_bytes())
     _LOG.info("%s after %.0f minutes", model.identity, (time.monotonic() - start) / 60.0)
     return 0

@@ -14,7 +14,12 @@ for the core; `coadd`, what is written.
 """
 
 from ._exposure_id import ExposureId, UnusableExposureError
-from ._restoration_model import model_from_dict, model_to_dict
+from ._restoration_model import (
+    joint_model_from_dict,
+    joint_model_to_dict,
+    model_from_dict,
+    model_to_dict,
+)
 from .coadd import (
     FEW_EXPOSURES,
     MAX_BINNING,
@@ -116,6 +121,8 @@ __all__ = (
     "direct_storage_class",
     "faintest_peak",
     "join_binned",
+    "joint_model_from_dict",
+    "joint_model_to_dict",
     "make_cell_coadd",
     "make_deblender_coadd",
     "make_demand_image",

@@ -23,6 +23,7 @@ from ._quality_units import *
 from ._quantum_inputs import *
 from ._restoration_figure import *
 from ._restore_patch import *
+from ._train_network import *
 from ._training_patches import *
 from ._training_products import *
 from ._warnings import *
@@ -42,4 +43,6 @@ from .restore_coadd_config import *
 from .select_exposures import *
 from .summarize_restoration import *
 from .train_restoration import *
+from .train_restoration_bands import *
+from .train_restoration_bands_config import *
 from .train_restoration_config import *

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("RestorationAlgorithmError", "translate_errors")
+__all__ = ("RestorationAlgorithmError", "translate_error", "translate_errors")
 
 import contextlib
 from collections.abc import Iterator
@@ -58,4 +58,23 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except RestorationError as exc:
-        raise RestorationAlgorithmError(str(exc), {"error": type(exc).__name__, **exc.diagnostics}) from exc
+        raise translate_error(exc) from exc
+
+
+def translate_error(error: RestorationError, subject: str = "") -> RestorationAlgorithmError:
+    """Return an error of the core as one that the executor knows.
+
+    Parameters
+    ----------
+    error
+        The error.
+    subject
+        What it happened to, with which the message begins.
+
+    Returns
+    -------
+    translated : `RestorationAlgorithmError`
+        With the facts of the error.
+    """
+    facts: dict[str, str | int | float | bool] = {"error": type(error).__name__, **error.diagnostics}
+    return RestorationAlgorithmError(f"{subject}{error}", facts)

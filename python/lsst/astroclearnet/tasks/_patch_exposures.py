@@ -148,33 +148,18 @@ class PatchExposuresTask(PipelineTask):
         return int.from_bytes(digest)
 
     def read_exposures(
-        self,
-        *,
-        visit_images: Sequence[VisitImageSource],
-        geometry: PatchGeometry,
-        band: str,
-        selections: VisitSelections | None,
-        sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None,
-        visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None,
-        num_bands: int = 1,
+        self, inputs: BandInputs, *, geometry: PatchGeometry, band: str, num_bands: int = 1
     ) -> PatchExposures:
         """Read the exposures of a patch, with the configured calibration.
 
         Parameters
         ----------
-        visit_images
-            Visit images or deferred handles of them, in any order.
+        inputs
+            Datasets of the band.
         geometry
             Geometry of the patch.
         band
             Name of the band.
-        selections
-            Visits selected elsewhere, by instrument; all with `None`.
-        sky_corrections
-            What to subtract from visit images, by instrument, visit and
-            detector.
-        visit_summaries
-            Calibrations by instrument and visit.
         num_bands
             Number of bands whose exposures are in memory at a time.
 
@@ -183,14 +168,14 @@ class PatchExposuresTask(PipelineTask):
         exposures : `PatchExposures`
             Those that are usable; there may be none.
         """
-        sources, uncalibrated = self._recalibrate(visit_images, visit_summaries)
-        chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=selections)
+        sources, uncalibrated = self._recalibrate(inputs.visit_images, inputs.visit_summaries)
+        chosen = self.selection.run(visit_images=sources, geometry=geometry, selections=inputs.selections)
         memory = _RESIDENT_SHARE * self.config.restoration.tiling.max_host_memory * _GIB / num_bands
         prepared = self.preparation.run(
             visit_images=chosen.selected,
             geometry=geometry,
             band=band,
-            sky_corrections=sky_corrections,
+            sky_corrections=inputs.sky_corrections,
             scratch=Scratch(memory, self.config.scratch_folder),
         )
         return PatchExposures(prepared.source, uncalibrated | prepared.dropped, chosen.rejected)

@@ -13,9 +13,11 @@ from __future__ import annotations
 __all__ = ("PatchExposuresConfig", "PatchExposuresConnections")
 
 import re
+from collections.abc import Callable, Collection
 from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DataCoordinate
 from lsst.pex.config import (
     ChoiceField,
     ConfigField,
@@ -129,6 +131,36 @@ class PatchExposuresConnections(
             del self.visit_selections
         if not config.preparation.do_apply_sky_correction:
             del self.sky_corrections
+
+    @staticmethod
+    def keep_wanted(
+        is_wanted: Callable[[DataCoordinate], bool], *groups: dict[str, tuple[Any, Collection[Any]]]
+    ) -> list[dict[str, tuple[Any, Collection[Any]]]]:
+        """Leave datasets of a quantum out.
+
+        Parameters
+        ----------
+        is_wanted
+            Tells of a data ID whether its dataset is kept.
+        *groups
+            Connections and references by the names of the connections, which
+            are changed.
+
+        Returns
+        -------
+        adjusted : `list` [`dict`]
+            What was changed in each group.
+        """
+        adjusted: list[dict[str, tuple[Any, Collection[Any]]]] = []
+        for connections in groups:
+            changed: dict[str, tuple[Any, Collection[Any]]] = {}
+            for name, (connection, refs) in connections.items():
+                kept = [ref for ref in refs if is_wanted(ref.dataId)]
+                if len(kept) < len(refs):
+                    changed[name] = (connection, kept)
+            connections.update(changed)
+            adjusted.append(changed)
+        return adjusted
 
 
 class PatchExposuresConfig(PipelineTaskConfig, pipelineConnections=PatchExposuresConnections):

@@ -143,15 +143,7 @@ class RestorePatchTask(PatchExposuresTask):
             If no exposure has a usable pixel on the patch.
         """
         name = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.definition.id}, {band}"
-        exposures = self.read_exposures(
-            visit_images=inputs.visit_images,
-            geometry=geometry,
-            band=band,
-            selections=inputs.selections,
-            sky_corrections=inputs.sky_corrections,
-            visit_summaries=inputs.visit_summaries,
-            num_bands=num_bands,
-        )
+        exposures = self.read_exposures(inputs, geometry=geometry, band=band, num_bands=num_bands)
         exposures.require_any(name)
         return RestorationInputs(
             source=exposures.source,

@@ -10,44 +10,44 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchSamples", "TrainingPatch", "choose_validation", "list_exposures")
+__all__ = (
+    "PatchSamples",
+    "TrainingPatch",
+    "choose_validation",
+    "explain_nothing",
+    "list_exposures",
+    "mean_loss",
+    "sort_patches",
+    "split_samples",
+)
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from ..adapters import ExposureId, PatchGeometry, VisitImageSource
-from ..core.estimate import TrainingSample
-from ._quantum_inputs import VisitSummarySource
-from .prepare_exposures import SkyCorrectionSource
-from .select_exposures import VisitSelections
+from lsst.pipe.base import NoWorkFound
+
+from ..adapters import ExposureId, PatchGeometry
+from ._errors import RestorationAlgorithmError
+from ._patch_exposures import BandInputs, PatchExposures
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPatch:
-    """A patch, with its inputs as `RestoreCoaddTask.run` takes them.
+    """A patch and its exposures.
 
     Attributes
     ----------
     geometry
         Geometry of the patch.
-    visit_images
-        Visit images that may overlap it, or deferred handles of them.
-    selections
-        Visits selected elsewhere, by instrument; by default all.
-    sky_corrections
-        What to subtract from visit images, by instrument, visit and detector.
-    visit_summaries
-        Calibrations by instrument and visit.
+    bands
+        Datasets of each band, by its name.
     """
 
     geometry: PatchGeometry
-    visit_images: Sequence[VisitImageSource]
-    selections: VisitSelections | None = None
-    sky_corrections: Mapping[tuple[str, int, int], SkyCorrectionSource] | None = None
-    visit_summaries: Mapping[tuple[str, int], VisitSummarySource] | None = None
+    bands: Mapping[str, BandInputs]
 
     @property
     def key(self) -> str:
@@ -59,7 +59,8 @@ class TrainingPatch:
         """Identifiers of the datasets of the visit images, where they have
         one (`list`).
         """
-        refs = (getattr(source, "ref", None) for source in self.visit_images)
+        sources = (source for inputs in self.bands.values() for source in inputs.visit_images)
+        refs = (getattr(source, "ref", None) for source in sources)
         return sorted(str(ref.id) for ref in refs if ref is not None)
 
 
@@ -84,11 +85,40 @@ class PatchSamples:
     """
 
     key: str
-    samples: Sequence[TrainingSample] = ()
+    samples: Sequence[Any] = ()
     target_fwhm: float | None = None
     exposures: Sequence[ExposureId] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reason: str = ""
+
+    @classmethod
+    def start(cls, patch: TrainingPatch, exposures: Sequence[PatchExposures]) -> Self:
+        """Return a patch without samples as yet.
+
+        Parameters
+        ----------
+        patch
+            The patch.
+        exposures
+            Its exposures, by band.
+        """
+        left_out: dict[str, str] = {}
+        for band in exposures:
+            left_out |= band.not_selected | band.dropped
+        used = tuple(cutout.identity for band in exposures for cutout in band.source.cutouts)
+        return cls(patch.key, exposures=used, left_out=left_out)
+
+    def role(self, validation: Collection[str]) -> str:
+        """Return what the samples are used for.
+
+        Parameters
+        ----------
+        validation
+            The patches that are set aside.
+        """
+        if not self.samples:
+            return "left_out"
+        return "validation" if self.key in validation else "trained"
 
     def record(self, role: str, validation_loss: float | None) -> dict[str, Any]:
         """Return the dataset of the patch.
@@ -114,6 +144,17 @@ class PatchSamples:
         }
 
 
+def sort_patches(patches: Iterable[TrainingPatch]) -> list[TrainingPatch]:
+    """Return patches in the order of tracts and patches.
+
+    Parameters
+    ----------
+    patches
+        The patches, in any order.
+    """
+    return sorted(patches, key=lambda patch: (patch.geometry.tract, patch.geometry.definition.id))
+
+
 def choose_validation(keys: Sequence[str], fraction: float, seed: int) -> frozenset[str]:
     """Choose the patches that a network is not trained on.
 
@@ -134,6 +175,61 @@ def choose_validation(keys: Sequence[str], fraction: float, seed: int) -> frozen
     number = min(max(round(fraction * len(keys)), 1), len(keys) - 1)
     order = np.random.default_rng(seed).permutation(len(keys))
     return frozenset(keys[k] for k in order[: max(number, 0)])
+
+
+def split_samples(
+    patches: Iterable[PatchSamples], validation: Collection[str]
+) -> tuple[list[Any], list[Any]]:
+    """Return samples to train on, and those that are set aside.
+
+    Parameters
+    ----------
+    patches
+        The patches.
+    validation
+        Those that are set aside.
+    """
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for patch in patches:
+        parts[patch.key in validation].extend(patch.samples)
+    return parts
+
+
+def mean_loss(patches: Iterable[PatchSamples], losses: Mapping[str, float]) -> float | None:
+    """Return the mean loss over all samples of patches with a loss.
+
+    Parameters
+    ----------
+    patches
+        The patches.
+    losses
+        Mean loss of some of them, by their keys.
+    """
+    sizes = {patch.key: len(patch.samples) for patch in patches if patch.key in losses}
+    if not sizes:
+        return None
+    return sum(losses[key] * size for key, size in sizes.items()) / sum(sizes.values())
+
+
+def explain_nothing(patches: Sequence[PatchSamples], name: str, needs: str) -> BaseException:
+    """Return the error of a training without samples.
+
+    Parameters
+    ----------
+    patches
+        The patches.
+    name
+        What a network was to be trained for.
+    needs
+        What a patch must have.
+    """
+    failed = {patch.key: patch.reason for patch in patches if patch.reason.startswith("failed")}
+    if failed:
+        reasons = "\n".join(f"  - {key}: {reason}" for key, reason in failed.items())
+        return RestorationAlgorithmError(
+            f"No patch of {name} can be trained on:\n{reasons}", {"num_failed_patches": len(failed)}
+        )
+    return NoWorkFound(f"No patch of {name} has {needs}: {len(patches)} have not.")
 
 
 def list_exposures(patches: Iterable[PatchSamples]) -> dict[str, dict[str, list[int]]]:

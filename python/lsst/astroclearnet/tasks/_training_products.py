@@ -10,18 +10,19 @@
 
 from __future__ import annotations
 
-__all__ = ("TrainingCurve", "make_provenance", "make_training_metrics")
+__all__ = ("Training", "TrainingCurve", "make_provenance", "make_training_metrics")
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 
 from .. import __version__
 from ..core import RestoreOptions, TrainingOptions
-from ._training_patches import PatchSamples, list_exposures
+from ._checkpoint import Checkpoint
+from ._training_patches import PatchSamples, list_exposures, split_samples
 
 
 @dataclasses.dataclass
@@ -87,15 +88,54 @@ class TrainingCurve:
         return cls(**state)
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that is finished.
+
+    Attributes
+    ----------
+    name
+        What the network was trained for.
+    network
+        The network, in evaluation mode, on the CPU.
+    provenance
+        What it was trained on and how, of types that JSON has.
+    patches
+        All patches.
+    validation
+        Those that were set aside.
+    curve
+        Course of the losses.
+    losses
+        Loss of the network on each of the patches set aside.
+    checkpoint
+        State of the training, to be removed when its result is safe.
+    """
+
+    name: str
+    network: Any
+    provenance: dict[str, Any]
+    patches: Sequence[PatchSamples]
+    validation: Collection[str]
+    curve: TrainingCurve
+    losses: Mapping[str, float]
+    checkpoint: Checkpoint
+
+    @property
+    def trained_samples(self) -> list[Any]:
+        """Samples that the network was trained on (`list`)."""
+        return split_samples(self.patches, self.validation)[0]
+
+
 def make_provenance(
     patches: Sequence[PatchSamples],
     validation: Collection[str],
     *,
-    skymap: str,
-    band: str,
+    made_for: Mapping[str, Any],
     seed: int,
     training: TrainingOptions,
     restoration: RestoreOptions,
+    penalty_weights: Sequence[float],
     curve: TrainingCurve,
     validation_loss: float | None,
 ) -> dict[str, Any]:
@@ -107,14 +147,14 @@ def make_provenance(
         All patches.
     validation
         Those that were set aside.
-    skymap
-        Name of the sky map.
-    band
-        Name of the band.
+    made_for
+        The sky map and the bands.
     seed
         Seed of the training.
     training, restoration
         Settings.
+    penalty_weights
+        Those of the filter bank.
     curve
         Course of the training.
     validation_loss
@@ -125,8 +165,7 @@ def make_provenance(
         "package": "lsst.astroclearnet",
         "version": __version__,
         "torch_version": str(torch.__version__),
-        "skymap": skymap,
-        "band": band,
+        **made_for,
         "patches": {
             "trained": [patch.key for patch in used if patch.key not in validation],
             "validation": [patch.key for patch in used if patch.key in validation],
@@ -143,7 +182,7 @@ def make_provenance(
             "training": dataclasses.asdict(training),
             "calibration": dataclasses.asdict(restoration.calibration),
             "rejection": dataclasses.asdict(restoration.rejection),
-            "penalty_weights": restoration.network.penalty_weights,
+            "penalty_weights": list(penalty_weights),
         },
     }
     # The same before and after it was a file.

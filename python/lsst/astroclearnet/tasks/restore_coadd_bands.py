@@ -30,10 +30,11 @@ from lsst.pipe.base import (
 )
 from lsst.utils.timer import timeMethod
 
-from ..adapters import PatchGeometry, predict_disk_bytes
-from ..core import BandsResult, RestoreOptions, plan_bands_memory, restore_bands
+from ..adapters import PatchGeometry, joint_model_from_dict, predict_disk_bytes
+from ..core import BandsResult, JointModel, RestoreOptions, plan_bands_memory, restore_bands
+from ._band_datasets import describe_missing_bands, list_bands
 from ._detection_coadd import make_detection_coadd
-from ._errors import RestorationAlgorithmError, translate_errors
+from ._errors import RestorationAlgorithmError, translate_error, translate_errors
 from ._patch_exposures import BandInputs
 from ._products import RestorationInputs
 from ._progress import report_progress
@@ -64,10 +65,12 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         outputRefs: OutputQuantizedConnection,
     ) -> None:
         geometry, _ = self.begin_quantum(butlerQC, inputRefs)
-        bands = sorted({str(ref.dataId["band"]) for ref in outputRefs.restored_coadd})
+        bands = list_bands(outputRefs.restored_coadd)
+        model = getattr(inputRefs, "joint_model", None)
         outputs = self.run(
             geometry=geometry,
             bands={band: BandInputs(**gather_inputs(butlerQC, inputRefs, band=band)) for band in bands},
+            joint_model=None if model is None else butlerQC.get(model),
         )
         for name, refs in outputRefs:
             found = getattr(outputs, name)
@@ -84,7 +87,13 @@ class RestoreCoaddBandsTask(RestorePatchTask):
             ) from outputs.partial
 
     @timeMethod
-    def run(self, *, geometry: PatchGeometry, bands: Mapping[str, BandInputs]) -> Struct:
+    def run(
+        self,
+        *,
+        geometry: PatchGeometry,
+        bands: Mapping[str, BandInputs],
+        joint_model: Mapping[str, Any] | None = None,
+    ) -> Struct:
         """Restore one patch in all its bands.
 
         Parameters
@@ -93,6 +102,9 @@ class RestoreCoaddBandsTask(RestorePatchTask):
             Geometry of the patch.
         bands
             Datasets of each band, by its name.
+        joint_model
+            What `~lsst.astroclearnet.adapters.joint_model_to_dict` makes of a
+            trained joint network, for ``joint_model_source="dataset"``.
 
         Returns
         -------
@@ -113,9 +125,10 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         # Before anything is read.
         device = self.select_device()
         options: RestoreOptions = self.config.restoration.make_options()
+        model = self._read_joint_model(joint_model)
         collected = self._collect_bands(geometry, bands, options)
         with translate_errors():
-            result = self._restore(collected, options, device)
+            result = self._restore(collected, options, device, model)
         joint = JointRestoration(tuple(result.results), result.joint_network, result.joint_doubt)
         made, partial = self._make_bands(result, collected, joint)
         outputs = Struct(
@@ -124,10 +137,23 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         self.record_usage(device)
         return outputs
 
+    def _read_joint_model(self, content: Mapping[str, Any] | None) -> JointModel | None:
+        """Read a trained joint network, if the configuration asks for one."""
+        source = self.config.joint_model_source
+        if (content is not None) != (source == "dataset"):
+            reason = "needs a joint model" if content is None else "does not go with one that is given"
+            raise RestorationAlgorithmError(f"joint_model_source={source!r} {reason}.", {})
+        if content is None:
+            return None
+        with translate_errors():
+            return joint_model_from_dict(content, "joint model")
+
     def _collect_bands(
         self, geometry: PatchGeometry, bands: Mapping[str, BandInputs], options: RestoreOptions
     ) -> dict[str, RestorationInputs]:
         """Read the exposures of all bands, and leave bands without any out."""
+        if words := describe_missing_bands(self.config.bands, set(bands), self.getName()):
+            self.log.warning("%s", words)
         models = {band: self.read_model(inputs.restoration_model) for band, inputs in bands.items()}
         collected: dict[str, RestorationInputs] = {}
         left_out: list[NoWorkFound] = []
@@ -152,7 +178,11 @@ class RestoreCoaddBandsTask(RestorePatchTask):
 
     @timeMethod
     def _restore(
-        self, collected: Mapping[str, RestorationInputs], options: RestoreOptions, device: torch.device
+        self,
+        collected: Mapping[str, RestorationInputs],
+        options: RestoreOptions,
+        device: torch.device,
+        joint_model: JointModel | None,
     ) -> BandsResult:
         """Plan the memory and restore the patch, tile by tile."""
         sources = {band: inputs.source for band, inputs in collected.items()}
@@ -183,6 +213,7 @@ class RestoreCoaddBandsTask(RestorePatchTask):
                 target_fwhm=target_fwhm,
                 options=options,
                 models=models or None,
+                joint_model=joint_model,
                 device=device,
                 seeds={band: inputs.seed for band, inputs in collected.items()},
                 layout=layout,
@@ -207,10 +238,10 @@ class RestoreCoaddBandsTask(RestorePatchTask):
         """Make the datasets of each band, by connection and band, and say what
         is missing.
         """
-        errors = {}
-        for band, reason in result.failed.items():
-            words = f"{collected[band].patch_name} could not be restored: {reason}"
-            errors[band] = RestorationAlgorithmError(words, {})
+        errors = {
+            band: translate_error(error, f"{collected[band].patch_name} could not be restored: ")
+            for band, error in result.failed.items()
+        }
         made: dict[str, dict[str, Any]] = {}
         for band, of_band in result.results.items():
             inputs = dataclasses.replace(collected[band], joint=joint)

@@ -13,21 +13,25 @@ from __future__ import annotations
 __all__ = ("RestoreCoaddBandsConfig", "RestoreCoaddBandsConnections")
 
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DataCoordinate
-from lsst.pex.config import ListField
+from lsst.pex.config import ChoiceField, ListField
 from lsst.pipe.base import NoWorkFound
 
+from ._band_datasets import describe_missing_bands, explain_missing_model, is_of_bands, list_bands
 from .restore_coadd_config import RestoreCoaddConfig, RestoreCoaddConnections
+
+_LOG = logging.getLogger(__name__)
 
 
 class RestoreCoaddBandsConnections(
     RestoreCoaddConnections,
     dimensions=("skymap", "tract", "patch"),
-    defaultTemplates={"output_name": "restored_coadd_joint"},
+    defaultTemplates={"joint_model_name": "restoration_model_joint", "output_name": "restored_coadd_joint"},
 ):
     """Inputs and outputs of `RestoreCoaddBandsTask`.
 
@@ -52,6 +56,12 @@ class RestoreCoaddBandsConnections(
         dimensions=("skymap", "band"),
         multiple=True,
     )
+    joint_model = cT.PrerequisiteInput(
+        doc="Joint network trained on the survey, for joint_model_source='dataset'.",
+        name="{joint_model_name}",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap",),
+    )
     restored_coadd = dataclasses.replace(RestoreCoaddConnections.restored_coadd, multiple=True)
     restored_coadd_demand = dataclasses.replace(RestoreCoaddConnections.restored_coadd_demand, multiple=True)
     restored_coadd_linear = dataclasses.replace(RestoreCoaddConnections.restored_coadd_linear, multiple=True)
@@ -72,6 +82,9 @@ class RestoreCoaddBandsConnections(
     def __init__(self, *, config: RestoreCoaddBandsConfig | None = None) -> None:
         super().__init__(config=config)
         self._bands = frozenset(() if config is None else config.bands)
+        self._told = {""}
+        if config is not None and config.joint_model_source != "dataset":
+            del self.joint_model
 
     def adjustQuantum(
         self,
@@ -80,8 +93,8 @@ class RestoreCoaddBandsConnections(
         label: str,
         data_id: DataCoordinate,
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Leave out bands that are not in the list, and refuse a band whose
-        trained network does not exist.
+        """Leave out bands that are not in the list, and refuse a quantum whose
+        trained networks do not exist.
 
         Parameters
         ----------
@@ -100,34 +113,29 @@ class RestoreCoaddBandsConnections(
         Raises
         ------
         FileNotFoundError
-            If a band has no trained network.
+            If a band has no trained network, or there is no joint network.
         lsst.pipe.base.NoWorkFound
             If no band of the list is left.
         """
-        adjusted: list[dict[str, Any]] = []
-        for connections in (inputs, outputs):
-            changed = {}
-            for name, (connection, refs) in connections.items():
-                kept = [ref for ref in refs if self._is_wanted(ref.dataId)]
-                if len(kept) < len(refs):
-                    changed[name] = (connection, kept)
-            connections.update(changed)
-            adjusted.append(changed)
-        bands = {str(ref.dataId["band"]) for ref in outputs["restored_coadd"][1]}
+        adjusted = self.keep_wanted(lambda each: is_of_bands(each, self._bands), inputs, outputs)
+        bands = set(list_bands(outputs["restored_coadd"][1]))
         if not bands:
             raise NoWorkFound(f"No band of {label}:bands is among those of the data query.")
+        if (words := describe_missing_bands(self._bands, bands, label)) not in self._told:
+            # Once, and not for each patch of a quantum graph.
+            self._told.add(words)
+            _LOG.warning("%s", words)
         if "restoration_model" in inputs:
-            trained = {str(ref.dataId["band"]) for ref in inputs["restoration_model"][1]}
-            self.require_models(inputs["restoration_model"][0], bands - trained, label, data_id)
+            connection, refs = inputs["restoration_model"]
+            if missing := bands.difference(list_bands(refs)):
+                field = f"{label}:restoration.model.source"
+                raise explain_missing_model(connection, field, data_id, missing)
+        if "joint_model" in inputs:
+            connection, refs = inputs["joint_model"]
+            if not refs:
+                raise explain_missing_model(connection, f"{label}:joint_model_source", data_id)
         super(RestoreCoaddConnections, self).adjustQuantum(inputs, outputs, label, data_id)
         return adjusted[0], adjusted[1]
-
-    def _is_wanted(self, data_id: DataCoordinate) -> bool:
-        """Tell whether a dataset is of a band in the list, or of none."""
-        if not self._bands or "band" not in data_id.dimensions:
-            return True
-        # Visits have their band as an implied value, known once expanded.
-        return ("band" not in data_id.required and not data_id.hasFull()) or data_id["band"] in self._bands
 
 
 class RestoreCoaddBandsConfig(RestoreCoaddConfig, pipelineConnections=RestoreCoaddBandsConnections):
@@ -137,4 +145,13 @@ class RestoreCoaddBandsConfig(RestoreCoaddConfig, pipelineConnections=RestoreCoa
         doc="Bands to restore together, of those that the data query selects; all of them if empty.",
         default=[],
         listCheck=lambda bands: len(set(bands)) == len(bands),
+    )
+    joint_model_source = ChoiceField[str](
+        doc="Where the joint network comes from.",
+        allowed={
+            "packaged": "Trained on simulations; it comes with the package.",
+            "dataset": "Trained on the survey.",
+        },
+        default="packaged",
+        optional=False,
     )

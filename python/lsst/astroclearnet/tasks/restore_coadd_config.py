@@ -18,6 +18,7 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DataCoordinate, DatasetRef
 from lsst.pex.config import Field, RangeField
 
+from ._band_datasets import explain_missing_model
 from ._patch_exposures_config import PatchExposuresConfig, PatchExposuresConnections
 
 
@@ -122,36 +123,10 @@ class RestoreCoaddConnections(
         """
         if "restoration_model" in inputs:
             connection, refs = inputs["restoration_model"]
-            self.require_models(connection, () if refs else (str(data_id["band"]),), label, data_id)
+            if not refs:
+                field = f"{label}:restoration.model.source"
+                raise explain_missing_model(connection, field, data_id, [str(data_id["band"])])
         return super().adjustQuantum(inputs, outputs, label, data_id)
-
-    def require_models(
-        self, connection: cT.BaseInput, missing: Collection[str], label: str, data_id: DataCoordinate
-    ) -> None:
-        """Refuse a quantum without the trained networks of its bands.
-
-        Parameters
-        ----------
-        connection
-            Connection of the networks.
-        missing
-            Bands without one.
-        label
-            Label of the task.
-        data_id
-            Data ID of the quantum.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is such a band.
-        """
-        if missing:
-            raise FileNotFoundError(
-                f"There is no {connection.name} of sky map {data_id['skymap']!r} in band "
-                f"{', '.join(sorted(missing))} in the input collections: add the collection of its training, "
-                f"or change {label}:restoration.model.source."
-            )
 
 
 class RestoreCoaddConfig(PatchExposuresConfig, pipelineConnections=RestoreCoaddConnections):

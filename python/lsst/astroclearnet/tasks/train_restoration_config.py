@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DataCoordinate
 from lsst.pex.config import ConfigField, Field, ListField, RangeField
 from lsst.pipe.base import NoWorkFound
 
@@ -87,7 +88,7 @@ class TrainRestorationConnections(
         inputs: dict[str, tuple[Any, Collection[Any]]],
         outputs: dict[str, tuple[Any, Collection[Any]]],
         label: str,
-        data_id: Any,
+        data_id: DataCoordinate,
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Leave out patches that are not in the list.
 
@@ -110,24 +111,17 @@ class TrainRestorationConnections(
         lsst.pipe.base.NoWorkFound
             If no patch of the list is left.
         """
-        adjusted: list[dict[str, Any]] = []
-        for connections in (inputs, outputs):
-            changed = {}
-            for name, (connection, refs) in connections.items():
-                kept = [ref for ref in refs if self._is_wanted(ref.dataId)]
-                if len(kept) < len(refs):
-                    changed[name] = (connection, kept)
-            connections.update(changed)
-            adjusted.append(changed)
+        adjusted = self.keep_wanted(self._is_wanted, inputs, outputs)
         if not outputs["restoration_model_patch"][1]:
-            message = f"No patch of {label}:patches is among those of the data query in {data_id['band']}."
+            where = f" in {data_id['band']}" if "band" in data_id.dimensions else ""
+            message = f"No patch of {label}:patches is among those of the data query{where}."
             # The builder of quantum graphs only counts such quanta.
             _LOG.warning("%s", message)
             raise NoWorkFound(message)
         super().adjustQuantum(inputs, outputs, label, data_id)
         return adjusted[0], adjusted[1]
 
-    def _is_wanted(self, data_id: Any) -> bool:
+    def _is_wanted(self, data_id: DataCoordinate) -> bool:
         """Tell whether a dataset is of a patch in the list, or of none."""
         if not self._patches or "patch" not in data_id.dimensions:
             return True

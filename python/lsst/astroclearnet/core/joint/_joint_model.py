@@ -26,6 +26,9 @@ from ._joint_network import JointNetwork
 
 _SCHEMA = 1
 
+_SEPARATOR = ", "
+"""Between identities in a file, which has one text for all of them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class JointModel:
@@ -36,8 +39,8 @@ class JointModel:
     ----------
     network
         The network, in evaluation mode, on the CPU.
-    base
-        Identity of the network that restores each band on its own.
+    bases
+        Identities of the networks that restore each band on its own.
     num_bands
         Smallest and largest number of bands that it saw at a time.
     provenance
@@ -45,7 +48,7 @@ class JointModel:
     """
 
     network: JointNetwork
-    base: str
+    bases: tuple[str, ...]
     num_bands: tuple[int, int]
     provenance: dict[str, Any]
 
@@ -57,10 +60,11 @@ class JointModel:
         bases
             Identity of the network of each band.
         """
-        strange = sorted({base for base in bases if base != self.base})
+        strange = sorted(set(bases) - set(self.bases))
         if strange:
             return (
-                f"bands are restored by the network {', '.join(strange)}, and it was trained with {self.base}"
+                f"bands are restored by the network {', '.join(strange)}, and it was trained with "
+                f"{', '.join(self.bases)}"
             )
         low, high = self.num_bands
         if len(bases) > high:
@@ -104,7 +108,7 @@ class JointModel:
         about = {
             "schema": _SCHEMA,
             "num_penalty_weights": self.network.num_penalty_weights,
-            "base": self.base,
+            "base": _SEPARATOR.join(self.bases),
             "num_bands": self.num_bands,
             "provenance": self.provenance,
         }
@@ -131,7 +135,8 @@ class JointModel:
             network = JointNetwork(about["num_penalty_weights"])
             network.load_state_dict(tensors)
             low, high = about["num_bands"]
-            return cls(network.eval(), about["base"], (low, high), about["provenance"])
+            bases = tuple(about["base"].split(_SEPARATOR))
+            return cls(network.eval(), bases, (low, high), about["provenance"])
 
         return read_model_file(data, build, name=name, kind="trained joint network", schema=_SCHEMA)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class BandRestoration:
         layout: CellLayout,
         maps: ExposureMaps | None,
         callback: ProgressCallback | None,
+        release: Callable[[], None] = lambda: None,
     ) -> BandRestoration:
         """Calibrate the exposures of a band and choose its network.
 
@@ -89,15 +90,15 @@ class BandRestoration:
             What splits tiles.
         target_fwhm, options, model, device, seed, layout, maps, callback
             As of `restore_exposures`.
+        release
+            Called before smaller tiles are tried, to release other memory.
         """
         with collect_solves() as solves:
             reader, calibration, chosen = _calibrate(
-                source, tiles, plan, target_fwhm, options, model, device, seed, callback
+                source, tiles, plan, target_fwhm, options, model, device, seed, callback, release
             )
         restorer = TileRestorer(chosen.network, calibration, seed, layout)
-        band = cls(reader, chosen, restorer, solves, maps)
-        band.start(TileGrid(source.shape, reader.tiles))
-        return band
+        return cls(reader, chosen, restorer, solves, maps)
 
     def start(self, grid: TileGrid) -> None:
         """Start an empty patch.
@@ -222,6 +223,7 @@ def _calibrate(
     device: torch.device,
     seed: int,
     callback: ProgressCallback | None,
+    release: Callable[[], None],
 ) -> tuple[TileReader, ExposureCalibration, ChosenNetwork]:
     """Calibrate exposures and choose the network; smaller tiles on OOM."""
     while True:
@@ -241,6 +243,7 @@ def _calibrate(
             )
         tiles = tuple(smaller)
         reader.release()
+        release()
         release_memory(device)
 
 

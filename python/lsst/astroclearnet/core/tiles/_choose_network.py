@@ -48,6 +48,9 @@ _NOTICEABLE_ERROR = 0.3
 it matters: on blank sky the smoothest filter is a little better than a network
 that looks for sources."""
 
+FITTED = "fit"
+"""Identity of a network that was fitted to the patch."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ChosenNetwork:
@@ -185,7 +188,7 @@ def _fit(
     else:
         history = fit_network(network, samples, options.fit, generator=generator, callback=callback)
     loss = history.validation_loss[history.best_epoch] if history.loss else math.nan
-    return ChosenNetwork(network, "fit", loss, "", history)
+    return ChosenNetwork(network, FITTED, loss, "", history)
 
 
 def _read_boxes(

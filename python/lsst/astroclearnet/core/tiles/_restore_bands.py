@@ -22,10 +22,11 @@ from .._errors import InputError, RestorationError
 from .._options import RestoreOptions
 from ..estimate import ProgressCallback, RestorationModel, collect_solves
 from ..exposures import ExposureSource, Tile, TileGrid
-from ..joint import JointModel, load_packaged_joint_model
+from ..joint import JointModel
 from ..noise import CellLayout, RepeatedErrors, repeat_bands
 from ._attempts import attempt, restore_in_pieces
 from ._band_restoration import BandRestoration
+from ._choose_joint_model import check_joint_model, choose_joint_model
 from ._detection import DetectionImage, DetectionMosaic
 from ._device import limit_device_memory, release_memory, select_device
 from ._memory_plan import MemoryPlan, plan_bands_memory
@@ -46,7 +47,7 @@ class BandsResult:
     results
         The restoration of each band.
     failed
-        Bands that were not restored, and why.
+        The error of each band that was not restored.
     detection
         Mean of all bands, for detecting.
     joint_network
@@ -58,7 +59,7 @@ class BandsResult:
     """
 
     results: dict[str, RestorationResult]
-    failed: dict[str, str]
+    failed: dict[str, RestorationError]
     detection: DetectionImage
     joint_network: str
     joint_doubt: str
@@ -127,14 +128,15 @@ def restore_bands(  # noqa: PLR0913
     ------
     InputError
         If there is no band, bands differ in shape, a seed or a model is
-        missing, or the joint network does not suit the bands and the options
-        say that this is an error.
+        missing, the joint network takes another number of penalty weights, or
+        it does not suit the bands and the options say that this is an error.
     NoUsableDataError
         If no pixel of any band is usable.
     RestorationError
         If no band can be restored.
     """
     _check_input(sources, seeds, options, models)
+    joint_model = choose_joint_model(sources, joint_model, options, models)
     torch_device = select_device(device)
     if torch_device.type == "cuda":
         limit_device_memory(torch_device, options.tiling.max_device_memory)
@@ -147,9 +149,12 @@ def restore_bands(  # noqa: PLR0913
         sources, plan, target_fwhm, options, seeds, models, torch_device, layout, maps, callback
     )
     # Smaller ones, where memory ran out.
-    tiles = next(reversed(bands.values())).grid.tiles if bands else ()
-    joint = _choose_joint_model(bands, joint_model, options)
-    restorer = _JointRestorer(bands, None if joint is None else joint[0].to(torch_device))
+    tiles = next(reversed(bands.values())).reader.tiles if bands else ()
+    if len(bands) < 2:
+        joint_model = None
+    networks = {name: band.chosen for name, band in bands.items()}
+    doubt = "" if joint_model is None else check_joint_model(joint_model, networks, options)
+    restorer = _JointRestorer(bands, None if joint_model is None else joint_model.to(torch_device))
     grid = TileGrid(plan.grid.shape, tiles)
     for band in bands.values():
         band.start(grid)
@@ -171,8 +176,8 @@ def restore_bands(  # noqa: PLR0913
         results=results,
         failed=failed,
         detection=detection.finish(),
-        joint_network="" if joint is None else joint[0].identity,
-        joint_doubt="" if joint is None else joint[1],
+        joint_network="" if joint_model is None else joint_model.identity,
+        joint_doubt=doubt,
     )
 
 
@@ -192,6 +197,11 @@ def _prepare_bands(
     bands: dict[str, BandRestoration] = {}
     errors: dict[str, RestorationError] = {}
     tiles = plan.grid.tiles
+
+    def release() -> None:
+        for band in bands.values():
+            band.reader.release()
+
     for name, source in sources.items():
         try:
             bands[name] = BandRestoration.prepare(
@@ -206,31 +216,36 @@ def _prepare_bands(
                 layout=layout,
                 maps=None if maps is None else maps.get(name),
                 callback=callback,
+                release=release,
             )
         except RestorationError as exc:
             _LOG.error("Band %s is left out: %s", name, exc)
-            errors[name] = exc
+            # The traceback has tensors.
+            errors[name] = exc.with_traceback(None)
             continue
-        tiles = bands[name].grid.tiles
+        tiles = bands[name].reader.tiles
     return bands, errors
 
 
 def _finish_bands(
     bands: Mapping[str, BandRestoration], errors: dict[str, RestorationError]
-) -> tuple[dict[str, RestorationResult], dict[str, str]]:
-    """Return the results, and why bands have none."""
+) -> tuple[dict[str, RestorationResult], dict[str, RestorationError]]:
+    """Return the results, and the errors of bands that have none."""
     results: dict[str, RestorationResult] = {}
     for name, band in bands.items():
         try:
             results[name] = band.finish()
         except RestorationError as exc:
-            errors[name] = exc
-    failed = {name: f"{type(exc).__name__}: {exc}" for name, exc in sorted(errors.items())}
+            errors[name] = exc.with_traceback(None)
+    failed = dict(sorted(errors.items()))
     if not results:
-        kinds = {type(exc) for exc in errors.values()}
-        words = "; ".join(f"{name}: {exc}" for name, exc in sorted(errors.items()))
+        kinds = {type(exc) for exc in failed.values()}
+        words = "; ".join(f"{name}: {exc}" for name, exc in failed.items())
+        facts = {
+            f"{name}_{key}": fact for name, exc in failed.items() for key, fact in exc.diagnostics.items()
+        }
         kind = kinds.pop() if len(kinds) == 1 else RestorationError
-        raise kind(f"No band of the patch could be restored. {words}")
+        raise kind(f"No band of the patch could be restored. {words}", **facts)
     return results, failed
 
 
@@ -337,27 +352,3 @@ def _check_input(
             + ("needs trained models." if models is None else "does not go with models that are given."),
             option="source",
         )
-
-
-def _choose_joint_model(
-    bands: Mapping[str, BandRestoration], model: JointModel | None, options: RestoreOptions
-) -> tuple[JointModel, str] | None:
-    """Return the joint model for some bands, and why it may not suit them."""
-    if len(bands) < 2:
-        return None
-    model = model if model is not None else load_packaged_joint_model()
-    number = model.network.num_penalty_weights
-    for name, band in bands.items():
-        found = len(band.chosen.network.penalty_weights)
-        if found != number:
-            raise InputError(
-                f"The network of band {name} has {found} penalty weights, and the joint network "
-                f"{model.identity} takes {number}."
-            )
-    doubt = model.find_departure([band.chosen.identity for band in bands.values()])
-    if doubt:
-        words = f"The joint network {model.identity} may not suit the bands: {doubt}."
-        if options.model.unsuitable == "fail":
-            raise InputError(f"{words} Train one, or set unsuitable to 'flag'.")
-        _LOG.warning("%s", words)
-    return model, doubt

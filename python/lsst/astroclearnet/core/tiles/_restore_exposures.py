@@ -18,7 +18,7 @@ import torch
 
 from .._options import RestoreOptions
 from ..estimate import ProgressCallback, RestorationModel, collect_solves
-from ..exposures import ExposureSource
+from ..exposures import ExposureSource, TileGrid
 from ..noise import CellLayout
 from ._attempts import attempt, restore_in_pieces
 from ._band_restoration import BandRestoration
@@ -109,6 +109,7 @@ def restore_exposures(  # noqa: PLR0913
         maps=maps,
         callback=callback,
     )
+    band.start(TileGrid(source.shape, band.reader.tiles))
     number = len(band.grid.tiles)
     if tile_callback is not None:
         tile_callback(0, number)

@@ -62,6 +62,8 @@ class JointSample:
         Shape (k, h, w), the held-out exposures.
     inverse_sigma
         Shape (k, h, w), 1 / sigma, 0 where a pixel is not used.
+    num_bands
+        Number of bands that may have guided it, with the band itself.
     """
 
     bank: GuidedBank
@@ -69,6 +71,7 @@ class JointSample:
     held_out: torch.Tensor
     images: torch.Tensor
     inverse_sigma: torch.Tensor
+    num_bands: int
 
 
 class JointTrainer(Trainer):
@@ -85,7 +88,7 @@ class JointTrainer(Trainer):
 def collect_joint_samples(
     sources: Mapping[str, ExposureSource],
     *,
-    network: Network,
+    networks: Mapping[str, Network],
     target_fwhm: float,
     options: TrainingOptions,
     restoration: RestoreOptions,
@@ -102,8 +105,9 @@ def collect_joint_samples(
     ----------
     sources
         The exposures of each band, in a reproducible order.
-    network
-        The network that restores bands on their own.
+    networks
+        The network that restores each band on its own, on the device; all with
+        as many penalty weights.
     target_fwhm
         FWHM in pixels of the target PSF.
     options
@@ -128,14 +132,14 @@ def collect_joint_samples(
     samples = []
     for tile in tiles:
         bands = [
-            _Band.observe(reader, calibration, tile, network)
-            for reader, calibration in zip(readers, calibrations, strict=True)
+            _Band.observe(reader, calibration, tile, networks[name])
+            for name, reader, calibration in zip(sources, readers, calibrations, strict=True)
         ]
         present = [band for band in bands if band is not None]
         for band in present:
             others = [other.image for other in present if other is not band]
             if others:
-                samples += list(_make_samples(band, others, network, options, generator))
+                samples += list(_make_samples(band, others, options, generator))
     return samples
 
 
@@ -146,6 +150,7 @@ class _Band:
     reader: TileReader
     calibration: ExposureCalibration
     clean: CleanTile
+    network: Network
     image: BandImage
 
     @classmethod
@@ -159,9 +164,10 @@ class _Band:
         clean = calibration.clean(tile_data)
         every = torch.arange(len(clean.tile_data.exposures), device=reader.device)
         try:
-            return cls(reader, calibration, clean, _restore(clean, every, network, calibration.options))
+            image = _restore(clean, every, network, calibration.options)
         except NoUsableDataError:
             return None
+        return cls(reader, calibration, clean, network, image)
 
 
 def _restore(
@@ -179,7 +185,6 @@ def _restore(
 def _make_samples(
     band: _Band,
     others: list[BandImage],
-    network: Network,
     options: TrainingOptions,
     generator: torch.Generator,
 ) -> Iterator[JointSample]:
@@ -196,7 +201,7 @@ def _make_samples(
         order = present[torch.randperm(len(present), generator=generator)]
         seen = order[:number].sort().values.to(stack.device)
         try:
-            own = _restore(clean, seen, network, band.calibration.options)
+            own = _restore(clean, seen, band.network, band.calibration.options)
         except NoUsableDataError:
             continue
         bank = GuidedBank.build(own, draw_guide(own, others, generator))
@@ -210,7 +215,7 @@ def _make_samples(
             margin = own.estimator.model.grid.margin
             crop = cut_crop(clean, cut, bank, margin, held_out, preferred, options)
             if crop is not None:
-                yield JointSample(**crop)
+                yield JointSample(**crop, num_bands=1 + len(others))
 
 
 def draw_guide(band: BandImage, others: Sequence[BandImage], generator: torch.Generator) -> Guide:

@@ -358,7 +358,8 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if not status.exists():
         return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024.0 * float(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+    return 1024.0 * float(peak)
 
 
 def gaussian_at(y: np.ndarray, x: np.ndarray, fwhm: float) -> np.ndarray:

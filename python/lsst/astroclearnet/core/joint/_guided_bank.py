@@ -110,7 +110,7 @@ def make_guide(band: BandImage, others: Sequence[BandImage]) -> Guide:
     band
         The band that it is for.
     others
-        The other bands, in any order.
+        The other bands, at least one, in any order.
     """
     unit = band.estimator.debiaser.star_noise
     seen = [_Other.see(band, other) for other in others]

@@ -85,6 +85,8 @@ class JointModel:
         images : `list` [`torch.Tensor`]
             Joint restored images, latent_shape of each band.
         """
+        if len(bands) == 1:
+            return [bands[0].restored]
         images = []
         for k, band in enumerate(bands):
             others = [*bands[:k], *bands[k + 1 :]]

@@ -11,5 +11,13 @@
 from ._guided_bank import GuidedBank, make_guide
 from ._joint_model import JointModel, load_packaged_joint_model
 from ._joint_network import JointNetwork
+from ._white_image import WhiteEstimator
 
-__all__ = ("GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model", "make_guide")
+__all__ = (
+    "GuidedBank",
+    "JointModel",
+    "JointNetwork",
+    "WhiteEstimator",
+    "load_packaged_joint_model",
+    "make_guide",
+)

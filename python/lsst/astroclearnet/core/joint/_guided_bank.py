@@ -21,7 +21,7 @@ import torch
 
 from ..estimate import BandImage, FilterBank
 from ..exposures import fwhm_to_sigma, largest_around, smooth
-from ..forward import WEIGHT_FLOOR, LatentGrid
+from ..forward import WEIGHT_FLOOR
 
 _WINDOW_FWHM = 4.0
 """FWHM in pixels of the window in which the brightness of structure of the
@@ -85,19 +85,10 @@ def make_guide(band: BandImage, others: Sequence[BandImage]) -> tuple[torch.Tens
     total, presence = torch.zeros_like(band.restored), torch.zeros_like(band.restored)
     for other in others:
         own = other.estimator.model.grid
-        has_data = (_moved(other.coverage, own, grid) > WEIGHT_FLOOR).to(total)
-        total += has_data * _moved(other.significance, own, grid)
+        has_data = (own.move(other.coverage, grid) > WEIGHT_FLOOR).to(total)
+        total += has_data * own.move(other.significance, grid)
         presence += has_data
     return total * presence.clamp(min=1.0).rsqrt(), presence
-
-
-def _moved(image: torch.Tensor, own: LatentGrid, other: LatentGrid) -> torch.Tensor:
-    """Return an image on a grid with another margin around the same patch."""
-    rows, columns = (
-        (torch.arange(length, device=image.device) - other.margin + own.margin).clamp(0, size - 1)
-        for length, size in zip(other.latent_shape, image.shape, strict=True)
-    )
-    return image[rows[:, None], columns]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,12 +119,12 @@ class FinishedTile:
         Shape (H, W), variance of the linear image from noise.
     star_noise
         Shape (H, W), peak of a star of signal-to-noise ratio 1.
-    sky_variance
-        Variance of the linear image on blank sky at full weight.
     seen, no_data
         Shape (H, W), bool, pixels of exposures, and pixels without a value.
     image
         Shape (H, W), the restored image.
+    stars
+        Shape (H, W), bright stars in it, which were put back.
     extra_variance
         Shape (H, W), its variance from PSFs and bright stars.
     noise_realizations
@@ -135,9 +135,9 @@ class FinishedTile:
     errors: RepeatedErrors
     linear_variance: torch.Tensor
     star_noise: torch.Tensor
-    sky_variance: float
     seen: torch.Tensor
     image: torch.Tensor
+    stars: torch.Tensor
     extra_variance: torch.Tensor
     noise_realizations: torch.Tensor
     no_data: torch.Tensor

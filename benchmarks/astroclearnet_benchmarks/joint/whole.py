@@ -36,8 +36,8 @@ from .measure import LEVELS
 type Array = npt.NDArray[np.float64]
 
 _AVERAGED = 16.0
-"""Standard deviation in pixels of the Gaussian with which the declared
-variance is averaged, where detections are ranked by it."""
+"""Standard deviation in pixels of the Gaussian with which declared errors are
+averaged, where detections are ranked by them."""
 
 RANKED_BY = (
     "height over the noise of a star",
@@ -86,8 +86,8 @@ def measure_whole(field: Field) -> Whole:
     noise = np.sqrt(sum((weight * noises[name]) ** 2 for name, weight in detection.weights.items()))
     pulls["detection image"] = _pulls(white, noise, detection.image, detection.variance)
     sources = Sources.of_field(field)
-    averaged = gaussian_filter(detection.variance, _AVERAGED)
-    units = noise, np.sqrt(averaged), np.sqrt(detection.variance)
+    declared = np.sqrt(detection.variance)
+    units = noise, gaussian_filter(declared, _AVERAGED), declared
     peaks = {
         name: find_peaks(detection.image, sources, unit) for name, unit in zip(RANKED_BY, units, strict=True)
     }

@@ -151,11 +151,12 @@ def _combine(
     # The light is that of the same sky in all bands.
     unseen_light = mean([band.errors.unseen_light.sqrt() for band in bands]).square()
     variance = restored_variance(restored, unseen_light, linear, brightness, seen)
-    extra_noise = [n - band.errors.restored[: len(n)] for band in bands for n in [band.noise_realizations]]
+    kept = len(bands[0].noise_realizations)
+    extra_noise = mean([band.noise_realizations - band.errors.restored[:kept] for band in bands])
     planes = {
         "image": image,
         "variance": variance + variance_of_mean([band.extra_variance for band in bands]),
-        "noise_realizations": restored[: len(extra_noise[0])] + mean(extra_noise),
+        "noise_realizations": restored[:kept] + extra_noise,
     }
     nowhere = ~(present > 0.0).any(dim=0)
     return {name: torch.where(nowhere, torch.nan, plane).cpu().numpy() for name, plane in planes.items()}

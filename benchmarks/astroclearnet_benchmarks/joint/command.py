@@ -240,9 +240,9 @@ def _detection(number: int) -> Table:
         sum(int(((s.ratios >= low) & (s.ratios < high)).sum()) for s in sources) for low, high in RATIOS
     ]
     legend = (
-        f"Share of the sources of {number} fields that are found where {PURITY:.0%} of the detections are "
-        "true, by their signal-to-noise ratio S/N in all bands together, that of a star as bright: the root "
-        f"of the sum of the squares of those in the bands; there are {counts[0]}, {counts[1]} and "
+        f"Share of the sources of {number} fields that are found where {100 * PURITY:.0f} % of the detections "
+        "are true, by their signal-to-noise ratio S/N in all bands together, that of a star as bright: the "
+        f"root of the sum of the squares of those in the bands; there are {counts[0]}, {counts[1]} and "
         f"{counts[2]} of them. Sources are the local maxima of that ratio in the true sky at the target "
         "PSF, in 5x5 pixels; detections are local maxima of an image above a threshold, the same in all "
         "fields, ranked by their height over the noise of a star or, where the image is linear, over its "

@@ -20,7 +20,7 @@ import torch
 
 from lsst.astroclearnet.core import ExposureStack, RestoreOptions, load_packaged_model
 from lsst.astroclearnet.core.estimate import BandImage, Estimator
-from lsst.astroclearnet.core.exposures import fwhm_to_sigma
+from lsst.astroclearnet.core.exposures import close_holes, fwhm_to_sigma
 from lsst.astroclearnet.core.forward import ForwardModel, LatentGrid
 from lsst.astroclearnet.core.joint import WhiteEstimator
 from lsst.astroclearnet.tests import gaussian_stars, make_exposure_arrays
@@ -35,20 +35,27 @@ SEEING = ((3.2, 4.0, 4.8, 3.6), (4.4, 5.2, 6.4, 4.8), (3.0, 3.4, 3.2, 3.1))
 @functools.cache
 @torch.no_grad()
 def observe(
-    flux: float, fwhms: tuple[float, ...], seed: int | None = None, sigma: float = 1.0, hole: bool = False
+    flux: float, fwhms: tuple[float, ...], seed: int | None = None, sigma: float = 1.0, hole: str = ""
 ) -> BandImage:
     """Return a band of a star, restored on its own."""
     images, variances, good, psfs = make_exposure_arrays(
         SHAPE, fwhms, stars=[(*STAR, flux)], seed=seed, sigmas=sigma, psf_size=41
     )
-    if hole:
+    if hole == "half":
         good[:, :, 60:] = False
+    elif hole == "core":
+        good[:, 28:31, 39:42] = False
     stack = ExposureStack.from_arrays(images, variances, good, psfs)
     model = ForwardModel.from_stack(stack, TARGET)
     estimator = Estimator(
         load_packaged_model().network, model, stack.good / stack.variances, RestoreOptions()
     )
     return estimator.restore(stack.images)
+
+
+def has_data(bands: Sequence[BandImage]) -> list[torch.Tensor]:
+    """Return pixels with data, and the holes among them."""
+    return [close_holes(band.estimator.linear.coverage > 0.01, 5) for band in bands]
 
 
 def weigh(bands: Sequence[BandImage]) -> list[float]:
@@ -59,7 +66,7 @@ def weigh(bands: Sequence[BandImage]) -> list[float]:
 @torch.no_grad()
 def restore(bands: Sequence[BandImage]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the white image and the mean of the bands, (H, W)."""
-    white = WhiteEstimator.build(bands, weigh(bands))
+    white = WhiteEstimator.build(bands, weigh(bands), has_data(bands))
     crop = white.grids[white.reference].crop
     return crop(white.restore(bands)), crop(white.mean([band.restored for band in bands]))
 
@@ -115,7 +122,7 @@ def test_noise_of_the_bank_is_that_of_independent_bands() -> None:
     found, expected = [], torch.zeros(())
     for seed in range(3):
         bands = [observe(0.0, fwhms, 10 * seed + k, 1.0 + k) for k, fwhms in enumerate(SEEING)]
-        white = WhiteEstimator.build(bands, weigh(bands))
+        white = WhiteEstimator.build(bands, weigh(bands), has_data(bands))
         bank = white._bank(bands)
         grid = white.grids[white.reference]
         found.append(grid.crop(bank.estimates).square().mean(dim=(1, 2)))
@@ -130,9 +137,9 @@ def test_noise_of_the_bank_is_that_of_independent_bands() -> None:
 
 def test_missing_band_leaves_the_mean_of_the_others() -> None:
     """If it fails, the edge of a band is the edge of the image."""
-    bands = [observe(0.0, SEEING[0], 1, hole=True), observe(0.0, SEEING[1], 2), observe(0.0, SEEING[2], 3)]
+    bands = [observe(0.0, SEEING[0], 1, hole="half"), observe(0.0, SEEING[1], 2), observe(0.0, SEEING[2], 3)]
     weights = weigh(bands)
-    white = WhiteEstimator.build(bands, weights)
+    white = WhiteEstimator.build(bands, weights, has_data(bands))
     shares = white.grids[white.reference].crop(white.shares)
     torch.testing.assert_close(shares.sum(dim=0), torch.ones(SHAPE))
     assert shares[0, :, 64:].max() < 1e-5
@@ -140,3 +147,17 @@ def test_missing_band_leaves_the_mean_of_the_others() -> None:
         assert float(shares[k, 36, 80]) == pytest.approx(weights[k] / sum(weights[1:]), rel=1e-4)
         assert float(shares[k, 36, 20]) == pytest.approx(weights[k] / sum(weights), rel=1e-4)
     assert torch.isfinite(restore(bands)[0]).all()
+
+
+def test_hole_of_a_band_makes_no_step() -> None:
+    """If it fails, bright sources of any colour have a dark or bright spot."""
+    fluxes = (3000.0, 200.0, 600.0)
+    bands = [
+        observe(flux, fwhms, hole="core" if k == 0 else "")
+        for k, (flux, fwhms) in enumerate(zip(fluxes, SEEING, strict=True))
+    ]
+    weights = np.array(weigh(bands))
+    shown = [band.estimator.model.crop(band.restored).numpy() for band in bands]
+    expected = np.average(shown, axis=0, weights=weights)
+    assert bands[0].estimator.linear.coverage[29, 40] < 0.01
+    np.testing.assert_allclose(restore(bands)[0].numpy()[29:32, 40:42], expected[29:32, 40:42], rtol=0.01)

@@ -240,7 +240,7 @@ def _detection(number: int) -> Table:
         sum(int(((s.ratios >= low) & (s.ratios < high)).sum()) for s in sources) for low, high in RATIOS
     ]
     legend = (
-        f"Share of the sources of {number} fields that are found where {100 * PURITY:.0f} % of the detections "
+        f"Share of the sources of {number} fields that are found where {100 * PURITY:.0f} % of detections "
         "are true, by their signal-to-noise ratio S/N in all bands together, that of a star as bright: the "
         f"root of the sum of the squares of those in the bands; there are {counts[0]}, {counts[1]} and "
         f"{counts[2]} of them. Sources are the local maxima of that ratio in the true sky at the target "

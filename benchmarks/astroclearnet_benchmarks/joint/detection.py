@@ -207,7 +207,7 @@ def make_images(field: Field) -> dict[str, Array]:
     single = [band.image for band in bands]
     joint = load_packaged_joint_model().combine(single)
     weights = [1.0 / band.estimator.linear.flux_variance for band in bands]
-    white = WhiteEstimator.build(single, weights)
+    white = WhiteEstimator.build(single, weights, [band.has_data for band in bands])
     crop = white.grids[white.reference].crop
     noise = torch.stack([w * band.star_noise for w, band in zip(white.weights, bands, strict=True)])
     star = noise.square().sum(dim=0).sqrt()

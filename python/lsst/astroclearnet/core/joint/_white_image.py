@@ -34,10 +34,10 @@ of the detections false, 53 % of the sources of a signal-to-noise ratio of 3 to
 5 were found, and 46 % with either alone.  Shares of 0.25 to 0.75 differ by
 less than their errors, and with 0.25 the sky is as smooth as without."""
 
-_HOLE_SHARE = 1e-6
+_FAR_SHARE = 1e-6
 """Weight of bands with data around, where no band has any."""
 
-_HOLE_FWHM = 8.0
+_FAR_FWHM = 8.0
 """FWHM in pixels of what is around."""
 
 
@@ -70,7 +70,9 @@ class WhiteEstimator:
     reference: int
 
     @classmethod
-    def build(cls, bands: Sequence[BandImage], weights: Sequence[float]) -> Self:
+    def build(
+        cls, bands: Sequence[BandImage], weights: Sequence[float], has_data: Sequence[torch.Tensor]
+    ) -> Self:
         """Choose the weights of bands.
 
         Parameters
@@ -79,17 +81,19 @@ class WhiteEstimator:
             The bands, restored on their own.
         weights
             Weight of each.
+        has_data
+            Pixels with data of each and small holes among them, shape (H, W),
+            bool.  In a hole the weights are those around: with others, bright
+            sources of any colour would have a step.
         """
         reference = max(range(len(bands)), key=weights.__getitem__)
         grids = tuple(band.estimator.model.grid for band in bands)
         total = sum(weights)
         unit = tuple(weight / total for weight in weights)
-        coverage = [
-            grid.move(band.coverage, grids[reference]) for grid, band in zip(grids, bands, strict=True)
-        ]
-        has_data = (torch.stack(coverage) > WEIGHT_FLOOR).to(coverage[0])
-        around = smooth(has_data, _HOLE_FWHM).clamp(min=1e-6)
-        shares = (has_data + _HOLE_SHARE * around) * has_data.new_tensor(unit)[:, None, None]
+        near = [own.embed(each.float()) for own, each in zip(grids, has_data, strict=True)]
+        here = torch.stack([own.move(each, grids[reference]) for own, each in zip(grids, near, strict=True)])
+        around = smooth(here, _FAR_FWHM).clamp(min=1e-6)
+        shares = (here + _FAR_SHARE * around) * here.new_tensor(unit)[:, None, None]
         return cls(unit, grids, shares / shares.sum(dim=0), reference)
 
     def mean(self, images: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -147,7 +147,8 @@ def _combine(
     linear = variance_of_mean([band.linear_variance for band in bands])
     star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
     brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
-    seen = torch.stack([band.seen & ~band.no_data for band in bands]).any(dim=0)
+    # A hole of one band is none of the image, but its light there is unknown.
+    seen = torch.stack([band.seen | band.no_data for band in bands]).all(dim=0) & (present > 0.0).any(dim=0)
     # The light is that of the same sky in all bands.
     unseen_light = mean([band.errors.unseen_light.sqrt() for band in bands]).square()
     variance = restored_variance(restored, unseen_light, linear, brightness, seen)

@@ -321,7 +321,8 @@ class _JointRestorer:
         observations = [each.observation for _, each in pairs]
         if len(pairs) == 1:
             return pairs, repeat_bands(observations, self.model.combine, solves), None
-        repeated = RepeatedWhite(self.model, WhiteEstimator.build(single, weights), joint)
+        white = WhiteEstimator.build(single, weights, [each.has_data for each in observed.values()])
+        repeated = RepeatedWhite(self.model, white, joint)
         errors = repeat_bands(observations, repeated.combine, solves)
         return pairs, errors, repeated.finish(single)
 

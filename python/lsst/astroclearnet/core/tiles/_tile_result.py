@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ..estimate import BandImage
-from ..exposures import Tile
-from ..forward import CleanTile
+from ..exposures import Tile, close_holes
+from ..forward import WEIGHT_FLOOR, CleanTile, psf_fwhms
 from ..noise import Observation, RepeatedErrors
 from ._bright_stars import BrightStars
 
@@ -92,6 +92,15 @@ class ObservedTile:
     def band_image(self) -> BandImage:
         """What other bands see of it (`BandImage`)."""
         return self.observation.estimator.band_image(self.observation.estimate)
+
+    @property
+    def has_data(self) -> torch.Tensor:
+        """Pixels with data, and the holes that are inpainted, shape (H, W),
+        bool (`torch.Tensor`).
+        """
+        widest = float(psf_fwhms(self.clean.tile_data.stack).max())
+        seen = self.observation.estimator.linear.coverage > WEIGHT_FLOOR
+        return close_holes(seen, max(1, round(widest)))
 
     def with_image(self, image: torch.Tensor) -> ObservedTile:
         """Return the tile with another restored image.

@@ -38,6 +38,7 @@ from lsst.astroclearnet.core import (
     restore_exposures,
 )
 from lsst.astroclearnet.core.exposures import StackSource
+from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
 from lsst.astroclearnet.tests import TARGET, ExposureArrays, make_scene
 
 OPTIONS = RestoreOptions(noise=NoiseOptions(num_draws=2, num_realizations=1))
@@ -176,6 +177,24 @@ def test_detection_image_is_a_mean_of_bands() -> None:
     assert (detection.variance > 0.0).all()
     # Deeper than any band.
     assert np.median(detection.variance) < min(np.median(r.variance) for r in together().results.values())
+
+
+def test_band_that_fails_at_the_end_is_left_out_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, what is detected comes from an image that nobody has."""
+    finish = TileRestorer.finish
+
+    def fail(restorer: TileRestorer, *arguments: Any) -> Any:
+        if restorer.seed == ord("i"):
+            raise RestorationError("not finite")
+        return finish(restorer, *arguments)
+
+    monkeypatch.setattr(TileRestorer, "finish", fail)
+    result = restore_together(scenes())
+    assert set(result.results) == {"g", "r"}
+    weights = result.detection.weights
+    images = [weights[band] * result.results[band].image for band in ("g", "r")]
+    expected = np.sum(images, axis=0) / (weights["g"] + weights["r"])
+    np.testing.assert_allclose(result.detection.image, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_errors_of_the_detection_image_on_blank_sky_are_declared() -> None:

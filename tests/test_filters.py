@@ -13,7 +13,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lsst.astroclearnet.core.exposures import box_means, largest_around
+from lsst.astroclearnet.core.exposures import box_means, close_holes, largest_around
 
 IMAGES = torch.randn(3, 21, 34, generator=torch.Generator().manual_seed(0))
 
@@ -32,3 +32,15 @@ def test_box_means_are_those_of_the_square(size: int) -> None:
     kernel = torch.full((1, 1, size, size), 1.0 / size**2)
     expected = torch.nn.functional.conv2d(IMAGES[:, None], kernel, padding=size // 2)[:, 0]
     assert torch.allclose(box_means(IMAGES, size), expected, atol=2e-6)
+
+
+def test_small_holes_are_closed() -> None:
+    """If it fails, holes that are inpainted count as edges, or the reverse."""
+    pixels = torch.ones(40, 50, dtype=torch.bool)
+    pixels[10:14, 20:24] = False
+    pixels[:, 30:] = False
+    closed = close_holes(pixels, 2)
+    assert closed[:, :30].all()
+    assert not closed[:, 30:].any()
+    pixels[9:14, 19:24] = False
+    assert torch.equal(close_holes(pixels, 2), pixels)

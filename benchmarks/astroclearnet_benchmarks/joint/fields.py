@@ -21,7 +21,8 @@ import torch
 
 from lsst.astroclearnet.core import ExposureStack, RestoreOptions, load_packaged_model
 from lsst.astroclearnet.core.estimate import BandImage, Estimator
-from lsst.astroclearnet.core.forward import ForwardModel
+from lsst.astroclearnet.core.exposures import close_holes
+from lsst.astroclearnet.core.forward import WEIGHT_FLOOR, ForwardModel, psf_fwhms
 
 from ..training._bands import BandSkies
 from ..training._content import fill_sky
@@ -75,6 +76,14 @@ class Band:
     def star_noise(self) -> torch.Tensor:
         """Peak of a star of signal-to-noise ratio 1 (`torch.Tensor`)."""
         return self.estimator.model.crop(self.estimator.debiaser.star_noise)
+
+    @property
+    def has_data(self) -> torch.Tensor:
+        """Pixels with data, and the holes that are inpainted
+        (`torch.Tensor`).
+        """
+        seen = self.estimator.linear.coverage > WEIGHT_FLOOR
+        return close_holes(seen, round(float(psf_fwhms(self.stack).max())))
 
     @functools.cached_property
     def image(self) -> BandImage:

@@ -168,7 +168,7 @@ class Estimator:
         """
         right = self.linear.right_side(images)
         estimates = self.linear_estimates(right)
-        debiased = self.debiaser.debias(right, self._mix(estimates))
+        debiased = self.debiaser.debias(right, self.mix(self.bank(estimates)))
         linear = self.debiaser.linear_image(right, estimates[0])
         return Estimate(debiased=debiased, linear=linear, estimates=estimates)
 
@@ -182,7 +182,7 @@ class Estimator:
         """
         right = self.linear.right_side(images)
         estimates = self.linear_estimates(right)
-        mixed = self._mix(estimates)
+        mixed = self.mix(self.bank(estimates))
         return BandImage(self, right, estimates, mixed, self.debiaser.debias(right, mixed).image)
 
     def restore_again(
@@ -202,7 +202,7 @@ class Estimator:
             Shape latent_shape, right-hand side of the light.
         """
         estimates = light + self.linear.solve_noise(noise[None], self.network.penalty_weights)
-        mixed = self._mix(estimates)
+        mixed = self.mix(self.bank(estimates))
         restored = self.debiaser.debias_again(noise, mixed, first, expected)
         return BandImage(self, expected + noise, estimates, mixed, restored)
 
@@ -237,7 +237,13 @@ class Estimator:
         """
         return FilterBank.build(self.linear, estimates, self.network.penalty_weights)
 
-    def _mix(self, estimates: torch.Tensor) -> torch.Tensor:
-        """Return the image of the network."""
-        mixed: torch.Tensor = self.network(self.bank(estimates), self._origin)
+    def mix(self, bank: FilterBank) -> torch.Tensor:
+        """Return the image of the network, latent_shape.
+
+        Parameters
+        ----------
+        bank
+            A bank on the latent grid of the model.
+        """
+        mixed: torch.Tensor = self.network(bank, self._origin)
         return mixed

@@ -98,6 +98,14 @@ class LinearEstimator:
         """Share of the full weight that is present, (H, W)."""
         return self._on_patch.coverage
 
+    @functools.cached_property
+    def flux_variance(self) -> float:
+        """Variance of the PSF flux of a star at full weight (`float`): the
+        Cramer-Rao bound.
+        """
+        star_power = self._power / self.model.inverse_target_power
+        return 1.0 / (self.full_weight * float(self.model.fold_transform(star_power)))
+
     def right_side(self, images: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side A'W y of the normal equations.
 

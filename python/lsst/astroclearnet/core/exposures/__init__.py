@@ -10,7 +10,7 @@
 
 from ._arrays import ArrayLike, as_tensor, require_plain
 from ._cut_outs import bounding_boxes, cut_out
-from ._filters import box_means, fast_length, largest_around, masked_medians, smooth
+from ._filters import box_means, close_holes, fast_length, largest_around, masked_medians, smooth
 from ._positions import PixelPositions
 from ._psf_stamps import find_psf_fault, fwhm_to_sigma, gaussian_kernel, kernel_fwhm
 from ._source import ExposureCutouts, ExposureSource, StackSource
@@ -31,6 +31,7 @@ __all__ = (
     "as_tensor",
     "bounding_boxes",
     "box_means",
+    "close_holes",
     "cut_out",
     "decorrelate_variance",
     "fast_length",

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ("box_means", "fast_length", "largest_around", "masked_medians", "smooth")
+__all__ = ("box_means", "close_holes", "fast_length", "largest_around", "masked_medians", "smooth")
 
 import math
 
@@ -74,6 +74,26 @@ def largest_around(images: torch.Tensor, size: int) -> torch.Tensor:
             images = torch.maximum(images.narrow(axis, 0, length), images.narrow(axis, step, length))
             width += step
     return images
+
+
+def close_holes(pixels: torch.Tensor, radius: int) -> torch.Tensor:
+    """Return pixels with the holes among them (morphological closing).
+
+    Parameters
+    ----------
+    pixels
+        Shape (..., H, W), bool.
+    radius
+        Half of the side in pixels of the largest holes.
+
+    Returns
+    -------
+    closed : `torch.Tensor`
+        Shape (..., H, W), bool.
+    """
+    size = 2 * radius + 1
+    grown = largest_around(pixels.float(), size)
+    return largest_around(1.0 - grown, size) == 0.0
 
 
 def box_means(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -81,6 +81,28 @@ class LatentGrid:
         m = self.margin
         return images[..., m : m + self.shape[0], m : m + self.shape[1]]
 
+    def move(self, images: torch.Tensor, other: LatentGrid) -> torch.Tensor:
+        """Move images to a grid with another margin around the same patch.
+
+        Parameters
+        ----------
+        images
+            Shape ``(..., *latent_shape)``.
+        other
+            The other grid.
+
+        Returns
+        -------
+        moved : `torch.Tensor`
+            Shape ``(..., *other.latent_shape)``; what this grid lacks is the
+            nearest pixel.
+        """
+        rows, columns = (
+            (torch.arange(length, device=images.device) - other.margin + self.margin).clamp(0, size - 1)
+            for length, size in zip(other.latent_shape, self.latent_shape, strict=True)
+        )
+        return images[..., rows[:, None], columns]
+
 
 class LatentSpace:
     """Images on the latent grid, and their Fourier transforms.

@@ -11,5 +11,14 @@
 from ._guided_bank import Guide, GuidedBank, make_guide
 from ._joint_model import JointModel, load_packaged_joint_model
 from ._joint_network import JointNetwork
+from ._white_image import WhiteEstimator
 
-__all__ = ("Guide", "GuidedBank", "JointModel", "JointNetwork", "load_packaged_joint_model", "make_guide")
+__all__ = (
+    "Guide",
+    "GuidedBank",
+    "JointModel",
+    "JointNetwork",
+    "WhiteEstimator",
+    "load_packaged_joint_model",
+    "make_guide",
+)

@@ -20,7 +20,7 @@ import torch
 
 from ..estimate import BandImage
 from ..exposures import largest_around
-from ..forward import WEIGHT_FLOOR, LatentGrid
+from ..forward import WEIGHT_FLOOR
 
 _BRIGHT = 10.0
 """Signal-to-noise ratio of a star with the brightness of a pixel, around which
@@ -156,30 +156,22 @@ class _Other:
         unit = band.estimator.debiaser.star_noise
         bank = other.estimator.bank(other.estimates)
         stacked = torch.stack([other.restored, other.estimator.debiaser.star_noise, other.coverage])
-        restored, noise, coverage = _moved(stacked, own, grid)
+        restored, noise, coverage = own.move(stacked, grid)
         has_data = (coverage > WEIGHT_FLOOR).to(restored)
         significance = restored / noise
         low, high = _COLOUR_RANGE
-        use = has_data * (band.coverage > WEIGHT_FLOOR) * (significance > low) * (significance < high)
+        covered = (has_data > 0.0) & (band.coverage > WEIGHT_FLOOR)
+        use = covered * (significance > low) * (significance < high)
         # Bright ones must not decide alone.
         use = use / (1.0 + significance.abs() / low)
         own_light = (use * band.restored / unit).sum() + _COLOUR_PRIOR
         light = (use * significance).sum() + _COLOUR_PRIOR
         ratio = (own_light / light).clamp(1.0 / _COLOUR_LIMIT, _COLOUR_LIMIT)
         # Of fluxes: noise may vary over the patch.
-        ratio = ratio * (unit / noise).median()
+        ratio = ratio * torch.where(covered, unit / noise, torch.nan).nanmedian().nan_to_num(1.0)
         return cls(
-            ratio * _moved(bank.estimates, own, grid), ratio * restored * has_data, ratio * noise, has_data
+            ratio * own.move(bank.estimates, grid), ratio * restored * has_data, ratio * noise, has_data
         )
-
-
-def _moved(images: torch.Tensor, own: LatentGrid, other: LatentGrid) -> torch.Tensor:
-    """Return images on a grid with another margin around the same patch."""
-    rows, columns = (
-        (torch.arange(length, device=images.device) - other.margin + own.margin).clamp(0, size - 1)
-        for length, size in zip(other.latent_shape, images.shape[-2:], strict=True)
-    )
-    return images[..., rows[:, None], columns]
 
 
 def _shared_structure(band: BandImage, guide: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,8 @@ from ..exposures import Tile, TileGrid, smooth
 from ..noise import restored_variance
 from ._mosaic import BlendedPlanes
 from ._result import MaskBit
-from ._tile_result import FinishedTile
+from ._tile_result import FinishedTile, ObservedTile
+from ._white_tile import WhiteTile
 
 _BRIGHTNESS_FWHM = 2.0
 """FWHM in pixels over which brightness is averaged, as that of a band."""
@@ -30,12 +31,13 @@ _BRIGHTNESS_FWHM = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class DetectionImage:
-    """Weighted mean of the restored images of all bands.
+    """Weighted mean of all bands, restored as one image.
 
-    The weights are the same everywhere, the inverse variance of blank sky in
-    the linear image of each band, in the first tile with data of the band, so
-    that unit and PSF are those of the bands.  Where a band has no data the
-    mean is that of the others.
+    The weights are the same everywhere, the inverse variance of the PSF flux
+    of a star in each band, in the first tile with data of the band, so that
+    unit and PSF are those of the bands.  Where a band has no data the mean is
+    that of the others, and where one alone has, the image is that of the
+    band.
 
     Attributes
     ----------
@@ -43,8 +45,7 @@ class DetectionImage:
         Shape (H, W), float32; NaN where no band has data.
     variance
         Shape (H, W), float32, expected squared error of ``image``, from
-        noise that was drawn in all bands together: through the guides errors
-        of bands are correlated.
+        noise that was drawn in all bands together.
     mask
         Shape (H, W), uint8, `MaskBit` values: ``NO_DATA`` where no band has
         data, ``INPAINTED`` where no band has a usable pixel, ``CLIPPED`` where
@@ -83,7 +84,20 @@ class DetectionMosaic:
         self._mask = np.full(grid.shape, MaskBit.NO_DATA, np.uint8)
         self._weights: dict[str, float] = {}
 
-    def add(self, tile: Tile, bands: Mapping[str, FinishedTile]) -> None:
+    def weigh(self, bands: Mapping[str, ObservedTile]) -> list[float]:
+        """Return the weights of bands, of any sum.
+
+        Parameters
+        ----------
+        bands
+            A tile of each by name.
+        """
+        for name, band in bands.items():
+            # Where it has no data its weight does not matter.
+            self._weights.setdefault(name, 1.0 / band.observation.estimator.linear.flux_variance)
+        return [self._weights[name] for name in bands]
+
+    def add(self, tile: Tile, bands: Mapping[str, FinishedTile], white: WhiteTile | None) -> None:
         """Add a tile of all bands that have data in it.
 
         Parameters
@@ -91,12 +105,12 @@ class DetectionMosaic:
         tile
             The tile.
         bands
-            The bands by name, at least one.
+            The bands by name, at least one, that `weigh` knows.
+        white
+            Their mean, restored as one image; without it, it is that of their
+            images.
         """
-        for name, band in bands.items():
-            # Where it has no data its weight does not matter.
-            self._weights.setdefault(name, 1.0 / band.sky_variance)
-        planes = _combine(list(bands.values()), [self._weights[name] for name in bands])
+        planes = _combine(list(bands.values()), [self._weights[name] for name in bands], white)
         self._blended.add(tile, planes)
         mask = _combine_masks([band.result.planes["mask"] for band in bands.values()])
         self._mask[tile.inner_rows, tile.inner_columns] = mask[tile.within]
@@ -108,7 +122,9 @@ class DetectionMosaic:
         return DetectionImage(**self._blended.finish(self._mask), mask=self._mask, weights=weights)
 
 
-def _combine(bands: list[FinishedTile], weights: list[float]) -> dict[str, np.ndarray]:
+def _combine(
+    bands: list[FinishedTile], weights: list[float], white: WhiteTile | None
+) -> dict[str, np.ndarray]:
     """Return the planes of a tile."""
     present = torch.stack([weight * ~band.no_data for band, weight in zip(bands, weights, strict=True)])
     shares = present / present.sum(dim=0).clamp(min=1e-30)
@@ -123,18 +139,25 @@ def _combine(bands: list[FinishedTile], weights: list[float]) -> dict[str, np.nd
 
     number = min(len(band.errors.restored) for band in bands)
     restored = mean([band.errors.restored[:number] for band in bands])
-    linear = variance_of_mean([band.linear_variance for band in bands])
     image = mean([band.image for band in bands])
+    if white is not None:
+        several = (present > 0.0).sum(dim=0) > 1
+        restored = torch.where(several, white.errors[:number], restored)
+        image = torch.where(several, white.image + mean([band.stars for band in bands]), image)
+    linear = variance_of_mean([band.linear_variance for band in bands])
     star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
     brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
-    seen = torch.stack([band.seen & ~band.no_data for band in bands]).any(dim=0)
+    # A hole of one band is none of the image, but its light there is unknown.
+    seen = torch.stack([band.seen | band.no_data for band in bands]).all(dim=0) & (present > 0.0).any(dim=0)
     # The light is that of the same sky in all bands.
     unseen_light = mean([band.errors.unseen_light.sqrt() for band in bands]).square()
     variance = restored_variance(restored, unseen_light, linear, brightness, seen)
+    kept = len(bands[0].noise_realizations)
+    extra_noise = mean([band.noise_realizations - band.errors.restored[:kept] for band in bands])
     planes = {
         "image": image,
         "variance": variance + variance_of_mean([band.extra_variance for band in bands]),
-        "noise_realizations": mean([band.noise_realizations for band in bands]),
+        "noise_realizations": restored[:kept] + extra_noise,
     }
     nowhere = ~(present > 0.0).any(dim=0)
     return {name: torch.where(nowhere, torch.nan, plane).cpu().numpy() for name, plane in planes.items()}

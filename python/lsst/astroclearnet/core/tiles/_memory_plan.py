@@ -61,6 +61,9 @@ _JOINT = 800.0
 """Bytes per pixel of the latent image for the guided bank of a band and the
 layers of the joint network."""
 
+_WHITE_DRAW = 16.0
+"""Bytes per such pixel and noise draw for the detection image of bands."""
+
 _EXPOSURE = 75.0
 """Bytes per such pixel and exposure, or per stacked pixel if there are more:
 cut-outs of rotated detectors have twice the area of a tile."""
@@ -223,7 +226,8 @@ def _predict(
 ) -> MemoryPlan:
     extents = [[source.extent(tile.rows, tile.columns) for source in sources] for tile in grid.tiles]
     working = max(
-        sum(_working_bytes(tile, *extent, options) for extent in each) + _joint_bytes(tile, len(sources))
+        sum(_working_bytes(tile, *extent, options) for extent in each)
+        + _joint_bytes(tile, len(sources), options)
         for tile, each in zip(grid.tiles, extents, strict=True)
     )
     cutouts = max(_CUTOUT * math.prod(extent) for each in extents for extent in each)
@@ -238,9 +242,14 @@ def _predict(
     return MemoryPlan(grid, most, host + _CUDA_LIBRARIES, working)
 
 
-def _joint_bytes(tile: Tile, num_bands: int) -> float:
-    """Return the memory of the joint network, which has a band at a time."""
-    return _JOINT * math.prod(size + 2 * _MARGIN for size in tile.shape) if num_bands > 1 else 0.0
+def _joint_bytes(tile: Tile, num_bands: int, options: RestoreOptions) -> float:
+    """Return the memory of the joint network, which has a band at a time, and
+    of the detection image.
+    """
+    if num_bands == 1:
+        return 0.0
+    per_pixel = _JOINT + _WHITE_DRAW * options.noise.num_draws
+    return per_pixel * math.prod(size + 2 * _MARGIN for size in tile.shape)
 
 
 def _working_bytes(tile: Tile, number: int, height: int, width: int, options: RestoreOptions) -> float:

@@ -22,7 +22,7 @@ from .._errors import InputError, RestorationError
 from .._options import RestoreOptions
 from ..estimate import ProgressCallback, RestorationModel, collect_solves
 from ..exposures import ExposureSource, Tile, TileGrid
-from ..joint import JointModel
+from ..joint import JointModel, WhiteEstimator
 from ..noise import CellLayout, RepeatedErrors, repeat_bands
 from ._attempts import attempt, restore_in_pieces
 from ._band_restoration import BandRestoration
@@ -34,6 +34,7 @@ from ._mosaic import ExposureMaps
 from ._restore_exposures import TileCallback
 from ._result import FailedTile, RestorationResult
 from ._tile_result import FinishedTile, ObservedTile
+from ._white_tile import RepeatedWhite, WhiteTile
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class BandsResult:
     failed
         The error of each band that was not restored.
     detection
-        Mean of all bands, for detecting.
+        Mean of all bands, restored as one image, for detecting.
     joint_network
         Identity of the joint network; empty for a single band, which is
         restored on its own.
@@ -154,21 +155,21 @@ def restore_bands(  # noqa: PLR0913
         joint_model = None
     networks = {name: band.chosen for name, band in bands.items()}
     doubt = "" if joint_model is None else check_joint_model(joint_model, networks, options)
-    restorer = _JointRestorer(bands, None if joint_model is None else joint_model.to(torch_device))
     grid = TileGrid(plan.grid.shape, tiles)
     for band in bands.values():
         band.start(grid)
     detection = DetectionMosaic(grid, options.noise.num_realizations)
+    restorer = _JointRestorer(bands, None if joint_model is None else joint_model.to(torch_device), detection)
     if tile_callback is not None:
         tile_callback(0, len(tiles))
     for number, tile in enumerate(tiles, 1):
-        for piece, found in restore_in_pieces(tile, restorer.restore, plan, restorer.release):
+        for piece, (found, white) in restore_in_pieces(tile, restorer.restore, plan, restorer.release):
             finished = {name: each for name, each in found.items() if isinstance(each, FinishedTile)}
             for name, band in bands.items():
                 each = found[name]
                 band.add(piece, each.result if isinstance(each, FinishedTile) else each)
             if finished:
-                detection.add(piece, finished)
+                detection.add(piece, finished, white)
         if tile_callback is not None:
             tile_callback(number, len(tiles))
     results, failed = _finish_bands(bands, errors)
@@ -259,10 +260,13 @@ class _JointRestorer:
         The bands.
     model
         The joint model, on the device; `None` for a single band.
+    detection
+        Knows the weights of the bands in their mean.
     """
 
     bands: Mapping[str, BandRestoration]
     model: JointModel | None
+    detection: DetectionMosaic
 
     def release(self) -> None:
         """Release the memory of tiles that are not restored."""
@@ -271,7 +275,7 @@ class _JointRestorer:
         release_memory(next(iter(self.bands.values())).reader.device)
 
     @torch.no_grad()
-    def restore(self, tile: Tile) -> dict[str, FinishedTile | FailedTile | None]:
+    def restore(self, tile: Tile) -> tuple[dict[str, FinishedTile | FailedTile | None], WhiteTile | None]:
         """Restore a tile of all bands.
 
         Parameters
@@ -283,6 +287,8 @@ class _JointRestorer:
         -------
         found
             What became of each band; `None` without data.
+        white
+            Mean of the bands, if there are several and all were restored.
         """
         outcomes: dict[str, FinishedTile | FailedTile | None] = {}
         observed: dict[str, ObservedTile] = {}
@@ -294,11 +300,12 @@ class _JointRestorer:
             else:
                 outcomes[name] = outcome
         if not observed:
-            return outcomes
+            return outcomes, None
         joint = attempt(tile, lambda: self._combine(observed))
         if joint is None or isinstance(joint, FailedTile):
-            return outcomes | dict.fromkeys(observed, joint)
-        for (name, each), error in zip(*joint, strict=True):
+            return outcomes | dict.fromkeys(observed, joint), None
+        *of_bands, white = joint
+        for (name, each), error in zip(*of_bands, strict=True):
             band = self.bands[name]
             with collect_solves(band.solves):
                 outcomes[name] = attempt(
@@ -306,22 +313,33 @@ class _JointRestorer:
                     lambda band=band, each=each, error=error: band.restorer.finish(each, error),  # type: ignore[misc]
                     name,
                 )
-        return outcomes
+        is_whole = all(isinstance(outcomes[name], FinishedTile) for name in observed)
+        return outcomes, white if is_whole else None
 
     def _combine(
         self, observed: Mapping[str, ObservedTile]
-    ) -> tuple[list[tuple[str, ObservedTile]], list[RepeatedErrors]]:
-        """Return bands with joint images, and the errors of these."""
-        combine = None if self.model is None else self.model.combine
-        if combine is not None:
-            images = combine([each.band_image for each in observed.values()])
-            observed = {
-                name: each.with_image(image)
-                for (name, each), image in zip(observed.items(), images, strict=True)
-            }
-        observations = [each.observation for each in observed.values()]
+    ) -> tuple[list[tuple[str, ObservedTile]], list[RepeatedErrors], WhiteTile | None]:
+        """Return bands with joint images, the errors of these, and the mean of
+        the bands.
+        """
+        weights = self.detection.weigh(observed)
         solves = [self.bands[name].solves for name in observed]
-        return list(observed.items()), repeat_bands(observations, combine, solves)
+        if self.model is None:
+            errors = repeat_bands([each.observation for each in observed.values()], None, solves)
+            return list(observed.items()), errors, None
+        single = [each.band_image for each in observed.values()]
+        joint = self.model.combine(single)
+        pairs = [
+            (name, each.with_image(image))
+            for (name, each), image in zip(observed.items(), joint, strict=True)
+        ]
+        observations = [each.observation for _, each in pairs]
+        if len(pairs) == 1:
+            return pairs, repeat_bands(observations, self.model.combine, solves), None
+        white = WhiteEstimator.build(single, weights, [each.has_data for each in observed.values()])
+        repeated = RepeatedWhite(self.model, white, joint)
+        errors = repeat_bands(observations, repeated.combine, solves)
+        return pairs, errors, repeated.finish(single)
 
 
 def _check_input(

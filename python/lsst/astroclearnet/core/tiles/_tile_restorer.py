@@ -19,7 +19,7 @@ import torch
 from .._errors import RestorationError
 from ..calibration import ExposureCalibration
 from ..estimate import Estimator, Network
-from ..exposures import Tile, largest_around
+from ..exposures import Tile, close_holes
 from ..forward import CleanTile, ForwardModel, TileData, WeightMaps, psf_fwhms, weight_maps
 from ..noise import (
     CellLayout,
@@ -224,9 +224,9 @@ class TileRestorer:
             errors=errors,
             linear_variance=variance_of_linear,
             star_noise=model.crop(estimator.debiaser.star_noise),
-            sky_variance=float(estimator.linear.variances(torch.tensor([estimator.linear_penalty_weight]))),
             seen=seen,
             image=blended["image"],
+            stars=blended["image"] - model.crop(estimate.restored),
             extra_variance=blended["variance"] - variance_of_restored,
             noise_realizations=blended["noise_realizations"],
             no_data=no_data,
@@ -308,17 +308,12 @@ def _mask(seen: torch.Tensor, rejected: torch.Tensor, widest: float) -> torch.Te
 
     Holes up to twice the widest PSF, by morphological closing, are inpainted.
     """
-    reach = max(1, round(widest))
-    near = ~_dilate(~_dilate(seen, reach), reach)
+    near = close_holes(seen, max(1, round(widest)))
     mask = torch.zeros(seen.shape, dtype=torch.uint8, device=seen.device)
     mask[~near] |= MaskBit.NO_DATA
     mask[near & ~seen] |= MaskBit.INPAINTED
     mask[rejected.any(dim=0)] |= MaskBit.CLIPPED
     return mask
-
-
-def _dilate(pixels: torch.Tensor, radius: int) -> torch.Tensor:
-    return largest_around(pixels.float(), 2 * radius + 1) > 0
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

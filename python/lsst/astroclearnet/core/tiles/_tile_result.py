@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ..estimate import BandImage
-from ..exposures import Tile
-from ..forward import CleanTile
+from ..exposures import Tile, close_holes
+from ..forward import WEIGHT_FLOOR, CleanTile, psf_fwhms
 from ..noise import Observation, RepeatedErrors
 from ._bright_stars import BrightStars
 
@@ -93,6 +93,15 @@ class ObservedTile:
         """What other bands see of it (`BandImage`)."""
         return self.observation.estimator.band_image(self.observation.estimate)
 
+    @property
+    def has_data(self) -> torch.Tensor:
+        """Pixels with data, and the holes that are inpainted, shape (H, W),
+        bool (`torch.Tensor`).
+        """
+        widest = float(psf_fwhms(self.clean.tile_data.stack).max())
+        seen = self.observation.estimator.linear.coverage > WEIGHT_FLOOR
+        return close_holes(seen, max(1, round(widest)))
+
     def with_image(self, image: torch.Tensor) -> ObservedTile:
         """Return the tile with another restored image.
 
@@ -119,12 +128,12 @@ class FinishedTile:
         Shape (H, W), variance of the linear image from noise.
     star_noise
         Shape (H, W), peak of a star of signal-to-noise ratio 1.
-    sky_variance
-        Variance of the linear image on blank sky at full weight.
     seen, no_data
         Shape (H, W), bool, pixels of exposures, and pixels without a value.
     image
         Shape (H, W), the restored image.
+    stars
+        Shape (H, W), bright stars in it, which were put back.
     extra_variance
         Shape (H, W), its variance from PSFs and bright stars.
     noise_realizations
@@ -135,9 +144,9 @@ class FinishedTile:
     errors: RepeatedErrors
     linear_variance: torch.Tensor
     star_noise: torch.Tensor
-    sky_variance: float
     seen: torch.Tensor
     image: torch.Tensor
+    stars: torch.Tensor
     extra_variance: torch.Tensor
     noise_realizations: torch.Tensor
     no_data: torch.Tensor

@@ -84,8 +84,8 @@ def restore_bands(  # noqa: PLR0913
     """Restore the bands of a patch, each with the help of the others.
 
     Each band is calibrated and restored as by `restore_exposures`.  Then the
-    joint network mixes its images with estimates that the other bands guide:
-    they say where light is, and the exposures of the band how much.  A single
+    joint network mixes its images with those of the other bands, in the colour
+    of the band, where light is faint and the bands do not disagree.  A single
     band is restored as by `restore_exposures`, and so are pixels that no
     other band covers.  Linear images stay strictly per band.
 

@@ -110,7 +110,7 @@ def test_light_of_a_single_band_is_left_out(ratio: float) -> None:
         images = []
         for others in (before, after):
             guide = make_guide(band, others)
-            images.append(GuidedBank.build(band, guide).shared * guide.restored / noise)
+            images.append(GuidedBank.build(band, guide).largest_weight * guide.restored / noise)
         leak = ((images[1] - images[0]) * star).sum() / star.square().sum()
         assert abs(float(leak)) < 0.05
 
@@ -164,9 +164,9 @@ def test_source_of_an_odd_colour_is_the_bands_own() -> None:
         band, restored=band.restored + light, mixed=band.mixed + light, estimates=band.estimates + light
     )
     place = [int(n) for n in (light == light.max()).nonzero()[0]]
-    alike = GuidedBank.build(band, make_guide(band, [band, band])).shared[*place]
-    alone = GuidedBank.build(brighter, make_guide(brighter, [band, band])).shared[*place]
-    missing = GuidedBank.build(band, make_guide(band, [brighter, brighter])).shared[*place]
+    alike = GuidedBank.build(band, make_guide(band, [band, band])).largest_weight[*place]
+    alone = GuidedBank.build(brighter, make_guide(brighter, [band, band])).largest_weight[*place]
+    missing = GuidedBank.build(band, make_guide(band, [brighter, brighter])).largest_weight[*place]
     assert float(alike) > 0.9
     assert max(float(alone), float(missing)) < 0.03
 
@@ -179,7 +179,7 @@ def test_bright_light_is_the_bands_own(own: float, others: float) -> None:
     """
     band = band_of(own, 9)
     guide = make_guide(band, [band_of(others, 10), band_of(others, 11)])
-    assert float(at_stars(band, GuidedBank.build(band, guide).shared).max()) < 1e-3
+    assert float(at_stars(band, GuidedBank.build(band, guide).largest_weight).max()) < 1e-3
 
 
 def test_file_of_a_model_is_read_back() -> None:

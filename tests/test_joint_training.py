@@ -50,7 +50,7 @@ def test_each_band_is_predicted(samples: list[JointSample]) -> None:
         assert sample.images.shape == sample.inverse_sigma.shape
         assert sample.bank.estimates.shape[1:] == sample.model.latent_shape
         assert torch.isfinite(sample.bank.features).all()
-        assert (sample.bank.shared > 0.0).any()
+        assert (sample.bank.largest_weight > 0.0).any()
 
 
 def test_training_goes_on_where_it_was(samples: list[JointSample]) -> None:

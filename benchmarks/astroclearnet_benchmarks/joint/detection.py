@@ -213,7 +213,7 @@ def make_images(field: Field) -> dict[str, Array]:
     star = noise.square().sum(dim=0).sqrt()
     linear = white.mean(
         [
-            b.estimator.debiaser.linear_image(s.right, s.estimates[0])
+            b.estimator.debiaser.linear_image(b.right_side, s.estimates[0])
             for b, s in zip(bands, single, strict=True)
         ]
     )
@@ -246,7 +246,7 @@ def _matched(band: Band) -> torch.Tensor:
     exposures, correlated with their PSFs, as no estimate can be better.
     """
     model = band.estimator.model
-    filtered = model.crop(model.filter_images(band.image.right[None], model.target_transform)[0])
+    filtered = model.crop(model.filter_images(band.right_side[None], model.target_transform)[0])
     return filtered * model.crop(band.estimator.debiaser.flux_noise)
 
 

@@ -85,6 +85,11 @@ class Band:
         seen = self.estimator.linear.coverage > WEIGHT_FLOOR
         return close_holes(seen, round(float(psf_fwhms(self.stack).max())))
 
+    @property
+    def right_side(self) -> torch.Tensor:
+        """Right-hand side of the normal equations (`torch.Tensor`)."""
+        return self.estimator.linear.right_side(self.stack.images)
+
     @functools.cached_property
     def image(self) -> BandImage:
         """The band restored on its own (`BandImage`)."""

@@ -124,14 +124,14 @@ def _rms(values: torch.Tensor) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Injected:
-    """What became of light that was injected into one band of a field.
+    """What became of light that was injected into some bands of a field.
 
     Attributes
     ----------
     leak
         Shape (b, k), mean change beneath each source of the bands in which it
-        does not shine, weighted with its profile, in units of their noise
-        there.
+        does not shine, if there are any, weighted with its profile, in units
+        of their noise there.
     light
         Shape (b, k), the light of the source there, in the same way and unit,
         if it shone in these bands as in the other.
@@ -238,11 +238,13 @@ def _weighted(image: torch.Tensor, profile: torch.Tensor, place: tuple[int, int]
     return float((image[box] * profile[box]).sum() / profile[box].sum())
 
 
-def _fluxes(change: torch.Tensor, star: torch.Tensor, places: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return the light of stars, fitted with their profile, over the truth."""
+def _fluxes(image: torch.Tensor, star: torch.Tensor, places: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return the light of stars in an image without other light, fitted with
+    their profile, over the truth.
+    """
     found = []
     for y, x in places:
         box = slice(y - 2 * _ROOM, y + 2 * _ROOM + 1), slice(x - 2 * _ROOM, x + 2 * _ROOM + 1)
         square = float(star[box].square().sum())
-        found.append(float((change[box] * star[box]).sum()) / square if square else math.nan)
+        found.append(float((image[box] * star[box]).sum()) / square if square else math.nan)
     return np.array(found)

@@ -102,12 +102,15 @@ class TrueJointSample:
         Estimates from all exposures of the band, guided by other bands.
     truth
         The sky at the target PSF, shape (h, w).
+    unit
+        Peak of a star of signal-to-noise ratio 1, shape (h, w).
     known
         Pixels that count, shape (h, w), bool.
     """
 
     bank: GuidedBank
     truth: torch.Tensor
+    unit: torch.Tensor
     known: torch.Tensor
 
 
@@ -118,8 +121,8 @@ class TrueJointTrainer(JointTrainer):
         """Return the weighted mean of a robust loss of errors, in units of the
         peak of a star of signal-to-noise ratio 1.
         """
-        unit = sample.bank.star_noise
-        error, brightness = (network(sample.bank) - sample.truth) / unit, sample.truth / unit
+        error = (network(sample.bank) - sample.truth) / sample.unit
+        brightness = sample.truth / sample.unit
         is_faint = (brightness > _FAINT[0]) & (brightness < _FAINT[1])
         weight = torch.where(is_faint, _FAINT_WEIGHT, 1.0) * (sample.known & (brightness < _BRIGHTEST))
         loss = _SCALE**2 * torch.log1p((error / _SCALE).square())
@@ -191,7 +194,8 @@ def _collect_true(seed: int) -> list[TrueJointSample]:
     for band, (image, truth) in enumerate(zip(images, truths, strict=True)):
         bank = GuidedBank.build(image, draw_guide(image, [*images[:band], *images[band + 1 :]], generator))
         known = image.estimator.linear.coverage > _LEAST_COVERAGE
-        whole = TrueJointSample(bank, truth, known)
+        unit = image.estimator.model.crop(image.estimator.debiaser.star_noise)
+        whole = TrueJointSample(bank, truth, unit, known)
         for corner in torch.randperm(4, generator=generator)[:_CROPS].tolist():
             sample = _quarter(whole, image.estimator.model.grid.margin, corner)
             if bool(sample.known.any()):
@@ -207,7 +211,9 @@ def _quarter(whole: TrueJointSample, margin: int, corner: int) -> TrueJointSampl
     def cut(maps: torch.Tensor, start: int = margin) -> torch.Tensor:
         return maps[..., top + start :, left + start :][..., :height, :width].clone()
 
-    return TrueJointSample(whole.bank.map(cut), cut(whole.truth, 0), cut(whole.known, 0))
+    return TrueJointSample(
+        whole.bank.map(cut), *(cut(maps, 0) for maps in (whole.truth, whole.unit, whole.known))
+    )
 
 
 def _stack(scene: TrainingScene) -> ExposureStack:

@@ -68,8 +68,6 @@ class BandImage:
     ----------
     estimator
         Its estimator.
-    right
-        Shape latent_shape, right-hand side of the normal equations.
     estimates
         Shape ``(s, *latent_shape)``, the linear estimates that were mixed.
     mixed
@@ -79,17 +77,9 @@ class BandImage:
     """
 
     estimator: Estimator
-    right: torch.Tensor
     estimates: torch.Tensor
     mixed: torch.Tensor
     restored: torch.Tensor
-
-    @property
-    def significance(self) -> torch.Tensor:
-        """Restored image in units of the peak of a star of signal-to-noise
-        ratio 1, latent_shape (`torch.Tensor`).
-        """
-        return self.restored / self.estimator.debiaser.star_noise
 
     @property
     def coverage(self) -> torch.Tensor:
@@ -183,7 +173,7 @@ class Estimator:
         right = self.linear.right_side(images)
         estimates = self.linear_estimates(right)
         mixed = self.mix(self.bank(estimates))
-        return BandImage(self, right, estimates, mixed, self.debiaser.debias(right, mixed).image)
+        return BandImage(self, estimates, mixed, self.debiaser.debias(right, mixed).image)
 
     def restore_again(
         self, noise: torch.Tensor, light: torch.Tensor, first: Debiased, expected: torch.Tensor
@@ -204,7 +194,7 @@ class Estimator:
         estimates = light + self.linear.solve_noise(noise[None], self.network.penalty_weights)
         mixed = self.mix(self.bank(estimates))
         restored = self.debiaser.debias_again(noise, mixed, first, expected)
-        return BandImage(self, expected + noise, estimates, mixed, restored)
+        return BandImage(self, estimates, mixed, restored)
 
     def band_image(self, estimate: Estimate) -> BandImage:
         """Return what other bands see of an estimate.
@@ -215,7 +205,7 @@ class Estimator:
             What `estimate` returned.
         """
         debiased = estimate.debiased
-        return BandImage(self, debiased.right, estimate.estimates, debiased.mixed, debiased.image)
+        return BandImage(self, estimate.estimates, debiased.mixed, debiased.image)
 
     def linear_estimates(self, right: torch.Tensor) -> torch.Tensor:
         """Return the estimates that are mixed, ``(s, *latent_shape)``.

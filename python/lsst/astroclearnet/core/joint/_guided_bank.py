@@ -36,7 +36,9 @@ _SOURCE_REACH = 1.25
 of the light of a star is beyond."""
 
 _COLOUR_RANGE = 5.0, 50.0
-"""Significance of the pixels that tell the colour of the patch."""
+"""Significance in another band of the pixels that tell the colour of the tile.
+In the band they must be as faint, and above 1: a saturated star or a trail
+would decide alone."""
 
 _COLOUR_PRIOR = 50.0
 """Sum of significances with which sources are assumed to be as significant in
@@ -45,15 +47,18 @@ one band as in the other."""
 _COLOUR_LIMIT = 5.0
 """Largest ratio of significances of two bands, and inverse of the smallest."""
 
-_LEAST_NOISE = 0.5
-"""Noise of another band, in units of that of the band, below which it counts
-no more for being deeper: colours differ."""
+_COLOUR_ERROR = 0.5
+"""Standard deviation, in units of the noise of the band, that is added to the
+noise of another band: colours of sources differ."""
 
 _DISSENT = 4.0
 """Significance of light that one band alone has, or alone has not, with which
 it counts half: it is an artefact, a transient, or a source of an odd colour.
 Without a limit for the band itself its own sources of a ratio of 10 lost a
 third of their light, and those of all other bands were seen in it."""
+
+_FALL = 4
+"""Power of dissent with which the weight of a band, or help, falls."""
 
 _TOLERANCE = 0.3
 """By how much bands may differ in the brightness of a source before they
@@ -65,6 +70,14 @@ _ENOUGH = 0.5
 _SHARED = 0.3, 0.6
 """Slope of the light of the band over that of the guide below which they share
 no structure, and above which they do: it is near 1, or 0."""
+
+_STRUCTURE = 2.0
+"""Brightness of structure of the guide, in units of a star of signal-to-noise
+ratio 1: that of noise is fainter."""
+
+_SHARED_PRIOR = 100.0
+"""Sum of squares in the same unit, of four pixels of 5, with which the slope
+is assumed to be 1: blank bands are alike."""
 
 _FAINT = 2.0
 """Factor by which light of other bands is multiplied before it is compressed:
@@ -88,7 +101,7 @@ class Guide:
         Shape latent_shape, share of the weight that is left of bands that do
         not dissent; 0 where no other band has data.
     shared
-        Whether the band has the structure of the guide, from 0 to 1.
+        Shape (), whether the band has the structure of the guide, from 0 to 1.
     """
 
     estimates: torch.Tensor
@@ -101,7 +114,7 @@ class Guide:
 def make_guide(band: BandImage, others: Sequence[BandImage]) -> Guide:
     """Return the mean of other bands as an image of a band.
 
-    Fluxes are multiplied with the ratio that the two bands have in the patch.
+    Fluxes are multiplied with the ratio that the two bands have in the tile.
     Where one of them is much brighter than all others and the band it counts
     little.
 
@@ -114,15 +127,14 @@ def make_guide(band: BandImage, others: Sequence[BandImage]) -> Guide:
     """
     unit = band.estimator.debiaser.star_noise
     seen = [_Other.see(band, other) for other in others]
-    reach = 2 * round(_SOURCE_REACH * band.estimator.model.target_fwhm) + 1
     lights = torch.stack([band.restored, *(each.restored for each in seen)])
     weights, full = [], []
     for k, each in enumerate(seen, 1):
         rest = torch.cat([lights[:k], lights[k + 1 :]]).amax(dim=0)
         dissent = _excess(each.restored, rest, each.noise)
-        weight = each.has_data / (each.noise.square() + (_LEAST_NOISE * unit).square())
+        weight = each.has_data / (each.noise.square() + (_COLOUR_ERROR * unit).square())
         full.append(weight)
-        weights.append(weight / (1.0 + largest_around(dissent, reach) ** 4))
+        weights.append(weight * _fall(dissent, _FALL, band))
     weight, most = torch.stack(weights), torch.stack(full).sum(dim=0)
     total = weight.sum(dim=0)
     shares = weight / total.clamp(min=1e-30)
@@ -161,11 +173,13 @@ class _Other:
         significance = restored / noise
         low, high = _COLOUR_RANGE
         covered = (has_data > 0.0) & (band.coverage > WEIGHT_FLOOR)
-        use = covered * (significance > low) * (significance < high)
+        own_significance = band.restored / unit
+        use = covered & (significance > low) & (significance < high)
+        use &= (own_significance > 1.0) & (own_significance < high)
         # Bright ones must not decide alone.
-        use = use / (1.0 + significance.abs() / low)
-        own_light = (use * band.restored / unit).sum() + _COLOUR_PRIOR
-        light = (use * significance).sum() + _COLOUR_PRIOR
+        weight = use / (1.0 + significance.abs() / low)
+        own_light = (weight * own_significance).sum() + _COLOUR_PRIOR
+        light = (weight * significance).sum() + _COLOUR_PRIOR
         ratio = (own_light / light).clamp(1.0 / _COLOUR_LIMIT, _COLOUR_LIMIT)
         # Of fluxes: noise may vary over the patch.
         ratio = ratio * torch.where(covered, unit / noise, torch.nan).nanmedian().nan_to_num(1.0)
@@ -176,13 +190,10 @@ class _Other:
 
 def _shared_structure(band: BandImage, guide: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return whether a band has the structure of a guide, from 0 to 1."""
-    unit = band.estimator.debiaser.star_noise
-    use = known & (band.coverage > WEIGHT_FLOOR)
-    guide, own = guide[use].clamp(-_BRIGHT, _BRIGHT), (band.restored / unit)[use].clamp(-_BRIGHT, _BRIGHT)
-    if not len(guide):
-        return torch.zeros((), device=unit.device)
-    guide = guide - guide.mean()
-    slope = (guide * own).sum() / guide.square().sum().clamp(min=1e-30)
+    own = (band.restored / band.estimator.debiaser.star_noise).clamp(-_BRIGHT, _BRIGHT)
+    use = known & (band.coverage > WEIGHT_FLOOR) & (guide > _STRUCTURE)
+    guide = use * guide.clamp(max=_BRIGHT)
+    slope = ((guide * own).sum() + _SHARED_PRIOR) / (guide.square().sum() + _SHARED_PRIOR)
     low, high = _SHARED
     return ((slope - low) / (high - low)).clamp(0.0, 1.0)
 
@@ -202,18 +213,15 @@ class GuidedBank:
     log_ratios
         Shape (r,), logarithms of noise ratios, which tell how sharp the
         exposures are.
-    shared
+    largest_weight
         Shape latent_shape, largest weight of all estimates but the first: 0
         where no other band has data, and falling where light is bright.
-    star_noise
-        Shape latent_shape, peak of a star of signal-to-noise ratio 1.
     """
 
     estimates: torch.Tensor
     features: torch.Tensor
     log_ratios: torch.Tensor
-    shared: torch.Tensor
-    star_noise: torch.Tensor
+    largest_weight: torch.Tensor
 
     @classmethod
     def build(cls, band: BandImage, guide: Guide) -> Self:
@@ -237,8 +245,7 @@ class GuidedBank:
             estimates=torch.cat([band.restored[None], band.mixed[None], own, others]),
             features=torch.cat([seen, state, bank.features]),
             log_ratios=bank.log_ratios,
-            shared=_help(band, guide) * guide.shared,
-            star_noise=unit,
+            largest_weight=_trust_in(band, guide) * guide.shared,
         )
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
@@ -253,24 +260,26 @@ class GuidedBank:
             self,
             estimates=function(self.estimates),
             features=function(self.features),
-            shared=function(self.shared),
-            star_noise=function(self.star_noise),
+            largest_weight=function(self.largest_weight),
         )
 
 
-def _help(band: BandImage, guide: Guide) -> torch.Tensor:
+def _trust_in(band: BandImage, guide: Guide) -> torch.Tensor:
     """Return what bright light, and dissent, leave to other estimates."""
     debiaser = band.estimator.debiaser
     brightness = torch.maximum(debiaser.brightness(band.restored), debiaser.brightness(guide.restored))
     noise = (debiaser.star_noise.square() + guide.noise.square()).sqrt()
-    dissent = _excess(band.restored, guide.restored, noise).maximum(
-        _excess(guide.restored, band.restored, noise)
-    )
+    lacking = _excess(guide.restored, band.restored, noise)
+    dissent = _excess(band.restored, guide.restored, noise).maximum(lacking)
+    agreement = (guide.agreement / _ENOUGH).clamp(max=1.0)
+    return agreement * _fall(brightness / _BRIGHT, _STEEPNESS, band) * _fall(dissent, _FALL, band)
+
+
+def _fall(ratio: torch.Tensor, power: int, band: BandImage) -> torch.Tensor:
+    """Return what falls with the power of the largest ratio around."""
     # The wings of a source belong to it.
     reach = 2 * round(_SOURCE_REACH * band.estimator.model.target_fwhm) + 1
-    help_ = (guide.agreement / _ENOUGH).clamp(max=1.0)
-    help_ = help_ / (1.0 + (largest_around(brightness, reach) / _BRIGHT) ** _STEEPNESS)
-    return help_ / (1.0 + largest_around(dissent, reach) ** 4)
+    return 1.0 / (1.0 + largest_around(ratio, reach) ** power)
 
 
 def _excess(light: torch.Tensor, other: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

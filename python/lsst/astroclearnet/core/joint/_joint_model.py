@@ -24,10 +24,7 @@ from ..estimate import BandImage, describe_bytes, read_model_file, write_model_f
 from ._guided_bank import GuidedBank, make_guide
 from ._joint_network import JointNetwork
 
-_SCHEMA = 1
-
-_SEPARATOR = ", "
-"""Between identities in a file, which has one text for all of them."""
+_SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +107,7 @@ class JointModel:
         about = {
             "schema": _SCHEMA,
             "num_penalty_weights": self.network.num_penalty_weights,
-            "base": _SEPARATOR.join(self.bases),
+            "bases": self.bases,
             "num_bands": self.num_bands,
             "provenance": self.provenance,
         }
@@ -137,7 +134,7 @@ class JointModel:
             network = JointNetwork(about["num_penalty_weights"])
             network.load_state_dict(tensors)
             low, high = about["num_bands"]
-            bases = tuple(about["base"].split(_SEPARATOR))
+            bases = tuple(about["bases"])
             return cls(network.eval(), bases, (low, high), about["provenance"])
 
         return read_model_file(data, build, name=name, kind="trained joint network", schema=_SCHEMA)

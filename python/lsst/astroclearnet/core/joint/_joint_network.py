@@ -100,7 +100,7 @@ class JointNetwork(nn.Module):
         logits = self.head(x)[0]
         prior = torch.zeros(len(logits), 1, 1, device=logits.device)
         prior[0] = _OWN
-        others = torch.softmax(logits + prior, dim=0)[1:] * bank.shared
+        others = torch.softmax(logits + prior, dim=0)[1:] * bank.largest_weight
         return torch.cat([1.0 - others.sum(dim=0, keepdim=True), others])
 
     def forward(self, bank: GuidedBank) -> torch.Tensor:

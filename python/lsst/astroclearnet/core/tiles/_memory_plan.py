@@ -61,6 +61,9 @@ _JOINT = 800.0
 """Bytes per pixel of the latent image for the guided bank of a band and the
 layers of the joint network."""
 
+_OTHER_BAND = 52.0
+"""Bytes per such pixel for what the network sees of each other band."""
+
 _WHITE_DRAW = 16.0
 """Bytes per such pixel and noise draw for the detection image of bands."""
 
@@ -248,7 +251,7 @@ def _joint_bytes(tile: Tile, num_bands: int, options: RestoreOptions) -> float:
     """
     if num_bands == 1:
         return 0.0
-    per_pixel = _JOINT + _WHITE_DRAW * options.noise.num_draws
+    per_pixel = _JOINT + _OTHER_BAND * (num_bands - 1) + _WHITE_DRAW * options.noise.num_draws
     return per_pixel * math.prod(size + 2 * _MARGIN for size in tile.shape)
 
 

@@ -232,11 +232,11 @@ def draw_guide(band: BandImage, others: Sequence[BandImage], generator: torch.Ge
         Source of random numbers, on the CPU.
     """
     number = int(torch.randint(1, len(others) + 1, (), generator=generator))
-    has_all, is_spurious = torch.rand(2, generator=generator).tolist()
-    if has_all < _ALL:
+    all_draw, spurious_draw = torch.rand(2, generator=generator).tolist()
+    if all_draw < _ALL:
         number = len(others)
     chosen = [others[k] for k in torch.randperm(len(others), generator=generator)[:number].tolist()]
-    if is_spurious < _SPURIOUS:
+    if spurious_draw < _SPURIOUS:
         k = int(torch.randint(number, (), generator=generator))
         chosen[k] = _add_light(chosen[k], _spurious_light(chosen[k], generator))
     return make_guide(band, chosen)

@@ -34,11 +34,15 @@ TARGET = 3.6
 STARS = ((22.3, 27.6, 60.0), (47.8, 58.1, 90.0))
 
 
-def observe(ratio: float, seed: int | None, psf_size: int = 25, sign: float = 1.0) -> BandImage:
-    """Return a band of two stars of some brightness, restored on its own."""
+def observe(ratio: float, seed: int | None, psf_size: int = 25, columns: int | None = None) -> BandImage:
+    """Return a band of two stars of some brightness, restored on its own, with
+    data in some columns.
+    """
     stars = [(y, x, ratio * flux) for y, x, flux in STARS]
     images, *rest = make_exposure_arrays(SHAPE, FWHMS, stars=stars, seed=seed, psf_size=psf_size)
-    stack = ExposureStack.from_arrays(sign * images, *rest)
+    stack = ExposureStack.from_arrays(images, *rest)
+    if columns is not None:
+        stack.good[..., columns:] = False
     model = ForwardModel.from_stack(stack, TARGET)
     network = load_packaged_model().network
     estimator = Estimator(network, model, stack.good / stack.variances, RestoreOptions())
@@ -78,6 +82,38 @@ def test_guide_has_the_colour_of_the_band() -> None:
     torch.testing.assert_close(
         crop(guide.noise), scale * own(other.estimator.debiaser.star_noise), rtol=1e-4, atol=1e-5
     )
+
+
+@torch.no_grad()
+def test_colour_is_that_of_sources_which_both_bands_have() -> None:
+    """If it fails, a saturated star of the band, a trail of the other, or
+    missing data decide how bright faint light is.
+    """
+    band, other = band_of(1.0, None), band_of(1.3, None)
+    expected = float(make_guide(band, [other]).restored.max())
+    star = torch.zeros_like(band.restored)
+    star[-30:-26, -30:-26] = 1.0
+    noise = band.estimator.debiaser.star_noise
+    brighter = dataclasses.replace(band, restored=band.restored + 3000.0 * noise * star)
+    guide = make_guide(brighter, [dataclasses.replace(other, restored=other.restored + 30.0 * noise * star)])
+    assert float((guide.restored * (star == 0.0)).max()) == pytest.approx(expected, rel=0.02)
+    trail = torch.zeros_like(star)
+    trail[-22:-20] = 25.0 * noise[-22:-20]
+    guide = make_guide(band, [dataclasses.replace(other, restored=other.restored + trail)])
+    assert float(at_stars(band, guide.restored).max()) == pytest.approx(expected, rel=0.1)
+
+
+@torch.no_grad()
+def test_colour_is_that_of_covered_pixels() -> None:
+    """If it fails, fluxes of a band that covers a part of the tile are wrong
+    by the noise of what it does not cover.
+    """
+    band = band_of(1.0, None)
+    whole = make_guide(band, [observe(1.3, None)])
+    part = make_guide(band, [observe(1.3, None, columns=40)])
+    # The star in the part that is left; it tells the colour, too.
+    ratio = at_stars(band, part.restored)[0] / at_stars(band, whole.restored)[0]
+    assert float(ratio) == pytest.approx(1.0, abs=0.2)
 
 
 @torch.no_grad()
@@ -200,8 +236,8 @@ def test_other_files_are_refused() -> None:
     """If it fails, a file of another kind ends in a traceback."""
     with pytest.raises(InputError, match="my file is no file of a trained joint network"):
         JointModel.from_bytes(load_packaged_model().to_bytes(), "my file")
-    old = load_packaged_joint_model().to_bytes().replace(b'\\"schema\\": 1', b'\\"schema\\": 0')
-    with pytest.raises(InputError, match="schema 0, and this version reads 1"):
+    old = load_packaged_joint_model().to_bytes().replace(b'\\"schema\\": 2', b'\\"schema\\": 0')
+    with pytest.raises(InputError, match="schema 0, and this version reads 2"):
         JointModel.from_bytes(old)
 
 

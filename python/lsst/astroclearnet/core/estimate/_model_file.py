@@ -44,6 +44,7 @@ def read_model_file[Model](
     *,
     name: str,
     kind: str,
+    mark: str,
     schema: int,
 ) -> Model:
     """Read what `write_model_file` returned.
@@ -58,6 +59,8 @@ def read_model_file[Model](
         What to call the file in an error.
     kind
         What kind of network it should hold.
+    mark
+        What only files of this kind say of the network.
     schema
         Schema that is read.
 
@@ -69,6 +72,8 @@ def read_model_file[Model](
     try:
         length = int.from_bytes(data[:8], "little")
         about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
+        if mark not in about:
+            raise ValueError(f"it has no {mark}")
         if about["schema"] != schema:
             raise InputError(
                 f"The {name} has schema {about['schema']}, and this version reads {schema}: train it again."

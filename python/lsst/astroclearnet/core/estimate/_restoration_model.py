@@ -156,7 +156,9 @@ class RestorationModel:
             limits["log_ratios"] = tuple(tuple(values) for values in limits["log_ratios"])
             return cls(network.eval(), TrainedRange(**limits), about["provenance"])
 
-        return read_model_file(data, build, name=name, kind="trained network", schema=_SCHEMA)
+        return read_model_file(
+            data, build, name=name, kind="trained network", mark="trained_range", schema=_SCHEMA
+        )
 
     @functools.cached_property
     def identity(self) -> str:

@@ -137,7 +137,9 @@ class JointModel:
             bases = tuple(about["bases"])
             return cls(network.eval(), bases, (low, high), about["provenance"])
 
-        return read_model_file(data, build, name=name, kind="trained joint network", schema=_SCHEMA)
+        return read_model_file(
+            data, build, name=name, kind="trained joint network", mark="bases", schema=_SCHEMA
+        )
 
     @functools.cached_property
     def identity(self) -> str:

@@ -49,9 +49,9 @@ class RestoreCoaddBandsTask(RestorePatchTask):
     others.
 
     Each band is restored from its own exposures as by `RestoreCoaddTask`, at
-    a PSF that all have in common; then the other bands say where there is
-    light, and never how much (`lsst.astroclearnet.core.restore_bands`).  The
-    linear coadds are those of each band alone.
+    a PSF that all have in common; then the other bands help where light is
+    faint and they do not disagree (`lsst.astroclearnet.core.restore_bands`).
+    The linear coadds are those of each band alone.
     """
 
     ConfigClass = RestoreCoaddBandsConfig

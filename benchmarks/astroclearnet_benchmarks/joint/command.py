@@ -181,7 +181,8 @@ def _leakage(number: int) -> Table:
         "Sources of one band alone, and dropouts of all bands but one: mean change of the bands without it "
         "beneath the source, weighted with a star's profile, in units of the "
         f"peak of a star of signal-to-noise ratio 1. The limit is 0.05 of the error of the sky, {sky:.2f}, "
-        "or a thousandth of the light that the source would have there with the same ratio."
+        "or a thousandth of the light that the source would have there with the same ratio; it is wanted "
+        "for stars of one band, transients and artefacts of 20 and more."
     )
     return Table("Leakage", legend, rows)
 

@@ -291,7 +291,5 @@ def test_missing_bands_and_networks_are_told(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING), pytest.raises(FileNotFoundError, match=words):
         connections.adjustQuantum(inputs, outputs, "trainRestorationBands", make_ref(skymap="m").dataId)
     assert [ref.dataId["band"] for ref in inputs["visit_images"][1]] == ["g", "i"]
-    assert (
-        "R, Y of trainRestorationBands:bands are not among the bands of the data, which are g, i"
-        in caplog.text
-    )
+    words = "R, Y of trainRestorationBands:bands are not among the bands of the data, which are g, i"
+    assert words in caplog.text

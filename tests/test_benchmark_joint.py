@@ -142,6 +142,7 @@ def test_pieces_of_sources_are_counted_apart() -> None:
     assert pieces == 1.0
 
 
+@pytest.mark.slow
 def test_linear_images_are_in_units_of_their_noise() -> None:
     """If it fails, a threshold is another in each field."""
     field = make_field(0)

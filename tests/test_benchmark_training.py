@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from astroclearnet_benchmarks.training import draw_recipe, render_scene
+from astroclearnet_benchmarks.training import _joint, draw_recipe, render_scene
 from astroclearnet_benchmarks.training._ceiling import TrueSample, TrueTrainer
 from astroclearnet_benchmarks.training.command import main
 from lsst.astroclearnet.core import (
@@ -83,6 +83,18 @@ def test_ceiling_comes_closer_to_the_truth(samples: list[TrueSample]) -> None:
     deviation, used = trainer._deviation(lambda bank: torch.zeros_like(mix_by_prior(bank)), dark)
     assert bool(used.any())
     assert not bool(deviation.any())
+
+
+def test_samples_on_the_truth_are_not_those_of_exposures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, a network is trained on samples of the other kind."""
+    monkeypatch.setattr(_joint, "_collect_true", lambda seed: [f"truth {seed}"])
+    monkeypatch.setattr(_joint, "_collect", lambda seed: [f"exposures {seed}", "more"])
+    for kind in ("exposures", "truth", "exposures"):
+        found = _joint.StoredSamples(_joint.simulate_bands(7, tmp_path, kind == "truth"))
+        assert found[0] == f"{kind} 7"
+        assert len(found) == (1 if kind == "truth" else 2)
 
 
 @pytest.mark.slow

@@ -32,14 +32,17 @@ from lsst.astroclearnet.core import (
     RestoreOptions,
     TilingOptions,
     load_packaged_joint_model,
+    load_packaged_model,
     plan_bands_memory,
     plan_memory,
     restore_bands,
     restore_exposures,
 )
+from lsst.astroclearnet.core.estimate import RestorationNetwork
 from lsst.astroclearnet.core.exposures import StackSource
 from lsst.astroclearnet.core.joint import JointNetwork
 from lsst.astroclearnet.core.tiles._band_restoration import BandRestoration
+from lsst.astroclearnet.core.tiles._choose_joint_model import choose_joint_model
 from lsst.astroclearnet.core.tiles._tile_restorer import TileRestorer
 from lsst.astroclearnet.tests import TARGET, ExposureArrays, make_scene
 
@@ -199,6 +202,7 @@ def test_band_that_fails_at_the_end_is_left_out_of_the_mean(monkeypatch: pytest.
     np.testing.assert_allclose(result.detection.image, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_errors_of_the_detection_image_on_blank_sky_are_declared() -> None:
     """If it fails, noise is detected, or a threshold hides what is there."""
     pulls = []
@@ -266,7 +270,7 @@ def test_band_that_is_left_out_is_not_one_too_many(monkeypatch: pytest.MonkeyPat
 
     def fail(cls: object, *arguments: Any, seed: int, **others: Any) -> BandRestoration:
         if seed == ord("i"):
-            raise InputError("no way")
+            raise InputError("no way") from ValueError("before")
         return original(*arguments, seed=seed, **others)
 
     model = dataclasses.replace(load_packaged_joint_model(), num_bands=(2, 2))
@@ -276,6 +280,35 @@ def test_band_that_is_left_out_is_not_one_too_many(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(BandRestoration, "prepare", classmethod(fail))
     result = restore_together(scenes(), joint_model=model, options=options)
     assert (set(result.results), set(result.failed), result.joint_doubt) == ({"g", "r"}, {"i"}, "")
+    # Tracebacks would keep the tensors of the band.
+    error = result.failed["i"]
+    assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+def test_networks_of_their_own_are_no_bands_too_many() -> None:
+    """If it fails, a band that may be left out has a joint network refused."""
+    packaged = load_packaged_model()
+    models = {band: dataclasses.replace(packaged, provenance={"band": band}) for band in "gri"}
+    bases = tuple(model.identity for model in models.values())
+    joint = dataclasses.replace(load_packaged_joint_model(), bases=bases, num_bands=(2, 2))
+    choice = dataclasses.replace(OPTIONS.model, source="dataset", unsuitable="fail")
+    options = dataclasses.replace(OPTIONS, model=choice)
+    assert choose_joint_model("gri", joint, options, models) is joint
+    with pytest.raises(InputError, match=f"by the network {models['i'].identity}, and"):
+        choose_joint_model("gri", dataclasses.replace(joint, bases=bases[:2]), options, models)
+
+
+def test_penalty_weights_are_those_of_all_bands() -> None:
+    """If it fails, images of other sharpness are averaged as if they were
+    the same.
+    """
+    models = {}
+    for band, strongest in {"g": 1.0, "r": 2.0}.items():
+        network = RestorationNetwork((1e-5, 1e-4, 1e-3, 1e-2, 1e-1, strongest)).eval()
+        models[band] = dataclasses.replace(load_packaged_model(), network=network)
+    options = dataclasses.replace(OPTIONS, model=dataclasses.replace(OPTIONS.model, source="dataset"))
+    with pytest.raises(InputError, match=r"same penalty weights, not g \(.*, 1\.0\); r \(.*, 2\.0\)"):
+        choose_joint_model("gr", None, options, models)
 
 
 def test_errors_of_all_bands_keep_their_facts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def assert_same(first: RestorationResult, second: RestorationResult, where: np.n
         np.testing.assert_array_equal(here, there, err_msg=name)
 
 
+@pytest.mark.slow
 def test_order_of_bands_does_not_matter_in_tiles(sources: dict[str, StackSource], tiled: BandsResult) -> None:
     """If it fails, two runs of the same patch differ."""
     assert {band: result.num_tiles for band, result in tiled.results.items()} == {"g": 2, "i": 2}
@@ -107,6 +108,7 @@ def test_order_of_bands_does_not_matter_in_tiles(sources: dict[str, StackSource]
         np.testing.assert_array_equal(getattr(tiled.detection, name), getattr(again.detection, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", ["g", "i", "detection"])
 def test_seams_are_invisible(whole: BandsResult, tiled: BandsResult, product: str) -> None:
     """If it fails, one sees where the tiles meet."""
@@ -128,6 +130,7 @@ def test_seams_are_invisible(whole: BandsResult, tiled: BandsResult, product: st
     assert np.mean(across) < 1.1 * np.mean(expected)
 
 
+@pytest.mark.slow
 def test_tile_that_fails_in_a_band_is_as_if_it_had_no_data(
     sources: dict[str, StackSource],
     tiled: BandsResult,
@@ -162,6 +165,7 @@ def test_tile_that_fails_in_a_band_is_as_if_it_had_no_data(
     np.testing.assert_array_equal(result.detection.image[lost & far], alone.image[lost & far])
 
 
+@pytest.mark.slow
 def test_joint_step_that_runs_out_of_memory_gives_smaller_tiles(
     sources: dict[str, StackSource],
     whole: BandsResult,

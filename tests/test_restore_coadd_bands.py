@@ -265,7 +265,7 @@ def test_failed_band_does_not_cost_the_others(
     assert isinstance(outputs.partial, RestorationAlgorithmError)
     assert "patch 0, g could not be restored: the sky fell down" in str(outputs.partial)
     # What the executor records.
-    assert outputs.partial.metadata == {"error": "InputError", "height": 0}
+    assert outputs.partial.metadata == {"g_error": "InputError", "g_height": 0}
 
 
 def test_patch_without_usable_exposures_has_no_work(field: StarField) -> None:

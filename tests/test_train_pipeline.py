@@ -214,8 +214,7 @@ def test_list_without_a_patch_of_the_query_is_told(repo: Path, caplog: pytest.Lo
     ("where", "settings", "bands"),
     [
         ("tract=3", {}, {"g", "i"}),
-        ("tract=3 AND band IN ('i', 'r')", {}, {"i"}),
-        ("tract=3", {"bands": ["i", "z"]}, {"i"}),
+        ("tract=3", {"bands": ["i", "z", "g"]}, {"g", "i"}),
     ],
 )
 def test_bands_of_query_and_list_are_used(
@@ -230,6 +229,18 @@ def test_bands_of_query_and_list_are_used(
     outputs = {key.name: refs for key, refs in quantum.outputs.items()}
     assert {ref.dataId["patch"] for ref in outputs["restoration_model_joint_patch"]} == {0, 1}
     assert ("z of trainRestorationBands:bands is not among" in caplog.text) == ("bands" in settings)
+
+
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [("tract=3 AND band IN ('i', 'r')", {}), ("tract=3", {"bands": ["i", "z"]})],
+)
+def test_single_band_has_no_joint_network(
+    repo: Path, where: str, settings: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If this fails, all exposures are read only to find no work."""
+    assert build_quanta(repo, where, [], "TrainRestorationBands", **settings) == []
+    assert "trainRestorationBands needs exposures of two bands, and those of the data query" in caplog.text
 
 
 @pytest.mark.slow

@@ -163,7 +163,8 @@ def simulate_bands(seed: int, folder: Path, on_truth: bool) -> list[Path]:
     files : `list` [`pathlib.Path`]
         A file for each sample.
     """
-    done = folder / f"{seed:05d}.done"
+    name = f"{seed:05d}-{'truth' if on_truth else 'exposures'}"
+    done = folder / f"{name}.done"
     if not done.exists():
         torch.set_num_threads(1)
         try:
@@ -172,11 +173,11 @@ def simulate_bands(seed: int, folder: Path, on_truth: bool) -> list[Path]:
             _LOG.warning("scene %d gives no samples: %s", seed, exc)
             samples = []
         for number, sample in enumerate(samples):
-            path = folder / f"{seed:05d}-{number:03d}.sample"
+            path = folder / f"{name}-{number:03d}.sample"
             path.with_suffix(".partial").write_bytes(pickle.dumps(sample))
             os.replace(path.with_suffix(".partial"), path)
         done.touch()
-    return sorted(folder.glob(f"{seed:05d}-*.sample"))
+    return sorted(folder.glob(f"{name}-*.sample"))
 
 
 @torch.no_grad()

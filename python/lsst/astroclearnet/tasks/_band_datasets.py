@@ -63,8 +63,9 @@ def describe_missing_bands(wanted: Collection[str], found: Set[str], label: str)
     missing = sorted(set(wanted) - found)
     if not missing:
         return ""
+    verb = "is" if len(missing) == 1 else "are"
     return (
-        f"{', '.join(missing)} of {label}:bands is not among the bands of the data, "
+        f"{', '.join(missing)} of {label}:bands {verb} not among the bands of the data, "
         f"which are {', '.join(sorted(found)) or 'none'}."
     )
 

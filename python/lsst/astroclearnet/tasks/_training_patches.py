@@ -229,6 +229,8 @@ def explain_nothing(patches: Sequence[PatchSamples], name: str, needs: str) -> B
         return RestorationAlgorithmError(
             f"No patch of {name} can be trained on:\n{reasons}", {"num_failed_patches": len(failed)}
         )
+    if not patches:
+        return NoWorkFound("There is no patch to train on.")
     return NoWorkFound(f"No patch of {name} has {needs}: {len(patches)} have not.")
 
 

@@ -264,9 +264,6 @@ def _join_errors(errors: Mapping[str, RestorationAlgorithmError]) -> Restoration
     """Return one error of the bands that failed, whole or in part."""
     if not errors:
         return None
-    if len(errors) == 1:
-        (error,) = errors.values()
-        return error
     diagnostics = {
         f"{band}_{name}": value for band, error in errors.items() for name, value in error.metadata.items()
     }

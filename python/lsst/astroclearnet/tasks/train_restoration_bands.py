@@ -94,24 +94,26 @@ class TrainRestorationBandsTask(TrainNetworkTask):
         lsst.pipe.base.NoWorkFound
             If no patch has exposures as above.
         RestorationAlgorithmError
-            If a network is missing or has another number of penalty weights,
-            no patch can be used for other reasons, or the training diverges.
+            If a network is missing, penalty weights differ between bands, no
+            patch can be used for other reasons, or the training diverges.
         """
         device = self.select_device()
-        bands = sorted({band for patch in patches for band in patch.bands})
-        if words := describe_missing_bands(self.config.bands, set(bands), self.getName()):
+        given = sorted({band for patch in patches for band in patch.bands})
+        if words := describe_missing_bands(self.config.bands, set(given), self.getName()):
             self.log.warning("%s", words)
-        models = self._read_models(bands, band_models)
+        models = self._read_models(given, band_models)
         networks = {band: copy.deepcopy(model.network).to(device) for band, model in models.items()}
         ordered = sort_patches(patches)
         collected = [self._collect(patch, networks, device) for patch in ordered]
         skymap = ordered[0].geometry.skymap if ordered else ""
-        identities = {band: model.identity for band, model in models.items()}
+        used = {band for patch in collected for sample in patch.samples for band in sample.bands}
+        bands = [band for band in given if band in used]
+        identities = {band: models[band].identity for band in bands}
         training = self.train(
             ordered,
             collected,
             JointTrainer,
-            name=f"{skymap}, {', '.join(bands)}",
+            name=f"{skymap}, {', '.join(bands or given)}",
             made_for={"skymap": skymap, "bands": bands, "networks": identities},
             penalty_weights=next(iter(networks.values())).penalty_weights if networks else (),
             device=device,
@@ -119,7 +121,7 @@ class TrainRestorationBandsTask(TrainNetworkTask):
         model = JointModel(
             network=training.network,
             bases=tuple(sorted(set(identities.values()))),
-            num_bands=(2, max(sample.num_bands for sample in training.trained_samples)),
+            num_bands=(2, max(len(sample.bands) for sample in training.trained_samples)),
             provenance=training.provenance,
         )
         return self.make_outputs(training, model.identity, joint_model_to_dict(model))
@@ -127,7 +129,7 @@ class TrainRestorationBandsTask(TrainNetworkTask):
     def _read_models(
         self, bands: Sequence[str], given: Mapping[str, Mapping[str, Any]] | None
     ) -> dict[str, RestorationModel]:
-        """Return the network of each band, all of one size."""
+        """Return the network of each band, with equal penalty weights."""
         source = self.config.restoration.model.source
         if source == "packaged":
             return dict.fromkeys(bands, load_packaged_model())
@@ -144,11 +146,11 @@ class TrainRestorationBandsTask(TrainNetworkTask):
                 for band, content in (given or {}).items()
                 if band in bands
             }
-        sizes = {band: len(model.network.penalty_weights) for band, model in models.items()}
-        if len(set(sizes.values())) > 1:
-            shown = ", ".join(f"{band} {size}" for band, size in sorted(sizes.items()))
+        weights = {band: model.network.penalty_weights for band, model in models.items()}
+        if len(set(weights.values())) > 1:
+            shown = "; ".join(f"{band} {each}" for band, each in sorted(weights.items()))
             raise RestorationAlgorithmError(
-                f"The networks of all bands must have as many penalty weights, not {shown}: train them with "
+                f"The networks of all bands must have the same penalty weights, not {shown}: train them with "
                 "the same restoration.network.penalty_weights.",
                 {},
             )
@@ -189,4 +191,13 @@ class TrainRestorationBandsTask(TrainNetworkTask):
             reason = "no_overlap: No two exposures of a band overlap each other and those of another band."
             return self.leave_out(found, name, reason)
         self.log.info("Made %d samples of exposures %s of %s.", len(samples), shown, name)
-        return dataclasses.replace(found, samples=samples, target_fwhm=target_fwhm * geometry.pixel_scale)
+        present = {name for sample in samples for name in sample.bands}
+        made_of = [
+            cutout.identity
+            for band, source in sources.items()
+            if band in present
+            for cutout in source.cutouts
+        ]
+        return dataclasses.replace(
+            found, samples=samples, exposures=made_of, target_fwhm=target_fwhm * geometry.pixel_scale
+        )

@@ -20,6 +20,7 @@ from typing import Any
 import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DataCoordinate
 from lsst.pex.config import FieldValidationError, ListField
+from lsst.pipe.base import NoWorkFound
 
 from ._band_datasets import describe_missing_bands, explain_missing_model, is_of_bands, list_bands
 from .train_restoration_config import TrainRestorationConfig, TrainRestorationConnections
@@ -76,7 +77,7 @@ class TrainRestorationBandsConnections(
         data_id: DataCoordinate,
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Leave out patches and bands that are not in the lists, and refuse a
-        band whose trained network does not exist.
+        single band, and one whose trained network does not exist.
 
         Parameters
         ----------
@@ -97,7 +98,7 @@ class TrainRestorationBandsConnections(
         FileNotFoundError
             If a band has no trained network.
         lsst.pipe.base.NoWorkFound
-            If no patch of the list is left.
+            If no patch of the list is left, or there is a single band.
         """
         adjusted = super().adjustQuantum(inputs, outputs, label, data_id)
         _, exposures = inputs["visit_images" if "visit_images" in inputs else "direct_warps"]
@@ -107,6 +108,14 @@ class TrainRestorationBandsConnections(
             return adjusted
         if words := describe_missing_bands(self._bands, bands, label):
             _LOG.warning("%s", words)
+        if len(bands) == 1:
+            message = (
+                f"{label} needs exposures of two bands, and those of the data query and {label}:bands are "
+                f"all of {bands.pop()}."
+            )
+            # The builder of quantum graphs only counts such quanta.
+            _LOG.warning("%s", message)
+            raise NoWorkFound(message)
         if "band_models" in inputs:
             connection, refs = inputs["band_models"]
             if missing := bands.difference(list_bands(refs)):

@@ -54,13 +54,11 @@ def choose_joint_model(
     if len(bands) < 2:
         return None
     model = model if model is not None else load_packaged_joint_model()
-    identities = set()
-    for band in bands:
-        identity, number = _expect_network(band, options, models)
-        _require_size(model, band, number)
-        identities.add(identity)
-    # Of a band each: how many bands can be restored is not known yet.
-    _find_doubt(model, identities, options)
+    expected = {band: _expect_network(band, options, models) for band in bands}
+    _require_penalty_weights(model, {band: weights for band, (_, weights) in expected.items()})
+    # One at a time: how many bands can be restored is not known yet.
+    for identity in sorted({identity for identity, _ in expected.values()}):
+        _find_doubt(model, [identity], options)
     return model
 
 
@@ -79,11 +77,11 @@ def check_joint_model(model: JointModel, chosen: Mapping[str, ChosenNetwork], op
     Raises
     ------
     InputError
-        If it takes another number of penalty weights, or does not suit them
-        and the options say that this is an error.
+        If penalty weights differ between bands, it takes another number of
+        them, or it does not suit the networks and the options say that this
+        is an error.
     """
-    for band, each in chosen.items():
-        _require_size(model, band, len(each.network.penalty_weights))
+    _require_penalty_weights(model, {band: each.network.penalty_weights for band, each in chosen.items()})
     doubt = _find_doubt(model, [each.identity for each in chosen.values()], options)
     if doubt:
         _LOG.warning("%s", _describe(model, doubt))
@@ -92,23 +90,33 @@ def check_joint_model(model: JointModel, chosen: Mapping[str, ChosenNetwork], op
 
 def _expect_network(
     band: str, options: RestoreOptions, models: Mapping[str, RestorationModel] | None
-) -> tuple[str, int]:
-    """Return identity and number of penalty weights of the network that the
-    options ask for.
+) -> tuple[str, tuple[float, ...]]:
+    """Return identity and penalty weights of the network that the options ask
+    for.
     """
     if options.model.source == "fit":
-        return FITTED, len(options.network.penalty_weights)
+        return FITTED, options.network.penalty_weights
     model = load_packaged_model() if models is None else models[band]
-    return model.identity, len(model.network.penalty_weights)
+    return model.identity, model.network.penalty_weights
 
 
-def _require_size(model: JointModel, band: str, found: int) -> None:
-    """Refuse a network of a band with another number of penalty weights."""
+def _require_penalty_weights(model: JointModel, found: Mapping[str, tuple[float, ...]]) -> None:
+    """Refuse networks whose penalty weights are too many, too few, or not
+    those of all bands.
+    """
     number = model.network.num_penalty_weights
-    if found != number:
+    for band, weights in found.items():
+        if len(weights) != number:
+            raise InputError(
+                f"The network of band {band} has {len(weights)} penalty weights, and the joint network "
+                f"{model.identity} takes {number}."
+            )
+    # Linear estimates of bands are averaged one by one.
+    if len(set(found.values())) > 1:
+        shown = "; ".join(f"{band} {weights}" for band, weights in sorted(found.items()))
         raise InputError(
-            f"The network of band {band} has {found} penalty weights, and the joint network "
-            f"{model.identity} takes {number}."
+            f"The networks of all bands must have the same penalty weights, not {shown}: train them with the "
+            "same ones."
         )
 
 

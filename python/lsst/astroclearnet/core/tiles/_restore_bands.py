@@ -221,11 +221,18 @@ def _prepare_bands(
             )
         except RestorationError as exc:
             _LOG.error("Band %s is left out: %s", name, exc)
-            # The traceback has tensors.
-            errors[name] = exc.with_traceback(None)
+            errors[name] = _without_tensors(exc)
             continue
         tiles = bands[name].reader.tiles
     return bands, errors
+
+
+def _without_tensors(error: RestorationError) -> RestorationError:
+    """Return an error without tracebacks, whose frames have tensors, those of
+    the errors before it too.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _finish_bands(
@@ -237,7 +244,7 @@ def _finish_bands(
         try:
             results[name] = band.finish()
         except RestorationError as exc:
-            errors[name] = exc.with_traceback(None)
+            errors[name] = _without_tensors(exc)
     failed = dict(sorted(errors.items()))
     if not results:
         kinds = {type(exc) for exc in failed.values()}

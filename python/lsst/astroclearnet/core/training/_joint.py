@@ -13,23 +13,26 @@ from __future__ import annotations
 __all__ = ("JointSample", "JointTrainer", "collect_joint_samples", "draw_guide")
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from .._errors import NoUsableDataError
+from .._errors import NoUsableDataError, RestorationError
 from .._options import RestoreOptions, TrainingOptions
 from ..calibration import ExposureCalibration, calibrate_exposures
 from ..estimate import BandImage, Estimator, Network
 from ..exposures import ExposureSource, Tile
 from ..forward import CleanTile, ForwardModel, TileReader
 from ..joint import Guide, GuidedBank, JointNetwork, make_guide
-from ..tiles import make_generator
+from ..tiles import BrightStars, make_generator
 from ._crops import crop_boxes, cut_crop
 from ._patches import draw_tiles
 from ._trainer import Trainer
+
+_LOG = logging.getLogger(__name__)
 
 _ALL = 0.5
 """Share of the samples that all other bands guide, beside those that by chance
@@ -62,8 +65,8 @@ class JointSample:
         Shape (k, h, w), the held-out exposures.
     inverse_sigma
         Shape (k, h, w), 1 / sigma, 0 where a pixel is not used.
-    num_bands
-        Number of bands that may have guided it, with the band itself.
+    bands
+        Names of the bands that may have guided it, and of the band itself.
     """
 
     bank: GuidedBank
@@ -71,7 +74,7 @@ class JointSample:
     held_out: torch.Tensor
     images: torch.Tensor
     inverse_sigma: torch.Tensor
-    num_bands: int
+    bands: tuple[str, ...]
 
 
 class JointTrainer(Trainer):
@@ -99,7 +102,8 @@ def collect_joint_samples(
 
     Exposures of one band are held out, and the others, with a random choice of
     the other bands, restore it.  In some samples another band has light of its
-    own.
+    own.  A band that cannot be calibrated is left out, and so is a band in a
+    tile that it cannot restore.
 
     Parameters
     ----------
@@ -107,7 +111,7 @@ def collect_joint_samples(
         The exposures of each band, in a reproducible order.
     networks
         The network that restores each band on its own, on the device; all with
-        as many penalty weights.
+        the same penalty weights.
     target_fwhm
         FWHM in pixels of the target PSF.
     options
@@ -123,73 +127,126 @@ def collect_joint_samples(
     -------
     samples : `list` [`JointSample`]
         The samples, on the device.
+
+    Raises
+    ------
+    RestorationError
+        If fewer than two bands can be calibrated.
     """
     generator = make_generator(seed)
     shape = next(iter(sources.values())).shape
     tiles = tuple(draw_tiles(shape, options, generator))
-    readers = [TileReader(source, tiles, target_fwhm, device) for source in sources.values()]
-    calibrations = [calibrate_exposures(reader, restoration) for reader in readers]
+    bands = _calibrate(sources, tiles, networks, target_fwhm, restoration, device)
     samples = []
     for tile in tiles:
-        bands = [
-            _Band.observe(reader, calibration, tile, networks[name])
-            for name, reader, calibration in zip(sources, readers, calibrations, strict=True)
-        ]
-        present = [band for band in bands if band is not None]
-        for band in present:
-            others = [other.image for other in present if other is not band]
-            if others:
-                samples += list(_make_samples(band, others, options, generator))
+        observed = [(band, band.observe(tile)) for band in bands]
+        present = [(band, *found) for band, found in observed if found is not None]
+        if len(present) < 2:
+            continue
+        names = tuple(band.name for band, *_ in present)
+        for band, clean, image in present:
+            others = [other for *_, other in present if other is not image]
+            for crop in _cut_samples(band, clean, others, options, generator):
+                samples.append(JointSample(**crop, bands=names))
     return samples
 
 
 @dataclasses.dataclass(frozen=True)
 class _Band:
-    """A band of a tile."""
+    """A calibrated band of a patch."""
 
+    name: str
     reader: TileReader
     calibration: ExposureCalibration
-    clean: CleanTile
     network: Network
-    image: BandImage
 
-    @classmethod
-    def observe(
-        cls, reader: TileReader, calibration: ExposureCalibration, tile: Tile, network: Network
-    ) -> _Band | None:
-        """Restore a tile on its own; `None` without data."""
-        tile_data = reader.read(tile)
-        if tile_data is None or not calibration.has_data(tile_data):
-            return None
-        clean = calibration.clean(tile_data)
-        every = torch.arange(len(clean.tile_data.exposures), device=reader.device)
+    def read(self, tile: Tile) -> CleanTile | None:
+        """Read and clean a tile; `None` if that cannot be done."""
         try:
-            image = _restore(clean, every, network, calibration.options)
-        except NoUsableDataError:
+            tile_data = self.reader.read(tile)
+            if tile_data is None or not self.calibration.has_data(tile_data):
+                return None
+            return self.calibration.clean(tile_data)
+        except RestorationError as exc:
+            self._leave_out(tile, exc)
             return None
-        return cls(reader, calibration, clean, network, image)
+
+    def observe(self, tile: Tile) -> tuple[CleanTile, BandImage] | None:
+        """Restore a tile on its own; `None` if that cannot be done."""
+        clean = self.read(tile)
+        if clean is None:
+            return None
+        every = torch.arange(len(clean.tile_data.exposures), device=self.reader.device)
+        image = self.restore(clean, every)
+        return None if image is None else (clean, image)
+
+    def restore(self, clean: CleanTile, exposures: torch.Tensor) -> BandImage | None:
+        """Restore some exposures of a tile; `None` if that cannot be done."""
+        stack = clean.tile_data.stack.select(exposures)
+        weights = stack.good / clean.variances[exposures]
+        model = ForwardModel.from_stack(stack, clean.tile_data.model.target_fwhm)
+        tile = clean.tile_data.tile
+        # The margin of the model depends on the exposures.
+        stars = BrightStars.draw(
+            self.calibration, dataclasses.replace(clean.tile_data, stack=stack, model=model)
+        )
+        origin = tile.rows.start, tile.columns.start
+        options = self.calibration.options
+        try:
+            estimator = Estimator(self.network, model, weights, options, origin, stars.image)
+            return estimator.restore(stack.images)
+        except RestorationError as exc:
+            self._leave_out(tile, exc)
+            return None
+
+    def _leave_out(self, tile: Tile, error: RestorationError) -> None:
+        """Log why a tile gives no samples, unless it only has no data."""
+        if isinstance(error, NoUsableDataError):
+            return
+        rows, columns = tile.inner_rows, tile.inner_columns
+        _LOG.warning(
+            "The tile of band %s of rows %d to %d and columns %d to %d gives no samples: %s",
+            self.name,
+            rows.start,
+            rows.stop,
+            columns.start,
+            columns.stop,
+            error,
+        )
 
 
-def _restore(
-    clean: CleanTile, exposures: torch.Tensor, network: Network, options: RestoreOptions
-) -> BandImage:
-    """Restore some exposures of a tile."""
-    stack = clean.tile_data.stack.select(exposures)
-    weights = stack.good / clean.variances[exposures]
-    model = ForwardModel.from_stack(stack, clean.tile_data.model.target_fwhm)
-    tile = clean.tile_data.tile
-    estimator = Estimator(network, model, weights, options, (tile.rows.start, tile.columns.start))
-    return estimator.restore(stack.images)
+def _calibrate(
+    sources: Mapping[str, ExposureSource],
+    tiles: Sequence[Tile],
+    networks: Mapping[str, Network],
+    target_fwhm: float,
+    options: RestoreOptions,
+    device: torch.device,
+) -> list[_Band]:
+    """Calibrate the bands, and leave out those that cannot be."""
+    bands: list[_Band] = []
+    errors: dict[str, str] = {}
+    for name, source in sources.items():
+        reader = TileReader(source, tiles, target_fwhm, device)
+        try:
+            bands.append(_Band(name, reader, calibrate_exposures(reader, options), networks[name]))
+        except RestorationError as exc:
+            _LOG.warning("Band %s is left out: %s", name, exc)
+            errors[name] = str(exc)
+    if errors and len(bands) < 2:
+        words = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        raise RestorationError(f"Fewer than two bands can be calibrated. {words}")
+    return bands
 
 
-def _make_samples(
+def _cut_samples(
     band: _Band,
+    clean: CleanTile,
     others: list[BandImage],
     options: TrainingOptions,
     generator: torch.Generator,
-) -> Iterator[JointSample]:
-    """Yield the samples of a band of a tile."""
-    clean = band.clean
+) -> Iterator[dict[str, Any]]:
+    """Yield what samples of a band of a tile have, by field."""
     stack, tile_data = clean.tile_data.stack, clean.tile_data
     present = stack.good.any(dim=(1, 2)).nonzero()[:, 0].cpu()
     low, high = options.seen_fraction
@@ -200,22 +257,20 @@ def _make_samples(
             return
         order = present[torch.randperm(len(present), generator=generator)]
         seen = order[:number].sort().values.to(stack.device)
-        try:
-            own = _restore(clean, seen, band.network, band.calibration.options)
-        except NoUsableDataError:
+        own = band.restore(clean, seen)
+        if own is None:
             continue
         bank = GuidedBank.build(own, draw_guide(own, others, generator))
         held_out = set(tile_data.exposures[order[number:]].tolist())
         for box in crop_boxes(tile_data.tile, tile_data.model.grid.margin, options.crop_size, generator):
-            cut_data = band.reader.read(box)
-            if cut_data is None or not band.calibration.has_data(cut_data):
+            cut = band.read(box)
+            if cut is None:
                 continue
-            cut = band.calibration.clean(cut_data)
-            preferred = torch.randperm(len(cut_data.exposures), generator=generator).tolist()
+            preferred = torch.randperm(len(cut.tile_data.exposures), generator=generator).tolist()
             margin = own.estimator.model.grid.margin
             crop = cut_crop(clean, cut, bank, margin, held_out, preferred, options)
             if crop is not None:
-                yield JointSample(**crop, num_bands=1 + len(others))
+                yield crop
 
 
 def draw_guide(band: BandImage, others: Sequence[BandImage], generator: torch.Generator) -> Guide:

@@ -80,5 +80,6 @@ def test_patches_are_restored_together_once(tmp_path: Path, monkeypatch: pytest.
     (command,) = commands
     words = " ".join(command)
     assert "RestoreCoaddBandsWithoutStack.yaml#restoreBands -i HSC-Sim/defaults -o u/demo/joint" in words
-    assert "-c restoreCoaddBands:target_fwhm=0.53 -c restoreCoaddBands:do_plot=False -j 3" in words
+    fields = ("target_fwhm=0.53", "do_plot=False", "restoration.noise.num_draws=3")
+    assert " ".join(f"-c restoreCoaddBands:{field}" for field in fields) + " -j 3" in words
     assert "RestoreCoaddBandsWithoutStack" in said[1]

@@ -166,7 +166,26 @@ def test_pixels_of_one_band_are_those_of_the_single_restoration() -> None:
     assert missing[:, 55:].all()
     assert np.isfinite(detection.image).all()
     assert not (detection.mask & MaskBit.NO_DATA).any()
+    assert (detection.variance > 0.0).all()
     np.testing.assert_array_equal(detection.image[missing], result.results["r"].image[missing])
+
+
+def test_detection_image_ends_where_no_band_has_data() -> None:
+    """If it fails, significances at the edge of a survey are infinite."""
+    sources = {}
+    for seed, band in enumerate("gr"):
+        arrays = make_scene(stars=FAINT, seed=seed)
+        arrays.good[:, :, 50:] = False
+        sources[band] = source(arrays)
+    detection = restore_together(sources).detection
+    has_data = (detection.mask & MaskBit.NO_DATA) == 0
+    assert has_data[:, :45].all()
+    assert not has_data[:, 70:].any()
+    assert (detection.variance[has_data] > 0.0).all()
+    assert np.isnan(detection.image[~has_data]).all()
+    # As where the data do not end.
+    ratio = np.median(detection.variance[:, :30]) / np.median(restore_together(scenes()).detection.variance)
+    assert 0.3 < ratio < 5.0
 
 
 def test_detection_image_is_a_mean_of_bands() -> None:
@@ -197,8 +216,10 @@ def test_band_that_fails_at_the_end_is_left_out_of_the_mean(monkeypatch: pytest.
     result = restore_together(scenes())
     assert set(result.results) == {"g", "r"}
     weights = result.detection.weights
+    assert set(weights) == {"g", "r"}
+    assert sum(weights.values()) == pytest.approx(1.0)
     images = [weights[band] * result.results[band].image for band in ("g", "r")]
-    expected = np.sum(images, axis=0) / (weights["g"] + weights["r"])
+    expected = np.sum(images, axis=0)
     np.testing.assert_allclose(result.detection.image, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -341,8 +362,8 @@ def test_solves_are_those_of_a_band() -> None:
         assert counted == {kind: status.num_solves for kind, status in alone(band).solves.items()}
 
 
-def test_joint_step_that_fails_costs_its_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, one tile ends the restoration of a patch."""
+def test_joint_step_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, nobody learns why no band of a patch has an image."""
 
     def fail(*_: object) -> list[torch.Tensor]:
         raise RestorationError("no joint image")

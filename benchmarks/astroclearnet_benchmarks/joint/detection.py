@@ -227,7 +227,7 @@ def make_images(field: Field) -> dict[str, Array]:
         "detection image": crop(white.restore(single)) / star,
         "mean of joint restorations": crop(white.mean(joint)) / star,
         "mean of single restorations": crop(white.mean([image.restored for image in single])) / star,
-        "deepest band, restored": own.crop(single[deepest].restored) / bands[deepest].star_noise,
+        "band of most signal, restored": own.crop(single[deepest].restored) / bands[deepest].star_noise,
         "mean of linear images": crop(linear) / linear_noise,
         "matched filter, equal flux in all bands": _equal_flux(filtered, bands),
         "matched filters, root of the sum of squares": filtered.clamp(min=0.0).square().sum(dim=0).sqrt(),

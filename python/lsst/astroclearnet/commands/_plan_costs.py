@@ -71,7 +71,8 @@ def predict_costs(butler: Butler, sample: CampaignSample) -> tuple[RestorationCo
         memory[0] = max(memory[0], *(plan.host_memory for plan in plans[:-1]))
         memory[1] = max(memory[1], plans[-1].host_memory)
         hours += CPU_TIME * shape[0] * shape[1] * sum(counts.values()) / 3600.0
-        joint_hours += _JOINT_TIME * shape[0] * shape[1] * len(counts) / 3600.0
+        if len(counts) > 1:
+            joint_hours += _JOINT_TIME * shape[0] * shape[1] * len(counts) / 3600.0
         for k, joint in enumerate((False, True)):
             disk[k] += predict_disk_bytes(
                 patch,

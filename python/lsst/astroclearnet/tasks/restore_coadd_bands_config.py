@@ -73,7 +73,7 @@ class RestoreCoaddBandsConnections(
     )
     restored_coadd_plot = dataclasses.replace(RestoreCoaddConnections.restored_coadd_plot, multiple=True)
     restored_coadd_detection = cT.Output(
-        doc="Weighted mean of the denoised coadds of all bands, in nJy: for detection alone.",
+        doc="Weighted mean of all bands, restored as one image, in nJy: for detection alone.",
         name="{output_name}_detection",
         storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch"),

@@ -31,7 +31,7 @@ _DARK_SHARE = 0.25
 """Share of the mean of the restored bands where it is dark.  Its false peaks
 are others than those of the network's image: in 32 simulated fields, with 5 %
 of the detections false, 53 % of the sources of a signal-to-noise ratio of 3 to
-5 were found, and 46 % with either alone.  Shares of 0.25 to 0.75 differ by
+5 were found, and 46 % with that mean alone.  Shares of 0.25 to 0.75 differ by
 less than their errors, and with 0.25 the sky is as smooth as without."""
 
 _FAR_SHARE = 1e-6

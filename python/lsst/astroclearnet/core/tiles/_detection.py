@@ -13,11 +13,12 @@ from __future__ import annotations
 __all__ = ("DetectionImage",)
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 
+from .._errors import RestorationError
 from ..exposures import Tile, TileGrid, smooth
 from ..noise import restored_variance
 from ._mosaic import BlendedPlanes
@@ -109,16 +110,27 @@ class DetectionMosaic:
         white
             Their mean, restored as one image; without it, it is that of their
             images.
+
+        Raises
+        ------
+        RestorationError
+            If its pixels are not finite.
         """
         planes = _combine(list(bands.values()), [self._weights[name] for name in bands], white)
         self._blended.add(tile, planes)
         mask = _combine_masks([band.result.planes["mask"] for band in bands.values()])
         self._mask[tile.inner_rows, tile.inner_columns] = mask[tile.within]
 
-    def finish(self) -> DetectionImage:
-        """Return the detection image."""
-        total = sum(self._weights.values())
-        weights = {name: weight / total for name, weight in sorted(self._weights.items())}
+    def finish(self, names: Collection[str]) -> DetectionImage:
+        """Return the detection image.
+
+        Parameters
+        ----------
+        names
+            The bands that are in it.
+        """
+        known = {name: weight for name, weight in sorted(self._weights.items()) if name in names}
+        weights = {name: weight / sum(known.values()) for name, weight in known.items()}
         return DetectionImage(**self._blended.finish(self._mask), mask=self._mask, weights=weights)
 
 
@@ -144,11 +156,12 @@ def _combine(
         several = (present > 0.0).sum(dim=0) > 1
         restored = torch.where(several, white.errors[:number], restored)
         image = torch.where(several, white.image + mean([band.stars for band in bands]), image)
-    linear = variance_of_mean([band.linear_variance for band in bands])
+    nowhere = ~(present > 0.0).any(dim=0)
+    linear = torch.where(nowhere, 1.0, variance_of_mean([band.linear_variance for band in bands]))
     star_noise = variance_of_mean([band.star_noise**2 for band in bands]).clamp(min=1e-30).sqrt()
     brightness = smooth((image / star_noise).clamp(min=0.0)[None], _BRIGHTNESS_FWHM)[0]
     # A hole of one band is none of the image, but its light there is unknown.
-    seen = torch.stack([band.seen | band.no_data for band in bands]).all(dim=0) & (present > 0.0).any(dim=0)
+    seen = torch.stack([band.seen | band.no_data for band in bands]).all(dim=0) & ~nowhere
     # The light is that of the same sky in all bands.
     unseen_light = mean([band.errors.unseen_light.sqrt() for band in bands]).square()
     variance = restored_variance(restored, unseen_light, linear, brightness, seen)
@@ -159,7 +172,8 @@ def _combine(
         "variance": variance + variance_of_mean([band.extra_variance for band in bands]),
         "noise_realizations": restored[:kept] + extra_noise,
     }
-    nowhere = ~(present > 0.0).any(dim=0)
+    if not all(bool((torch.isfinite(plane) | nowhere).all()) for plane in planes.values()):
+        raise RestorationError("Pixels of the detection image are not finite.")
     return {name: torch.where(nowhere, torch.nan, plane).cpu().numpy() for name, plane in planes.items()}
 
 

@@ -169,14 +169,14 @@ def restore_bands(  # noqa: PLR0913
                 each = found[name]
                 band.add(piece, each.result if isinstance(each, FinishedTile) else each)
             if finished:
-                detection.add(piece, finished, white)
+                attempt(piece, lambda: detection.add(piece, finished, white))  # noqa: B023
         if tile_callback is not None:
             tile_callback(number, len(tiles))
     results, failed = _finish_bands(bands, errors)
     return BandsResult(
         results=results,
         failed=failed,
-        detection=detection.finish(),
+        detection=detection.finish(results),
         joint_network="" if joint_model is None else joint_model.identity,
         joint_doubt=doubt,
     )
